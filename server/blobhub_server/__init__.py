@@ -1,0 +1,1 @@
+"""BlobHub's server: typed, versioned blobs that do their work, over gRPC."""

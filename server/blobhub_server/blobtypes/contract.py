@@ -1,0 +1,188 @@
+"""The contract between BlobHub and a blob type, on one page.
+
+A blob type is a class in the entry-point group `blobhub.blob_types`, named after the type. Its life:
+
+1. the registry instantiates it (no arguments) and reads its name and descriptions;
+2. at start, `open(host)` is entered; what it yields says which services and access kinds the type brings;
+3. when a draft of such a blob is committed, `validate` is asked for everything that is wrong with its content;
+4. at shutdown, after the streams have ended, `open` is left.
+
+Content is a set of named entries, each some bytes in the object store, known by their SHA-256. The platform does
+revisions, digests, access, idempotency and paging; the type does meaning.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from blobhub_server.clock import Clock
+from blobhub_server.config import Settings
+from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.errors import Violation
+from blobhub_server.ids import Ids
+from blobhub_server.rpc.drain import Drain
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A named piece of a revision's content. `digest` is SHA-256 in lower-case hex, `size` is in bytes."""
+
+    id: str
+    revision_id: str
+    name: str
+    digest: str
+    size: int
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionView:
+    """What a blob type sees of the revision that a call is about."""
+
+    id: str
+    blob_id: str
+    org_id: str
+    blob_type: str
+    phase: str
+    """`draft`, `commit` or `snapshot`."""
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where a resource belongs: roles are held on `org_id` and `blob_id`. `resource` is the record that was found."""
+
+    org_id: str
+    blob_id: str | None
+    public: bool
+    resource: Any
+
+
+Locator = Callable[[str], Awaitable[Located | None]]
+"""Resolves the value of a request field to where it belongs; None when there is no such thing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A gRPC service to serve: its full name, its servicer, and the generated `add_…Servicer_to_server`."""
+
+    full_name: str
+    servicer: object
+    add: Callable[[Any, Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an open blob type brings.
+
+    `locators` adds kinds of resource that its access options name. `dependents` counts what hangs on a revision, by
+    name (`{"open sessions": 2}`), so that it is not discarded underneath.
+    """
+
+    services: Sequence[Service]
+    locators: Mapping[str, Locator] = field(default_factory=dict)
+    dependents: Callable[[Transaction, str], Awaitable[Mapping[str, int]]] | None = None
+
+
+class Content(Protocol):
+    """A revision's content as `validate` sees it."""
+
+    async def list(self) -> Sequence[Entry]:
+        """All entries, ordered by name."""
+
+    async def read(self, entry: Entry) -> bytes:
+        """The entry's bytes."""
+
+
+class Contents(Protocol):
+    """The content of revisions, for the services of blob types."""
+
+    async def upload(self, data: bytes) -> tuple[str, int]:
+        """Store bytes; return digest and size. Do this before the transaction that refers to them."""
+
+    async def put(
+        self, tx: Transaction, revision_id: str, name: str, stored: tuple[str, int], *, etag: str = ""
+    ) -> tuple[Entry, str]:
+        """Create or replace an entry of a draft; return it and the draft's new etag.
+
+        Raises WrongPhase outside a draft, StaleEtag when `etag` is given and not the current one.
+        """
+
+    async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:
+        """Remove an entry of a draft by its name; return the draft's new etag. Raises NotFound, WrongPhase, StaleEtag."""
+
+    async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
+        """The entry of that name or id."""
+
+    async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
+        """The entries by name, those after `after` first."""
+
+    async def read(self, digest: str) -> bytes:
+        """The bytes of an entry."""
+
+
+class Calls(Protocol):
+    """What a service asks about the call it is serving."""
+
+    def located(self) -> Located:
+        """What the call's access rule resolved its resource to."""
+
+    def revision(self, blob_type: str) -> RevisionView:
+        """The revision the call is about. Raises WrongBlobType when its blob is of another type."""
+
+    async def once(
+        self, request: Message, answer: type[Answer], make: Callable[[Transaction], Awaitable[Answer]]
+    ) -> Answer:
+        """Run `make` in a transaction; the same `request_id` with the same body gets the first answer again.
+
+        Raises RequestIdReused when the id came before with another body.
+        """
+
+    async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:
+        """The answer given before to this `request_id`, if any. Raises RequestIdReused."""
+
+    def remembered(self, request: Message, answer: Message) -> Mapping[str, Any] | None:
+        """The row to insert into `requests` for a request that is answered outside `once`; None without an id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What BlobHub gives a blob type."""
+
+    settings: Settings
+    db: Database
+    bell: Doorbell
+    clock: Clock
+    ids: Ids
+    drain: Drain
+    contents: Contents
+    calls: Calls
+
+
+class BlobType(ABC):
+    """A kind of blob. Subclasses set the three class variables."""
+
+    name: ClassVar[str]
+    """Dotted lower-case name, such as `blobhub.compute.workflow`; also the entry point's name."""
+    title: ClassVar[str]
+    description: ClassVar[str]
+
+    @abstractmethod
+    def open(self, host: Host) -> AbstractAsyncContextManager[Opened]:
+        """Start what the type needs; leave it to stop that."""
+
+    @abstractmethod
+    async def validate(self, content: Content) -> list[Violation]:
+        """Everything that is wrong with the content of a revision that is to be committed; empty when it is valid."""
+

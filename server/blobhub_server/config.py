@@ -1,0 +1,34 @@
+"""Settings: one model, read from `BLOBHUB_*` and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Every field is read from the environment variable `BLOBHUB_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="BLOBHUB_", frozen=True)
+
+    listen: str = Field("127.0.0.1:7443", description="Address and port to serve gRPC on; port 0 takes a free one.")
+    data_dir: Path = Field(Path(".data"), description="Where the SQLite database and the local objects live.")
+    database_url: str | None = Field(None, description="`postgresql://…`; unset means SQLite in the data directory.")
+    admin_key: SecretStr | None = Field(None, description="The administrator's key; unset makes one at the first start.")
+    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_json: bool = Field(False, description="Log lines as JSON instead of for reading.")
+    max_concurrent_streams: int = Field(1000, gt=0, description="HTTP/2 streams one connection may have open.")
+    max_connection_age_seconds: float = Field(3600, gt=0, description="After this a connection is asked to come anew.")
+    drain_seconds: float = Field(10, ge=0, description="How long calls may go on after a shutdown was asked for.")
+    progress_seconds: float = Field(15, gt=0, description="Idle time after which a watch sends a sign of life.")
+    lease_seconds: float = Field(10, gt=0, description="How long a silent server keeps its sessions from others.")
+    code_workers: int = Field(2, gt=0, description="Worker processes that run `logic.code` scripts.")
+    code_seconds: float = Field(5, gt=0, description="How long one script may run.")
+    code_memory_mib: int = Field(64, gt=0, description="How much memory one script may use.")
+
+    @property
+    def url(self) -> str:
+        """The database to use, as a URL."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'blobhub.db').absolute()}"

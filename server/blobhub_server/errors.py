@@ -1,0 +1,283 @@
+"""The errors BlobHub raises, each with its gRPC status code and its reason.
+
+Rules, stores and services raise these; `rpc/errors.py` alone turns them into statuses. The reasons are the values of
+`ErrorReason` in `protos/blobhub/v1/error.proto`, where cause and metadata of each are documented; a test holds that
+both lists are the same. This module knows nothing of gRPC, so that rules can import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that is wrong with what was sent: a dotted `field` path and a sentence."""
+
+    field: str
+    message: str
+
+
+class BlobHubError(Exception):
+    """Base of all. `code` is the name of a gRPC status code, `reason` that of an `ErrorReason` without its prefix."""
+
+    code: ClassVar[str] = "INTERNAL"
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[Violation] = (),
+        resource: tuple[str, str] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """`resource` is (type, name) for `ResourceInfo`; `retry_after` is in seconds, for `RetryInfo`."""
+        super().__init__(message)
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.violations = tuple(violations)
+        self.resource = resource
+        self.retry_after = retry_after
+
+
+class Internal(BlobHubError):
+    """Something unforeseen; the log has it under the error id, the caller gets the id alone."""
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__(f"internal error {error_id}", metadata={"error_id": error_id})
+
+
+class InvalidRequest(BlobHubError):
+    """A constraint declared in the protos is broken."""
+
+    code, reason = "INVALID_ARGUMENT", "INVALID_REQUEST"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        said = "; ".join(f"{v.field}: {v.message}" if v.field else v.message for v in violations[:5])
+        super().__init__(f"invalid request: {said}", violations=violations)
+
+
+class UndecodableRequest(BlobHubError):
+    """The request's bytes are not the method's request message."""
+
+    code, reason = "INVALID_ARGUMENT", "UNDECODABLE_REQUEST"
+
+    def __init__(self) -> None:
+        super().__init__("the request cannot be decoded")
+
+
+class InvalidReference(BlobHubError):
+    """A reference does not follow the grammar."""
+
+    code, reason = "INVALID_ARGUMENT", "INVALID_REFERENCE"
+
+    def __init__(self, field: str, expected: str) -> None:
+        message = f"not a reference; expected {expected}"
+        super().__init__(f"{field}: {message}", violations=[Violation(field, message)])
+
+
+class InvalidPageToken(BlobHubError):
+    """The page token is not one of this list's."""
+
+    code, reason = "INVALID_ARGUMENT", "INVALID_PAGE_TOKEN"
+
+    def __init__(self) -> None:
+        message = "not a token of this list"
+        super().__init__(f"page_token: {message}", violations=[Violation("page_token", message)])
+
+
+class InvalidValue(BlobHubError):
+    """A value that only the server can judge is not acceptable."""
+
+    code, reason = "INVALID_ARGUMENT", "INVALID_VALUE"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}", violations=[Violation(field, message)])
+
+
+class UnknownBlobType(BlobHubError):
+    """No blob type of that name is installed."""
+
+    code, reason = "INVALID_ARGUMENT", "UNKNOWN_BLOB_TYPE"
+
+    def __init__(self, name: str) -> None:
+        super().__init__("no such blob type is installed", metadata={"type": name})
+
+
+class InvalidDefinitionContent(BlobHubError):
+    """A workflow definition cannot be read."""
+
+    code, reason = "INVALID_ARGUMENT", "INVALID_DEFINITION"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("not a workflow definition", violations=violations)
+
+
+class Unauthenticated(BlobHubError):
+    """No key, or one that does not hold; which of the two is not said."""
+
+    code, reason = "UNAUTHENTICATED", "UNAUTHENTICATED"
+
+    def __init__(self) -> None:
+        super().__init__("a valid API key is needed: authorization: Bearer <key>")
+
+
+class PermissionDenied(BlobHubError):
+    """The caller may not, or there is no such thing; which of the two is not said."""
+
+    code, reason = "PERMISSION_DENIED", "PERMISSION_DENIED"
+
+    def __init__(self) -> None:
+        super().__init__("you may not do this, or there is no such resource")
+
+
+class NotFound(BlobHubError):
+    """Absent inside something the caller may see."""
+
+    code, reason = "NOT_FOUND", "NOT_FOUND"
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"no such {kind}", resource=(kind, name))
+
+
+class AlreadyExists(BlobHubError):
+    """The alias is taken."""
+
+    code, reason = "ALREADY_EXISTS", "ALREADY_EXISTS"
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"there is already such a {kind}", resource=(kind, name))
+
+
+class RequestIdReused(BlobHubError):
+    """The request id came before with another body."""
+
+    code, reason = "ALREADY_EXISTS", "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__("the request id was used with another request", metadata={"request_id": request_id})
+
+
+class StaleEtag(BlobHubError):
+    """Somebody else wrote in between."""
+
+    code, reason = "ABORTED", "STALE_ETAG"
+
+    def __init__(self, current: str) -> None:
+        super().__init__("the etag is not the current one", metadata={"etag": current})
+
+
+class OwnershipLost(BlobHubError):
+    """Another server took the session over while this one was writing."""
+
+    code, reason = "ABORTED", "OWNERSHIP_LOST"
+
+    def __init__(self) -> None:
+        super().__init__("another server owns the session now; try again", retry_after=1.0)
+
+
+class WrongPhase(BlobHubError):
+    """The revision is not in the phase that this needs."""
+
+    code, reason = "FAILED_PRECONDITION", "WRONG_PHASE"
+
+    def __init__(self, phase: str, needs: str) -> None:
+        super().__init__(f"the revision is a {phase}; this needs a {needs}", metadata={"phase": phase, "needs": needs})
+
+
+class InvalidContent(BlobHubError):
+    """The revision's content is not valid for its blob type."""
+
+    code, reason = "FAILED_PRECONDITION", "INVALID_CONTENT"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__(f"the content has {len(violations)} violations", violations=violations)
+
+
+class WrongBlobType(BlobHubError):
+    """The operation is for another type of blob."""
+
+    code, reason = "FAILED_PRECONDITION", "WRONG_BLOB_TYPE"
+
+    def __init__(self, type_: str, needs: str) -> None:
+        super().__init__(f"the blob is a {type_}; this needs a {needs}", metadata={"type": type_, "needs": needs})
+
+
+class DefinitionNotRunnable(BlobHubError):
+    """The definition has problems that keep it from running."""
+
+    code, reason = "FAILED_PRECONDITION", "DEFINITION_NOT_RUNNABLE"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__(f"the definition has {len(violations)} problems", violations=violations)
+
+
+class SessionNotOpen(BlobHubError):
+    """The session takes nothing new any more."""
+
+    code, reason = "FAILED_PRECONDITION", "SESSION_NOT_OPEN"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the session is {state}", metadata={"state": state})
+
+
+class ExecutionEnded(BlobHubError):
+    """The execution has already reached its terminal state."""
+
+    code, reason = "FAILED_PRECONDITION", "EXECUTION_ENDED"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the execution has {state}", metadata={"state": state})
+
+
+class RevisionInUse(BlobHubError):
+    """Something depends on the revision."""
+
+    code, reason = "FAILED_PRECONDITION", "REVISION_IN_USE"
+
+    def __init__(self, dependents: str) -> None:
+        super().__init__(f"the revision is in use: {dependents}", metadata={"dependents": dependents})
+
+
+class SequenceOutOfRange(BlobHubError):
+    """A watch asks for a part of the log that is not there."""
+
+    code, reason = "OUT_OF_RANGE", "SEQUENCE_OUT_OF_RANGE"
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__(
+            f"the log can be resumed after {first - 1} to {last}",
+            metadata={"first_sequence": str(first), "last_sequence": str(last)},
+        )
+
+
+class ShuttingDown(BlobHubError):
+    """The server goes away; the stream can be resumed after `last_sequence`."""
+
+    code, reason = "UNAVAILABLE", "SHUTTING_DOWN"
+
+    def __init__(self, last_sequence: int | None = None) -> None:
+        metadata = {} if last_sequence is None else {"last_sequence": str(last_sequence)}
+        super().__init__("the server is shutting down", metadata=metadata, retry_after=1.0)
+
+
+class LimitExceeded(BlobHubError):
+    """A limit is reached."""
+
+    code, reason = "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED"
+
+    def __init__(self, limit: str, value: int) -> None:
+        super().__init__(f"the limit {limit} is {value}", metadata={"limit": limit, "value": str(value)})
+
+
+class Unimplemented(BlobHubError):
+    """No such method."""
+
+    code, reason = "UNIMPLEMENTED", "UNIMPLEMENTED"
+
+    def __init__(self) -> None:
+        super().__init__("no such method")
