@@ -1,0 +1,1 @@
+"""The database: engine and transactions, group commit, doorbells, migrations, and what differs between dialects."""

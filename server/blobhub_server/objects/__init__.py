@@ -1,0 +1,1 @@
+"""Bytes by digest: a small interface, and local files behind it."""

@@ -1,0 +1,1 @@
+"""The workflow slice on the wire: proto ↔ values, one module per noun."""

@@ -1,0 +1,77 @@
+"""Group commit: many units of work share one transaction.
+
+The committer takes whatever has queued up while the last commit was in flight; when idle it waits for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from blobhub_server.db.engine import Database, Transaction
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+MAX_BATCH = 256
+
+
+class GroupCommitter(Generic[Unit, Result]):
+    """Makes units durable in the order they were submitted.
+
+    `apply` does a batch of units in a transaction and answers one result for each. When a batch fails its units are
+    done one by one, so that a bad one fails alone.
+    """
+
+    def __init__(
+        self, db: Database, apply: Callable[[Transaction, Sequence[Unit]], Awaitable[Sequence[Result]]]
+    ) -> None:
+        self._db = db
+        self._apply = apply
+        self._queue: deque[tuple[Unit, asyncio.Future[Result]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def submit(self, unit: Unit) -> Result:
+        """Return the unit's result once it is durable; raise what its part of the transaction raised.
+
+        A caller that is cancelled while it waits does not take its unit back.
+        """
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((unit, done))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="group commit")
+        return await done
+
+    async def close(self) -> None:
+        """Finish what was submitted."""
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                if not await self._commit(batch) and len(batch) > 1:
+                    for item in batch:
+                        await self._commit([item], last_try=True)
+        finally:
+            self._task = None
+
+    async def _commit(
+        self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]], *, last_try: bool = False
+    ) -> bool:
+        try:
+            async with self._db.write() as tx:
+                results = await self._apply(tx, [unit for unit, _ in batch])
+        except Exception as error:
+            if last_try or len(batch) == 1:
+                for _, done in batch:
+                    if not done.done():
+                        done.set_exception(error)
+            return False
+        for (_, done), result in zip(batch, results, strict=True):
+            if not done.done():
+                done.set_result(result)
+        return True

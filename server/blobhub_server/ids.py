@@ -1,0 +1,49 @@
+"""Ids: UUIDv7, so that ids sort by the time they were made."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+
+Ids = Callable[[], str]
+
+
+class Uuid7:
+    """Makes UUIDv7 strings (RFC 9562 §5.7), ascending within this process.
+
+    48 bits of unix milliseconds, then a 12-bit counter (§6.2, method 1: it starts at random in each millisecond and
+    moves to the next one when it is full), then 62 random bits.
+    """
+
+    def __init__(
+        self, milliseconds: Callable[[], int] = lambda: time.time_ns() // 1_000_000, entropy: Callable[[int], bytes] = os.urandom
+    ) -> None:
+        self._milliseconds = milliseconds
+        self._entropy = entropy
+        self._last = 0
+        self._counter = 0
+
+    def __call__(self) -> str:
+        """The next id, 36 lower-case characters."""
+        noise = int.from_bytes(self._entropy(10), "big")
+        now = self._milliseconds()
+        if now > self._last:
+            self._last, self._counter = now, noise >> 69
+        else:
+            self._counter += 1
+            if self._counter > 0xFFF:
+                self._last, self._counter = self._last + 1, 0
+        high = self._last << 16 | 0x7000 | self._counter
+        low = 0x8000_0000_0000_0000 | noise & 0x3FFF_FFFF_FFFF_FFFF
+        text = f"{high << 64 | low:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def is_uuid(text: str) -> bool:
+    """True for a UUID in its canonical form, lower case with hyphens."""
+    try:
+        return len(text) == 36 and str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

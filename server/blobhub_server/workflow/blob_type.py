@@ -1,0 +1,110 @@
+"""The workflow blob type: what `blobhub.compute.workflow` is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+
+from blobhub.v1 import component_pb2_grpc, definition_pb2_grpc, execution_pb2_grpc, session_object_pb2_grpc, session_pb2_grpc
+
+from blobhub_server.blobtypes.contract import BlobType, Content, Host, Opened, Service
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import Violation
+from blobhub_server.workflow.code.monty import MontyRunner
+from blobhub_server.workflow.components.contract import Services
+from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.definition import InvalidDefinition, check, parse
+from blobhub_server.workflow.runtime.definitions import Definitions
+from blobhub_server.workflow.runtime.runtime import Runtime
+from blobhub_server.workflow.services.component import ComponentService
+from blobhub_server.workflow.services.definition import DefinitionService
+from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
+from blobhub_server.workflow.services.session import TYPE, SessionService, locate_session
+from blobhub_server.workflow.services.session_object import SessionObjectService
+from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import session as session_store
+
+
+class WorkflowType(BlobType):
+    """Definitions that run: sessions, executions, event streams."""
+
+    name = TYPE
+    title = "Workflow"
+    description = (
+        "Stores workflow definitions, documents of components and the connections between them, and runs them in "
+        "sessions: durably, with every step an event that can be watched."
+    )
+
+    def __init__(self) -> None:
+        self._components = ComponentRegistry.load()
+
+    @asynccontextmanager
+    async def open(self, host: Host) -> AsyncIterator[Opened]:
+        """Start the script workers and the runtime; recover what ran before."""
+        settings = host.settings
+        definitions = Definitions(host.db, host.contents, self._components)
+        async with MontyRunner(
+            workers=settings.code_workers, seconds=settings.code_seconds, memory_mib=settings.code_memory_mib
+        ) as scripts:
+            runtime = Runtime(host, definitions, Services(scripts=scripts))
+            host.drain.on_start(host.bell.wake_all)
+            async with runtime.running():
+                yield Opened(
+                    services=self._services(host, definitions, runtime),
+                    locators={"session": partial(locate_session, host), "execution": partial(locate_execution, host)},
+                    dependents=_dependents,
+                )
+
+    def _services(self, host: Host, definitions: Definitions, runtime: Runtime) -> list[Service]:
+        return [
+            Service(
+                "blobhub.v1.DefinitionService",
+                DefinitionService(host, definitions),
+                definition_pb2_grpc.add_DefinitionServiceServicer_to_server,
+            ),
+            Service(
+                "blobhub.v1.ComponentService",
+                ComponentService(self._components),
+                component_pb2_grpc.add_ComponentServiceServicer_to_server,
+            ),
+            Service(
+                "blobhub.v1.SessionService",
+                SessionService(host, runtime),
+                session_pb2_grpc.add_SessionServiceServicer_to_server,
+            ),
+            Service(
+                "blobhub.v1.SessionObjectService",
+                SessionObjectService(host, runtime),
+                session_object_pb2_grpc.add_SessionObjectServiceServicer_to_server,
+            ),
+            Service(
+                "blobhub.v1.ExecutionService",
+                ExecutionService(host, runtime),
+                execution_pb2_grpc.add_ExecutionServiceServicer_to_server,
+            ),
+        ]
+
+    async def validate(self, content: Content) -> list[Violation]:
+        """Every definition must be one that can be run, and there must be at least one."""
+        entries = await content.list()
+        if not entries:
+            return [Violation("definitions", "a workflow needs at least one definition")]
+        found = []
+        for entry in entries:
+            try:
+                problems = check(parse(await content.read(entry)), self._components)
+            except InvalidDefinition as error:
+                problems = list(error.problems)
+            for problem in problems:
+                path = f"definitions[{entry.name}].{problem.path}".rstrip(".")
+                found.append(Violation(path, problem.message))
+        return found
+
+
+async def _dependents(tx: Transaction, revision_id: str) -> Mapping[str, int]:
+    """What hangs on a revision of a workflow."""
+    return {
+        "sessions": await session_store.count_on(tx, revision_id),
+        "running executions": await execution_store.count_on(tx, revision_id),
+    }

@@ -1,0 +1,56 @@
+"""Executions: one invocation of a definition each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from blobhub_server.errors import ExecutionEnded, InvalidValue
+
+TERMINAL = frozenset({"completed", "failed", "stopped"})
+STEP_LIMIT = 10_000
+MAX_INPUT_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Execution:
+    """An execution's record: what was asked, and a projection of what its log says happened.
+
+    `timeout` is None for no limit. `result` is any JSON value, told from no result by `has_result`. `failure` is
+    `{reason, message, line}`.
+    """
+
+    id: str
+    session_id: str
+    blob_id: str
+    revision_id: str
+    definition_id: str
+    definition_alias: str
+    definition_digest: str
+    state: str
+    step_limit: int
+    timeout: timedelta | None
+    has_result: bool
+    result: Any
+    failure: dict[str, Any] | None
+    last_sequence: int
+    create_time: datetime
+    end_time: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """True in a terminal state."""
+        return self.state in TERMINAL
+
+
+def require_stoppable(execution: Execution) -> None:
+    """Raise ExecutionEnded when the execution has completed or failed; stopping twice is fine."""
+    if execution.state in ("completed", "failed"):
+        raise ExecutionEnded(execution.state)
+
+
+def require_small(size: int) -> None:
+    """Raise InvalidValue when the input data, as JSON, is larger than an execution may be given."""
+    if size > MAX_INPUT_BYTES:
+        raise InvalidValue("input_data", f"must be at most {MAX_INPUT_BYTES} bytes as JSON")

@@ -1,0 +1,39 @@
+"""Sessions: the stateful contexts in which definitions run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from blobhub_server.errors import SessionNotOpen
+
+OPEN = "open"
+CLOSING = "closing"
+CLOSED = "closed"
+
+
+@dataclass(slots=True)
+class Session:
+    """A session's record.
+
+    `owner` is the server that runs its executions, `fence` counts changes of ownership: a write that carries an older
+    fence is refused. `last_sequence` is the last number of its log.
+    """
+
+    id: str
+    blob_id: str
+    revision_id: str
+    alias: str | None
+    description: str
+    state: str
+    owner: str | None
+    fence: int
+    last_sequence: int
+    create_time: datetime
+    update_time: datetime
+
+
+def require_open(state: str) -> None:
+    """Raise SessionNotOpen unless the session takes new things."""
+    if state != OPEN:
+        raise SessionNotOpen(state)

@@ -1,0 +1,82 @@
+"""Definitions ready to run: found in a revision, read, checked and compiled, and kept by digest."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from blobhub_server.blobtypes.contract import Contents, Entry
+from blobhub_server.db.engine import Database
+from blobhub_server.errors import DefinitionNotRunnable, InvalidDefinitionContent, NotFound, Violation
+from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.definition import Definition, InvalidDefinition, Problem, check, parse
+from blobhub_server.workflow.interpreter import Graph
+
+_KEPT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A definition, what is wrong with it, and, when nothing is, its graph."""
+
+    definition: Definition | None
+    problems: list[Problem]
+    graph: Graph | None
+
+    def runnable(self) -> Graph:
+        """The graph. Raises DefinitionNotRunnable with every problem when there is none."""
+        if self.graph is None:
+            raise DefinitionNotRunnable(violations(self.problems))
+        return self.graph
+
+
+def violations(problems: list[Problem]) -> list[Violation]:
+    """Problems as the violations that errors carry."""
+    return [Violation(problem.path or problem.component_id, problem.message) for problem in problems]
+
+
+class Definitions:
+    """Finds and compiles definitions. Compiled ones are kept by digest: the same bytes are the same definition."""
+
+    def __init__(self, db: Database, contents: Contents, registry: ComponentRegistry) -> None:
+        self._db = db
+        self._contents = contents
+        self._registry = registry
+        self._compiled: OrderedDict[str, Compiled] = OrderedDict()
+
+    async def find(self, revision_id: str, name_or_id: str) -> Entry:
+        """The entry of a definition, by alias or id. Raises NotFound."""
+        async with self._db.read() as tx:
+            entry = await self._contents.find(tx, revision_id, name_or_id)
+        if entry is None:
+            raise NotFound("definition", name_or_id)
+        return entry
+
+    async def load(self, digest: str) -> Compiled:
+        """A stored definition, compiled."""
+        known = self._compiled.get(digest)
+        if known is None:
+            known = self.compile(await self._contents.read(digest))
+            self._compiled[digest] = known
+            if len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        else:
+            self._compiled.move_to_end(digest)
+        return known
+
+    def compile(self, document: bytes) -> Compiled:
+        """A document, checked, and compiled when nothing is wrong with it."""
+        try:
+            definition = parse(document)
+        except InvalidDefinition as error:
+            return Compiled(None, list(error.problems), None)
+        problems = check(definition, self._registry)
+        graph = None if problems else Graph.compile(definition, self._registry)
+        return Compiled(definition, problems, graph)
+
+    def require_shape(self, document: bytes) -> None:
+        """Raise InvalidDefinitionContent, with every problem, unless the bytes have the shape of a definition."""
+        try:
+            parse(document)
+        except InvalidDefinition as error:
+            raise InvalidDefinitionContent(violations(list(error.problems))) from None

@@ -1,0 +1,124 @@
+"""Events as watchers get them: a record of the interpreter, or a change of the session, as protobuf bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from blobhub.v1 import event_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from blobhub_server.workflow.interpreter import Graph, Record
+from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.wire import stamp, to_duration, to_value
+
+
+def _failure(error: dict[str, Any]) -> pb.Failure:
+    return pb.Failure(reason=error["reason"], message=error["message"], line=error.get("line") or 0)
+
+
+Fill = Callable[[pb.Event, dict[str, Any], Execution], None]
+
+
+def _flow_entered(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.flow_entered.definition_id = execution.definition_id
+    event.flow_entered.definition_digest = execution.definition_digest
+
+
+def _flow_exited(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.flow_exited.steps = public["steps"]
+    if "result" in public:
+        event.flow_exited.result.CopyFrom(to_value(public["result"]))
+
+
+def _flow_error(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.flow_error.failure.CopyFrom(_failure(public["error"]))
+
+
+def _flow_stopping(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.flow_stopping.SetInParent()
+
+
+def _flow_stopped(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.flow_stopped.SetInParent()
+
+
+def _processor_entered(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.processor_entered.attempt = public["attempt"]
+
+
+def _processor_exited(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.processor_exited.route = public["route"]
+    if public.get("elapsed"):
+        event.processor_exited.elapsed.CopyFrom(to_duration(public["elapsed"]))
+
+
+def _processor_error(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.processor_error.failure.CopyFrom(_failure(public["error"]))
+    event.processor_error.attempt = public["attempt"]
+
+
+def _processor_output(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.processor_output.value.CopyFrom(to_value(public["value"]))
+
+
+def _processor_retrying(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.processor_retrying.attempt = public["attempt"]
+    event.processor_retrying.failure.CopyFrom(_failure(public["error"]))
+    event.processor_retrying.retry_time.CopyFrom(stamp(public["until"]))
+
+
+def _processor_waiting(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+    event.processor_waiting.wake_time.CopyFrom(stamp(public["until"]))
+
+
+_FILL: dict[str, Fill] = {
+    "flow.entered": _flow_entered,
+    "flow.exited": _flow_exited,
+    "flow.error": _flow_error,
+    "flow.stopping": _flow_stopping,
+    "flow.stopped": _flow_stopped,
+    "processor.entered": _processor_entered,
+    "processor.exited": _processor_exited,
+    "processor.error": _processor_error,
+    "processor.output": _processor_output,
+    "processor.retrying": _processor_retrying,
+    "processor.waiting": _processor_waiting,
+}
+
+
+def encode_record(
+    record: Record, graph: Graph, execution: Execution, *, event_id: str, sequence: int, execution_sequence: int
+) -> bytes:
+    """An execution's event, serialized."""
+    event = pb.Event(
+        id=event_id,
+        sequence=sequence,
+        execution_sequence=execution_sequence,
+        type=record.type,
+        create_time=stamp(record.at),
+        session_id=execution.session_id,
+        execution_id=execution.id,
+        revision_id=execution.revision_id,
+    )
+    if record.component_id is not None:
+        component = graph.components[record.component_id]
+        processor = event.processor
+        processor.processor_id = component.id
+        processor.processor_type = component.type
+        processor.processor_name = component.name
+        processor.step = record.step or 0
+    _FILL[record.type](event, record.public, execution)
+    return event.SerializeToString()
+
+
+def encode_session_event(
+    payload: str, fields: dict[str, str], *, event_id: str, session_id: str, sequence: int, at: Timestamp
+) -> bytes:
+    """An event of the session itself, serialized. `payload` is the name of the payload's field, which is its type."""
+    event = pb.Event(id=event_id, sequence=sequence, type=payload, create_time=at, session_id=session_id)
+    message = getattr(event, payload)
+    message.SetInParent()
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return event.SerializeToString()

@@ -1,0 +1,103 @@
+"""Reading the event log: from its recent end in memory while that suffices, else from the database.
+
+What is in memory is a copy of committed rows, so a reader cannot tell where its lines came from.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+
+from blobhub_server.db.engine import Database
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.workflow.store import event as store
+from blobhub_server.workflow.store.event import LoggedEvent
+
+BATCH = 512
+"""Most lines that one read answers."""
+
+_TAILS = 4096
+_TAIL_LINES = 256
+
+
+class Tail:
+    """The last lines of one log, without gaps: `first` … `last` in the log's own numbering."""
+
+    __slots__ = ("first", "last", "lines")
+
+    def __init__(self) -> None:
+        self.lines: deque[LoggedEvent] = deque()
+        self.first = 1
+        self.last = 0
+
+    def add(self, number: int, line: LoggedEvent) -> None:
+        """Append a line. One that does not follow the last empties the tail, so that readers go to the database."""
+        if number <= self.last:
+            self.lines.clear()
+            self.first = self.last + 1
+            return
+        if number != self.last + 1:
+            self.lines.clear()
+        self.lines.append(line)
+        self.last = number
+        if len(self.lines) > _TAIL_LINES:
+            self.lines.popleft()
+        self.first = number - len(self.lines) + 1
+
+    def after(self, number: int, limit: int) -> list[LoggedEvent] | None:
+        """The lines after a number; None when that reaches back further than the tail, or beyond it."""
+        if not self.first - 1 <= number < self.last:
+            return None
+        start = number - self.first + 1
+        return [self.lines[i] for i in range(start, min(start + limit, len(self.lines)))]
+
+
+class EventLog:
+    """The logs of all sessions, and of their executions, as watchers read them."""
+
+    def __init__(self, db: Database, bell: Doorbell) -> None:
+        self._db = db
+        self._bell = bell
+        self._tails: OrderedDict[str, Tail] = OrderedDict()
+
+    def publish(self, lines: Iterable[LoggedEvent]) -> None:
+        """Take in lines that have just been committed, in order, and wake those who wait for them."""
+        topics: dict[str, None] = {}
+        for line in lines:
+            self._tail(line.session_id).add(line.sequence, line)
+            topics[line.session_id] = None
+            if line.execution_id is not None:
+                self._tail(line.execution_id).add(line.execution_sequence, line)
+                topics[line.execution_id] = None
+        for topic in topics:
+            self._bell.ring(topic)
+
+    async def session(self, session_id: str, after: int) -> Sequence[LoggedEvent]:
+        """A session's lines after a `sequence`, at most `BATCH` of them."""
+        held = self._held(session_id, after)
+        if held is not None:
+            return held
+        async with self._db.read() as tx:
+            return await store.of_session(tx, session_id, after, BATCH)
+
+    async def execution(self, execution_id: str, after: int) -> Sequence[LoggedEvent]:
+        """An execution's lines after an `execution_sequence`, at most `BATCH` of them."""
+        held = self._held(execution_id, after)
+        if held is not None:
+            return held
+        async with self._db.read() as tx:
+            return await store.of_execution(tx, execution_id, after, BATCH)
+
+    def _held(self, key: str, after: int) -> list[LoggedEvent] | None:
+        tail = self._tails.get(key)
+        return tail.after(after, BATCH) if tail else None
+
+    def _tail(self, key: str) -> Tail:
+        tail = self._tails.get(key)
+        if tail is None:
+            tail = self._tails[key] = Tail()
+            if len(self._tails) > _TAILS:
+                self._tails.popitem(last=False)
+        else:
+            self._tails.move_to_end(key)
+        return tail

@@ -1,0 +1,274 @@
+"""One execution at work: what happens to it goes through the interpreter, into the journal, and only then has effects.
+
+Happenings queue up while a commit is in flight and go into the next one together. Nothing that the interpreter decides
+is acted on before it is durable: a component that touches the outside starts after the commit that says it was entered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from blobhub_server.errors import OwnershipLost
+from blobhub_server.workflow.components.contract import ComponentContext, ComponentError, Services
+from blobhub_server.workflow.interpreter import (
+    Continue,
+    ExecutionState,
+    Failed,
+    Graph,
+    Happening,
+    Record,
+    RunStep,
+    StepCompleted,
+    StepFailed,
+    StepOutput,
+    Stopped,
+    TimedOut,
+    Timer,
+    TimerFired,
+    advance,
+    session_writes,
+    todo,
+)
+from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.runtime.journal import Journal, Unit
+
+log = structlog.get_logger()
+
+SessionValues = Callable[[str, frozenset[str]], Any]
+"""Reads the named objects of a session: `await values(session_id, aliases)` → {alias: value}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all executions of a server share."""
+
+    journal: Journal
+    clock: Callable[[], datetime]
+    session_values: SessionValues
+    services: Services
+
+
+class Runner:
+    """Drives one execution until it ends here, or until another server has taken it.
+
+    `execution` is the projection as of the last commit.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        graph: Graph,
+        execution: Execution,
+        state: ExecutionState,
+        fence: int,
+        ended: Callable[[Runner], None],
+    ) -> None:
+        self.execution = execution
+        self.fence = fence
+        self._around = around
+        self._graph = graph
+        self._state = state
+        self._ended = ended
+        self._inbox: deque[tuple[Happening, asyncio.Future[None] | None]] = deque()
+        self._pump: asyncio.Task[None] | None = None
+        self._steps: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._timers: dict[tuple[int, float], asyncio.TimerHandle] = {}
+        self._deadline: asyncio.TimerHandle | None = None
+        self._over = False
+
+    async def begin(self, happening: Happening, request: Mapping[str, Any] | None) -> None:
+        """Make the execution's start durable, with whatever it decides at once. Raises what the journal raises."""
+        await self._commit([happening], new=True, request=request)
+        self._arm_deadline()
+        self._act()
+
+    def resume(self, interrupted: list[Happening]) -> None:
+        """Go on after a restart: the steps that were in flight are run again, timers are set again."""
+        self._arm_deadline()
+        for happening in interrupted:
+            self.post(happening)
+        if self._state.status == "stopping":
+            self.post(Stopped())
+        elif not interrupted:
+            self.post(Continue())
+
+    def post(self, happening: Happening) -> None:
+        """Let something happen to the execution, whenever its turn comes."""
+        self._inbox.append((happening, None))
+        self._wake()
+
+    async def settle(self, happening: Happening) -> None:
+        """Let something happen, and return when what follows from it is durable."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._inbox.append((happening, done))
+        self._wake()
+        await done
+
+    def abandon(self) -> None:
+        """Stop working on the execution without a word: another server, or the next start, goes on with it."""
+        self._over = True
+        self._let_go()
+        if self._pump is not None:
+            self._pump.cancel()
+
+    def _wake(self) -> None:
+        if self._pump is None and not self._over:
+            self._pump = asyncio.create_task(self._run(), name=f"execution {self.execution.id}")
+
+    async def _run(self) -> None:
+        try:
+            while self._inbox and not self._over:
+                batch, waiting = self._take()
+                try:
+                    await self._commit(batch)
+                except OwnershipLost as error:
+                    self._give_up(waiting, error)
+                    return
+                except Exception as error:
+                    log.exception("execution_step_failed", execution_id=self.execution.id)
+                    self._give_up(waiting, error)
+                    return
+                for done in waiting:
+                    if not done.done():
+                        done.set_result(None)
+                self._act()
+        finally:
+            self._pump = None
+
+    def _take(self) -> tuple[list[Happening], list[asyncio.Future[None]]]:
+        items = list(self._inbox)
+        self._inbox.clear()
+        return [happening for happening, _ in items], [done for _, done in items if done is not None]
+
+    def _give_up(self, waiting: list[asyncio.Future[None]], error: Exception) -> None:
+        """Leave the execution as the log has it; the next owner goes on from there."""
+        for done in waiting + [done for _, done in self._inbox if done is not None]:
+            if not done.done():
+                done.set_exception(error)
+        self._over = True
+        self._let_go()
+        self._ended(self)
+
+    async def _commit(
+        self, happenings: list[Happening], *, new: bool = False, request: Mapping[str, Any] | None = None
+    ) -> None:
+        session: Mapping[str, Any] = {}
+        if self._graph.session_aliases:
+            session = await self._around.session_values(self.execution.session_id, self._graph.session_aliases)
+        now = self._around.clock().timestamp()
+        records: list[Record] = []
+        for happening in happenings:
+            records += self._advance(happening, now, session)
+        if not records and not new:
+            return
+        projected = self._project(len(records), now)
+        unit = Unit(projected, self._graph, self.fence, records, new, session_writes(self._graph, records), request)
+        await self._around.journal.append(unit)
+        self.execution = projected
+
+    def _advance(self, happening: Happening, now: float, session: Mapping[str, Any]) -> list[Record]:
+        try:
+            return advance(self._graph, self._state, happening, now=now, session=session)
+        except Exception:
+            log.exception("interpreter_failed", execution_id=self.execution.id)
+            failure = Failed("INTERNAL", "the execution could not go on")
+            return advance(self._graph, self._state, failure, now=now, session=session)
+
+    def _project(self, added: int, now: float) -> Execution:
+        state = self._state
+        ended = state.ended
+        return replace(
+            self.execution,
+            state=state.status,
+            has_result=state.has_result,
+            result=state.result,
+            failure=state.error,
+            last_sequence=self.execution.last_sequence + added,
+            end_time=datetime.fromtimestamp(now, UTC) if ended else None,
+        )
+
+    def _act(self) -> None:
+        """Do what the durable state asks for: run steps, set timers, go on, or end."""
+        if self._state.ended:
+            self._over = True
+            self._let_go()
+            self._ended(self)
+            return
+        if self._state.status == "stopping":
+            self._let_go()
+            self.post(Stopped())
+            return
+        for command in todo(self._graph, self._state):
+            if isinstance(command, RunStep):
+                self._start(command)
+            else:
+                self._set(command)
+        if self._state.runnable:
+            self.post(Continue())
+
+    def _start(self, command: RunStep) -> None:
+        key = (command.step, command.attempt)
+        if key not in self._steps:
+            task = asyncio.create_task(self._step(command), name=f"step {command.component_id}")
+            self._steps[key] = task
+            task.add_done_callback(lambda _: self._steps.pop(key, None))
+
+    async def _step(self, command: RunStep) -> None:
+        started = time.monotonic()
+        component = self._graph.components[command.component_id].implementation
+        context = ComponentContext(
+            session_id=self.execution.session_id,
+            execution_id=self.execution.id,
+            idempotency_key=f"{self.execution.id}/{command.step}",
+            attempt=command.attempt,
+            emit_output=lambda value: self.post(StepOutput(command.step, value)),
+            services=self._around.services,
+        )
+        try:
+            async with asyncio.timeout(command.timeout):
+                outcome = await component.run(command.inputs, context)
+        except TimeoutError:
+            error = ComponentError(f"took longer than {command.timeout:g} s", reason="TIMEOUT")
+            self.post(StepFailed(command.step, command.attempt, error))
+        except ComponentError as error:
+            self.post(StepFailed(command.step, command.attempt, error))
+        except Exception:
+            log.exception("component_failed", component=component.type, execution_id=self.execution.id)
+            error = ComponentError("the component failed unexpectedly", reason="INTERNAL")
+            self.post(StepFailed(command.step, command.attempt, error))
+        else:
+            elapsed = time.monotonic() - started
+            self.post(StepCompleted(command.step, command.attempt, outcome, elapsed))
+
+    def _set(self, command: Timer) -> None:
+        key = (command.step, command.until)
+        if key not in self._timers:
+            delay = max(0.0, command.until - self._around.clock().timestamp())
+            self._timers[key] = asyncio.get_running_loop().call_later(delay, self._fire, key)
+
+    def _fire(self, key: tuple[int, float]) -> None:
+        self._timers.pop(key, None)
+        self.post(TimerFired(key[0]))
+
+    def _arm_deadline(self) -> None:
+        if self.execution.timeout is None or self._state.ended:
+            return
+        left = (self.execution.create_time + self.execution.timeout - self._around.clock()).total_seconds()
+        self._deadline = asyncio.get_running_loop().call_later(max(0.0, left), self.post, TimedOut())
+
+    def _let_go(self) -> None:
+        for task in self._steps.values():
+            task.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        if self._deadline is not None:
+            self._deadline.cancel()

@@ -1,0 +1,233 @@
+"""The embedded runtime: starts, stops and recovers the executions of the sessions this server owns."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.errors import OwnershipLost, PermissionDenied
+from blobhub_server.workflow.components.contract import Services
+from blobhub_server.workflow.interpreter import (
+    ExecutionState,
+    Interrupted,
+    Record,
+    RunStep,
+    Started,
+    StopRequested,
+    replay,
+    todo,
+)
+from blobhub_server.workflow.rules.execution import Execution, require_stoppable
+from blobhub_server.workflow.rules.session import CLOSED, CLOSING, OPEN, Session, require_open
+from blobhub_server.workflow.runtime.definitions import Definitions
+from blobhub_server.workflow.runtime.journal import Journal
+from blobhub_server.workflow.runtime.log import EventLog
+from blobhub_server.workflow.runtime.ownership import Ownership
+from blobhub_server.workflow.runtime.runner import Runner, Surroundings
+from blobhub_server.workflow.runtime.session_events import SessionEvents
+from blobhub_server.workflow.store import event as event_store
+from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import session as session_store
+from blobhub_server.workflow.store import session_object as object_store
+
+log = structlog.get_logger()
+
+Remembered = Callable[[Execution], Mapping[str, Any] | None]
+"""Makes the row that remembers the answer to a request, once the execution is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What to start: a definition (alias or id) of the session's revision, with inputs by alias."""
+
+    session: Session
+    definition: str
+    input_data: Mapping[str, Any]
+    timeout: timedelta | None
+    step_limit: int
+
+
+class Runtime:
+    """Runs executions."""
+
+    def __init__(self, host: Host, definitions: Definitions, services: Services) -> None:
+        self.log = EventLog(host.db, host.bell)
+        self.session_events = SessionEvents(host, self.log)
+        self._host = host
+        self._definitions = definitions
+        self._journal = Journal(host, self.log)
+        self._ownership = Ownership(host)
+        self._around = Surroundings(self._journal, host.clock, self._session_values, services)
+        self._runners: dict[str, Runner] = {}
+        self._closing: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Recover what was left, and keep running until left."""
+        await self._ownership.join()
+        await self._recover()
+        keep = [asyncio.create_task(self._ownership.renew_forever()), asyncio.create_task(self._recover_forever())]
+        try:
+            yield
+        finally:
+            for task in keep:
+                task.cancel()
+            for runner in list(self._runners.values()):
+                runner.abandon()
+            await asyncio.gather(*keep, *self._tasks, return_exceptions=True)
+            await self._journal.close()
+            await self._ownership.leave()
+
+    async def start(self, start: Start, remembered: Remembered) -> Execution:
+        """Start an execution; return it once its start is durable.
+
+        Raises NotFound, DefinitionNotRunnable, SessionNotOpen, OwnershipLost, and IntegrityError when the request id
+        is taken.
+        """
+        require_open(start.session.state)
+        entry = await self._definitions.find(start.session.revision_id, start.definition)
+        graph = (await self._definitions.load(entry.digest)).runnable()
+        execution = Execution(
+            id=self._host.ids(),
+            session_id=start.session.id,
+            blob_id=start.session.blob_id,
+            revision_id=start.session.revision_id,
+            definition_id=entry.id,
+            definition_alias=entry.name,
+            definition_digest=entry.digest,
+            state="pending",
+            step_limit=start.step_limit,
+            timeout=start.timeout,
+            has_result=False,
+            result=None,
+            failure=None,
+            last_sequence=0,
+            create_time=self._host.clock(),
+            end_time=None,
+        )
+        try:
+            return await self._begin(execution, graph, start, remembered)
+        except OwnershipLost:
+            # The session was another server's for a while; ask once more before the caller has to.
+            self._ownership.forget(start.session.id)
+            return await self._begin(execution, graph, start, remembered)
+
+    async def _begin(self, execution: Execution, graph: Any, start: Start, remembered: Remembered) -> Execution:
+        fence = await self._ownership.fence(execution.session_id)
+        state = ExecutionState(step_limit=start.step_limit)
+        runner = Runner(self._around, graph, execution, state, fence, self._ended)
+        self._runners[execution.id] = runner
+        try:
+            await runner.begin(Started(dict(start.input_data)), remembered(execution))
+        except BaseException:
+            self._runners.pop(execution.id, None)
+            raise
+        return runner.execution
+
+    async def stop(self, execution_id: str) -> Execution:
+        """Ask an execution to stop; return it once that is durable. Raises ExecutionEnded, OwnershipLost."""
+        runner = self._runners.get(execution_id)
+        if runner is not None:
+            await runner.settle(StopRequested())
+        execution = await self.current(execution_id)
+        require_stoppable(execution)
+        if not execution.ended and execution.state != "stopping":
+            raise OwnershipLost
+        return execution
+
+    async def current(self, execution_id: str) -> Execution:
+        """An execution as of its last commit."""
+        runner = self._runners.get(execution_id)
+        if runner is not None:
+            return runner.execution
+        async with self._host.db.read() as tx:
+            execution = await execution_store.get(tx, execution_id)
+        if execution is None:
+            raise PermissionDenied
+        return execution
+
+    async def close(self, session_id: str) -> Session:
+        """Close a session: stop what runs in it; return it once the closing is durable."""
+        async with self._host.db.write() as tx:
+            session = await session_store.get(tx, session_id)
+            if session is None:
+                raise PermissionDenied
+            if session.state == OPEN:
+                await session_store.set_state(tx, session_id, CLOSING, self._host.clock())
+                await self.session_events.closing(tx, session_id)
+        if session.state != CLOSED:
+            await self._finish_closing(session_id)
+        async with self._host.db.read() as tx:
+            return await session_store.get(tx, session_id) or session
+
+    async def _finish_closing(self, session_id: str) -> None:
+        """Stop what runs here, and close the session when nothing runs anywhere."""
+        self._closing.add(session_id)
+        for runner in list(self._runners.values()):
+            if runner.execution.session_id == session_id:
+                runner.post(StopRequested())
+        async with self._host.db.write() as tx:
+            session = await session_store.get(tx, session_id)
+            if session is None or session.state != CLOSING or await execution_store.running(tx, session_id):
+                return
+            await session_store.set_state(tx, session_id, CLOSED, self._host.clock())
+            await self.session_events.closed(tx, session_id)
+        self._closing.discard(session_id)
+        self._ownership.forget(session_id)
+
+    def _ended(self, runner: Runner) -> None:
+        self._runners.pop(runner.execution.id, None)
+        if runner.execution.session_id in self._closing:
+            task = asyncio.create_task(self._finish_closing(runner.execution.session_id))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _recover_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._host.settings.lease_seconds)
+            try:
+                await self._recover()
+            except Exception:
+                log.exception("recovery_failed")
+
+    async def _recover(self) -> None:
+        """Take over the sessions whose server is gone, and go on with what ran in them."""
+        async with self._host.db.read() as tx:
+            orphans = await execution_store.orphans(tx, self._host.clock())
+            closing = await session_store.closing_of(tx, self._ownership.server_id)
+        for session_id in orphans:
+            with suppress(OwnershipLost):
+                await self._adopt(session_id, await self._ownership.claim(session_id))
+        for session_id in closing:
+            await self._finish_closing(session_id)
+
+    async def _adopt(self, session_id: str, fence: int) -> None:
+        async with self._host.db.read() as tx:
+            session = await session_store.get(tx, session_id)
+            left = await execution_store.running(tx, session_id)
+        for execution in left:
+            async with self._host.db.read() as tx:
+                lines = await event_store.records(tx, execution.id)
+            graph = (await self._definitions.load(execution.definition_digest)).runnable()
+            records = [Record.from_json(json.loads(line)) for line in lines]
+            state = replay(graph, records, step_limit=execution.step_limit)
+            runner = Runner(self._around, graph, execution, state, fence, self._ended)
+            self._runners[execution.id] = runner
+            runner.resume([Interrupted(c.step) for c in todo(graph, state) if isinstance(c, RunStep)])
+            log.info("execution_recovered", execution_id=execution.id, records=len(records))
+        if session is not None and session.state == CLOSING:
+            await self._finish_closing(session_id)
+
+    async def _session_values(self, session_id: str, aliases: frozenset[str]) -> dict[str, Any]:
+        async with self._host.db.read() as tx:
+            texts = await object_store.values(tx, session_id, aliases)
+        return {alias: json.loads(text) for alias, text in texts.items()}

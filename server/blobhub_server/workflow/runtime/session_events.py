@@ -1,0 +1,60 @@
+"""Events of the session itself: appended in the transaction of the change they tell about."""
+
+from __future__ import annotations
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.workflow.rules.session import Session
+from blobhub_server.workflow.rules.session import require_open as rule
+from blobhub_server.workflow.runtime.encode import encode_session_event
+from blobhub_server.workflow.runtime.log import EventLog
+from blobhub_server.workflow.store import event as event_store
+from blobhub_server.workflow.store import session as session_store
+from blobhub_server.workflow.store.event import LoggedEvent
+from blobhub_server.workflow.wire import to_timestamp
+
+
+class SessionEvents:
+    """Appends events that no execution caused."""
+
+    def __init__(self, host: Host, log: EventLog) -> None:
+        self._host = host
+        self._log = log
+
+    async def require_open(self, tx: Transaction, session_id: str) -> Session:
+        """The session, as it is in this transaction. Raises SessionNotOpen."""
+        session = await session_store.get(tx, session_id)
+        assert session is not None, "sessions are located before they are written to, and not deleted"
+        rule(session.state)
+        return session
+
+    async def object_modified(self, tx: Transaction, session_id: str, alias: str, type_: str) -> None:
+        """Say that an object was created or replaced."""
+        await self._append(tx, session_id, "session_object_modified", {"alias": alias, "object_type": type_})
+
+    async def object_deleted(self, tx: Transaction, session_id: str, alias: str) -> None:
+        """Say that an object was deleted."""
+        await self._append(tx, session_id, "session_object_deleted", {"alias": alias})
+
+    async def closing(self, tx: Transaction, session_id: str) -> None:
+        """Say that the session takes no more executions."""
+        await self._append(tx, session_id, "session_closing", {})
+
+    async def closed(self, tx: Transaction, session_id: str) -> None:
+        """Say that nothing runs in the session any more; the log ends here."""
+        await self._append(tx, session_id, "session_closed", {})
+
+    async def _append(self, tx: Transaction, session_id: str, payload: str, fields: dict[str, str]) -> None:
+        sequence = await session_store.take_number(tx, session_id)
+        event = encode_session_event(
+            payload,
+            fields,
+            event_id=self._host.ids(),
+            session_id=session_id,
+            sequence=sequence,
+            at=to_timestamp(self._host.clock()),
+        )
+        line = LoggedEvent(session_id, sequence, None, 0, payload, event, None)
+        await event_store.append(tx, [line])
+        await self._host.bell.announce(tx, {session_id})
+        tx.after_commit(lambda: self._log.publish([line]))

@@ -1,0 +1,136 @@
+"""DefinitionService on the wire."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from blobhub.v1 import definition_pb2 as pb
+from blobhub.v1 import definition_pb2_grpc as rpc
+from google.protobuf import json_format
+
+from blobhub_server.blobtypes.contract import Entry, Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import InvalidDefinitionContent, NotFound, Violation
+from blobhub_server.rpc.paging import Page
+from blobhub_server.workflow.definition import Problem
+from blobhub_server.workflow.runtime.definitions import Definitions
+from blobhub_server.workflow.services.session import TYPE
+from blobhub_server.workflow.wire import to_timestamp
+
+
+def to_proto(entry: Entry) -> pb.Definition:
+    """A definition's record as its message."""
+    return pb.Definition(
+        id=entry.id,
+        alias=entry.name,
+        revision_id=entry.revision_id,
+        digest=entry.digest,
+        size=entry.size,
+        create_time=to_timestamp(entry.create_time),
+        update_time=to_timestamp(entry.update_time),
+    )
+
+
+def to_document(definition: pb.WorkflowDefinition) -> str:
+    """The JSON document that stands for a typed definition."""
+    fields = json_format.MessageToDict(definition, preserving_proto_field_name=True)
+    return json.dumps(fields, ensure_ascii=False, indent=2)
+
+
+def to_message(document: str) -> pb.WorkflowDefinition:
+    """The typed definition that a JSON document stands for; keys the format does not know are left out."""
+    try:
+        return json_format.Parse(document, pb.WorkflowDefinition(), ignore_unknown_fields=True)
+    except (json_format.ParseError, RecursionError):
+        message = "does not fit the fields of a workflow definition"
+        raise InvalidDefinitionContent([Violation("document", message)]) from None
+
+
+def to_problem(problem: Problem) -> pb.DefinitionProblem:
+    """A problem as its message."""
+    return pb.DefinitionProblem(
+        type=pb.DefinitionProblemType.Value(f"DEFINITION_PROBLEM_TYPE_{problem.type}"),
+        component_id=problem.component_id or "",
+        path=problem.path,
+        message=problem.message,
+    )
+
+
+class DefinitionService(rpc.DefinitionServiceServicer):
+    """Stores, reads and checks the definitions of workflow revisions."""
+
+    def __init__(self, host: Host, definitions: Definitions) -> None:
+        self._host = host
+        self._definitions = definitions
+
+    async def PutDefinition(self, request: pb.PutDefinitionRequest, context: Any) -> pb.PutDefinitionResponse:
+        """See definition.proto."""
+        revision = self._host.calls.revision(TYPE)
+        document = self._document(request)
+        stored = await self._host.contents.upload(document.encode())
+
+        async def make(tx: Transaction) -> pb.PutDefinitionResponse:
+            entry, etag = await self._host.contents.put(tx, revision.id, request.alias, stored, etag=request.etag)
+            return pb.PutDefinitionResponse(definition=to_proto(entry), etag=etag)
+
+        return await self._host.calls.once(request, pb.PutDefinitionResponse, make)
+
+    def _document(self, request: pb.PutDefinitionRequest) -> str:
+        if request.WhichOneof("content") == "definition":
+            document = to_document(request.definition)
+        else:
+            document = request.document
+        self._definitions.require_shape(document.encode())
+        to_message(document)
+        return document
+
+    async def GetDefinition(self, request: pb.GetDefinitionRequest, context: Any) -> pb.GetDefinitionResponse:
+        """See definition.proto."""
+        revision = self._host.calls.revision(TYPE)
+        entry = await self._definitions.find(revision.id, request.definition)
+        document = (await self._host.contents.read(entry.digest)).decode()
+        return pb.GetDefinitionResponse(
+            definition=to_proto(entry), document=document, content=to_message(document)
+        )
+
+    async def ListDefinitions(
+        self, request: pb.ListDefinitionsRequest, context: Any
+    ) -> pb.ListDefinitionsResponse:
+        """See definition.proto."""
+        revision = self._host.calls.revision(TYPE)
+        page = Page.parse(request, revision.id)
+        async with self._host.db.read() as tx:
+            found = await self._host.contents.list(tx, revision.id, after=page.after, limit=page.limit + 1)
+        items, token = page.cut(found, lambda entry: entry.name)
+        return pb.ListDefinitionsResponse(definitions=map(to_proto, items), next_page_token=token)
+
+    async def DeleteDefinition(
+        self, request: pb.DeleteDefinitionRequest, context: Any
+    ) -> pb.DeleteDefinitionResponse:
+        """See definition.proto."""
+        revision = self._host.calls.revision(TYPE)
+
+        async def make(tx: Transaction) -> pb.DeleteDefinitionResponse:
+            entry = await self._host.contents.find(tx, revision.id, request.definition)
+            if entry is None:
+                raise NotFound("definition", request.definition)
+            etag = await self._host.contents.delete(tx, revision.id, entry.name, etag=request.etag)
+            return pb.DeleteDefinitionResponse(etag=etag)
+
+        return await self._host.calls.once(request, pb.DeleteDefinitionResponse, make)
+
+    async def CheckDefinition(
+        self, request: pb.CheckDefinitionRequest, context: Any
+    ) -> pb.CheckDefinitionResponse:
+        """See definition.proto."""
+        revision = self._host.calls.revision(TYPE)
+        source = request.WhichOneof("source")
+        if source == "definition":
+            entry = await self._definitions.find(revision.id, request.definition)
+            compiled = await self._definitions.load(entry.digest)
+        else:
+            document = request.document if source == "document" else to_document(request.content)
+            compiled = self._definitions.compile(document.encode())
+        problems = [to_problem(problem) for problem in compiled.problems]
+        return pb.CheckDefinitionResponse(runnable=not problems, problems=problems)

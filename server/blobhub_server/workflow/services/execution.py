@@ -1,0 +1,162 @@
+"""ExecutionService on the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from blobhub.v1 import event_pb2
+from blobhub.v1 import execution_pb2 as pb
+from blobhub.v1 import execution_pb2_grpc as rpc
+from sqlalchemy.exc import IntegrityError
+
+from blobhub_server.blobtypes.contract import Host, Located
+from blobhub_server.rpc.paging import Page
+from blobhub_server.workflow.rules.execution import STEP_LIMIT, Execution, require_small
+from blobhub_server.workflow.rules.session import Session
+from blobhub_server.workflow.runtime.runtime import Runtime, Start
+from blobhub_server.workflow.runtime.watch import LAST_OF_EXECUTION, Idle
+from blobhub_server.workflow.wire import from_duration, from_value, to_timestamp, to_value
+from blobhub_server.workflow.services.watching import check_range, pack, watch_execution
+from blobhub_server.workflow.store import execution as store
+from blobhub_server.workflow.store.event import LoggedEvent
+
+Answer = TypeVar("Answer", pb.StartExecutionResponse, pb.RunExecutionResponse)
+
+_STATES = {
+    name.removeprefix("EXECUTION_STATE_").lower(): number for name, number in pb.ExecutionState.items() if number
+}
+_NAMES = {number: name for name, number in _STATES.items()}
+
+
+def to_proto(execution: Execution) -> pb.Execution:
+    """An execution as its message."""
+    return pb.Execution(
+        id=execution.id,
+        session_id=execution.session_id,
+        blob_id=execution.blob_id,
+        revision_id=execution.revision_id,
+        definition_id=execution.definition_id,
+        definition_alias=execution.definition_alias,
+        definition_digest=execution.definition_digest,
+        state=_STATES[execution.state],
+        result=to_value(execution.result) if execution.has_result else None,
+        failure=event_pb2.Failure(**execution.failure) if execution.failure else None,
+        last_sequence=execution.last_sequence,
+        create_time=to_timestamp(execution.create_time),
+        end_time=to_timestamp(execution.end_time) if execution.end_time else None,
+    )
+
+
+def to_start(session: Session, request: pb.StartExecutionRequest | pb.RunExecutionRequest) -> Start:
+    """What a request asks to start. Raises InvalidValue when its input is too large."""
+    input_data = {item.alias: from_value(item.value) for item in request.input_data}
+    require_small(len(json.dumps(input_data)))
+    return Start(
+        session=session,
+        definition=request.definition,
+        input_data=input_data,
+        timeout=from_duration(request.timeout) if request.HasField("timeout") else None,
+        step_limit=request.step_limit or STEP_LIMIT,
+    )
+
+
+class ExecutionService(rpc.ExecutionServiceServicer):
+    """Starts, stops, finds and watches executions."""
+
+    def __init__(self, host: Host, runtime: Runtime) -> None:
+        self._host = host
+        self._runtime = runtime
+
+    async def StartExecution(
+        self, request: pb.StartExecutionRequest, context: Any
+    ) -> pb.StartExecutionResponse:
+        """See execution.proto."""
+        return await self._started(request, pb.StartExecutionResponse)
+
+    async def _started(self, request: Any, answer: type[Answer]) -> Answer:
+        """Start what the request asks for, or answer what the same request was answered before."""
+        calls = self._host.calls
+        before = await calls.replayed(request, answer)
+        if before is not None:
+            return before
+        start = to_start(calls.located().resource, request)
+
+        def remembered(execution: Execution) -> Mapping[str, Any] | None:
+            return calls.remembered(request, answer(execution=to_proto(execution)))
+
+        try:
+            return answer(execution=to_proto(await self._runtime.start(start, remembered)))
+        except IntegrityError:
+            before = await calls.replayed(request, answer)
+            if before is None:
+                raise
+            return before
+
+    async def RunExecution(self, request: pb.RunExecutionRequest, context: Any) -> AsyncIterator[bytes]:
+        """See execution.proto."""
+        started = await self._started(request, pb.RunExecutionResponse)
+        head = started.SerializeToString()
+        # Messages of the same type concatenate to their merge, so the execution rides with the events beside it:
+        # https://protobuf.dev/programming-guides/encoding/#last-one-wins
+        async for batch in self._watch(started.execution.id, 0, follow=True):
+            tail = b""
+            if not isinstance(batch, Idle) and batch[-1].type in LAST_OF_EXECUTION:
+                ended = await self._runtime.current(started.execution.id)
+                head, tail = b"", pb.RunExecutionResponse(execution=to_proto(ended)).SerializeToString()
+            yield head + pack(batch, self._host.clock()) + tail
+            head = b""
+
+    async def GetExecution(self, request: pb.GetExecutionRequest, context: Any) -> pb.GetExecutionResponse:
+        """See execution.proto."""
+        return pb.GetExecutionResponse(execution=to_proto(self._host.calls.located().resource))
+
+    async def ListExecutions(
+        self, request: pb.ListExecutionsRequest, context: Any
+    ) -> pb.ListExecutionsResponse:
+        """See execution.proto."""
+        page = Page.parse(request, request.session_id, str(request.state))
+        async with self._host.db.read() as tx:
+            found = await store.page(
+                tx,
+                request.session_id,
+                state=_NAMES.get(request.state),
+                after=page.after,
+                limit=page.limit + 1,
+            )
+        items, token = page.cut(found, lambda execution: execution.id)
+        return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
+
+    async def StopExecution(
+        self, request: pb.StopExecutionRequest, context: Any
+    ) -> pb.StopExecutionResponse:
+        """See execution.proto."""
+        return pb.StopExecutionResponse(execution=to_proto(await self._runtime.stop(request.execution_id)))
+
+    async def WatchExecution(
+        self, request: pb.WatchExecutionRequest, context: Any
+    ) -> AsyncIterator[bytes]:
+        """See execution.proto."""
+        execution: Execution = self._host.calls.located().resource
+        check_range(request.after_sequence, execution.last_sequence)
+        if execution.ended and request.after_sequence == execution.last_sequence:
+            return
+        async for batch in self._watch(execution.id, request.after_sequence, follow=request.follow):
+            yield pack(batch, self._host.clock())
+
+    def _watch(
+        self, execution_id: str, after: int, *, follow: bool
+    ) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
+        watch = watch_execution(self._runtime.log, execution_id, self._host.settings.progress_seconds)
+        return watch.stream(self._host.bell, self._host.drain, after, follow=follow)
+
+
+async def locate_execution(host: Host, value: str) -> Located | None:
+    """Where an execution belongs; for access rules that name an `execution`."""
+    async with host.db.read() as tx:
+        found = await store.locate(tx, value)
+    if found is None:
+        return None
+    execution, org_id = found
+    return Located(org_id=org_id, blob_id=execution.blob_id, public=False, resource=execution)

@@ -1,0 +1,123 @@
+"""SessionService on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from blobhub.v1 import session_pb2 as pb
+from blobhub.v1 import session_pb2_grpc as rpc
+from sqlalchemy.exc import IntegrityError
+
+from blobhub_server.blobtypes.contract import Host, Located
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import AlreadyExists
+from blobhub_server.rpc.paging import Page
+from blobhub_server.workflow.rules.session import OPEN, Session
+from blobhub_server.workflow.runtime.runtime import Runtime
+from blobhub_server.workflow.wire import to_timestamp
+from blobhub_server.workflow.services.watching import check_range, pack, watch_session
+from blobhub_server.workflow.store import session as store
+
+TYPE = "blobhub.compute.workflow"
+
+_STATES = {"open": pb.SESSION_STATE_OPEN, "closing": pb.SESSION_STATE_CLOSING, "closed": pb.SESSION_STATE_CLOSED}
+_NAMES = {number: name for name, number in _STATES.items()}
+
+
+def to_proto(session: Session) -> pb.Session:
+    """A session as its message."""
+    return pb.Session(
+        id=session.id,
+        blob_id=session.blob_id,
+        revision_id=session.revision_id,
+        alias=session.alias or "",
+        description=session.description,
+        state=_STATES[session.state],
+        last_sequence=session.last_sequence,
+        create_time=to_timestamp(session.create_time),
+        update_time=to_timestamp(session.update_time),
+    )
+
+
+class SessionService(rpc.SessionServiceServicer):
+    """Opens, finds, closes and watches sessions."""
+
+    def __init__(self, host: Host, runtime: Runtime) -> None:
+        self._host = host
+        self._runtime = runtime
+
+    async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:
+        """See session.proto."""
+        revision = self._host.calls.revision(TYPE)
+
+        async def make(tx: Transaction) -> pb.CreateSessionResponse:
+            now = self._host.clock()
+            session = Session(
+                id=self._host.ids(),
+                blob_id=revision.blob_id,
+                revision_id=revision.id,
+                alias=request.alias or None,
+                description=request.description,
+                state=OPEN,
+                owner=None,
+                fence=0,
+                last_sequence=0,
+                create_time=now,
+                update_time=now,
+            )
+            try:
+                async with tx.savepoint():
+                    await store.insert(tx, session)
+            except IntegrityError:
+                raise AlreadyExists("session", request.alias) from None
+            return pb.CreateSessionResponse(session=to_proto(session))
+
+        return await self._host.calls.once(request, pb.CreateSessionResponse, make)
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Any) -> pb.GetSessionResponse:
+        """See session.proto."""
+        return pb.GetSessionResponse(session=to_proto(self._host.calls.located().resource))
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Any) -> pb.ListSessionsResponse:
+        """See session.proto."""
+        located = self._host.calls.located()
+        page = Page.parse(request, located.blob_id or "", request.alias, str(request.state))
+        async with self._host.db.read() as tx:
+            found = await store.page(
+                tx,
+                located.blob_id or "",
+                alias=request.alias,
+                state=_NAMES.get(request.state),
+                after=page.after,
+                limit=page.limit + 1,
+            )
+        items, token = page.cut(found, lambda session: session.id)
+        return pb.ListSessionsResponse(sessions=map(to_proto, items), next_page_token=token)
+
+    async def CloseSession(self, request: pb.CloseSessionRequest, context: Any) -> pb.CloseSessionResponse:
+        """See session.proto."""
+        session = await self._runtime.close(request.session_id)
+        return pb.CloseSessionResponse(session=to_proto(session))
+
+    async def WatchSession(self, request: pb.WatchSessionRequest, context: Any) -> AsyncIterator[bytes]:
+        """See session.proto."""
+        session: Session = self._host.calls.located().resource
+        check_range(request.after_sequence, session.last_sequence)
+        if session.state == "closed" and request.after_sequence == session.last_sequence:
+            return
+        watch = watch_session(self._runtime.log, session.id, self._host.settings.progress_seconds)
+        async for batch in watch.stream(
+            self._host.bell, self._host.drain, request.after_sequence, follow=request.follow
+        ):
+            yield pack(batch, self._host.clock())
+
+
+async def locate_session(host: Host, value: str) -> Located | None:
+    """Where a session belongs; for access rules that name a `session`."""
+    async with host.db.read() as tx:
+        found = await store.locate(tx, value)
+    if found is None:
+        return None
+    session, org_id = found
+    return Located(org_id=org_id, blob_id=session.blob_id, public=False, resource=session)

@@ -1,0 +1,114 @@
+"""SessionObjectService on the wire."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from blobhub.v1 import session_object_pb2 as pb
+from blobhub.v1 import session_object_pb2_grpc as rpc
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import NotFound, StaleEtag
+from blobhub_server.rpc.paging import Page
+from blobhub_server.workflow.rules import session_object as rules
+from blobhub_server.workflow.rules.session_object import SessionObject
+from blobhub_server.workflow.runtime.runtime import Runtime
+from blobhub_server.workflow.wire import from_value, to_timestamp, to_value
+from blobhub_server.workflow.store import session_object as store
+
+
+def to_proto(item: SessionObject) -> pb.SessionObject:
+    """An object as its message; `value` is left unset where the record has none."""
+    return pb.SessionObject(
+        session_id=item.session_id,
+        alias=item.alias,
+        type=item.type,
+        value=to_value(json.loads(item.value)) if item.value else None,
+        size=item.size,
+        create_time=to_timestamp(item.create_time),
+        update_time=to_timestamp(item.update_time),
+        etag=item.etag,
+    )
+
+
+class SessionObjectService(rpc.SessionObjectServiceServicer):
+    """Reads and writes a session's objects."""
+
+    def __init__(self, host: Host, runtime: Runtime) -> None:
+        self._host = host
+        self._runtime = runtime
+
+    async def PutSessionObject(
+        self, request: pb.PutSessionObjectRequest, context: Any
+    ) -> pb.PutSessionObjectResponse:
+        """See session_object.proto."""
+        value = from_value(request.value)
+        text = rules.encode(value)
+
+        async def make(tx: Transaction) -> pb.PutSessionObjectResponse:
+            await self._runtime.session_events.require_open(tx, request.session_id)
+            current = await store.get(tx, request.session_id, request.alias)
+            _match(request.etag, current)
+            now = self._host.clock()
+            item = SessionObject(
+                session_id=request.session_id,
+                alias=request.alias,
+                type=rules.type_of(value),
+                value=text,
+                size=len(text.encode()),
+                create_time=current.create_time if current else now,
+                update_time=now,
+                etag=self._host.ids(),
+            )
+            await store.put(tx, [item])
+            await self._runtime.session_events.object_modified(tx, request.session_id, item.alias, item.type)
+            item.value = ""
+            return pb.PutSessionObjectResponse(session_object=to_proto(item))
+
+        return await self._host.calls.once(request, pb.PutSessionObjectResponse, make)
+
+    async def GetSessionObject(
+        self, request: pb.GetSessionObjectRequest, context: Any
+    ) -> pb.GetSessionObjectResponse:
+        """See session_object.proto."""
+        async with self._host.db.read() as tx:
+            item = await store.get(tx, request.session_id, request.alias)
+        if item is None:
+            raise NotFound("session object", request.alias)
+        return pb.GetSessionObjectResponse(session_object=to_proto(item))
+
+    async def ListSessionObjects(
+        self, request: pb.ListSessionObjectsRequest, context: Any
+    ) -> pb.ListSessionObjectsResponse:
+        """See session_object.proto."""
+        page = Page.parse(request, request.session_id, request.prefix)
+        async with self._host.db.read() as tx:
+            found = await store.page(
+                tx, request.session_id, prefix=request.prefix, after=page.after, limit=page.limit + 1
+            )
+        items, token = page.cut(found, lambda item: item.alias)
+        return pb.ListSessionObjectsResponse(session_objects=map(to_proto, items), next_page_token=token)
+
+    async def DeleteSessionObject(
+        self, request: pb.DeleteSessionObjectRequest, context: Any
+    ) -> pb.DeleteSessionObjectResponse:
+        """See session_object.proto."""
+
+        async def make(tx: Transaction) -> pb.DeleteSessionObjectResponse:
+            await self._runtime.session_events.require_open(tx, request.session_id)
+            current = await store.get(tx, request.session_id, request.alias)
+            if current is None:
+                raise NotFound("session object", request.alias)
+            _match(request.etag, current)
+            await store.delete(tx, request.session_id, request.alias)
+            await self._runtime.session_events.object_deleted(tx, request.session_id, request.alias)
+            return pb.DeleteSessionObjectResponse()
+
+        return await self._host.calls.once(request, pb.DeleteSessionObjectResponse, make)
+
+
+def _match(etag: str, current: SessionObject | None) -> None:
+    if etag and (current is None or etag != current.etag):
+        raise StaleEtag(current.etag if current else "")

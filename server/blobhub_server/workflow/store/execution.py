@@ -1,0 +1,151 @@
+"""Executions: rows that say what was asked, and project what the log says happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.platform.store.blob import blobs
+from blobhub_server.workflow.rules.execution import TERMINAL, Execution
+from blobhub_server.workflow.store.session import servers, sessions
+
+RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
+
+executions = sa.Table(
+    "executions",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    sa.Column("session_id", Id(), sa.ForeignKey("sessions.id"), nullable=False),
+    sa.Column("blob_id", Id(), nullable=False),
+    sa.Column("revision_id", Id(), nullable=False),
+    sa.Column("definition_id", Id(), nullable=False),
+    sa.Column("definition_alias", sa.String(42), nullable=False),
+    sa.Column("definition_digest", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("step_limit", sa.Integer, nullable=False),
+    sa.Column("timeout_us", sa.BigInteger),
+    sa.Column("result", sa.Text),
+    sa.Column("failure", sa.Text),
+    sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("create_time", Time(), nullable=False),
+    sa.Column("end_time", Time()),
+    sa.Index("ix_executions_session_id", "session_id", "id"),
+    sa.Index("ix_executions_revision_id", "revision_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
+    sa.Index("ix_executions_running", "session_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
+)
+
+
+def _row(execution: Execution) -> dict[str, Any]:
+    return {
+        "id": execution.id,
+        "session_id": execution.session_id,
+        "blob_id": execution.blob_id,
+        "revision_id": execution.revision_id,
+        "definition_id": execution.definition_id,
+        "definition_alias": execution.definition_alias,
+        "definition_digest": execution.definition_digest,
+        "step_limit": execution.step_limit,
+        "timeout_us": None if execution.timeout is None else execution.timeout // timedelta(microseconds=1),
+        "create_time": execution.create_time,
+    } | _projection(execution)
+
+
+def _projection(execution: Execution) -> dict[str, Any]:
+    return {
+        "state": execution.state,
+        "result": json.dumps(execution.result) if execution.has_result else None,
+        "failure": None if execution.failure is None else json.dumps(execution.failure),
+        "last_sequence": execution.last_sequence,
+        "end_time": execution.end_time,
+    }
+
+
+def _record(row: Mapping[str, Any]) -> Execution:
+    columns = dict(row)
+    timeout, result, failure = columns.pop("timeout_us"), columns.pop("result"), columns.pop("failure")
+    return Execution(
+        **columns,
+        timeout=None if timeout is None else timedelta(microseconds=timeout),
+        has_result=result is not None,
+        result=None if result is None else json.loads(result),
+        failure=None if failure is None else json.loads(failure),
+    )
+
+
+async def insert(tx: Transaction, new: Sequence[Execution]) -> None:
+    """Store new executions."""
+    await tx.execute(executions.insert(), [_row(execution) for execution in new])
+
+
+_PROJECT = (
+    executions.update()
+    .where(executions.c.id == sa.bindparam("execution_id"))
+    .values({name: sa.bindparam(name) for name in ("state", "result", "failure", "last_sequence", "end_time")})
+)
+
+
+async def project(tx: Transaction, changed: Sequence[Execution]) -> None:
+    """Bring rows up to what their logs say. The caller has checked the fence of their sessions."""
+    await tx.execute(_PROJECT, [{"execution_id": item.id} | _projection(item) for item in changed])
+
+
+async def get(tx: Transaction, execution_id: str) -> Execution | None:
+    """One execution."""
+    row = (await tx.execute(executions.select().where(executions.c.id == execution_id))).mappings().first()
+    return _record(row) if row else None
+
+
+_LOCATE = (
+    sa.select(executions, blobs.c.org_id)
+    .join(blobs, blobs.c.id == executions.c.blob_id)
+    .where(executions.c.id == sa.bindparam("execution_id"))
+)
+
+
+async def locate(tx: Transaction, execution_id: str) -> tuple[Execution, str] | None:
+    """An execution and the organization it belongs to."""
+    row = (await tx.execute(_LOCATE, {"execution_id": execution_id})).mappings().first()
+    if not row:
+        return None
+    columns = dict(row)
+    org_id = columns.pop("org_id")
+    return _record(columns), org_id
+
+
+async def page(tx: Transaction, session_id: str, *, state: str | None, after: str, limit: int) -> list[Execution]:
+    """A session's executions by id, those after `after`."""
+    query = executions.select().where(executions.c.session_id == session_id, executions.c.id > after)
+    if state:
+        query = query.where(executions.c.state == state)
+    rows = (await tx.execute(query.order_by(executions.c.id).limit(limit))).mappings()
+    return [_record(row) for row in rows]
+
+
+async def running(tx: Transaction, session_id: str) -> list[Execution]:
+    """A session's executions that have not ended."""
+    query = executions.select().where(executions.c.session_id == session_id, RUNNING).order_by(executions.c.id)
+    return [_record(row) for row in (await tx.execute(query)).mappings()]
+
+
+async def count_on(tx: Transaction, revision_id: str) -> int:
+    """How many executions that have not ended run definitions of a revision."""
+    query = sa.select(sa.func.count()).where(executions.c.revision_id == revision_id, RUNNING)
+    return int((await tx.execute(query)).scalar_one())
+
+
+async def orphans(tx: Transaction, now: Any) -> list[str]:
+    """Sessions with work to do (executions that have not ended, or a closing to finish) that no living server owns."""
+    alive = sa.select(servers.c.id).where(servers.c.lease_until > now)
+    unowned = sa.or_(sessions.c.owner.is_(None), sessions.c.owner.not_in(alive))
+    busy = sa.select(executions.c.session_id).where(RUNNING)
+    query = sa.select(sessions.c.id).where(unowned, sa.or_(sessions.c.state == "closing", sessions.c.id.in_(busy)))
+    return list((await tx.execute(query)).scalars())
+
+
+assert {"completed", "failed", "stopped"} == TERMINAL, "RUNNING spells the terminal states out for the indexes"

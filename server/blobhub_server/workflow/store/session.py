@@ -1,0 +1,163 @@
+"""Sessions, and who owns them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.platform.store.blob import blobs
+from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
+    sa.Column("revision_id", Id(), sa.ForeignKey("revisions.id"), nullable=False),
+    sa.Column("alias", sa.String(42)),
+    sa.Column("description", sa.String(256), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("owner", Id()),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("create_time", Time(), nullable=False),
+    sa.Column("update_time", Time(), nullable=False),
+    sa.Index("ix_sessions_blob_id", "blob_id", "id"),
+    sa.Index("ix_sessions_revision_id", "revision_id"),
+    sa.Index("ix_sessions_owner", "owner"),
+    sa.Index(
+        "uq_sessions_alias",
+        "blob_id",
+        "alias",
+        unique=True,
+        sqlite_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
+        postgresql_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
+    ),
+)
+
+servers = sa.Table(
+    "servers",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    sa.Column("lease_until", Time(), nullable=False),
+)
+
+
+async def insert(tx: Transaction, session: Session) -> None:
+    """Store a new session. Raises IntegrityError when the alias is taken."""
+    await tx.execute(sessions.insert(), asdict(session))
+
+
+async def get(tx: Transaction, session_id: str) -> Session | None:
+    """One session."""
+    row = (await tx.execute(sessions.select().where(sessions.c.id == session_id))).mappings().first()
+    return Session(**row) if row else None
+
+
+_LOCATE = (
+    sa.select(sessions, blobs.c.org_id)
+    .join(blobs, blobs.c.id == sessions.c.blob_id)
+    .where(sessions.c.id == sa.bindparam("session_id"))
+)
+
+
+async def locate(tx: Transaction, session_id: str) -> tuple[Session, str] | None:
+    """A session and the organization it belongs to."""
+    row = (await tx.execute(_LOCATE, {"session_id": session_id})).first()
+    return (Session(*row[:-1]), row[-1]) if row else None
+
+
+async def page(
+    tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int
+) -> list[Session]:
+    """A blob's sessions by id, those after `after`."""
+    query = sessions.select().where(sessions.c.blob_id == blob_id, sessions.c.id > after)
+    if alias:
+        query = query.where(sessions.c.alias == alias)
+    if state:
+        query = query.where(sessions.c.state == state)
+    rows = (await tx.execute(query.order_by(sessions.c.id).limit(limit))).mappings()
+    return [Session(**row) for row in rows]
+
+
+async def set_state(tx: Transaction, session_id: str, state: str, now: datetime) -> None:
+    """Move a session on in its life."""
+    await tx.execute(sessions.update().where(sessions.c.id == session_id).values(state=state, update_time=now))
+
+
+async def count_on(tx: Transaction, revision_id: str) -> int:
+    """How many sessions that are not closed are bound to a revision."""
+    query = sa.select(sa.func.count()).where(sessions.c.revision_id == revision_id, sessions.c.state != CLOSED)
+    return int((await tx.execute(query)).scalar_one())
+
+
+_ADVANCE = (
+    sessions.update()
+    .where(sessions.c.id == sa.bindparam("session_id"), sessions.c.fence == sa.bindparam("held_fence"))
+    .values(last_sequence=sessions.c.last_sequence + sa.bindparam("added"))
+)
+
+
+async def advance(tx: Transaction, added: Sequence[tuple[str, int, int]]) -> dict[str, Session]:
+    """Take `added` numbers of each (session id, fence, added) whose fence is still that; return all as they are now.
+
+    The fence in the WHERE is what keeps out a server that has lost its lease: the caller compares and gives up.
+    """
+    await tx.execute(_ADVANCE, [{"session_id": s, "held_fence": f, "added": n} for s, f, n in added])
+    rows = await tx.execute(sessions.select().where(sessions.c.id.in_([s for s, _, _ in added])))
+    return {row[0]: Session(*row) for row in rows}
+
+
+async def take_number(tx: Transaction, session_id: str) -> int:
+    """Take the next number of a session's log, whoever owns it; its row stays locked until the commit."""
+    query = (
+        sessions.update()
+        .where(sessions.c.id == session_id)
+        .values(last_sequence=sessions.c.last_sequence + 1)
+        .returning(sessions.c.last_sequence)
+    )
+    return int((await tx.execute(query)).scalar_one())
+
+
+async def claim(tx: Transaction, session_id: str, server: str, now: datetime) -> int | None:
+    """Make `server` the owner if nobody alive is; return the new fence, None when another server holds it."""
+    alive = sa.select(servers.c.id).where(servers.c.lease_until > now)
+    query = (
+        sessions.update()
+        .where(
+            sessions.c.id == session_id,
+            sa.or_(sessions.c.owner.is_(None), sessions.c.owner == server, sessions.c.owner.not_in(alive)),
+        )
+        .values(owner=server, fence=sessions.c.fence + 1)
+        .returning(sessions.c.fence)
+    )
+    return (await tx.execute(query)).scalar_one_or_none()
+
+
+async def closing_of(tx: Transaction, server: str) -> list[str]:
+    """The sessions of a server that are closing."""
+    query = sa.select(sessions.c.id).where(sessions.c.owner == server, sessions.c.state == CLOSING)
+    return list((await tx.execute(query)).scalars())
+
+
+async def release(tx: Transaction, server: str) -> None:
+    """Let go of every session of a server that is going away, and of its lease."""
+    await tx.execute(sessions.update().where(sessions.c.owner == server).values(owner=None))
+    await tx.execute(servers.delete().where(servers.c.id == server))
+
+
+async def renew(tx: Transaction, server: str, until: datetime) -> None:
+    """Say that a server is alive until a time."""
+    done = await tx.execute(servers.update().where(servers.c.id == server).values(lease_until=until))
+    if done.rowcount == 0:
+        await tx.execute(servers.insert(), {"id": server, "lease_until": until})
+
+
+async def forget_servers(tx: Transaction) -> None:
+    """Drop all leases. Only for a database that no other server can have open."""
+    await tx.execute(servers.delete())

@@ -1,0 +1,83 @@
+"""`google.protobuf.Value` ↔ JSON values, and times ↔ timestamps.
+
+Protobuf's Value knows one kind of number; whole ones come back as integers, as JSON writes them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EXACT = 1 << 53
+
+
+def to_value(value: Any) -> Value:
+    """The Value that stands for a JSON value. A float that JSON cannot write becomes its text."""
+    made = Value()
+    _fill(made, value)
+    return made
+
+
+def _fill(made: Value, value: Any) -> None:
+    if value is None:
+        made.null_value = 0  # type: ignore[assignment]  # the generated enum type of NULL_VALUE
+    elif isinstance(value, bool):
+        made.bool_value = value
+    elif isinstance(value, int | float):
+        made.number_value = value
+    elif isinstance(value, str):
+        made.string_value = value
+    elif isinstance(value, dict):
+        fields = made.struct_value.fields
+        made.struct_value.SetInParent()
+        for key, item in value.items():
+            _fill(fields[str(key)], item)
+    else:
+        made.list_value.SetInParent()
+        for item in value:
+            _fill(made.list_value.values.add(), item)
+
+
+def from_value(value: Value) -> Any:
+    """The JSON value that a Value stands for; an unset one is null."""
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return {key: from_value(item) for key, item in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [from_value(item) for item in value.list_value.values]
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if number.is_integer() and abs(number) < _EXACT else number
+    if kind == "string_value":
+        return value.string_value
+    if kind == "bool_value":
+        return value.bool_value
+    return None
+
+
+def to_timestamp(time: datetime) -> Timestamp:
+    """The Timestamp of an aware datetime, to the microsecond."""
+    past = time - _EPOCH
+    return Timestamp(seconds=past.days * 86400 + past.seconds, nanos=past.microseconds * 1000)
+
+
+def stamp(seconds: float) -> Timestamp:
+    """The Timestamp of a unix time in seconds, to the microsecond."""
+    micros = round(seconds * 1e6)
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+
+
+def to_duration(seconds: float) -> Duration:
+    """The Duration of that many seconds, to the microsecond; not for negative ones."""
+    micros = round(seconds * 1e6)
+    return Duration(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+
+
+def from_duration(duration: Duration) -> timedelta:
+    """The time span of a Duration, to the microsecond."""
+    return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)

@@ -1,0 +1,195 @@
+"""`make bench`: BlobHub beside the bare machine, in one run, as ratios. Aims are those of docs/architecture.md.
+
+Nothing here fails: a benchmark tells, it does not judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import flows
+import grpc
+import psutil
+import uvloop
+from blobhub.v1 import blob_pb2, execution_pb2, session_pb2
+from served import Api, connected
+
+HERE = Path(__file__).resolve().parent
+SECONDS = float(os.environ.get("SECONDS_EACH", "4"))
+SUBSCRIBERS = 100
+
+
+def row(name: str, figure: str, ratio: str = "") -> None:
+    print(f"{name:<58} {figure:>26} {ratio:>34}", flush=True)
+
+
+async def rate(call: Callable[[], Awaitable[object]], in_flight: int) -> tuple[float, list[float]]:
+    """Calls a second with so many in flight, and how long each took, in milliseconds."""
+    took: list[float] = []
+    end = time.perf_counter() + SECONDS
+
+    async def caller() -> None:
+        while (start := time.perf_counter()) < end:
+            await call()
+            took.append((time.perf_counter() - start) * 1000)
+
+    start = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(in_flight)))
+    return len(took) / (time.perf_counter() - start), took
+
+
+def spread(took: list[float]) -> str:
+    took = sorted(took)
+    return f"p50 {statistics.median(took):.2f} ms  p99 {took[int(len(took) * 0.99)]:.2f} ms"
+
+
+async def alternating(
+    ours: Callable[[], Awaitable[object]], bare: Callable[[], Awaitable[object]], in_flight: int
+) -> tuple[float, float, list[float]]:
+    """Rates of two calls, measured in turns so that a drifting machine touches both."""
+    totals: list[list[float]] = [[], []]
+    took: list[float] = []
+    for _ in range(3):
+        for place, call in enumerate((ours, bare)):
+            figure, each = await rate(call, in_flight)
+            totals[place].append(figure)
+            if place == 0:
+                took += each
+    return statistics.median(totals[0]), statistics.median(totals[1]), took
+
+
+async def reads(api: Api, bare: grpc.aio.Channel) -> None:
+    empty = bare.unary_unary("/bare/Empty")
+    request = blob_pb2.GetBlobRequest(blob="acme/pipeline")
+    for in_flight in (1, 64):
+        ours, theirs, took = await alternating(
+            lambda: api.blobs.GetBlob(request), lambda: empty(b""), in_flight
+        )
+        row(f"GetBlob, {in_flight} in flight", f"{ours:,.0f}/s", f"{ours / theirs:.0%} of an empty call ({theirs:,.0f}/s)")
+        row("", spread(took))
+
+
+async def executions(api: Api, bare: grpc.aio.Channel, session_id: str, name: str, definition: str) -> None:
+    loop = bare.unary_stream("/bare/Run")
+
+    async def ours() -> None:
+        request = execution_pb2.RunExecutionRequest(session_id=session_id, definition=definition)
+        last = None
+        async for message in api.executions.RunExecution(request):
+            last = message
+        assert last is not None
+        assert last.execution.state == execution_pb2.EXECUTION_STATE_COMPLETED
+
+    async def theirs() -> None:
+        async for _ in loop(b""):
+            pass
+
+    for in_flight in (1, 32):
+        mine, base, took = await alternating(ours, theirs, in_flight)
+        row(f"{name}, {in_flight} in flight", f"{mine:,.0f}/s", f"{mine / base:.0%} of the bare loop ({base:,.0f}/s)")
+        row("", spread(took))
+
+
+async def fan_out(api: Api, bare: str, session_id: str) -> None:
+    """Deliver one session's live events to many subscribers, and as many messages of that size without BlobHub."""
+    session = await api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session_id))
+    after = session.session.last_sequence
+    target = after + 12 * 400
+    messages = sizes = 0
+
+    async def subscriber() -> None:
+        nonlocal messages, sizes
+        request = session_pb2.WatchSessionRequest(session_id=session_id, after_sequence=after, follow=True)
+        call = api.sessions.WatchSession(request)
+        async for message in call:
+            messages += 1
+            sizes += message.ByteSize()
+            if message.events and message.events[-1].sequence >= target:
+                call.cancel()
+                return
+
+    async def producer() -> None:
+        for _ in range(25):
+            await asyncio.gather(
+                *(
+                    api.executions.StartExecution(
+                        execution_pb2.StartExecutionRequest(session_id=session_id, definition="five-steps")
+                    )
+                    for _ in range(16)
+                )
+            )
+
+    start = time.perf_counter()
+    watching = [asyncio.create_task(subscriber()) for _ in range(SUBSCRIBERS)]
+    await producer()
+    await asyncio.gather(*watching)
+    ours = (target - after) * SUBSCRIBERS / (time.perf_counter() - start)
+    each, size = messages // SUBSCRIBERS, sizes // messages
+
+    async with grpc.aio.insecure_channel(bare) as channel:
+        call = channel.unary_stream("/bare/Stream")
+
+        async def reader() -> None:
+            async for message in call(f"{each} {size}".encode()):
+                len(message)
+
+        start = time.perf_counter()
+        await asyncio.gather(*(reader() for _ in range(SUBSCRIBERS)))
+        theirs = (target - after) * SUBSCRIBERS / (time.perf_counter() - start)
+    row(
+        f"events to {SUBSCRIBERS} subscribers ({(target - after) / each:.0f} a message)",
+        f"{ours:,.0f}/s",
+        f"{ours / theirs:.0%} of a raw stream loop ({theirs:,.0f}/s)",
+    )
+
+
+def start_up(data_dir: Path) -> None:
+    """From the command to serving, and the memory of a server that has nothing to do."""
+    environment = os.environ | {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_DATA_DIR": str(data_dir)}
+    command = [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
+    took, memory = [], 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            for line in process.stdout or ():
+                if "serves on" in line:
+                    break
+            took.append(time.perf_counter() - start)
+            time.sleep(1)
+            memory = psutil.Process(process.pid).memory_info().rss / 1e6
+            process.terminate()
+    row("start to serving (aim 1.5 s)", f"{statistics.median(took):.2f} s")
+    row("idle memory (aim 150 MB)", f"{memory:.0f} MB")
+
+
+async def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        start_up(Path(folder) / "start")
+        data_dir = Path(folder) / "data"
+        data_dir.mkdir()
+        command = [sys.executable, str(HERE / "serve.py"), str(data_dir)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        address, bare_address, key = (await asyncio.to_thread(process.stdout.readline)).split()
+        try:
+            async with connected(address, key) as api, grpc.aio.insecure_channel(bare_address) as bare:
+                session_id = await api.session(flows.steps(3), alias="five-steps")
+                await api.put(flows.scripts(), alias="three-scripts")
+                await reads(api, bare)
+                await executions(api, bare, session_id, "5-step executions (evaluated in place)", "five-steps")
+                await executions(api, bare, session_id, "5-step executions, 3 of them scripts", "three-scripts")
+                await fan_out(api, bare_address, session_id)
+        finally:
+            process.communicate("")
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,84 @@
+"""The yardsticks: what the same process can do with gRPC and SQLite when there is no BlobHub in between.
+
+* `/bare/Empty`: a unary call that answers nothing.
+* `/bare/Stream`: sends a number of messages of a given size as fast as it can.
+* `/bare/Run`: the bare loop of an execution: one streaming call, twelve events, two group-committed SQLite transactions
+  with `synchronous=FULL`, no engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+
+EVENT = b"e" * 200
+
+
+class Committer:
+    """Group commit at its barest: one thread, whatever has queued up goes into one transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: list[tuple[list[tuple[int, bytes]], asyncio.Future[None]]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    async def commit(self, rows: list[tuple[int, bytes]]) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((rows, done))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        await done
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            await loop.run_in_executor(self._thread, self._write, [row for rows, _ in batch for row in rows])
+            for _, done in batch:
+                done.set_result(None)
+        self._task = None
+
+    def _write(self, rows: list[tuple[int, bytes]]) -> None:
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute("CREATE TABLE events (execution INTEGER, event BLOB)")
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.executemany("INSERT INTO events VALUES (?, ?)", rows)
+        self._connection.execute("COMMIT")
+
+
+def handlers(committer: Committer) -> grpc.GenericRpcHandler:
+    """The bare service; requests and answers are bytes."""
+
+    async def empty(request: bytes, context: object) -> bytes:
+        return b""
+
+    async def stream(request: bytes, context: object) -> AsyncIterator[bytes]:
+        count, size = map(int, request.split())
+        message = b"e" * size
+        for _ in range(count):
+            yield message
+
+    async def run(request: bytes, context: object) -> AsyncIterator[bytes]:
+        await committer.commit([(1, EVENT)] * 6)
+        yield EVENT * 6
+        await committer.commit([(1, EVENT)] * 6)
+        yield EVENT * 6
+
+    return grpc.method_handlers_generic_handler(
+        "bare",
+        {
+            "Empty": grpc.unary_unary_rpc_method_handler(empty),
+            "Stream": grpc.unary_stream_rpc_method_handler(stream),
+            "Run": grpc.unary_stream_rpc_method_handler(run),
+        },
+    )

@@ -1,0 +1,110 @@
+"""Small workflow definitions for tests."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def port(category: str, route: str, value: Any = None) -> dict[str, Any]:
+    made = {"category": category, "route": route}
+    return made if value is None else made | {"value": value}
+
+
+def component(id_: str, type_: str, /, *, ports: list[dict[str, Any]] = (), policy: Any = None, **values: Any) -> dict[str, Any]:
+    """A component; keyword values become its data inputs."""
+    made: dict[str, Any] = {
+        "id": id_,
+        "category": type_.split(".")[0],
+        "type": type_,
+        "name": id_,
+        "position": {"x": 0, "y": 0},
+        "ports": [*ports, *(port("data_input", name, value) for name, value in values.items())],
+    }
+    return made | ({"policy": policy} if policy else {})
+
+
+def control(source: str, target: str, route: str = "next") -> dict[str, Any]:
+    return {
+        "id": f"{source}-{route}-{target}",
+        "source_id": source,
+        "target_id": target,
+        "source_port": "flow_output",
+        "target_port": "flow_input",
+        "route": route,
+    }
+
+
+def data(source: str, source_port: str, target: str, target_port: str) -> dict[str, Any]:
+    return {
+        "id": f"{source}.{source_port}-{target}.{target_port}",
+        "source_id": source,
+        "target_id": target,
+        "source_port": source_port,
+        "target_port": target_port,
+        "route": "",
+    }
+
+
+def document(components: list[dict[str, Any]], connections: list[dict[str, Any]]) -> str:
+    return json.dumps(
+        {"type": "workflow_definition", "version": "1.0.1", "components": components, "connections": connections}
+    )
+
+
+def value(id_: str, alias: str, *, persistence: str = "definition", value: Any = None) -> dict[str, Any]:
+    """A `data.value` component."""
+    ports = [port("data_input", "alias", alias), port("data_input", "persistence", persistence)]
+    return component(id_, "data.value", ports=[*ports, port("data_output", "value", value)])
+
+
+def steps(count: int = 3) -> str:
+    """Start, `count` expressions in a row, end: all evaluated in place. The result counts them."""
+    names = [f"add-{i}" for i in range(count)]
+    components = [component("start", "flow.start")]
+    connections = [control("start", names[0])]
+    for i, name in enumerate(names):
+        components.append(component(name, "logic.expression", expression="n + 1", **({} if i else {"n": 0})))
+        if i:
+            connections += [control(names[i - 1], name, "success"), data(names[i - 1], "result", name, "n")]
+    components.append(component("end", "flow.end"))
+    connections += [control(names[-1], "end", "success"), data(names[-1], "result", "end", "value")]
+    return document(components, connections)
+
+
+def delay(seconds: float) -> str:
+    """Start, wait, end."""
+    return document(
+        [component("start", "flow.start"), component("wait", "flow.delay", seconds=seconds), component("end", "flow.end")],
+        [control("start", "wait"), control("wait", "end")],
+    )
+
+
+def code(source: str, *, policy: Any = None) -> str:
+    """Start, one script, end; the script's output `result` is the execution's result, its input `given` an input."""
+    script = component("script", "logic.code", policy=policy, code=source)
+    return document(
+        [
+            component("start", "flow.start"),
+            value("given", "given", persistence="execution", value=0),
+            script,
+            component("end", "flow.end"),
+        ],
+        [
+            control("start", "script"),
+            data("given", "value", "script", "given"),
+            control("script", "end", "success"),
+            data("script", "result", "end", "value"),
+        ],
+    )
+
+
+def scripts(count: int = 3) -> str:
+    """Start, `count` scripts in a row, end: five steps for three scripts, each script a step with a commit of its own."""
+    names = [f"script-{i}" for i in range(count)]
+    components = [component("start", "flow.start"), component("end", "flow.end")]
+    components += [component(name, "logic.code", code="set_result('success')") for name in names]
+    connections = [control("start", names[0])]
+    connections += [control(a, b, "success") for a, b in zip(names, names[1:], strict=False)]
+    connections.append(control(names[-1], "end", "success"))
+    return document(components, connections)

@@ -1,0 +1,203 @@
+"""A BlobHub server to test against: in this process, or as a process of its own that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from blobhub.v1 import (
+    api_key_pb2_grpc,
+    blob_pb2,
+    blob_pb2_grpc,
+    blob_type_pb2_grpc,
+    caller_pb2_grpc,
+    component_pb2_grpc,
+    definition_pb2,
+    definition_pb2_grpc,
+    execution_pb2_grpc,
+    organization_pb2,
+    organization_pb2_grpc,
+    revision_pb2,
+    revision_pb2_grpc,
+    session_object_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
+
+from blobhub_server.app import running
+from blobhub_server.config import Settings
+
+WORKFLOW = "blobhub.compute.workflow"
+
+
+class Api:
+    """Every stub over one channel, with one key."""
+
+    def __init__(self, channel: grpc.aio.Channel, key: str | None) -> None:
+        self.channel = channel
+        self.key = key
+        self.api_keys = api_key_pb2_grpc.ApiKeyServiceStub(channel)
+        self.blobs = blob_pb2_grpc.BlobServiceStub(channel)
+        self.blob_types = blob_type_pb2_grpc.BlobTypeServiceStub(channel)
+        self.callers = caller_pb2_grpc.CallerServiceStub(channel)
+        self.components = component_pb2_grpc.ComponentServiceStub(channel)
+        self.definitions = definition_pb2_grpc.DefinitionServiceStub(channel)
+        self.executions = execution_pb2_grpc.ExecutionServiceStub(channel)
+        self.organizations = organization_pb2_grpc.OrganizationServiceStub(channel)
+        self.revisions = revision_pb2_grpc.RevisionServiceStub(channel)
+        self.session_objects = session_object_pb2_grpc.SessionObjectServiceStub(channel)
+        self.sessions = session_pb2_grpc.SessionServiceStub(channel)
+
+    async def session(
+        self, document: str, *, organization: str = "acme", blob: str = "pipeline", alias: str = "workflow"
+    ) -> str:
+        """Make an organization, a workflow blob with one definition in its draft, and a session; return its id."""
+        await self.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias=organization))
+        await self.blobs.CreateBlob(blob_pb2.CreateBlobRequest(organization=organization, alias=blob, type=WORKFLOW))
+        await self.put(document, revision=f"{organization}/{blob}@draft", alias=alias)
+        answer = await self.sessions.CreateSession(
+            session_pb2.CreateSessionRequest(revision=f"{organization}/{blob}@draft")
+        )
+        return answer.session.id
+
+    async def put(self, document: str, *, revision: str = "acme/pipeline@draft", alias: str = "workflow") -> None:
+        """Put a definition."""
+        await self.definitions.PutDefinition(
+            definition_pb2.PutDefinitionRequest(revision=revision, alias=alias, document=document)
+        )
+
+    async def publish(self, blob: str = "acme/pipeline") -> revision_pb2.Revision:
+        """Commit and publish the only draft."""
+        commit = await self.revisions.CommitRevision(revision_pb2.CommitRevisionRequest(revision=f"{blob}@draft"))
+        answer = await self.revisions.PublishRevision(
+            revision_pb2.PublishRevisionRequest(revision=commit.revision.id)
+        )
+        return answer.revision
+
+
+class _Key(
+    grpc.aio.UnaryUnaryClientInterceptor,
+    grpc.aio.UnaryStreamClientInterceptor,
+    grpc.aio.StreamUnaryClientInterceptor,
+    grpc.aio.StreamStreamClientInterceptor,
+):
+    """Sends a key with every call."""
+
+    def __init__(self, key: str) -> None:
+        self._header = ("authorization", f"Bearer {key}")
+
+    def _with_key(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+        metadata = [*(details.metadata or ()), self._header]
+        return grpc.aio.ClientCallDetails(
+            details.method, details.timeout, grpc.aio.Metadata(*metadata), details.credentials, details.wait_for_ready
+        )
+
+    async def intercept_unary_unary(self, continuation, details, request):
+        return await continuation(self._with_key(details), request)
+
+    async def intercept_unary_stream(self, continuation, details, request):
+        return await continuation(self._with_key(details), request)
+
+    async def intercept_stream_unary(self, continuation, details, requests):
+        return await continuation(self._with_key(details), requests)
+
+    async def intercept_stream_stream(self, continuation, details, requests):
+        return await continuation(self._with_key(details), requests)
+
+
+def kinds_of_interceptors(key: str | None) -> list[grpc.aio.ClientInterceptor]:
+    """One interceptor per kind of call: grpc.aio sorts an interceptor under the first kind it finds."""
+    if key is None:
+        return []
+    kinds = (
+        grpc.aio.UnaryUnaryClientInterceptor,
+        grpc.aio.UnaryStreamClientInterceptor,
+        grpc.aio.StreamUnaryClientInterceptor,
+        grpc.aio.StreamStreamClientInterceptor,
+    )
+    return [type("Key", (kind,), dict(vars(_Key)))(key) for kind in kinds]
+
+
+@asynccontextmanager
+async def connected(address: str, key: str | None) -> AsyncIterator[Api]:
+    """A client of a server."""
+    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(address, options, interceptors=kinds_of_interceptors(key)) as channel:
+        yield Api(channel, key)
+
+
+@dataclass
+class Served:
+    """A server in this process."""
+
+    address: str
+    admin_key: str
+    settings: Settings
+
+
+@asynccontextmanager
+async def served(data_dir: Path, database_url: str | None = None, **settings) -> AsyncIterator[Served]:
+    """Run a server in this process on a free port."""
+    made = Settings(listen="127.0.0.1:0", data_dir=data_dir, database_url=database_url, log_level="error", **settings)
+    async with running(made) as server:
+        yield Served(server.address, server.admin_key or "", made)
+
+
+class ServerProcess:
+    """`blobhub-server serve` as a process of its own."""
+
+    def __init__(self, data_dir: Path, database_url: str | None = None, **settings: object) -> None:
+        self._env = os.environ | {
+            "BLOBHUB_LISTEN": "127.0.0.1:0",
+            "BLOBHUB_DATA_DIR": str(data_dir),
+            "BLOBHUB_LOG_LEVEL": "error",
+            **({"BLOBHUB_DATABASE_URL": database_url} if database_url else {}),
+            **{f"BLOBHUB_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        self._process: subprocess.Popen[str] | None = None
+        self.address = ""
+        self.admin_key = ""
+
+    @property
+    def pid(self) -> int:
+        """The running process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start, and return when it serves."""
+        command = [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
+        self._process = subprocess.Popen(command, env=self._env, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        while True:
+            line = await asyncio.to_thread(self._process.stdout.readline)
+            assert line, f"the server ended before it served, with {self._process.wait()}"
+            if key := re.search(r"bhk_\w+", line):
+                self.admin_key = key.group()
+            if serving := re.search(r"serves on (\S+)", line):
+                self.address = serving.group(1)
+                return
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End it with SIGTERM; return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(how)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return self._process.wait(30)

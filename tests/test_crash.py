@@ -1,0 +1,142 @@
+"""`kill -9` at any moment: no acknowledged execution is lost, each ends once, recorded steps are not run again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from collections import Counter
+from pathlib import Path
+
+import flows
+import grpc
+import pytest
+from blobhub.v1 import event_pb2, execution_pb2, session_pb2
+from served import Api, ServerProcess, connected
+
+ROUNDS = 50
+EXECUTIONS = 20
+TERMINAL = {"flow.exited", "flow.error", "flow.stopped"}
+
+MIXED = flows.document(
+    [
+        flows.component("start", "flow.start"),
+        flows.component("count", "logic.expression", expression="1 + 1"),
+        flows.component(
+            "work",
+            "logic.code",
+            code="n = 0\nfor i in range(20000):\n    n += i\nset_data_output('result', n)\nset_result('success')",
+        ),
+        flows.component("wait", "flow.delay", seconds=0.15),
+        flows.component("join", "flow.join", mode="all"),
+        flows.component("again", "logic.code", code="set_data_output('result', 'done')\nset_result('success')"),
+        flows.component("end", "flow.end"),
+    ],
+    [
+        flows.control("start", "count"),
+        flows.control("count", "work", "success"),
+        flows.control("count", "wait", "success"),
+        flows.control("work", "join", "success"),
+        flows.control("wait", "join"),
+        flows.control("join", "again"),
+        flows.control("again", "end", "success"),
+        flows.data("again", "result", "end", "value"),
+    ],
+)
+
+
+async def start_until_killed(api: Api, session_id: str, acknowledged: set[str], seed: random.Random) -> None:
+    """Start executions one after the other until the server goes away."""
+    while len(acknowledged) < EXECUTIONS * 1000:
+        request = execution_pb2.StartExecutionRequest(
+            session_id=session_id, definition="workflow", request_id=str(uuid.UUID(int=seed.getrandbits(128), version=4))
+        )
+        try:
+            answer = await api.executions.StartExecution(request)
+        except grpc.aio.AioRpcError:
+            return
+        acknowledged.add(answer.execution.id)
+        await asyncio.sleep(seed.random() * 0.05)
+
+
+async def read_log(api: Api, session_id: str) -> list[event_pb2.Event]:
+    """The session's log, once all of its executions have ended."""
+    running = [execution_pb2.EXECUTION_STATE_PENDING, execution_pb2.EXECUTION_STATE_RUNNING]
+    running += [execution_pb2.EXECUTION_STATE_WAITING, execution_pb2.EXECUTION_STATE_STOPPING]
+    while True:
+        states = [
+            (await api.executions.ListExecutions(
+                execution_pb2.ListExecutionsRequest(session_id=session_id, state=state)
+            )).executions
+            for state in running
+        ]  # fmt: skip
+        if not any(states):
+            break
+        await asyncio.sleep(0.05)
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+    return [event async for batch in watch for event in batch.events]
+
+
+def check_log(events: list[event_pb2.Event], acknowledged: set[str]) -> None:
+    """The log is dense, each execution's part is dense and well-formed, and ends once."""
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    by_execution: dict[str, list[event_pb2.Event]] = {}
+    for event in events:
+        if event.execution_id:
+            by_execution.setdefault(event.execution_id, []).append(event)
+    assert acknowledged <= by_execution.keys(), "an acknowledged execution is lost"
+    for own in by_execution.values():
+        assert [event.execution_sequence for event in own] == list(range(1, len(own) + 1))
+        types = [event.type for event in own]
+        assert types[0] == "flow.entered"
+        assert sum(kind in TERMINAL for kind in types) == 1
+        assert types[-1] in TERMINAL
+        exits = Counter(event.processor.step for event in own if event.type == "processor.exited")
+        assert set(exits.values()) <= {1}, "a recorded step was run again"
+        entries = Counter(event.processor.step for event in own if event.type == "processor.entered")
+        assert set(entries.values()) == {1}
+        assert exits.keys() <= entries.keys()
+        if types[-1] == "flow.exited":
+            assert exits.keys() == entries.keys()
+            assert own[-1].flow_exited.result.string_value == "done"
+        attempts: dict[int, int] = {}
+        for event in own:
+            if event.type == "processor.retrying":
+                step = event.processor.step
+                assert event.processor_retrying.attempt == attempts.get(step, 1) + 1
+                attempts[step] = event.processor_retrying.attempt
+                assert step not in {e.processor.step for e in own[: event.execution_sequence - 1] if e.type == "processor.exited"}
+
+
+@pytest.mark.timeout(900)
+async def test_fifty_kills_lose_nothing(tmp_path: Path, database_url: str) -> None:
+    seed = random.Random(20261124)
+    server = ServerProcess(tmp_path / "data", database_url, lease_seconds=1)
+    await server.start()
+    key = server.admin_key
+    acknowledged: set[str] = set()
+    interrupted = 0
+    async with connected(server.address, key) as api:
+        session_id = await api.session(MIXED)
+    for number in range(ROUNDS):
+        async with connected(server.address, key) as api:
+            if number % 10 == 9:
+                check_log(await read_log(api, session_id), acknowledged)
+            starters = [
+                asyncio.create_task(start_until_killed(api, session_id, acknowledged, seed)) for _ in range(EXECUTIONS)
+            ]
+            await asyncio.sleep(seed.uniform(0.02, 0.4))
+            server.kill()
+            for starter in starters:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await starter
+        await server.start()
+    async with connected(server.address, key) as api:
+        events = await read_log(api, session_id)
+    check_log(events, acknowledged)
+    interrupted = sum(event.type == "processor.retrying" for event in events)
+    assert len(acknowledged) >= ROUNDS
+    assert interrupted, "no step was ever caught in flight; the test does not test what it says"
+    print(f"{len(acknowledged)} executions, {len(events)} events, {interrupted} steps run again")
+    assert server.stop() == 0

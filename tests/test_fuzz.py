@@ -1,0 +1,135 @@
+"""Whatever comes in, what goes out is a clear answer: never INTERNAL, never UNKNOWN, never the server's insides."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import flows
+import grpc
+from blobhub.v1 import execution_pb2
+from google.protobuf import descriptor, message, message_factory
+from methods import Method, served_methods
+from served import Api
+
+REQUESTS = 10_000
+INSIDES = re.compile(r"Traceback|Error\(|Exception|\.py\b|/work|/usr|/tmp|blobhub_server|sqlalchemy|asyncpg|sqlite|0x[0-9a-f]{6}", re.I)
+WORDS = ["", "acme", "acme/pipeline", "acme/pipeline@draft", "acme/pipeline@1", "@", "//", "a" * 500, "\x00", "é" * 9, "🙂", "..",
+         "00000000-0000-7000-8000-000000000000", "workflow", "blobhub.compute.workflow", "'; DROP TABLE blobs;--", "%s%n", "-1"]  # fmt: skip
+
+
+def fill(made: message.Message, seed: random.Random, known: list[str], depth: int = 0) -> None:
+    """Fill a message's fields at random, often with values that mean something on the server."""
+    for field in made.DESCRIPTOR.fields:
+        if seed.random() < 0.25 or depth > 4:
+            continue
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            continue
+        if field.is_repeated:
+            for _ in range(seed.randint(0, 3)):
+                if field.message_type is not None:
+                    fill(getattr(made, field.name).add(), seed, known, depth + 1)
+                else:
+                    getattr(made, field.name).append(scalar(field, seed, known))
+        elif field.message_type is not None:
+            fill(getattr(made, field.name), seed, known, depth + 1)
+        else:
+            setattr(made, field.name, scalar(field, seed, known))
+
+
+def scalar(field: descriptor.FieldDescriptor, seed: random.Random, known: list[str]):
+    kind = field.cpp_type
+    if kind == field.CPPTYPE_STRING:
+        word = seed.choice(WORDS + known * 2)
+        return word.encode() if field.type == field.TYPE_BYTES else word
+    if kind == field.CPPTYPE_BOOL:
+        return seed.random() < 0.5
+    if kind in (field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT):
+        return seed.choice([0.0, -1.5, 1e308, float("inf"), float("nan")])
+    if kind == field.CPPTYPE_ENUM:
+        return seed.choice([0, 1, 2, 3, 99])
+    if kind in (field.CPPTYPE_UINT32, field.CPPTYPE_UINT64):
+        return seed.choice([0, 1, 2**31])
+    if kind == field.CPPTYPE_INT32:
+        return seed.choice([0, 1, -1, 7, 2**31 - 1, -(2**31)])
+    return seed.choice([0, 1, -1, 7, 2**63 - 1, -(2**63)])
+
+
+def mutate(data: bytes, seed: random.Random) -> bytes:
+    """Flip, cut or insert bytes."""
+    out = bytearray(data)
+    for _ in range(seed.randint(1, 4)):
+        where = seed.randint(0, len(out))
+        how = seed.random()
+        if how < 0.4 and where < len(out):
+            out[where] ^= 1 << seed.randint(0, 7)
+        elif how < 0.7:
+            out[where:where] = seed.randbytes(seed.randint(1, 8))
+        else:
+            del out[where : where + seed.randint(1, 8)]
+    return bytes(out)
+
+
+def request_bytes(method: Method, seed: random.Random, known: list[str]) -> bytes:
+    if seed.random() < 0.15:
+        return seed.randbytes(seed.randint(0, 64))
+    made = message_factory.GetMessageClass(method.input)()
+    fill(made, seed, known)
+    data = made.SerializeToString()
+    return mutate(data, seed) if seed.random() < 0.4 else data
+
+
+async def call(api: Api, method: Method, data: bytes) -> grpc.aio.AioRpcError | None:
+    """Make a call with raw bytes; streams are read for a few messages and dropped."""
+    try:
+        if method.server_streaming:
+            stream = api.channel.unary_stream(method.path)(data, timeout=5)
+            async for count, _ in _counted(stream):
+                if count == 3:
+                    stream.cancel()
+                    return None
+        else:
+            await api.channel.unary_unary(method.path)(data, timeout=20)
+    except grpc.aio.AioRpcError as error:
+        return error
+    return None
+
+
+async def _counted(stream):
+    count = 0
+    async for item in stream:
+        count += 1
+        yield count, item
+
+
+async def test_ten_thousand_fuzzed_requests_get_clear_answers(api: Api, anonymous: Api) -> None:
+    seed = random.Random(1)
+    session_id = await api.session(flows.steps(2))
+    started = await api.executions.StartExecution(
+        execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+    )
+    known = [session_id, started.execution.id, started.execution.revision_id, started.execution.blob_id]
+    methods = served_methods()
+    codes: dict[str, int] = {}
+    for number in range(REQUESTS // 2):
+        method = methods[number % len(methods)]
+        data = request_bytes(method, seed, known)
+        client = anonymous if seed.random() < 0.1 else api
+        error = await call(client, method, data)
+        code = error.code().name if error else "OK"
+        codes[code] = codes.get(code, 0) + 1
+        if error is None or code == "DEADLINE_EXCEEDED":
+            continue
+        assert code not in ("INTERNAL", "UNKNOWN"), f"{method.path} {data.hex()} {error.details()}"
+        trailers = " ".join(
+            str(value) for key, value in error.trailing_metadata() or () if not key.endswith("-bin")
+        )
+        binary = b"".join(
+            value for key, value in error.trailing_metadata() or () if key.endswith("-bin") and isinstance(value, bytes)
+        ).decode("latin-1")
+        said = f"{error.details()} {trailers} {binary}"
+        echoed = re.sub("|".join(re.escape(word) for word in WORDS if len(word) > 3), "", said)
+        assert not INSIDES.search(echoed), f"{method.path} {data.hex()} said {said!r}"
+    assert codes["OK"] > 100, codes
+    assert codes["INVALID_ARGUMENT"] > 100, codes
+    print(codes)
