@@ -1,0 +1,1 @@
+"""What every blob has: organizations, revisions, content, keys, access."""

@@ -1,0 +1,49 @@
+"""Revisions: draft → commit → snapshot, one way only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from blobhub_server.errors import RevisionInUse, StaleEtag, WrongPhase
+
+DRAFT = "draft"
+COMMIT = "commit"
+SNAPSHOT = "snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A point-in-time version of a blob. `number` counts a blob's snapshots from 1; None until published."""
+
+    id: str
+    blob_id: str
+    phase: str
+    parent_id: str | None
+    comment: str
+    number: int | None
+    label: str
+    digest: str
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+
+def require_phase(revision: Revision, *allowed: str) -> None:
+    """Raise WrongPhase unless the revision is in one of the phases."""
+    if revision.phase not in allowed:
+        raise WrongPhase(revision.phase, " or ".join(allowed))
+
+
+def require_etag(revision: Revision, etag: str) -> None:
+    """Raise StaleEtag when an etag is given and is not the current one."""
+    if etag and etag != revision.etag:
+        raise StaleEtag(revision.etag)
+
+
+def require_unused(dependents: Mapping[str, int]) -> None:
+    """Raise RevisionInUse when anything depends on the revision; `dependents` counts it by name."""
+    held = [f"{count} {name}" for name, count in dependents.items() if count]
+    if held:
+        raise RevisionInUse(", ".join(held))

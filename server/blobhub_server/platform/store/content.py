@@ -1,0 +1,71 @@
+"""Entries: the named pieces of a revision's content, by the digest of their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from blobhub_server.blobtypes.contract import Entry
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.schema import Id, Time, metadata
+
+entries = sa.Table(
+    "entries",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    sa.Column("revision_id", Id(), sa.ForeignKey("revisions.id"), nullable=False),
+    sa.Column("name", sa.String(256), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("create_time", Time(), nullable=False),
+    sa.Column("update_time", Time(), nullable=False),
+    sa.Index("uq_entries_revision_id_name", "revision_id", "name", unique=True),
+)
+
+
+async def insert(tx: Transaction, entry: Entry) -> None:
+    """Store a new entry."""
+    await tx.execute(entries.insert(), asdict(entry))
+
+
+async def replace(tx: Transaction, entry_id: str, *, digest: str, size: int, now: datetime) -> None:
+    """Give an entry other bytes."""
+    values = {"digest": digest, "size": size, "update_time": now}
+    await tx.execute(entries.update().where(entries.c.id == entry_id).values(values))
+
+
+async def find(tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
+    """A revision's entry of that name or id."""
+    which = sa.or_(entries.c.name == name_or_id, entries.c.id == name_or_id)
+    row = (await tx.execute(entries.select().where(entries.c.revision_id == revision_id, which))).first()
+    return Entry(*row) if row else None
+
+
+async def page(tx: Transaction, revision_id: str, *, after: str, limit: int | None) -> list[Entry]:
+    """A revision's entries by name, those after `after`."""
+    query = entries.select().where(entries.c.revision_id == revision_id, entries.c.name > after)
+    return [Entry(*row) for row in await tx.execute(query.order_by(entries.c.name).limit(limit))]
+
+
+async def delete(tx: Transaction, entry_id: str) -> None:
+    """Remove one entry; the bytes stay, others may have the same."""
+    await tx.execute(entries.delete().where(entries.c.id == entry_id))
+
+
+async def delete_all(tx: Transaction, revision_id: str) -> None:
+    """Remove all entries of a revision."""
+    await tx.execute(entries.delete().where(entries.c.revision_id == revision_id))
+
+
+async def copy(tx: Transaction, source_id: str, target_id: str, ids: Callable[[], str], now: datetime) -> None:
+    """Give a new draft the entries of another revision, under new ids. No bytes are copied."""
+    found = await page(tx, source_id, after="", limit=None)
+    rows = [
+        asdict(entry) | {"id": ids(), "revision_id": target_id, "create_time": now, "update_time": now}
+        for entry in found
+    ]
+    if rows:
+        await tx.execute(entries.insert(), rows)

@@ -1,0 +1,70 @@
+"""Pages of lists (https://google.aip.dev/158).
+
+A token says after which key the next page begins, so inserts neither shift nor repeat anything. It is opaque, and bound
+by a checksum to the list and the filters it was made with.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from google.protobuf.descriptor import Descriptor
+
+from blobhub_server.errors import InvalidPageToken
+
+DEFAULT = 50
+_SUM_BYTES = 8
+
+Item = TypeVar("Item")
+
+
+class ListRequest(Protocol):
+    """A request of a List method."""
+
+    DESCRIPTOR: Descriptor
+    page_size: int
+    page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which page is asked for: at most `limit` items whose key is greater than `after`."""
+
+    limit: int
+    after: str
+    _scope: bytes
+
+    @classmethod
+    def parse(cls, request: ListRequest, *filters: str) -> Page:
+        """The page a request asks for. `filters` are what the list is of, resolved. Raises InvalidPageToken."""
+        scope = hashlib.sha256("\0".join((request.DESCRIPTOR.full_name, *filters)).encode()).digest()
+        after = _open(request.page_token, scope) if request.page_token else ""
+        return cls(request.page_size or DEFAULT, after, scope)
+
+    def cut(self, found: Sequence[Item], key: Callable[[Item], str]) -> tuple[Sequence[Item], str]:
+        """The page's items and the token of the next page, from a read of up to `limit + 1` items."""
+        if len(found) <= self.limit:
+            return found, ""
+        items = found[: self.limit]
+        last = key(items[-1]).encode()
+        return items, base64.urlsafe_b64encode(_sum(last, self._scope) + last).decode().rstrip("=")
+
+
+def _sum(key: bytes, scope: bytes) -> bytes:
+    return hashlib.sha256(scope + key).digest()[:_SUM_BYTES]
+
+
+def _open(token: str, scope: bytes) -> str:
+    try:
+        data = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        key = data[_SUM_BYTES:]
+        if data[:_SUM_BYTES] != _sum(key, scope):
+            raise InvalidPageToken
+        return key.decode()
+    except (binascii.Error, UnicodeError):
+        raise InvalidPageToken from None

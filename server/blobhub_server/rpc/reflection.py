@@ -1,0 +1,63 @@
+"""Server reflection, v1alpha and v1.
+
+grpcio ships v1alpha only. Version 1 is the same protocol under another package name
+(https://github.com/grpc/grpc/blob/master/doc/server-reflection.md), so its descriptor is made from v1alpha's and the
+same servicer answers both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha.reflection import ReflectionServicer
+
+V1 = "grpc.reflection.v1.ServerReflection"
+V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
+
+
+def _v1_messages() -> tuple[Any, Any]:
+    """The request and response classes of version 1, whose file is added to the pool if it is not there."""
+    pool = descriptor_pool.Default()
+    file = descriptor_pb2.FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(file)
+    file.name = "grpc/reflection/v1/reflection.proto"
+    file.package = "grpc.reflection.v1"
+    file.ClearField("options")
+    _rename(file)
+    pool.AddSerializedFile(file.SerializeToString())
+    names = ("ServerReflectionRequest", "ServerReflectionResponse")
+    found = [message_factory.GetMessageClass(pool.FindMessageTypeByName(f"grpc.reflection.v1.{name}")) for name in names]
+    return found[0], found[1]
+
+
+def _rename(file: descriptor_pb2.FileDescriptorProto) -> None:
+    """Point the types that the file refers to at its own package."""
+    for message in file.message_type:
+        for field in message.field:
+            field.type_name = field.type_name.replace(".grpc.reflection.v1alpha.", ".grpc.reflection.v1.")
+    for service in file.service:
+        for method in service.method:
+            method.input_type = method.input_type.replace("v1alpha", "v1")
+            method.output_type = method.output_type.replace("v1alpha", "v1")
+
+
+def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
+    """Serve reflection of the named services, and of itself."""
+    servicer = ReflectionServicer((*services, V1ALPHA, V1))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    request, response = _v1_messages()
+
+    async def info(requests: Any, context: Any) -> Any:
+        async for item in requests:
+            old = reflection_pb2.ServerReflectionRequest.FromString(item.SerializeToString())
+            for answer in servicer.ServerReflectionInfo(iter((old,)), context):
+                yield response.FromString(answer.SerializeToString())
+
+    handler = grpc.stream_stream_rpc_method_handler(
+        info, request_deserializer=request.FromString, response_serializer=response.SerializeToString
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(V1, {"ServerReflectionInfo": handler}),))

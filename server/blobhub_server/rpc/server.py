@@ -1,0 +1,77 @@
+"""The gRPC server: how it is set up, where it listens, in which order it goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from blobhub_server.config import Settings
+from blobhub_server.rpc.drain import Drain
+from blobhub_server.rpc.pipeline import Pipeline
+from blobhub_server.start import StartError
+
+MESSAGE_BYTES = 4 << 20
+
+
+class PortInUse(StartError):
+    """The address cannot be bound."""
+
+
+def make_server(settings: Settings, pipeline: Pipeline) -> grpc.aio.Server:
+    """A server that is not listening yet.
+
+    Streams per connection are bounded, against rapid resets (CVE-2023-44487). Clients may ping every 10 s, streams or
+    not. Connections are asked to come anew after a while, so that a balancer can spread them.
+    """
+    age = int(settings.max_connection_age_seconds * 1000)
+    return grpc.aio.server(
+        interceptors=(pipeline,),
+        options=(
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 9_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.max_connection_age_ms", age),
+            ("grpc.max_connection_age_grace_ms", age),
+            ("grpc.max_send_message_length", MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ),
+    )
+
+
+def bind(server: grpc.aio.Server, listen: str) -> str:
+    """Bind the address; return it with the real port. Raises PortInUse."""
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise PortInUse(f"cannot listen on {listen}: the port is taken, or the address is not this machine's")
+    return f"{listen.rpartition(':')[0]}:{port}"
+
+
+class Health:
+    """`grpc.health.v1`, per service and overall."""
+
+    def __init__(self, server: grpc.aio.Server, services: Sequence[str]) -> None:
+        self._servicer = health.aio.HealthServicer()
+        self._services = ("", *services)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    async def serving(self) -> None:
+        """Say that everything serves."""
+        for service in self._services:
+            await self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def leaving(self) -> None:
+        """Say that nothing serves any more, for good."""
+        await self._servicer.enter_graceful_shutdown()
+
+
+async def shut_down(server: grpc.aio.Server, health: Health, drain: Drain, seconds: float) -> None:
+    """Go away in order: health says so, streams end themselves, then calls in flight get so many seconds."""
+    await health.leaving()
+    drain.start()
+    await server.stop(seconds)

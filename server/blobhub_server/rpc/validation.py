@@ -1,0 +1,39 @@
+"""Constraints: declared in the protos, enforced here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from protovalidate import Validator
+from protovalidate import Violation as Found
+
+from blobhub_server.errors import InvalidRequest, Violation
+
+_validator = Validator()
+
+
+def compile_rules(messages: Iterable[Descriptor]) -> None:
+    """Compile the rules of request messages, so that a rule that does not compile stops the start."""
+    for message in messages:
+        _validator.collect_violations(GetMessageClass(message)())
+
+
+def validate(request: Message) -> None:
+    """Raise InvalidRequest, with every violation, unless a request keeps the constraints declared for it."""
+    found = _validator.collect_violations(request)
+    if found:
+        raise InvalidRequest([Violation(_path(item), item.proto.message or "is not valid") for item in found])
+
+
+def _path(found: Found) -> str:
+    """The field as people write it: `input_data[0].alias`."""
+    path = ""
+    for element in found.proto.field.elements if found.proto.field else ():
+        path += f".{element.field_name}" if path else element.field_name
+        subscript = element.subscript
+        if subscript is not None:
+            path += f"[{subscript.value}]"
+    return path
