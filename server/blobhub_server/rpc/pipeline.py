@@ -27,8 +27,8 @@ OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 class Admit(Protocol):
     """Authenticates the caller and authorizes the call; raises Unauthenticated, PermissionDenied and the like."""
 
-    async def __call__(self, method: str, request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Return when the call may go on."""
+    async def __call__(self, method: str, request: Message, context: Any) -> bytes | None:
+        """Return when the call may go on; bytes are the answer to a call that was made and answered before."""
 
 
 class _Undecodable:
@@ -67,12 +67,12 @@ class Pipeline(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio's 
         }
         gate = _Gate(method, None if method.startswith(OPEN) else self._admit)
         if handler.request_streaming and handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(_stream(gate, handler.stream_stream, gate.stream), **codec)
+            return grpc.stream_stream_rpc_method_handler(_stream_stream(gate, handler.stream_stream), **codec)
         if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(_unary(gate, handler.stream_unary, gate.stream), **codec)
+            return grpc.stream_unary_rpc_method_handler(_stream_unary(gate, handler.stream_unary), **codec)
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(_stream(gate, handler.unary_stream, gate.single), **codec)
-        return grpc.unary_unary_rpc_method_handler(_unary(gate, handler.unary_unary, gate.single), **codec)
+            return grpc.unary_stream_rpc_method_handler(_unary_stream(gate, handler.unary_stream), **codec)
+        return grpc.unary_unary_rpc_method_handler(_unary_unary(gate, handler.unary_unary), **codec)
 
 
 def _lenient(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -103,17 +103,19 @@ class _Gate:
         self.method = method
         self._admit = admit
 
-    async def single(self, request: Any, context: Any) -> Any:
-        """One request, checked."""
+    async def single(self, request: Any, context: Any) -> bytes | None:
+        """Check one request; bytes are the answer it was given before."""
         if request is _UNDECODABLE:
             raise UndecodableRequest
-        if self._admit is not None:
-            await self._admit(self.method, request, context)
+        if self._admit is None:
+            return None
+        before = await self._admit(self.method, request, context)
+        if before is None:
             validate(request)
-        return request
+        return before
 
     async def stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """A stream of requests: the first is admitted before the handler starts, all are validated."""
+        """Requests, checked: the first is admitted before the handler starts, all are validated."""
         iterator = aiter(requests)
         first = await anext(iterator, None)
         if first is not None:
@@ -132,24 +134,41 @@ class _Gate:
             yield request
 
 
-Check = Callable[[Any, Any], Awaitable[Any]]
-
-
-def _unary(gate: _Gate, handler: Callable[..., Awaitable[Any]], check: Check) -> Callable[..., Awaitable[Any]]:
-    async def unary(request: Any, context: Any) -> Any:
+def _unary_unary(gate: _Gate, handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def call(request: Any, context: Any) -> Any:
         async with _observed(gate.method, context):
-            return await handler(await check(request, context), context)
+            before = await gate.single(request, context)
+            return await handler(request, context) if before is None else before
 
-    return unary
+    return call
 
 
-def _stream(gate: _Gate, handler: Callable[..., Any], check: Check) -> Callable[..., AsyncIterator[Any]]:
-    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+def _unary_stream(gate: _Gate, handler: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         async with _observed(gate.method, context):
-            async for answer in handler(await check(request, context), context):
+            # A stream is not answered from memory: its handler goes on from the answer that is remembered.
+            await gate.single(request, context)
+            async for answer in handler(request, context):
                 yield answer
 
-    return stream
+    return call
+
+
+def _stream_unary(gate: _Gate, handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def call(requests: Any, context: Any) -> Any:
+        async with _observed(gate.method, context):
+            return await handler(await gate.stream(requests, context), context)
+
+    return call
+
+
+def _stream_stream(gate: _Gate, handler: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+    async def call(requests: Any, context: Any) -> AsyncIterator[Any]:
+        async with _observed(gate.method, context):
+            async for answer in handler(await gate.stream(requests, context), context):
+                yield answer
+
+    return call
 
 
 @asynccontextmanager

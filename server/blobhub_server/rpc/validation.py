@@ -23,9 +23,15 @@ def compile_rules(messages: Iterable[Descriptor]) -> None:
 
 def validate(request: Message) -> None:
     """Raise InvalidRequest, with every violation, unless a request keeps the constraints declared for it."""
-    found = _validator.collect_violations(request)
+    found = [Violation(_path(item), item.proto.message or "is not valid") for item in _validator.collect_violations(request)]
+    # PostgreSQL has no text with a NUL in it, and nobody needs one; constraints would have to say so field by field.
+    found += [
+        Violation(field.name, "must not contain a NUL character")
+        for field, value in request.ListFields()
+        if type(value) is str and "\0" in value
+    ]
     if found:
-        raise InvalidRequest([Violation(_path(item), item.proto.message or "is not valid") for item in found])
+        raise InvalidRequest(found)
 
 
 def _path(found: Found) -> str:

@@ -1,0 +1,1 @@
+"""The platform on the wire: proto ↔ values, one module per noun."""

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from blobhub_server.workflow.interpreter import Graph, Record
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.wire import stamp, to_duration, to_value
+from blobhub_server.rpc.wire import stamp, to_duration, to_value
 
 
 def _failure(error: dict[str, Any]) -> pb.Failure:

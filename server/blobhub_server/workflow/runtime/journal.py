@@ -25,7 +25,7 @@ from blobhub_server.workflow.rules.session import Session, require_open
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.encode import encode_record, encode_session_event
 from blobhub_server.workflow.runtime.log import EventLog
-from blobhub_server.workflow.wire import to_timestamp
+from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store

@@ -11,7 +11,7 @@ from blobhub_server.workflow.runtime.log import EventLog
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store.event import LoggedEvent
-from blobhub_server.workflow.wire import to_timestamp
+from blobhub_server.rpc.wire import to_timestamp
 
 
 class SessionEvents:

@@ -16,7 +16,7 @@ from blobhub_server.rpc.paging import Page
 from blobhub_server.workflow.definition import Problem
 from blobhub_server.workflow.runtime.definitions import Definitions
 from blobhub_server.workflow.services.session import TYPE
-from blobhub_server.workflow.wire import to_timestamp
+from blobhub_server.rpc.wire import to_timestamp
 
 
 def to_proto(entry: Entry) -> pb.Definition:

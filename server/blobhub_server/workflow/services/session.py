@@ -15,7 +15,7 @@ from blobhub_server.errors import AlreadyExists
 from blobhub_server.rpc.paging import Page
 from blobhub_server.workflow.rules.session import OPEN, Session
 from blobhub_server.workflow.runtime.runtime import Runtime
-from blobhub_server.workflow.wire import to_timestamp
+from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.services.watching import check_range, pack, watch_session
 from blobhub_server.workflow.store import session as store
 

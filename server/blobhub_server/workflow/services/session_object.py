@@ -15,7 +15,7 @@ from blobhub_server.rpc.paging import Page
 from blobhub_server.workflow.rules import session_object as rules
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.runtime import Runtime
-from blobhub_server.workflow.wire import from_value, to_timestamp, to_value
+from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
 from blobhub_server.workflow.store import session_object as store
 
 

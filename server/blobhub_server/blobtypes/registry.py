@@ -1,0 +1,82 @@
+"""The installed blob types. Built-in ones are found the way strangers' are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from blobhub_server.blobtypes.contract import BlobType, Opened
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import UnknownBlobType
+from blobhub_server.start import StartError
+
+GROUP = "blobhub.blob_types"
+
+
+class DuplicateBlobType(StartError):
+    """Two distributions bring a blob type of the same name."""
+
+
+class BrokenBlobType(StartError):
+    """A blob type cannot be loaded, or is not what its entry point says."""
+
+
+@dataclass(slots=True)
+class Installed:
+    """A blob type, where it comes from, and, once it is open, what it brings."""
+
+    type: BlobType
+    distribution: str
+    opened: Opened | None = None
+
+
+class BlobTypes:
+    """All blob types, by name."""
+
+    def __init__(self, installed: Mapping[str, Installed]) -> None:
+        self._installed = dict(installed)
+
+    @classmethod
+    def load(cls, points: Iterable[EntryPoint] | None = None) -> BlobTypes:
+        """Load every entry point of the group. Raises DuplicateBlobType, BrokenBlobType."""
+        found: dict[str, EntryPoint] = {}
+        for point in entry_points(group=GROUP) if points is None else points:
+            other = found.setdefault(point.name, point)
+            if other is not point and _origin(other) != _origin(point):
+                raise DuplicateBlobType(
+                    f"the blob type {point.name} comes from both {_origin(other)} and {_origin(point)}; remove one"
+                )
+        return cls({name: Installed(_load(point), _origin(point)) for name, point in found.items()})
+
+    def all(self) -> list[Installed]:
+        """All blob types, ordered by name."""
+        return [self._installed[name] for name in sorted(self._installed)]
+
+    def get(self, name: str) -> BlobType:
+        """The blob type of a name. Raises UnknownBlobType."""
+        found = self._installed.get(name)
+        if found is None:
+            raise UnknownBlobType(name)
+        return found.type
+
+    async def dependents(self, tx: Transaction, name: str, revision_id: str) -> Mapping[str, int]:
+        """What a blob type says hangs on a revision, by name."""
+        opened = self._installed[name].opened
+        if opened is None or opened.dependents is None:
+            return {}
+        return await opened.dependents(tx, revision_id)
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _load(point: EntryPoint) -> BlobType:
+    try:
+        made = point.load()()
+    except Exception as error:
+        raise BrokenBlobType(f"the blob type {point.name} of {_origin(point)} does not load: {error}") from error
+    if not isinstance(made, BlobType) or made.name != point.name:
+        raise BrokenBlobType(f"the entry point {point.name} of {_origin(point)} is not a blob type of that name")
+    return made
