@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from blobhub.v1 import access_pb2
@@ -50,3 +50,10 @@ def _rule(service: str, method: MethodDescriptor) -> Rule:
         if field is None or field.type != field.TYPE_STRING or field.is_repeated or not option.resource:
             raise MissingAccess(f"{name} names no resource: its access option needs a string field and a resource")
     return Rule(option.permission, option.field, option.resource, option.public_read, method.input_type)
+
+
+def check_resources(methods: Mapping[str, Rule], known: Container[str]) -> None:
+    """Raise MissingAccess when a rule names a kind of resource that nobody resolves."""
+    for path, rule in methods.items():
+        if rule.permission not in UNBOUND and rule.resource not in known:
+            raise MissingAccess(f"{path} asks for access on a {rule.resource}, which no blob type brings")

@@ -7,13 +7,13 @@ same servicer answers both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from grpc_reflection.v1alpha.reflection import ReflectionServicer
+from grpc_reflection.v1alpha._async import ReflectionServicer
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
@@ -38,11 +38,18 @@ def _rename(file: descriptor_pb2.FileDescriptorProto) -> None:
     """Point the types that the file refers to at its own package."""
     for message in file.message_type:
         for field in message.field:
-            field.type_name = field.type_name.replace(".grpc.reflection.v1alpha.", ".grpc.reflection.v1.")
+            if field.type_name:
+                field.type_name = field.type_name.replace(".grpc.reflection.v1alpha.", ".grpc.reflection.v1.")
     for service in file.service:
         for method in service.method:
             method.input_type = method.input_type.replace("v1alpha", "v1")
             method.output_type = method.output_type.replace("v1alpha", "v1")
+
+
+async def _as_v1alpha(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The same requests, as the messages the servicer knows; on the wire they are the same bytes."""
+    async for request in requests:
+        yield reflection_pb2.ServerReflectionRequest.FromString(request.SerializeToString())
 
 
 def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
@@ -52,10 +59,8 @@ def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
     request, response = _v1_messages()
 
     async def info(requests: Any, context: Any) -> Any:
-        async for item in requests:
-            old = reflection_pb2.ServerReflectionRequest.FromString(item.SerializeToString())
-            for answer in servicer.ServerReflectionInfo(iter((old,)), context):
-                yield response.FromString(answer.SerializeToString())
+        async for answer in servicer.ServerReflectionInfo(_as_v1alpha(requests), context):
+            yield response.FromString(answer.SerializeToString())
 
     handler = grpc.stream_stream_rpc_method_handler(
         info, request_deserializer=request.FromString, response_serializer=response.SerializeToString

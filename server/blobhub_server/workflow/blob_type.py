@@ -14,7 +14,8 @@ from blobhub_server.errors import Violation
 from blobhub_server.workflow.code.monty import MontyRunner
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definition import InvalidDefinition, check, parse
+from blobhub_server.workflow.check import check
+from blobhub_server.workflow.definition import InvalidDefinition, parse
 from blobhub_server.workflow.runtime.definitions import Definitions
 from blobhub_server.workflow.runtime.runtime import Runtime
 from blobhub_server.workflow.services.component import ComponentService
@@ -48,7 +49,6 @@ class WorkflowType(BlobType):
             workers=settings.code_workers, seconds=settings.code_seconds, memory_mib=settings.code_memory_mib
         ) as scripts:
             runtime = Runtime(host, definitions, Services(scripts=scripts))
-            host.drain.on_start(host.bell.wake_all)
             async with runtime.running():
                 yield Opened(
                     services=self._services(host, definitions, runtime),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HERE = Path(__file__).resolve().parent
-HEAD = max(path.name[:4] for path in (HERE / "versions").glob("[0-9]*.py"))
+HEAD = max((path.name[:4] for path in (HERE / "versions").glob("[0-9]*.py")), default="")
 
 
 async def migrate(url: str) -> None:

@@ -1,11 +1,19 @@
 """Alembic's entry: runs the migrations on the connection it is handed."""
 
+from typing import Any, Literal
+
 from alembic import context
 
-from blobhub_server.db.schema import metadata
+from blobhub_server.db.schema import Time, metadata
+
+
+def render(kind: str, item: Any, _context: Any) -> str | Literal[False]:
+    """Write our own types as what they are in the database, so that a migration never changes with the code."""
+    return "sa.BigInteger()" if kind == "type" and isinstance(item, Time) else False
+
 
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=False
+    connection=context.config.attributes["connection"], target_metadata=metadata, render_item=render
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -1,0 +1,1 @@
+"""The components that workflows are built from, and the contract they fulfil."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,14 +38,16 @@ class Unit:
     """One step forward of one execution.
 
     `execution` is its projection after `records`; `fence` is the one under which this server owns the session; `new`
-    says that the execution's row is to be made. `objects` holds session objects to write, by alias. `request` is the
-    row that remembers the answer to a request id.
+    says that the execution's row is to be made. `committed` is told the projection once it is durable, before any watcher
+    can see the records. `objects` holds session objects to write, by alias. `request` is the row that remembers the answer
+    to a request id.
     """
 
     execution: Execution
     graph: Graph
     fence: int
     records: Sequence[Record]
+    committed: Callable[[Execution], None]
     new: bool = False
     objects: Mapping[str, Any] = field(default_factory=dict)
     request: Mapping[str, Any] | None = None
@@ -90,8 +92,13 @@ class Journal:
         if requests:
             await request_store.insert(tx, requests)
         await self._host.bell.announce(tx, {line.session_id for line in lines} | {u.execution.id for u in units})
-        tx.after_commit(lambda: self._log.publish(lines))
+        tx.after_commit(lambda: self._tell(units, lines))
         return [None] * len(units)
+
+    def _tell(self, units: Sequence[Unit], lines: Sequence[LoggedEvent]) -> None:
+        for unit in units:
+            unit.committed(unit.execution)
+        self._log.publish(lines)
 
     async def _take_numbers(self, tx: Transaction, units: Sequence[Unit]) -> dict[str, Session]:
         added: Counter[tuple[str, int]] = Counter()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,12 @@ from typing import Any
 import structlog
 
 from blobhub_server.errors import OwnershipLost
-from blobhub_server.workflow.components.contract import ComponentContext, ComponentError, Services
+from blobhub_server.workflow.components.contract import (
+    ComponentContext,
+    ComponentError,
+    EffectComponent,
+    Services,
+)
 from blobhub_server.workflow.interpreter import (
     Continue,
     ExecutionState,
@@ -42,7 +47,7 @@ from blobhub_server.workflow.runtime.journal import Journal, Unit
 
 log = structlog.get_logger()
 
-SessionValues = Callable[[str, frozenset[str]], Any]
+SessionValues = Callable[[str, frozenset[str]], Awaitable[dict[str, Any]]]
 """Reads the named objects of a session: `await values(session_id, aliases)` → {alias: value}."""
 
 
@@ -70,6 +75,7 @@ class Runner:
         state: ExecutionState,
         fence: int,
         ended: Callable[[Runner], None],
+        broken: Callable[[Runner], None],
     ) -> None:
         self.execution = execution
         self.fence = fence
@@ -77,6 +83,7 @@ class Runner:
         self._graph = graph
         self._state = state
         self._ended = ended
+        self._broken = broken
         self._inbox: deque[tuple[Happening, asyncio.Future[None] | None]] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._steps: dict[tuple[int, int], asyncio.Task[None]] = {}
@@ -129,11 +136,7 @@ class Runner:
                 batch, waiting = self._take()
                 try:
                     await self._commit(batch)
-                except OwnershipLost as error:
-                    self._give_up(waiting, error)
-                    return
                 except Exception as error:
-                    log.exception("execution_step_failed", execution_id=self.execution.id)
                     self._give_up(waiting, error)
                     return
                 for done in waiting:
@@ -149,18 +152,24 @@ class Runner:
         return [happening for happening, _ in items], [done for _, done in items if done is not None]
 
     def _give_up(self, waiting: list[asyncio.Future[None]], error: Exception) -> None:
-        """Leave the execution as the log has it; the next owner goes on from there."""
+        """Leave the execution as the log has it: what is in memory here is ahead of it.
+
+        Where another server has taken over there is nothing more to do; else somebody has to start from the log again.
+        """
         for done in waiting + [done for _, done in self._inbox if done is not None]:
             if not done.done():
                 done.set_exception(error)
         self._over = True
         self._let_go()
         self._ended(self)
+        if not isinstance(error, OwnershipLost):
+            log.error("journal_failed", execution_id=self.execution.id, exc_info=error)
+            self._broken(self)
 
     async def _commit(
         self, happenings: list[Happening], *, new: bool = False, request: Mapping[str, Any] | None = None
     ) -> None:
-        session: Mapping[str, Any] = {}
+        session: dict[str, Any] = {}
         if self._graph.session_aliases:
             session = await self._around.session_values(self.execution.session_id, self._graph.session_aliases)
         now = self._around.clock().timestamp()
@@ -170,11 +179,22 @@ class Runner:
         if not records and not new:
             return
         projected = self._project(len(records), now)
-        unit = Unit(projected, self._graph, self.fence, records, new, session_writes(self._graph, records), request)
+        unit = Unit(
+            execution=projected,
+            graph=self._graph,
+            fence=self.fence,
+            records=records,
+            committed=self._committed,
+            new=new,
+            objects=session_writes(self._graph, records),
+            request=request,
+        )
         await self._around.journal.append(unit)
-        self.execution = projected
 
-    def _advance(self, happening: Happening, now: float, session: Mapping[str, Any]) -> list[Record]:
+    def _committed(self, execution: Execution) -> None:
+        self.execution = execution
+
+    def _advance(self, happening: Happening, now: float, session: dict[str, Any]) -> list[Record]:
         try:
             return advance(self._graph, self._state, happening, now=now, session=session)
         except Exception:
@@ -222,8 +242,10 @@ class Runner:
             task.add_done_callback(lambda _: self._steps.pop(key, None))
 
     async def _step(self, command: RunStep) -> None:
+        await asyncio.sleep(max(0.0, command.not_before - self._around.clock().timestamp()))
         started = time.monotonic()
         component = self._graph.components[command.component_id].implementation
+        assert isinstance(component, EffectComponent), "others are evaluated in place"
         context = ComponentContext(
             session_id=self.execution.session_id,
             execution_id=self.execution.id,

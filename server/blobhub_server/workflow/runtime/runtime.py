@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,10 +13,13 @@ from typing import Any
 import structlog
 
 from blobhub_server.blobtypes.contract import Host
-from blobhub_server.errors import OwnershipLost, PermissionDenied
+from blobhub_server.errors import InvalidValue, OwnershipLost, PermissionDenied
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.interpreter import (
     ExecutionState,
+    Failed,
+    Graph,
+    Happening,
     Interrupted,
     Record,
     RunStep,
@@ -96,6 +99,9 @@ class Runtime:
         require_open(start.session.state)
         entry = await self._definitions.find(start.session.revision_id, start.definition)
         graph = (await self._definitions.load(entry.digest)).runnable()
+        unknown = sorted(start.input_data.keys() - graph.input_aliases)
+        if unknown:
+            raise InvalidValue("input_data", f"the definition has no input {unknown[0]!r}")
         execution = Execution(
             id=self._host.ids(),
             session_id=start.session.id,
@@ -121,10 +127,10 @@ class Runtime:
             self._ownership.forget(start.session.id)
             return await self._begin(execution, graph, start, remembered)
 
-    async def _begin(self, execution: Execution, graph: Any, start: Start, remembered: Remembered) -> Execution:
+    async def _begin(self, execution: Execution, graph: Graph, start: Start, remembered: Remembered) -> Execution:
         fence = await self._ownership.fence(execution.session_id)
         state = ExecutionState(step_limit=start.step_limit)
-        runner = Runner(self._around, graph, execution, state, fence, self._ended)
+        runner = Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
         self._runners[execution.id] = runner
         try:
             await runner.begin(Started(dict(start.input_data)), remembered(execution))
@@ -187,9 +193,7 @@ class Runtime:
     def _ended(self, runner: Runner) -> None:
         self._runners.pop(runner.execution.id, None)
         if runner.execution.session_id in self._closing:
-            task = asyncio.create_task(self._finish_closing(runner.execution.session_id))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._finish_closing(runner.execution.session_id))
 
     async def _recover_forever(self) -> None:
         while True:
@@ -215,17 +219,45 @@ class Runtime:
             session = await session_store.get(tx, session_id)
             left = await execution_store.running(tx, session_id)
         for execution in left:
-            async with self._host.db.read() as tx:
-                lines = await event_store.records(tx, execution.id)
-            graph = (await self._definitions.load(execution.definition_digest)).runnable()
-            records = [Record.from_json(json.loads(line)) for line in lines]
-            state = replay(graph, records, step_limit=execution.step_limit)
-            runner = Runner(self._around, graph, execution, state, fence, self._ended)
-            self._runners[execution.id] = runner
-            runner.resume([Interrupted(c.step) for c in todo(graph, state) if isinstance(c, RunStep)])
-            log.info("execution_recovered", execution_id=execution.id, records=len(records))
+            runner, interrupted = await self._from_log(execution, fence)
+            runner.resume(interrupted)
         if session is not None and session.state == CLOSING:
             await self._finish_closing(session_id)
+
+    async def _from_log(self, execution: Execution, fence: int) -> tuple[Runner, list[Happening]]:
+        """A runner in the state that the log says, and the steps that were in flight when it was written."""
+        async with self._host.db.read() as tx:
+            lines = await event_store.records(tx, execution.id)
+        graph = (await self._definitions.load(execution.definition_digest)).runnable()
+        state = replay(
+            graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit
+        )
+        runner = Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
+        self._runners[execution.id] = runner
+        now = self._host.clock().timestamp()
+        commands = todo(graph, state)
+        return runner, [Interrupted(c.step) for c in commands if isinstance(c, RunStep) and c.not_before <= now]
+
+    def _broken(self, runner: Runner) -> None:
+        """A commit failed for another reason than ownership: the execution fails, from what its log says."""
+        self._spawn(self._fail_from_log(runner.execution.id, runner.fence))
+
+    async def _fail_from_log(self, execution_id: str, fence: int) -> None:
+        for wait in (0.1, 1.0, 10.0):
+            await asyncio.sleep(wait)
+            try:
+                execution = await self.current(execution_id)
+                if not execution.ended:
+                    runner, _ = await self._from_log(execution, fence)
+                    await runner.settle(Failed("INTERNAL", "what the execution did could not be stored"))
+                return
+            except Exception:
+                log.exception("execution_not_failed", execution_id=execution_id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _session_values(self, session_id: str, aliases: frozenset[str]) -> dict[str, Any]:
         async with self._host.db.read() as tx:

@@ -1,0 +1,68 @@
+"""`blobhub-server`: the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+commands = typer.Typer(
+    name="blobhub-server",
+    help="BlobHub's server. Settings are read from BLOBHUB_* in the environment.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@commands.command()
+def serve() -> None:
+    """Serve until SIGTERM or SIGINT. The first start makes an administrator and prints the key once."""
+    import uvloop  # noqa: PLC0415  so that --help is quick
+
+    from blobhub_server import app  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
+
+    uvloop.run(app.serve(Settings()))  # type: ignore[call-arg]  every setting has a default
+
+
+@commands.command()
+def migrate() -> None:
+    """Bring the database up to date, and say so. `serve` does it as well."""
+    import asyncio  # noqa: PLC0415  so that --help is quick
+
+    from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.db.migrations import HEAD  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.db.migrations import migrate as run  # noqa: PLC0415  so that --help is quick
+
+    asyncio.run(run(Settings().url))  # type: ignore[call-arg]  every setting has a default
+    typer.echo(f"the database is at migration {HEAD}")
+
+
+@commands.command("make-key")
+def make_key() -> None:
+    """Print a new well-formed key, for BLOBHUB_ADMIN_KEY."""
+    import os  # noqa: PLC0415  beside the import it is for
+
+    from blobhub_server.platform.rules.api_key import make_secret  # noqa: PLC0415  so that --help is quick
+
+    typer.echo(make_secret(os.urandom))
+
+
+def main() -> None:
+    """Run a command; what keeps a server from starting is told in one line."""
+    from pydantic import ValidationError  # noqa: PLC0415  so that --help is quick
+
+    from blobhub_server.start import StartError  # noqa: PLC0415  so that --help is quick
+
+    try:
+        commands()
+    except StartError as error:
+        sys.exit(f"blobhub-server: {error}")
+    except ValidationError as error:
+        wrong = "; ".join(f"BLOBHUB_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+        sys.exit(f"blobhub-server: {wrong}")
+
+
+if __name__ == "__main__":
+    main()

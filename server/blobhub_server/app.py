@@ -1,0 +1,118 @@
+"""The composition root: the whole server, put together from top to bottom. It alone knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+
+import blobhub_server.workflow.store  # noqa: F401  its tables belong to the schema
+from blobhub_server import logs
+from blobhub_server.blobtypes.contract import Host, Locator, Service
+from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub_server.clock import utc_now
+from blobhub_server.config import Settings
+from blobhub_server.db.engine import Database
+from blobhub_server.db.migrations import migrate
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.ids import Uuid7
+from blobhub_server.objects.local import LocalObjects
+from blobhub_server.platform.assembly import locators as platform_locators
+from blobhub_server.platform.assembly import services as platform_services
+from blobhub_server.platform.bootstrap import bootstrap
+from blobhub_server.platform.calls import Calls
+from blobhub_server.platform.contents import Contents
+from blobhub_server.platform.gate import Gate
+from blobhub_server.rpc.access_options import check_resources, rules
+from blobhub_server.rpc.drain import Drain
+from blobhub_server.rpc.pipeline import Pipeline
+from blobhub_server.rpc.reflection import add_reflection
+from blobhub_server.rpc.server import Health, bind, make_server, shut_down
+from blobhub_server.rpc.validation import compile_rules
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that serves: where, and the administrator's key if this was the first start."""
+
+    address: str
+    admin_key: str | None
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Start a server; leave to shut it down gracefully. Raises StartError when it cannot start."""
+    logs.set_up(settings)
+    clock, ids, entropy = utc_now, Uuid7(), os.urandom
+    types = BlobTypes.load()
+    async with AsyncExitStack() as stack:
+        # Storage
+        db = await Database.open(settings.url)
+        stack.push_async_callback(db.close)
+        await migrate(settings.url)
+        given = settings.admin_key.get_secret_value() if settings.admin_key else None
+        admin_key = await bootstrap(db, clock, ids, entropy, given)
+        objects = LocalObjects(settings.data_dir / "objects")
+
+        # What everybody is handed
+        bell = Doorbell(db)
+        await stack.enter_async_context(bell.hearing())
+        contents = Contents(objects, clock, ids)
+        host = Host(
+            settings=settings,
+            db=db,
+            bell=bell,
+            clock=clock,
+            ids=ids,
+            drain=Drain(),
+            contents=contents,
+            calls=Calls(db, clock),
+        )
+
+        host.drain.on_start(bell.wake_all)
+
+        # Blob types, and what they bring
+        locators: dict[str, Locator] = dict(platform_locators(db))
+        brought: list[Service] = []
+        for installed in types.all():
+            installed.opened = await stack.enter_async_context(installed.type.open(host))
+            brought += installed.opened.services
+            locators |= installed.opened.locators
+        services = [*platform_services(host, contents, types, entropy), *brought]
+
+        # The way in
+        access = rules(service.full_name for service in services)
+        check_resources(access, locators)
+        compile_rules(rule.request for rule in access.values())
+        server = make_server(settings, Pipeline(Gate(db, clock, access, locators)))
+        health = _serve(server, services)
+        address = bind(server, settings.listen)
+        await server.start()
+        await health.serving()
+        stack.push_async_callback(shut_down, server, health, host.drain, settings.drain_seconds)
+        yield Running(address, admin_key)
+
+
+def _serve(server: grpc.aio.Server, services: Sequence[Service]) -> Health:
+    """Register the services, and health and reflection of them."""
+    for service in services:
+        service.add(service.servicer, server)
+    names = [service.full_name for service in services]
+    add_reflection(server, [*names, "grpc.health.v1.Health"])
+    return Health(server, names)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then shut down gracefully."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    async with running(settings) as server:
+        logs.announce(server.address, server.admin_key)
+        await asked.wait()

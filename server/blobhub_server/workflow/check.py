@@ -1,0 +1,162 @@
+"""Everything that is wrong with a definition, at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from blobhub_server.workflow.components.contract import Component as ComponentType
+from blobhub_server.workflow.components.contract import Kind
+from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.definition import DATA_INPUT, DATA_OUTPUT, Component, Connection, Definition, Problem
+from blobhub_server.workflow.definition import ProblemType as P
+from blobhub_server.workflow.values import fits, unwrap
+
+START = "flow.start"
+
+
+def check(definition: Definition, registry: ComponentRegistry) -> list[Problem]:
+    """Every problem, in document order. A definition without one can be run."""
+    return list(_Check(definition, registry).problems())
+
+
+class _Check:
+    def __init__(self, definition: Definition, registry: ComponentRegistry) -> None:
+        self._definition = definition
+        self._components = {component.id: component for component in definition.components}
+        self._types = {component.id: registry.get(component.type) for component in definition.components}
+        self._fed = {(c.target_id, c.target_route) for c in definition.connections if not c.control}
+
+    def problems(self) -> Iterator[Problem]:
+        yield from self._starts()
+        yield from self._duplicates()
+        reached = self._reached()
+        for number, component in enumerate(self._definition.components):
+            path = f"components[{number}]"
+            type_ = self._types[component.id]
+            if type_ is None:
+                yield Problem(P.UNKNOWN_COMPONENT_TYPE, component.id, f"{path}.type", f"no component type {component.type!r} is installed")
+                continue
+            yield from self._ports(component, type_, path)
+            yield from _policy(component, path)
+            if type_.kind is not Kind.DATA and component.id not in reached:
+                yield Problem(P.UNREACHABLE_COMPONENT, component.id, path, "control never reaches it")
+        for number, connection in enumerate(self._definition.connections):
+            yield from self._connection(connection, f"connections[{number}]")
+
+    def _starts(self) -> Iterator[Problem]:
+        starts = [component.id for component in self._definition.components if component.type == START]
+        if not starts:
+            yield Problem(P.NO_START, "", "components", f"there is no component of type {START}")
+        for id_ in starts[1:]:
+            yield Problem(P.SEVERAL_STARTS, id_, "components", f"there is more than one component of type {START}")
+
+    def _duplicates(self) -> Iterator[Problem]:
+        for name in ("components", "connections"):
+            counted = Counter(item.id for item in getattr(self._definition, name))
+            for id_, count in counted.items():
+                if count > 1:
+                    owner = id_ if name == "components" else ""
+                    yield Problem(P.DUPLICATE_ID, owner, name, f"{count} {name} have the id {id_!r}")
+
+    def _reached(self) -> set[str]:
+        onward: dict[str, list[str]] = {}
+        for connection in self._definition.connections:
+            if connection.control:
+                onward.setdefault(connection.source_id, []).append(connection.target_id)
+        reached: set[str] = set()
+        left = [component.id for component in self._definition.components if component.type == START]
+        while left:
+            id_ = left.pop()
+            if id_ not in reached:
+                reached.add(id_)
+                left += onward.get(id_, [])
+        return reached
+
+    def _ports(self, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
+        declared = {(port.category, port.route): port for port in type_.ports}
+        for number, port in enumerate(component.ports):
+            spec = declared.get((port.category, port.route))
+            place = f"{path}.ports[{number}]"
+            if spec is None:
+                if not self._may_add(type_, port.category):
+                    yield Problem(P.UNKNOWN_PORT, component.id, place, f"{component.type} has no {port.category} {port.route!r}")
+            elif port.has_value and not fits(port.value, spec.value_type):
+                message = f"{port.route!r} takes a value of type {spec.value_type}"
+                yield Problem(P.TYPE_MISMATCH, component.id, f"{place}.value", message)
+        settings = settings_of(component)
+        for spec in type_.ports:
+            known = spec.route in settings or (component.id, spec.route) in self._fed
+            if spec.required and spec.category == DATA_INPUT and not known:
+                message = f"{spec.route!r} has neither a value nor a connection"
+                yield Problem(P.MISSING_PORT, component.id, f"{path}.ports", message)
+        for route, message in type_.problems(settings):
+            kind = P.INVALID_EXPRESSION if "CEL" in message else P.TYPE_MISMATCH
+            yield Problem(kind, component.id, f"{path}.ports", f"{route!r} {message}")
+
+    def _may_add(self, type_: ComponentType, category: str) -> bool:
+        return type_.open_ports if category in (DATA_INPUT, DATA_OUTPUT) else type_.open_routes
+
+    def _connection(self, connection: Connection, path: str) -> Iterator[Problem]:
+        ends = (("source_id", connection.source_id), ("target_id", connection.target_id))
+        dangling = [(name, id_) for name, id_ in ends if id_ not in self._components]
+        for name, id_ in dangling:
+            yield Problem(P.DANGLING_CONNECTION, "", f"{path}.{name}", f"there is no component {id_!r}")
+        source, target = self._types.get(connection.source_id), self._types.get(connection.target_id)
+        if dangling or source is None or target is None:
+            return
+        if connection.control:
+            yield from self._control(connection, source, target, path)
+        else:
+            yield from self._data(connection, source, target, path)
+
+    def _control(
+        self, connection: Connection, source: ComponentType, target: ComponentType, path: str
+    ) -> Iterator[Problem]:
+        if not connection.route:
+            yield Problem(P.UNKNOWN_PORT, connection.source_id, f"{path}.route", "control needs a route to fire on")
+        elif connection.route not in source.routes and not source.open_routes:
+            message = f"{source.type} has no route {connection.route!r}"
+            yield Problem(P.UNKNOWN_PORT, connection.source_id, f"{path}.route", message)
+        takes_control = any(port.category == "flow_input" for port in target.ports)
+        if connection.target_port != "flow_input" or not takes_control:
+            message = f"{target.type} takes no control at {connection.target_port!r}"
+            yield Problem(P.UNKNOWN_PORT, connection.target_id, f"{path}.target_port", message)
+
+    def _data(
+        self, connection: Connection, source: ComponentType, target: ComponentType, path: str
+    ) -> Iterator[Problem]:
+        if not self._has(connection.source_id, source, DATA_OUTPUT, connection.source_route):
+            message = f"{source.type} has no data output {connection.source_route!r}"
+            yield Problem(P.UNKNOWN_PORT, connection.source_id, f"{path}.source_port", message)
+        if not self._has(connection.target_id, target, DATA_INPUT, connection.target_route):
+            message = f"{target.type} has no data input {connection.target_route!r}"
+            yield Problem(P.UNKNOWN_PORT, connection.target_id, f"{path}.target_port", message)
+        if target.kind is Kind.DATA and self._constant(connection.target_id):
+            message = "a value of persistence `definition` is a constant and cannot be written"
+            yield Problem(P.UNKNOWN_PORT, connection.target_id, f"{path}.target_port", message)
+
+    def _has(self, id_: str, type_: ComponentType, category: str, route: str) -> bool:
+        own = any(port.category == category and port.route == route for port in self._components[id_].ports)
+        declared = any(port.category == category and port.route == route for port in type_.ports)
+        return declared or (type_.open_ports and (own or bool(route)))
+
+    def _constant(self, id_: str) -> bool:
+        return unwrap(settings_of(self._components[id_]).get("persistence", "definition")) == "definition"
+
+
+def settings_of(component: Component) -> dict[str, Any]:
+    """The values set on a component's data inputs, by name."""
+    return {port.route: port.value for port in component.ports if port.category == DATA_INPUT and port.has_value}
+
+
+def _policy(component: Component, path: str) -> Iterator[Problem]:
+    policy, retry = component.policy, component.policy.retry
+    place = f"{path}.policy"
+    if policy.timeout is not None and policy.timeout <= 0:
+        yield Problem(P.INVALID_POLICY, component.id, f"{place}.timeout", "must be more than 0")
+    if not 1 <= retry.attempts <= 100:
+        yield Problem(P.INVALID_POLICY, component.id, f"{place}.retry.attempts", "must be from 1 to 100")
+    if not 1 <= retry.factor <= 10:
+        yield Problem(P.INVALID_POLICY, component.id, f"{place}.retry.factor", "must be from 1 to 10")

@@ -1,0 +1,1 @@
+"""Running users' scripts, confined."""

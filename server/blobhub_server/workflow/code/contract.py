@@ -1,0 +1,37 @@
+"""What a script runner does: `run(source, inputs, emit) → result`, within limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptResult:
+    """How a script ended: its route, whether that ends the execution, and its data outputs."""
+
+    route: str
+    outputs: Mapping[str, Any]
+    terminal: bool
+
+
+class ScriptError(Exception):
+    """A script did not end well.
+
+    `reason` is SCRIPT_SYNTAX, SCRIPT_ERROR, SCRIPT_TIMEOUT, SCRIPT_MEMORY, SCRIPT_RECURSION, SCRIPT_OUTPUT or
+    SCRIPT_CRASHED; `line` is the line of the script, from 1, when one is known.
+    """
+
+    def __init__(self, reason: str, message: str, line: int | None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.line = line
+
+
+class ScriptRunner(Protocol):
+    """Runs scripts."""
+
+    async def run(self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None]) -> ScriptResult:
+        """Run a script with its inputs; `emit` takes values it puts out on the way. Raises ScriptError."""

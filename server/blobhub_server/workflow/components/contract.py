@@ -1,0 +1,153 @@
+"""The contract of a component type, on one page.
+
+A component type is a class in the entry-point group `blobhub.components`, named after the type. There are three kinds:
+
+* `PURE`: `run` is a function of its inputs, evaluated in place; nothing outside changes, so it needs no commit.
+* `EFFECT`: `run` is awaited after the commit that says it was entered. When the server goes down under it, it is run
+  again with the same idempotency key and a higher attempt.
+* `TIMER`: `seconds` says how long to wait; the wait survives restarts.
+
+Inputs are the component's data inputs by name: each the latest value from its connection, else the port's own value;
+names without either are absent. Values are JSON, plain or value objects; `values.unwrap` gives what is inside.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar
+
+from blobhub_server.workflow.code.contract import ScriptRunner
+
+Inputs = Mapping[str, Any]
+
+
+class Kind(Enum):
+    """How a component is run."""
+
+    PURE = "pure"
+    EFFECT = "effect"
+    TIMER = "timer"
+    JOIN = "join"
+    """`flow.join`: the interpreter itself counts its tokens."""
+    DATA = "data"
+    """`data.value`: takes no control."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpec:
+    """A port that a component type declares. `value_type` is "" for any JSON value."""
+
+    category: str
+    route: str
+    description: str
+    value_type: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a component ended: the route that control takes, and values of its data outputs.
+
+    `terminal` ends the whole execution as completed.
+    """
+
+    route: str
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    terminal: bool = False
+
+
+class ComponentError(Exception):
+    """A component failed. `reason` is an upper-case word, `line` one of the user's script, from 1.
+
+    `retryable` says whether trying again can help; the component's policy decides whether it is tried.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str = "COMPONENT_ERROR", line: int | None = None, retryable: bool = True
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.line = line
+        self.retryable = retryable
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the server offers to effect components."""
+
+    scripts: ScriptRunner
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentContext:
+    """What an effect component is told. `idempotency_key` is the same for all attempts at one step."""
+
+    session_id: str
+    execution_id: str
+    idempotency_key: str
+    attempt: int
+    emit_output: Callable[[Any], None]
+    services: Services
+
+
+class Component(ABC):
+    """A component type. The class docstring's first paragraph describes it to users."""
+
+    type: ClassVar[str]
+    title: ClassVar[str]
+    kind: ClassVar[Kind]
+    ports: ClassVar[tuple[PortSpec, ...]] = ()
+    routes: ClassVar[tuple[str, ...]] = ()
+    open_ports: ClassVar[bool] = False
+    """True when further data inputs and outputs than the declared ones are accepted."""
+    open_routes: ClassVar[bool] = False
+    """True when a definition may name further routes."""
+
+    @property
+    def category(self) -> str:
+        """The group: what stands before the dot of the type."""
+        return self.type.partition(".")[0]
+
+    @property
+    def description(self) -> str:
+        """What it does, and when it fails."""
+        return " ".join((type(self).__doc__ or "").split())
+
+    def problems(self, settings: Inputs) -> list[tuple[str, str]]:
+        """What is wrong with the values set on the component: (data input, message) for each."""
+        del settings
+        return []
+
+
+class PureComponent(Component):
+    """Evaluated in place."""
+
+    kind = Kind.PURE
+
+    @abstractmethod
+    def run(self, inputs: Inputs) -> Outcome:
+        """The outcome. Raises ComponentError."""
+
+
+class EffectComponent(Component):
+    """Run after a commit."""
+
+    kind = Kind.EFFECT
+
+    @abstractmethod
+    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
+        """The outcome. Raises ComponentError."""
+
+
+class TimerComponent(Component):
+    """Waits."""
+
+    kind = Kind.TIMER
+
+    @abstractmethod
+    def seconds(self, inputs: Inputs) -> float:
+        """How long to wait. Raises ComponentError."""

@@ -1,0 +1,144 @@
+"""Components that steer control."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from blobhub_server.workflow.components.cel import compile_expression, evaluate, variables
+from blobhub_server.workflow.components.contract import (
+    Component,
+    ComponentError,
+    Inputs,
+    Kind,
+    Outcome,
+    PortSpec,
+    PureComponent,
+    TimerComponent,
+)
+from blobhub_server.workflow.values import unwrap
+
+_IN = PortSpec("flow_input", "in", "Control enters here.")
+_NEXT = PortSpec("flow_output", "next", "Control leaves here.")
+
+MAX_SECONDS = 366 * 86400.0
+
+
+class Start(PureComponent):
+    """Where an execution begins. A definition has exactly one."""
+
+    type = "flow.start"
+    title = "Start"
+    ports = (_NEXT,)
+    routes = ("next",)
+
+    def run(self, inputs: Inputs) -> Outcome:
+        """Go on."""
+        return Outcome("next")
+
+
+class End(PureComponent):
+    """Ends the branch that reaches it; with `terminal`, the whole execution. What arrives at `value` becomes the
+    execution's result.
+    """
+
+    type = "flow.end"
+    title = "End"
+    ports = (
+        _IN,
+        PortSpec("data_input", "value", "Becomes the execution's result."),
+        PortSpec("data_input", "terminal", "True ends all other branches too.", "boolean"),
+    )
+    routes = ()
+
+    def run(self, inputs: Inputs) -> Outcome:
+        """Stop here."""
+        outputs = {"value": inputs["value"]} if "value" in inputs else {}
+        return Outcome("end", outputs, terminal=unwrap(inputs.get("terminal")) is True)
+
+
+class Switch(PureComponent):
+    """Takes the route of the first case whose CEL expression is true, else `default`. `cases` is a list of
+    {route, when}; the expressions see every data input by its name.
+    """
+
+    type = "flow.switch"
+    title = "Switch"
+    ports = (
+        _IN,
+        PortSpec("data_input", "cases", "List of {route, when}; `when` is a CEL expression.", "json", required=True),
+    )
+    routes = ("default",)
+    open_ports = True
+    open_routes = True
+
+    def run(self, inputs: Inputs) -> Outcome:
+        """Choose."""
+        known = variables(inputs, without=("cases",))
+        for case in unwrap(inputs["cases"]):
+            if evaluate(case["when"], known) is True:
+                return Outcome(case["route"])
+        return Outcome("default")
+
+    def problems(self, settings: Inputs) -> list[tuple[str, str]]:
+        """Every case must have a route and an expression that parses."""
+        cases = unwrap(settings.get("cases"))
+        if "cases" not in settings:
+            return []
+        if not isinstance(cases, list):
+            return [("cases", "must be a list of {route, when}")]
+        found = []
+        for number, case in enumerate(cases):
+            if not isinstance(case, dict) or not all(isinstance(case.get(key), str) for key in ("route", "when")):
+                found.append(("cases", f"case {number} must be an object with texts `route` and `when`"))
+            elif message := compile_expression(case["when"]):
+                found.append(("cases", f"case {number}: {message}"))
+        return found
+
+
+class Join(Component):
+    """Waits for its incoming branches: with mode `all` (the default) for one token of each, with mode `first` for the
+    first one, after which one token of each other branch is swallowed.
+    """
+
+    type = "flow.join"
+    title = "Join"
+    kind = Kind.JOIN
+    ports = (_IN, _NEXT, PortSpec("data_input", "mode", "`all` or `first`.", "choice"))
+    routes = ("next",)
+
+    def problems(self, settings: Inputs) -> list[tuple[str, str]]:
+        """The mode must be one there is."""
+        known = unwrap(settings.get("mode", "all")) in ("all", "first")
+        return [] if known else [("mode", "must be `all` or `first`")]
+
+
+class Delay(TimerComponent):
+    """Waits so many seconds, also across restarts of the server."""
+
+    type = "flow.delay"
+    title = "Delay"
+    ports = (_IN, _NEXT, PortSpec("data_input", "seconds", "How long to wait.", "float", required=True))
+    routes = ("next",)
+
+    def seconds(self, inputs: Inputs) -> float:
+        """How long."""
+        value = unwrap(inputs.get("seconds"))
+        if not _is_span(value):
+            raise ComponentError("`seconds` must be a number from 0 to a year", reason="INVALID_INPUT", retryable=False)
+        return float(value)
+
+    def problems(self, settings: Inputs) -> list[tuple[str, str]]:
+        """A span that is set must be one that can be waited for."""
+        if "seconds" not in settings or _is_span(unwrap(settings["seconds"])):
+            return []
+        return [("seconds", "must be a number from 0 to a year")]
+
+
+def _is_span(value: Any) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and 0 <= value <= MAX_SECONDS
+    )

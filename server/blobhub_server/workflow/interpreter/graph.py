@@ -1,0 +1,162 @@
+"""A definition compiled for running: every look-up the interpreter makes, made beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from blobhub_server.workflow.check import START, settings_of
+from blobhub_server.workflow.components.contract import Component as ComponentType
+from blobhub_server.workflow.components.contract import Kind
+from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.definition import DATA_INPUT, DATA_OUTPUT, Component, Connection, Definition, Policy
+from blobhub_server.workflow.values import unwrap
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an input's value comes from: a component's output, or a value of a persistence under an alias."""
+
+    input: str
+    component_id: str
+    route: str
+    persistence: str | None
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a token goes, and by which connection."""
+
+    component_id: str
+    connection_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A component, with everything about it that running needs.
+
+    `settings` are the values set on its data inputs, `sources` the connections into them, `control` the targets by
+    route, `incoming` the control connections into it, `writes` the values (persistence, alias) written by each of its
+    outputs, `session_reads` the aliases of session objects among its sources.
+    """
+
+    id: str
+    type: str
+    name: str
+    kind: Kind
+    implementation: ComponentType
+    policy: Policy
+    settings: Mapping[str, Any]
+    required: tuple[str, ...]
+    sources: tuple[Source, ...]
+    control: Mapping[str, tuple[Target, ...]]
+    incoming: tuple[str, ...]
+    writes: Mapping[str, tuple[tuple[str, str], ...]]
+    session_reads: tuple[str, ...]
+    join_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A definition, ready to run."""
+
+    components: Mapping[str, Node]
+    start: str
+    constants: Mapping[str, Any]
+    """Own values of `data.value` components, by component id."""
+    initial: Mapping[str, Any]
+    """Own values of persistence `execution`, by alias."""
+    input_aliases: frozenset[str]
+    session_aliases: frozenset[str]
+
+    @classmethod
+    def compile(cls, definition: Definition, registry: ComponentRegistry) -> Graph:
+        """Compile a definition in which `check` finds nothing wrong."""
+        return _Compiler(definition, registry).graph()
+
+
+class _Compiler:
+    def __init__(self, definition: Definition, registry: ComponentRegistry) -> None:
+        self._definition = definition
+        self._types: dict[str, ComponentType] = {}
+        for component in definition.components:
+            type_ = registry.get(component.type)
+            assert type_ is not None, "checked before"
+            self._types[component.id] = type_
+        self._values = {c.id: _value_of(c) for c in definition.components if self._kind(c.id) is Kind.DATA}
+
+    def _kind(self, id_: str) -> Kind:
+        return self._types[id_].kind
+
+    def graph(self) -> Graph:
+        nodes = {c.id: self._node(c) for c in self._definition.components if c.id not in self._values}
+        constants = {c.id: own for c in self._definition.components if (own := _own_value(c)) is not None}
+        execution = {id_: alias for id_, (persistence, alias) in self._values.items() if persistence == "execution"}
+        return Graph(
+            components=nodes,
+            start=next(c.id for c in self._definition.components if c.type == START),
+            constants={id_: own[0] for id_, own in constants.items()},
+            initial={alias: constants[id_][0] for id_, alias in execution.items() if id_ in constants},
+            input_aliases=frozenset(execution.values()),
+            session_aliases=frozenset(alias for persistence, alias in self._values.values() if persistence == "session"),
+        )
+
+    def _node(self, component: Component) -> Node:
+        type_ = self._types[component.id]
+        outgoing = [c for c in self._definition.connections if c.source_id == component.id]
+        incoming = [c for c in self._definition.connections if c.target_id == component.id]
+        sources = tuple(self._source(c) for c in incoming if not c.control)
+        settings = settings_of(component)
+        return Node(
+            id=component.id,
+            type=component.type,
+            name=component.name,
+            kind=type_.kind,
+            implementation=type_,
+            policy=component.policy,
+            settings=settings,
+            required=tuple(p.route for p in type_.ports if p.required and p.category == DATA_INPUT),
+            sources=sources,
+            control=_control(outgoing),
+            incoming=tuple(c.id for c in incoming if c.control),
+            writes=self._writes(outgoing),
+            session_reads=tuple(s.alias for s in sources if s.persistence == "session"),
+            join_first=type_.kind is Kind.JOIN and unwrap(settings.get("mode", "all")) == "first",
+        )
+
+    def _source(self, connection: Connection) -> Source:
+        persistence, alias = self._values.get(connection.source_id, (None, ""))
+        return Source(connection.target_route, connection.source_id, connection.source_route, persistence, alias)
+
+    def _writes(self, outgoing: list[Connection]) -> dict[str, tuple[tuple[str, str], ...]]:
+        made: dict[str, tuple[tuple[str, str], ...]] = {}
+        for connection in outgoing:
+            if not connection.control and connection.target_id in self._values:
+                route = connection.source_route
+                made[route] = (*made.get(route, ()), self._values[connection.target_id])
+        return made
+
+
+def _control(outgoing: list[Connection]) -> dict[str, tuple[Target, ...]]:
+    made: dict[str, tuple[Target, ...]] = {}
+    for connection in outgoing:
+        if connection.control:
+            target = Target(connection.target_id, connection.id)
+            made[connection.route] = (*made.get(connection.route, ()), target)
+    return made
+
+
+def _value_of(component: Component) -> tuple[str, str]:
+    """Persistence and alias of a `data.value` component."""
+    settings = settings_of(component)
+    return str(unwrap(settings.get("persistence", "definition"))), str(unwrap(settings.get("alias", "")))
+
+
+def _own_value(component: Component) -> tuple[Any] | None:
+    """The value set on a `data.value` component, if any, in a tuple: null is a value."""
+    for port in component.ports:
+        if port.route == "value" and port.has_value and port.category in (DATA_OUTPUT, DATA_INPUT):
+            return (port.value,)
+    return None

@@ -1,0 +1,259 @@
+"""The interpreter: what is so and what happens → what is so then, and what to do next.
+
+It is pure: no I/O, no clock, no randomness, no asyncio. Time and the session's values come in as arguments. It decides by
+making records, and changes state only by folding them; so a log, replayed, leads to the very same state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from blobhub_server.workflow.components.contract import (
+    ComponentError,
+    Kind,
+    Outcome,
+    PureComponent,
+    TimerComponent,
+)
+from blobhub_server.workflow.interpreter.graph import Graph, Node
+from blobhub_server.workflow.interpreter.records import (
+    Command,
+    Failed,
+    Happening,
+    Interrupted,
+    Record,
+    RunStep,
+    Started,
+    StepCompleted,
+    StepFailed,
+    StepOutput,
+    Stopped,
+    StopRequested,
+    TimedOut,
+    Timer,
+    TimerFired,
+)
+from blobhub_server.workflow.interpreter.state import ExecutionState, apply
+
+BUDGET = 200
+"""How many components are evaluated in place before the caller gets the word, so that no execution hogs the server."""
+
+
+def advance(
+    graph: Graph,
+    state: ExecutionState,
+    happening: Happening,
+    *,
+    now: float,
+    session: dict[str, Any],
+    budget: int = BUDGET,
+) -> list[Record]:
+    """Let something happen; return the records it leads to, already folded into `state`.
+
+    `session` holds the session's objects that the graph touches, and takes on what the records write to them. When
+    `state.runnable` afterwards, there is more to do: let Continue happen. What happens to an execution that has ended, or
+    to a step that has, leads to nothing.
+    """
+    turn = _Turn(graph, state, now, session)
+    turn.take(happening)
+    turn.go_on(budget)
+    return turn.records
+
+
+def todo(graph: Graph, state: ExecutionState) -> list[Command]:
+    """What the state asks for: components to run and times to wait for. The live path and recovery both use this."""
+    if state.phase != "running":
+        return []
+    commands: list[Command] = []
+    for number, step in state.open.items():
+        node = graph.components[step.component_id]
+        if node.kind is Kind.EFFECT:
+            timeout = node.policy.timeout
+            commands.append(RunStep(number, step.attempt, node.id, step.inputs, timeout, step.until or 0.0))
+        elif step.until is not None:
+            commands.append(Timer(number, step.until))
+    return commands
+
+
+def session_writes(graph: Graph, records: Iterable[Record]) -> dict[str, Any]:
+    """The session objects that records write, by alias; the last write counts."""
+    written: dict[str, Any] = {}
+    for record in records:
+        if record.type == "processor.exited" and record.component_id is not None:
+            _collect(graph.components[record.component_id], record, written)
+    return written
+
+
+def _collect(node: Node, record: Record, written: dict[str, Any]) -> None:
+    if node.writes:
+        for route, value in record.private.get("outputs", {}).items():
+            for persistence, alias in node.writes.get(route, ()):
+                if persistence == "session":
+                    written[alias] = value
+
+
+class _Turn:
+    """One happening's worth of records."""
+
+    def __init__(self, graph: Graph, state: ExecutionState, now: float, session: dict[str, Any]) -> None:
+        self._graph = graph
+        self._state = state
+        self._now = now
+        self._session = session
+        self.records: list[Record] = []
+
+    def take(self, happening: Happening) -> None:
+        """What the happening itself leads to."""
+        state = self._state
+        if state.ended:
+            return
+        match happening:
+            case Started(input_data) if state.phase == "pending":
+                self._emit("flow.entered", private={"input_data": dict(input_data)})
+            case StepCompleted(step, attempt, outcome, elapsed) if self._current(step, attempt):
+                self._complete(step, outcome, elapsed)
+            case StepFailed(step, attempt, error) if self._current(step, attempt):
+                self._fail(step, error)
+            case StepOutput(step, value) if self._current(step):
+                self._emit("processor.output", step, {"value": value})
+            case TimerFired(step) if self._current(step):
+                self._complete(step, Outcome("next"), 0.0)
+            case Interrupted(step) if self._current(step):
+                error = {"reason": "INTERRUPTED", "message": "the server went down under the step", "line": 0}
+                self._retry(step, error, 0.0)
+            case StopRequested() if state.phase != "stopping":
+                self._emit("flow.stopping")
+            case Stopped() if state.phase == "stopping":
+                self._emit("flow.stopped")
+            case TimedOut():
+                self._end_with("TIMEOUT", "the execution took longer than it may")
+            case Failed(reason, message):
+                self._end_with(reason, message)
+            case _:
+                pass
+
+    def go_on(self, budget: int) -> None:
+        """Evaluate what is ready; end the execution when nothing is left."""
+        state = self._state
+        while state.phase == "running":
+            if state.ready and budget:
+                budget -= 1
+                self._enter()
+            elif state.ready or state.open:
+                return
+            elif starved := self._starved():
+                self._end_with("JOIN_STARVED", starved)
+            else:
+                self._finish()
+
+    def _enter(self) -> None:
+        state = self._state
+        if state.steps >= state.step_limit:
+            self._end_with("STEP_LIMIT", f"more than {state.step_limit} components were entered")
+            return
+        node = self._graph.components[state.ready[0]]
+        step = state.steps + 1
+        read = {alias: self._session[alias] for alias in node.session_reads if alias in self._session}
+        record = Record(
+            "processor.entered", self._now, step, node.id, {"attempt": 1}, {"session": read} if read else {}
+        )
+        self._append(record)
+        if node.kind is Kind.JOIN:
+            self._complete(step, Outcome("next"), 0.0)
+            return
+        try:
+            self._evaluate(node, step)
+        except ComponentError as error:
+            self._fail(step, error)
+
+    def _evaluate(self, node: Node, step: int) -> None:
+        """Run what can be run in place. Raises ComponentError."""
+        inputs = self._state.open[step].inputs
+        for name in node.required:
+            if name not in inputs:
+                raise ComponentError(f"the input {name!r} has no value", reason="MISSING_INPUT", retryable=False)
+        component = node.implementation
+        if isinstance(component, PureComponent):
+            try:
+                outcome = component.run(inputs)
+            except ComponentError:
+                raise
+            except Exception:
+                raise ComponentError("cannot work on these inputs", reason="INVALID_INPUT", retryable=False) from None
+            self._complete(step, outcome, 0.0)
+        elif isinstance(component, TimerComponent):
+            until = self._now + component.seconds(inputs)
+            self._emit("processor.waiting", step, {"until": until})
+
+    def _complete(self, step: int, outcome: Outcome, elapsed: float) -> None:
+        node = self._node(step)
+        public = {"route": outcome.route, "elapsed": elapsed}
+        record = Record(
+            "processor.exited",
+            self._now,
+            step,
+            node.id,
+            public,
+            {"outputs": dict(outcome.outputs)} if outcome.outputs else {},
+        )
+        self._append(record)
+        _collect(node, record, self._session)
+        if outcome.terminal:
+            self._finish()
+        elif outcome.route == "failure" and "failure" not in node.control:
+            self._end_with("UNHANDLED_FAILURE", f"component {node.id!r} ended with `failure`, which leads nowhere")
+
+    def _fail(self, step: int, error: ComponentError) -> None:
+        node, attempt = self._node(step), self._state.open[step].attempt
+        told = {"reason": error.reason, "message": error.message, "line": error.line or 0}
+        retry = node.policy.retry
+        if node.kind is Kind.EFFECT and error.retryable and attempt < retry.attempts:
+            self._retry(step, told, retry.wait(attempt))
+            return
+        self._emit("processor.error", step, {"error": told, "attempt": attempt})
+        if "failure" not in node.control:
+            self._end_with(error.reason, f"component {node.id!r} failed: {error.message}", error.line or 0)
+
+    def _retry(self, step: int, error: dict[str, Any], wait: float) -> None:
+        public = {"attempt": self._state.open[step].attempt + 1, "error": error, "until": self._now + wait}
+        self._emit("processor.retrying", step, public)
+
+    def _finish(self) -> None:
+        public: dict[str, Any] = {"steps": self._state.steps}
+        if self._state.has_result:
+            public["result"] = self._state.result
+        self._emit("flow.exited", public=public)
+
+    def _starved(self) -> str:
+        """The join that waits for branches which will never come, in words; empty when there is none."""
+        for join, arrived in self._state.arrived.items():
+            if any(arrived.values()):
+                missing = ", ".join(connection for connection, count in arrived.items() if not count)
+                return f"join {join!r} waits for branches that never came: {missing}"
+        return ""
+
+    def _end_with(self, reason: str, message: str, line: int = 0) -> None:
+        self._emit("flow.error", public={"error": {"reason": reason, "message": message, "line": line}})
+
+    def _current(self, step: int, attempt: int | None = None) -> bool:
+        """Whether a step is open and, when asked, at that attempt, and the execution is not being stopped."""
+        found = self._state.open.get(step)
+        return found is not None and attempt in (None, found.attempt) and self._state.phase == "running"
+
+    def _node(self, step: int) -> Node:
+        return self._graph.components[self._state.open[step].component_id]
+
+    def _emit(
+        self,
+        type_: str,
+        step: int | None = None,
+        public: dict[str, Any] | None = None,
+        private: dict[str, Any] | None = None,
+    ) -> None:
+        component_id = None if step is None else self._state.open[step].component_id
+        self._append(Record(type_, self._now, step, component_id, public or {}, private or {}))
+
+    def _append(self, record: Record) -> None:
+        apply(self._graph, self._state, record)
+        self.records.append(record)

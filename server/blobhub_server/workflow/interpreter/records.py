@@ -1,0 +1,154 @@
+"""What the interpreter writes, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from blobhub_server.workflow.components.contract import ComponentError, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event of an execution: what watchers see (`public`), and what replay needs besides (`private`).
+
+    `at` is unix time in seconds. `step` is the number of the activation that it is about, from 1. Both maps are JSON.
+    """
+
+    type: str
+    at: float
+    step: int | None = None
+    component_id: str | None = None
+    public: Mapping[str, Any] = field(default_factory=dict)
+    private: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON."""
+        return {
+            "type": self.type,
+            "at": self.at,
+            "step": self.step,
+            "component_id": self.component_id,
+            "public": self.public,
+            "private": self.private,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Record:
+        """The record that a JSON object stands for."""
+        return cls(**content)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The execution is to begin, with these inputs by alias."""
+
+    input_data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Nothing but time has passed; go on with what is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCompleted:
+    """An attempt at a step ended with an outcome, after so many seconds."""
+
+    step: int
+    attempt: int
+    outcome: Outcome
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    """An attempt at a step failed."""
+
+    step: int
+    attempt: int
+    error: ComponentError
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """A step has something to say before it ends."""
+
+    step: int
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """The time that a step waited for has come."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The server went down under a step; it is to be run again."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Somebody wants the execution to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What ran has been ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """The execution has taken as long as it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The execution cannot go on for a reason outside of it."""
+
+    reason: str
+    message: str
+
+
+Happening = (
+    Started
+    | Continue
+    | StepCompleted
+    | StepFailed
+    | StepOutput
+    | TimerFired
+    | Interrupted
+    | StopRequested
+    | Stopped
+    | TimedOut
+    | Failed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """Run a component with these inputs, not before `not_before` (unix time), for at most `timeout` seconds."""
+
+    step: int
+    attempt: int
+    component_id: str
+    inputs: Mapping[str, Any]
+    timeout: float | None
+    not_before: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Wait until a unix time, then say TimerFired."""
+
+    step: int
+    until: float
+
+
+Command = RunStep | Timer

@@ -1,0 +1,54 @@
+"""Value objects: `{"type": "text", "text": …}` and their like, and the plain JSON inside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_INSIDE = {
+    "text": "text",
+    "integer": "integer",
+    "float": "float",
+    "boolean": "flag",
+    "choice": "id",
+    "json": "json",
+}
+
+
+def type_of(value: Any) -> str | None:
+    """The type of a value object; None for plain JSON."""
+    if not isinstance(value, dict):
+        return None
+    named = value.get("type")
+    if named in _INSIDE and _INSIDE[named] in value:
+        return str(named)
+    return named if named in ("message", "messages", "thread", "graph", "file") else None
+
+
+def unwrap(value: Any) -> Any:
+    """The plain JSON inside a value object; a message's text, its parts joined in order; plain JSON as it is."""
+    kind = type_of(value)
+    if kind in _INSIDE:
+        return value[_INSIDE[kind]]
+    if kind == "message":
+        return _text_of(value.get("message"))
+    return value
+
+
+def _text_of(message: Any) -> str:
+    content = message.get("content") if isinstance(message, dict) else None
+    parts = content if isinstance(content, list) else []
+    return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict) and part.get("type") == "text")
+
+
+def fits(value: Any, type_: str) -> bool:
+    """Whether a value, plain or wrapped, is of a port's type; every value fits a port of no type."""
+    plain = unwrap(value)
+    if type_ in ("text", "choice"):
+        return isinstance(plain, str)
+    if type_ == "integer":
+        return isinstance(plain, int) and not isinstance(plain, bool)
+    if type_ == "float":
+        return isinstance(plain, int | float) and not isinstance(plain, bool)
+    if type_ == "boolean":
+        return isinstance(plain, bool)
+    return True
