@@ -38,7 +38,7 @@ def known(error: Exception, method: str) -> BlobHubError:
     return internal
 
 
-def status_of(error: BlobHubError) -> tuple[grpc.StatusCode, str, grpc.aio.Metadata]:
+def status_of(error: BlobHubError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
     """Code, message and trailers of an error."""
     code = grpc.StatusCode[error.code]
     packed = []
@@ -47,7 +47,7 @@ def status_of(error: BlobHubError) -> tuple[grpc.StatusCode, str, grpc.aio.Metad
         item.Pack(detail)
         packed.append(item)
     status = status_pb2.Status(code=code.value[0], message=error.message, details=packed)
-    return code, error.message, grpc.aio.Metadata((TRAILER, status.SerializeToString()))
+    return code, error.message, ((TRAILER, status.SerializeToString()),)
 
 
 def _details(error: BlobHubError) -> list[Message]:

@@ -125,7 +125,10 @@ async def take_number(tx: Transaction, session_id: str) -> int:
 
 
 async def claim(tx: Transaction, session_id: str, server: str, now: datetime) -> int | None:
-    """Make `server` the owner if nobody alive is; return the new fence, None when another server holds it."""
+    """Make `server` the owner if nobody alive is; return the fence, None when another server holds it.
+
+    The fence goes up when the owner changes, and only then.
+    """
     alive = sa.select(servers.c.id).where(servers.c.lease_until > now)
     query = (
         sessions.update()
@@ -133,7 +136,7 @@ async def claim(tx: Transaction, session_id: str, server: str, now: datetime) ->
             sessions.c.id == session_id,
             sa.or_(sessions.c.owner.is_(None), sessions.c.owner == server, sessions.c.owner.not_in(alive)),
         )
-        .values(owner=server, fence=sessions.c.fence + 1)
+        .values(owner=server, fence=sessions.c.fence + sa.case((sessions.c.owner == server, 0), else_=1))
         .returning(sessions.c.fence)
     )
     return (await tx.execute(query)).scalar_one_or_none()
