@@ -1,0 +1,215 @@
+"""A small client for BlobHub: connect with a key, walk pages, run and watch with automatic resume.
+
+    async with connect("127.0.0.1:7443", key) as hub:
+        async for blob in page(hub.blobs.ListBlobs, ListBlobsRequest(organization="acme")):
+            print(blob.alias)
+        async for event in hub.run(RunExecutionRequest(session_id=..., definition="workflow")):
+            print(event.type)
+
+Everything else is the generated stubs, which hang on the client by noun. Breaking out of a loop cancels its call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Literal
+
+import grpc
+from blobhub.v1 import (
+    api_key_pb2_grpc,
+    blob_pb2_grpc,
+    blob_type_pb2_grpc,
+    caller_pb2_grpc,
+    component_pb2_grpc,
+    definition_pb2_grpc,
+    execution_pb2_grpc,
+    organization_pb2_grpc,
+    revision_pb2_grpc,
+    session_object_pb2_grpc,
+    session_pb2_grpc,
+)
+from blobhub.v1.event_pb2 import Event
+from blobhub.v1.execution_pb2 import RunExecutionRequest, WatchExecutionRequest
+from blobhub.v1.session_pb2 import WatchSessionRequest
+from google.rpc import error_details_pb2, status_pb2
+
+__all__ = ["Client", "LogGap", "connect", "page", "reason"]
+
+TRANSIENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
+"""Statuses after which a stream is taken up again where it was cut."""
+
+FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
+
+
+class LogGap(Exception):
+    """A server sent an event that does not follow the one before it. That is a fault of the server's."""
+
+
+@asynccontextmanager
+async def connect(
+    address: str, key: str | None = None, *, credentials: grpc.ChannelCredentials | None = None
+) -> AsyncIterator[Client]:
+    """A client of the server at `address`, over TLS with `credentials`, else in clear.
+
+    `key` goes with every call; without one, calls are anonymous. Pings every 20 s find out dead connections.
+    """
+    options = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
+    interceptors = [_sends(key, kind) for kind in _KINDS] if key else []
+    channel = (
+        grpc.aio.secure_channel(address, credentials, options, interceptors=interceptors)
+        if credentials
+        else grpc.aio.insecure_channel(address, options, interceptors=interceptors)
+    )
+    async with channel:
+        yield Client(channel)
+
+
+class Client:
+    """Every stub, by noun, and the streams that resume by themselves."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.api_keys = api_key_pb2_grpc.ApiKeyServiceStub(channel)
+        self.blobs = blob_pb2_grpc.BlobServiceStub(channel)
+        self.blob_types = blob_type_pb2_grpc.BlobTypeServiceStub(channel)
+        self.callers = caller_pb2_grpc.CallerServiceStub(channel)
+        self.components = component_pb2_grpc.ComponentServiceStub(channel)
+        self.definitions = definition_pb2_grpc.DefinitionServiceStub(channel)
+        self.executions = execution_pb2_grpc.ExecutionServiceStub(channel)
+        self.organizations = organization_pb2_grpc.OrganizationServiceStub(channel)
+        self.revisions = revision_pb2_grpc.RevisionServiceStub(channel)
+        self.session_objects = session_object_pb2_grpc.SessionObjectServiceStub(channel)
+        self.sessions = session_pb2_grpc.SessionServiceStub(channel)
+
+    def watch_session(
+        self, session_id: str, *, after_sequence: int = 0, follow: bool = True
+    ) -> AsyncIterator[Event]:
+        """A session's events after a sequence, and, with `follow`, those to come until it is closed.
+
+        A stream that is cut is taken up where it was; see `_resumed`.
+        """
+
+        def call(after: int) -> Any:
+            request = WatchSessionRequest(session_id=session_id, after_sequence=after, follow=follow)
+            return self.sessions.WatchSession(request)
+
+        return _resumed(call, after_sequence, "sequence")
+
+    def watch_execution(
+        self, execution_id: str, *, after_sequence: int = 0, follow: bool = True
+    ) -> AsyncIterator[Event]:
+        """An execution's events after an execution sequence, and, with `follow`, those to come until it has ended."""
+
+        def call(after: int) -> Any:
+            request = WatchExecutionRequest(execution_id=execution_id, after_sequence=after, follow=follow)
+            return self.executions.WatchExecution(request)
+
+        return _resumed(call, after_sequence, "execution_sequence")
+
+    async def run(self, request: RunExecutionRequest) -> AsyncIterator[Event]:
+        """Start an execution and yield its events until it has ended, across cuts.
+
+        The request is given a `request_id` when it has none, so that however often it is sent, one execution starts.
+        """
+        sent = RunExecutionRequest()
+        sent.CopyFrom(request)
+        sent.request_id = sent.request_id or str(uuid.uuid4())
+        execution_id = ""
+
+        def call(after: int) -> Any:
+            if execution_id and after:
+                return self.executions.WatchExecution(
+                    WatchExecutionRequest(execution_id=execution_id, after_sequence=after, follow=True)
+                )
+            return self.executions.RunExecution(sent)
+
+        async with aclosing(_resumed(call, 0, "execution_sequence")) as events:
+            async for event in events:
+                execution_id = event.execution_id
+                yield event
+
+
+Sequence = Literal["sequence", "execution_sequence"]
+
+
+async def _resumed(call: Callable[[int], Any], after: int, number: Sequence) -> AsyncGenerator[Event, None]:
+    """Yield the events of a stream; when it is cut, call again from the last one seen.
+
+    Waits between tries grow from 0.1 s to 10 s, with jitter, or are what the server's RetryInfo says; an event that
+    arrives starts them over. Other errors than transient ones are raised. Raises LogGap when an event does not follow
+    the one before it.
+    """
+    wait = FIRST_WAIT
+    while True:
+        stream = call(after)
+        try:
+            async for message in stream:
+                for event in message.events:
+                    if getattr(event, number) != after + 1:
+                        raise LogGap(f"{number} {getattr(event, number)} came after {after}")
+                    after += 1
+                    wait = FIRST_WAIT
+                    yield event
+            return
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in TRANSIENT:
+                raise
+            await asyncio.sleep(_retry_after(error) or wait * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
+            wait = min(wait * 2, LONGEST_WAIT)
+        finally:
+            stream.cancel()
+
+
+async def page(method: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
+    """Every item of a List method, page after page. The answer's one repeated field holds them."""
+    asked = type(request)()
+    asked.CopyFrom(request)
+    while True:
+        answer = await method(asked)
+        items = next(field for field in answer.DESCRIPTOR.fields if field.is_repeated)
+        for item in getattr(answer, items.name):
+            yield item
+        if not answer.next_page_token:
+            return
+        asked.page_token = answer.next_page_token
+
+
+def reason(error: grpc.RpcError) -> str:
+    """Why a call failed: the name of an `ErrorReason` without its prefix; empty when the server did not say."""
+    info = error_details_pb2.ErrorInfo()
+    return info.reason if _detail(error, info) else ""
+
+
+def _retry_after(error: grpc.RpcError) -> float:
+    info = error_details_pb2.RetryInfo()
+    return info.retry_delay.ToTimedelta().total_seconds() if _detail(error, info) else 0.0
+
+
+def _detail(error: grpc.RpcError, into: Any) -> bool:
+    """Unpack the status detail of a type, if the error carries one."""
+    for key, value in getattr(error, "trailing_metadata", tuple)() or ():
+        if key == "grpc-status-details-bin":
+            return any(detail.Unpack(into) for detail in status_pb2.Status.FromString(value).details)
+    return False
+
+
+_KINDS = (
+    (grpc.aio.UnaryUnaryClientInterceptor, "intercept_unary_unary"),
+    (grpc.aio.UnaryStreamClientInterceptor, "intercept_unary_stream"),
+    (grpc.aio.StreamUnaryClientInterceptor, "intercept_stream_unary"),
+    (grpc.aio.StreamStreamClientInterceptor, "intercept_stream_stream"),
+)
+
+
+def _sends(key: str, kind: tuple[type, str]) -> Any:
+    """An interceptor of one kind of call that sends a key. gRPC sorts an interceptor under one kind only."""
+
+    async def intercept(_self: Any, proceed: Any, details: Any, request: Any) -> Any:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), ("authorization", f"Bearer {key}"))
+        return await proceed(details._replace(metadata=metadata), request)
+
+    return type("SendsKey", (kind[0],), {kind[1]: intercept})()

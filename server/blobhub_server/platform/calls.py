@@ -126,7 +126,7 @@ class Calls:
 async def answered_before(db: Database, caller: Caller, method: str, request: Message) -> bytes | None:
     """What this caller's request id was answered with. Raises RequestIdReused when the body was another one."""
     request_id = getattr(request, "request_id", "")
-    if not request_id or caller.anonymous:
+    if not request_id or "\0" in request_id or caller.anonymous:
         return None
     async with db.read() as tx:
         found = await store.find(tx, caller.identity, method, request_id)

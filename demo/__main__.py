@@ -1,0 +1,185 @@
+"""`make demo`: a server from nothing, driven as a client would: a real document goes through a workflow.
+
+`python -m demo [DOCUMENT]`; the default is the project's own README.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import grpc
+from blobhub.v1 import (
+    blob_pb2,
+    definition_pb2,
+    event_pb2,
+    execution_pb2,
+    organization_pb2,
+    revision_pb2,
+    session_object_pb2,
+    session_pb2,
+)
+from blobhub_client import Client, connect, reason
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Value
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFINITION = ROOT / "demo" / "document_summary.json"
+MAX_BYTES = 900_000
+"""What fits into an execution's input, quoted as JSON, with room to spare."""
+
+COLOURS = {"flow": "bold cyan", "processor": "green", "session": "magenta"}
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def read_document(path: Path) -> str:
+    """The document's text. Exits with a clear message when it cannot be had."""
+    try:
+        data = path.read_bytes()
+        text = data.decode()
+    except OSError as error:
+        sys.exit(f"demo: cannot read {path}: {error.strerror}")
+    except UnicodeDecodeError:
+        sys.exit(f"demo: {path} is not text in UTF-8")
+    if len(data) > MAX_BYTES:
+        sys.exit(f"demo: {path} has {len(data)} bytes; an execution takes up to {MAX_BYTES}")
+    return text
+
+
+async def prepare(hub: Client) -> str:
+    """Make an organization, a workflow blob, a published revision of it, and a session on that; return its id."""
+    await hub.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="acme"))
+    await hub.blobs.CreateBlob(
+        blob_pb2.CreateBlobRequest(organization="acme", alias="pipeline", type="blobhub.compute.workflow")
+    )
+    step("created", "organization acme, workflow blob acme/pipeline with an empty draft")
+
+    draft, document = "acme/pipeline@draft", DEFINITION.read_text()
+    put = definition_pb2.PutDefinitionRequest(revision=draft, alias="document_summary", document=document)
+    await hub.definitions.PutDefinition(put)
+    checked = await hub.definitions.CheckDefinition(
+        definition_pb2.CheckDefinitionRequest(revision=draft, definition="document_summary")
+    )
+    step("uploaded", f"definition document_summary, {len(document)} bytes, {len(checked.problems)} problems found")
+
+    commit = await hub.revisions.CommitRevision(
+        revision_pb2.CommitRevisionRequest(revision=draft, comment="Summarise a document")
+    )
+    step("committed", f"digest {commit.revision.digest[:16]}…")
+    snapshot = await hub.revisions.PublishRevision(
+        revision_pb2.PublishRevisionRequest(revision=commit.revision.id, label="first")
+    )
+    step("published", f"acme/pipeline@{snapshot.revision.number}")
+
+    opened = await hub.sessions.CreateSession(
+        session_pb2.CreateSessionRequest(revision="acme/pipeline@1", alias="demo-session")
+    )
+    step("opened", f"session {opened.session.id}")
+    return opened.session.id
+
+
+async def run(hub: Client, session_id: str, text: str) -> None:
+    """Run the workflow on the document, printing the events as they come."""
+    given = execution_pb2.ExecutionInput(alias="document", value=Value(string_value=text))
+    request = execution_pb2.RunExecutionRequest(
+        session_id=session_id, definition="document_summary", input_data=[given]
+    )
+    async for event in hub.run(request):
+        show(event)
+
+
+def step(what: str, about: str) -> None:
+    """Print a line about what the client did."""
+    console.print(f"  [bold]{what:<10}[/] {about}")
+
+
+def show(event: event_pb2.Event) -> None:
+    """Print an event on a line."""
+    colour = "bold red" if event.type.endswith("error") else COLOURS[event.type.partition(".")[0].partition("_")[0]]
+    when = event.create_time.ToDatetime().strftime("%H:%M:%S.%f")[:-3]
+    who = event.processor.processor_name
+    console.print(f"  {when} {event.execution_sequence:>3}  [{colour}]{event.type:<18}[/] {who:<24} {particulars(event)}")
+
+
+def particulars(event: event_pb2.Event) -> str:
+    """What an event has to say beyond its type."""
+    payload = event.WhichOneof("payload")
+    if payload == "processor_exited":
+        took = event.processor_exited.elapsed.ToMicroseconds() / 1000
+        return f"→ {event.processor_exited.route}" + (f"  [dim]{took:.1f} ms[/]" if took else "")
+    if payload == "processor_output":
+        return json_format.MessageToJson(event.processor_output.value, indent=None)
+    if payload in ("flow_error", "processor_error"):
+        failure = getattr(event, payload).failure
+        return f"{failure.reason}: {failure.message}"
+    return f"{event.flow_exited.steps} steps" if payload == "flow_exited" else ""
+
+
+async def result(hub: Client, session_id: str) -> None:
+    """Print the session object that the workflow wrote."""
+    answer = await hub.session_objects.GetSessionObject(
+        session_object_pb2.GetSessionObjectRequest(session_id=session_id, alias="summary")
+    )
+    console.rule("session object `summary`", align="left")
+    console.print_json(json_format.MessageToJson(answer.session_object.value))
+
+
+def tour() -> None:
+    """Print how the same is seen with grpcurl."""
+    console.rule("the same with grpcurl, on a server that `make serve` leaves running", align="left")
+    tour_lines = re.search(r"<!-- tour -->\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    console.print(tour_lines[1].rstrip() if tour_lines else "see README.md", markup=False, soft_wrap=True)
+
+
+async def serving(data_dir: str) -> tuple[asyncio.subprocess.Process, str, str]:
+    """Start a server of our own on a free port; return it, its address and the administrator's key."""
+    environment = os.environ | {
+        "BLOBHUB_LISTEN": "127.0.0.1:0",
+        "BLOBHUB_DATA_DIR": data_dir,
+        "BLOBHUB_LOG_LEVEL": "warning",
+    }
+    for name in ("BLOBHUB_DATABASE_URL", "BLOBHUB_ADMIN_KEY"):
+        environment.pop(name, None)
+    command = str(Path(sys.executable).parent / "blobhub-server")
+    server = await asyncio.create_subprocess_exec(command, "serve", env=environment, stdout=asyncio.subprocess.PIPE)
+    assert server.stdout is not None
+    said = ""
+    while "serves on" not in said:
+        line = (await server.stdout.readline()).decode()
+        if not line:
+            sys.exit("demo: the server did not start; it has said why above")
+        said += line
+    key, address = re.search(r"bhk_\w+", said), re.search(r"serves on (\S+)", said)
+    assert key is not None
+    assert address is not None
+    return server, address[1], key[0]
+
+
+async def main(document: Path) -> None:
+    """Run the demo."""
+    text = read_document(document)
+    with tempfile.TemporaryDirectory() as folder:
+        server, address, key = await serving(folder)
+        try:
+            console.rule(f"a server on {address}, SQLite and local files", align="left")
+            async with connect(address, key) as hub:
+                session_id = await prepare(hub)
+                console.rule(f"running on {document.name}, {len(text)} characters", align="left")
+                await run(hub, session_id, text)
+                await result(hub, session_id)
+            tour()
+        except grpc.aio.AioRpcError as error:
+            sys.exit(f"demo: {error.code().name} {reason(error)}: {error.details()}")
+        finally:
+            server.terminate()
+            await server.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1] else ROOT / "README.md"))

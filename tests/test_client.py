@@ -1,0 +1,84 @@
+"""The Python client: pages, resumed watches, cancelled calls, reasons."""
+
+from __future__ import annotations
+
+import asyncio
+
+import flows
+import grpc
+import pytest
+from blobhub.v1 import blob_pb2, execution_pb2, organization_pb2, session_pb2
+from blobhub_client import connect, page, reason
+from served import WORKFLOW, Api, Served, ServerProcess
+
+
+async def test_pages_are_walked(server: Served, api: Api) -> None:
+    await api.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="acme"))
+    for number in range(5):
+        await api.blobs.CreateBlob(
+            blob_pb2.CreateBlobRequest(organization="acme", alias=f"blob-{number}", type=WORKFLOW)
+        )
+    async with connect(server.address, server.admin_key) as hub:
+        request = blob_pb2.ListBlobsRequest(organization="acme", page_size=2)
+        aliases = [blob.alias async for blob in page(hub.blobs.ListBlobs, request)]
+    assert aliases == [f"blob-{number}" for number in range(5)]
+
+
+async def test_a_run_yields_every_event_to_the_end(server: Served, api: Api) -> None:
+    session_id = await api.session(flows.steps(3))
+    async with connect(server.address, server.admin_key) as hub:
+        request = execution_pb2.RunExecutionRequest(session_id=session_id, definition="workflow")
+        events = [event async for event in hub.run(request)]
+    assert [event.execution_sequence for event in events] == list(range(1, 13))
+    assert events[-1].type == "flow.exited"
+
+
+async def test_leaving_the_loop_cancels_the_call(server: Served, api: Api) -> None:
+    session_id = await api.session(flows.steps(3))
+    await api.executions.StartExecution(
+        execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+    )
+    before = len(asyncio.all_tasks())
+    async with connect(server.address, server.admin_key) as hub:
+        watch = hub.watch_session(session_id)
+        async for _ in watch:
+            break
+        await watch.aclose()
+        await asyncio.sleep(0.1)
+    assert len(asyncio.all_tasks()) <= before
+
+
+async def test_an_error_says_its_reason(server: Served) -> None:
+    async with connect(server.address, server.admin_key) as hub:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await hub.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="no/such"))
+    assert reason(raised.value) == "PERMISSION_DENIED"
+
+
+async def test_a_watch_goes_on_when_the_server_comes_back(tmp_path, database_url: str) -> None:
+    """The server is told to go away in the middle of a run, and comes back at the same address."""
+    first = ServerProcess(tmp_path / "data", database_url, lease_seconds=1)
+    await first.start()
+    async with connect(first.address, first.admin_key) as hub:
+        api = Api(hub.channel, None)
+        session_id = await api.session(flows.delay(1.5))
+        request = execution_pb2.RunExecutionRequest(session_id=session_id, definition="workflow")
+        seen = []
+
+        async def watch() -> None:
+            async for event in hub.run(request):
+                seen.append(event)
+
+        watching = asyncio.create_task(watch())
+        while len(seen) < 4:
+            await asyncio.sleep(0.02)
+        assert first.stop() == 0
+        second = ServerProcess(tmp_path / "data", database_url, listen=first.address, lease_seconds=1)
+        await second.start()
+        await watching
+        found = await hub.executions.ListExecutions(execution_pb2.ListExecutionsRequest(session_id=session_id))
+        await hub.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session_id))
+    assert len(found.executions) == 1, "the run was started twice"
+    assert [event.execution_sequence for event in seen] == list(range(1, len(seen) + 1))
+    assert seen[-1].type == "flow.exited"
+    assert second.stop() == 0
