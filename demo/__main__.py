@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import sys
@@ -114,7 +115,7 @@ def particulars(event: event_pb2.Event) -> str:
         took = event.processor_exited.elapsed.ToMicroseconds() / 1000
         return f"→ {event.processor_exited.route}" + (f"  [dim]{took:.1f} ms[/]" if took else "")
     if payload == "processor_output":
-        return json_format.MessageToJson(event.processor_output.value, indent=None)
+        return plain(event.processor_output.value)
     if payload in ("flow_error", "processor_error"):
         failure = getattr(event, payload).failure
         return f"{failure.reason}: {failure.message}"
@@ -127,7 +128,13 @@ async def result(hub: Client, session_id: str) -> None:
         session_object_pb2.GetSessionObjectRequest(session_id=session_id, alias="summary")
     )
     console.rule("session object `summary`", align="left")
-    console.print_json(json_format.MessageToJson(answer.session_object.value))
+    console.print_json(plain(answer.session_object.value))
+
+
+def plain(value: Value) -> str:
+    """A value as JSON; protobuf's numbers are all doubles, and whole ones are written as such here."""
+    text = json_format.MessageToJson(value, indent=None)
+    return json.dumps(json.loads(text, parse_float=lambda number: int(float(number)) if float(number).is_integer() else float(number)))
 
 
 def tour() -> None:

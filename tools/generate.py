@@ -14,30 +14,51 @@ import filecmp
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
 from protovalidate._gen.buf.validate import validate_pb
 
 ROOT = Path(__file__).resolve().parent.parent
-PROTOS = ROOT / "protos"
 BUILD = ROOT / ".build"
-STUBS = ROOT / "clients" / "python"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Protos, and where the stubs made of them go. `extra` are protos of others whose stubs go there too."""
+
+    protos: Path
+    out: Path
+    extra: tuple[str, ...] = ()
+
+    def sources(self) -> list[str]:
+        """The tree's own proto files, by name."""
+        return sorted(path.relative_to(self.protos).as_posix() for path in self.protos.rglob("*.proto"))
+
+
+OURS = Tree(ROOT / "protos", ROOT / "clients" / "python", ("buf/validate/validate.proto",))
+STRANGERS = Tree(ROOT / "tests" / "stranger" / "protos", ROOT / "tests" / "stranger")
+TREES = (OURS, STRANGERS)
 
 
 def protoc(*arguments: str) -> None:
     """Run the protoc that grpcio-tools ships; its plugins are found beside this interpreter."""
     scripts = Path(sys.executable).parent
     plugins = [f"--plugin=protoc-gen-{name}={scripts / f'protoc-gen-{name}'}" for name in ("mypy", "mypy_grpc")]
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "grpc_tools.protoc", *plugins, *arguments],
-        check=True,
-        stderr=subprocess.DEVNULL if "--mypy_out" in " ".join(arguments) else None,
+        check=False,
+        capture_output=True,
+        text=True,
     )
+    if done.returncode:
+        sys.exit(done.stderr)
 
 
 def third_party() -> Path:
     """Write the descriptors of protos we import but do not own; return the file."""
+    BUILD.mkdir(exist_ok=True)
     files = descriptor_pb2.FileDescriptorSet()
     for module in (descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2):
         files.file.add().ParseFromString(module.DESCRIPTOR.serialized_pb)
@@ -47,55 +68,51 @@ def third_party() -> Path:
     return path
 
 
-def image(sources: list[str]) -> Path:
-    """Compile `protos/` into one descriptor image with comments, for buf and for the generators."""
+def image() -> Path:
+    """Compile all protos into one descriptor image with comments, for buf and for the generators."""
     BUILD.mkdir(exist_ok=True)
     path = BUILD / "image.binpb"
     protoc(
         f"--descriptor_set_in={third_party()}",
-        f"-I{PROTOS}",
+        *(f"-I{tree.protos}" for tree in TREES),
         "--include_imports",
         "--include_source_info",
         f"-o{path}",
-        *sources,
+        *(source for tree in TREES for source in tree.sources()),
     )
     return path
 
 
-def stubs(descriptors: Path, sources: list[str], out: Path) -> None:
+def stubs(descriptors: Path, tree: Tree, out: Path) -> None:
     """Generate messages, services and their types into `out`."""
-    given = f"--descriptor_set_in={descriptors}"
-    protoc(given, f"--python_out={out}", f"--mypy_out={out}", "buf/validate/validate.proto", *sources)
+    given, sources = f"--descriptor_set_in={descriptors}", tree.sources()
+    protoc(given, f"--python_out={out}", f"--mypy_out={out}", *tree.extra, *sources)
     protoc(given, f"--grpc_python_out={out}", f"--mypy_grpc_out={out}", *sources)
 
 
-def differences(fresh: Path) -> list[str]:
+def differences(fresh: Path, tree: Tree) -> list[str]:
     """Names of generated files that are missing, stale or left over in the tree."""
-    made = {path.relative_to(fresh) for path in fresh.rglob("*.py*")}
-    kept = {
-        path.relative_to(STUBS)
-        for package in ("blobhub", "buf")
-        for path in (STUBS / package).rglob("*_pb2*.py*")
-        if "__pycache__" not in path.parts
-    }
-    stale = {name for name in made & kept if not filecmp.cmp(fresh / name, STUBS / name, shallow=False)}
-    return sorted(str(name) for name in stale | (made ^ kept))
+    made = {path.relative_to(fresh) for path in fresh.rglob("*_pb2*.py*")}
+    kept = {path.relative_to(tree.out) for path in tree.out.rglob("*_pb2*.py*") if "__pycache__" not in path.parts}
+    stale = {name for name in made & kept if not filecmp.cmp(fresh / name, tree.out / name, shallow=False)}
+    return sorted(str((tree.out / name).relative_to(ROOT)) for name in stale | (made ^ kept))
 
 
 def main() -> int:
     """Run the command named by the first argument; return the exit code."""
-    sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
-    descriptors = image(sources)
+    descriptors = image()
     if "--image" in sys.argv:
         return 0
-    if "--check" not in sys.argv:
-        stubs(descriptors, sources, STUBS)
-        return 0
-    with tempfile.TemporaryDirectory() as folder:
-        stubs(descriptors, sources, Path(folder))
-        stale = differences(Path(folder))
+    stale: list[str] = []
+    for tree in TREES:
+        if "--check" not in sys.argv:
+            stubs(descriptors, tree, tree.out)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            stubs(descriptors, tree, Path(folder))
+            stale += differences(Path(folder), tree)
     for name in stale:
-        print(f"clients/python/{name}: not what `make generate` makes")
+        print(f"{name}: not what `make generate` makes")
     return 1 if stale else 0
 
 

@@ -1,0 +1,228 @@
+"""The suite that every blob type can be held to, built in or a stranger's.
+
+A type's tests subclass `BlobTypeConformance` and provide `blob_type`, `put_valid`, `put_invalid` and `edit`, which use the
+type's own service. pytest collects it; the fixtures `blobhub_address` and `blobhub_admin_key` name a running server that
+has the type installed. Everything goes over the wire.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+import grpc
+from blobhub.v1 import (
+    access_pb2,
+    api_key_pb2,
+    api_key_pb2_grpc,
+    blob_pb2,
+    blob_pb2_grpc,
+    blob_type_pb2,
+    blob_type_pb2_grpc,
+    organization_pb2,
+    organization_pb2_grpc,
+    revision_pb2,
+    revision_pb2_grpc,
+)
+from google.protobuf import descriptor_pool
+from google.rpc import error_details_pb2, status_pb2
+
+
+class Refusal(Exception):
+    """A call was expected to be refused, and was not, or not so."""
+
+
+class Hub:
+    """A channel to the server, and metadata that carries a key."""
+
+    def __init__(self, channel: grpc.aio.Channel, key: str) -> None:
+        self.channel = channel
+        self.metadata = (("authorization", f"Bearer {key}"),)
+        self.organizations = organization_pb2_grpc.OrganizationServiceStub(channel)
+        self.blobs = blob_pb2_grpc.BlobServiceStub(channel)
+        self.revisions = revision_pb2_grpc.RevisionServiceStub(channel)
+        self.blob_types = blob_type_pb2_grpc.BlobTypeServiceStub(channel)
+        self.api_keys = api_key_pb2_grpc.ApiKeyServiceStub(channel)
+
+    async def organization(self) -> str:
+        """A new organization's alias."""
+        alias = f"org-{uuid.uuid4().hex[:12]}"
+        request = organization_pb2.CreateOrganizationRequest(alias=alias)
+        await self.organizations.CreateOrganization(request, metadata=self.metadata)
+        return alias
+
+    async def blob(self, type_: str) -> str:
+        """A new blob's reference, in an organization of its own."""
+        organization = await self.organization()
+        request = blob_pb2.CreateBlobRequest(organization=organization, alias="subject", type=type_)
+        await self.blobs.CreateBlob(request, metadata=self.metadata)
+        return f"{organization}/subject"
+
+    async def revision(self, reference: str) -> revision_pb2.Revision:
+        """A revision."""
+        request = revision_pb2.GetRevisionRequest(revision=reference)
+        return (await self.revisions.GetRevision(request, metadata=self.metadata)).revision
+
+    async def commit(self, reference: str) -> revision_pb2.Revision:
+        """Commit a draft."""
+        request = revision_pb2.CommitRevisionRequest(revision=reference)
+        return (await self.revisions.CommitRevision(request, metadata=self.metadata)).revision
+
+
+async def refused(call: Awaitable[Any], code: grpc.StatusCode, reason: str) -> grpc.aio.AioRpcError:
+    """The error that a call is refused with. Raises Refusal when it is not, or with another code or reason."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        if error.code() is code and reason_of(error) == reason:
+            return error
+        raise Refusal(f"refused with {error.code()} {reason_of(error)}, not {code} {reason}") from error
+    raise Refusal(f"not refused; {code} {reason} was expected")
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """The `ErrorReason` of an error."""
+    info = error_details_pb2.ErrorInfo()
+    return info.reason if unpack(error, info) else ""
+
+
+def unpack(error: grpc.aio.AioRpcError, into: Any) -> bool:
+    """Unpack a detail of an error, if it has one of that type."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            return any(detail.Unpack(into) for detail in status_pb2.Status.FromString(value).details)
+    return False
+
+
+class BlobTypeConformance:
+    """What every blob type promises."""
+
+    blob_type: ClassVar[str]
+
+    async def put_valid(self, hub: Hub, revision: str) -> None:
+        """Give a draft content that can be committed; the same bytes at every call."""
+        raise NotImplementedError
+
+    async def put_invalid(self, hub: Hub, revision: str) -> None:
+        """Give a draft content that cannot be committed."""
+        raise NotImplementedError
+
+    async def edit(self, hub: Hub, revision: str) -> None:
+        """Change something in a revision that has the valid content."""
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def _hub(self, address: str, key: str) -> AsyncIterator[Hub]:
+        async with grpc.aio.insecure_channel(address) as channel:
+            yield Hub(channel, key)
+
+    async def test_it_is_listed_and_described(self, blobhub_address: str, blobhub_admin_key: str) -> None:
+        """ListBlobTypes says what it is and where it comes from."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            listed = await hub.blob_types.ListBlobTypes(blob_type_pb2.ListBlobTypesRequest())
+        own = [item for item in listed.blob_types if item.name == self.blob_type]
+        assert len(own) == 1
+        assert re.fullmatch(r"[a-z0-9]+(\.[a-z0-9_]+)+", own[0].name)
+        assert own[0].title
+        assert own[0].description
+        assert own[0].distribution
+        assert own[0].services
+
+    async def test_every_method_says_what_access_it_needs(
+        self, blobhub_address: str, blobhub_admin_key: str
+    ) -> None:
+        """The access option is there, and what is not public names a resource."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            listed = await hub.blob_types.ListBlobTypes(blob_type_pb2.ListBlobTypesRequest())
+        services = next(item.services for item in listed.blob_types if item.name == self.blob_type)
+        for service in services:
+            for method in descriptor_pool.Default().FindServiceByName(service).methods:
+                rule = method.GetOptions().Extensions[access_pb2.access]
+                assert rule.permission != access_pb2.PERMISSION_UNSPECIFIED, method.full_name
+                assert rule.permission <= access_pb2.PERMISSION_USER or rule.field in method.input_type.fields_by_name
+
+    async def test_invalid_content_cannot_be_committed(self, blobhub_address: str, blobhub_admin_key: str) -> None:
+        """The refusal lists what is wrong, and the draft stays a draft."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            draft = f"{await hub.blob(self.blob_type)}@draft"
+            await self.put_invalid(hub, draft)
+            error = await refused(hub.commit(draft), grpc.StatusCode.FAILED_PRECONDITION, "INVALID_CONTENT")
+            bad = error_details_pb2.BadRequest()
+            assert unpack(error, bad)
+            assert all(violation.description for violation in bad.field_violations)
+            assert bad.field_violations
+            assert (await hub.revision(draft)).phase == revision_pb2.REVISION_PHASE_DRAFT
+
+    async def test_the_same_content_has_the_same_digest(self, blobhub_address: str, blobhub_admin_key: str) -> None:
+        """Commits of equal content in two blobs have equal digests."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            digests = []
+            for _ in range(2):
+                draft = f"{await hub.blob(self.blob_type)}@draft"
+                await self.put_valid(hub, draft)
+                digests.append((await hub.commit(draft)).digest)
+        assert re.fullmatch(r"[0-9a-f]{64}", digests[0])
+        assert digests[0] == digests[1]
+
+    async def test_a_commit_never_changes(self, blobhub_address: str, blobhub_admin_key: str) -> None:
+        """Edits of a commit are refused, and leave its digest and etag as they were."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            draft = f"{await hub.blob(self.blob_type)}@draft"
+            await self.put_valid(hub, draft)
+            commit = await hub.commit(draft)
+            await refused(self.edit(hub, commit.id), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
+            assert await hub.revision(commit.id) == commit
+
+    async def test_a_branch_begins_with_its_parents_content(
+        self, blobhub_address: str, blobhub_admin_key: str
+    ) -> None:
+        """A draft branched from a commit has the same digest when it is committed as it is, another one when edited."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            blob = await hub.blob(self.blob_type)
+            await self.put_valid(hub, f"{blob}@draft")
+            first = await hub.commit(f"{blob}@draft")
+            digests = []
+            for edited in (False, True):
+                request = revision_pb2.CreateRevisionRequest(blob=blob, parent=first.id)
+                branch = (await hub.revisions.CreateRevision(request, metadata=hub.metadata)).revision
+                if edited:
+                    await self.edit(hub, branch.id)
+                digests.append((await hub.commit(branch.id)).digest)
+        assert digests[0] == first.digest
+        assert digests[1] != first.digest
+
+    async def test_every_edit_moves_the_etag(self, blobhub_address: str, blobhub_admin_key: str) -> None:
+        """A writer that has not seen an edit can tell."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            draft = f"{await hub.blob(self.blob_type)}@draft"
+            etags = [(await hub.revision(draft)).etag]
+            for change in (self.put_valid, self.edit):
+                await change(hub, draft)
+                etags.append((await hub.revision(draft)).etag)
+        assert len(set(etags)) == len(etags)
+
+    async def test_blobs_of_other_types_are_refused(self, blobhub_address: str, blobhub_admin_key: str) -> None:
+        """The type's service works on its own blobs alone."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            listed = await hub.blob_types.ListBlobTypes(blob_type_pb2.ListBlobTypesRequest())
+            other = next((item.name for item in listed.blob_types if item.name != self.blob_type), None)
+            if other is not None:
+                draft = f"{await hub.blob(other)}@draft"
+                await refused(self.put_valid(hub, draft), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_BLOB_TYPE")
+
+    async def test_a_strangers_key_opens_nothing(self, blobhub_address: str, blobhub_admin_key: str) -> None:
+        """A key of another organization is refused in the same words, whether the blob is there or not."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            foreign = f"{await hub.blob(self.blob_type)}@draft"
+            request = api_key_pb2.CreateApiKeyRequest(scope=await hub.organization(), role=access_pb2.ROLE_WRITE)
+            key = (await hub.api_keys.CreateApiKey(request, metadata=hub.metadata)).key
+            stranger = Hub(hub.channel, key)
+            said = []
+            for draft in (foreign, "no/such@draft"):
+                call = self.put_valid(stranger, draft)
+                error = await refused(call, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+                said.append((error.details(), str(error.trailing_metadata())))
+        assert said[0] == said[1]

@@ -1,0 +1,65 @@
+"""A blob type that BlobHub does not know: plain notes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from stranger.notes.v1 import notes_pb2 as pb
+from stranger.notes.v1 import notes_pb2_grpc as rpc
+
+from blobhub_server.blobtypes.contract import BlobType, Content, Host, Opened, Service, Transaction
+from blobhub_server.errors import NotFound, Violation
+
+NAME = "stranger.notes"
+MOST = 3
+
+
+class NotesService(rpc.NotesServiceServicer):
+    """Writes and reads notes."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def PutNote(self, request: pb.PutNoteRequest, context: Any) -> pb.PutNoteResponse:
+        """See notes.proto."""
+        revision = self._host.calls.revision(NAME)
+        stored = await self._host.contents.upload(request.text.encode())
+
+        async def make(tx: Transaction) -> pb.PutNoteResponse:
+            _, etag = await self._host.contents.put(tx, revision.id, request.name, stored, etag=request.etag)
+            return pb.PutNoteResponse(etag=etag)
+
+        return await self._host.calls.once(request, pb.PutNoteResponse, make)
+
+    async def GetNote(self, request: pb.GetNoteRequest, context: Any) -> pb.GetNoteResponse:
+        """See notes.proto."""
+        revision = self._host.calls.revision(NAME)
+        async with self._host.db.read() as tx:
+            entry = await self._host.contents.find(tx, revision.id, request.name)
+        if entry is None:
+            raise NotFound("note", request.name)
+        return pb.GetNoteResponse(text=(await self._host.contents.read(entry.digest)).decode())
+
+
+class NotesType(BlobType):
+    """Short texts under a name."""
+
+    name = NAME
+    title = "Notes"
+    description = "Stores up to three short texts, none of them empty."
+
+    @asynccontextmanager
+    async def open(self, host: Host) -> AsyncIterator[Opened]:
+        """Nothing to start."""
+        add = rpc.add_NotesServiceServicer_to_server
+        yield Opened(services=[Service("stranger.notes.v1.NotesService", NotesService(host), add)])
+
+    async def validate(self, content: Content) -> list[Violation]:
+        """Between one and three notes, each with text."""
+        entries = await content.list()
+        empty = [Violation(f"notes[{entry.name}]", "is empty") for entry in entries if entry.size == 0]
+        if not 1 <= len(entries) <= MOST:
+            empty.append(Violation("notes", f"must be 1 to {MOST}"))
+        return empty
