@@ -29,6 +29,7 @@ serve: $(STAMP) ## Serve on 127.0.0.1:7443 with data in .data; prints address, k
 	@$(BIN)/python tools/serve.py
 
 test: $(STAMP) ## Run all tests
+	$(BIN)/python tools/generate.py --image
 	$(BIN)/python -m pytest
 
 check: $(STAMP) ## Check format, lint, types, layers, protos and generated code; writes nothing

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from blobhub_server.blobtypes.contract import Located, RevisionView
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import RequestIdReused, WrongBlobType
+from blobhub_server.errors import BlobHubError, RequestIdReused, WrongBlobType
 from blobhub_server.platform.rules.access import Caller
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.revision import Revision
@@ -87,7 +87,8 @@ class Calls:
         """See the contract. A caller that goes away does not interrupt the transaction."""
         try:
             return await asyncio.shield(asyncio.create_task(self._make(request, make)))
-        except IntegrityError:
+        except (IntegrityError, BlobHubError):
+            # The same request may have been made and answered while this one was under way: then that is the answer.
             before = await self.replayed(request, answer)
             if before is None:
                 raise
