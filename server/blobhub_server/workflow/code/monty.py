@@ -12,6 +12,7 @@ nothing outside; what it emits in the quick lane is held back until it has ended
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import uuid
@@ -73,6 +74,7 @@ class MontyRunner:
         self._memory = memory_mib << 20
         self._stack = AsyncExitStack()
         self._lanes: dict[bool, monty.AsyncMonty] = {}
+        self._opening = asyncio.Lock()
         self._slow: OrderedDict[str, None] = OrderedDict()
 
     async def __aenter__(self) -> MontyRunner:
@@ -109,13 +111,14 @@ class MontyRunner:
             self._slow.popitem(last=False)
 
     async def _lane(self, *, slow: bool) -> monty.AsyncMonty:
-        lane = self._lanes.get(slow)
-        if lane is None:
-            lane = self._lanes[slow] = monty.AsyncMonty(
-                max_processes=self._workers, request_timeout=self._seconds + 2, feed_duration_limit_grace=0.5
-            )
-            await self._stack.enter_async_context(lane)
-        return lane
+        async with self._opening:
+            lane = self._lanes.get(slow)
+            if lane is None:
+                lane = self._lanes[slow] = monty.AsyncMonty(
+                    max_processes=self._workers, request_timeout=self._seconds + 2, feed_duration_limit_grace=0.5
+                )
+                await self._stack.enter_async_context(lane)
+            return lane
 
     async def _run(
         self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None], *, slow: bool

@@ -113,7 +113,9 @@ class Runner:
         self._wake()
 
     async def settle(self, happening: Happening) -> None:
-        """Let something happen, and return when what follows from it is durable."""
+        """Let something happen, and return when what follows from it is durable; at once when the execution has ended."""
+        if self._over:
+            return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._inbox.append((happening, done))
         self._wake()
@@ -220,6 +222,9 @@ class Runner:
         if self._state.ended:
             self._over = True
             self._let_go()
+            for _, done in self._inbox:
+                if done is not None and not done.done():
+                    done.set_result(None)
             self._ended(self)
             return
         if self._state.status == "stopping":
