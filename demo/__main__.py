@@ -67,7 +67,10 @@ async def prepare(hub: Client) -> str:
     checked = await hub.definitions.CheckDefinition(
         definition_pb2.CheckDefinitionRequest(revision=draft, definition="document_summary")
     )
-    step("uploaded", f"definition document_summary, {len(document)} bytes, {len(checked.problems)} problems found")
+    step(
+        "uploaded",
+        f"definition document_summary, {len(document)} bytes, {len(checked.problems)} problems found",
+    )
 
     commit = await hub.revisions.CommitRevision(
         revision_pb2.CommitRevisionRequest(revision=draft, comment="Summarise a document")
@@ -88,9 +91,7 @@ async def prepare(hub: Client) -> str:
 async def run(hub: Client, session_id: str, text: str) -> None:
     """Run the workflow on the document, printing the events as they come."""
     given = execution_pb2.ExecutionInput(alias="document", value=Value(string_value=text))
-    request = execution_pb2.RunExecutionRequest(
-        session_id=session_id, definition="document_summary", input_data=[given]
-    )
+    request = execution_pb2.RunExecutionRequest(session_id=session_id, definition="document_summary", input_data=[given])
     async for event in hub.run(request):
         show(event)
 
@@ -134,7 +135,12 @@ async def result(hub: Client, session_id: str) -> None:
 def plain(value: Value) -> str:
     """A value as JSON; protobuf's numbers are all doubles, and whole ones are written as such here."""
     text = json_format.MessageToJson(value, indent=None)
-    return json.dumps(json.loads(text, parse_float=lambda number: int(float(number)) if float(number).is_integer() else float(number)))
+    return json.dumps(
+        json.loads(
+            text,
+            parse_float=lambda number: int(float(number)) if float(number).is_integer() else float(number),
+        )
+    )
 
 
 def tour() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -11,11 +12,13 @@ def port(category: str, route: str, value: Any = None) -> dict[str, Any]:
     return made if value is None else made | {"value": value}
 
 
-def component(id_: str, type_: str, /, *, ports: list[dict[str, Any]] = (), policy: Any = None, **values: Any) -> dict[str, Any]:
+def component(
+    id_: str, type_: str, /, *, ports: list[dict[str, Any]] = (), policy: Any = None, **values: Any
+) -> dict[str, Any]:
     """A component; keyword values become its data inputs."""
     made: dict[str, Any] = {
         "id": id_,
-        "category": type_.split(".")[0],
+        "category": type_.split(".", maxsplit=1)[0],
         "type": type_,
         "name": id_,
         "position": {"x": 0, "y": 0},
@@ -48,7 +51,12 @@ def data(source: str, source_port: str, target: str, target_port: str) -> dict[s
 
 def document(components: list[dict[str, Any]], connections: list[dict[str, Any]]) -> str:
     return json.dumps(
-        {"type": "workflow_definition", "version": "1.0.1", "components": components, "connections": connections}
+        {
+            "type": "workflow_definition",
+            "version": "1.0.1",
+            "components": components,
+            "connections": connections,
+        }
     )
 
 
@@ -75,7 +83,11 @@ def steps(count: int = 3) -> str:
 def delay(seconds: float) -> str:
     """Start, wait, end."""
     return document(
-        [component("start", "flow.start"), component("wait", "flow.delay", seconds=seconds), component("end", "flow.end")],
+        [
+            component("start", "flow.start"),
+            component("wait", "flow.delay", seconds=seconds),
+            component("end", "flow.end"),
+        ],
         [control("start", "wait"), control("wait", "end")],
     )
 
@@ -105,6 +117,6 @@ def scripts(count: int = 3) -> str:
     components = [component("start", "flow.start"), component("end", "flow.end")]
     components += [component(name, "logic.code", code="set_result('success')") for name in names]
     connections = [control("start", names[0])]
-    connections += [control(a, b, "success") for a, b in zip(names, names[1:], strict=False)]
+    connections += [control(a, b, "success") for a, b in itertools.pairwise(names)]
     connections.append(control(names[-1], "end", "success"))
     return document(components, connections)

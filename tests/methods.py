@@ -9,7 +9,6 @@ from pathlib import Path
 from blobhub.v1 import access_pb2
 from google.protobuf import descriptor, descriptor_pb2, descriptor_pool
 
-
 IMAGE = Path(__file__).resolve().parent.parent / ".build" / "image.binpb"
 
 

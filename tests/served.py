@@ -32,7 +32,6 @@ from blobhub.v1 import (
     session_pb2,
     session_pb2_grpc,
 )
-
 from blobhub_server.app import running
 from blobhub_server.config import Settings
 
@@ -64,9 +63,7 @@ class Api:
         await self.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias=organization))
         await self.blobs.CreateBlob(blob_pb2.CreateBlobRequest(organization=organization, alias=blob, type=WORKFLOW))
         await self.put(document, revision=f"{organization}/{blob}@draft", alias=alias)
-        answer = await self.sessions.CreateSession(
-            session_pb2.CreateSessionRequest(revision=f"{organization}/{blob}@draft")
-        )
+        answer = await self.sessions.CreateSession(session_pb2.CreateSessionRequest(revision=f"{organization}/{blob}@draft"))
         return answer.session.id
 
     async def put(self, document: str, *, revision: str = "acme/pipeline@draft", alias: str = "workflow") -> None:
@@ -78,9 +75,7 @@ class Api:
     async def publish(self, blob: str = "acme/pipeline") -> revision_pb2.Revision:
         """Commit and publish the only draft."""
         commit = await self.revisions.CommitRevision(revision_pb2.CommitRevisionRequest(revision=f"{blob}@draft"))
-        answer = await self.revisions.PublishRevision(
-            revision_pb2.PublishRevisionRequest(revision=commit.revision.id)
-        )
+        answer = await self.revisions.PublishRevision(revision_pb2.PublishRevisionRequest(revision=commit.revision.id))
         return answer.revision
 
 
@@ -98,7 +93,11 @@ class _Key(
     def _with_key(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
         metadata = [*(details.metadata or ()), self._header]
         return grpc.aio.ClientCallDetails(
-            details.method, details.timeout, grpc.aio.Metadata(*metadata), details.credentials, details.wait_for_ready
+            details.method,
+            details.timeout,
+            grpc.aio.Metadata(*metadata),
+            details.credentials,
+            details.wait_for_ready,
         )
 
     async def intercept_unary_unary(self, continuation, details, request):

@@ -10,14 +10,13 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import access_pb2, api_key_pb2, blob_pb2, caller_pb2, component_pb2, organization_pb2
+from blobhub_server.blobtypes.conformance import refused
+from blobhub_server.platform.rules.access import ANONYMOUS, Caller, Role, effective
+from blobhub_server.platform.rules.api_key import make_secret, parse
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 from served import WORKFLOW, Api, Served, connected
-
-from blobhub_server.blobtypes.conformance import refused
-from blobhub_server.platform.rules.access import ANONYMOUS, Caller, Role, effective
-from blobhub_server.platform.rules.api_key import make_secret, parse
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -82,7 +81,11 @@ async def test_callers_are_told_who_they_are(server: Served, api: Api, anonymous
     made = await scoped(api, "acme/one")
     async with connected(server.address, made.key) as other:
         found = (await other.callers.GetCaller(caller_pb2.GetCallerRequest())).caller
-    assert (found.api_key_id, found.scope_id, found.role) == (made.api_key.id, made.api_key.blob_id, access_pb2.ROLE_READ)
+    assert (found.api_key_id, found.scope_id, found.role) == (
+        made.api_key.id,
+        made.api_key.blob_id,
+        access_pb2.ROLE_READ,
+    )
 
 
 async def test_a_blobs_key_opens_that_blob_alone(server: Served, api: Api, two_blobs: None) -> None:

@@ -8,11 +8,10 @@ from importlib.metadata import EntryPoint, distribution
 import flows
 import pytest
 from blobhub.v1 import blob_pb2, definition_pb2, definition_pb2_grpc, organization_pb2
-from served import Api, Served, served
-from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
-
 from blobhub_server.blobtypes.conformance import BlobTypeConformance, Hub
 from blobhub_server.blobtypes.registry import BlobTypes, BrokenBlobType, DuplicateBlobType
+from served import Api, Served, served
+from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

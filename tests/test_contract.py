@@ -18,12 +18,11 @@ from blobhub.v1 import (
     organization_pb2,
     session_pb2,
 )
+from blobhub_server import errors
+from blobhub_server.blobtypes.conformance import reason_of
 from google.protobuf import message_factory
 from methods import Method, served_methods
 from served import Api, Served, connected
-
-from blobhub_server import errors
-from blobhub_server.blobtypes.conformance import reason_of
 
 TESTS = Path(__file__).resolve().parent
 UNBOUND = (access_pb2.PERMISSION_ANYONE, access_pb2.PERMISSION_CALLER, access_pb2.PERMISSION_USER)
@@ -63,7 +62,11 @@ def test_every_list_is_paged() -> None:
 
 
 def test_the_three_event_streams_have_the_same_first_two_fields() -> None:
-    for message in (session_pb2.WatchSessionResponse, execution_pb2.WatchExecutionResponse, execution_pb2.RunExecutionResponse):
+    for message in (
+        session_pb2.WatchSessionResponse,
+        execution_pb2.WatchExecutionResponse,
+        execution_pb2.RunExecutionResponse,
+    ):
         fields = message.DESCRIPTOR.fields_by_number
         assert (fields[1].name, fields[1].message_type.full_name) == ("events", "blobhub.v1.Event")
         assert (fields[2].name, fields[2].message_type.full_name) == ("progress", "blobhub.v1.Progress")
@@ -83,8 +86,14 @@ def subclasses(kind: type) -> set[type]:
 
 def test_every_error_reason_has_one_class_and_the_code_its_comment_says() -> None:
     proto = (TESTS.parent / "protos" / "blobhub" / "v1" / "error.proto").read_text()
-    documented = {name: code for code, name in re.findall(r"// ([A-Z_]+)\. [^\n]*\n(?:\s*//[^\n]*\n)*\s*ERROR_REASON_([A-Z_]+) = \d+;", proto)}
-    declared = {name.removeprefix("ERROR_REASON_") for name in error_pb2.ErrorReason.keys()} - {"UNSPECIFIED"}
+    documented = {
+        name: code
+        for code, name in re.findall(r"// ([A-Z_]+)\. [^\n]*\n(?:\s*//[^\n]*\n)*\s*ERROR_REASON_([A-Z_]+) = \d+;", proto)
+    }
+    declared = {
+        name.removeprefix("ERROR_REASON_")
+        for name in error_pb2.ErrorReason.keys()  # noqa: SIM118  an enum wrapper, not a dict
+    } - {"UNSPECIFIED"}
     classes = {kind.reason: kind for kind in subclasses(errors.BlobHubError) - {errors.BlobHubError}}
     assert len(classes) == len(subclasses(errors.BlobHubError)) - 1, "two classes share a reason"
     assert classes.keys() == declared == documented.keys()
@@ -133,9 +142,7 @@ async def private(api: Api) -> dict[str, str]:
     started = await api.executions.StartExecution(
         execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
     )
-    key = await api.api_keys.CreateApiKey(
-        api_key_pb2.CreateApiKeyRequest(scope="acme", role=access_pb2.ROLE_READ)
-    )
+    key = await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope="acme", role=access_pb2.ROLE_READ))
     return {
         "organization": "acme",
         "blob": "acme/pipeline",
@@ -196,5 +203,5 @@ async def test_a_strangers_key_is_refused_with_the_same_words_for_absent_and_for
                 assert error is not None, method.path
                 assert error.code() is grpc.StatusCode.PERMISSION_DENIED, (method.path, error)
                 assert reason_of(error) == "PERMISSION_DENIED"
-                said.append((error.details(), [item for item in error.trailing_metadata() or ()]))
+                said.append((error.details(), list(error.trailing_metadata() or ())))
             assert said[0] == said[1], method.path

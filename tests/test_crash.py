@@ -50,7 +50,9 @@ async def start_until_killed(api: Api, session_id: str, acknowledged: set[str], 
     """Start executions one after the other until the server goes away."""
     while len(acknowledged) < EXECUTIONS * 1000:
         request = execution_pb2.StartExecutionRequest(
-            session_id=session_id, definition="workflow", request_id=str(uuid.UUID(int=seed.getrandbits(128), version=4))
+            session_id=session_id,
+            definition="workflow",
+            request_id=str(uuid.UUID(int=seed.getrandbits(128), version=4)),
         )
         try:
             answer = await api.executions.StartExecution(request)
@@ -106,7 +108,9 @@ def check_log(events: list[event_pb2.Event], acknowledged: set[str]) -> None:
                 step = event.processor.step
                 assert event.processor_retrying.attempt == attempts.get(step, 1) + 1
                 attempts[step] = event.processor_retrying.attempt
-                assert step not in {e.processor.step for e in own[: event.execution_sequence - 1] if e.type == "processor.exited"}
+                assert step not in {
+                    e.processor.step for e in own[: event.execution_sequence - 1] if e.type == "processor.exited"
+                }
 
 
 @pytest.mark.timeout(900)

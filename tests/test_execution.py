@@ -17,13 +17,12 @@ from blobhub.v1 import (
     session_object_pb2,
     session_pb2,
 )
+from blobhub_server.blobtypes.conformance import refused, unpack
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from served import Api, connected, served
-
-from blobhub_server.blobtypes.conformance import refused, unpack
 
 
 async def run(api: Api, session_id: str, *, definition: str = "workflow", **inputs) -> execution_pb2.Execution:
@@ -78,7 +77,10 @@ async def test_a_stopped_execution_ends_stopped_and_a_completed_one_cannot_be_st
     request = execution_pb2.StopExecutionRequest(execution_id=started.id)
     for _ in range(2):
         answer = await api.executions.StopExecution(request)
-        assert answer.execution.state in (execution_pb2.EXECUTION_STATE_STOPPING, execution_pb2.EXECUTION_STATE_STOPPED)
+        assert answer.execution.state in (
+            execution_pb2.EXECUTION_STATE_STOPPING,
+            execution_pb2.EXECUTION_STATE_STOPPED,
+        )
     ended = await wait_for_state(api, started.id, execution_pb2.EXECUTION_STATE_STOPPED)
     assert ended.HasField("end_time")
     await api.put(flows.steps(1))
@@ -237,9 +239,7 @@ async def test_a_document_is_stored_byte_for_byte_and_a_message_says_the_same(ap
     get = definition_pb2.GetDefinitionRequest(revision="acme/pipeline@draft", definition="workflow")
     found = await api.definitions.GetDefinition(get)
     assert found.document == document
-    put = definition_pb2.PutDefinitionRequest(
-        revision="acme/pipeline@draft", alias="as-message", definition=found.content
-    )
+    put = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="as-message", definition=found.content)
     await api.definitions.PutDefinition(put)
     get.definition = "as-message"
     assert (await api.definitions.GetDefinition(get)).content == found.content
@@ -270,7 +270,13 @@ async def test_a_check_reports_every_problem_with_its_place(api: Api) -> None:
     check = definition_pb2.CheckDefinitionRequest(revision="acme/pipeline@draft", document=broken)
     answer = await api.definitions.CheckDefinition(check)
     assert not answer.runnable
-    named = {(definition_pb2.DefinitionProblemType.Name(p.type).removeprefix("DEFINITION_PROBLEM_TYPE_"), p.component_id) for p in answer.problems}
+    named = {
+        (
+            definition_pb2.DefinitionProblemType.Name(p.type).removeprefix("DEFINITION_PROBLEM_TYPE_"),
+            p.component_id,
+        )
+        for p in answer.problems
+    }
     assert named >= {
         ("SEVERAL_STARTS", "two"),
         ("UNREACHABLE_COMPONENT", "alone"),

@@ -13,7 +13,10 @@ from methods import Method, served_methods
 from served import Api
 
 REQUESTS = 10_000
-INSIDES = re.compile(r"Traceback|Error\(|Exception|\.py\b|/work|/usr|/tmp|blobhub_server|sqlalchemy|asyncpg|sqlite|0x[0-9a-f]{6}", re.I)
+INSIDES = re.compile(
+    r"Traceback|Error\(|Exception|\.py\b|/work|/usr|/tmp|blobhub_server|sqlalchemy|asyncpg|sqlite|0x[0-9a-f]{6}",
+    re.I,
+)
 WORDS = ["", "acme", "acme/pipeline", "acme/pipeline@draft", "acme/pipeline@1", "@", "//", "a" * 500, "\x00", "é" * 9, "🙂", "..",
          "00000000-0000-7000-8000-000000000000", "workflow", "blobhub.compute.workflow", "'; DROP TABLE blobs;--", "%s%n", "-1"]  # fmt: skip
 
@@ -121,9 +124,7 @@ async def test_ten_thousand_fuzzed_requests_get_clear_answers(api: Api, anonymou
         if error is None or code == "DEADLINE_EXCEEDED":
             continue
         assert code not in ("INTERNAL", "UNKNOWN"), f"{method.path} {data.hex()} {error.details()}"
-        trailers = " ".join(
-            str(value) for key, value in error.trailing_metadata() or () if not key.endswith("-bin")
-        )
+        trailers = " ".join(str(value) for key, value in error.trailing_metadata() or () if not key.endswith("-bin"))
         binary = b"".join(
             value for key, value in error.trailing_metadata() or () if key.endswith("-bin") and isinstance(value, bytes)
         ).decode("latin-1")

@@ -8,9 +8,6 @@ from typing import Any
 
 import flows
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from blobhub_server.workflow.check import check
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
 from blobhub_server.workflow.components.registry import ComponentRegistry
@@ -35,6 +32,8 @@ from blobhub_server.workflow.interpreter import (
     session_writes,
     todo,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 REGISTRY = ComponentRegistry.load()
 TERMINAL = {"flow.exited", "flow.error", "flow.stopped"}
@@ -160,7 +159,11 @@ def test_an_error_fails_the_execution_when_failure_leads_nowhere() -> None:
     error = ComponentError("broken", reason="SCRIPT_ERROR", line=3, retryable=False)
     run = Run(compiled(flows.code("pass"))).start().finish(lambda _: error)
     assert run.types[-2:] == ["processor.error", "flow.error"]
-    assert run.state.error == {"reason": "SCRIPT_ERROR", "message": "component 'script' failed: broken", "line": 3}
+    assert run.state.error == {
+        "reason": "SCRIPT_ERROR",
+        "message": "component 'script' failed: broken",
+        "line": 3,
+    }
 
 
 def test_an_error_takes_the_failure_route_when_there_is_one() -> None:
@@ -301,7 +304,13 @@ def test_a_record_survives_json() -> None:
 def graphs(draw: st.DrawFn, *, acyclic: bool = False) -> str:
     """Random graphs: expressions, scripts, delays, switches and joins, with forks, and with cycles unless `acyclic`."""
     count = draw(st.integers(1, 8))
-    kinds = draw(st.lists(st.sampled_from(["expression", "bad", "code", "delay", "switch", "join"]), min_size=count, max_size=count))
+    kinds = draw(
+        st.lists(
+            st.sampled_from(["expression", "bad", "code", "delay", "switch", "join"]),
+            min_size=count,
+            max_size=count,
+        )
+    )
     made = {
         "expression": lambda name: flows.component(name, "logic.expression", expression="1 + 1"),
         "bad": lambda name: flows.component(name, "logic.expression", expression="missing + 1"),
@@ -313,7 +322,10 @@ def graphs(draw: st.DrawFn, *, acyclic: bool = False) -> str:
     routes = {"expression": ["success", "failure"], "bad": ["success", "failure"], "code": ["success", "failure"],
               "delay": ["next"], "switch": ["a", "default"], "join": ["next"]}  # fmt: skip
     names = [f"{kind}-{number}" for number, kind in enumerate(kinds)]
-    components = [flows.component("start", "flow.start"), *(made[kind](name) for kind, name in zip(kinds, names, strict=True))]
+    components = [
+        flows.component("start", "flow.start"),
+        *(made[kind](name) for kind, name in zip(kinds, names, strict=True)),
+    ]
     connections = [flows.control("start", names[0])]
     for number in range(1, count):
         source = draw(st.integers(0, number - 1))
@@ -344,7 +356,7 @@ def random_outcome(seed: random.Random):
 def test_every_graph_ends_once_within_its_step_limit(document: str, number: int) -> None:
     seed = random.Random(number)
     run = Run(graph_of(document), step_limit=60).start()
-    run.finish(random_outcome(seed), pick=lambda commands: seed.choice(commands))
+    run.finish(random_outcome(seed), pick=seed.choice)
     assert run.state.ended
     assert run.state.steps <= 60
     assert sum(kind in TERMINAL for kind in run.types) == 1

@@ -9,9 +9,8 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import blob_pb2, definition_pb2, organization_pb2, revision_pb2
-from served import WORKFLOW, Api
-
 from blobhub_server.blobtypes.conformance import reason_of, refused
+from served import WORKFLOW, Api
 
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -44,7 +43,11 @@ async def test_a_revision_goes_from_draft_to_commit_to_snapshot(api: Api) -> Non
     snapshot = (
         await api.revisions.PublishRevision(revision_pb2.PublishRevisionRequest(revision=commit.id, label="one"))
     ).revision
-    assert (snapshot.phase, snapshot.number, snapshot.label) == (revision_pb2.REVISION_PHASE_SNAPSHOT, 1, "one")
+    assert (snapshot.phase, snapshot.number, snapshot.label) == (
+        revision_pb2.REVISION_PHASE_SNAPSHOT,
+        1,
+        "one",
+    )
     assert snapshot.digest == commit.digest
     assert await revision(api, f"{reference}@1") == snapshot
     assert await revision(api, reference) == snapshot
@@ -133,7 +136,15 @@ async def test_references_that_mean_nothing_or_too_much(api: Api) -> None:
     for text in (f"{reference}@2", f"{reference}@draft", f"{reference}@{uuid.uuid4()}"):
         await refused(api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=text)), not_found, "NOT_FOUND")
     invalid = grpc.StatusCode.INVALID_ARGUMENT
-    for text in ("acme", "acme/pipeline@", "acme/pipeline@0", "Acme/pipeline", "acme//pipeline", "a/b/c", "acme/pipeline@one"):
+    for text in (
+        "acme",
+        "acme/pipeline@",
+        "acme/pipeline@0",
+        "Acme/pipeline",
+        "acme//pipeline",
+        "a/b/c",
+        "acme/pipeline@one",
+    ):
         get = api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=text))
         await refused(get, invalid, "INVALID_REFERENCE")
     for _ in range(2):
@@ -173,7 +184,9 @@ async def test_a_request_made_twice_is_done_once(api: Api) -> None:
     await refused(taken, grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
     listed = await api.organizations.ListOrganizations(organization_pb2.ListOrganizationsRequest())
     assert [item.alias for item in listed.organizations] == ["acme"]
-    got = await api.organizations.GetOrganization(organization_pb2.GetOrganizationRequest(organization=first.organization.id))
+    got = await api.organizations.GetOrganization(
+        organization_pb2.GetOrganizationRequest(organization=first.organization.id)
+    )
     assert got.organization == first.organization
 
 

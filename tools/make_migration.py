@@ -10,13 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import blobhub_server.app  # noqa: F401  imports every module that declares tables
 import sqlalchemy as sa
 from alembic import command
-from sqlalchemy.ext.asyncio import create_async_engine
-
-import blobhub_server.app  # noqa: F401  imports every module that declares tables
 from blobhub_server.db.engine import normalised
 from blobhub_server.db.migrations import HERE, config
+from sqlalchemy.ext.asyncio import create_async_engine
 
 
 def write(connection: sa.Connection, message: str) -> None:

@@ -21,7 +21,9 @@ def main() -> int:
     data_dir = Path(environment["BLOBHUB_DATA_DIR"])
     kept = data_dir / "admin-key"
     scripts = Path(sys.executable).parent
-    with subprocess.Popen([scripts / "blobhub-server", "serve"], env=environment, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [scripts / "blobhub-server", "serve"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         try:
             for line in server.stdout:
@@ -48,7 +50,10 @@ def tell(address: str, kept: Path, environment: dict[str, str], scripts: Path) -
     print(f"export KEY={key}")
     grpcurl = f"{scripts.relative_to(ROOT)}/grpcurl"
     print("Try:")
-    print(f'  {grpcurl} -plaintext -H "authorization: Bearer $KEY" {address} blobhub.v1.CallerService/GetCaller', flush=True)
+    print(
+        f'  {grpcurl} -plaintext -H "authorization: Bearer $KEY" {address} blobhub.v1.CallerService/GetCaller',
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

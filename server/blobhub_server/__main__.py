@@ -23,7 +23,7 @@ def serve() -> None:
     from blobhub_server import app  # noqa: PLC0415  so that --help is quick
     from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
 
-    uvloop.run(app.serve(Settings()))  # type: ignore[call-arg]  every setting has a default
+    uvloop.run(app.serve(Settings()))
 
 
 @commands.command()
@@ -35,7 +35,7 @@ def migrate() -> None:
     from blobhub_server.db.migrations import HEAD  # noqa: PLC0415  so that --help is quick
     from blobhub_server.db.migrations import migrate as run  # noqa: PLC0415  so that --help is quick
 
-    asyncio.run(run(Settings().url))  # type: ignore[call-arg]  every setting has a default
+    asyncio.run(run(Settings().url))
     typer.echo(f"the database is at migration {HEAD}")
 
 

@@ -18,7 +18,9 @@ class Uuid7:
     """
 
     def __init__(
-        self, milliseconds: Callable[[], int] = lambda: time.time_ns() // 1_000_000, entropy: Callable[[int], bytes] = os.urandom
+        self,
+        milliseconds: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._milliseconds = milliseconds
         self._entropy = entropy

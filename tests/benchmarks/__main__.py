@@ -70,10 +70,12 @@ async def reads(api: Api, bare: grpc.aio.Channel) -> None:
     empty = bare.unary_unary("/bare/Empty")
     request = blob_pb2.GetBlobRequest(blob="acme/pipeline")
     for in_flight in (1, 64):
-        ours, theirs, took = await alternating(
-            lambda: api.blobs.GetBlob(request), lambda: empty(b""), in_flight
+        ours, theirs, took = await alternating(lambda: api.blobs.GetBlob(request), lambda: empty(b""), in_flight)
+        row(
+            f"GetBlob, {in_flight} in flight",
+            f"{ours:,.0f}/s",
+            f"{ours / theirs:.0%} of an empty call ({theirs:,.0f}/s)",
         )
-        row(f"GetBlob, {in_flight} in flight", f"{ours:,.0f}/s", f"{ours / theirs:.0%} of an empty call ({theirs:,.0f}/s)")
         row("", spread(took))
 
 
@@ -94,7 +96,11 @@ async def executions(api: Api, bare: grpc.aio.Channel, session_id: str, name: st
 
     for in_flight in (1, 32):
         mine, base, took = await alternating(ours, theirs, in_flight)
-        row(f"{name}, {in_flight} in flight", f"{mine:,.0f}/s", f"{mine / base:.0%} of the bare loop ({base:,.0f}/s)")
+        row(
+            f"{name}, {in_flight} in flight",
+            f"{mine:,.0f}/s",
+            f"{mine / base:.0%} of the bare loop ({base:,.0f}/s)",
+        )
         row("", spread(took))
 
 
@@ -158,7 +164,9 @@ def start_up(data_dir: Path) -> None:
     took, memory = [], 0.0
     for _ in range(5):
         start = time.perf_counter()
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
             for line in process.stdout or ():
                 if "serves on" in line:
                     break

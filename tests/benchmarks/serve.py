@@ -9,7 +9,6 @@ from pathlib import Path
 import grpc
 import uvloop
 from bare import Committer, handlers
-
 from blobhub_server.app import running
 from blobhub_server.config import Settings
 

@@ -85,9 +85,7 @@ class Client:
         self.session_objects = session_object_pb2_grpc.SessionObjectServiceStub(channel)
         self.sessions = session_pb2_grpc.SessionServiceStub(channel)
 
-    def watch_session(
-        self, session_id: str, *, after_sequence: int = 0, follow: bool = True
-    ) -> AsyncIterator[Event]:
+    def watch_session(self, session_id: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[Event]:
         """A session's events after a sequence, and, with `follow`, those to come until it is closed.
 
         A stream that is cut is taken up where it was; see `_resumed`.
@@ -99,9 +97,7 @@ class Client:
 
         return _resumed(call, after_sequence, "sequence")
 
-    def watch_execution(
-        self, execution_id: str, *, after_sequence: int = 0, follow: bool = True
-    ) -> AsyncIterator[Event]:
+    def watch_execution(self, execution_id: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[Event]:
         """An execution's events after an execution sequence, and, with `follow`, those to come until it has ended."""
 
         def call(after: int) -> Any:

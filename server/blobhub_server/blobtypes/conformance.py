@@ -131,9 +131,7 @@ class BlobTypeConformance:
         assert own[0].distribution
         assert own[0].services
 
-    async def test_every_method_says_what_access_it_needs(
-        self, blobhub_address: str, blobhub_admin_key: str
-    ) -> None:
+    async def test_every_method_says_what_access_it_needs(self, blobhub_address: str, blobhub_admin_key: str) -> None:
         """The access option is there, and what is not public names a resource."""
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             listed = await hub.blob_types.ListBlobTypes(blob_type_pb2.ListBlobTypesRequest())
@@ -176,9 +174,7 @@ class BlobTypeConformance:
             await refused(self.edit(hub, commit.id), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
             assert await hub.revision(commit.id) == commit
 
-    async def test_a_branch_begins_with_its_parents_content(
-        self, blobhub_address: str, blobhub_admin_key: str
-    ) -> None:
+    async def test_a_branch_begins_with_its_parents_content(self, blobhub_address: str, blobhub_admin_key: str) -> None:
         """A draft branched from a commit has the same digest when it is committed as it is, another one when edited."""
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             blob = await hub.blob(self.blob_type)

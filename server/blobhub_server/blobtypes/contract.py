@@ -141,9 +141,7 @@ class Calls(Protocol):
     def revision(self, blob_type: str) -> RevisionView:
         """The revision the call is about. Raises WrongBlobType when its blob is of another type."""
 
-    async def once(
-        self, request: Message, answer: type[Answer], make: Callable[[Transaction], Awaitable[Answer]]
-    ) -> Answer:
+    async def once(self, request: Message, answer: type[Answer], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """Run `make` in a transaction; the same `request_id` with the same body gets the first answer again.
 
         Raises RequestIdReused when the id came before with another body.
@@ -185,4 +183,3 @@ class BlobType(ABC):
     @abstractmethod
     async def validate(self, content: Content) -> list[Violation]:
         """Everything that is wrong with the content of a revision that is to be committed; empty when it is valid."""
-

@@ -38,9 +38,7 @@ class Transaction:
         self.connection = connection
         self._hooks: list[Callable[[], None]] = []
 
-    async def execute(
-        self, statement: sa.Executable, parameters: Any = None
-    ) -> sa.CursorResult[Any]:
+    async def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[*tuple[Any, ...]]:
         """Run a statement; a list of parameters runs it once for each in one go."""
         return await self.connection.execute(statement, parameters)
 

@@ -25,9 +25,7 @@ class GroupCommitter(Generic[Unit, Result]):
     done one by one, so that a bad one fails alone.
     """
 
-    def __init__(
-        self, db: Database, apply: Callable[[Transaction, Sequence[Unit]], Awaitable[Sequence[Result]]]
-    ) -> None:
+    def __init__(self, db: Database, apply: Callable[[Transaction, Sequence[Unit]], Awaitable[Sequence[Result]]]) -> None:
         self._db = db
         self._apply = apply
         self._queue: deque[tuple[Unit, asyncio.Future[Result]]] = deque()
@@ -59,9 +57,7 @@ class GroupCommitter(Generic[Unit, Result]):
         finally:
             self._task = None
 
-    async def _commit(
-        self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]], *, last_try: bool = False
-    ) -> bool:
+    async def _commit(self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]], *, last_try: bool = False) -> bool:
         try:
             async with self._db.write() as tx:
                 results = await self._apply(tx, [unit for unit, _ in batch])

@@ -36,6 +36,6 @@ class Time(TypeDecorator[datetime]):
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
-def Id() -> sa.String:  # noqa: N802  reads as a column type, beside Time()
+def Id() -> sa.String:
     """A UUID in its canonical text form."""
     return sa.String(36)

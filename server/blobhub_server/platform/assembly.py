@@ -40,14 +40,16 @@ def locators(db: Database) -> Mapping[str, Locator]:
     }
 
 
-def services(
-    host: Host, contents: Contents, types: BlobTypes, entropy: Callable[[int], bytes]
-) -> list[Service]:
+def services(host: Host, contents: Contents, types: BlobTypes, entropy: Callable[[int], bytes]) -> list[Service]:
     """The platform's services. The blob types are open."""
     service = partial(_service, "blobhub.v1")
     return [
         service("CallerService", CallerService(), caller_pb2_grpc.add_CallerServiceServicer_to_server),
-        service("ApiKeyService", ApiKeyService(host, entropy), api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server),
+        service(
+            "ApiKeyService",
+            ApiKeyService(host, entropy),
+            api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server,
+        ),
         service(
             "OrganizationService",
             OrganizationService(host),

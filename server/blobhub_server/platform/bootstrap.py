@@ -19,9 +19,7 @@ class BadAdminKey(StartError):
     """`BLOBHUB_ADMIN_KEY` is not a key."""
 
 
-async def bootstrap(
-    db: Database, clock: Clock, ids: Ids, entropy: Callable[[int], bytes], given: str | None
-) -> str | None:
+async def bootstrap(db: Database, clock: Clock, ids: Ids, entropy: Callable[[int], bytes], given: str | None) -> str | None:
     """Make sure that there is an administrator, and that `given`, when there is one, is a key of theirs.
 
     Returns the key that was made at the first start, which is nowhere else; None when none was made. A `given` key that

@@ -81,9 +81,7 @@ class Calls:
             etag=found.revision.etag,
         )
 
-    async def once(
-        self, request: Message, answer: type[Answer], make: Callable[[Transaction], Awaitable[Answer]]
-    ) -> Answer:
+    async def once(self, request: Message, answer: type[Answer], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """See the contract. A caller that goes away does not interrupt the transaction."""
         try:
             return await asyncio.shield(asyncio.create_task(self._make(request, make)))

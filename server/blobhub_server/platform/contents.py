@@ -65,9 +65,7 @@ class Contents:
         """See the contract."""
         return await store.find(tx, revision_id, name_or_id)
 
-    async def list(
-        self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None
-    ) -> list[Entry]:
+    async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
         """See the contract."""
         return await store.page(tx, revision_id, after=after, limit=limit)
 

@@ -69,9 +69,7 @@ class Gate:
             raise PermissionDenied
         public_read = rule.public_read and found.public
         membership = await self._membership(caller, found)
-        role = effective(
-            caller, org_id=found.org_id, blob_id=found.blob_id, membership=membership, public_read=public_read
-        )
+        role = effective(caller, org_id=found.org_id, blob_id=found.blob_id, membership=membership, public_read=public_read)
         if role < _NEEDED[rule.permission]:
             raise PermissionDenied
         if isinstance(found.resource, BlobHubError):

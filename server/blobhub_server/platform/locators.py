@@ -83,9 +83,7 @@ def _at(blob: Blob | None) -> Located | None:
 async def _blob(tx: Transaction, reference: Reference) -> Blob | None:
     if reference.id:
         return await blob_store.get(tx, reference.id)
-    return await blob_store.find(
-        tx, reference.organization, reference.blob, by_id=is_uuid(reference.organization)
-    )
+    return await blob_store.find(tx, reference.organization, reference.blob, by_id=is_uuid(reference.organization))
 
 
 async def version_of(tx: Transaction, blob: Blob, version: str, field: str) -> Revision | None:

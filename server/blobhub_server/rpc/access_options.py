@@ -23,7 +23,7 @@ class MissingAccess(StartError):
 class Rule:
     """What a method needs: a permission, and the request field and kind of the resource it is held on."""
 
-    permission: access_pb2.Permission
+    permission: access_pb2.Permission.ValueType
     field: str
     resource: str
     public_read: bool

@@ -60,7 +60,11 @@ def _details(error: BlobHubError) -> list[Message]:
         violation = details.QuotaFailure.Violation(subject=error.metadata["limit"], description=error.message)
         made.append(details.QuotaFailure(violations=[violation]))
     if error.retry_after is not None:
-        made.append(details.RetryInfo(retry_delay=Duration(nanos=int(error.retry_after * 1e9) % 10**9, seconds=int(error.retry_after))))
+        made.append(
+            details.RetryInfo(
+                retry_delay=Duration(nanos=int(error.retry_after * 1e9) % 10**9, seconds=int(error.retry_after))
+            )
+        )
     return made
 
 

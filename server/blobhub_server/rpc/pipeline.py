@@ -38,7 +38,7 @@ class _Undecodable:
 _UNDECODABLE = _Undecodable()
 
 
-class Pipeline(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio's base classes are untyped
+class Pipeline(grpc.aio.ServerInterceptor):
     """Wraps every handler."""
 
     def __init__(self, admit: Admit) -> None:
@@ -47,9 +47,9 @@ class Pipeline(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio's 
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> Any:
         """The wrapped handler of a method."""
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
@@ -60,7 +60,7 @@ class Pipeline(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc.aio's 
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
 
-    def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         codec = {
             "request_deserializer": _lenient(handler.request_deserializer),
             "response_serializer": _serializer(handler.response_serializer),

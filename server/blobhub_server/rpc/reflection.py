@@ -54,8 +54,9 @@ async def _as_v1alpha(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
     """Serve reflection of the named services, and of itself."""
-    servicer = ReflectionServicer((*services, V1ALPHA, V1))
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    servicer: Any = ReflectionServicer((*services, V1ALPHA, V1))
+    add: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+    add(servicer, server)
     request, response = _v1_messages()
 
     async def info(requests: Any, context: Any) -> Any:

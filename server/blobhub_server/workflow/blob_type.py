@@ -6,15 +6,21 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-from blobhub.v1 import component_pb2_grpc, definition_pb2_grpc, execution_pb2_grpc, session_object_pb2_grpc, session_pb2_grpc
+from blobhub.v1 import (
+    component_pb2_grpc,
+    definition_pb2_grpc,
+    execution_pb2_grpc,
+    session_object_pb2_grpc,
+    session_pb2_grpc,
+)
 
 from blobhub_server.blobtypes.contract import BlobType, Content, Host, Opened, Service
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import Violation
+from blobhub_server.workflow.check import check
 from blobhub_server.workflow.code.monty import MontyRunner
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.check import check
 from blobhub_server.workflow.definition import InvalidDefinition, parse
 from blobhub_server.workflow.runtime.definitions import Definitions
 from blobhub_server.workflow.runtime.runtime import Runtime
@@ -52,7 +58,10 @@ class WorkflowType(BlobType):
             async with runtime.running():
                 yield Opened(
                     services=self._services(host, definitions, runtime),
-                    locators={"session": partial(locate_session, host), "execution": partial(locate_execution, host)},
+                    locators={
+                        "session": partial(locate_session, host),
+                        "execution": partial(locate_execution, host),
+                    },
                     dependents=_dependents,
                 )
 

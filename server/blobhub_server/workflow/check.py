@@ -9,7 +9,14 @@ from typing import Any
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.contract import Kind
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definition import DATA_INPUT, DATA_OUTPUT, Component, Connection, Definition, Problem
+from blobhub_server.workflow.definition import (
+    DATA_INPUT,
+    DATA_OUTPUT,
+    Component,
+    Connection,
+    Definition,
+    Problem,
+)
 from blobhub_server.workflow.definition import ProblemType as P
 from blobhub_server.workflow.values import fits, unwrap
 
@@ -36,7 +43,12 @@ class _Check:
             path = f"components[{number}]"
             type_ = self._types[component.id]
             if type_ is None:
-                yield Problem(P.UNKNOWN_COMPONENT_TYPE, component.id, f"{path}.type", f"no component type {component.type!r} is installed")
+                yield Problem(
+                    P.UNKNOWN_COMPONENT_TYPE,
+                    component.id,
+                    f"{path}.type",
+                    f"no component type {component.type!r} is installed",
+                )
                 continue
             yield from self._ports(component, type_, path)
             yield from _policy(component, path)
@@ -81,7 +93,12 @@ class _Check:
             place = f"{path}.ports[{number}]"
             if spec is None:
                 if not self._may_add(type_, port.category):
-                    yield Problem(P.UNKNOWN_PORT, component.id, place, f"{component.type} has no {port.category} {port.route!r}")
+                    yield Problem(
+                        P.UNKNOWN_PORT,
+                        component.id,
+                        place,
+                        f"{component.type} has no {port.category} {port.route!r}",
+                    )
             elif port.has_value and not fits(port.value, spec.value_type):
                 message = f"{port.route!r} takes a value of type {spec.value_type}"
                 yield Problem(P.TYPE_MISMATCH, component.id, f"{place}.value", message)
@@ -111,9 +128,7 @@ class _Check:
         else:
             yield from self._data(connection, source, target, path)
 
-    def _control(
-        self, connection: Connection, source: ComponentType, target: ComponentType, path: str
-    ) -> Iterator[Problem]:
+    def _control(self, connection: Connection, source: ComponentType, target: ComponentType, path: str) -> Iterator[Problem]:
         if not connection.route:
             yield Problem(P.UNKNOWN_PORT, connection.source_id, f"{path}.route", "control needs a route to fire on")
         elif connection.route not in source.routes and not source.open_routes:
@@ -124,9 +139,7 @@ class _Check:
             message = f"{target.type} takes no control at {connection.target_port!r}"
             yield Problem(P.UNKNOWN_PORT, connection.target_id, f"{path}.target_port", message)
 
-    def _data(
-        self, connection: Connection, source: ComponentType, target: ComponentType, path: str
-    ) -> Iterator[Problem]:
+    def _data(self, connection: Connection, source: ComponentType, target: ComponentType, path: str) -> Iterator[Problem]:
         if not self._has(connection.source_id, source, DATA_OUTPUT, connection.source_route):
             message = f"{source.type} has no data output {connection.source_route!r}"
             yield Problem(P.UNKNOWN_PORT, connection.source_id, f"{path}.source_port", message)
@@ -143,7 +156,7 @@ class _Check:
         return declared or (type_.open_ports and (own or bool(route)))
 
     def _constant(self, id_: str) -> bool:
-        return unwrap(settings_of(self._components[id_]).get("persistence", "definition")) == "definition"
+        return bool(unwrap(settings_of(self._components[id_]).get("persistence", "definition")) == "definition")
 
 
 def settings_of(component: Component) -> dict[str, Any]:

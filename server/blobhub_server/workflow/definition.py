@@ -202,8 +202,8 @@ class _Reader:
     def _connection(self, content: Any, path: str) -> Connection:
         content = self._object(content, path)
         names = ("id", "source_id", "target_id", "source_port", "target_port")
-        texts = [self._text(content, name, path, required=True) for name in names]
-        return Connection(*texts, route=self._text(content, "route", path))
+        texts = {name: self._text(content, name, path, required=True) for name in names}
+        return Connection(**texts, route=self._text(content, "route", path))
 
     def _policy(self, content: Any, path: str) -> Policy:
         if content is None:
@@ -245,8 +245,8 @@ class _Reader:
         return {}
 
     def _text(self, content: dict[str, Any], name: str, path: str, *, required: bool = False) -> str:
-        value = content.get(name, "")
         place = f"{path}.{name}" if path else name
+        value = content.get(name)
         if value is None:
             value = ""
         if not isinstance(value, str) or len(value) > 256:
@@ -254,7 +254,7 @@ class _Reader:
             return ""
         if required and not value:
             self._note(place, "is missing")
-        return value
+        return str(value)
 
     def _seconds(self, content: dict[str, Any], name: str, path: str, default: float | None) -> float | None:
         value = content.get(name)

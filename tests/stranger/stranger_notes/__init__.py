@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from stranger.notes.v1 import notes_pb2 as pb
-from stranger.notes.v1 import notes_pb2_grpc as rpc
-
 from blobhub_server.blobtypes.contract import BlobType, Content, Host, Opened, Service, Transaction
 from blobhub_server.errors import NotFound, Violation
+from stranger.notes.v1 import notes_pb2 as pb
+from stranger.notes.v1 import notes_pb2_grpc as rpc
 
 NAME = "stranger.notes"
 MOST = 3

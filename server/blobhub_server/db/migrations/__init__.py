@@ -62,4 +62,5 @@ def differences(connection: sa.Connection) -> list[Any]:
     from alembic.autogenerate import compare_metadata  # noqa: PLC0415  slow to import
     from alembic.migration import MigrationContext  # noqa: PLC0415  slow to import
 
-    return compare_metadata(MigrationContext.configure(connection), metadata)
+    found: list[Any] = compare_metadata(MigrationContext.configure(connection), metadata)
+    return found

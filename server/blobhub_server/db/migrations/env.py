@@ -12,8 +12,6 @@ def render(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     return "sa.BigInteger()" if kind == "type" and isinstance(item, Time) else False
 
 
-context.configure(
-    connection=context.config.attributes["connection"], target_metadata=metadata, render_item=render
-)
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_item=render)
 with context.begin_transaction():
     context.run_migrations()

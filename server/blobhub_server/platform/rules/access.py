@@ -44,9 +44,7 @@ class Caller:
 ANONYMOUS = Caller()
 
 
-def effective(
-    caller: Caller, *, org_id: str, blob_id: str | None, membership: Role, public_read: bool
-) -> Role:
+def effective(caller: Caller, *, org_id: str, blob_id: str | None, membership: Role, public_read: bool) -> Role:
     """A caller's role on a blob, or on an organization when `blob_id` is None.
 
     The strongest of: what the caller's memberships give (`membership`, for users), what the key gives within its scope,

@@ -38,18 +38,14 @@ class OrganizationService(rpc.OrganizationServiceServicer):
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def CreateOrganization(
-        self, request: pb.CreateOrganizationRequest, context: Any
-    ) -> pb.CreateOrganizationResponse:
+    async def CreateOrganization(self, request: pb.CreateOrganizationRequest, context: Any) -> pb.CreateOrganizationResponse:
         """See organization.proto."""
         user_id = caller().user_id
         assert user_id is not None, "the access rule asks for a user"
 
         async def make(tx: Transaction) -> pb.CreateOrganizationResponse:
             now = self._host.clock()
-            made = Organization(
-                self._host.ids(), request.alias, request.description, now, now, self._host.ids()
-            )
+            made = Organization(self._host.ids(), request.alias, request.description, now, now, self._host.ids())
             try:
                 async with tx.savepoint():
                     await store.insert(tx, made)
@@ -60,15 +56,11 @@ class OrganizationService(rpc.OrganizationServiceServicer):
 
         return await self._host.calls.once(request, pb.CreateOrganizationResponse, make)
 
-    async def GetOrganization(
-        self, request: pb.GetOrganizationRequest, context: Any
-    ) -> pb.GetOrganizationResponse:
+    async def GetOrganization(self, request: pb.GetOrganizationRequest, context: Any) -> pb.GetOrganizationResponse:
         """See organization.proto."""
         return pb.GetOrganizationResponse(organization=to_proto(located().resource))
 
-    async def ListOrganizations(
-        self, request: pb.ListOrganizationsRequest, context: Any
-    ) -> pb.ListOrganizationsResponse:
+    async def ListOrganizations(self, request: pb.ListOrganizationsRequest, context: Any) -> pb.ListOrganizationsResponse:
         """See organization.proto."""
         page = Page.parse(request, caller().identity)
         async with self._host.db.read() as tx:

@@ -57,9 +57,7 @@ class RevisionService(rpc.RevisionServiceServicer):
         self._contents = contents
         self._types = types
 
-    async def CreateRevision(
-        self, request: pb.CreateRevisionRequest, context: Any
-    ) -> pb.CreateRevisionResponse:
+    async def CreateRevision(self, request: pb.CreateRevisionRequest, context: Any) -> pb.CreateRevisionResponse:
         """See revision.proto."""
         blob: Blob = located().resource
         version = request.parent or grammar.DEFAULT
@@ -93,9 +91,7 @@ class RevisionService(rpc.RevisionServiceServicer):
         items, token = page.cut(found, lambda revision: revision.id)
         return pb.ListRevisionsResponse(revisions=map(to_proto, items), next_page_token=token)
 
-    async def CommitRevision(
-        self, request: pb.CommitRevisionRequest, context: Any
-    ) -> pb.CommitRevisionResponse:
+    async def CommitRevision(self, request: pb.CommitRevisionRequest, context: Any) -> pb.CommitRevisionResponse:
         """See revision.proto."""
         found: BlobRevision = located().resource
         rules.require_phase(found.revision, DRAFT)
@@ -125,9 +121,7 @@ class RevisionService(rpc.RevisionServiceServicer):
             raise InvalidContent(violations)
         return manifest_digest(await content.list())
 
-    async def PublishRevision(
-        self, request: pb.PublishRevisionRequest, context: Any
-    ) -> pb.PublishRevisionResponse:
+    async def PublishRevision(self, request: pb.PublishRevisionRequest, context: Any) -> pb.PublishRevisionResponse:
         """See revision.proto."""
         found: BlobRevision = located().resource
 
@@ -145,9 +139,7 @@ class RevisionService(rpc.RevisionServiceServicer):
 
         return await self._host.calls.once(request, pb.PublishRevisionResponse, make)
 
-    async def DiscardRevision(
-        self, request: pb.DiscardRevisionRequest, context: Any
-    ) -> pb.DiscardRevisionResponse:
+    async def DiscardRevision(self, request: pb.DiscardRevisionRequest, context: Any) -> pb.DiscardRevisionResponse:
         """See revision.proto."""
         found: BlobRevision = located().resource
 
@@ -175,7 +167,5 @@ class RevisionService(rpc.RevisionServiceServicer):
         return current
 
     async def _update(self, tx: Transaction, revision_id: str, **values: Any) -> pb.Revision:
-        await store.update(
-            tx, revision_id, **values, update_time=self._host.clock(), etag=self._host.ids()
-        )
+        await store.update(tx, revision_id, **values, update_time=self._host.clock(), etag=self._host.ids())
         return to_proto(await self._locked(tx, revision_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -31,7 +32,7 @@ api_keys = sa.Table(
 )
 
 
-def _record(row: sa.Row) -> ApiKey:
+def _record(row: sa.Row[*tuple[Any, ...]]) -> ApiKey:
     columns = row._mapping
     return ApiKey(**{**columns, "role": Role(columns["role"])})
 

@@ -64,8 +64,7 @@ async def copy(tx: Transaction, source_id: str, target_id: str, ids: Callable[[]
     """Give a new draft the entries of another revision, under new ids. No bytes are copied."""
     found = await page(tx, source_id, after="", limit=None)
     rows = [
-        asdict(entry) | {"id": ids(), "revision_id": target_id, "create_time": now, "update_time": now}
-        for entry in found
+        asdict(entry) | {"id": ids(), "revision_id": target_id, "create_time": now, "update_time": now} for entry in found
     ]
     if rows:
         await tx.execute(entries.insert(), rows)

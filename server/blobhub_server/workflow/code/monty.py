@@ -62,7 +62,11 @@ _SCRIPT = "<python-input-1>"
 
 _MODULES = {"uuid": monty.ExternalModule({"uuid4": lambda: str(uuid.uuid4())})}
 
-_REASONS = {"TimeoutError": "SCRIPT_TIMEOUT", "MemoryError": "SCRIPT_MEMORY", "RecursionError": "SCRIPT_RECURSION"}
+_REASONS = {
+    "TimeoutError": "SCRIPT_TIMEOUT",
+    "MemoryError": "SCRIPT_MEMORY",
+    "RecursionError": "SCRIPT_RECURSION",
+}
 
 
 class MontyRunner:
@@ -115,14 +119,14 @@ class MontyRunner:
             lane = self._lanes.get(slow)
             if lane is None:
                 lane = self._lanes[slow] = monty.AsyncMonty(
-                    max_processes=self._workers, request_timeout=self._seconds + 2, feed_duration_limit_grace=0.5
+                    max_processes=self._workers,
+                    request_timeout=self._seconds + 2,
+                    feed_duration_limit_grace=0.5,
                 )
                 await self._stack.enter_async_context(lane)
             return lane
 
-    async def _run(
-        self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None], *, slow: bool
-    ) -> ScriptResult:
+    async def _run(self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None], *, slow: bool) -> ScriptResult:
         limits: monty.ResourceLimits = {
             "max_feed_duration_secs": self._seconds if slow else QUICK_SECONDS,
             "max_memory": self._memory,

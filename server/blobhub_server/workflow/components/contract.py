@@ -66,7 +66,12 @@ class ComponentError(Exception):
     """
 
     def __init__(
-        self, message: str, *, reason: str = "COMPONENT_ERROR", line: int | None = None, retryable: bool = True
+        self,
+        message: str,
+        *,
+        reason: str = "COMPONENT_ERROR",
+        line: int | None = None,
+        retryable: bool = True,
     ) -> None:
         super().__init__(message)
         self.message = message

@@ -10,7 +10,14 @@ from blobhub_server.workflow.check import START, settings_of
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.contract import Kind
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definition import DATA_INPUT, DATA_OUTPUT, Component, Connection, Definition, Policy
+from blobhub_server.workflow.definition import (
+    DATA_INPUT,
+    DATA_OUTPUT,
+    Component,
+    Connection,
+    Definition,
+    Policy,
+)
 from blobhub_server.workflow.values import unwrap
 
 

@@ -39,6 +39,8 @@ from blobhub_server.workflow.interpreter.state import ExecutionState, apply
 BUDGET = 200
 """How many components are evaluated in place before the caller gets the word, so that no execution hogs the server."""
 
+_INTERRUPTED = {"reason": "INTERRUPTED", "message": "the server went down under the step", "line": 0}
+
 
 def advance(
     graph: Graph,
@@ -120,8 +122,7 @@ class _Turn:
             case TimerFired(step) if self._current(step):
                 self._complete(step, Outcome("next"), 0.0)
             case Interrupted(step) if self._current(step):
-                error = {"reason": "INTERRUPTED", "message": "the server went down under the step", "line": 0}
-                self._retry(step, error, 0.0)
+                self._retry(step, dict(_INTERRUPTED), 0.0)
             case StopRequested() if state.phase != "stopping":
                 self._emit("flow.stopping")
             case Stopped() if state.phase == "stopping":
@@ -155,9 +156,7 @@ class _Turn:
         node = self._graph.components[state.ready[0]]
         step = state.steps + 1
         read = {alias: self._session[alias] for alias in node.session_reads if alias in self._session}
-        record = Record(
-            "processor.entered", self._now, step, node.id, {"attempt": 1}, {"session": read} if read else {}
-        )
+        record = Record("processor.entered", self._now, step, node.id, {"attempt": 1}, {"session": read} if read else {})
         self._append(record)
         if node.kind is Kind.JOIN:
             self._complete(step, Outcome("next"), 0.0)

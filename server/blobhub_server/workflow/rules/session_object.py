@@ -12,7 +12,19 @@ from blobhub_server.errors import InvalidValue
 MAX_BYTES = 1 << 20
 
 TYPES = frozenset(
-    {"text", "integer", "float", "boolean", "choice", "json", "message", "messages", "thread", "graph", "file"}
+    {
+        "text",
+        "integer",
+        "float",
+        "boolean",
+        "choice",
+        "json",
+        "message",
+        "messages",
+        "thread",
+        "graph",
+        "file",
+    }
 )
 
 

@@ -2,73 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from blobhub.v1 import event_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from blobhub_server.rpc.wire import stamp, to_duration, to_value
 from blobhub_server.workflow.interpreter import Graph, Record
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.rpc.wire import stamp, to_duration, to_value
 
 
-def _failure(error: dict[str, Any]) -> pb.Failure:
+def _failure(error: Mapping[str, Any]) -> pb.Failure:
     return pb.Failure(reason=error["reason"], message=error["message"], line=error.get("line") or 0)
 
 
-Fill = Callable[[pb.Event, dict[str, Any], Execution], None]
+Fill = Callable[[pb.Event, Mapping[str, Any], Execution], None]
 
 
-def _flow_entered(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _flow_entered(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.flow_entered.definition_id = execution.definition_id
     event.flow_entered.definition_digest = execution.definition_digest
 
 
-def _flow_exited(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _flow_exited(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.flow_exited.steps = public["steps"]
     if "result" in public:
         event.flow_exited.result.CopyFrom(to_value(public["result"]))
 
 
-def _flow_error(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _flow_error(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.flow_error.failure.CopyFrom(_failure(public["error"]))
 
 
-def _flow_stopping(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _flow_stopping(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.flow_stopping.SetInParent()
 
 
-def _flow_stopped(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _flow_stopped(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.flow_stopped.SetInParent()
 
 
-def _processor_entered(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _processor_entered(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.processor_entered.attempt = public["attempt"]
 
 
-def _processor_exited(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _processor_exited(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.processor_exited.route = public["route"]
     if public.get("elapsed"):
         event.processor_exited.elapsed.CopyFrom(to_duration(public["elapsed"]))
 
 
-def _processor_error(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _processor_error(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.processor_error.failure.CopyFrom(_failure(public["error"]))
     event.processor_error.attempt = public["attempt"]
 
 
-def _processor_output(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _processor_output(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.processor_output.value.CopyFrom(to_value(public["value"]))
 
 
-def _processor_retrying(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _processor_retrying(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.processor_retrying.attempt = public["attempt"]
     event.processor_retrying.failure.CopyFrom(_failure(public["error"]))
     event.processor_retrying.retry_time.CopyFrom(stamp(public["until"]))
 
 
-def _processor_waiting(event: pb.Event, public: dict[str, Any], execution: Execution) -> None:
+def _processor_waiting(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.processor_waiting.wake_time.CopyFrom(stamp(public["until"]))
 
 
@@ -88,7 +88,13 @@ _FILL: dict[str, Fill] = {
 
 
 def encode_record(
-    record: Record, graph: Graph, execution: Execution, *, event_id: str, sequence: int, execution_sequence: int
+    record: Record,
+    graph: Graph,
+    execution: Execution,
+    *,
+    event_id: str,
+    sequence: int,
+    execution_sequence: int,
 ) -> bytes:
     """An execution's event, serialized."""
     event = pb.Event(

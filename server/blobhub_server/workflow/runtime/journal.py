@@ -18,6 +18,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.group import GroupCommitter
 from blobhub_server.errors import OwnershipLost
 from blobhub_server.platform.store import request as request_store
+from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.interpreter import Graph, Record
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
@@ -25,7 +26,6 @@ from blobhub_server.workflow.rules.session import Session, require_open
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.encode import encode_record, encode_session_event
 from blobhub_server.workflow.runtime.log import EventLog
-from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store

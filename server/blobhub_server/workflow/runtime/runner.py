@@ -263,17 +263,18 @@ class Runner:
             async with asyncio.timeout(command.timeout):
                 outcome = await component.run(command.inputs, context)
         except TimeoutError:
-            error = ComponentError(f"took longer than {command.timeout:g} s", reason="TIMEOUT")
-            self.post(StepFailed(command.step, command.attempt, error))
+            self._failed(command, ComponentError(f"took longer than {command.timeout:g} s", reason="TIMEOUT"))
         except ComponentError as error:
-            self.post(StepFailed(command.step, command.attempt, error))
+            self._failed(command, error)
         except Exception:
             log.exception("component_failed", component=component.type, execution_id=self.execution.id)
-            error = ComponentError("the component failed unexpectedly", reason="INTERNAL")
-            self.post(StepFailed(command.step, command.attempt, error))
+            self._failed(command, ComponentError("the component failed unexpectedly", reason="INTERNAL"))
         else:
             elapsed = time.monotonic() - started
             self.post(StepCompleted(command.step, command.attempt, outcome, elapsed))
+
+    def _failed(self, command: RunStep, error: ComponentError) -> None:
+        self.post(StepFailed(command.step, command.attempt, error))
 
     def _set(self, command: Timer) -> None:
         key = (command.step, command.until)

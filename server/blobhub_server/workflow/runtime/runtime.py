@@ -78,7 +78,10 @@ class Runtime:
         """Recover what was left, and keep running until left."""
         await self._ownership.join()
         await self._recover()
-        keep = [asyncio.create_task(self._ownership.renew_forever()), asyncio.create_task(self._recover_forever())]
+        keep = [
+            asyncio.create_task(self._ownership.renew_forever()),
+            asyncio.create_task(self._recover_forever()),
+        ]
         try:
             yield
         finally:
@@ -229,9 +232,7 @@ class Runtime:
         async with self._host.db.read() as tx:
             lines = await event_store.records(tx, execution.id)
         graph = (await self._definitions.load(execution.definition_digest)).runnable()
-        state = replay(
-            graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit
-        )
+        state = replay(graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit)
         runner = Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
         self._runners[execution.id] = runner
         now = self._host.clock().timestamp()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
+from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.rules.session import require_open as rule
 from blobhub_server.workflow.runtime.encode import encode_session_event
@@ -11,7 +12,6 @@ from blobhub_server.workflow.runtime.log import EventLog
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store.event import LoggedEvent
-from blobhub_server.rpc.wire import to_timestamp
 
 
 class SessionEvents:

@@ -13,10 +13,10 @@ from blobhub_server.blobtypes.contract import Entry, Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidDefinitionContent, NotFound, Violation
 from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definition import Problem
 from blobhub_server.workflow.runtime.definitions import Definitions
 from blobhub_server.workflow.services.session import TYPE
-from blobhub_server.rpc.wire import to_timestamp
 
 
 def to_proto(entry: Entry) -> pb.Definition:
@@ -90,13 +90,9 @@ class DefinitionService(rpc.DefinitionServiceServicer):
         revision = self._host.calls.revision(TYPE)
         entry = await self._definitions.find(revision.id, request.definition)
         document = (await self._host.contents.read(entry.digest)).decode()
-        return pb.GetDefinitionResponse(
-            definition=to_proto(entry), document=document, content=to_message(document)
-        )
+        return pb.GetDefinitionResponse(definition=to_proto(entry), document=document, content=to_message(document))
 
-    async def ListDefinitions(
-        self, request: pb.ListDefinitionsRequest, context: Any
-    ) -> pb.ListDefinitionsResponse:
+    async def ListDefinitions(self, request: pb.ListDefinitionsRequest, context: Any) -> pb.ListDefinitionsResponse:
         """See definition.proto."""
         revision = self._host.calls.revision(TYPE)
         page = Page.parse(request, revision.id)
@@ -105,9 +101,7 @@ class DefinitionService(rpc.DefinitionServiceServicer):
         items, token = page.cut(found, lambda entry: entry.name)
         return pb.ListDefinitionsResponse(definitions=map(to_proto, items), next_page_token=token)
 
-    async def DeleteDefinition(
-        self, request: pb.DeleteDefinitionRequest, context: Any
-    ) -> pb.DeleteDefinitionResponse:
+    async def DeleteDefinition(self, request: pb.DeleteDefinitionRequest, context: Any) -> pb.DeleteDefinitionResponse:
         """See definition.proto."""
         revision = self._host.calls.revision(TYPE)
 
@@ -120,9 +114,7 @@ class DefinitionService(rpc.DefinitionServiceServicer):
 
         return await self._host.calls.once(request, pb.DeleteDefinitionResponse, make)
 
-    async def CheckDefinition(
-        self, request: pb.CheckDefinitionRequest, context: Any
-    ) -> pb.CheckDefinitionResponse:
+    async def CheckDefinition(self, request: pb.CheckDefinitionRequest, context: Any) -> pb.CheckDefinitionResponse:
         """See definition.proto."""
         revision = self._host.calls.revision(TYPE)
         source = request.WhichOneof("source")

@@ -13,20 +13,18 @@ from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host, Located
 from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Execution, require_small
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.runtime import Runtime, Start
 from blobhub_server.workflow.runtime.watch import LAST_OF_EXECUTION, Idle
-from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
 from blobhub_server.workflow.services.watching import check_range, pack, watch_execution
 from blobhub_server.workflow.store import execution as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
 Answer = TypeVar("Answer", pb.StartExecutionResponse, pb.RunExecutionResponse)
 
-_STATES = {
-    name.removeprefix("EXECUTION_STATE_").lower(): number for name, number in pb.ExecutionState.items() if number
-}
+_STATES = {name.removeprefix("EXECUTION_STATE_").lower(): number for name, number in pb.ExecutionState.items() if number}
 _NAMES = {number: name for name, number in _STATES.items()}
 
 
@@ -69,9 +67,7 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         self._host = host
         self._runtime = runtime
 
-    async def StartExecution(
-        self, request: pb.StartExecutionRequest, context: Any
-    ) -> pb.StartExecutionResponse:
+    async def StartExecution(self, request: pb.StartExecutionRequest, context: Any) -> pb.StartExecutionResponse:
         """See execution.proto."""
         return await self._started(request, pb.StartExecutionResponse)
 
@@ -94,7 +90,7 @@ class ExecutionService(rpc.ExecutionServiceServicer):
                 raise
             return before
 
-    async def RunExecution(self, request: pb.RunExecutionRequest, context: Any) -> AsyncIterator[bytes]:
+    async def RunExecution(self, request: pb.RunExecutionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
         """See execution.proto."""
         started = await self._started(request, pb.RunExecutionResponse)
         head = started.SerializeToString()
@@ -112,9 +108,7 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         """See execution.proto."""
         return pb.GetExecutionResponse(execution=to_proto(self._host.calls.located().resource))
 
-    async def ListExecutions(
-        self, request: pb.ListExecutionsRequest, context: Any
-    ) -> pb.ListExecutionsResponse:
+    async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Any) -> pb.ListExecutionsResponse:
         """See execution.proto."""
         page = Page.parse(request, request.session_id, str(request.state))
         async with self._host.db.read() as tx:
@@ -128,15 +122,11 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         items, token = page.cut(found, lambda execution: execution.id)
         return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
 
-    async def StopExecution(
-        self, request: pb.StopExecutionRequest, context: Any
-    ) -> pb.StopExecutionResponse:
+    async def StopExecution(self, request: pb.StopExecutionRequest, context: Any) -> pb.StopExecutionResponse:
         """See execution.proto."""
         return pb.StopExecutionResponse(execution=to_proto(await self._runtime.stop(request.execution_id)))
 
-    async def WatchExecution(
-        self, request: pb.WatchExecutionRequest, context: Any
-    ) -> AsyncIterator[bytes]:
+    async def WatchExecution(self, request: pb.WatchExecutionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
         """See execution.proto."""
         execution: Execution = self._host.calls.located().resource
         check_range(request.after_sequence, execution.last_sequence)
@@ -145,9 +135,7 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         async for batch in self._watch(execution.id, request.after_sequence, follow=request.follow):
             yield pack(batch, self._host.clock())
 
-    def _watch(
-        self, execution_id: str, after: int, *, follow: bool
-    ) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
+    def _watch(self, execution_id: str, after: int, *, follow: bool) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
         watch = watch_execution(self._runtime.log, execution_id, self._host.settings.progress_seconds)
         return watch.stream(self._host.bell, self._host.drain, after, follow=follow)
 

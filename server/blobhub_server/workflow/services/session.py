@@ -13,15 +13,19 @@ from blobhub_server.blobtypes.contract import Host, Located
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists
 from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.rules.session import OPEN, Session
 from blobhub_server.workflow.runtime.runtime import Runtime
-from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.services.watching import check_range, pack, watch_session
 from blobhub_server.workflow.store import session as store
 
 TYPE = "blobhub.compute.workflow"
 
-_STATES = {"open": pb.SESSION_STATE_OPEN, "closing": pb.SESSION_STATE_CLOSING, "closed": pb.SESSION_STATE_CLOSED}
+_STATES = {
+    "open": pb.SESSION_STATE_OPEN,
+    "closing": pb.SESSION_STATE_CLOSING,
+    "closed": pb.SESSION_STATE_CLOSED,
+}
 _NAMES = {number: name for name, number in _STATES.items()}
 
 
@@ -100,16 +104,14 @@ class SessionService(rpc.SessionServiceServicer):
         session = await self._runtime.close(request.session_id)
         return pb.CloseSessionResponse(session=to_proto(session))
 
-    async def WatchSession(self, request: pb.WatchSessionRequest, context: Any) -> AsyncIterator[bytes]:
+    async def WatchSession(self, request: pb.WatchSessionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
         """See session.proto."""
         session: Session = self._host.calls.located().resource
         check_range(request.after_sequence, session.last_sequence)
         if session.state == "closed" and request.after_sequence == session.last_sequence:
             return
         watch = watch_session(self._runtime.log, session.id, self._host.settings.progress_seconds)
-        async for batch in watch.stream(
-            self._host.bell, self._host.drain, request.after_sequence, follow=request.follow
-        ):
+        async for batch in watch.stream(self._host.bell, self._host.drain, request.after_sequence, follow=request.follow):
             yield pack(batch, self._host.clock())
 
 

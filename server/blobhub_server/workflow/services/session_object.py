@@ -12,10 +12,10 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import NotFound, StaleEtag
 from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
 from blobhub_server.workflow.rules import session_object as rules
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.runtime import Runtime
-from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
 from blobhub_server.workflow.store import session_object as store
 
 
@@ -40,9 +40,7 @@ class SessionObjectService(rpc.SessionObjectServiceServicer):
         self._host = host
         self._runtime = runtime
 
-    async def PutSessionObject(
-        self, request: pb.PutSessionObjectRequest, context: Any
-    ) -> pb.PutSessionObjectResponse:
+    async def PutSessionObject(self, request: pb.PutSessionObjectRequest, context: Any) -> pb.PutSessionObjectResponse:
         """See session_object.proto."""
         value = from_value(request.value)
         text = rules.encode(value)
@@ -69,9 +67,7 @@ class SessionObjectService(rpc.SessionObjectServiceServicer):
 
         return await self._host.calls.once(request, pb.PutSessionObjectResponse, make)
 
-    async def GetSessionObject(
-        self, request: pb.GetSessionObjectRequest, context: Any
-    ) -> pb.GetSessionObjectResponse:
+    async def GetSessionObject(self, request: pb.GetSessionObjectRequest, context: Any) -> pb.GetSessionObjectResponse:
         """See session_object.proto."""
         async with self._host.db.read() as tx:
             item = await store.get(tx, request.session_id, request.alias)
@@ -79,15 +75,11 @@ class SessionObjectService(rpc.SessionObjectServiceServicer):
             raise NotFound("session object", request.alias)
         return pb.GetSessionObjectResponse(session_object=to_proto(item))
 
-    async def ListSessionObjects(
-        self, request: pb.ListSessionObjectsRequest, context: Any
-    ) -> pb.ListSessionObjectsResponse:
+    async def ListSessionObjects(self, request: pb.ListSessionObjectsRequest, context: Any) -> pb.ListSessionObjectsResponse:
         """See session_object.proto."""
         page = Page.parse(request, request.session_id, request.prefix)
         async with self._host.db.read() as tx:
-            found = await store.page(
-                tx, request.session_id, prefix=request.prefix, after=page.after, limit=page.limit + 1
-            )
+            found = await store.page(tx, request.session_id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda item: item.alias)
         return pb.ListSessionObjectsResponse(session_objects=map(to_proto, items), next_page_token=token)
 

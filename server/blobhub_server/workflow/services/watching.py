@@ -13,9 +13,9 @@ from datetime import datetime
 from blobhub.v1 import event_pb2, session_pb2
 
 from blobhub_server.errors import SequenceOutOfRange
+from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.runtime.log import EventLog
 from blobhub_server.workflow.runtime.watch import LAST_OF_EXECUTION, LAST_OF_SESSION, Idle, Watch
-from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.store.event import LoggedEvent
 
 _EVENTS_TAG = b"\x0a"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -49,7 +50,18 @@ events = sa.Table(
     sqlite_with_rowid=False,
 )
 
-_PUBLIC = (events.c.session_id, events.c.sequence, events.c.execution_id, events.c.execution_sequence, events.c.type)
+_PUBLIC = (
+    events.c.session_id,
+    events.c.sequence,
+    events.c.execution_id,
+    events.c.execution_sequence,
+    events.c.type,
+)
+
+
+def _line(row: Sequence[Any]) -> LoggedEvent:
+    session_id, sequence, execution_id, execution_sequence, type_, event = row
+    return LoggedEvent(session_id, sequence, execution_id, execution_sequence, type_, event, None)
 
 
 async def append(tx: Transaction, lines: Sequence[LoggedEvent]) -> None:
@@ -79,7 +91,7 @@ async def of_session(tx: Transaction, session_id: str, after: int, limit: int) -
         .order_by(events.c.sequence)
         .limit(limit)
     )
-    return [LoggedEvent(*row, None) for row in await tx.execute(query)]
+    return [_line(row) for row in await tx.execute(query)]
 
 
 async def of_execution(tx: Transaction, execution_id: str, after: int, limit: int) -> list[LoggedEvent]:
@@ -90,14 +102,10 @@ async def of_execution(tx: Transaction, execution_id: str, after: int, limit: in
         .order_by(events.c.execution_sequence)
         .limit(limit)
     )
-    return [LoggedEvent(*row, None) for row in await tx.execute(query)]
+    return [_line(row) for row in await tx.execute(query)]
 
 
 async def records(tx: Transaction, execution_id: str) -> list[str]:
     """All records of an execution, in order, for replay."""
-    query = (
-        sa.select(events.c.record)
-        .where(events.c.execution_id == execution_id)
-        .order_by(events.c.execution_sequence)
-    )
+    query = sa.select(events.c.record).where(events.c.execution_id == execution_id).order_by(events.c.execution_sequence)
     return list((await tx.execute(query)).scalars())

@@ -66,7 +66,7 @@ def _projection(execution: Execution) -> dict[str, Any]:
     }
 
 
-def _record(row: Mapping[str, Any]) -> Execution:
+def _record(row: Mapping[Any, Any]) -> Execution:
     columns = dict(row)
     timeout, result, failure = columns.pop("timeout_us"), columns.pop("result"), columns.pop("failure")
     return Execution(

@@ -72,9 +72,7 @@ async def locate(tx: Transaction, session_id: str) -> tuple[Session, str] | None
     return (Session(*row[:-1]), row[-1]) if row else None
 
 
-async def page(
-    tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int
-) -> list[Session]:
+async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int) -> list[Session]:
     """A blob's sessions by id, those after `after`."""
     query = sessions.select().where(sessions.c.blob_id == blob_id, sessions.c.id > after)
     if alias:

@@ -46,7 +46,8 @@ async def values(tx: Transaction, session_id: str, aliases: Iterable[str]) -> di
     query = sa.select(_columns.alias, _columns.value).where(
         _columns.session_id == session_id, _columns.alias.in_(sorted(aliases))
     )
-    return {alias: value for alias, value in await tx.execute(query)}
+    rows = await tx.execute(query)
+    return {row[0]: row[1] for row in rows}
 
 
 async def page(tx: Transaction, session_id: str, *, prefix: str, after: str, limit: int) -> list[SessionObject]:

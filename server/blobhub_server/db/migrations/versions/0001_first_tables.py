@@ -86,9 +86,7 @@ def upgrade() -> None:
         sa.Column("expire_time", sa.BigInteger(), nullable=True),
         sa.Column("revoke_time", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_api_keys_blob_id_blobs")),
-        sa.ForeignKeyConstraint(
-            ["org_id"], ["organizations.id"], name=op.f("fk_api_keys_org_id_organizations")
-        ),
+        sa.ForeignKeyConstraint(["org_id"], ["organizations.id"], name=op.f("fk_api_keys_org_id_organizations")),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_api_keys_user_id_users")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("public_id", name=op.f("uq_api_keys_public_id")),
@@ -123,9 +121,7 @@ def upgrade() -> None:
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("update_time", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["revision_id"], ["revisions.id"], name=op.f("fk_entries_revision_id_revisions")
-        ),
+        sa.ForeignKeyConstraint(["revision_id"], ["revisions.id"], name=op.f("fk_entries_revision_id_revisions")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_entries")),
     )
     op.create_index("uq_entries_revision_id_name", "entries", ["revision_id", "name"], unique=True)
@@ -143,9 +139,7 @@ def upgrade() -> None:
         sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("update_time", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_sessions_blob_id_blobs")),
-        sa.ForeignKeyConstraint(
-            ["revision_id"], ["revisions.id"], name=op.f("fk_sessions_revision_id_revisions")
-        ),
+        sa.ForeignKeyConstraint(["revision_id"], ["revisions.id"], name=op.f("fk_sessions_revision_id_revisions")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
     )
     op.create_index("ix_sessions_blob_id", "sessions", ["blob_id", "id"], unique=False)
@@ -197,9 +191,7 @@ def upgrade() -> None:
         sa.Column("last_sequence", sa.BigInteger(), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("end_time", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["session_id"], ["sessions.id"], name=op.f("fk_executions_session_id_sessions")
-        ),
+        sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name=op.f("fk_executions_session_id_sessions")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_executions")),
     )
     op.create_index(
@@ -229,9 +221,7 @@ def upgrade() -> None:
         sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("update_time", sa.BigInteger(), nullable=False),
         sa.Column("etag", sa.String(length=64), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["session_id"], ["sessions.id"], name=op.f("fk_session_objects_session_id_sessions")
-        ),
+        sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name=op.f("fk_session_objects_session_id_sessions")),
         sa.PrimaryKeyConstraint("session_id", "alias", name=op.f("pk_session_objects")),
     )
     # ### end Alembic commands ###
