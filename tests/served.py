@@ -146,7 +146,9 @@ class Served:
 @asynccontextmanager
 async def served(data_dir: Path, database_url: str | None = None, **settings) -> AsyncIterator[Served]:
     """Run a server in this process on a free port."""
-    made = Settings(listen="127.0.0.1:0", data_dir=data_dir, database_url=database_url, log_level="error", **settings)
+    made = Settings(
+        **{"listen": "127.0.0.1:0", "log_level": "error"} | settings, data_dir=data_dir, database_url=database_url
+    )
     async with running(made) as server:
         yield Served(server.address, server.admin_key or "", made)
 

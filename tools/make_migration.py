@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import tempfile
 from pathlib import Path
@@ -13,9 +12,7 @@ from pathlib import Path
 import blobhub_server.app  # noqa: F401  imports every module that declares tables
 import sqlalchemy as sa
 from alembic import command
-from blobhub_server.db.engine import normalised
 from blobhub_server.db.migrations import HERE, config
-from sqlalchemy.ext.asyncio import create_async_engine
 
 
 def write(connection: sa.Connection, message: str) -> None:
@@ -29,14 +26,14 @@ def write(connection: sa.Connection, message: str) -> None:
     command.revision(made, message, autogenerate=True, rev_id=f"{number + 1:04}")
 
 
-async def main(message: str) -> None:
+def main(message: str) -> None:
     """Use a throw-away SQLite database."""
     with tempfile.TemporaryDirectory() as folder:
-        engine = create_async_engine(normalised(f"sqlite:///{Path(folder) / 'fresh.db'}"))
-        async with engine.begin() as connection:
-            await connection.run_sync(write, message)
-        await engine.dispose()
+        engine = sa.create_engine(f"sqlite:///{Path(folder) / 'fresh.db'}")
+        with engine.begin() as connection:
+            write(connection, message)
+        engine.dispose()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    main(sys.argv[1])

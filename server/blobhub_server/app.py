@@ -17,7 +17,7 @@ from blobhub_server.blobtypes.contract import Host, Locator, Service
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
-from blobhub_server.db.engine import Database
+from blobhub_server.db.engine import open_database
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.ids import Uuid7
@@ -52,7 +52,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     types = BlobTypes.load()
     async with AsyncExitStack() as stack:
         # Storage
-        db = await Database.open(settings.url)
+        db = await open_database(settings.url)
         stack.push_async_callback(db.close)
         await migrate(settings.url)
         given = settings.admin_key.get_secret_value() if settings.admin_key else None

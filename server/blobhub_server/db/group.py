@@ -61,6 +61,8 @@ class GroupCommitter(Generic[Unit, Result]):
         try:
             async with self._db.write() as tx:
                 results = await self._apply(tx, [unit for unit, _ in batch])
+                if len(results) != len(batch):
+                    raise ValueError(f"{len(results)} results for {len(batch)} units")
         except Exception as error:
             if last_try or len(batch) == 1:
                 for _, done in batch:

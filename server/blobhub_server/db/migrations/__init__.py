@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import event
 
-from blobhub_server.db.engine import normalised
+from blobhub_server.db.engine import parsed
 from blobhub_server.db.schema import metadata
 
 if TYPE_CHECKING:
@@ -24,15 +24,32 @@ HEAD = max((path.name[:4] for path in (HERE / "versions").glob("[0-9]*.py")), de
 
 async def migrate(url: str) -> None:
     """Bring a database up to date. Nothing happens when it is."""
-    engine = create_async_engine(normalised(url))
-    try:
-        async with engine.connect() as connection:
-            if await connection.run_sync(_current) == HEAD:
-                return
-        async with engine.begin() as connection:
-            await connection.run_sync(_upgrade)
-    finally:
-        await engine.dispose()
+    made = parsed(url)
+    if made.get_backend_name() == "sqlite":
+        Path(made.database or "").parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(made.set(drivername="sqlite"))
+        # The driver would commit before each DDL statement; so BEGIN is ours, and all of it is one transaction.
+        event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+        with engine.begin() as connection:
+            _bring_up(connection)
+        engine.dispose()
+        return
+    from blobhub_server.db.postgresql import make_engine  # noqa: PLC0415  an extra, and slow to import
+
+    remote = make_engine(made)
+    async with remote.begin() as connection:
+        await connection.run_sync(_bring_up)
+    await remote.dispose()
+
+
+def _bring_up(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # Servers that start together migrate one after the other; the lock goes with the transaction.
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7443)"))
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if _current(connection) != HEAD:
+        _upgrade(connection)
 
 
 def _current(connection: sa.Connection) -> str | None:

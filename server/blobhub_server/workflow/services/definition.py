@@ -77,10 +77,8 @@ class DefinitionService(rpc.DefinitionServiceServicer):
         return await self._host.calls.once(request, pb.PutDefinitionResponse, make)
 
     def _document(self, request: pb.PutDefinitionRequest) -> str:
-        if request.WhichOneof("content") == "definition":
-            document = to_document(request.definition)
-        else:
-            document = request.document
+        typed = request.WhichOneof("content") == "definition"
+        document = to_document(request.definition) if typed else request.document
         self._definitions.require_shape(document.encode())
         to_message(document)
         return document

@@ -1,0 +1,87 @@
+"""PostgreSQL: a pool of connections, for readers and writers alike."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
+
+from blobhub_server.db.engine import Database, Result, Transaction, uninterrupted
+from blobhub_server.start import StartError
+
+POOL = 10
+
+
+class PostgresqlTransaction(Transaction):
+    """A transaction on a PostgreSQL connection."""
+
+    dialect = "postgresql"
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
+        """See Transaction."""
+        return await self._connection.execute(statement, parameters)
+
+    def savepoint(self) -> AbstractAsyncContextManager[Any]:
+        """See Transaction."""
+        return self._connection.begin_nested()
+
+
+class PostgresqlDatabase(Database):
+    """A PostgreSQL database, possibly shared with other servers."""
+
+    exclusive = False
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self._writer = make_engine(url)
+        self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def close(self) -> None:
+        """See Database."""
+        await self._writer.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        """See Database."""
+        async with self._reader.connect() as connection:
+            yield PostgresqlTransaction(connection)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Transaction]:
+        """See Database."""
+        async with self._writer.connect() as connection:
+            begun = await connection.begin()
+            tx = PostgresqlTransaction(connection)
+            try:
+                yield tx
+            except BaseException:
+                await uninterrupted(_rollback(begun))
+                raise
+            await uninterrupted(_commit(begun, tx))
+
+
+async def _commit(begun: AsyncTransaction, tx: Transaction) -> None:
+    await begun.commit()
+    tx.committed()
+
+
+async def _rollback(begun: AsyncTransaction) -> None:
+    await begun.rollback()
+
+
+def make_engine(url: URL) -> AsyncEngine:
+    """A pooled engine. Raises StartError where the driver is not installed."""
+    try:
+        return create_async_engine(
+            url.set(drivername="postgresql+asyncpg"), pool_size=POOL, max_overflow=POOL, pool_pre_ping=True
+        )
+    except ImportError:
+        raise StartError("PostgreSQL needs the extra: pip install 'blobhub-server[postgres]'") from None

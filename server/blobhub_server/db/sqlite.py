@@ -1,0 +1,133 @@
+"""SQLite: one writer, a queue in front of it, and readers beside it.
+
+Statements run where they are called. In WAL mode they touch memory and take microseconds; handing each to a thread and
+back costs ten times that. What waits for the disk is the commit, so the commit alone runs in a thread, and the server
+goes on meanwhile: one hop a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import StaticPool
+
+from blobhub_server.db.engine import Database, Result, Transaction, uninterrupted
+from blobhub_server.start import StartError
+
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000", "cache_size=-65536")
+
+
+class DatabaseInUse(StartError):
+    """Another server has the same SQLite database open."""
+
+
+class SqliteTransaction(Transaction):
+    """A transaction on a SQLite connection."""
+
+    dialect = "sqlite"
+
+    def __init__(self, connection: sa.Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
+        """See Transaction."""
+        return self._connection.execute(statement, parameters)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """See Transaction."""
+        with self._connection.begin_nested():
+            yield
+
+
+class SqliteDatabase(Database):
+    """A SQLite file, held by this server alone."""
+
+    exclusive = True
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        path = Path(url.database or "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(path)
+        self._commits = ThreadPoolExecutor(1, "sqlite-commit")
+        self._writing = _engine(url, _PRAGMAS)
+        event.listen(self._writing, "begin", _begin_immediate)
+        self._writer = self._writing.connect()
+        self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"), isolation_level="AUTOCOMMIT")
+        self._reader = self._reading.connect()
+        self._turn = asyncio.Lock()
+
+    async def close(self) -> None:
+        """See Database. The lock goes last."""
+        self._commits.shutdown()
+        for connection in (self._reader, self._writer):
+            connection.close()
+        for engine in (self._reading, self._writing):
+            engine.dispose()
+        os.close(self._lock)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        """See Database. One connection serves all readers: none of them holds anything across an await."""
+        yield SqliteTransaction(self._reader)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Transaction]:
+        """See Database. Writers take turns, first come, first served."""
+        async with self._turn:
+            begun = self._writer.begin()
+            tx = SqliteTransaction(self._writer)
+            try:
+                yield tx
+            except BaseException:
+                begun.rollback()
+                raise
+            await uninterrupted(self._commit(begun, tx))
+
+    async def _commit(self, begun: sa.RootTransaction, tx: Transaction) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._commits, begun.commit)
+        tx.committed()
+
+
+def _engine(url: URL, pragmas: tuple[str, ...], **options: Any) -> sa.Engine:
+    engine = sa.create_engine(
+        url.set(drivername="sqlite"), poolclass=StaticPool, connect_args={"check_same_thread": False}, **options
+    )
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # BEGIN is ours: https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _lock(path: Path) -> int:
+    """Hold `<path>.lock` for as long as this process lives; the kernel lets go of it however the process ends."""
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise DatabaseInUse(f"another server (pid {holder}) has the database {path} open") from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor

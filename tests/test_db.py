@@ -1,0 +1,393 @@
+"""The database: transactions, group commit, doorbells, migrations, ids. On SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import uuid
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from blobhub_server.clock import utc_now
+from blobhub_server.db.engine import Database, open_database, parsed
+from blobhub_server.db.group import MAX_BATCH, GroupCommitter
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.db.schema import Time
+from blobhub_server.db.sqlite import DatabaseInUse
+from blobhub_server.ids import Uuid7, is_uuid
+from blobhub_server.start import StartError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+# Not on the shared metadata: these are no tables of the product.
+tables = sa.MetaData()
+notes = sa.Table(
+    "test_notes",
+    tables,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", Time()),
+)
+
+
+@pytest.fixture
+async def db(database_url):
+    opened = await open_database(database_url)
+    async with opened.write() as tx:
+        await tx.execute(sa.schema.CreateTable(notes))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def sqlite(tmp_path):
+    opened = await open_database(f"sqlite:///{tmp_path / 'blobhub.db'}")
+    async with opened.write() as tx:
+        await tx.execute(sa.schema.CreateTable(notes))
+    yield opened
+    await opened.close()
+
+
+async def numbers(db: Database) -> list[int]:
+    async with db.read() as tx:
+        return list((await tx.execute(sa.select(notes.c.id).order_by(notes.c.id))).scalars())
+
+
+async def note(tx, *ids: int) -> None:
+    await tx.execute(notes.insert(), [{"id": id_} for id_ in ids])
+
+
+# Transactions
+
+
+async def test_what_a_block_writes_is_there_when_it_ends(db):
+    told = []
+    async with db.write() as tx:
+        await note(tx, 1, 2)
+        tx.after_commit(lambda: told.append("committed"))
+        assert told == []
+        assert await numbers(db) == []
+    assert told == ["committed"]
+    assert await numbers(db) == [1, 2]
+
+
+async def test_an_exception_undoes_the_block_and_its_hooks_are_not_called(db):
+    told = []
+    with pytest.raises(ZeroDivisionError):
+        async with db.write() as tx:
+            await note(tx, 1)
+            tx.after_commit(lambda: told.append("committed"))
+            raise ZeroDivisionError
+    assert (told, await numbers(db)) == ([], [])
+
+
+async def test_a_savepoint_fails_by_itself(db):
+    async with db.write() as tx:
+        await note(tx, 1)
+        with pytest.raises(sa.exc.IntegrityError):
+            async with tx.savepoint():
+                await note(tx, 2)
+                await note(tx, 1)
+        await note(tx, 3)
+    assert await numbers(db) == [1, 3]
+
+
+async def test_an_upsert_changes_the_row_that_is_there(db):
+    early, late = datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC)
+    for at in (early, late):
+        async with db.write() as tx:
+            await tx.execute(tx.upsert(notes, keys=[notes.c.id], changed=[notes.c.at]), [{"id": 1, "at": at}])
+    async with db.read() as tx:
+        assert (await tx.execute(sa.select(notes.c.at))).scalars().all() == [late]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_writer_cancelled_anywhere_leaves_a_usable_database_and_a_known_outcome(db, seed):
+    """The hook runs exactly when the row is there, however often and whenever the writer is cancelled."""
+    dice = random.Random(seed)
+    told: set[int] = set()
+
+    async def write(number: int) -> None:
+        async with db.write() as tx:
+            await note(tx, number)
+            tx.after_commit(lambda: told.add(number))
+            await note(tx, -number)
+
+    for round_ in range(20):
+        running = [asyncio.create_task(write(round_ * 10 + n)) for n in range(1, 4)]
+        for _ in range(dice.randrange(4)):
+            await asyncio.sleep(dice.random() * 0.004)
+            dice.choice(running).cancel()
+        done, late = await asyncio.wait(running, timeout=20)
+        assert not late
+        assert all(task.cancelled() or task.exception() is None for task in done)
+        kept = await numbers(db)
+        assert {n for n in kept if n > 0} == told == {-n for n in kept if n < 0}
+
+
+async def test_a_cancelled_commit_is_finished_before_the_next_writer_has_its_turn(sqlite):
+    told = []
+
+    async def write() -> None:
+        async with sqlite.write() as tx:
+            await note(tx, 1)
+            tx.after_commit(lambda: told.append(1))
+            # The cancellation arrives at the next wait, and that is the commit.
+            asyncio.current_task().cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(write())
+    assert (await numbers(sqlite), told) == ([1], [1])
+
+
+async def test_sqlite_writers_take_turns_in_the_order_they_came(sqlite):
+    order = []
+
+    async def write(number: int) -> None:
+        async with sqlite.write() as tx:
+            await note(tx, number)
+            order.append(number)
+
+    await asyncio.gather(*(write(n) for n in range(30)))
+    assert order == list(range(30))
+
+
+async def test_sqlite_readers_cannot_write_and_do_not_wait_for_the_writer(sqlite):
+    with pytest.raises(sa.exc.OperationalError, match="readonly"):
+        async with sqlite.read() as tx:
+            await note(tx, 1)
+    async with sqlite.write() as tx:
+        await note(tx, 1)
+        assert await numbers(sqlite) == []
+
+
+async def test_sqlite_commits_are_on_disk_before_they_are_reported(sqlite):
+    async with sqlite.write() as tx:
+        found = [
+            (await tx.execute(sa.text(f"PRAGMA {pragma}"))).scalar()
+            for pragma in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert found == ["wal", 2, 1]
+
+
+async def test_a_second_server_on_the_same_sqlite_database_is_refused(sqlite):
+    with pytest.raises(DatabaseInUse, match=f"pid {os.getpid()}"):
+        await open_database(sqlite.url.render_as_string())
+
+
+async def test_a_killed_server_holds_nothing(tmp_path):
+    url = f"sqlite:///{tmp_path / 'blobhub.db'}"
+    code = f"""
+import asyncio, time
+from blobhub_server.db.engine import open_database
+db = asyncio.run(open_database({url!r}))
+print("open", flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as server:
+        server.stdout.readline()
+        with pytest.raises(DatabaseInUse, match=f"pid {server.pid}"):
+            await open_database(url)
+        server.send_signal(signal.SIGKILL)
+    await (await open_database(url)).close()
+
+
+@pytest.mark.parametrize(
+    ("given_url", "backend"),
+    [
+        ("sqlite:////data/blobhub.db", "sqlite"),
+        ("postgresql://someone@db/blobhub", "postgresql"),
+        ("postgres://someone@db/blobhub", "postgresql"),
+        ("postgresql://postgres:@/postgres?host=/tmp/socket", "postgresql"),
+    ],
+)
+def test_usual_urls_are_understood(given_url, backend):
+    assert parsed(given_url).get_backend_name() == backend
+
+
+def test_libpq_spelling_of_tls_is_understood():
+    assert dict(parsed("postgresql://db/blobhub?sslmode=require").query) == {"ssl": "require"}
+
+
+@pytest.mark.parametrize("bad", ["mysql://db/blobhub", "no url", "sqlite://", "sqlite:///:memory:"])
+def test_other_urls_are_refused_without_repeating_them(bad):
+    with pytest.raises(StartError) as refused:
+        parsed(bad)
+    assert bad not in str(refused.value)
+
+
+@given(at=st.datetimes(timezones=st.just(UTC)), offset=st.integers(-720, 720))
+def test_times_are_kept_to_the_microsecond_in_any_zone(at, offset):
+    column = Time()
+    stored = column.process_bind_param(at + timedelta(0), None)
+    assert column.process_result_value(stored, None) == at
+    assert (column.process_bind_param(at, None) < column.process_bind_param(datetime(2000, 1, 1, tzinfo=UTC), None)) == (
+        at < datetime(2000, 1, 1, tzinfo=UTC)
+    )
+
+
+async def test_times_come_back_from_the_database_as_they_went_in(db):
+    ends = [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), utc_now(), None]
+    async with db.write() as tx:
+        await tx.execute(notes.insert(), [{"id": n, "at": at} for n, at in enumerate(ends)])
+    async with db.read() as tx:
+        assert (await tx.execute(sa.select(notes.c.at).order_by(notes.c.id))).scalars().all() == ends
+
+
+# Group commit
+
+
+async def insert_all(tx, units):
+    """A batch: each unit is a number that is stored; 13 is refused."""
+    await note(tx, *units)
+    if 13 in units:
+        raise ZeroDivisionError
+    return [unit * 2 for unit in units]
+
+
+async def test_units_share_transactions_and_each_gets_its_own_result(db):
+    batches = []
+
+    async def apply(tx, units):
+        batches.append(len(units))
+        return await insert_all(tx, units)
+
+    committer = GroupCommitter(db, apply)
+    units = range(100, 100 + 2 * MAX_BATCH)
+    assert await asyncio.gather(*(committer.submit(n) for n in units)) == [n * 2 for n in units]
+    assert await numbers(db) == list(units)
+    assert max(batches) <= MAX_BATCH
+    assert len(batches) <= 4
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(waves=st.lists(st.lists(st.sampled_from(["good", "bad", "left"]), max_size=6), max_size=4))
+async def test_a_bad_unit_fails_alone_and_a_left_one_is_done_all_the_same(sqlite, waves):
+    """`left` is a unit whose caller goes away; `bad` ones break the batch they are in."""
+    order: list[int] = []
+
+    async def apply(tx, units):
+        await note(tx, *(n for n, _ in units))
+        if any(kind == "bad" for _, kind in units):
+            raise ZeroDivisionError
+        tx.after_commit(lambda: order.extend(n for n, _ in units))
+        return [n for n, _ in units]
+
+    async with sqlite.write() as tx:
+        await tx.execute(notes.delete())
+    committer = GroupCommitter(sqlite, apply)
+    count, expected, waiting = 0, [], []
+    for wave in waves:
+        for kind in wave:
+            count += 1
+            task = asyncio.create_task(committer.submit((count, kind)))
+            waiting.append((count, kind, task))
+            expected += [count] if kind != "bad" else []
+        await asyncio.sleep(0)
+        for _, kind, task in waiting:
+            if kind == "left":
+                task.cancel()
+    await committer.close()
+    for number, kind, task in waiting:
+        if kind == "good":
+            assert await task == number
+        else:
+            with pytest.raises(ZeroDivisionError if kind == "bad" else asyncio.CancelledError):
+                await task
+    assert order == expected == await numbers(sqlite)
+
+
+async def test_a_batch_that_answers_too_few_results_fails_instead_of_hanging(sqlite):
+    async def apply(tx, units):
+        await note(tx, *units)
+        return []
+
+    committer = GroupCommitter(sqlite, apply)
+    async with asyncio.timeout(10):
+        for outcome in await asyncio.gather(*(committer.submit(n) for n in range(3)), return_exceptions=True):
+            assert isinstance(outcome, ValueError)
+    assert await numbers(sqlite) == []
+
+
+# Doorbells
+
+
+@asynccontextmanager
+async def two_servers(url: str):
+    one, other = await open_database(url), await open_database(url)
+    here, there = Doorbell(one), Doorbell(other)
+    async with here.hearing(), there.hearing():
+        # A new hearing wakes everybody: then it is known to hear.
+        async with there.listen("anything") as ringing:
+            assert await ringing.wait(10)
+        yield one, here, there
+    await one.close()
+    await other.close()
+
+
+@pytest.fixture
+def postgres_url(request, postgres):
+    return postgres.get_uri(database="postgres")
+
+
+async def test_a_ring_between_two_waits_is_not_lost_and_wakes_its_topic_alone(sqlite):
+    bell = Doorbell(sqlite)
+    async with bell.listen("a") as a, bell.listen("a") as also_a, bell.listen("b") as b:
+        bell.ring("a")
+        assert [await ringing.wait(0) for ringing in (a, also_a, b)] == [True, True, False]
+        assert not await a.wait(0)
+        bell.wake_all()
+        assert [await ringing.wait(0) for ringing in (a, also_a, b)] == [True, True, True]
+    bell.ring("a")
+    assert not await a.wait(0)
+
+
+async def test_another_server_is_rung_by_a_commit_and_by_nothing_else(postgres_url):
+    async with (
+        two_servers(postgres_url) as (db, here, there),
+        there.listen("kept") as kept,
+        there.listen("undone") as undone,
+    ):
+        with suppress(ZeroDivisionError):
+            async with db.write() as tx:
+                await here.announce(tx, ["undone"])
+                raise ZeroDivisionError
+        async with db.write() as tx:
+            await here.announce(tx, ["kept", "other"])
+        assert await kept.wait(10)
+        assert not await undone.wait(0)
+
+
+async def test_a_lost_connection_is_made_again_and_everybody_is_woken(postgres_url):
+    async with two_servers(postgres_url) as (db, here, there), there.listen("a") as a:
+        await a.wait(0)
+        async with db.write() as tx:
+            await tx.execute(
+                sa.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND query LIKE 'LISTEN%'"
+                )
+            )
+        assert await a.wait(10)
+        async with db.write() as tx:
+            await here.announce(tx, ["a"])
+        assert await a.wait(10)
+
+
+# Ids
+
+
+def test_ids_are_version_7_and_ascend_even_when_the_clock_goes_back():
+    clock = iter([1000, 1000, 999, 5, 1001] + [1001] * 10_000)
+    ids = Uuid7(milliseconds=lambda: next(clock))
+    made = [ids() for _ in range(10_005)]
+    assert made == sorted(set(made))
+    for text in made[:5]:
+        assert is_uuid(text)
+        assert (uuid.UUID(text).version, uuid.UUID(text).variant) == (7, uuid.RFC_4122)
+    assert uuid.UUID(made[0]).int >> 80 == 1000
