@@ -12,6 +12,7 @@ from pathlib import Path
 import flows
 import grpc
 import pytest
+import structlog
 from blobhub.v1 import blob_pb2, caller_pb2, execution_pb2, organization_pb2, session_pb2
 from blobhub_server.blobtypes.conformance import reason_of, refused, unpack
 from blobhub_server.config import Settings
@@ -137,7 +138,7 @@ async def test_bytes_that_are_no_message_are_an_invalid_argument(api: Api) -> No
 
 
 async def test_an_unforeseen_exception_is_internal_with_an_id_and_nothing_else(
-    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_args, **_kwargs):
         raise RuntimeError("the password is swordfish")
@@ -145,14 +146,15 @@ async def test_an_unforeseen_exception_is_internal_with_an_id_and_nothing_else(
     await api.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="acme"))
     monkeypatch.setattr(store, "page", fail)
     listing = api.blobs.ListBlobs(blob_pb2.ListBlobsRequest(organization="acme"))
-    error = await refused(listing, grpc.StatusCode.INTERNAL, "INTERNAL")
+    with structlog.testing.capture_logs() as logged:
+        error = await refused(listing, grpc.StatusCode.INTERNAL, "INTERNAL")
     info = error_details_pb2.ErrorInfo()
     assert unpack(error, info)
     assert error.details() == f"internal error {info.metadata['error_id']}"
     assert "swordfish" not in str(error.trailing_metadata())
-    logged = capsys.readouterr().err
-    assert info.metadata["error_id"] in logged
-    assert "swordfish" in logged
+    (entry,) = (line for line in logged if line["event"] == "internal_error")
+    assert entry["error_id"] == info.metadata["error_id"]
+    assert "swordfish" in str(entry["exc_info"])
 
 
 async def test_a_broken_constraint_names_field_and_all_violations(api: Api) -> None:

@@ -103,7 +103,7 @@ def parsed(url: str) -> URL:
     except sa.exc.ArgumentError:
         raise StartError("BLOBHUB_DATABASE_URL is not a database URL") from None
     if made.get_backend_name() == "sqlite" and made.database in (None, "", ":memory:"):
-        raise StartError("BLOBHUB_DATABASE_URL names no file; sqlite:////path/to/blobhub.db does")
+        raise StartError("BLOBHUB_DATABASE_URL names no file")
     if "sslmode" in made.query:
         made = made.difference_update_query(["sslmode"]).update_query_dict({"ssl": made.query["sslmode"]})
     if made.get_backend_name() not in ("sqlite", "postgresql"):

@@ -37,8 +37,8 @@ async def migrate(url: str) -> None:
     from blobhub_server.db.postgresql import make_engine  # noqa: PLC0415  an extra, and slow to import
 
     remote = make_engine(made)
-    async with remote.begin() as connection:
-        await connection.run_sync(_bring_up)
+    async with remote.begin() as remote_connection:
+        await remote_connection.run_sync(_bring_up)
     await remote.dispose()
 
 
