@@ -2,8 +2,8 @@
 
 * `/bare/Empty`: a unary call that answers nothing.
 * `/bare/Stream`: sends a number of messages of a given size as fast as it can.
-* `/bare/Run`: the bare loop of an execution: one streaming call, twelve events, two group-committed SQLite transactions
-  with `synchronous=FULL`, no engine.
+* `/bare/Run`: the bare loop of an execution: one streaming call, twelve events made, stored and sent as protobuf, two
+  group-committed SQLite transactions with `synchronous=FULL`, no engine.
 """
 
 from __future__ import annotations
@@ -15,8 +15,30 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+from blobhub.v1 import event_pb2, execution_pb2
 
-EVENT = b"e" * 200
+ID = "01890000-0000-7000-8000-000000000000"
+
+
+def events(first: int) -> list[event_pb2.Event]:
+    """Six events such as an execution has."""
+    made = []
+    for number in range(first, first + 6):
+        event = event_pb2.Event(
+            id=ID,
+            sequence=number,
+            execution_sequence=number,
+            type="processor.exited",
+            session_id=ID,
+            execution_id=ID,
+            revision_id=ID,
+        )
+        event.create_time.GetCurrentTime()
+        event.processor.processor_id = event.processor.processor_name = "component"
+        event.processor.processor_type = "logic.expression"
+        event.processor_exited.route = "success"
+        made.append(event)
+    return made
 
 
 class Committer:
@@ -69,10 +91,10 @@ def handlers(committer: Committer) -> grpc.GenericRpcHandler:
             yield message
 
     async def run(request: bytes, context: object) -> AsyncIterator[bytes]:
-        await committer.commit([(1, EVENT)] * 6)
-        yield EVENT * 6
-        await committer.commit([(1, EVENT)] * 6)
-        yield EVENT * 6
+        for first in (1, 7):
+            made = events(first)
+            await committer.commit([(1, event.SerializeToString()) for event in made])
+            yield execution_pb2.RunExecutionResponse(events=made).SerializeToString()
 
     return grpc.method_handlers_generic_handler(
         "bare",

@@ -43,16 +43,19 @@ async def get(tx: Transaction, blob_id: str, *, lock: bool = False) -> Blob | No
     return Blob(*row) if row else None
 
 
-_BY_ALIAS = blobs.select().join(organizations, organizations.c.id == blobs.c.org_id)
+_ALIAS = blobs.c.alias == sa.bindparam("blob")
+_BY_ID = blobs.select().where(blobs.c.org_id == sa.bindparam("organization"), _ALIAS)
+_BY_ALIAS = (
+    blobs.select()
+    .join(organizations, organizations.c.id == blobs.c.org_id)
+    .where(organizations.c.alias == sa.bindparam("organization"), _ALIAS)
+)
 
 
 async def find(tx: Transaction, organization: str, alias: str, *, by_id: bool) -> Blob | None:
     """One blob by its alias within an organization, itself named by alias or, with `by_id`, by id."""
-    if by_id:
-        query = blobs.select().where(blobs.c.org_id == organization, blobs.c.alias == alias)
-    else:
-        query = _BY_ALIAS.where(organizations.c.alias == organization, blobs.c.alias == alias)
-    row = (await tx.execute(query)).first()
+    query = _BY_ID if by_id else _BY_ALIAS
+    row = (await tx.execute(query, {"organization": organization, "blob": alias})).first()
     return Blob(*row) if row else None
 
 

@@ -37,10 +37,15 @@ async def replace(tx: Transaction, entry_id: str, *, digest: str, size: int, now
     await tx.execute(entries.update().where(entries.c.id == entry_id).values(values))
 
 
+_FIND = entries.select().where(
+    entries.c.revision_id == sa.bindparam("revision"),
+    sa.or_(entries.c.name == sa.bindparam("wanted"), entries.c.id == sa.bindparam("wanted")),
+)
+
+
 async def find(tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
     """A revision's entry of that name or id."""
-    which = sa.or_(entries.c.name == name_or_id, entries.c.id == name_or_id)
-    row = (await tx.execute(entries.select().where(entries.c.revision_id == revision_id, which))).first()
+    row = (await tx.execute(_FIND, {"revision": revision_id, "wanted": name_or_id})).first()
     return Entry(*row) if row else None
 
 

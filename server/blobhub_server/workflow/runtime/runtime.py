@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ from blobhub_server.workflow.store import session_object as object_store
 
 log = structlog.get_logger()
 
+_ENDED_LATELY = 1024
+"""How many ended executions are kept at hand; what has ended does not change any more."""
+
 Remembered = Callable[[Execution], Mapping[str, Any] | None]
 """Makes the row that remembers the answer to a request, once the execution is known."""
 
@@ -70,6 +74,7 @@ class Runtime:
         self._ownership = Ownership(host)
         self._around = Surroundings(self._journal, host.clock, self._session_values, services)
         self._runners: dict[str, Runner] = {}
+        self._ended_lately: OrderedDict[str, Execution] = OrderedDict()
         self._closing: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -156,8 +161,9 @@ class Runtime:
     async def current(self, execution_id: str) -> Execution:
         """An execution as of its last commit."""
         runner = self._runners.get(execution_id)
-        if runner is not None:
-            return runner.execution
+        known = runner.execution if runner is not None else self._ended_lately.get(execution_id)
+        if known is not None:
+            return known
         async with self._host.db.read() as tx:
             execution = await execution_store.get(tx, execution_id)
         if execution is None:
@@ -195,6 +201,10 @@ class Runtime:
 
     def _ended(self, runner: Runner) -> None:
         self._runners.pop(runner.execution.id, None)
+        if runner.execution.ended:
+            self._ended_lately[runner.execution.id] = runner.execution
+            if len(self._ended_lately) > _ENDED_LATELY:
+                self._ended_lately.popitem(last=False)
         if runner.execution.session_id in self._closing:
             self._spawn(self._finish_closing(runner.execution.session_id))
 
