@@ -82,7 +82,7 @@ class BlobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListBlobs(self, request, context):
-        """Lists the blobs of an organization, oldest first. A caller whose key is confined to one blob sees that one.
+        """Lists the blobs of an organization, oldest first. A key that is confined to one blob does not open the list.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

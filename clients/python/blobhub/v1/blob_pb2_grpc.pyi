@@ -51,7 +51,7 @@ class BlobServiceStub:
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
     """
     ListBlobs: _grpc.UnaryUnaryMultiCallable[_blob_pb2.ListBlobsRequest, _blob_pb2.ListBlobsResponse]
-    """Lists the blobs of an organization, oldest first. A caller whose key is confined to one blob sees that one.
+    """Lists the blobs of an organization, oldest first. A key that is confined to one blob does not open the list.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -82,7 +82,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
     """
     ListBlobs: _aio.UnaryUnaryMultiCallable[_blob_pb2.ListBlobsRequest, _blob_pb2.ListBlobsResponse]  # type: ignore[assignment]
-    """Lists the blobs of an organization, oldest first. A caller whose key is confined to one blob sees that one.
+    """Lists the blobs of an organization, oldest first. A key that is confined to one blob does not open the list.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -128,7 +128,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _blob_pb2.ListBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_blob_pb2.ListBlobsResponse, _abc.Awaitable[_blob_pb2.ListBlobsResponse]]:
-        """Lists the blobs of an organization, oldest first. A caller whose key is confined to one blob sees that one.
+        """Lists the blobs of an organization, oldest first. A key that is confined to one blob does not open the list.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

@@ -308,7 +308,7 @@ class RunExecutionResponse(_message.Message):
 
     @_builtins.property
     def execution(self) -> Global___Execution:
-        """The execution: as it was started in the first message, as it ended in the last one, unset between."""
+        """The execution: as it ended in the last message, else as it was started in the first one, unset between."""
 
     def __init__(
         self,

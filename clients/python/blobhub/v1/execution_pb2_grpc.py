@@ -92,7 +92,7 @@ class ExecutionServiceServicer:
 
     def RunExecution(self, request, context):
         """Starts a definition and streams its events until the terminal one, in one call. The first message carries the
-        execution as it was started, the last one as it ended. Dropping the call does not stop the execution; resume with
+        execution as it was started, the last one as it ended; an execution that has ended by then has one message. Dropping the call does not stop the execution; resume with
         WatchExecution.
 
         Errors:

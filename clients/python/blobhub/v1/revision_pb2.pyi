@@ -184,8 +184,9 @@ class GetRevisionRequest(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
-    """`acme/pipeline@default`, `acme/pipeline@3`, `acme/pipeline@draft` where there is exactly one draft,
-    `acme/pipeline@<revision id>`, `acme/pipeline` for the default one, or the revision's id.
+    """`acme/pipeline@default`, `acme/pipeline@3`, `acme/pipeline@draft` where there is exactly one draft (several are an
+    INVALID_ARGUMENT, since which one is meant has to be said), `acme/pipeline@<revision id>`, `acme/pipeline` for the
+    default one, or the revision's id.
     """
     def __init__(
         self,

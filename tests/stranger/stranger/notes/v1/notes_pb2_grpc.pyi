@@ -3,23 +3,23 @@
 isort:skip_file
 Notes: short texts under a name, the content of a `stranger.notes` blob."""
 
-import abc as _abc_1
-import sys
-import typing as _typing
 from collections import abc as _abc
-
-import grpc as _grpc
 from grpc import aio as _aio
 from stranger.notes.v1 import notes_pb2 as _notes_pb2
+import abc as _abc_1
+import grpc as _grpc
+import sys
+import typing as _typing
 
 if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
-    from typing import Self as _Self
+    from typing_extensions import Self as _Self
 
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -90,7 +90,7 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _notes_pb2.PutNoteRequest,
         context: _ServicerContext,
-    ) -> _notes_pb2.PutNoteResponse | _abc.Awaitable[_notes_pb2.PutNoteResponse]:
+    ) -> _typing.Union[_notes_pb2.PutNoteResponse, _abc.Awaitable[_notes_pb2.PutNoteResponse]]:
         """Writes a note into a draft, in place of the one with that name.
 
         Errors:
@@ -107,7 +107,7 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _notes_pb2.GetNoteRequest,
         context: _ServicerContext,
-    ) -> _notes_pb2.GetNoteResponse | _abc.Awaitable[_notes_pb2.GetNoteResponse]:
+    ) -> _typing.Union[_notes_pb2.GetNoteResponse, _abc.Awaitable[_notes_pb2.GetNoteResponse]]:
         """Answers a note.
 
         Errors:
@@ -118,6 +118,4 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION: the blob is not one of notes.
         """
 
-def add_NotesServiceServicer_to_server(
-    servicer: NotesServiceServicer, server: _grpc.Server | _aio.Server
-) -> None: ...
+def add_NotesServiceServicer_to_server(servicer: NotesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
