@@ -17,7 +17,8 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml tests/stranger/pyproject.
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "BlobHub needs Python 3.11 or newer; set PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable clients/python --editable tests/stranger --editable '.[dev]'
+		--editable clients/python --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable tests/stranger
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target .build/protobuf7 'protobuf==$(PROTOBUF_7)'
 	$(BIN)/python tools/generate.py --image
 	@touch $(STAMP)
