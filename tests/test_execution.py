@@ -348,3 +348,17 @@ async def test_a_hundred_runaways_do_not_keep_others_from_finishing(tmp_path) ->
         for item in runaways:
             ended = await wait_for_state(api, item.id, execution_pb2.EXECUTION_STATE_FAILED)
             assert ended.failure.reason == "SCRIPT_TIMEOUT"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+async def test_numbers_that_json_cannot_say_are_refused(api: Api, number: float) -> None:
+    session_id = await api.session(flows.code("pass"))
+    value = Value(number_value=number)
+    given = execution_pb2.ExecutionInput(alias="given", value=value)
+    await refused(start(api, session_id, input_data=[given]), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
+    put = session_object_pb2.PutSessionObjectRequest(session_id=session_id, alias="a", value=value)
+    await refused(api.session_objects.PutSessionObject(put), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
+    typed = definition_pb2.WorkflowDefinition(type="workflow_definition")
+    typed.components.add(id="a", type="flow.end").ports.add(category="data_input", route="value", value=value)
+    request = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="workflow", definition=typed)
+    await refused(api.definitions.PutDefinition(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_DEFINITION")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -50,7 +52,11 @@ def require_stoppable(execution: Execution) -> None:
         raise ExecutionEnded(execution.state)
 
 
-def require_small(size: int) -> None:
-    """Raise InvalidValue when the input data, as JSON, is larger than an execution may be given."""
-    if size > MAX_INPUT_BYTES:
+def require_input(input_data: Mapping[str, Any]) -> None:
+    """Raise InvalidValue when the input data is not JSON, or larger than an execution may be given."""
+    try:
+        text = json.dumps(input_data, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise InvalidValue("input_data", "must hold finite numbers only") from None
+    if len(text.encode()) > MAX_INPUT_BYTES:
         raise InvalidValue("input_data", f"must be at most {MAX_INPUT_BYTES} bytes as JSON")

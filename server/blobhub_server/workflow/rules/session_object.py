@@ -49,8 +49,11 @@ def type_of(value: Any) -> str:
 
 
 def encode(value: Any) -> str:
-    """The value as compact JSON text. Raises InvalidValue when it is larger than an object may be."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """The value as compact JSON text. Raises InvalidValue when it is larger than an object may be, or is not JSON."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise InvalidValue("value", "must hold finite numbers only") from None
     if len(text.encode()) > MAX_BYTES:
         raise InvalidValue("value", f"must be at most {MAX_BYTES} bytes as JSON")
     return text

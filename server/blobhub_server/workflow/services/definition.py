@@ -33,9 +33,13 @@ def to_proto(entry: Entry) -> pb.Definition:
 
 
 def to_document(definition: pb.WorkflowDefinition) -> str:
-    """The JSON document that stands for a typed definition."""
-    fields = json_format.MessageToDict(definition, preserving_proto_field_name=True)
-    return json.dumps(fields, ensure_ascii=False, indent=2)
+    """The JSON document that stands for a typed definition. Raises InvalidDefinitionContent when JSON cannot say it."""
+    try:
+        fields = json_format.MessageToDict(definition, preserving_proto_field_name=True)
+        return json.dumps(fields, ensure_ascii=False, indent=2, allow_nan=False)
+    except (json_format.SerializeToJsonError, ValueError):
+        message = "holds a number or a duration that JSON cannot say"
+        raise InvalidDefinitionContent([Violation("definition", message)]) from None
 
 
 def to_message(document: str) -> pb.WorkflowDefinition:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from blobhub_server.blobtypes.contract import Host, Located
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
-from blobhub_server.workflow.rules.execution import STEP_LIMIT, Execution, require_small
+from blobhub_server.workflow.rules.execution import STEP_LIMIT, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.runtime import Runtime, Start
 from blobhub_server.workflow.runtime.watch import LAST_OF_EXECUTION, Idle
@@ -50,7 +49,7 @@ def to_proto(execution: Execution) -> pb.Execution:
 def to_start(session: Session, request: pb.StartExecutionRequest | pb.RunExecutionRequest) -> Start:
     """What a request asks to start. Raises InvalidValue when its input is too large."""
     input_data = {item.alias: from_value(item.value) for item in request.input_data}
-    require_small(len(json.dumps(input_data)))
+    require_input(input_data)
     return Start(
         session=session,
         definition=request.definition,
