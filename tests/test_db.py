@@ -1,4 +1,4 @@
-"""The database: transactions, group commit, doorbells, migrations, ids. On SQLite and on PostgreSQL."""
+"""The database: transactions, group commit, ids. On SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import uuid
-from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,7 +16,6 @@ import sqlalchemy as sa
 from blobhub_server.clock import utc_now
 from blobhub_server.db.engine import Database, open_database, parsed
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
-from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite import DatabaseInUse
 from blobhub_server.ids import Uuid7, is_uuid
@@ -143,6 +141,36 @@ async def test_a_cancelled_commit_is_finished_before_the_next_writer_has_its_tur
     with pytest.raises(asyncio.CancelledError):
         await asyncio.create_task(write())
     assert (await numbers(sqlite), told) == ([1], [1])
+
+
+async def test_a_commit_that_fails_undoes_the_block_and_the_next_writer_can_write(db):
+    """A reference that is checked at the commit makes it fail; a full disk would, in the same place."""
+    told = []
+    async with db.write() as tx:
+        await tx.execute(
+            sa.text(
+                "CREATE TABLE test_references (id INTEGER PRIMARY KEY,"
+                " parent INTEGER REFERENCES test_references (id) DEFERRABLE INITIALLY DEFERRED)"
+            )
+        )
+    for _ in range(2):
+        with pytest.raises(sa.exc.IntegrityError):
+            async with db.write() as tx:
+                tx.after_commit(lambda: told.append("committed"))
+                await note(tx, 1)
+                await tx.execute(sa.text("INSERT INTO test_references VALUES (1, 99)"))
+    async with db.write() as tx:
+        await note(tx, 2)
+    assert (await numbers(db), told) == ([2], [])
+
+
+async def test_a_hook_that_fails_takes_nothing_back_and_stops_no_other(db):
+    told = []
+    async with db.write() as tx:
+        await note(tx, 1)
+        tx.after_commit(lambda: 1 / 0)
+        tx.after_commit(lambda: told.append("committed"))
+    assert (await numbers(db), told) == ([1], ["committed"])
 
 
 async def test_sqlite_writers_take_turns_in_the_order_they_came(sqlite):
@@ -312,71 +340,6 @@ async def test_a_batch_that_answers_too_few_results_fails_instead_of_hanging(sql
         for outcome in await asyncio.gather(*(committer.submit(n) for n in range(3)), return_exceptions=True):
             assert isinstance(outcome, ValueError)
     assert await numbers(sqlite) == []
-
-
-# Doorbells
-
-
-@asynccontextmanager
-async def two_servers(url: str):
-    one, other = await open_database(url), await open_database(url)
-    here, there = Doorbell(one), Doorbell(other)
-    async with here.hearing(), there.hearing():
-        # A new hearing wakes everybody: then it is known to hear.
-        async with there.listen("anything") as ringing:
-            assert await ringing.wait(10)
-        yield one, here, there
-    await one.close()
-    await other.close()
-
-
-@pytest.fixture
-def postgres_url(request, postgres):
-    return postgres.get_uri(database="postgres")
-
-
-async def test_a_ring_between_two_waits_is_not_lost_and_wakes_its_topic_alone(sqlite):
-    bell = Doorbell(sqlite)
-    async with bell.listen("a") as a, bell.listen("a") as also_a, bell.listen("b") as b:
-        bell.ring("a")
-        assert [await ringing.wait(0) for ringing in (a, also_a, b)] == [True, True, False]
-        assert not await a.wait(0)
-        bell.wake_all()
-        assert [await ringing.wait(0) for ringing in (a, also_a, b)] == [True, True, True]
-    bell.ring("a")
-    assert not await a.wait(0)
-
-
-async def test_another_server_is_rung_by_a_commit_and_by_nothing_else(postgres_url):
-    async with (
-        two_servers(postgres_url) as (db, here, there),
-        there.listen("kept") as kept,
-        there.listen("undone") as undone,
-    ):
-        with suppress(ZeroDivisionError):
-            async with db.write() as tx:
-                await here.announce(tx, ["undone"])
-                raise ZeroDivisionError
-        async with db.write() as tx:
-            await here.announce(tx, ["kept", "other"])
-        assert await kept.wait(10)
-        assert not await undone.wait(0)
-
-
-async def test_a_lost_connection_is_made_again_and_everybody_is_woken(postgres_url):
-    async with two_servers(postgres_url) as (db, here, there), there.listen("a") as a:
-        await a.wait(0)
-        async with db.write() as tx:
-            await tx.execute(
-                sa.text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE pid <> pg_backend_pid() AND query LIKE 'LISTEN%'"
-                )
-            )
-        assert await a.wait(10)
-        async with db.write() as tx:
-            await here.announce(tx, ["a"])
-        assert await a.wait(10)
 
 
 # Ids

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import random
 import signal
 import subprocess
@@ -34,8 +36,15 @@ async def test_what_was_put_is_got_by_its_digest(store: ObjectStore, data: bytes
 
 @pytest.mark.parametrize("digest", ["0" * 64, "", "../../etc/passwd", "0" * 63 + "G", "A" * 64, "0" * 64 + "\n"])
 async def test_what_is_not_there_is_not_found_and_no_name_becomes_a_path(store: ObjectStore, digest: str) -> None:
+    assert not await store.exists(digest)
     with pytest.raises(ObjectNotFound):
         await store.get(digest)
+
+
+async def test_the_same_bytes_from_many_at_once_are_one_object(store: ObjectStore) -> None:
+    data = random.Random(1).randbytes(1 << 20)
+    (digest,) = set(await asyncio.gather(*(store.put(data) for _ in range(16))))
+    assert await store.get(digest) == data
 
 
 async def test_a_changed_object_is_not_handed_out(tmp_path: Path) -> None:
@@ -45,6 +54,45 @@ async def test_a_changed_object_is_not_handed_out(tmp_path: Path) -> None:
     path.write_bytes(b"as it is!")
     with pytest.raises(CorruptObject):
         await store.get(digest)
+
+
+async def test_a_put_that_cannot_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalObjects(tmp_path)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="no space"):
+            await store.put(b"some bytes")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_bytes_are_synced_then_named_then_the_folders_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order that a power cut cannot break. What was there already may have no more than its name."""
+    store, steps = LocalObjects(tmp_path), list[Path | str]()
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        steps.append(path if path.is_dir() else "bytes")
+        fsync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        steps.append("name")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    digest = await store.put(b"some bytes")
+    folders = [tmp_path / "sha256" / digest[:2], tmp_path / "sha256"]
+    assert steps == ["bytes", "name", *folders]
+    steps.clear()
+    await store.put(b"some bytes")
+    assert steps == folders
 
 
 def test_a_killed_put_leaves_all_or_nothing(tmp_path: Path) -> None:

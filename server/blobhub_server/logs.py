@@ -12,11 +12,18 @@ import sys
 import structlog
 
 from blobhub_server.config import Settings
+from blobhub_server.start import StartError
+
+
+class UnknownLogLevel(StartError):
+    """The log level is none of logging's."""
 
 
 def set_up(settings: Settings) -> None:
-    """Set the level and the form of log lines."""
-    level = logging.getLevelNamesMapping().get(settings.log_level.upper(), logging.INFO)
+    """Set the level and the form of log lines. Raises UnknownLogLevel."""
+    level = logging.getLevelNamesMapping().get(settings.log_level.upper())
+    if level is None:
+        raise UnknownLogLevel("BLOBHUB_LOG_LEVEL: must be debug, info, warning or error")
     render = (
         structlog.processors.JSONRenderer()
         if settings.log_json

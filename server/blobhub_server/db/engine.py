@@ -13,10 +13,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 
 from blobhub_server.start import StartError
+
+log = structlog.get_logger()
 
 Result = sa.CursorResult[*tuple[Any, ...]]
 
@@ -42,9 +45,12 @@ class Transaction(ABC):
         self._hooks.append(hook)
 
     def committed(self) -> None:
-        """Run the hooks."""
+        """Run the hooks. One that fails is logged: it must not make what is committed look as if it were not."""
         for hook in self._hooks:
-            hook()
+            try:
+                hook()
+            except Exception:
+                log.exception("after_commit_failed")
 
     def upsert(self, table: sa.Table, *, keys: Sequence[Any], changed: Sequence[Any]) -> Any:
         """An insert that, where a row with the same `keys` exists, sets its `changed` columns instead."""

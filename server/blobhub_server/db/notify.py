@@ -12,12 +12,20 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.dialects import postgresql
 
 from blobhub_server.db.engine import Database, Transaction
 
 log = structlog.get_logger()
 
 CHANNEL = "blobhub"
+FIRST_WAIT, LAST_WAIT = 0.1, 5.0  # seconds before a lost connection is made again
+QUIET, ANSWER = 30.0, 5.0  # seconds between two checks of the connection, and for the answer to one
+
+# All topics in one statement: a commit pays for every round trip.
+_NOTIFY = sa.text("SELECT pg_notify(:channel, topic) FROM unnest(:topics) AS topic").bindparams(
+    sa.bindparam("topics", type_=postgresql.ARRAY(sa.Text))
+)
 
 
 class Ringing:
@@ -68,9 +76,7 @@ class Doorbell:
     async def announce(self, tx: Transaction, topics: Iterable[str]) -> None:
         """Ring on all other servers when `tx` commits."""
         if not self._db.exclusive:
-            notify = sa.select(sa.func.pg_notify(CHANNEL, sa.bindparam("topic")))
-            for topic in topics:
-                await tx.execute(notify, {"topic": topic})
+            await tx.execute(_NOTIFY, {"channel": CHANNEL, "topics": list(topics)})
 
     @asynccontextmanager
     async def listen(self, topic: str) -> AsyncIterator[Ringing]:
@@ -100,27 +106,35 @@ class Doorbell:
                 await task
 
     async def _hear(self) -> None:
-        """Keep a connection that listens; after every new one, wake all, since rings may have been missed."""
-        import asyncpg  # noqa: PLC0415  an extra, and slow to import
+        """Keep a connection that listens, whatever happens to it."""
+        from blobhub_server.db.postgresql import connect  # noqa: PLC0415  an extra, and slow to import
 
-        url = self._db.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        wait = 0.1
+        wait = FIRST_WAIT
         while True:
             try:
-                connection = await asyncpg.connect(url)
+                connection = await connect(self._db.url)
+                wait = FIRST_WAIT
                 try:
-                    lost = asyncio.Event()
-                    connection.add_termination_listener(lambda *_, lost=lost: lost.set())
-                    await connection.add_listener(CHANNEL, self._heard)
-                    self.wake_all()
-                    wait = 0.1
-                    await lost.wait()
+                    await self._listen(connection)
                 finally:
-                    await connection.close(timeout=1)
-            except (OSError, asyncpg.PostgresError, TimeoutError):
-                log.warning("doorbell_lost", retry_in=wait)
+                    connection.terminate()
+            except Exception as error:  # a server that no longer hears anything is worse than any of them
+                log.warning("doorbell_lost", reason=type(error).__name__, retry_in=wait)
                 await asyncio.sleep(wait)
-                wait = min(wait * 2, 5.0)
+                wait = min(wait * 2, LAST_WAIT)
+
+    async def _listen(self, connection: Any) -> None:
+        """Listen, and wake all, since rings may have been missed before. Raises once the connection is lost."""
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda *_: lost.set())
+        await connection.add_listener(CHANNEL, self._heard)
+        self.wake_all()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(QUIET):
+                    await lost.wait()
+            # A lost connection raises here; so does one that a firewall has dropped, of which nobody tells this end.
+            await connection.execute("SELECT 1", timeout=ANSWER)
 
     def _heard(self, _connection: Any, _pid: int, _channel: str, topic: str) -> None:
         self.ring(topic)

@@ -14,6 +14,7 @@ from blobhub_server.db.engine import Database, Result, Transaction, uninterrupte
 from blobhub_server.start import StartError
 
 POOL = 10
+DRIVER = "postgresql+asyncpg"
 
 
 class PostgresqlTransaction(Transaction):
@@ -77,11 +78,21 @@ async def _rollback(begun: AsyncTransaction) -> None:
     await begun.rollback()
 
 
+async def connect(url: URL) -> Any:
+    """A driver connection that belongs to no pool; whoever asks for it closes it.
+
+    What the URL says means the same here as to the engine, TLS and socket folders included.
+    """
+    import asyncpg  # noqa: PLC0415  an extra, and slow to import
+
+    driven = url.set(drivername=DRIVER)
+    _, options = driven.get_dialect()().create_connect_args(driven)
+    return await asyncpg.connect(**options)
+
+
 def make_engine(url: URL) -> AsyncEngine:
     """A pooled engine. Raises StartError where the driver is not installed."""
     try:
-        return create_async_engine(
-            url.set(drivername="postgresql+asyncpg"), pool_size=POOL, max_overflow=POOL, pool_pre_ping=True
-        )
+        return create_async_engine(url.set(drivername=DRIVER), pool_size=POOL, max_overflow=POOL, pool_pre_ping=True)
     except ImportError:
         raise StartError("PostgreSQL needs the extra: pip install 'blobhub-server[postgres]'") from None

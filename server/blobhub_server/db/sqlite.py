@@ -80,7 +80,11 @@ class SqliteDatabase(Database):
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
-        """See Database. One connection serves all readers: none of them holds anything across an await."""
+        """See Database. One connection serves all readers: none of them holds anything across an await.
+
+        So a result is read whole (`first`, `scalars().all()`, a comprehension) before the next await: a half-read one
+        keeps SQLite at its snapshot, for every reader.
+        """
         yield SqliteTransaction(self._reader)
 
     @asynccontextmanager
@@ -91,14 +95,23 @@ class SqliteDatabase(Database):
             tx = SqliteTransaction(self._writer)
             try:
                 yield tx
+                await uninterrupted(self._commit(begun, tx))
             except BaseException:
-                begun.rollback()
+                self._undo(begun)
                 raise
-            await uninterrupted(self._commit(begun, tx))
 
     async def _commit(self, begun: sa.RootTransaction, tx: Transaction) -> None:
         await asyncio.get_running_loop().run_in_executor(self._commits, begun.commit)
         tx.committed()
+
+    def _undo(self, begun: sa.RootTransaction) -> None:
+        """Roll back; changes nothing once committed.
+
+        After a commit that failed, on a full disk say, SQLAlchemy has let go of the transaction but SQLite has not.
+        """
+        if self._writer.get_transaction() is begun:
+            begun.rollback()
+        self._writer.connection.rollback()
 
 
 def _engine(url: URL, pragmas: tuple[str, ...], **options: Any) -> sa.Engine:

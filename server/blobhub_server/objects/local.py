@@ -35,7 +35,7 @@ class LocalObjects:
 
     async def exists(self, digest: str) -> bool:
         """See ObjectStore."""
-        return await asyncio.to_thread(self._path(digest).exists)
+        return await asyncio.to_thread(self._exists, digest)
 
     def _path(self, digest: str) -> Path:
         """Where an object is. What is not a digest never becomes a path."""
@@ -46,23 +46,16 @@ class LocalObjects:
     def _put(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(digest)
-        if path.exists():
-            return digest
-        new_folder = not path.parent.exists()
-        path.parent.mkdir(exist_ok=True)
-        part = path.parent / f".{secrets.token_hex(8)}"
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(path)
-        finally:
-            part.unlink(missing_ok=True)
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            _write(path, data)
+        # Also for an object that is there: whoever wrote it may not have come this far yet.
         _sync_folder(path.parent)
-        if new_folder:
-            _sync_folder(self._root)
+        _sync_folder(self._root)
         return digest
+
+    def _exists(self, digest: str) -> bool:
+        return _DIGEST.fullmatch(digest) is not None and self._path(digest).exists()
 
     def _get(self, digest: str) -> bytes:
         try:
@@ -72,6 +65,19 @@ class LocalObjects:
         if hashlib.sha256(data).hexdigest() != digest:
             raise CorruptObject
         return data
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Make a file appear under its name, whole and synced."""
+    part = path.parent / f".{secrets.token_hex(8)}"
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _sync_folder(path: Path) -> None:

@@ -12,21 +12,25 @@ import uuid
 import grpc
 import structlog
 from google.protobuf import any_pb2
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 
 from blobhub_server.errors import BlobHubError, Internal, LimitExceeded
+from blobhub_server.rpc.wire import to_duration
 
 log = structlog.get_logger()
 
 DOMAIN = "blobhub"
 TRAILER = "grpc-status-details-bin"
 
-MAX_VIOLATIONS = 50
-MAX_VIOLATION_BYTES = 4096
-"""Clients accept 8 KiB of metadata by default, so a status carries as many violations as surely fit."""
+MAX_TEXT_BYTES = 512
+MAX_VIOLATIONS_BYTES = 2560
+"""Clients take 8 KiB of metadata by default and may drop a status that is longer, so errors are cut to what surely fits.
+
+A message travels twice: in the details, and percent-encoded, where a byte may become three. The details become a third
+longer in base64.
+"""
 
 
 def known(error: Exception, method: str) -> BlobHubError:
@@ -46,34 +50,42 @@ def status_of(error: BlobHubError) -> tuple[grpc.StatusCode, str, tuple[tuple[st
         item = any_pb2.Any()
         item.Pack(detail)
         packed.append(item)
-    status = status_pb2.Status(code=code.value[0], message=error.message, details=packed)
-    return code, error.message, ((TRAILER, status.SerializeToString()),)
+    message = _cut(error.message)
+    status = status_pb2.Status(code=code.value[0], message=message, details=packed)
+    return code, message, ((TRAILER, status.SerializeToString()),)
 
 
 def _details(error: BlobHubError) -> list[Message]:
-    made: list[Message] = [details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
+    metadata = {key: _cut(value, MAX_TEXT_BYTES // 2) for key, value in error.metadata.items()}
+    made: list[Message] = [details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if error.violations:
         made.append(_bad_request(error))
     if error.resource:
-        made.append(details.ResourceInfo(resource_type=error.resource[0], resource_name=error.resource[1]))
+        kind, name = error.resource
+        made.append(details.ResourceInfo(resource_type=kind, resource_name=_cut(name)))
     if isinstance(error, LimitExceeded):
         violation = details.QuotaFailure.Violation(subject=error.metadata["limit"], description=error.message)
         made.append(details.QuotaFailure(violations=[violation]))
     if error.retry_after is not None:
-        made.append(
-            details.RetryInfo(
-                retry_delay=Duration(nanos=int(error.retry_after * 1e9) % 10**9, seconds=int(error.retry_after))
-            )
-        )
+        made.append(details.RetryInfo(retry_delay=to_duration(error.retry_after)))
     return made
 
 
 def _bad_request(error: BlobHubError) -> details.BadRequest:
+    """As many violations as fit, the first ones, and how many are left out."""
     made = details.BadRequest()
     for count, violation in enumerate(error.violations):
-        if count == MAX_VIOLATIONS or made.ByteSize() > MAX_VIOLATION_BYTES:
-            left = len(error.violations) - count
-            made.field_violations.add(field="", description=f"and {left} more")
+        item = details.BadRequest.FieldViolation(
+            field=_cut(violation.field, MAX_TEXT_BYTES // 2), description=_cut(violation.message)
+        )
+        if made.ByteSize() + item.ByteSize() > MAX_VIOLATIONS_BYTES:
+            made.field_violations.add(field="", description=f"and {len(error.violations) - count} more")
             break
-        made.field_violations.add(field=violation.field[:256], description=violation.message[:512])
+        made.field_violations.append(item)
     return made
+
+
+def _cut(text: str, limit: int = MAX_TEXT_BYTES) -> str:
+    """The text in at most so many bytes of UTF-8; half of a surrogate pair, which JSON can hold, becomes a `?`."""
+    data = text.encode(errors="replace")
+    return data.decode() if len(data) <= limit else data[: limit - 3].decode(errors="ignore") + "…"

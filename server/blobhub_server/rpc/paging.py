@@ -51,20 +51,20 @@ class Page:
         if len(found) <= self.limit:
             return found, ""
         items = found[: self.limit]
-        last = key(items[-1]).encode()
-        return items, base64.urlsafe_b64encode(_sum(last, self._scope) + last).decode().rstrip("=")
+        return items, _seal(key(items[-1]), self._scope)
 
 
-def _sum(key: bytes, scope: bytes) -> bytes:
-    return hashlib.sha256(scope + key).digest()[:_SUM_BYTES]
+def _seal(key: str, scope: bytes) -> str:
+    data = key.encode()
+    checksum = hashlib.sha256(scope + data).digest()[:_SUM_BYTES]
+    return base64.urlsafe_b64encode(checksum + data).decode().rstrip("=")
 
 
 def _open(token: str, scope: bytes) -> str:
     try:
-        data = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        key = data[_SUM_BYTES:]
-        if data[:_SUM_BYTES] != _sum(key, scope):
-            raise InvalidPageToken
-        return key.decode()
-    except (binascii.Error, UnicodeError):
+        key = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[_SUM_BYTES:].decode()
+    except (binascii.Error, ValueError):
         raise InvalidPageToken from None
+    if _seal(key, scope) != token or "\0" in key:
+        raise InvalidPageToken
+    return key

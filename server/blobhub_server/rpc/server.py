@@ -25,19 +25,21 @@ def make_server(settings: Settings, pipeline: Pipeline) -> grpc.aio.Server:
     Streams per connection are bounded, against rapid resets (CVE-2023-44487). Clients may ping every 10 s, streams or
     not. Connections are asked to come anew after a while, so that a balancer can spread them.
     """
+    return grpc.aio.server(interceptors=(pipeline,), options=options(settings))
+
+
+def options(settings: Settings) -> tuple[tuple[str, int], ...]:
+    """The channel arguments. gRPC says nothing about one that it does not know; a test holds that it knows these."""
     age = int(settings.max_connection_age_seconds * 1000)
-    return grpc.aio.server(
-        interceptors=(pipeline,),
-        options=(
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 9_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.max_connection_age_ms", age),
-            ("grpc.max_connection_age_grace_ms", age),
-            ("grpc.max_send_message_length", MESSAGE_BYTES),
-            ("grpc.max_receive_message_length", MESSAGE_BYTES),
-        ),
+    return (
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_age_ms", age),
+        ("grpc.max_connection_age_grace_ms", age),
+        ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES),
     )
 
 

@@ -7,18 +7,36 @@ from collections.abc import Iterable
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from protovalidate import Validator
+from protovalidate import CompilationError, Validator
 from protovalidate import Violation as Found
 
 from blobhub_server.errors import InvalidRequest, Violation
+from blobhub_server.start import StartError
 
 _validator = Validator()
 
 
+class BrokenConstraint(StartError):
+    """A constraint declared in the protos cannot be enforced."""
+
+
 def compile_rules(messages: Iterable[Descriptor]) -> None:
-    """Compile the rules of request messages, so that a rule that does not compile stops the start."""
-    for message in messages:
-        _validator.collect_violations(GetMessageClass(message)())
+    """Compile the rules of request messages and of all that is in them. Raises BrokenConstraint.
+
+    The validator compiles a message's rules when it first meets one; a rule that does not compile is to stop the start.
+    """
+    seen: set[str] = set()
+    waiting = list(messages)
+    while waiting:
+        message = waiting.pop()
+        if message.full_name in seen:
+            continue
+        seen.add(message.full_name)
+        try:
+            _validator.collect_violations(GetMessageClass(message)())
+        except CompilationError as error:
+            raise BrokenConstraint(f"{message.full_name} has a constraint that does not compile: {error}") from error
+        waiting += [field.message_type for field in message.fields if field.message_type is not None]
 
 
 def validate(request: Message) -> None:

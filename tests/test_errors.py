@@ -1,0 +1,135 @@
+"""From errors to statuses: what each carries, and that it always fits."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+import structlog
+from blobhub_server import errors
+from blobhub_server.errors import BlobHubError, Violation
+from blobhub_server.rpc.errors import DOMAIN, known, status_of
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+WRONG = [Violation("components[0].id", "is missing"), Violation("", "is empty")]
+EVERY = [
+    errors.Internal("an-id"),
+    errors.InvalidRequest(WRONG),
+    errors.UndecodableRequest(),
+    errors.InvalidReference("blob", "acme/pipeline"),
+    errors.InvalidPageToken(),
+    errors.InvalidValue("expire_time", "is past"),
+    errors.UnknownBlobType("acme.type"),
+    errors.InvalidDefinitionContent(WRONG),
+    errors.Unauthenticated(),
+    errors.PermissionDenied(),
+    errors.NotFound("definition", "workflow"),
+    errors.AlreadyExists("blob", "acme/pipeline"),
+    errors.RequestIdReused("an-id"),
+    errors.StaleEtag("7"),
+    errors.OwnershipLost(),
+    errors.WrongPhase("commit", "draft"),
+    errors.InvalidContent(WRONG),
+    errors.WrongBlobType("acme.type", "other.type"),
+    errors.DefinitionNotRunnable(WRONG),
+    errors.SessionNotOpen("closed"),
+    errors.ExecutionEnded("completed"),
+    errors.RevisionInUse("2 open sessions"),
+    errors.SequenceOutOfRange(1, 9),
+    errors.ShuttingDown(9),
+    errors.LimitExceeded("metadata records", 256),
+    errors.Unimplemented(),
+]
+CLIENT_METADATA_BYTES = 8192
+"""What gRPC clients accept unless told otherwise (https://github.com/grpc/proposal/blob/master/A6-client-retries.md)."""
+
+
+def details_of(error: BlobHubError) -> dict[str, Message]:
+    """The details of the status that an error becomes, by message name."""
+    _, _, trailers = status_of(error)
+    status = status_pb2.Status.FromString(trailers[0][1])
+    found = {}
+    for item in status.details:
+        detail = getattr(error_details_pb2, item.TypeName().rpartition(".")[2])()
+        assert item.Unpack(detail)
+        found[detail.DESCRIPTOR.name] = detail
+    return found
+
+
+def on_the_wire(error: BlobHubError) -> int:
+    """Bytes of metadata that a status takes: the message percent-encoded, the details in base64."""
+    _, message, trailers = status_of(error)
+    percent = sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in message.encode())
+    return percent + sum(len(key) + len(value) * 4 // 3 + 4 for key, value in trailers) + 256
+
+
+def test_every_error_is_tried_here() -> None:
+    assert {type(error) for error in EVERY} == set(BlobHubError.__subclasses__())
+
+
+@pytest.mark.parametrize("error", EVERY, ids=lambda error: type(error).__name__)
+def test_every_error_becomes_a_status_with_its_code_reason_and_metadata(error: BlobHubError) -> None:
+    code, message, ((trailer, data),) = status_of(error)
+    status = status_pb2.Status.FromString(data)
+    assert trailer == "grpc-status-details-bin"
+    assert code is grpc.StatusCode[error.code]
+    assert (status.code, status.message, message) == (code.value[0], error.message, error.message)
+    info = details_of(error)["ErrorInfo"]
+    assert (info.domain, info.reason, dict(info.metadata)) == (DOMAIN, error.reason, error.metadata)
+
+
+def test_violations_become_a_bad_request() -> None:
+    found = details_of(errors.InvalidContent(WRONG))["BadRequest"].field_violations
+    assert [Violation(item.field, item.description) for item in found] == WRONG
+
+
+def test_a_resource_becomes_a_resource_info() -> None:
+    info = details_of(errors.NotFound("definition", "workflow"))["ResourceInfo"]
+    assert (info.resource_type, info.resource_name) == ("definition", "workflow")
+
+
+def test_a_limit_becomes_a_quota_failure() -> None:
+    (violation,) = details_of(errors.LimitExceeded("metadata records", 256))["QuotaFailure"].violations
+    assert violation.subject == "metadata records"
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(1.0, 0), (0.25, 250_000_000), (2.5, 500_000_000)])
+def test_a_time_to_wait_becomes_a_retry_info(seconds: float, nanos: int) -> None:
+    delay = details_of(BlobHubError("busy", retry_after=seconds))["RetryInfo"].retry_delay
+    assert (delay.seconds, delay.nanos) == (int(seconds), nanos)
+
+
+def test_violations_that_do_not_fit_are_counted() -> None:
+    error = errors.InvalidContent([Violation(f"components[{n}]", "is not connected to anything") for n in range(1000)])
+    found = details_of(error)["BadRequest"].field_violations
+    assert found[0].field == "components[0]"
+    assert found[-1].description == f"and {1000 - (len(found) - 1)} more"
+
+
+texts = st.one_of(st.text(max_size=40), st.sampled_from(["é" * 4000, "😀" * 2000, "%\n" * 3000, "a" * 100_000, "\ud800"]))
+
+
+@given(
+    texts,
+    st.lists(st.builds(Violation, texts, texts), max_size=60),
+    st.dictionaries(st.sampled_from(["type", "needs", "state"]), texts),
+    st.tuples(texts, texts),
+)
+def test_whatever_an_error_says_fits_what_clients_accept(message, violations, metadata, resource) -> None:
+    error = BlobHubError(message, violations=violations, metadata=metadata, resource=("blob", resource[1]), retry_after=1.0)
+    assert on_the_wire(error) < CLIENT_METADATA_BYTES
+
+
+def test_our_errors_are_told_as_they_are() -> None:
+    error = errors.StaleEtag("7")
+    assert known(error, "/x/Y") is error
+
+
+def test_any_other_error_is_logged_under_the_id_that_the_caller_gets() -> None:
+    with structlog.testing.capture_logs() as logged:
+        made = known(RuntimeError("swordfish"), "/x/Y")
+    assert isinstance(made, errors.Internal)
+    assert [line["error_id"] for line in logged] == [made.metadata["error_id"]]
+    assert "swordfish" not in made.message

@@ -1,0 +1,83 @@
+"""What the contract lacks stops the start, by name: access options and constraints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from blobhub.v1 import access_pb2
+from blobhub_server import logs
+from blobhub_server.config import Settings
+from blobhub_server.rpc.access_options import MissingAccess, check_resources, rules
+from blobhub_server.rpc.validation import BrokenConstraint, compile_rules
+from buf.validate import validate_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+
+String, Message = descriptor_pb2.FieldDescriptorProto.TYPE_STRING, descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
+ONE, REPEATED = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL, descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+
+
+def declare(package: str, access: access_pb2.AccessRule | None = None, cel: str | None = None) -> str:
+    """Add a service with one method to the pool; return its full name."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
+    file.dependency.extend(["blobhub/v1/access.proto", "buf/validate/validate.proto"])
+    inner = file.message_type.add(name="Inner")
+    text = inner.field.add(name="text", number=1, type=String, label=ONE)
+    if cel is not None:
+        text.options.Extensions[validate_pb2.field].cel.add(id="rule", message="is wrong", expression=cel)
+    request = file.message_type.add(name="Request")
+    request.field.add(name="blob", number=1, type=String, label=ONE)
+    request.field.add(name="blobs", number=2, type=String, label=REPEATED)
+    request.field.add(name="inner", number=3, type=Message, label=REPEATED, type_name=f".{package}.Inner")
+    service = file.service.add(name="Service")
+    method = service.method.add(name="Do", input_type=f".{package}.Request", output_type=f".{package}.Request")
+    if access is not None:
+        method.options.Extensions[access_pb2.access].CopyFrom(access)
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+    return f"{package}.Service"
+
+
+def rule(**fields: Any) -> access_pb2.AccessRule:
+    return access_pb2.AccessRule(permission=access_pb2.PERMISSION_READ, **fields)
+
+
+@pytest.mark.parametrize(
+    ("package", "access"),
+    [
+        ("access.none", None),
+        ("access.unspecified", access_pb2.AccessRule(field="blob", resource="blob")),
+        ("access.absent", rule(field="nothing", resource="blob")),
+        ("access.repeated", rule(field="blobs", resource="blob")),
+        ("access.message", rule(field="inner", resource="blob")),
+        ("access.nameless", rule(field="blob")),
+    ],
+)
+def test_a_method_without_a_usable_access_rule_stops_the_start_by_name(package: str, access) -> None:
+    service = declare(package, access)
+    with pytest.raises(MissingAccess, match=f"{package}.Service.Do"):
+        rules([service])
+
+
+def test_a_kind_of_resource_that_nobody_resolves_stops_the_start() -> None:
+    access = rules([declare("access.stranger", rule(field="blob", resource="galaxy"))])
+    check_resources(access, {"galaxy"})
+    with pytest.raises(MissingAccess, match="galaxy"):
+        check_resources(access, {"blob"})
+
+
+def test_a_constraint_that_does_not_compile_stops_the_start_even_deep_inside() -> None:
+    (sound,) = rules([declare("constraint.sound", rule(field="blob", resource="blob"), cel="this != ''")]).values()
+    compile_rules([sound.request])
+    (broken,) = rules([declare("constraint.broken", rule(field="blob", resource="blob"), cel="this.nope(")]).values()
+    with pytest.raises(BrokenConstraint, match=r"constraint\.broken\.Inner"):
+        compile_rules([broken.request])
+
+
+def test_callers_without_a_resource_need_no_field() -> None:
+    (found,) = rules([declare("access.caller", access_pb2.AccessRule(permission=access_pb2.PERMISSION_CALLER))]).values()
+    assert found.permission == access_pb2.PERMISSION_CALLER
+
+
+def test_an_unknown_log_level_stops_the_start() -> None:
+    with pytest.raises(logs.UnknownLogLevel, match="BLOBHUB_LOG_LEVEL"):
+        logs.set_up(Settings(log_level="loud"))
