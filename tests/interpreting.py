@@ -1,0 +1,84 @@
+"""Drives the interpreter in tests, as a runtime does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from blobhub_server.workflow.check import check
+from blobhub_server.workflow.components.contract import ComponentError, Outcome
+from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.definition import parse
+from blobhub_server.workflow.interpreter import (
+    Continue,
+    ExecutionState,
+    Graph,
+    Record,
+    Started,
+    StepCompleted,
+    StepFailed,
+    Timer,
+    TimerFired,
+    advance,
+    todo,
+)
+
+REGISTRY = ComponentRegistry.load()
+TERMINAL = {"flow.exited", "flow.error", "flow.stopped"}
+
+
+def compiled(document: str) -> Graph:
+    definition = parse(document.encode())
+    assert check(definition, REGISTRY) == []
+    return Graph.compile(definition, REGISTRY)
+
+
+class Run:
+    """Drives the interpreter as a runtime does, but in one's own time."""
+
+    def __init__(self, graph: Graph, *, step_limit: int = 10_000, session: dict[str, Any] | None = None) -> None:
+        self.graph = graph
+        self.state = ExecutionState(step_limit=step_limit)
+        self.session = session or {}
+        self.now = 0.0
+        self.records: list[Record] = []
+
+    def tell(self, happening) -> list[Record]:
+        made = advance(self.graph, self.state, happening, now=self.now, session=self.session)
+        self.records += made
+        while self.state.runnable:
+            made = advance(self.graph, self.state, Continue(), now=self.now, session=self.session)
+            self.records += made
+        return made
+
+    def start(self, **inputs: Any) -> Run:
+        self.tell(Started(inputs))
+        return self
+
+    def pending(self) -> list[Any]:
+        return todo(self.graph, self.state)
+
+    def finish(self, outcome=lambda command: Outcome("success"), pick=lambda commands: commands[0]) -> Run:
+        """Do what is asked for until nothing is."""
+        while commands := self.pending():
+            command = pick(commands)
+            if isinstance(command, Timer):
+                self.now = max(self.now, command.until)
+                self.tell(TimerFired(command.step))
+                continue
+            self.now = max(self.now, command.not_before)
+            result = outcome(command)
+            if isinstance(result, ComponentError):
+                self.tell(StepFailed(command.step, command.attempt, result))
+            else:
+                self.tell(StepCompleted(command.step, command.attempt, result, 0.1))
+        return self
+
+    @property
+    def types(self) -> list[str]:
+        return [record.type for record in self.records]
+
+    def exits(self) -> Counter:
+        return Counter(
+            (record.component_id, record.public["route"]) for record in self.records if record.type == "processor.exited"
+        )
