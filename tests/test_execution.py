@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
 
 import flows
 import grpc
@@ -362,3 +364,25 @@ async def test_numbers_that_json_cannot_say_are_refused(api: Api, number: float)
     typed.components.add(id="a", type="flow.end").ports.add(category="data_input", route="value", value=value)
     request = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="workflow", definition=typed)
     await refused(api.definitions.PutDefinition(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_DEFINITION")
+
+
+async def test_a_start_whose_caller_goes_away_is_not_left_half_done(api: Api) -> None:
+    """Calls are cancelled at random moments; whatever was started all the same reaches its end."""
+    seed = random.Random(11)
+    session_id = await api.session(flows.code("set_data_output('result', 1)"))
+
+    async def start_and_leave() -> None:
+        request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+        call = api.executions.StartExecution(request)
+        await asyncio.sleep(seed.uniform(0, 0.15))
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+            await call
+
+    for _ in range(10):
+        await asyncio.gather(*(start_and_leave() for _ in range(10)))
+    listing = execution_pb2.ListExecutionsRequest(session_id=session_id, page_size=1000)
+    started = (await api.executions.ListExecutions(listing)).executions
+    assert started
+    for item in started:
+        await wait_for_state(api, item.id, execution_pb2.EXECUTION_STATE_COMPLETED)

@@ -140,12 +140,16 @@ class Runtime:
         state = ExecutionState(step_limit=start.step_limit)
         runner = Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
         self._runners[execution.id] = runner
-        try:
-            await runner.begin(Started(dict(start.input_data)), remembered(execution))
-        except BaseException:
-            self._runners.pop(execution.id, None)
-            raise
+        # A caller that goes away does not undo what may be committed already: the start is seen through without it.
+        await asyncio.shield(self._spawn(self._launch(runner, Started(dict(start.input_data)), remembered(execution))))
         return runner.execution
+
+    async def _launch(self, runner: Runner, started: Started, request: Mapping[str, Any] | None) -> None:
+        try:
+            await runner.begin(started, request)
+        except BaseException:
+            self._runners.pop(runner.execution.id, None)
+            raise
 
     async def stop(self, execution_id: str) -> Execution:
         """Ask an execution to stop; return it once that is durable. Raises ExecutionEnded, OwnershipLost."""
@@ -265,10 +269,11 @@ class Runtime:
             except Exception:
                 log.exception("execution_not_failed", execution_id=execution_id)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _session_values(self, session_id: str, aliases: frozenset[str]) -> dict[str, Any]:
         async with self._host.db.read() as tx:
