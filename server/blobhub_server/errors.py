@@ -144,6 +144,15 @@ class NotFound(BlobHubError):
         super().__init__(f"no such {kind}", resource=(kind, name))
 
 
+class Renamed(BlobHubError):
+    """The reference uses an alias that was given up; `current` is the reference of today."""
+
+    code, reason = "NOT_FOUND", "RENAMED"
+
+    def __init__(self, kind: str, name: str, current: str) -> None:
+        super().__init__(f"this {kind} was renamed to {current}", metadata={"alias": current}, resource=(kind, name))
+
+
 class AlreadyExists(BlobHubError):
     """The alias is taken."""
 
@@ -243,6 +252,60 @@ class RevisionInUse(BlobHubError):
         super().__init__(f"the revision is in use: {dependents}", metadata={"dependents": dependents})
 
 
+class NotEmpty(BlobHubError):
+    """What is to be deleted holds something, or is in use."""
+
+    code, reason = "FAILED_PRECONDITION", "NOT_EMPTY"
+
+    def __init__(self, kind: str, holds: str) -> None:
+        super().__init__(f"the {kind} holds {holds}; set cascade to delete them too", metadata={"holds": holds})
+
+
+class LastAdmin(BlobHubError):
+    """Nobody would be left to administer this."""
+
+    code, reason = "FAILED_PRECONDITION", "LAST_ADMIN"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the {what} would be left without an admin")
+
+
+class KeyTooStrong(BlobHubError):
+    """The key to be made would be stronger than the caller's, or outlive it; `most` says what there can be."""
+
+    code, reason = "PERMISSION_DENIED", "KEY_TOO_STRONG"
+
+    def __init__(self, most: Mapping[str, str]) -> None:
+        super().__init__("a key cannot be stronger than the one it is made with, nor outlive it", metadata=most)
+
+
+class KeyEnded(BlobHubError):
+    """The key no longer works."""
+
+    code, reason = "FAILED_PRECONDITION", "KEY_ENDED"
+
+    def __init__(self) -> None:
+        super().__init__("the key is revoked or expired")
+
+
+class CredentialUnreadable(BlobHubError):
+    """What is stored is not what was stored."""
+
+    code, reason = "DATA_LOSS", "CREDENTIAL_UNREADABLE"
+
+    def __init__(self, credential_id: str) -> None:
+        super().__init__("the stored credential cannot be read", metadata={"credential_id": credential_id})
+
+
+class IssuerUnavailable(BlobHubError):
+    """The issuer's keys cannot be had, so its tokens cannot be checked."""
+
+    code, reason = "UNAVAILABLE", "ISSUER_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("the token cannot be checked now; try again", retry_after=5.0)
+
+
 class SequenceOutOfRange(BlobHubError):
     """A watch asks for a part of the log that is not there."""
 
@@ -266,12 +329,13 @@ class ShuttingDown(BlobHubError):
 
 
 class LimitExceeded(BlobHubError):
-    """A limit is reached."""
+    """A limit is reached; `resource_id` is what is full."""
 
     code, reason = "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED"
 
-    def __init__(self, limit: str, value: int) -> None:
-        super().__init__(f"the limit {limit} is {value}", metadata={"limit": limit, "value": str(value)})
+    def __init__(self, limit: str, value: int, resource_id: str) -> None:
+        metadata = {"limit": limit, "value": str(value), "resource": resource_id}
+        super().__init__(f"the limit {limit} is {value}", metadata=metadata)
 
 
 class Unimplemented(BlobHubError):

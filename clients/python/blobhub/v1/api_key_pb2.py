@@ -24,10 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from blobhub.v1 import access_pb2 as blobhub_dot_v1_dot_access__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62lobhub/v1/api_key.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x02\n\x06\x41piKey\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n\x06org_id\x18\x02 \x01(\tR\x05orgId\x12\x17\n\x07\x62lob_id\x18\x03 \x01(\tR\x06\x62lobId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12$\n\x04role\x18\x05 \x01(\x0e\x32\x10.blobhub.v1.RoleR\x04role\x12 \n\x0b\x64\x65scription\x18\x06 \x01(\tR\x0b\x64\x65scription\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrevokeTime\"\xfe\x01\n\x13\x43reateApiKeyRequest\x12 \n\x05scope\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x05scope\x12\x30\n\x04role\x18\x02 \x01(\x0e\x32\x10.blobhub.v1.RoleB\n\xbaH\x07\x82\x01\x04\x18\x01\x18\x02R\x04role\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12*\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"U\n\x14\x43reateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"\x88\x01\n\x12ListApiKeysRequest\x12 \n\x05scope\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x05scope\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"l\n\x13ListApiKeysResponse\x12-\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x12.blobhub.v1.ApiKeyR\x07\x61piKeys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"=\n\x13RevokeApiKeyRequest\x12&\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61piKeyId\"C\n\x14RevokeApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey2\xce\x02\n\rApiKeyService\x12g\n\x0c\x43reateApiKey\x12\x1f.blobhub.v1.CreateApiKeyRequest\x1a .blobhub.v1.CreateApiKeyResponse\"\x14\xf2\xd4\x18\x10\x08\x06\x12\x05scope\x1a\x05scope\x12\x64\n\x0bListApiKeys\x12\x1e.blobhub.v1.ListApiKeysRequest\x1a\x1f.blobhub.v1.ListApiKeysResponse\"\x14\xf2\xd4\x18\x10\x08\x06\x12\x05scope\x1a\x05scope\x12n\n\x0cRevokeApiKey\x12\x1f.blobhub.v1.RevokeApiKeyRequest\x1a .blobhub.v1.RevokeApiKeyResponse\"\x1b\xf2\xd4\x18\x17\x08\x06\x12\napi_key_id\x1a\x07\x61pi_keyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62lobhub/v1/api_key.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x03\n\x06\x41piKey\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n\x06org_id\x18\x02 \x01(\tR\x05orgId\x12\x17\n\x07\x62lob_id\x18\x03 \x01(\tR\x06\x62lobId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12$\n\x04role\x18\x05 \x01(\x0e\x32\x10.blobhub.v1.RoleR\x04role\x12 \n\x0b\x64\x65scription\x18\x06 \x01(\tR\x0b\x64\x65scription\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrevokeTime\x12@\n\x0elast_used_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0clastUsedTime\x12\x1b\n\tpublic_id\x18\x0b \x01(\tR\x08publicId\x12\x12\n\x04\x65tag\x18\x0c \x01(\tR\x04\x65tag\"\x80\x02\n\x13\x43reateApiKeyRequest\x12 \n\x05scope\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x05scope\x12\x32\n\x04role\x18\x02 \x01(\x0e\x32\x10.blobhub.v1.RoleB\x0c\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03R\x04role\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12*\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"U\n\x14\x43reateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\":\n\x10GetApiKeyRequest\x12&\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61piKeyId\"@\n\x11GetApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\"\x88\x01\n\x12ListApiKeysRequest\x12 \n\x05scope\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x05scope\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"l\n\x13ListApiKeysResponse\x12-\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x12.blobhub.v1.ApiKeyR\x07\x61piKeys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb2\x01\n\x13UpdateApiKeyRequest\x12&\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61piKeyId\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"C\n\x14UpdateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\"\xc8\x01\n\x13RotateApiKeyRequest\x12&\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61piKeyId\x12@\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01\x32\x00R\x05grace\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x83\x01\n\x14RotateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12,\n\x07rotated\x18\x03 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x07rotated\"i\n\x13RevokeApiKeyRequest\x12&\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61piKeyId\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"C\n\x14RevokeApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey2\x9b\x05\n\rApiKeyService\x12g\n\x0c\x43reateApiKey\x12\x1f.blobhub.v1.CreateApiKeyRequest\x1a .blobhub.v1.CreateApiKeyResponse\"\x14\xf2\xd4\x18\x10\x08\x06\x12\x05scope\x1a\x05owner\x12h\n\tGetApiKey\x12\x1c.blobhub.v1.GetApiKeyRequest\x1a\x1d.blobhub.v1.GetApiKeyResponse\"\x1e\x90\x02\x01\xf2\xd4\x18\x17\x08\x06\x12\napi_key_id\x1a\x07\x61pi_key\x12g\n\x0bListApiKeys\x12\x1e.blobhub.v1.ListApiKeysRequest\x1a\x1f.blobhub.v1.ListApiKeysResponse\"\x17\x90\x02\x01\xf2\xd4\x18\x10\x08\x06\x12\x05scope\x1a\x05owner\x12n\n\x0cUpdateApiKey\x12\x1f.blobhub.v1.UpdateApiKeyRequest\x1a .blobhub.v1.UpdateApiKeyResponse\"\x1b\xf2\xd4\x18\x17\x08\x06\x12\napi_key_id\x1a\x07\x61pi_key\x12n\n\x0cRotateApiKey\x12\x1f.blobhub.v1.RotateApiKeyRequest\x1a .blobhub.v1.RotateApiKeyResponse\"\x1b\xf2\xd4\x18\x17\x08\x06\x12\napi_key_id\x1a\x07\x61pi_key\x12n\n\x0cRevokeApiKey\x12\x1f.blobhub.v1.RevokeApiKeyRequest\x1a .blobhub.v1.RevokeApiKeyResponse\"\x1b\xf2\xd4\x18\x17\x08\x06\x12\napi_key_id\x1a\x07\x61pi_keyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,39 +39,77 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scope']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scope']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['role']._loaded_options = None
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['role']._serialized_options = b'\272H\007\202\001\004\030\001\030\002'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['role']._serialized_options = b'\272H\t\202\001\006\030\001\030\002\030\003'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_GETAPIKEYREQUEST'].fields_by_name['api_key_id']._loaded_options = None
+  _globals['_GETAPIKEYREQUEST'].fields_by_name['api_key_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['scope']._loaded_options = None
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['scope']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['api_key_id']._loaded_options = None
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['api_key_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['description']._loaded_options = None
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['api_key_id']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['api_key_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['grace']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['grace']._serialized_options = b'\272H\014\252\001\t\"\005\010\200\232\236\0012\000'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['api_key_id']._loaded_options = None
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['api_key_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_APIKEYSERVICE'].methods_by_name['CreateApiKey']._loaded_options = None
-  _globals['_APIKEYSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\362\324\030\020\010\006\022\005scope\032\005scope'
+  _globals['_APIKEYSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\362\324\030\020\010\006\022\005scope\032\005owner'
+  _globals['_APIKEYSERVICE'].methods_by_name['GetApiKey']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['GetApiKey']._serialized_options = b'\220\002\001\362\324\030\027\010\006\022\napi_key_id\032\007api_key'
   _globals['_APIKEYSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
-  _globals['_APIKEYSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\362\324\030\020\010\006\022\005scope\032\005scope'
+  _globals['_APIKEYSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\220\002\001\362\324\030\020\010\006\022\005scope\032\005owner'
+  _globals['_APIKEYSERVICE'].methods_by_name['UpdateApiKey']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['UpdateApiKey']._serialized_options = b'\362\324\030\027\010\006\022\napi_key_id\032\007api_key'
+  _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._serialized_options = b'\362\324\030\027\010\006\022\napi_key_id\032\007api_key'
   _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
   _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\362\324\030\027\010\006\022\napi_key_id\032\007api_key'
-  _globals['_APIKEY']._serialized_start=128
-  _globals['_APIKEY']._serialized_end=480
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=483
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=737
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=739
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=824
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=827
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=963
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=965
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1073
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1075
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1136
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1138
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1205
-  _globals['_APIKEYSERVICE']._serialized_start=1208
-  _globals['_APIKEYSERVICE']._serialized_end=1542
+  _globals['_APIKEY']._serialized_start=194
+  _globals['_APIKEY']._serialized_end=661
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=664
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=920
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=922
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1007
+  _globals['_GETAPIKEYREQUEST']._serialized_start=1009
+  _globals['_GETAPIKEYREQUEST']._serialized_end=1067
+  _globals['_GETAPIKEYRESPONSE']._serialized_start=1069
+  _globals['_GETAPIKEYRESPONSE']._serialized_end=1133
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1136
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1272
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1274
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1382
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=1385
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=1563
+  _globals['_UPDATEAPIKEYRESPONSE']._serialized_start=1565
+  _globals['_UPDATEAPIKEYRESPONSE']._serialized_end=1632
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1635
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1835
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1838
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1969
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1971
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2076
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=2078
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=2145
+  _globals['_APIKEYSERVICE']._serialized_start=2148
+  _globals['_APIKEYSERVICE']._serialized_end=2815
 # @@protoc_insertion_point(module_scope)

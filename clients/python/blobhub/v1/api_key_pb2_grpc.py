@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class ApiKeyServiceStub:
-    """Makes, lists and revokes API keys. A key opens one organization, or one blob, with one role; only a hash of it is
-    stored, and it is shown once.
+    """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
+    key never makes a stronger one than itself.
     """
 
     def __init__(self, channel):
@@ -41,10 +42,25 @@ class ApiKeyServiceStub:
                 request_serializer=blobhub_dot_v1_dot_api__key__pb2.CreateApiKeyRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_api__key__pb2.CreateApiKeyResponse.FromString,
                 _registered_method=True)
+        self.GetApiKey = channel.unary_unary(
+                '/blobhub.v1.ApiKeyService/GetApiKey',
+                request_serializer=blobhub_dot_v1_dot_api__key__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_api__key__pb2.GetApiKeyResponse.FromString,
+                _registered_method=True)
         self.ListApiKeys = channel.unary_unary(
                 '/blobhub.v1.ApiKeyService/ListApiKeys',
                 request_serializer=blobhub_dot_v1_dot_api__key__pb2.ListApiKeysRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_api__key__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.UpdateApiKey = channel.unary_unary(
+                '/blobhub.v1.ApiKeyService/UpdateApiKey',
+                request_serializer=blobhub_dot_v1_dot_api__key__pb2.UpdateApiKeyRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_api__key__pb2.UpdateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/blobhub.v1.ApiKeyService/RotateApiKey',
+                request_serializer=blobhub_dot_v1_dot_api__key__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_api__key__pb2.RotateApiKeyResponse.FromString,
                 _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
                 '/blobhub.v1.ApiKeyService/RevokeApiKey',
@@ -54,8 +70,9 @@ class ApiKeyServiceStub:
 
 
 class ApiKeyServiceServicer:
-    """Makes, lists and revokes API keys. A key opens one organization, or one blob, with one role; only a hash of it is
-    stored, and it is shown once.
+    """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
+    key never makes a stronger one than itself.
     """
 
     def CreateApiKey(self, request, context):
@@ -63,35 +80,85 @@ class ApiKeyServiceServicer:
         because the secret is not kept: revoke such a key and create another.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; `expire_time` is in the past.
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; `expire_time` is in the past; the role
+        `admin` is asked for on an organization or a blob.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist; or the key would outlive
+        the one the call came with, or the caller's token.
+        * NOT_FOUND: the scope was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the organization has as many keys as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApiKey(self, request, context):
+        """Answers a key's record.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists the keys of an organization (those of its blobs not included) or of a blob, oldest first, revoked ones
-        included. No secret is in the answer.
+        """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
+        ones included. No secret is in the answer.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
+        * NOT_FOUND: the scope was renamed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateApiKey(self, request, context):
+        """Changes a key's description. What a key may do never changes; rotate it, or create another.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
+        that programs can be moved over. The new key is shown once; see CreateApiKey for repeated calls.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key is stronger
+        than the one the call came with.
+        * FAILED_PRECONDITION: the key is revoked or expired.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Revokes a key for good: within a second no new call is accepted with it. Revoking twice changes nothing.
+        """Revokes a key for good: within a second no new call is accepted with it, and within five its streams end. Revoking
+        twice changes nothing.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,10 +172,25 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     request_deserializer=blobhub_dot_v1_dot_api__key__pb2.CreateApiKeyRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_api__key__pb2.CreateApiKeyResponse.SerializeToString,
             ),
+            'GetApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKey,
+                    request_deserializer=blobhub_dot_v1_dot_api__key__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_api__key__pb2.GetApiKeyResponse.SerializeToString,
+            ),
             'ListApiKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ListApiKeys,
                     request_deserializer=blobhub_dot_v1_dot_api__key__pb2.ListApiKeysRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_api__key__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'UpdateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateApiKey,
+                    request_deserializer=blobhub_dot_v1_dot_api__key__pb2.UpdateApiKeyRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_api__key__pb2.UpdateApiKeyResponse.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=blobhub_dot_v1_dot_api__key__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_api__key__pb2.RotateApiKeyResponse.SerializeToString,
             ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
@@ -124,8 +206,9 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ApiKeyService:
-    """Makes, lists and revokes API keys. A key opens one organization, or one blob, with one role; only a hash of it is
-    stored, and it is shown once.
+    """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
+    key never makes a stronger one than itself.
     """
 
     @staticmethod
@@ -156,6 +239,33 @@ class ApiKeyService:
             _registered_method=True)
 
     @staticmethod
+    def GetApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.ApiKeyService/GetApiKey',
+            blobhub_dot_v1_dot_api__key__pb2.GetApiKeyRequest.SerializeToString,
+            blobhub_dot_v1_dot_api__key__pb2.GetApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListApiKeys(request,
             target,
             options=(),
@@ -172,6 +282,60 @@ class ApiKeyService:
             '/blobhub.v1.ApiKeyService/ListApiKeys',
             blobhub_dot_v1_dot_api__key__pb2.ListApiKeysRequest.SerializeToString,
             blobhub_dot_v1_dot_api__key__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.ApiKeyService/UpdateApiKey',
+            blobhub_dot_v1_dot_api__key__pb2.UpdateApiKeyRequest.SerializeToString,
+            blobhub_dot_v1_dot_api__key__pb2.UpdateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.ApiKeyService/RotateApiKey',
+            blobhub_dot_v1_dot_api__key__pb2.RotateApiKeyRequest.SerializeToString,
+            blobhub_dot_v1_dot_api__key__pb2.RotateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,8 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ApiKeyServiceStub:
-    """Makes, lists and revokes API keys. A key opens one organization, or one blob, with one role; only a hash of it is
-    stored, and it is shown once.
+    """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
+    key never makes a stronger one than itself.
     """
 
     @_typing.overload
@@ -40,33 +41,72 @@ class ApiKeyServiceStub:
     because the secret is not kept: revoke such a key and create another.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; `expire_time` is in the past.
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; `expire_time` is in the past; the role
+      `admin` is asked for on an organization or a blob.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist; or the key would outlive
+      the one the call came with, or the caller's token.
+    * NOT_FOUND: the scope was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the organization has as many keys as it may.
     """
-    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]
-    """Lists the keys of an organization (those of its blobs not included) or of a blob, oldest first, revoked ones
-    included. No secret is in the answer.
-
-    Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
-    """
-    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]
-    """Revokes a key for good: within a second no new call is accepted with it. Revoking twice changes nothing.
+    GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.GetApiKeyRequest, _api_key_pb2.GetApiKeyResponse]
+    """Answers a key's record.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
     """
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]
+    """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
+    ones included. No secret is in the answer.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
+    * NOT_FOUND: the scope was renamed.
+    """
+    UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.UpdateApiKeyRequest, _api_key_pb2.UpdateApiKeyResponse]
+    """Changes a key's description. What a key may do never changes; rotate it, or create another.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RotateApiKeyRequest, _api_key_pb2.RotateApiKeyResponse]
+    """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
+    that programs can be moved over. The new key is shown once; see CreateApiKey for repeated calls.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key is stronger
+      than the one the call came with.
+    * FAILED_PRECONDITION: the key is revoked or expired.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]
+    """Revokes a key for good: within a second no new call is accepted with it, and within five its streams end. Revoking
+    twice changes nothing.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    """
 
 @_typing.type_check_only
 class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
-    """Makes, lists and revokes API keys. A key opens one organization, or one blob, with one role; only a hash of it is
-    stored, and it is shown once.
+    """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
+    key never makes a stronger one than itself.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -75,32 +115,71 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     because the secret is not kept: revoke such a key and create another.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; `expire_time` is in the past.
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; `expire_time` is in the past; the role
+      `admin` is asked for on an organization or a blob.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist; or the key would outlive
+      the one the call came with, or the caller's token.
+    * NOT_FOUND: the scope was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the organization has as many keys as it may.
     """
-    ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]  # type: ignore[assignment]
-    """Lists the keys of an organization (those of its blobs not included) or of a blob, oldest first, revoked ones
-    included. No secret is in the answer.
-
-    Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
-    """
-    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
-    """Revokes a key for good: within a second no new call is accepted with it. Revoking twice changes nothing.
+    GetApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.GetApiKeyRequest, _api_key_pb2.GetApiKeyResponse]  # type: ignore[assignment]
+    """Answers a key's record.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
     """
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
+    ones included. No secret is in the answer.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
+    * NOT_FOUND: the scope was renamed.
+    """
+    UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.UpdateApiKeyRequest, _api_key_pb2.UpdateApiKeyResponse]  # type: ignore[assignment]
+    """Changes a key's description. What a key may do never changes; rotate it, or create another.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RotateApiKeyRequest, _api_key_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
+    that programs can be moved over. The new key is shown once; see CreateApiKey for repeated calls.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key is stronger
+      than the one the call came with.
+    * FAILED_PRECONDITION: the key is revoked or expired.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
+    """Revokes a key for good: within a second no new call is accepted with it, and within five its streams end. Revoking
+    twice changes nothing.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    """
 
 class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Makes, lists and revokes API keys. A key opens one organization, or one blob, with one role; only a hash of it is
-    stored, and it is shown once.
+    """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
+    key never makes a stronger one than itself.
     """
 
     @_abc_1.abstractmethod
@@ -113,10 +192,28 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         because the secret is not kept: revoke such a key and create another.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; `expire_time` is in the past.
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; `expire_time` is in the past; the role
+          `admin` is asked for on an organization or a blob.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist; or the key would outlive
+          the one the call came with, or the caller's token.
+        * NOT_FOUND: the scope was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the organization has as many keys as it may.
+        """
+
+    @_abc_1.abstractmethod
+    def GetApiKey(
+        self,
+        request: _api_key_pb2.GetApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_pb2.GetApiKeyResponse, _abc.Awaitable[_api_key_pb2.GetApiKeyResponse]]:
+        """Answers a key's record.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
         """
 
     @_abc_1.abstractmethod
@@ -125,13 +222,49 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_pb2.ListApiKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ListApiKeysResponse, _abc.Awaitable[_api_key_pb2.ListApiKeysResponse]]:
-        """Lists the keys of an organization (those of its blobs not included) or of a blob, oldest first, revoked ones
-        included. No secret is in the answer.
+        """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
+        ones included. No secret is in the answer.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
+        * NOT_FOUND: the scope was renamed.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateApiKey(
+        self,
+        request: _api_key_pb2.UpdateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_pb2.UpdateApiKeyResponse, _abc.Awaitable[_api_key_pb2.UpdateApiKeyResponse]]:
+        """Changes a key's description. What a key may do never changes; rotate it, or create another.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _api_key_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_key_pb2.RotateApiKeyResponse]]:
+        """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
+        that programs can be moved over. The new key is shown once; see CreateApiKey for repeated calls.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key is stronger
+          than the one the call came with.
+        * FAILED_PRECONDITION: the key is revoked or expired.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
         """
 
     @_abc_1.abstractmethod
@@ -140,12 +273,14 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.RevokeApiKeyResponse, _abc.Awaitable[_api_key_pb2.RevokeApiKeyResponse]]:
-        """Revokes a key for good: within a second no new call is accepted with it. Revoking twice changes nothing.
+        """Revokes a key for good: within a second no new call is accepted with it, and within five its streams end. Revoking
+        twice changes nothing.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
         """
 
 def add_ApiKeyServiceServicer_to_server(servicer: ApiKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,9 +3,12 @@
 isort:skip_file
 Blobs: the central primitive."""
 
+from blobhub.v1 import blob_event_pb2 as _blob_event_pb2
+from blobhub.v1 import event_pb2 as _event_pb2
 from blobhub.v1 import revision_pb2 as _revision_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -35,7 +38,7 @@ class _VisibilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Visibility
     """Everybody may read it, anonymous callers included."""
 
 class Visibility(_Visibility, metaclass=_VisibilityEnumTypeWrapper):
-    """Who may see a blob without being a member or holding a key."""
+    """Who may see a blob or an organization without being a member or holding a key."""
 
 VISIBILITY_UNSPECIFIED: Visibility.ValueType  # 0
 """Not set; taken as private."""
@@ -61,6 +64,7 @@ class Blob(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, stable for the life of the blob."""
     alias: _builtins.str
@@ -77,6 +81,8 @@ class Blob(_message.Message):
     """The revision that `@default` means: the first draft, until a snapshot is published."""
     etag: _builtins.str
     """Changes with every write."""
+    last_sequence: _builtins.int
+    """The last sequence of what WatchBlob streams."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -98,10 +104,11 @@ class Blob(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        last_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_time", b"create_time", "default_revision_id", b"default_revision_id", "description", b"description", "etag", b"etag", "id", b"id", "org_id", b"org_id", "type", b"type", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_time", b"create_time", "default_revision_id", b"default_revision_id", "description", b"description", "etag", b"etag", "id", b"id", "last_sequence", b"last_sequence", "org_id", b"org_id", "type", b"type", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,6 +242,9 @@ class ListBlobsRequest(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VISIBILITY_FIELD_NUMBER: _builtins.int
+    ALIAS_PREFIX_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """Alias or id of the organization."""
     type: _builtins.str
@@ -243,6 +253,14 @@ class ListBlobsRequest(_message.Message):
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    visibility: Global___Visibility.ValueType
+    """Only blobs of this visibility; unspecified for all."""
+    alias_prefix: _builtins.str
+    """Only blobs whose alias begins so; empty for all."""
+    order_by: _builtins.str
+    """`create_time`, `update_time` or `alias`, or one of them with ` desc`; empty means `create_time`, or `alias` where
+    `alias_prefix` is given.
+    """
     def __init__(
         self,
         *,
@@ -250,10 +268,13 @@ class ListBlobsRequest(_message.Message):
         type: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        visibility: Global___Visibility.ValueType = ...,
+        alias_prefix: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "page_size", b"page_size", "page_token", b"page_token", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_prefix", b"alias_prefix", "order_by", b"order_by", "organization", b"organization", "page_size", b"page_size", "page_token", b"page_token", "type", b"type", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,7 +292,7 @@ class ListBlobsResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blob]:
-        """The blobs, oldest first."""
+        """The blobs, in the order asked for."""
 
     def __init__(
         self,
@@ -286,3 +307,191 @@ class ListBlobsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListBlobsResponse: _TypeAlias = ListBlobsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateBlobRequest(_message.Message):
+    """Request of UpdateBlob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    VISIBILITY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    blob: _builtins.str
+    """`acme/pipeline`, or the blob's id."""
+    alias: _builtins.str
+    """1–42 characters of `a-z`, `0-9`, `-` and `_`, beginning and ending with a letter or digit; not the form of an id. Empty leaves it as it is."""
+    description: _builtins.str
+    """Up to 256 characters."""
+    visibility: Global___Visibility.ValueType
+    """Who may see it without a role; unspecified leaves it as it is."""
+    etag: _builtins.str
+    """The blob's etag, to change only what was seen; empty changes whatever is there."""
+    request_id: _builtins.str
+    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which of `alias`, `description`, `visibility` to change; empty means those that are set."""
+
+    def __init__(
+        self,
+        *,
+        blob: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        alias: _builtins.str = ...,
+        description: _builtins.str = ...,
+        visibility: Global___Visibility.ValueType = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "blob", b"blob", "description", b"description", "etag", b"etag", "request_id", b"request_id", "update_mask", b"update_mask", "visibility", b"visibility"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateBlobRequest: _TypeAlias = UpdateBlobRequest  # noqa: Y015
+
+@_typing.final
+class UpdateBlobResponse(_message.Message):
+    """Answer of UpdateBlob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blob(self) -> Global___Blob:
+        """The blob as it is now."""
+
+    def __init__(
+        self,
+        *,
+        blob: Global___Blob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateBlobResponse: _TypeAlias = UpdateBlobResponse  # noqa: Y015
+
+@_typing.final
+class DeleteBlobRequest(_message.Message):
+    """Request of DeleteBlob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    CASCADE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    blob: _builtins.str
+    """`acme/pipeline`, or the blob's id."""
+    cascade: _builtins.bool
+    """True deletes it though it is in use."""
+    etag: _builtins.str
+    """The blob's etag, to change only what was seen; empty changes whatever is there."""
+    request_id: _builtins.str
+    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    def __init__(
+        self,
+        *,
+        blob: _builtins.str = ...,
+        cascade: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "cascade", b"cascade", "etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBlobRequest: _TypeAlias = DeleteBlobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteBlobResponse(_message.Message):
+    """Answer of DeleteBlob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    blob_id: _builtins.str
+    """The id of the blob that is gone."""
+    def __init__(
+        self,
+        *,
+        blob_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBlobResponse: _TypeAlias = DeleteBlobResponse  # noqa: Y015
+
+@_typing.final
+class WatchBlobRequest(_message.Message):
+    """Request of WatchBlob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    blob: _builtins.str
+    """`acme/pipeline`, or the blob's id."""
+    after_sequence: _builtins.int
+    """The last `sequence` already seen; 0 replays from the beginning."""
+    follow: _builtins.bool
+    """True goes on with what comes; false ends when what is there has been sent."""
+    def __init__(
+        self,
+        *,
+        blob: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "blob", b"blob", "follow", b"follow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBlobRequest: _TypeAlias = WatchBlobRequest  # noqa: Y015
+
+@_typing.final
+class WatchBlobResponse(_message.Message):
+    """One message of WatchBlob: a batch of events, or a sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_blob_event_pb2.BlobEvent]:
+        """Whatever was ready, in order of `sequence`."""
+
+    @_builtins.property
+    def progress(self) -> _event_pb2.Progress:
+        """Set, without events, when nothing has happened for a while: everything up to its sequence has been sent."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_blob_event_pb2.BlobEvent] | None = ...,
+        progress: _event_pb2.Progress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBlobResponse: _TypeAlias = WatchBlobResponse  # noqa: Y015

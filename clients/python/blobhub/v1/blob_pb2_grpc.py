@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class BlobServiceStub:
-    """Creates and finds blobs.
+    """Creates, finds, changes, deletes and watches blobs.
     """
 
     def __init__(self, channel):
@@ -50,10 +50,25 @@ class BlobServiceStub:
                 request_serializer=blobhub_dot_v1_dot_blob__pb2.ListBlobsRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_blob__pb2.ListBlobsResponse.FromString,
                 _registered_method=True)
+        self.UpdateBlob = channel.unary_unary(
+                '/blobhub.v1.BlobService/UpdateBlob',
+                request_serializer=blobhub_dot_v1_dot_blob__pb2.UpdateBlobRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_blob__pb2.UpdateBlobResponse.FromString,
+                _registered_method=True)
+        self.DeleteBlob = channel.unary_unary(
+                '/blobhub.v1.BlobService/DeleteBlob',
+                request_serializer=blobhub_dot_v1_dot_blob__pb2.DeleteBlobRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_blob__pb2.DeleteBlobResponse.FromString,
+                _registered_method=True)
+        self.WatchBlob = channel.unary_stream(
+                '/blobhub.v1.BlobService/WatchBlob',
+                request_serializer=blobhub_dot_v1_dot_blob__pb2.WatchBlobRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_blob__pb2.WatchBlobResponse.FromString,
+                _registered_method=True)
 
 
 class BlobServiceServicer:
-    """Creates and finds blobs.
+    """Creates, finds, changes, deletes and watches blobs.
     """
 
     def CreateBlob(self, request, context):
@@ -62,8 +77,12 @@ class BlobServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the type is not installed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist.
-        * ALREADY_EXISTS: the alias is taken in this organization, or the `request_id` was used with another body.
+        * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
+        and the caller is not an admin of the organization.
+        * NOT_FOUND: the organization was renamed.
+        * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
+        another body.
+        * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,18 +95,75 @@ class BlobServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see it, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed; the details say to what.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBlobs(self, request, context):
-        """Lists the blobs of an organization, oldest first. A key that is confined to one blob does not open the list.
+        """Lists the blobs of an organization. Who holds a role on the organization is shown all of them; of a public
+        organization everybody is shown the public ones, and those they hold a role on.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: no valid key came with the call.
+        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
+        * NOT_FOUND: the organization was renamed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateBlob(self, request, context):
+        """Changes alias, description or visibility. An alias that is given up stays this blob's: references that use it are
+        refused with NOT_FOUND and the new alias, and no other blob of the organization can take it while this one exists.
+        When a public blob becomes private, streams that only its being public allowed are ended.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed.
+        * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
+        another body.
+        * ABORTED: the etag is stale; the current one is in the details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBlob(self, request, context):
+        """Deletes a blob with its revisions, metadata, members, keys, credentials and limits, and whatever its type keeps for
+        it. One that is in use, as a workflow with open sessions is, is refused unless `cascade` is set: then what runs is
+        cut off and goes too. The audit log stays.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed.
+        * FAILED_PRECONDITION: it is in use and `cascade` is not set.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchBlob(self, request, context):
+        """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
+        `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
+        of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
+        a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
+        * NOT_FOUND: the blob or its organization was renamed.
+        * OUT_OF_RANGE: the log has not reached `after_sequence`.
+        * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +187,21 @@ def add_BlobServiceServicer_to_server(servicer, server):
                     request_deserializer=blobhub_dot_v1_dot_blob__pb2.ListBlobsRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_blob__pb2.ListBlobsResponse.SerializeToString,
             ),
+            'UpdateBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateBlob,
+                    request_deserializer=blobhub_dot_v1_dot_blob__pb2.UpdateBlobRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_blob__pb2.UpdateBlobResponse.SerializeToString,
+            ),
+            'DeleteBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBlob,
+                    request_deserializer=blobhub_dot_v1_dot_blob__pb2.DeleteBlobRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_blob__pb2.DeleteBlobResponse.SerializeToString,
+            ),
+            'WatchBlob': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchBlob,
+                    request_deserializer=blobhub_dot_v1_dot_blob__pb2.WatchBlobRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_blob__pb2.WatchBlobResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'blobhub.v1.BlobService', rpc_method_handlers)
@@ -120,7 +211,7 @@ def add_BlobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BlobService:
-    """Creates and finds blobs.
+    """Creates, finds, changes, deletes and watches blobs.
     """
 
     @staticmethod
@@ -194,6 +285,87 @@ class BlobService:
             '/blobhub.v1.BlobService/ListBlobs',
             blobhub_dot_v1_dot_blob__pb2.ListBlobsRequest.SerializeToString,
             blobhub_dot_v1_dot_blob__pb2.ListBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.BlobService/UpdateBlob',
+            blobhub_dot_v1_dot_blob__pb2.UpdateBlobRequest.SerializeToString,
+            blobhub_dot_v1_dot_blob__pb2.UpdateBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.BlobService/DeleteBlob',
+            blobhub_dot_v1_dot_blob__pb2.DeleteBlobRequest.SerializeToString,
+            blobhub_dot_v1_dot_blob__pb2.DeleteBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/blobhub.v1.BlobService/WatchBlob',
+            blobhub_dot_v1_dot_blob__pb2.WatchBlobRequest.SerializeToString,
+            blobhub_dot_v1_dot_blob__pb2.WatchBlobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BlobServiceStub:
-    """Creates and finds blobs."""
+    """Creates, finds, changes, deletes and watches blobs."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,8 +39,12 @@ class BlobServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the type is not installed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist.
-    * ALREADY_EXISTS: the alias is taken in this organization, or the `request_id` was used with another body.
+    * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
+      and the caller is not an admin of the organization.
+    * NOT_FOUND: the organization was renamed.
+    * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
+      another body.
+    * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
     """
     GetBlob: _grpc.UnaryUnaryMultiCallable[_blob_pb2.GetBlobRequest, _blob_pb2.GetBlobResponse]
     """Answers one blob.
@@ -49,19 +53,64 @@ class BlobServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed; the details say to what.
     """
     ListBlobs: _grpc.UnaryUnaryMultiCallable[_blob_pb2.ListBlobsRequest, _blob_pb2.ListBlobsResponse]
-    """Lists the blobs of an organization, oldest first. A key that is confined to one blob does not open the list.
+    """Lists the blobs of an organization. Who holds a role on the organization is shown all of them; of a public
+    organization everybody is shown the public ones, and those they hold a role on.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: no valid key came with the call.
+    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
+    * NOT_FOUND: the organization was renamed.
+    """
+    UpdateBlob: _grpc.UnaryUnaryMultiCallable[_blob_pb2.UpdateBlobRequest, _blob_pb2.UpdateBlobResponse]
+    """Changes alias, description or visibility. An alias that is given up stays this blob's: references that use it are
+    refused with NOT_FOUND and the new alias, and no other blob of the organization can take it while this one exists.
+    When a public blob becomes private, streams that only its being public allowed are ended.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed.
+    * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
+      another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    DeleteBlob: _grpc.UnaryUnaryMultiCallable[_blob_pb2.DeleteBlobRequest, _blob_pb2.DeleteBlobResponse]
+    """Deletes a blob with its revisions, metadata, members, keys, credentials and limits, and whatever its type keeps for
+    it. One that is in use, as a workflow with open sessions is, is refused unless `cascade` is set: then what runs is
+    cut off and goes too. The audit log stays.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed.
+    * FAILED_PRECONDITION: it is in use and `cascade` is not set.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    WatchBlob: _grpc.UnaryStreamMultiCallable[_blob_pb2.WatchBlobRequest, _blob_pb2.WatchBlobResponse]
+    """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
+    `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
+    of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
+    a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
+    * NOT_FOUND: the blob or its organization was renamed.
+    * OUT_OF_RANGE: the log has not reached `after_sequence`.
+    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
 
 @_typing.type_check_only
 class BlobServiceAsyncStub(BlobServiceStub):
-    """Creates and finds blobs."""
+    """Creates, finds, changes, deletes and watches blobs."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateBlob: _aio.UnaryUnaryMultiCallable[_blob_pb2.CreateBlobRequest, _blob_pb2.CreateBlobResponse]  # type: ignore[assignment]
@@ -70,8 +119,12 @@ class BlobServiceAsyncStub(BlobServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the type is not installed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist.
-    * ALREADY_EXISTS: the alias is taken in this organization, or the `request_id` was used with another body.
+    * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
+      and the caller is not an admin of the organization.
+    * NOT_FOUND: the organization was renamed.
+    * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
+      another body.
+    * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
     """
     GetBlob: _aio.UnaryUnaryMultiCallable[_blob_pb2.GetBlobRequest, _blob_pb2.GetBlobResponse]  # type: ignore[assignment]
     """Answers one blob.
@@ -80,18 +133,63 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed; the details say to what.
     """
     ListBlobs: _aio.UnaryUnaryMultiCallable[_blob_pb2.ListBlobsRequest, _blob_pb2.ListBlobsResponse]  # type: ignore[assignment]
-    """Lists the blobs of an organization, oldest first. A key that is confined to one blob does not open the list.
+    """Lists the blobs of an organization. Who holds a role on the organization is shown all of them; of a public
+    organization everybody is shown the public ones, and those they hold a role on.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: no valid key came with the call.
+    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
+    * NOT_FOUND: the organization was renamed.
+    """
+    UpdateBlob: _aio.UnaryUnaryMultiCallable[_blob_pb2.UpdateBlobRequest, _blob_pb2.UpdateBlobResponse]  # type: ignore[assignment]
+    """Changes alias, description or visibility. An alias that is given up stays this blob's: references that use it are
+    refused with NOT_FOUND and the new alias, and no other blob of the organization can take it while this one exists.
+    When a public blob becomes private, streams that only its being public allowed are ended.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed.
+    * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
+      another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    DeleteBlob: _aio.UnaryUnaryMultiCallable[_blob_pb2.DeleteBlobRequest, _blob_pb2.DeleteBlobResponse]  # type: ignore[assignment]
+    """Deletes a blob with its revisions, metadata, members, keys, credentials and limits, and whatever its type keeps for
+    it. One that is in use, as a workflow with open sessions is, is refused unless `cascade` is set: then what runs is
+    cut off and goes too. The audit log stays.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed.
+    * FAILED_PRECONDITION: it is in use and `cascade` is not set.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    WatchBlob: _aio.UnaryStreamMultiCallable[_blob_pb2.WatchBlobRequest, _blob_pb2.WatchBlobResponse]  # type: ignore[assignment]
+    """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
+    `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
+    of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
+    a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
+    * NOT_FOUND: the blob or its organization was renamed.
+    * OUT_OF_RANGE: the log has not reached `after_sequence`.
+    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
 
 class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates and finds blobs."""
+    """Creates, finds, changes, deletes and watches blobs."""
 
     @_abc_1.abstractmethod
     def CreateBlob(
@@ -104,8 +202,12 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the type is not installed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist.
-        * ALREADY_EXISTS: the alias is taken in this organization, or the `request_id` was used with another body.
+        * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
+          and the caller is not an admin of the organization.
+        * NOT_FOUND: the organization was renamed.
+        * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
+          another body.
+        * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
         """
 
     @_abc_1.abstractmethod
@@ -120,6 +222,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see it, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed; the details say to what.
         """
 
     @_abc_1.abstractmethod
@@ -128,12 +231,74 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _blob_pb2.ListBlobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_blob_pb2.ListBlobsResponse, _abc.Awaitable[_blob_pb2.ListBlobsResponse]]:
-        """Lists the blobs of an organization, oldest first. A key that is confined to one blob does not open the list.
+        """Lists the blobs of an organization. Who holds a role on the organization is shown all of them; of a public
+        organization everybody is shown the public ones, and those they hold a role on.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: no valid key came with the call.
+        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
+        * NOT_FOUND: the organization was renamed.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateBlob(
+        self,
+        request: _blob_pb2.UpdateBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_pb2.UpdateBlobResponse, _abc.Awaitable[_blob_pb2.UpdateBlobResponse]]:
+        """Changes alias, description or visibility. An alias that is given up stays this blob's: references that use it are
+        refused with NOT_FOUND and the new alias, and no other blob of the organization can take it while this one exists.
+        When a public blob becomes private, streams that only its being public allowed are ended.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed.
+        * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
+          another body.
+        * ABORTED: the etag is stale; the current one is in the details.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteBlob(
+        self,
+        request: _blob_pb2.DeleteBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_pb2.DeleteBlobResponse, _abc.Awaitable[_blob_pb2.DeleteBlobResponse]]:
+        """Deletes a blob with its revisions, metadata, members, keys, credentials and limits, and whatever its type keeps for
+        it. One that is in use, as a workflow with open sessions is, is refused unless `cascade` is set: then what runs is
+        cut off and goes too. The audit log stays.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed.
+        * FAILED_PRECONDITION: it is in use and `cascade` is not set.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchBlob(
+        self,
+        request: _blob_pb2.WatchBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_blob_pb2.WatchBlobResponse], _abc.AsyncIterator[_blob_pb2.WatchBlobResponse]]:
+        """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
+        `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
+        of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
+        a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
+        * NOT_FOUND: the blob or its organization was renamed.
+        * OUT_OF_RANGE: the log has not reached `after_sequence`.
+        * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
 
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from blobhub.v1 import access_pb2 as blobhub_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62lobhub/v1/blob_type.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\"\x96\x01\n\x08\x42lobType\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x1a\n\x08services\x18\x04 \x03(\tR\x08services\x12\"\n\x0c\x64istribution\x18\x05 \x01(\tR\x0c\x64istribution\"\x16\n\x14ListBlobTypesRequest\"L\n\x15ListBlobTypesResponse\x12\x33\n\nblob_types\x18\x01 \x03(\x0b\x32\x14.blobhub.v1.BlobTypeR\tblobTypes2o\n\x0f\x42lobTypeService\x12\\\n\rListBlobTypes\x12 .blobhub.v1.ListBlobTypesRequest\x1a!.blobhub.v1.ListBlobTypesResponse\"\x06\xf2\xd4\x18\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62lobhub/v1/blob_type.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\"\x96\x01\n\x08\x42lobType\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x1a\n\x08services\x18\x04 \x03(\tR\x08services\x12\"\n\x0c\x64istribution\x18\x05 \x01(\tR\x0c\x64istribution\"\x16\n\x14ListBlobTypesRequest\"L\n\x15ListBlobTypesResponse\x12\x33\n\nblob_types\x18\x01 \x03(\x0b\x32\x14.blobhub.v1.BlobTypeR\tblobTypes2r\n\x0f\x42lobTypeService\x12_\n\rListBlobTypes\x12 .blobhub.v1.ListBlobTypesRequest\x1a!.blobhub.v1.ListBlobTypesResponse\"\t\x90\x02\x01\xf2\xd4\x18\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.blob_type_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BLOBTYPESERVICE'].methods_by_name['ListBlobTypes']._loaded_options = None
-  _globals['_BLOBTYPESERVICE'].methods_by_name['ListBlobTypes']._serialized_options = b'\362\324\030\002\010\001'
+  _globals['_BLOBTYPESERVICE'].methods_by_name['ListBlobTypes']._serialized_options = b'\220\002\001\362\324\030\002\010\001'
   _globals['_BLOBTYPE']._serialized_start=68
   _globals['_BLOBTYPE']._serialized_end=218
   _globals['_LISTBLOBTYPESREQUEST']._serialized_start=220
@@ -41,5 +41,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTBLOBTYPESRESPONSE']._serialized_start=244
   _globals['_LISTBLOBTYPESRESPONSE']._serialized_end=320
   _globals['_BLOBTYPESERVICE']._serialized_start=322
-  _globals['_BLOBTYPESERVICE']._serialized_end=433
+  _globals['_BLOBTYPESERVICE']._serialized_end=436
 # @@protoc_insertion_point(module_scope)

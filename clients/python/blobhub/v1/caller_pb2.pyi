@@ -4,8 +4,11 @@ isort:skip_file
 Who is calling."""
 
 from blobhub.v1 import access_pb2 as _access_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -29,20 +32,28 @@ class Caller(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     ANONYMOUS_FIELD_NUMBER: _builtins.int
     ADMINISTRATOR_FIELD_NUMBER: _builtins.int
+    USER_NAME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user the caller acts as; empty for anonymous callers and for keys of organizations and blobs."""
     api_key_id: _builtins.str
-    """The key the call came with; empty for anonymous callers."""
+    """The key the call came with; empty for anonymous callers and tokens."""
     scope_id: _builtins.str
     """The organization or blob that the key is confined to, as an id; empty for personal keys."""
     role: _access_pb2.Role.ValueType
     """The strongest role the key gives within its scope; unspecified for anonymous callers. A personal key gives the
-    roles its user has.
+    roles its user has, up to this one.
     """
     anonymous: _builtins.bool
     """True when no key came with the call."""
     administrator: _builtins.bool
     """True when the caller is an administrator of this server, who has the `admin` role everywhere."""
+    user_name: _builtins.str
+    """The user's name; empty when there is no user."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the key or token stops working; unset means never."""
+
     def __init__(
         self,
         *,
@@ -52,14 +63,50 @@ class Caller(_message.Message):
         role: _access_pb2.Role.ValueType = ...,
         anonymous: _builtins.bool = ...,
         administrator: _builtins.bool = ...,
+        user_name: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "anonymous", b"anonymous", "api_key_id", b"api_key_id", "role", b"role", "scope_id", b"scope_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "anonymous", b"anonymous", "api_key_id", b"api_key_id", "expire_time", b"expire_time", "role", b"role", "scope_id", b"scope_id", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Caller: _TypeAlias = Caller  # noqa: Y015
+
+@_typing.final
+class EffectiveRole(_message.Message):
+    """A role that holds for the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    """The organization, or the blob's organization."""
+    blob_id: _builtins.str
+    """The blob; empty when the role holds for the whole organization."""
+    reference: _builtins.str
+    """A readable reference, such as `acme` or `acme/pipeline`."""
+    role: _access_pb2.Role.ValueType
+    """The role, after the key's own is taken into account."""
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        blob_id: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        role: _access_pb2.Role.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "org_id", b"org_id", "reference", b"reference", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EffectiveRole: _TypeAlias = EffectiveRole  # noqa: Y015
 
 @_typing.final
 class GetCallerRequest(_message.Message):
@@ -67,12 +114,19 @@ class GetCallerRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SCOPE_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    """Asks about one organization (`acme`) or blob (`acme/pipeline`), or the id of either; empty asks for everything that
+    the caller's memberships and key give.
+    """
     def __init__(
         self,
+        *,
+        scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,18 +139,27 @@ class GetCallerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CALLER_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def caller(self) -> Global___Caller:
         """Who the caller is."""
+
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___EffectiveRole]:
+        """The caller's effective roles, at most 1,000, oldest organizations and blobs first. Empty where there are none;
+        a scope on which the caller holds none, and one that does not exist, read the same. What being an administrator gives
+        is answered only for a scope that is asked about.
+        """
 
     def __init__(
         self,
         *,
         caller: Global___Caller | None = ...,
+        roles: _abc.Iterable[Global___EffectiveRole] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

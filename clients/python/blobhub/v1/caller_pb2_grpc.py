@@ -47,9 +47,11 @@ class CallerServiceServicer:
     """
 
     def GetCaller(self, request, context):
-        """Answers who the caller is and by which key. An anonymous caller is told so rather than refused.
+        """Answers who the caller is, by which key, and with which effective roles: everywhere it holds one, or on the one
+        organization or blob that is asked about. An anonymous caller is told so rather than refused.
 
         Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -34,9 +34,11 @@ class CallerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CallerServiceAsyncStub: ...
     GetCaller: _grpc.UnaryUnaryMultiCallable[_caller_pb2.GetCallerRequest, _caller_pb2.GetCallerResponse]
-    """Answers who the caller is and by which key. An anonymous caller is told so rather than refused.
+    """Answers who the caller is, by which key, and with which effective roles: everywhere it holds one, or on the one
+    organization or blob that is asked about. An anonymous caller is told so rather than refused.
 
     Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     """
 
@@ -46,9 +48,11 @@ class CallerServiceAsyncStub(CallerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCaller: _aio.UnaryUnaryMultiCallable[_caller_pb2.GetCallerRequest, _caller_pb2.GetCallerResponse]  # type: ignore[assignment]
-    """Answers who the caller is and by which key. An anonymous caller is told so rather than refused.
+    """Answers who the caller is, by which key, and with which effective roles: everywhere it holds one, or on the one
+    organization or blob that is asked about. An anonymous caller is told so rather than refused.
 
     Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     """
 
@@ -61,9 +65,11 @@ class CallerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _caller_pb2.GetCallerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_caller_pb2.GetCallerResponse, _abc.Awaitable[_caller_pb2.GetCallerResponse]]:
-        """Answers who the caller is and by which key. An anonymous caller is told so rather than refused.
+        """Answers who the caller is, by which key, and with which effective roles: everywhere it holds one, or on the one
+        organization or blob that is asked about. An anonymous caller is told so rather than refused.
 
         Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         """
 

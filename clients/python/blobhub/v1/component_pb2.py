@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from blobhub.v1 import access_pb2 as blobhub_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62lobhub/v1/component.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\"\xdf\x01\n\rComponentType\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12\x1a\n\x08\x63\x61tegory\x18\x02 \x01(\tR\x08\x63\x61tegory\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12/\n\x05ports\x18\x05 \x03(\x0b\x32\x19.blobhub.v1.ComponentPortR\x05ports\x12\x16\n\x06routes\x18\x06 \x03(\tR\x06routes\x12\x1d\n\nopen_ports\x18\x07 \x01(\x08R\topenPorts\"\x9e\x01\n\rComponentPort\x12\x1a\n\x08\x63\x61tegory\x18\x01 \x01(\tR\x08\x63\x61tegory\x12\x14\n\x05route\x18\x02 \x01(\tR\x05route\x12\x1d\n\nvalue_type\x18\x03 \x01(\tR\tvalueType\x12\x1a\n\x08required\x18\x04 \x01(\x08R\x08required\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\"\x17\n\x15ListComponentsRequest\"S\n\x16ListComponentsResponse\x12\x39\n\ncomponents\x18\x01 \x03(\x0b\x32\x19.blobhub.v1.ComponentTypeR\ncomponents2s\n\x10\x43omponentService\x12_\n\x0eListComponents\x12!.blobhub.v1.ListComponentsRequest\x1a\".blobhub.v1.ListComponentsResponse\"\x06\xf2\xd4\x18\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62lobhub/v1/component.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\"\xdf\x01\n\rComponentType\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12\x1a\n\x08\x63\x61tegory\x18\x02 \x01(\tR\x08\x63\x61tegory\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12/\n\x05ports\x18\x05 \x03(\x0b\x32\x19.blobhub.v1.ComponentPortR\x05ports\x12\x16\n\x06routes\x18\x06 \x03(\tR\x06routes\x12\x1d\n\nopen_ports\x18\x07 \x01(\x08R\topenPorts\"\x9e\x01\n\rComponentPort\x12\x1a\n\x08\x63\x61tegory\x18\x01 \x01(\tR\x08\x63\x61tegory\x12\x14\n\x05route\x18\x02 \x01(\tR\x05route\x12\x1d\n\nvalue_type\x18\x03 \x01(\tR\tvalueType\x12\x1a\n\x08required\x18\x04 \x01(\x08R\x08required\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\"\x17\n\x15ListComponentsRequest\"S\n\x16ListComponentsResponse\x12\x39\n\ncomponents\x18\x01 \x03(\x0b\x32\x19.blobhub.v1.ComponentTypeR\ncomponents2v\n\x10\x43omponentService\x12\x62\n\x0eListComponents\x12!.blobhub.v1.ListComponentsRequest\x1a\".blobhub.v1.ListComponentsResponse\"\t\x90\x02\x01\xf2\xd4\x18\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.component_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COMPONENTSERVICE'].methods_by_name['ListComponents']._loaded_options = None
-  _globals['_COMPONENTSERVICE'].methods_by_name['ListComponents']._serialized_options = b'\362\324\030\002\010\001'
+  _globals['_COMPONENTSERVICE'].methods_by_name['ListComponents']._serialized_options = b'\220\002\001\362\324\030\002\010\001'
   _globals['_COMPONENTTYPE']._serialized_start=68
   _globals['_COMPONENTTYPE']._serialized_end=291
   _globals['_COMPONENTPORT']._serialized_start=294
@@ -43,5 +43,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCOMPONENTSRESPONSE']._serialized_start=479
   _globals['_LISTCOMPONENTSRESPONSE']._serialized_end=562
   _globals['_COMPONENTSERVICE']._serialized_start=564
-  _globals['_COMPONENTSERVICE']._serialized_end=679
+  _globals['_COMPONENTSERVICE']._serialized_end=682
 # @@protoc_insertion_point(module_scope)

@@ -45,7 +45,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 6
     """UNAUTHENTICATED. The call needs a key and came without one, or with one that is malformed, unknown, expired or
-    revoked. All of these read the same.
+    revoked, or whose user is disabled; or a stream was open when that came about. All of these read the same.
     """
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 7
     """PERMISSION_DENIED. The caller may not do this, or the resource does not exist; both read the same to callers who
@@ -66,7 +66,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     violation, its `field` a path within the content.
     """
     ERROR_REASON_WRONG_BLOB_TYPE: _ErrorReason.ValueType  # 14
-    """FAILED_PRECONDITION. The blob is of another type than the operation is for. Metadata: `type`, `needs`."""
+    """FAILED_PRECONDITION. The blob is of another type than the operation is for, or than the one it is compared with.
+    Metadata: `type`, `needs`.
+    """
     ERROR_REASON_UNKNOWN_BLOB_TYPE: _ErrorReason.ValueType  # 15
     """INVALID_ARGUMENT. No blob type of that name is installed. Metadata: `type`."""
     ERROR_REASON_INVALID_DEFINITION: _ErrorReason.ValueType  # 16
@@ -94,7 +96,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `last_sequence`. Details: `RetryInfo`.
     """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 23
-    """RESOURCE_EXHAUSTED. A limit is reached. Metadata: `limit`, `value`. Details: `QuotaFailure`."""
+    """RESOURCE_EXHAUSTED. A limit is reached. Metadata: `limit`, its name, `value`, the most there can be, and `resource`,
+    the id of what is full. Details: `QuotaFailure`.
+    """
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 24
     """UNIMPLEMENTED. No such method."""
     ERROR_REASON_OWNERSHIP_LOST: _ErrorReason.ValueType  # 25
@@ -103,6 +107,30 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT. A value in the request is not acceptable for a reason only the server can see. Details:
     `BadRequest`.
     """
+    ERROR_REASON_RENAMED: _ErrorReason.ValueType  # 27
+    """NOT_FOUND. The reference uses an alias that was given up; the thing has another one now. Metadata: `alias`, the
+    reference of today. Details: `ResourceInfo`.
+    """
+    ERROR_REASON_NOT_EMPTY: _ErrorReason.ValueType  # 28
+    """FAILED_PRECONDITION. What is to be deleted holds something, or is in use, and the request does not ask for a cascade.
+    Metadata: `holds`, how many and of what.
+    """
+    ERROR_REASON_LAST_ADMIN: _ErrorReason.ValueType  # 29
+    """FAILED_PRECONDITION. It would leave an organization without an admin, or the server without an administrator, who is
+    not disabled.
+    """
+    ERROR_REASON_KEY_TOO_STRONG: _ErrorReason.ValueType  # 30
+    """PERMISSION_DENIED. The key to be made is stronger than the one that the call came with, or would outlive it. Metadata:
+    `role`, `expire_time`: the most there can be.
+    """
+    ERROR_REASON_KEY_ENDED: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION. The key is revoked or expired and cannot be rotated."""
+    ERROR_REASON_CREDENTIAL_UNREADABLE: _ErrorReason.ValueType  # 32
+    """DATA_LOSS. A stored credential is not what was stored: its ciphertext does not belong to its record, or was changed.
+    Metadata: `credential_id`.
+    """
+    ERROR_REASON_ISSUER_UNAVAILABLE: _ErrorReason.ValueType  # 33
+    """UNAVAILABLE. A token cannot be checked because the issuer's keys cannot be had. Details: `RetryInfo`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -129,7 +157,7 @@ ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 6
 """UNAUTHENTICATED. The call needs a key and came without one, or with one that is malformed, unknown, expired or
-revoked. All of these read the same.
+revoked, or whose user is disabled; or a stream was open when that came about. All of these read the same.
 """
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 7
 """PERMISSION_DENIED. The caller may not do this, or the resource does not exist; both read the same to callers who
@@ -150,7 +178,9 @@ ERROR_REASON_INVALID_CONTENT: ErrorReason.ValueType  # 13
 violation, its `field` a path within the content.
 """
 ERROR_REASON_WRONG_BLOB_TYPE: ErrorReason.ValueType  # 14
-"""FAILED_PRECONDITION. The blob is of another type than the operation is for. Metadata: `type`, `needs`."""
+"""FAILED_PRECONDITION. The blob is of another type than the operation is for, or than the one it is compared with.
+Metadata: `type`, `needs`.
+"""
 ERROR_REASON_UNKNOWN_BLOB_TYPE: ErrorReason.ValueType  # 15
 """INVALID_ARGUMENT. No blob type of that name is installed. Metadata: `type`."""
 ERROR_REASON_INVALID_DEFINITION: ErrorReason.ValueType  # 16
@@ -178,7 +208,9 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 22
 Metadata: `last_sequence`. Details: `RetryInfo`.
 """
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 23
-"""RESOURCE_EXHAUSTED. A limit is reached. Metadata: `limit`, `value`. Details: `QuotaFailure`."""
+"""RESOURCE_EXHAUSTED. A limit is reached. Metadata: `limit`, its name, `value`, the most there can be, and `resource`,
+the id of what is full. Details: `QuotaFailure`.
+"""
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 24
 """UNIMPLEMENTED. No such method."""
 ERROR_REASON_OWNERSHIP_LOST: ErrorReason.ValueType  # 25
@@ -187,4 +219,28 @@ ERROR_REASON_INVALID_VALUE: ErrorReason.ValueType  # 26
 """INVALID_ARGUMENT. A value in the request is not acceptable for a reason only the server can see. Details:
 `BadRequest`.
 """
+ERROR_REASON_RENAMED: ErrorReason.ValueType  # 27
+"""NOT_FOUND. The reference uses an alias that was given up; the thing has another one now. Metadata: `alias`, the
+reference of today. Details: `ResourceInfo`.
+"""
+ERROR_REASON_NOT_EMPTY: ErrorReason.ValueType  # 28
+"""FAILED_PRECONDITION. What is to be deleted holds something, or is in use, and the request does not ask for a cascade.
+Metadata: `holds`, how many and of what.
+"""
+ERROR_REASON_LAST_ADMIN: ErrorReason.ValueType  # 29
+"""FAILED_PRECONDITION. It would leave an organization without an admin, or the server without an administrator, who is
+not disabled.
+"""
+ERROR_REASON_KEY_TOO_STRONG: ErrorReason.ValueType  # 30
+"""PERMISSION_DENIED. The key to be made is stronger than the one that the call came with, or would outlive it. Metadata:
+`role`, `expire_time`: the most there can be.
+"""
+ERROR_REASON_KEY_ENDED: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION. The key is revoked or expired and cannot be rotated."""
+ERROR_REASON_CREDENTIAL_UNREADABLE: ErrorReason.ValueType  # 32
+"""DATA_LOSS. A stored credential is not what was stored: its ciphertext does not belong to its record, or was changed.
+Metadata: `credential_id`.
+"""
+ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 33
+"""UNAVAILABLE. A token cannot be checked because the issuer's keys cannot be had. Details: `RetryInfo`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

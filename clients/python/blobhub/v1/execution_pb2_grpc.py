@@ -143,6 +143,7 @@ class ExecutionServiceServicer:
         * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
         * FAILED_PRECONDITION: the execution has already completed or failed.
         * ABORTED: another server took the session over in that moment; retry.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

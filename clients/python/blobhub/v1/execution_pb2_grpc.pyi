@@ -89,6 +89,7 @@ class ExecutionServiceStub:
     * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
     * FAILED_PRECONDITION: the execution has already completed or failed.
     * ABORTED: another server took the session over in that moment; retry.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]
     """Streams one execution's events: first those after `after_sequence`, then, with `follow`, those to come, until the
@@ -164,6 +165,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
     * FAILED_PRECONDITION: the execution has already completed or failed.
     * ABORTED: another server took the session over in that moment; retry.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]  # type: ignore[assignment]
     """Streams one execution's events: first those after `after_sequence`, then, with `follow`, those to come, until the
@@ -266,6 +268,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
         * FAILED_PRECONDITION: the execution has already completed or failed.
         * ABORTED: another server took the session over in that moment; retry.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
         """
 
     @_abc_1.abstractmethod

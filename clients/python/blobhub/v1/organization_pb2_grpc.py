@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OrganizationServiceStub:
-    """Creates and finds organizations.
+    """Creates, finds, changes and deletes organizations.
     """
 
     def __init__(self, channel):
@@ -50,10 +50,20 @@ class OrganizationServiceStub:
                 request_serializer=blobhub_dot_v1_dot_organization__pb2.ListOrganizationsRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_organization__pb2.ListOrganizationsResponse.FromString,
                 _registered_method=True)
+        self.UpdateOrganization = channel.unary_unary(
+                '/blobhub.v1.OrganizationService/UpdateOrganization',
+                request_serializer=blobhub_dot_v1_dot_organization__pb2.UpdateOrganizationRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_organization__pb2.UpdateOrganizationResponse.FromString,
+                _registered_method=True)
+        self.DeleteOrganization = channel.unary_unary(
+                '/blobhub.v1.OrganizationService/DeleteOrganization',
+                request_serializer=blobhub_dot_v1_dot_organization__pb2.DeleteOrganizationRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_organization__pb2.DeleteOrganizationResponse.FromString,
+                _registered_method=True)
 
 
 class OrganizationServiceServicer:
-    """Creates and finds organizations.
+    """Creates, finds, changes and deletes organizations.
     """
 
     def CreateOrganization(self, request, context):
@@ -62,31 +72,65 @@ class OrganizationServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the key is not a user's.
-        * ALREADY_EXISTS: the alias is taken, or the `request_id` was used with another body.
+        * PERMISSION_DENIED: the caller is not a user with all of their roles.
+        * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOrganization(self, request, context):
-        """Answers one organization.
+        """Answers one organization. A public one is answered to everybody.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken.
-        * UNAUTHENTICATED: no valid key came with the call.
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see it, or it does not exist.
+        * NOT_FOUND: the organization was renamed; the details name its alias of today.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListOrganizations(self, request, context):
-        """Lists the organizations that the caller may see, oldest first.
+        """Lists the organizations that the caller holds a role on; administrators of the server are shown all.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOrganization(self, request, context):
+        """Changes alias, description or visibility. An alias that is given up stays this organization's: references that use
+        it are refused with NOT_FOUND and the new alias, and no other organization can take it while this one exists.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
+        * NOT_FOUND: the organization was renamed.
+        * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteOrganization(self, request, context):
+        """Deletes an organization with its members, keys, credentials and limits. One that holds blobs is refused unless
+        `cascade` is set: then they go too, with all that is in them, and what runs in them is cut off. The audit log stays.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
+        * NOT_FOUND: the organization was renamed.
+        * FAILED_PRECONDITION: it holds blobs and `cascade` is not set.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +154,16 @@ def add_OrganizationServiceServicer_to_server(servicer, server):
                     request_deserializer=blobhub_dot_v1_dot_organization__pb2.ListOrganizationsRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_organization__pb2.ListOrganizationsResponse.SerializeToString,
             ),
+            'UpdateOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOrganization,
+                    request_deserializer=blobhub_dot_v1_dot_organization__pb2.UpdateOrganizationRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_organization__pb2.UpdateOrganizationResponse.SerializeToString,
+            ),
+            'DeleteOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteOrganization,
+                    request_deserializer=blobhub_dot_v1_dot_organization__pb2.DeleteOrganizationRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_organization__pb2.DeleteOrganizationResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'blobhub.v1.OrganizationService', rpc_method_handlers)
@@ -119,7 +173,7 @@ def add_OrganizationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OrganizationService:
-    """Creates and finds organizations.
+    """Creates, finds, changes and deletes organizations.
     """
 
     @staticmethod
@@ -193,6 +247,60 @@ class OrganizationService:
             '/blobhub.v1.OrganizationService/ListOrganizations',
             blobhub_dot_v1_dot_organization__pb2.ListOrganizationsRequest.SerializeToString,
             blobhub_dot_v1_dot_organization__pb2.ListOrganizationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.OrganizationService/UpdateOrganization',
+            blobhub_dot_v1_dot_organization__pb2.UpdateOrganizationRequest.SerializeToString,
+            blobhub_dot_v1_dot_organization__pb2.UpdateOrganizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.OrganizationService/DeleteOrganization',
+            blobhub_dot_v1_dot_organization__pb2.DeleteOrganizationRequest.SerializeToString,
+            blobhub_dot_v1_dot_organization__pb2.DeleteOrganizationResponse.FromString,
             options,
             channel_credentials,
             insecure,

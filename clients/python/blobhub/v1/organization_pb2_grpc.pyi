@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OrganizationServiceStub:
-    """Creates and finds organizations."""
+    """Creates, finds, changes and deletes organizations."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,28 +39,54 @@ class OrganizationServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the key is not a user's.
-    * ALREADY_EXISTS: the alias is taken, or the `request_id` was used with another body.
+    * PERMISSION_DENIED: the caller is not a user with all of their roles.
+    * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
     """
     GetOrganization: _grpc.UnaryUnaryMultiCallable[_organization_pb2.GetOrganizationRequest, _organization_pb2.GetOrganizationResponse]
-    """Answers one organization.
+    """Answers one organization. A public one is answered to everybody.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken.
-    * UNAUTHENTICATED: no valid key came with the call.
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
+    * NOT_FOUND: the organization was renamed; the details name its alias of today.
     """
     ListOrganizations: _grpc.UnaryUnaryMultiCallable[_organization_pb2.ListOrganizationsRequest, _organization_pb2.ListOrganizationsResponse]
-    """Lists the organizations that the caller may see, oldest first.
+    """Lists the organizations that the caller holds a role on; administrators of the server are shown all.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     """
+    UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_organization_pb2.UpdateOrganizationRequest, _organization_pb2.UpdateOrganizationResponse]
+    """Changes alias, description or visibility. An alias that is given up stays this organization's: references that use
+    it are refused with NOT_FOUND and the new alias, and no other organization can take it while this one exists.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
+    * NOT_FOUND: the organization was renamed.
+    * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    DeleteOrganization: _grpc.UnaryUnaryMultiCallable[_organization_pb2.DeleteOrganizationRequest, _organization_pb2.DeleteOrganizationResponse]
+    """Deletes an organization with its members, keys, credentials and limits. One that holds blobs is refused unless
+    `cascade` is set: then they go too, with all that is in them, and what runs in them is cut off. The audit log stays.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
+    * NOT_FOUND: the organization was renamed.
+    * FAILED_PRECONDITION: it holds blobs and `cascade` is not set.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
 
 @_typing.type_check_only
 class OrganizationServiceAsyncStub(OrganizationServiceStub):
-    """Creates and finds organizations."""
+    """Creates, finds, changes and deletes organizations."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateOrganization: _aio.UnaryUnaryMultiCallable[_organization_pb2.CreateOrganizationRequest, _organization_pb2.CreateOrganizationResponse]  # type: ignore[assignment]
@@ -69,27 +95,53 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the key is not a user's.
-    * ALREADY_EXISTS: the alias is taken, or the `request_id` was used with another body.
+    * PERMISSION_DENIED: the caller is not a user with all of their roles.
+    * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
     """
     GetOrganization: _aio.UnaryUnaryMultiCallable[_organization_pb2.GetOrganizationRequest, _organization_pb2.GetOrganizationResponse]  # type: ignore[assignment]
-    """Answers one organization.
+    """Answers one organization. A public one is answered to everybody.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken.
-    * UNAUTHENTICATED: no valid key came with the call.
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
+    * NOT_FOUND: the organization was renamed; the details name its alias of today.
     """
     ListOrganizations: _aio.UnaryUnaryMultiCallable[_organization_pb2.ListOrganizationsRequest, _organization_pb2.ListOrganizationsResponse]  # type: ignore[assignment]
-    """Lists the organizations that the caller may see, oldest first.
+    """Lists the organizations that the caller holds a role on; administrators of the server are shown all.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     """
+    UpdateOrganization: _aio.UnaryUnaryMultiCallable[_organization_pb2.UpdateOrganizationRequest, _organization_pb2.UpdateOrganizationResponse]  # type: ignore[assignment]
+    """Changes alias, description or visibility. An alias that is given up stays this organization's: references that use
+    it are refused with NOT_FOUND and the new alias, and no other organization can take it while this one exists.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
+    * NOT_FOUND: the organization was renamed.
+    * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    DeleteOrganization: _aio.UnaryUnaryMultiCallable[_organization_pb2.DeleteOrganizationRequest, _organization_pb2.DeleteOrganizationResponse]  # type: ignore[assignment]
+    """Deletes an organization with its members, keys, credentials and limits. One that holds blobs is refused unless
+    `cascade` is set: then they go too, with all that is in them, and what runs in them is cut off. The audit log stays.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
+    * NOT_FOUND: the organization was renamed.
+    * FAILED_PRECONDITION: it holds blobs and `cascade` is not set.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
 
 class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates and finds organizations."""
+    """Creates, finds, changes and deletes organizations."""
 
     @_abc_1.abstractmethod
     def CreateOrganization(
@@ -102,8 +154,8 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the key is not a user's.
-        * ALREADY_EXISTS: the alias is taken, or the `request_id` was used with another body.
+        * PERMISSION_DENIED: the caller is not a user with all of their roles.
+        * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
         """
 
     @_abc_1.abstractmethod
@@ -112,12 +164,13 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _organization_pb2.GetOrganizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_organization_pb2.GetOrganizationResponse, _abc.Awaitable[_organization_pb2.GetOrganizationResponse]]:
-        """Answers one organization.
+        """Answers one organization. A public one is answered to everybody.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken.
-        * UNAUTHENTICATED: no valid key came with the call.
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see it, or it does not exist.
+        * NOT_FOUND: the organization was renamed; the details name its alias of today.
         """
 
     @_abc_1.abstractmethod
@@ -126,11 +179,48 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _organization_pb2.ListOrganizationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_organization_pb2.ListOrganizationsResponse, _abc.Awaitable[_organization_pb2.ListOrganizationsResponse]]:
-        """Lists the organizations that the caller may see, oldest first.
+        """Lists the organizations that the caller holds a role on; administrators of the server are shown all.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateOrganization(
+        self,
+        request: _organization_pb2.UpdateOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organization_pb2.UpdateOrganizationResponse, _abc.Awaitable[_organization_pb2.UpdateOrganizationResponse]]:
+        """Changes alias, description or visibility. An alias that is given up stays this organization's: references that use
+        it are refused with NOT_FOUND and the new alias, and no other organization can take it while this one exists.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
+        * NOT_FOUND: the organization was renamed.
+        * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteOrganization(
+        self,
+        request: _organization_pb2.DeleteOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organization_pb2.DeleteOrganizationResponse, _abc.Awaitable[_organization_pb2.DeleteOrganizationResponse]]:
+        """Deletes an organization with its members, keys, credentials and limits. One that holds blobs is refused unless
+        `cascade` is set: then they go too, with all that is in them, and what runs in them is cut off. The audit log stays.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
+        * NOT_FOUND: the organization was renamed.
+        * FAILED_PRECONDITION: it holds blobs and `cascade` is not set.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
         """
 
 def add_OrganizationServiceServicer_to_server(servicer: OrganizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

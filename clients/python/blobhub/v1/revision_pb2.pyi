@@ -48,6 +48,34 @@ REVISION_PHASE_SNAPSHOT: RevisionPhase.ValueType  # 3
 """Published: a stable version that others depend on."""
 Global___RevisionPhase: _TypeAlias = RevisionPhase  # noqa: Y015
 
+class _ChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_KIND_UNSPECIFIED: _ChangeKind.ValueType  # 0
+    """Not set; never answered."""
+    CHANGE_KIND_ADDED: _ChangeKind.ValueType  # 1
+    """It is in the newer revision alone."""
+    CHANGE_KIND_REMOVED: _ChangeKind.ValueType  # 2
+    """It is in the base alone."""
+    CHANGE_KIND_MODIFIED: _ChangeKind.ValueType  # 3
+    """It is in both, with different bytes."""
+
+class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
+    """What became of a piece of content."""
+
+CHANGE_KIND_UNSPECIFIED: ChangeKind.ValueType  # 0
+"""Not set; never answered."""
+CHANGE_KIND_ADDED: ChangeKind.ValueType  # 1
+"""It is in the newer revision alone."""
+CHANGE_KIND_REMOVED: ChangeKind.ValueType  # 2
+"""It is in the base alone."""
+CHANGE_KIND_MODIFIED: ChangeKind.ValueType  # 3
+"""It is in both, with different bytes."""
+Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
+
 @_typing.final
 class Revision(_message.Message):
     """A point-in-time version of a blob."""
@@ -454,3 +482,297 @@ class DiscardRevisionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiscardRevisionResponse: _TypeAlias = DiscardRevisionResponse  # noqa: Y015
+
+@_typing.final
+class UpdateRevisionRequest(_message.Message):
+    """Request of UpdateRevision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """Reference of the draft; `acme/pipeline@draft` where there is exactly one."""
+    comment: _builtins.str
+    """What the draft is about, up to 200 characters."""
+    etag: _builtins.str
+    """The draft's etag, to change only what was seen; empty changes whatever is there."""
+    request_id: _builtins.str
+    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        comment: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "etag", b"etag", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRevisionRequest: _TypeAlias = UpdateRevisionRequest  # noqa: Y015
+
+@_typing.final
+class UpdateRevisionResponse(_message.Message):
+    """Answer of UpdateRevision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revision(self) -> Global___Revision:
+        """The draft as it is now."""
+
+    def __init__(
+        self,
+        *,
+        revision: Global___Revision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRevisionResponse: _TypeAlias = UpdateRevisionResponse  # noqa: Y015
+
+@_typing.final
+class SetDefaultRevisionRequest(_message.Message):
+    """Request of SetDefaultRevision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """Reference of the commit or snapshot."""
+    etag: _builtins.str
+    """The blob's etag, to change only what was seen; empty changes whatever is there."""
+    request_id: _builtins.str
+    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDefaultRevisionRequest: _TypeAlias = SetDefaultRevisionRequest  # noqa: Y015
+
+@_typing.final
+class SetDefaultRevisionResponse(_message.Message):
+    """Answer of SetDefaultRevision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    BLOB_ETAG_FIELD_NUMBER: _builtins.int
+    blob_etag: _builtins.str
+    """The blob's etag from now on."""
+    @_builtins.property
+    def revision(self) -> Global___Revision:
+        """The revision, now the default one."""
+
+    def __init__(
+        self,
+        *,
+        revision: Global___Revision | None = ...,
+        blob_etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_etag", b"blob_etag", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDefaultRevisionResponse: _TypeAlias = SetDefaultRevisionResponse  # noqa: Y015
+
+@_typing.final
+class CompareRevisionsRequest(_message.Message):
+    """Request of CompareRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """Reference of the newer revision."""
+    base: _builtins.str
+    """Reference of the revision to compare it with."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        base: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareRevisionsRequest: _TypeAlias = CompareRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class ContentChange(_message.Message):
+    """One difference between two revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    BASE_DIGEST_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    BASE_SIZE_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the piece: a definition's alias, a model's file."""
+    kind: Global___ChangeKind.ValueType
+    """What became of it."""
+    base_digest: _builtins.str
+    """SHA-256 of its bytes in the base, lower-case hex; empty when it was added."""
+    digest: _builtins.str
+    """SHA-256 of its bytes in the newer revision; empty when it was removed."""
+    base_size: _builtins.int
+    """Its size in the base, in bytes."""
+    size: _builtins.int
+    """Its size in the newer revision, in bytes."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___ChangeKind.ValueType = ...,
+        base_digest: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        base_size: _builtins.int = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_digest", b"base_digest", "base_size", b"base_size", "digest", b"digest", "kind", b"kind", "name", b"name", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContentChange: _TypeAlias = ContentChange  # noqa: Y015
+
+@_typing.final
+class CompareRevisionsResponse(_message.Message):
+    """Answer of CompareRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    unchanged: _builtins.int
+    """How many pieces are the same in both."""
+    truncated: _builtins.bool
+    """True when there are more changes than are listed."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentChange]:
+        """What differs, by name. At most 10,000; `truncated` says when there is more."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___ContentChange] | None = ...,
+        unchanged: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "truncated", b"truncated", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareRevisionsResponse: _TypeAlias = CompareRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class GetRevisionDependentsRequest(_message.Message):
+    """Request of GetRevisionDependents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """Reference of the revision."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRevisionDependentsRequest: _TypeAlias = GetRevisionDependentsRequest  # noqa: Y015
+
+@_typing.final
+class Dependents(_message.Message):
+    """Things of one kind that refer to a revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """What they are, such as `default pointer`, `branched revisions` or `sessions`."""
+    count: _builtins.int
+    """How many there are."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the first hundred, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        count: _builtins.int = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "ids", b"ids", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dependents: _TypeAlias = Dependents  # noqa: Y015
+
+@_typing.final
+class GetRevisionDependentsResponse(_message.Message):
+    """Answer of GetRevisionDependents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPENDENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dependents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependents]:
+        """What refers to the revision, by kind; empty when nothing does."""
+
+    def __init__(
+        self,
+        *,
+        dependents: _abc.Iterable[Global___Dependents] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependents", b"dependents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRevisionDependentsResponse: _TypeAlias = GetRevisionDependentsResponse  # noqa: Y015

@@ -65,6 +65,26 @@ class RevisionServiceStub:
                 request_serializer=blobhub_dot_v1_dot_revision__pb2.DiscardRevisionRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_revision__pb2.DiscardRevisionResponse.FromString,
                 _registered_method=True)
+        self.UpdateRevision = channel.unary_unary(
+                '/blobhub.v1.RevisionService/UpdateRevision',
+                request_serializer=blobhub_dot_v1_dot_revision__pb2.UpdateRevisionRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_revision__pb2.UpdateRevisionResponse.FromString,
+                _registered_method=True)
+        self.SetDefaultRevision = channel.unary_unary(
+                '/blobhub.v1.RevisionService/SetDefaultRevision',
+                request_serializer=blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionResponse.FromString,
+                _registered_method=True)
+        self.CompareRevisions = channel.unary_unary(
+                '/blobhub.v1.RevisionService/CompareRevisions',
+                request_serializer=blobhub_dot_v1_dot_revision__pb2.CompareRevisionsRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_revision__pb2.CompareRevisionsResponse.FromString,
+                _registered_method=True)
+        self.GetRevisionDependents = channel.unary_unary(
+                '/blobhub.v1.RevisionService/GetRevisionDependents',
+                request_serializer=blobhub_dot_v1_dot_revision__pb2.GetRevisionDependentsRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_revision__pb2.GetRevisionDependentsResponse.FromString,
+                _registered_method=True)
 
 
 class RevisionServiceServicer:
@@ -163,6 +183,67 @@ class RevisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateRevision(self, request, context):
+        """Changes a draft's comment.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+        * NOT_FOUND: the blob has no such revision.
+        * FAILED_PRECONDITION: the revision is not a draft.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetDefaultRevision(self, request, context):
+        """Makes a commit or snapshot the blob's default revision: what `@default`, and a reference without a version, mean.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+        * NOT_FOUND: the blob has no such revision.
+        * FAILED_PRECONDITION: the revision is a draft.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the blob's etag is stale; the current one is in the details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareRevisions(self, request, context):
+        """Says what differs between two revisions of blobs of the same type: which pieces of content (definitions of a
+        workflow, files of a model) were added, removed or modified. Both may be in any phase, and of different blobs.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
+        * NOT_FOUND: a blob has no such revision.
+        * FAILED_PRECONDITION: the blobs are of different types.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRevisionDependents(self, request, context):
+        """Says what refers to a revision: the blob's default pointer, revisions branched from it, and what its blob type
+        knows of, as sessions and running executions of a workflow. A revision that anything refers to cannot be discarded.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: the blob has no such revision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RevisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -195,6 +276,26 @@ def add_RevisionServiceServicer_to_server(servicer, server):
                     servicer.DiscardRevision,
                     request_deserializer=blobhub_dot_v1_dot_revision__pb2.DiscardRevisionRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_revision__pb2.DiscardRevisionResponse.SerializeToString,
+            ),
+            'UpdateRevision': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRevision,
+                    request_deserializer=blobhub_dot_v1_dot_revision__pb2.UpdateRevisionRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_revision__pb2.UpdateRevisionResponse.SerializeToString,
+            ),
+            'SetDefaultRevision': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetDefaultRevision,
+                    request_deserializer=blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionResponse.SerializeToString,
+            ),
+            'CompareRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareRevisions,
+                    request_deserializer=blobhub_dot_v1_dot_revision__pb2.CompareRevisionsRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_revision__pb2.CompareRevisionsResponse.SerializeToString,
+            ),
+            'GetRevisionDependents': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRevisionDependents,
+                    request_deserializer=blobhub_dot_v1_dot_revision__pb2.GetRevisionDependentsRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_revision__pb2.GetRevisionDependentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -360,6 +461,114 @@ class RevisionService:
             '/blobhub.v1.RevisionService/DiscardRevision',
             blobhub_dot_v1_dot_revision__pb2.DiscardRevisionRequest.SerializeToString,
             blobhub_dot_v1_dot_revision__pb2.DiscardRevisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRevision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.RevisionService/UpdateRevision',
+            blobhub_dot_v1_dot_revision__pb2.UpdateRevisionRequest.SerializeToString,
+            blobhub_dot_v1_dot_revision__pb2.UpdateRevisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetDefaultRevision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.RevisionService/SetDefaultRevision',
+            blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionRequest.SerializeToString,
+            blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.RevisionService/CompareRevisions',
+            blobhub_dot_v1_dot_revision__pb2.CompareRevisionsRequest.SerializeToString,
+            blobhub_dot_v1_dot_revision__pb2.CompareRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRevisionDependents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.RevisionService/GetRevisionDependents',
+            blobhub_dot_v1_dot_revision__pb2.GetRevisionDependentsRequest.SerializeToString,
+            blobhub_dot_v1_dot_revision__pb2.GetRevisionDependentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

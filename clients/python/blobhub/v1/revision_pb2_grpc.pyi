@@ -101,6 +101,51 @@ class RevisionServiceStub:
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
+    UpdateRevision: _grpc.UnaryUnaryMultiCallable[_revision_pb2.UpdateRevisionRequest, _revision_pb2.UpdateRevisionResponse]
+    """Changes a draft's comment.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+    * NOT_FOUND: the blob has no such revision.
+    * FAILED_PRECONDITION: the revision is not a draft.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    SetDefaultRevision: _grpc.UnaryUnaryMultiCallable[_revision_pb2.SetDefaultRevisionRequest, _revision_pb2.SetDefaultRevisionResponse]
+    """Makes a commit or snapshot the blob's default revision: what `@default`, and a reference without a version, mean.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+    * NOT_FOUND: the blob has no such revision.
+    * FAILED_PRECONDITION: the revision is a draft.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the blob's etag is stale; the current one is in the details.
+    """
+    CompareRevisions: _grpc.UnaryUnaryMultiCallable[_revision_pb2.CompareRevisionsRequest, _revision_pb2.CompareRevisionsResponse]
+    """Says what differs between two revisions of blobs of the same type: which pieces of content (definitions of a
+    workflow, files of a model) were added, removed or modified. Both may be in any phase, and of different blobs.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
+    * NOT_FOUND: a blob has no such revision.
+    * FAILED_PRECONDITION: the blobs are of different types.
+    """
+    GetRevisionDependents: _grpc.UnaryUnaryMultiCallable[_revision_pb2.GetRevisionDependentsRequest, _revision_pb2.GetRevisionDependentsResponse]
+    """Says what refers to a revision: the blob's default pointer, revisions branched from it, and what its blob type
+    knows of, as sessions and running executions of a workflow. A revision that anything refers to cannot be discarded.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: the blob has no such revision.
+    """
 
 @_typing.type_check_only
 class RevisionServiceAsyncStub(RevisionServiceStub):
@@ -174,6 +219,51 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
       revision's parent, or sessions are bound to it.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    """
+    UpdateRevision: _aio.UnaryUnaryMultiCallable[_revision_pb2.UpdateRevisionRequest, _revision_pb2.UpdateRevisionResponse]  # type: ignore[assignment]
+    """Changes a draft's comment.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+    * NOT_FOUND: the blob has no such revision.
+    * FAILED_PRECONDITION: the revision is not a draft.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
+    """
+    SetDefaultRevision: _aio.UnaryUnaryMultiCallable[_revision_pb2.SetDefaultRevisionRequest, _revision_pb2.SetDefaultRevisionResponse]  # type: ignore[assignment]
+    """Makes a commit or snapshot the blob's default revision: what `@default`, and a reference without a version, mean.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+    * NOT_FOUND: the blob has no such revision.
+    * FAILED_PRECONDITION: the revision is a draft.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the blob's etag is stale; the current one is in the details.
+    """
+    CompareRevisions: _aio.UnaryUnaryMultiCallable[_revision_pb2.CompareRevisionsRequest, _revision_pb2.CompareRevisionsResponse]  # type: ignore[assignment]
+    """Says what differs between two revisions of blobs of the same type: which pieces of content (definitions of a
+    workflow, files of a model) were added, removed or modified. Both may be in any phase, and of different blobs.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
+    * NOT_FOUND: a blob has no such revision.
+    * FAILED_PRECONDITION: the blobs are of different types.
+    """
+    GetRevisionDependents: _aio.UnaryUnaryMultiCallable[_revision_pb2.GetRevisionDependentsRequest, _revision_pb2.GetRevisionDependentsResponse]  # type: ignore[assignment]
+    """Says what refers to a revision: the blob's default pointer, revisions branched from it, and what its blob type
+    knows of, as sessions and running executions of a workflow. A revision that anything refers to cannot be discarded.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: the blob has no such revision.
     """
 
 class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -281,6 +371,75 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
           revision's parent, or sessions are bound to it.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateRevision(
+        self,
+        request: _revision_pb2.UpdateRevisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revision_pb2.UpdateRevisionResponse, _abc.Awaitable[_revision_pb2.UpdateRevisionResponse]]:
+        """Changes a draft's comment.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+        * NOT_FOUND: the blob has no such revision.
+        * FAILED_PRECONDITION: the revision is not a draft.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
+        """
+
+    @_abc_1.abstractmethod
+    def SetDefaultRevision(
+        self,
+        request: _revision_pb2.SetDefaultRevisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revision_pb2.SetDefaultRevisionResponse, _abc.Awaitable[_revision_pb2.SetDefaultRevisionResponse]]:
+        """Makes a commit or snapshot the blob's default revision: what `@default`, and a reference without a version, mean.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+        * NOT_FOUND: the blob has no such revision.
+        * FAILED_PRECONDITION: the revision is a draft.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the blob's etag is stale; the current one is in the details.
+        """
+
+    @_abc_1.abstractmethod
+    def CompareRevisions(
+        self,
+        request: _revision_pb2.CompareRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revision_pb2.CompareRevisionsResponse, _abc.Awaitable[_revision_pb2.CompareRevisionsResponse]]:
+        """Says what differs between two revisions of blobs of the same type: which pieces of content (definitions of a
+        workflow, files of a model) were added, removed or modified. Both may be in any phase, and of different blobs.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
+        * NOT_FOUND: a blob has no such revision.
+        * FAILED_PRECONDITION: the blobs are of different types.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRevisionDependents(
+        self,
+        request: _revision_pb2.GetRevisionDependentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revision_pb2.GetRevisionDependentsResponse, _abc.Awaitable[_revision_pb2.GetRevisionDependentsResponse]]:
+        """Says what refers to a revision: the blob's default pointer, revisions branched from it, and what its blob type
+        knows of, as sessions and running executions of a workflow. A revision that anything refers to cannot be discarded.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: the blob has no such revision.
         """
 
 def add_RevisionServiceServicer_to_server(servicer: RevisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -71,6 +71,7 @@ class SessionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchSession: _grpc.UnaryStreamMultiCallable[_session_pb2.WatchSessionRequest, _session_pb2.WatchSessionResponse]
     """Streams the session's log: first what is there after `after_sequence`, then, with `follow`, what comes. A message
@@ -129,6 +130,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchSession: _aio.UnaryStreamMultiCallable[_session_pb2.WatchSessionRequest, _session_pb2.WatchSessionResponse]  # type: ignore[assignment]
     """Streams the session's log: first what is there after `after_sequence`, then, with `follow`, what comes. A message
@@ -208,6 +210,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
         """
 
     @_abc_1.abstractmethod

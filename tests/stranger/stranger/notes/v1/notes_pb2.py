@@ -26,7 +26,7 @@ from blobhub.v1 import access_pb2 as blobhub_dot_v1_dot_access__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstranger/notes/v1/notes.proto\x12\x11stranger.notes.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\"\xa1\x01\n\x0ePutNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12,\n\x04name\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$R\x04name\x12\x1c\n\x04text\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\x04text\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"%\n\x0fPutNoteResponse\x12\x12\n\x04\x65tag\x18\x01 \x01(\tR\x04\x65tag\"f\n\x0eGetNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12,\n\x04name\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$R\x04name\"%\n\x0fGetNoteResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text2\xec\x01\n\x0cNotesService\x12l\n\x07PutNote\x12!.stranger.notes.v1.PutNoteRequest\x1a\".stranger.notes.v1.PutNoteResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12n\n\x07GetNote\x12!.stranger.notes.v1.GetNoteRequest\x1a\".stranger.notes.v1.GetNoteResponse\"\x1c\xf2\xd4\x18\x18\x08\x04\x12\x08revision\x1a\x08revision \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstranger/notes/v1/notes.proto\x12\x11stranger.notes.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\"\xcd\x01\n\x0ePutNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12,\n\x04name\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$R\x04name\x12\x1c\n\x04text\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\x04text\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"%\n\x0fPutNoteResponse\x12\x12\n\x04\x65tag\x18\x01 \x01(\tR\x04\x65tag\"f\n\x0eGetNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12,\n\x04name\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$R\x04name\"%\n\x0fGetNoteResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\"\xb1\x01\n\x11UploadNoteRequest\x12$\n\x08revision\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x01R\x08revision\x12,\n\x04name\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{0,40}$R\x04name\x12\x1c\n\x04text\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\x04text\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"(\n\x12UploadNoteResponse\x12\x12\n\x04\x65tag\x18\x01 \x01(\tR\x04\x65tag\"\xa6\x01\n\x0fSignNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12,\n\x04name\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$R\x04name\x12=\n\ncredential\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9._-]{1,64}$R\ncredential\"0\n\x10SignNoteResponse\x12\x1c\n\tsignature\x18\x01 \x01(\tR\tsignature2\xdc\x03\n\x0cNotesService\x12l\n\x07PutNote\x12!.stranger.notes.v1.PutNoteRequest\x1a\".stranger.notes.v1.PutNoteResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12q\n\x07GetNote\x12!.stranger.notes.v1.GetNoteRequest\x1a\".stranger.notes.v1.GetNoteResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\x08revision\x1a\x08revision \x01\x12w\n\nUploadNote\x12$.stranger.notes.v1.UploadNoteRequest\x1a%.stranger.notes.v1.UploadNoteResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision(\x01\x12r\n\x08SignNote\x12\".stranger.notes.v1.SignNoteRequest\x1a#.stranger.notes.v1.SignNoteResponse\"\x1d\x90\x02\x01\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revisionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,22 +41,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTNOTEREQUEST'].fields_by_name['text']._serialized_options = b'\272H\005r\003\030\350\007'
   _globals['_PUTNOTEREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_PUTNOTEREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_PUTNOTEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_PUTNOTEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETNOTEREQUEST'].fields_by_name['revision']._loaded_options = None
   _globals['_GETNOTEREQUEST'].fields_by_name['revision']._serialized_options = b'\272H\007r\005\020\001\030\300\001'
   _globals['_GETNOTEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETNOTEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\025r\0232\021^[a-z0-9-]{1,40}$'
+  _globals['_UPLOADNOTEREQUEST'].fields_by_name['revision']._loaded_options = None
+  _globals['_UPLOADNOTEREQUEST'].fields_by_name['revision']._serialized_options = b'\272H\005r\003\030\300\001'
+  _globals['_UPLOADNOTEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UPLOADNOTEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\025r\0232\021^[a-z0-9-]{0,40}$'
+  _globals['_UPLOADNOTEREQUEST'].fields_by_name['text']._loaded_options = None
+  _globals['_UPLOADNOTEREQUEST'].fields_by_name['text']._serialized_options = b'\272H\005r\003\030\350\007'
+  _globals['_UPLOADNOTEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPLOADNOTEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_SIGNNOTEREQUEST'].fields_by_name['revision']._loaded_options = None
+  _globals['_SIGNNOTEREQUEST'].fields_by_name['revision']._serialized_options = b'\272H\007r\005\020\001\030\300\001'
+  _globals['_SIGNNOTEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_SIGNNOTEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\025r\0232\021^[a-z0-9-]{1,40}$'
+  _globals['_SIGNNOTEREQUEST'].fields_by_name['credential']._loaded_options = None
+  _globals['_SIGNNOTEREQUEST'].fields_by_name['credential']._serialized_options = b'\272H\032r\0302\026^[A-Za-z0-9._-]{1,64}$'
   _globals['_NOTESSERVICE'].methods_by_name['PutNote']._loaded_options = None
   _globals['_NOTESSERVICE'].methods_by_name['PutNote']._serialized_options = b'\362\324\030\026\010\005\022\010revision\032\010revision'
   _globals['_NOTESSERVICE'].methods_by_name['GetNote']._loaded_options = None
-  _globals['_NOTESSERVICE'].methods_by_name['GetNote']._serialized_options = b'\362\324\030\030\010\004\022\010revision\032\010revision \001'
+  _globals['_NOTESSERVICE'].methods_by_name['GetNote']._serialized_options = b'\220\002\001\362\324\030\030\010\004\022\010revision\032\010revision \001'
+  _globals['_NOTESSERVICE'].methods_by_name['UploadNote']._loaded_options = None
+  _globals['_NOTESSERVICE'].methods_by_name['UploadNote']._serialized_options = b'\362\324\030\026\010\005\022\010revision\032\010revision'
+  _globals['_NOTESSERVICE'].methods_by_name['SignNote']._loaded_options = None
+  _globals['_NOTESSERVICE'].methods_by_name['SignNote']._serialized_options = b'\220\002\001\362\324\030\026\010\005\022\010revision\032\010revision'
   _globals['_PUTNOTEREQUEST']._serialized_start=107
-  _globals['_PUTNOTEREQUEST']._serialized_end=268
-  _globals['_PUTNOTERESPONSE']._serialized_start=270
-  _globals['_PUTNOTERESPONSE']._serialized_end=307
-  _globals['_GETNOTEREQUEST']._serialized_start=309
-  _globals['_GETNOTEREQUEST']._serialized_end=411
-  _globals['_GETNOTERESPONSE']._serialized_start=413
-  _globals['_GETNOTERESPONSE']._serialized_end=450
-  _globals['_NOTESSERVICE']._serialized_start=453
-  _globals['_NOTESSERVICE']._serialized_end=689
+  _globals['_PUTNOTEREQUEST']._serialized_end=312
+  _globals['_PUTNOTERESPONSE']._serialized_start=314
+  _globals['_PUTNOTERESPONSE']._serialized_end=351
+  _globals['_GETNOTEREQUEST']._serialized_start=353
+  _globals['_GETNOTEREQUEST']._serialized_end=455
+  _globals['_GETNOTERESPONSE']._serialized_start=457
+  _globals['_GETNOTERESPONSE']._serialized_end=494
+  _globals['_UPLOADNOTEREQUEST']._serialized_start=497
+  _globals['_UPLOADNOTEREQUEST']._serialized_end=674
+  _globals['_UPLOADNOTERESPONSE']._serialized_start=676
+  _globals['_UPLOADNOTERESPONSE']._serialized_end=716
+  _globals['_SIGNNOTEREQUEST']._serialized_start=719
+  _globals['_SIGNNOTEREQUEST']._serialized_end=885
+  _globals['_SIGNNOTERESPONSE']._serialized_start=887
+  _globals['_SIGNNOTERESPONSE']._serialized_end=935
+  _globals['_NOTESSERVICE']._serialized_start=938
+  _globals['_NOTESSERVICE']._serialized_end=1414
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,16 @@ class NotesServiceStub:
                 request_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRequest.SerializeToString,
                 response_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteResponse.FromString,
                 _registered_method=True)
+        self.UploadNote = channel.stream_unary(
+                '/stranger.notes.v1.NotesService/UploadNote',
+                request_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.UploadNoteRequest.SerializeToString,
+                response_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.UploadNoteResponse.FromString,
+                _registered_method=True)
+        self.SignNote = channel.unary_unary(
+                '/stranger.notes.v1.NotesService/SignNote',
+                request_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteRequest.SerializeToString,
+                response_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteResponse.FromString,
+                _registered_method=True)
 
 
 class NotesServiceServicer:
@@ -61,6 +71,8 @@ class NotesServiceServicer:
         * NOT_FOUND: the blob has no such revision.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
         * ABORTED: the etag is stale.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,6 +92,38 @@ class NotesServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UploadNote(self, request_iterator, context):
+        """Writes a note that comes in pieces, once the last of them is there. The first message names revision and note.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call, or it stopped being valid before the last piece.
+        * PERMISSION_DENIED: the caller may not write to the blob (any more), or it does not exist.
+        * NOT_FOUND: the blob has no such revision.
+        * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignNote(self, request, context):
+        """Signs a note with a credential of the blob or its organization: HMAC-SHA256 under the credential's `key`. The
+        credential is used, and not shown.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+        * NOT_FOUND: there is no such revision, note or credential.
+        * FAILED_PRECONDITION: the blob is not one of notes.
+        * DATA_LOSS: the stored credential is not what was stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NotesServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +136,16 @@ def add_NotesServiceServicer_to_server(servicer, server):
                     servicer.GetNote,
                     request_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRequest.FromString,
                     response_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteResponse.SerializeToString,
+            ),
+            'UploadNote': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadNote,
+                    request_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.UploadNoteRequest.FromString,
+                    response_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.UploadNoteResponse.SerializeToString,
+            ),
+            'SignNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignNote,
+                    request_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteRequest.FromString,
+                    response_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -149,6 +203,60 @@ class NotesService:
             '/stranger.notes.v1.NotesService/GetNote',
             stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRequest.SerializeToString,
             stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadNote(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/stranger.notes.v1.NotesService/UploadNote',
+            stranger_dot_notes_dot_v1_dot_notes__pb2.UploadNoteRequest.SerializeToString,
+            stranger_dot_notes_dot_v1_dot_notes__pb2.UploadNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stranger.notes.v1.NotesService/SignNote',
+            stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteRequest.SerializeToString,
+            stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class NotesServiceStub:
     * NOT_FOUND: the blob has no such revision.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
     * ABORTED: the etag is stale.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
     """
     GetNote: _grpc.UnaryUnaryMultiCallable[_notes_pb2.GetNoteRequest, _notes_pb2.GetNoteResponse]
     """Answers a note.
@@ -53,6 +55,30 @@ class NotesServiceStub:
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: there is no such revision in the blob, or no such note in it.
     * FAILED_PRECONDITION: the blob is not one of notes.
+    """
+    UploadNote: _grpc.StreamUnaryMultiCallable[_notes_pb2.UploadNoteRequest, _notes_pb2.UploadNoteResponse]
+    """Writes a note that comes in pieces, once the last of them is there. The first message names revision and note.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call, or it stopped being valid before the last piece.
+    * PERMISSION_DENIED: the caller may not write to the blob (any more), or it does not exist.
+    * NOT_FOUND: the blob has no such revision.
+    * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
+    """
+    SignNote: _grpc.UnaryUnaryMultiCallable[_notes_pb2.SignNoteRequest, _notes_pb2.SignNoteResponse]
+    """Signs a note with a credential of the blob or its organization: HMAC-SHA256 under the credential's `key`. The
+    credential is used, and not shown.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+    * NOT_FOUND: there is no such revision, note or credential.
+    * FAILED_PRECONDITION: the blob is not one of notes.
+    * DATA_LOSS: the stored credential is not what was stored.
     """
 
 @_typing.type_check_only
@@ -70,6 +96,8 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * NOT_FOUND: the blob has no such revision.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
     * ABORTED: the etag is stale.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
     """
     GetNote: _aio.UnaryUnaryMultiCallable[_notes_pb2.GetNoteRequest, _notes_pb2.GetNoteResponse]  # type: ignore[assignment]
     """Answers a note.
@@ -80,6 +108,30 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: there is no such revision in the blob, or no such note in it.
     * FAILED_PRECONDITION: the blob is not one of notes.
+    """
+    UploadNote: _aio.StreamUnaryMultiCallable[_notes_pb2.UploadNoteRequest, _notes_pb2.UploadNoteResponse]  # type: ignore[assignment]
+    """Writes a note that comes in pieces, once the last of them is there. The first message names revision and note.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call, or it stopped being valid before the last piece.
+    * PERMISSION_DENIED: the caller may not write to the blob (any more), or it does not exist.
+    * NOT_FOUND: the blob has no such revision.
+    * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
+    """
+    SignNote: _aio.UnaryUnaryMultiCallable[_notes_pb2.SignNoteRequest, _notes_pb2.SignNoteResponse]  # type: ignore[assignment]
+    """Signs a note with a credential of the blob or its organization: HMAC-SHA256 under the credential's `key`. The
+    credential is used, and not shown.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+    * NOT_FOUND: there is no such revision, note or credential.
+    * FAILED_PRECONDITION: the blob is not one of notes.
+    * DATA_LOSS: the stored credential is not what was stored.
     """
 
 class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -100,6 +152,8 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: the blob has no such revision.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
         * ABORTED: the etag is stale.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
         """
 
     @_abc_1.abstractmethod
@@ -116,6 +170,42 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: there is no such revision in the blob, or no such note in it.
         * FAILED_PRECONDITION: the blob is not one of notes.
+        """
+
+    @_abc_1.abstractmethod
+    def UploadNote(
+        self,
+        request_iterator: _MaybeAsyncIterator[_notes_pb2.UploadNoteRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_notes_pb2.UploadNoteResponse, _abc.Awaitable[_notes_pb2.UploadNoteResponse]]:
+        """Writes a note that comes in pieces, once the last of them is there. The first message names revision and note.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call, or it stopped being valid before the last piece.
+        * PERMISSION_DENIED: the caller may not write to the blob (any more), or it does not exist.
+        * NOT_FOUND: the blob has no such revision.
+        * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
+        """
+
+    @_abc_1.abstractmethod
+    def SignNote(
+        self,
+        request: _notes_pb2.SignNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notes_pb2.SignNoteResponse, _abc.Awaitable[_notes_pb2.SignNoteResponse]]:
+        """Signs a note with a credential of the blob or its organization: HMAC-SHA256 under the credential's `key`. The
+        credential is used, and not shown.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+        * NOT_FOUND: there is no such revision, note or credential.
+        * FAILED_PRECONDITION: the blob is not one of notes.
+        * DATA_LOSS: the stored credential is not what was stored.
         """
 
 def add_NotesServiceServicer_to_server(servicer: NotesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
