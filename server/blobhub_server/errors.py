@@ -118,12 +118,17 @@ class InvalidDefinitionContent(BlobHubError):
 
 
 class Unauthenticated(BlobHubError):
-    """No key, or one that does not hold; which of the two is not said."""
+    """No key, or one that does not hold; which of the two is not said.
+
+    `malformed` and `claimed`, the caller whom the key belongs to, are for the audit log; the status has nothing of them.
+    """
 
     code, reason = "UNAUTHENTICATED", "UNAUTHENTICATED"
 
-    def __init__(self) -> None:
+    def __init__(self, *, malformed: bool = False, claimed: object = None) -> None:
         super().__init__("a valid API key is needed: authorization: Bearer <key>")
+        self.malformed = malformed
+        self.claimed = claimed
 
 
 class PermissionDenied(BlobHubError):

@@ -61,12 +61,17 @@ class RevisionView:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Where a resource belongs: roles are held on `org_id` and `blob_id`. `resource` is the record that was found."""
+    """Where a resource belongs: roles are held on `org_id` and `blob_id`, or by the user `user_id` on themselves.
+
+    `org_id` is empty for what belongs to no organization; such things are their user's, or the server's administrators'.
+    `resource` is the record that was found, or the error that is raised once it is known that the caller may see it.
+    """
 
     org_id: str
     blob_id: str | None
     public: bool
     resource: Any
+    user_id: str | None = None
 
 
 Locator = Callable[[str], Awaitable[Located | None]]
@@ -83,16 +88,43 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Dependents:
+    """Things of one kind that hang on something: how many, and the ids of the first hundred."""
+
+    kind: str
+    count: int
+    ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit: its name, such as `workflow.definitions_per_revision`, what is counted, and the default.
+
+    `held` counts what a blob holds of it, in the fullest revision or session where it is counted by those.
+    """
+
+    name: str
+    description: str
+    default: int
+    held: Callable[[Transaction, str], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """What an open blob type brings.
 
-    `locators` adds kinds of resource that its access options name. `dependents` counts what hangs on a revision, by
-    name (`{"open sessions": 2}`), so that it is not discarded underneath.
+    `locators` adds kinds of resource that its access options name. `dependents` tells what hangs on a revision, so that it
+    is not discarded underneath; `in_use` what is at work in a blob, so that it is not deleted underneath; `delete` removes
+    all that the type keeps for a blob, when it is deleted nevertheless. `limits` are those of its blobs, beside the
+    platform's.
     """
 
     services: Sequence[Service]
     locators: Mapping[str, Locator] = field(default_factory=dict)
-    dependents: Callable[[Transaction, str], Awaitable[Mapping[str, int]]] | None = None
+    dependents: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
+    in_use: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
+    delete: Callable[[Transaction, str], Awaitable[None]] | None = None
+    limits: Sequence[Limit] = ()
 
 
 class Content(Protocol):
@@ -132,6 +164,15 @@ class Contents(Protocol):
         """The bytes of an entry."""
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is written beside a change in its transaction: an entry of the audit log, and the answer to remember."""
+
+    entry: Mapping[str, Any]
+    request: Mapping[str, Any] | None
+    committed: Callable[[], None]
+
+
 class Calls(Protocol):
     """What a service asks about the call it is serving."""
 
@@ -142,7 +183,8 @@ class Calls(Protocol):
         """The revision the call is about. Raises WrongBlobType when its blob is of another type."""
 
     async def once(self, request: Message, answer: type[Answer], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
-        """Run `make` in a transaction; the same `request_id` with the same body gets the first answer again.
+        """Run `make` in a transaction, and write the audit log's entry of it there; the same `request_id` with the same
+        body gets the first answer again.
 
         Raises RequestIdReused when the id came before with another body.
         """
@@ -150,8 +192,28 @@ class Calls(Protocol):
     async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:
         """The answer given before to this `request_id`, if any. Raises RequestIdReused."""
 
-    def remembered(self, request: Message, answer: Message) -> Mapping[str, Any] | None:
-        """The row to insert into `requests` for a request that is answered outside `once`; None without an id."""
+    def settled(self, request: Message, answer: Message) -> Settled:
+        """What is to be written beside a change that is made outside `once`; hand it to `settle` in its transaction."""
+
+    async def settle(self, tx: Transaction, settled: Sequence[Settled]) -> None:
+        """Write audit entries and remembered answers; the last thing in a transaction, since it takes turns on a lock."""
+
+
+class Limits(Protocol):
+    """How much may be held."""
+
+    async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
+        """Raise LimitExceeded when `held`, counted after what is being added, is more than the limit's value."""
+
+
+class Credentials(Protocol):
+    """Secrets, for what runs in a blob to use. What is returned must not be stored, logged, answered or put in an event."""
+
+    async def use(self, org_id: str, blob_id: str, alias: str) -> Mapping[str, Any]:
+        """The body of the credential that an alias means to a blob: its own, else its organization's.
+
+        Raises NotFound, CredentialUnreadable.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +228,8 @@ class Host:
     drain: Drain
     contents: Contents
     calls: Calls
+    limits: Limits
+    credentials: Credentials
 
 
 class BlobType(ABC):

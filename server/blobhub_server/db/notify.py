@@ -6,8 +6,9 @@ In this process a ring is a flag. Between servers on one PostgreSQL it travels b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ log = structlog.get_logger()
 
 CHANNEL = "blobhub"
 FIRST_WAIT, LAST_WAIT = 0.1, 5.0  # seconds before a lost connection is made again
-QUIET, ANSWER = 30.0, 5.0  # seconds between two checks of the connection, and for the answer to one
+QUIET, ANSWER = 2.0, 2.0  # seconds between two checks of the connection, and for the answer to one
 
 # All topics in one statement: a commit pays for every round trip.
 _NOTIFY = sa.text("SELECT pg_notify(:channel, topic) FROM unnest(:topics) AS topic").bindparams(
@@ -77,6 +78,12 @@ class Doorbell:
         """Ring on all other servers when `tx` commits."""
         if not self._db.exclusive:
             await tx.execute(_NOTIFY, {"channel": CHANNEL, "topics": list(topics)})
+
+    async def ring_after_commit(self, tx: Transaction, topics: Sequence[str]) -> None:
+        """Ring here and on all other servers when `tx` commits."""
+        await self.announce(tx, topics)
+        for topic in topics:
+            tx.after_commit(partial(self.ring, topic))
 
     @asynccontextmanager
     async def listen(self, topic: str) -> AsyncIterator[Ringing]:

@@ -1,22 +1,23 @@
-"""The call being served: who makes it, what it is about, and whether it was made before."""
+"""The call being served: who makes it, what it is about, whether it was made before, and what the audit log says of it."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from google.protobuf.message import Message
 from sqlalchemy.exc import IntegrityError
 
-from blobhub_server.blobtypes.contract import Located, RevisionView
-from blobhub_server.clock import Clock
+from blobhub_server.blobtypes.contract import Located, RevisionView, Settled
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import BlobHubError, RequestIdReused, WrongBlobType
-from blobhub_server.platform.rules.access import Caller
+from blobhub_server.errors import BlobHubError, WrongBlobType
+from blobhub_server.platform.answers import Answers
+from blobhub_server.platform.audit import Audit, entry_of
+from blobhub_server.platform.rules.access import ANONYMOUS, Caller, Role
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.revision import Revision
 from blobhub_server.platform.store import request as store
@@ -24,13 +25,25 @@ from blobhub_server.platform.store import request as store
 Answer = TypeVar("Answer", bound=Message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """A call that has been admitted. `located` is None for methods whose access is not held on a resource."""
+    """A call, as far as it has come.
+
+    `resource` is the kind and the value that the request names; `located` what that was resolved to, None for methods
+    whose access is not held on a resource; `also` what the further resources were resolved to; `role` the caller's role
+    on `located`. `malformed` says that the key cannot be one; `recorded` that the audit log has the call.
+    """
 
     method: str
-    caller: Caller
-    located: Located | None
+    changes: bool
+    resource: tuple[str, str] = ("", "")
+    request_id: str = ""
+    caller: Caller = ANONYMOUS
+    located: Located | None = None
+    also: Sequence[Located] = ()
+    role: Role = Role.NONE
+    malformed: bool = False
+    recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +69,18 @@ def located() -> Located:
     return found
 
 
+def role() -> Role:
+    """The caller's role on what the current call is about."""
+    return CALL.get().role
+
+
 class Calls:
     """Implements `blobtypes.contract.Calls`."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, answers: Answers, audit: Audit) -> None:
         self._db = db
-        self._clock = clock
+        self._answers = answers
+        self._audit = audit
 
     def located(self) -> Located:
         """See the contract."""
@@ -95,47 +114,29 @@ class Calls:
     async def _make(self, request: Message, make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         async with self._db.write() as tx:
             made = await make(tx)
-            row = self.remembered(request, made)
-            if row is not None:
-                await store.insert(tx, [row])
+            await self.settle(tx, [self.settled(request, made)])
             return made
 
     async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:
         """See the contract."""
         call = CALL.get()
-        data = await answered_before(self._db, call.caller, call.method, request)
-        return None if data is None else answer.FromString(data)
-
-    def remembered(self, request: Message, answer: Message) -> Mapping[str, Any] | None:
-        """See the contract."""
-        request_id = getattr(request, "request_id", "")
-        if not request_id:
+        data = await self._answers.before(call.caller, call.method, request)
+        if data is None:
             return None
+        call.recorded = True
+        return answer.FromString(data)
+
+    def settled(self, request: Message, answer: Message) -> Settled:
+        """See the contract."""
         call = CALL.get()
-        return {
-            "caller": call.caller.identity,
-            "method": call.method,
-            "request_id": request_id,
-            "body_digest": _digest(request),
-            "answer": answer.SerializeToString(),
-            "create_time": self._clock(),
-        }
+        entry = entry_of(call.caller, call.located, call.method, call.resource, call.request_id, answer=answer)
+        return Settled(entry, self._answers.row(call.caller, call.method, request, answer), partial(setattr, call, "recorded", True))
 
-
-async def answered_before(db: Database, caller: Caller, method: str, request: Message) -> bytes | None:
-    """What this caller's request id was answered with. Raises RequestIdReused when the body was another one."""
-    request_id = getattr(request, "request_id", "")
-    if not request_id or "\0" in request_id or caller.anonymous:
-        return None
-    async with db.read() as tx:
-        found = await store.find(tx, caller.identity, method, request_id)
-    if found is None:
-        return None
-    digest, answer = found
-    if digest != _digest(request):
-        raise RequestIdReused(request_id)
-    return answer
-
-
-def _digest(request: Message) -> str:
-    return hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
+    async def settle(self, tx: Transaction, settled: Sequence[Settled]) -> None:
+        """See the contract."""
+        requests = [item.request for item in settled if item.request is not None]
+        if requests:
+            await store.insert(tx, requests)
+        await self._audit.append(tx, [item.entry for item in settled])
+        for item in settled:
+            tx.after_commit(item.committed)

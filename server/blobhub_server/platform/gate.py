@@ -2,129 +2,172 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from blobhub.v1 import access_pb2
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes.contract import Located, Locator
-from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database
 from blobhub_server.errors import BlobHubError, PermissionDenied, Unauthenticated
-from blobhub_server.platform.calls import CALL, Call, answered_before
-from blobhub_server.platform.rules import api_key as key_rules
-from blobhub_server.platform.rules.access import ANONYMOUS, Caller, Role, effective
-from blobhub_server.platform.store import api_key as key_store
-from blobhub_server.platform.store import user as user_store
-from blobhub_server.rpc.access_options import Rule
+from blobhub_server.platform.answers import Answers
+from blobhub_server.platform.audit import Audit, entry_of
+from blobhub_server.platform.authentication import Authentication, presented
+from blobhub_server.platform.calls import CALL, Call
+from blobhub_server.platform.rules import access
+from blobhub_server.platform.rules.access import HELD, Caller, Permission, Role
+from blobhub_server.platform.store import blob as blob_store
+from blobhub_server.platform.store import member as member_store
+from blobhub_server.platform.store import organization as organization_store
+from blobhub_server.rpc.access_options import Resource, Rule
 
-KEPT_SECONDS = 0.5
-"""How long a key that held is believed to hold. A revoked one is refused within a second."""
-_KEPT_KEYS = 4096
+TOPIC = "access"
+"""The doorbell that is rung when somebody may no longer do what they could."""
 
-_NEEDED = {
-    access_pb2.PERMISSION_READ: Role.READ,
-    access_pb2.PERMISSION_WRITE: Role.WRITE,
-    access_pb2.PERMISSION_ADMIN: Role.ADMIN,
-}
+_REFUSALS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Implements `rpc.guard.Admission`: what let a call in, and whether it still would."""
+
+    gate: Gate
+    rule: Rule
+    presented: str
+    call: Call
+    answer: bytes | None = None
+
+    @property
+    def expire_time(self) -> datetime | None:
+        """See Admission."""
+        return self.call.caller.expire_time
+
+    async def recheck(self) -> None:
+        """See Admission."""
+        await self.gate.recheck(self)
 
 
 class Gate:
-    """Implements `rpc.pipeline.Admit` by the methods' access rules."""
+    """Implements `rpc.pipeline.Gate` by the methods' access rules."""
 
-    def __init__(self, db: Database, clock: Clock, rules: Mapping[str, Rule], locators: Mapping[str, Locator]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        authentication: Authentication,
+        answers: Answers,
+        audit: Audit,
+        rules: Mapping[str, Rule],
+        locators: Mapping[str, Locator],
+    ) -> None:
         self._db = db
-        self._clock = clock
+        self._authentication = authentication
+        self._answers = answers
+        self._audit = audit
         self._rules = rules
         self._locators = locators
-        self._believed: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
-    async def __call__(self, method: str, request: Message, context: Any) -> bytes | None:
+    async def admit(self, method: str, request: Message, context: Any) -> Admitted:
         """Admit a call, or raise.
 
-        Answers the bytes of the first answer when the caller has made the very same request before. The order of
-        refusals is: a key that does not hold; no key where one is needed; a reference that cannot be read; a resource
+        What is admitted has the bytes of the first answer when the caller has made the very same request before. The order
+        of refusals is: a key that does not hold; no key where one is needed; a reference that cannot be read; a resource
         that is absent or not the caller's (one answer for both); a thing that is absent in what the caller may see.
         """
         rule = self._rules[method]
-        caller = await self._caller(context.invocation_metadata())
-        if caller.anonymous and rule.permission != access_pb2.PERMISSION_ANYONE and not rule.public_read:
-            raise Unauthenticated
-        CALL.set(Call(method, caller, None))
-        before = await answered_before(self._db, caller, method, request)
+        call = _call(method, rule, request)
+        CALL.set(call)
+        try:
+            key = presented(context.invocation_metadata())
+            call.caller = await self._authentication.caller(key)
+        except Unauthenticated as error:
+            call.malformed = error.malformed
+            if isinstance(error.claimed, Caller):
+                call.caller = error.claimed
+            raise
+        access.require_caller(call.caller, Permission(rule.permission), public_read=rule.public_read)
+        before = await self._answers.before(call.caller, method, request)
         if before is not None:
-            return before
-        if rule.permission == access_pb2.PERMISSION_USER and caller.user_id is None:
-            raise PermissionDenied
-        if rule.permission in _NEEDED:
-            CALL.set(Call(method, caller, await self._located(rule, caller, getattr(request, rule.field))))
-        return None
+            call.recorded = True
+            return Admitted(self, rule, key, call, before)
+        if rule.permission in HELD:
+            await self._locate(call, rule, request)
+        return Admitted(self, rule, key, call)
 
-    async def _located(self, rule: Rule, caller: Caller, value: str) -> Located:
-        found = None if "\0" in value else await self._locators[rule.resource](value)
-        if found is None:
-            raise PermissionDenied
-        public_read = rule.public_read and found.public
-        membership = await self._membership(caller, found)
-        role = effective(caller, org_id=found.org_id, blob_id=found.blob_id, membership=membership, public_read=public_read)
-        if role < _NEEDED[rule.permission]:
-            raise PermissionDenied
-        if isinstance(found.resource, BlobHubError):
-            raise found.resource
-        return found
+    async def _locate(self, call: Call, rule: Rule, request: Message) -> None:
+        """Find every resource that the request names, and see that the caller may. What is absent is told last."""
+        found = []
+        for resource in rule.resources:
+            value = getattr(request, resource.field)
+            located = None if "\0" in value else await self._locators[resource.kind](value)
+            if located is None:
+                raise PermissionDenied
+            role = await self._role(call.caller, located, resource)
+            if not found:
+                call.located, call.role = located, role
+            access.require_role(role, Permission(resource.permission))
+            found.append(located)
+        call.also = found[1:]
+        for located in found:
+            if isinstance(located.resource, BlobHubError):
+                raise located.resource
 
-    async def _membership(self, caller: Caller, found: Located) -> Role:
-        if caller.user_id is None or caller.administrator:
-            return Role.NONE
-        resources = [found.org_id, *([found.blob_id] if found.blob_id else [])]
+    async def _role(self, caller: Caller, place: Located, resource: Resource) -> Role:
+        membership = Role.NONE
+        if caller.user_id is not None and not caller.administrator and place.org_id:
+            held_on = [place.org_id, *([place.blob_id] if place.blob_id else [])]
+            async with self._db.read() as tx:
+                membership = await member_store.membership(tx, caller.user_id, held_on)
+        return access.effective(caller, place, membership, public_read=resource.public_read)
+
+    async def recheck(self, admitted: Admitted) -> None:
+        """Raise what a stream would be refused with now, its resources being those it was admitted to."""
+        caller = await self._authentication.afresh(admitted.presented)
+        rule, call = admitted.rule, admitted.call
+        access.require_caller(caller, Permission(rule.permission), public_read=rule.public_read)
+        if call.located is None:
+            return
+        for resource, located in zip(rule.resources, (call.located, *call.also), strict=True):
+            place = await self._today(located)
+            access.require_role(await self._role(caller, place, resource), Permission(resource.permission))
+
+    async def _today(self, place: Located) -> Located:
+        """The same place as it is now. Raises PermissionDenied when it is gone."""
         async with self._db.read() as tx:
-            return await user_store.membership(tx, caller.user_id, resources)
+            if place.blob_id:
+                blob = await blob_store.get(tx, place.blob_id)
+                if blob is None:
+                    raise PermissionDenied
+                return Located(blob.org_id, blob.id, blob.public, blob)
+            if place.org_id:
+                organization = await organization_store.find(tx, id_=place.org_id)
+                if organization is None:
+                    raise PermissionDenied
+                return Located(organization.id, None, organization.public, organization)
+        return place
 
-    async def _caller(self, metadata: Any) -> Caller:
-        """Who sent the metadata. Raises Unauthenticated for a key that does not hold, or for two different ones."""
-        keys = set()
-        for name, value in metadata or ():
-            if name == "authorization":
-                scheme, _, key = value.partition(" ")
-                keys.add(key.strip() if scheme.lower() == "bearer" else "")
-            elif name == "x-api-key":
-                keys.add(value)
-        if not keys:
-            return ANONYMOUS
-        if len(keys) > 1:
-            raise Unauthenticated
-        return await self._holder(keys.pop())
+    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
+        """Record the current call in the audit log, when it was refused, or its handler failed to change something.
 
-    async def _holder(self, key: str) -> Caller:
-        now = time.monotonic()
-        believed = self._believed.get(key)
-        if believed is not None and believed[0] > now:
-            return believed[1]
-        caller = await self._authenticate(key)
-        self._believed[key] = (now + KEPT_SECONDS, caller)
-        self._believed.move_to_end(key)
-        if len(self._believed) > _KEPT_KEYS:
-            self._believed.popitem(last=False)
-        return caller
+        A key that cannot be one is not recorded: such a call touches no database.
+        """
+        call = CALL.get(None)
+        if call is None:
+            return
+        refused = error.code in _REFUSALS and not call.malformed
+        failed = error.code not in _REFUSALS and handled and call.changes and not call.recorded
+        if not refused and not failed:
+            return
+        entry = entry_of(call.caller, call.located, call.method, call.resource, call.request_id, error=error)
+        await self._audit.refused(entry)
 
-    async def _authenticate(self, key: str) -> Caller:
-        parsed = key_rules.parse(key)
-        if parsed is None:
-            raise Unauthenticated
-        public_id, secret_hash = parsed
-        async with self._db.read() as tx:
-            record = await key_store.by_public_id(tx, public_id)
-            if record is None or not key_rules.matches(record, secret_hash) or not record.valid(self._clock()):
-                raise Unauthenticated
-            administrator = record.user_id is not None and await user_store.is_administrator(tx, record.user_id)
-        return Caller(
-            key_id=record.id,
-            user_id=record.user_id,
-            org_id=record.org_id,
-            blob_id=record.blob_id,
-            role=record.role,
-            administrator=administrator,
-        )
+
+def _call(method: str, rule: Rule, request: Message) -> Call:
+    named = rule.resources[0] if rule.resources else None
+    return Call(
+        method=method,
+        changes=rule.changes,
+        resource=(named.kind, getattr(request, named.field)) if named else ("", ""),
+        request_id=getattr(request, "request_id", ""),
+    )

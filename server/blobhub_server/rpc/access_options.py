@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from blobhub.v1 import access_pb2
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
 from blobhub_server.start import StartError
 
-UNBOUND = frozenset({access_pb2.PERMISSION_ANYONE, access_pb2.PERMISSION_CALLER, access_pb2.PERMISSION_USER})
-"""Permissions that are not held on a resource."""
+BOUND = frozenset({access_pb2.PERMISSION_READ, access_pb2.PERMISSION_WRITE, access_pb2.PERMISSION_ADMIN})
+"""Permissions that are held on a resource."""
 
 
 class MissingAccess(StartError):
@@ -20,13 +20,26 @@ class MissingAccess(StartError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What a method needs: a permission, and the request field and kind of the resource it is held on."""
+class Resource:
+    """A request field that names a resource of a kind, and the permission that the method needs on it."""
 
     permission: access_pb2.Permission.ValueType
     field: str
-    resource: str
+    kind: str
     public_read: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a method needs: a permission, and where it is one held on resources, those, the main one first.
+
+    `changes` is false for methods that say `idempotency_level = NO_SIDE_EFFECTS`.
+    """
+
+    permission: access_pb2.Permission.ValueType
+    resources: Sequence[Resource]
+    public_read: bool
+    changes: bool
     request: Descriptor
 
 
@@ -45,15 +58,25 @@ def _rule(service: str, method: MethodDescriptor) -> Rule:
     option = method.GetOptions().Extensions[access_pb2.access]
     if option.permission == access_pb2.PERMISSION_UNSPECIFIED:
         raise MissingAccess(f"{name} does not say what access it needs; add the option (blobhub.v1.access)")
-    if option.permission not in UNBOUND:
-        field = method.input_type.fields_by_name.get(option.field)
-        if field is None or field.type != field.TYPE_STRING or field.is_repeated or not option.resource:
-            raise MissingAccess(f"{name} names no resource: its access option needs a string field and a resource")
-    return Rule(option.permission, option.field, option.resource, option.public_read, method.input_type)
+    named = [option, *option.also] if option.permission in BOUND else list(option.also)
+    resources = [_resource(name, method.input_type, item) for item in named]
+    changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+    if changes and "request_id" not in method.input_type.fields_by_name:
+        raise MissingAccess(f"{name} changes something and takes no request_id; or it is NO_SIDE_EFFECTS and does not say so")
+    return Rule(option.permission, resources, option.public_read, changes, method.input_type)
+
+
+def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> Resource:
+    field = request.fields_by_name.get(option.field)
+    sound = field is not None and field.type == field.TYPE_STRING and not field.is_repeated
+    if not sound or not option.resource or option.permission not in BOUND:
+        raise MissingAccess(f"{name} names no resource: its access option needs a string field and a resource")
+    return Resource(option.permission, option.field, option.resource, option.public_read)
 
 
 def check_resources(methods: Mapping[str, Rule], known: Container[str]) -> None:
     """Raise MissingAccess when a rule names a kind of resource that nobody resolves."""
     for path, rule in methods.items():
-        if rule.permission not in UNBOUND and rule.resource not in known:
-            raise MissingAccess(f"{path} asks for access on a {rule.resource}, which no blob type brings")
+        for resource in rule.resources:
+            if resource.kind not in known:
+                raise MissingAccess(f"{path} asks for access on a {resource.kind}, which no blob type brings")

@@ -1,4 +1,4 @@
-"""What every call goes through, in this order: log, errors, decode, admit, validate, handler.
+"""What every call goes through, in this order: log, errors, decode, admit, validate, guard, handler.
 
 One interceptor does it for all four kinds of RPC. Handlers are wrapped once per method, not once per call.
 """
@@ -9,25 +9,29 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from inspect import isawaitable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import grpc
 import structlog
 from google.protobuf.message import Message
 
-from blobhub_server.errors import InvalidRequest, UndecodableRequest, Unimplemented, Violation
+from blobhub_server.errors import BlobHubError, InvalidRequest, UndecodableRequest, Unimplemented, Violation
 from blobhub_server.rpc.errors import known, status_of
+from blobhub_server.rpc.guard import Admission, Guard
 from blobhub_server.rpc.validation import validate
 
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 """Services that need no admission: they tell nothing that a caller may not know."""
 
 
-class Admit(Protocol):
-    """Authenticates the caller and authorizes the call; raises Unauthenticated, PermissionDenied and the like."""
+class Gate(Protocol):
+    """Authenticates the caller, authorizes the call, and keeps record of what was refused."""
 
-    async def __call__(self, method: str, request: Message, context: Any) -> bytes | None:
-        """Return when the call may go on; bytes are the answer to a call that was made and answered before."""
+    async def admit(self, method: str, request: Message, context: Any) -> Admission:
+        """Return when the call may go on. Raises Unauthenticated, PermissionDenied and the like."""
+
+    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
+        """The call being served ends with an error; `handled` says that its handler had begun."""
 
 
 class _Undecodable:
@@ -40,8 +44,9 @@ _UNDECODABLE = _Undecodable()
 class Pipeline(grpc.aio.ServerInterceptor):
     """Wraps every handler."""
 
-    def __init__(self, admit: Admit) -> None:
-        self._admit = admit
+    def __init__(self, gate: Gate, guard: Guard) -> None:
+        self._gate = gate
+        self._guard = guard
         # Bound once: structlog's lazy loggers cost a binding a line, also for lines that are not written.
         self._log = structlog.get_logger().bind()
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -58,23 +63,23 @@ class Pipeline(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 # Not kept: there is no end to the names of methods that do not exist.
-                return _unknown(_Gate(method, None, self._log))
+                return _unknown(_Entrance(method, None, self._guard, self._log))
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
 
     def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         encode = _serializer(handler.response_serializer)
         codec = {"request_deserializer": _lenient(handler.request_deserializer), "response_serializer": encode}
-        gate = _Gate(method, None if method.startswith(OPEN) else self._admit, self._log)
+        entrance = _Entrance(method, None if method.startswith(OPEN) else self._gate, self._guard, self._log)
         if handler.request_streaming and handler.response_streaming:
-            call = _streaming(gate, gate.stream, handler.stream_stream, encode)
+            call = _streaming(entrance, entrance.stream, handler.stream_stream, encode)
             return grpc.stream_stream_rpc_method_handler(call, **codec)
         if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(_stream_unary(gate, handler.stream_unary, encode), **codec)
+            return grpc.stream_unary_rpc_method_handler(_stream_unary(entrance, handler.stream_unary, encode), **codec)
         if handler.response_streaming:
-            call = _streaming(gate, gate.alone, handler.unary_stream, encode)
+            call = _streaming(entrance, entrance.alone, handler.unary_stream, encode)
             return grpc.unary_stream_rpc_method_handler(call, **codec)
-        return grpc.unary_unary_rpc_method_handler(_unary_unary(gate, handler.unary_unary, encode), **codec)
+        return grpc.unary_unary_rpc_method_handler(_unary_unary(entrance, handler.unary_unary, encode), **codec)
 
 
 def _lenient(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -98,45 +103,46 @@ def _serializer(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     return serializer
 
 
-class _Gate:
-    """What happens to requests before a handler sees them."""
+class _Entrance:
+    """What happens to the requests of one method before a handler sees them. Without a gate, all may pass."""
 
-    def __init__(self, method: str, admit: Admit | None, log: Any) -> None:
+    def __init__(self, method: str, gate: Gate | None, guard: Guard, log: Any) -> None:
         self.method = method
+        self.gate = gate
+        self.guard = guard
         self.log = log
-        self._admit = admit
 
-    async def single(self, request: Any, context: Any) -> bytes | None:
-        """Check one request; bytes are the answer it was given before."""
+    async def single(self, request: Any, context: Any) -> Admission | None:
+        """Check one request."""
         if request is _UNDECODABLE:
             raise UndecodableRequest
-        if self._admit is None:
+        if self.gate is None:
             return None
-        before = await self._admit(self.method, request, context)
-        if before is None:
+        admission = await self.gate.admit(self.method, request, context)
+        if admission.answer is None:
             validate(request)
-        return before
+        return admission
 
-    async def alone(self, request: Any, context: Any) -> Any:
+    async def alone(self, request: Any, context: Any) -> tuple[Admission | None, Any]:
         """The one request of a stream of answers, checked.
 
         Streams are not answered from memory: their handlers go on from the answer that is remembered.
         """
-        await self.single(request, context)
-        return request
+        return await self.single(request, context), request
 
-    async def stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def stream(self, requests: AsyncIterator[Any], context: Any) -> tuple[Admission | None, AsyncIterator[Any]]:
         """Requests, checked: the first is admitted before the handler starts, all are validated.
 
         A stream without a first request says nothing that could be admitted, so no handler sees it.
         """
         iterator = aiter(requests)
         first = await anext(iterator, None)
+        admission = None
         if first is not None:
-            await self.single(first, context)
-        elif self._admit is not None:
+            admission = await self.single(first, context)
+        elif self.gate is not None:
             raise InvalidRequest([Violation("", "the stream has no first message")])
-        return self._rest(first, iterator)
+        return admission, self._rest(first, iterator)
 
     async def _rest(self, first: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         if first is None:
@@ -145,56 +151,76 @@ class _Gate:
         async for request in requests:
             if request is _UNDECODABLE:
                 raise UndecodableRequest
-            if self._admit is not None:
+            if self.gate is not None:
                 validate(request)
             yield request
 
 
 def _unary_unary(
-    gate: _Gate, handler: Callable[..., Awaitable[Any]], encode: Callable[[Any], bytes]
+    entrance: _Entrance, handler: Callable[..., Awaitable[Any]], encode: Callable[[Any], bytes]
 ) -> Callable[..., Awaitable[bytes]]:
     async def call(request: Any, context: Any) -> bytes:
-        async with _Observed(gate, context):
-            before = await gate.single(request, context)
-            return encode(await handler(request, context)) if before is None else before
+        async with _Observed(entrance, context) as observed:
+            admission = await entrance.single(request, context)
+            if admission is not None and admission.answer is not None:
+                return admission.answer
+            observed.handled = True
+            return encode(await handler(request, context))
 
     return call
 
 
 def _stream_unary(
-    gate: _Gate, handler: Callable[..., Awaitable[Any]], encode: Callable[[Any], bytes]
+    entrance: _Entrance, handler: Callable[..., Awaitable[Any]], encode: Callable[[Any], bytes]
 ) -> Callable[..., Awaitable[bytes]]:
     async def call(requests: Any, context: Any) -> bytes:
-        async with _Observed(gate, context):
-            return encode(await handler(await gate.stream(requests, context), context))
+        async with _Observed(entrance, context) as observed:
+            admission, checked = await entrance.stream(requests, context)
+            observed.handled = True
+            if admission is None:
+                return encode(await handler(checked, context))
+            if admission.answer is not None:
+                return admission.answer
+            with entrance.guard.watch(admission):
+                return encode(await handler(checked, context))
 
     return call
 
 
 def _streaming(
-    gate: _Gate,
-    check: Callable[[Any, Any], Awaitable[Any]],
+    entrance: _Entrance,
+    check: Callable[[Any, Any], Awaitable[tuple[Admission | None, Any]]],
     handler: Callable[..., Any],
     encode: Callable[[Any], bytes],
 ) -> Callable[..., AsyncIterator[bytes]]:
     """A stream of answers to what `check` lets through."""
 
     async def call(request: Any, context: Any) -> AsyncIterator[bytes]:
-        async with _Observed(gate, context):
-            answers = handler(await check(request, context), context)
+        async with _Observed(entrance, context) as observed:
+            admission, checked = await check(request, context)
+            observed.handled = True
+            answers = handler(checked, context)
             if isawaitable(answers):
                 await answers  # It writes to the context by itself, as the health service's Watch does.
                 return
             async with aclosing(answers):
-                async for answer in answers:
-                    yield encode(answer)
+                if admission is None:
+                    async for answer in answers:
+                        yield encode(answer)
+                    return
+                with entrance.guard.watch(admission) as stream:
+                    async for answer in answers:
+                        stream.sending = True
+                        yield encode(answer)
+                        stream.sending = False
+                        stream.raise_if_ended()
 
     return call
 
 
-def _unknown(gate: _Gate) -> grpc.RpcMethodHandler[Any, Any]:
+def _unknown(entrance: _Entrance) -> grpc.RpcMethodHandler[Any, Any]:
     async def call(_requests: Any, context: Any) -> None:
-        async with _Observed(gate, context):
+        async with _Observed(entrance, context):
             raise Unimplemented
 
     return grpc.stream_stream_rpc_method_handler(call)
@@ -203,28 +229,33 @@ def _unknown(gate: _Gate) -> grpc.RpcMethodHandler[Any, Any]:
 class _Observed:
     """Around one call: logs it, and turns what it raises into a status. Cancellation passes through untouched."""
 
-    __slots__ = ("_context", "_gate", "_start")
+    __slots__ = ("_context", "_entrance", "_start", "handled")
 
-    def __init__(self, gate: _Gate, context: Any) -> None:
-        self._gate = gate
+    def __init__(self, entrance: _Entrance, context: Any) -> None:
+        self._entrance = entrance
         self._context = context
         self._start = time.perf_counter()
+        self.handled = False
 
-    async def __aenter__(self) -> None:
-        """Nothing to set up."""
+    async def __aenter__(self) -> Self:
+        return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        log, gate = self._entrance.log, self._entrance.gate
         if error is None:
-            self._log(self._gate.log.debug, "OK")
+            self._log(log.debug, "OK")
         elif isinstance(error, grpc.aio.AbortError):
-            self._log(self._gate.log.info, self._context.code().name)
+            self._log(log.info, self._context.code().name)
         elif isinstance(error, Exception):
-            status, message, trailers = status_of(known(error, self._gate.method))
-            self._log(self._gate.log.info, status.name)
+            raised = known(error, self._entrance.method)
+            status, message, trailers = status_of(raised)
+            self._log(log.info, status.name)
+            if gate is not None and not isinstance(raised, UndecodableRequest):
+                await gate.refused(raised, handled=self.handled)
             await self._context.abort(status, message, trailers)
         else:
-            self._log(self._gate.log.info, "CANCELLED")
+            self._log(log.info, "CANCELLED")
 
     def _log(self, write: Callable[..., Any], code: str) -> None:
         took = (time.perf_counter() - self._start) * 1000
-        write("call", method=self._gate.method, code=code, ms=round(took, 2))
+        write("call", method=self._entrance.method, code=code, ms=round(took, 2))

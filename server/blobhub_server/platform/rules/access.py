@@ -1,9 +1,18 @@
-"""Who may do what: the decision, without looking anything up."""
+"""Who may do what: the decisions, without looking anything up.
+
+Every permission check of the server is in this module. `tests/test_access_matrix.py` calls every method as every kind of
+caller and is run against mutants of this file, so a check that is taken out or turned round does not go unnoticed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
+
+from blobhub_server.blobtypes.contract import Located
+from blobhub_server.errors import InvalidValue, KeyTooStrong, PermissionDenied, Unauthenticated
 
 
 class Role(IntEnum):
@@ -15,12 +24,34 @@ class Role(IntEnum):
     ADMIN = 3
 
 
+class Permission(IntEnum):
+    """What a method asks for. The numbers are those of `blobhub.v1.Permission`."""
+
+    ANYONE = 1
+    CALLER = 2
+    USER = 3
+    READ = 4
+    WRITE = 5
+    ADMIN = 6
+    ADMINISTRATOR = 7
+
+
+HELD: Mapping[Permission, Role] = {
+    Permission.READ: Role.READ,
+    Permission.WRITE: Role.WRITE,
+    Permission.ADMIN: Role.ADMIN,
+}
+"""The permissions that are held on a resource, and the role each takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who makes a call.
 
-    A personal key acts as its user: `user_id` is set and roles come from memberships. A scoped key carries its own
-    `role` on `org_id`, or on the one blob `blob_id` of it.
+    With a token or a personal key the caller acts as a user: `user_id` is set, roles come from memberships, and `role`
+    is the most that any of them counts for. A scoped key carries its own `role` on `org_id`, or on the one blob `blob_id`
+    of it. `administrator` is true for a user who administers the server and is not confined. `expire_time` is when the
+    key or token stops working.
     """
 
     key_id: str | None = None
@@ -29,11 +60,13 @@ class Caller:
     blob_id: str | None = None
     role: Role = Role.NONE
     administrator: bool = False
+    expire_time: datetime | None = None
+    user_name: str = ""
 
     @property
     def anonymous(self) -> bool:
-        """True when no key came with the call."""
-        return self.key_id is None
+        """True when neither key nor token came with the call."""
+        return self.key_id is None and self.user_id is None
 
     @property
     def identity(self) -> str:
@@ -44,17 +77,56 @@ class Caller:
 ANONYMOUS = Caller()
 
 
-def effective(caller: Caller, *, org_id: str, blob_id: str | None, membership: Role, public_read: bool) -> Role:
-    """A caller's role on a blob, or on an organization when `blob_id` is None.
+def require_caller(caller: Caller, permission: Permission, *, public_read: bool) -> None:
+    """What can be refused before any resource is looked up. Raises Unauthenticated, PermissionDenied."""
+    if caller.anonymous and permission is not Permission.ANYONE and not public_read:
+        raise Unauthenticated
+    if permission is Permission.USER and (caller.user_id is None or caller.role is not Role.ADMIN):
+        raise PermissionDenied
+    if permission is Permission.ADMINISTRATOR and not caller.administrator:
+        raise PermissionDenied
 
-    The strongest of: what the caller's memberships give (`membership`, for users), what the key gives within its scope,
-    and `read` when the resource is public and the method is content with that. Administrators have every role.
+
+def effective(caller: Caller, place: Located, membership: Role, *, public_read: bool) -> Role:
+    """A caller's role on an organization, a blob or a user.
+
+    The strongest of: what the caller's memberships give (`membership`, the stronger of those on the organization and the
+    blob) as far as the key lets it count, what a scoped key gives within its scope, and `read` when the resource is public
+    and the method is content with that. Users are admins of themselves; administrators are of everything.
     """
     if caller.administrator:
         return Role.ADMIN
-    held = Role.READ if public_read else Role.NONE
+    held = Role.READ if public_read and place.public else Role.NONE
     if caller.user_id is not None:
-        return max(held, membership)
-    if caller.org_id == org_id and (caller.blob_id is None or caller.blob_id == blob_id):
+        own = Role.ADMIN if place.user_id == caller.user_id else membership
+        return max(held, min(own, caller.role))
+    if caller.org_id == place.org_id and caller.blob_id in (None, place.blob_id):
         return max(held, caller.role)
     return held
+
+
+def require_role(role: Role, permission: Permission) -> None:
+    """Raise PermissionDenied when a role does not suffice."""
+    if role < HELD[permission]:
+        raise PermissionDenied
+
+
+def require_public_creation(role: Role, *, public: bool) -> None:
+    """Visibility is an admin's to decide, also at creation. Raises PermissionDenied."""
+    if public and role is not Role.ADMIN:
+        raise PermissionDenied
+
+
+def require_key(caller: Caller, *, personal: bool, role: Role, expire_time: datetime | None) -> None:
+    """A key is never stronger than the one it is made with: neither in role nor in how long it lives.
+
+    Raises InvalidValue for `admin` on an organization or a blob, where no key has it; KeyTooStrong.
+    """
+    if role is Role.ADMIN and not personal:
+        raise InvalidValue("role", "a key of an organization or a blob is for `read` or `write`")
+    outlives = caller.expire_time is not None and (expire_time is None or expire_time > caller.expire_time)
+    if role > caller.role or outlives:
+        most = {"role": caller.role.name.lower()}
+        if caller.expire_time is not None:
+            most["expire_time"] = caller.expire_time.isoformat()
+        raise KeyTooStrong(most)

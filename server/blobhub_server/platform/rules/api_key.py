@@ -36,6 +36,8 @@ class ApiKey:
     create_time: datetime
     expire_time: datetime | None
     revoke_time: datetime | None
+    last_used_time: datetime | None
+    etag: str
 
     def valid(self, now: datetime) -> bool:
         """True while the key is neither revoked nor expired."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-PRIVATE = "private"
-PUBLIC = "public"
+from blobhub_server.blobtypes.contract import Dependents
+from blobhub_server.errors import NotEmpty
+from blobhub_server.platform.rules.visibility import PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A typed, versioned unit of data."""
+    """A typed, versioned unit of data. `last_sequence` is the last number of its events."""
 
     id: str
     org_id: str
@@ -23,3 +25,16 @@ class Blob:
     create_time: datetime
     update_time: datetime
     etag: str
+    last_sequence: int
+
+    @property
+    def public(self) -> bool:
+        """True when everybody may read it."""
+        return self.visibility == PUBLIC
+
+
+def require_unused(in_use: Sequence[Dependents], *, cascade: bool) -> None:
+    """Raise NotEmpty when something is at work in a blob and is not to be deleted with it."""
+    held = [f"{item.count} {item.kind}" for item in in_use if item.count]
+    if held and not cascade:
+        raise NotEmpty("blob", ", ".join(held))

@@ -5,9 +5,13 @@
     revision     = blob [ "@" version ] | id
     version      = "default" | "draft" | number | id
     scope        = organization | blob
+    target       = blob | revision
+    user         = "@me" | "@" name | id
+    owner        = scope | user
+    audit_scope  = scope | "-"
 
 A revision without a version is the blob's default one. Ids are lower-case UUIDs; no alias looks like one, so an id needs
-no mark. A lone id is looked up among whatever is asked for.
+no mark. A lone id is looked up among whatever is asked for. `-` stands for all organizations (AIP-159).
 """
 
 from __future__ import annotations
@@ -23,20 +27,23 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 DEFAULT = "default"
 DRAFT = "draft"
+ME = "me"
+EVERYWHERE = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A parsed reference: the parts that were given. A lone id stands in `id`."""
+    """A parsed reference: the parts that were given. A lone id stands in `id`, a user's name in `user`."""
 
     organization: str = ""
     blob: str = ""
     version: str = ""
     id: str = ""
+    user: str = ""
 
 
 def parse(kind: str, field: str, text: str) -> Reference:
-    """Parse a reference to an `organization`, `blob`, `revision` or `scope`. Raises InvalidReference."""
+    """Parse a reference of a kind of the grammar above. Raises InvalidReference."""
     made = _PARSERS[kind](text)
     if made is None:
         raise InvalidReference(field, _EXPECTED[kind])
@@ -76,16 +83,47 @@ def _scope(text: str) -> Reference | None:
     return _organization(text) or _blob(text)
 
 
+def _target(text: str) -> Reference | None:
+    return _revision(text) if "@" in text else _blob(text)
+
+
+def _user(text: str) -> Reference | None:
+    if is_uuid(text):
+        return Reference(id=text)
+    return Reference(user=text[1:]) if text.startswith("@") and _alias(text[1:]) else None
+
+
+def _owner(text: str) -> Reference | None:
+    return _scope(text) or _user(text)
+
+
+def _audit_scope(text: str) -> Reference | None:
+    return Reference(organization=EVERYWHERE) if text == EVERYWHERE else _scope(text)
+
+
 def is_version(text: str) -> bool:
     """True for what may follow the `@`."""
     return text in (DEFAULT, DRAFT) or _NUMBER.fullmatch(text) is not None or is_uuid(text)
 
 
-_PARSERS = {"organization": _organization, "blob": _blob, "revision": _revision, "scope": _scope}
+_PARSERS = {
+    "organization": _organization,
+    "blob": _blob,
+    "revision": _revision,
+    "scope": _scope,
+    "target": _target,
+    "user": _user,
+    "owner": _owner,
+    "audit_scope": _audit_scope,
+}
 
 _EXPECTED = {
     "organization": "`acme` or an id",
     "blob": "`acme/pipeline` or an id",
     "revision": "`acme/pipeline@default`, `@3`, `@draft`, `@<revision id>`, or a revision's id",
     "scope": "`acme`, `acme/pipeline` or an id",
+    "target": "`acme/pipeline`, `acme/pipeline@3` or an id",
+    "user": "`@me`, `@name` or an id",
+    "owner": "`acme`, `acme/pipeline`, `@me`, `@name` or an id",
+    "audit_scope": "`acme`, `acme/pipeline`, an id, or `-` for the whole server",
 }

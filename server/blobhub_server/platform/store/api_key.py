@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Located
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.access import Role
@@ -27,13 +29,19 @@ api_keys = sa.Table(
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("expire_time", Time()),
     sa.Column("revoke_time", Time()),
+    sa.Column("last_used_time", Time()),
+    sa.Column("etag", Id(), nullable=False),
+    sa.Index("ix_api_keys_user_id_id", "user_id", "id"),
     sa.Index("ix_api_keys_org_id_id", "org_id", "id"),
     sa.Index("ix_api_keys_blob_id_id", "blob_id", "id"),
 )
 
 
-def _record(row: sa.Row[*tuple[Any, ...]]) -> ApiKey:
-    columns = row._mapping
+_SELECT = sa.select(*(api_keys.c[name] for name in ApiKey.__slots__))
+
+
+def _record(row: Sequence[Any]) -> ApiKey:
+    columns = dict(zip(ApiKey.__slots__, row, strict=True))
     return ApiKey(**{**columns, "role": Role(columns["role"])})
 
 
@@ -42,27 +50,59 @@ async def insert(tx: Transaction, key: ApiKey) -> None:
     await tx.execute(api_keys.insert(), asdict(key))
 
 
-async def get(tx: Transaction, key_id: str) -> ApiKey | None:
-    """A key by its id."""
-    row = (await tx.execute(api_keys.select().where(api_keys.c.id == key_id))).first()
+async def get(tx: Transaction, key_id: str, *, lock: bool = False) -> ApiKey | None:
+    """A key by its id. With `lock` nobody else changes it until the transaction ends."""
+    query = _SELECT.where(api_keys.c.id == key_id)
+    row = (await tx.execute(query.with_for_update() if lock else query)).first()
     return _record(row) if row else None
+
+
+_BY_PUBLIC_ID = _SELECT.where(api_keys.c.public_id == sa.bindparam("presented"))
 
 
 async def by_public_id(tx: Transaction, public_id: str) -> ApiKey | None:
     """A key by the public part of itself."""
-    row = (await tx.execute(api_keys.select().where(api_keys.c.public_id == public_id))).first()
+    row = (await tx.execute(_BY_PUBLIC_ID, {"presented": public_id})).first()
     return _record(row) if row else None
 
 
-async def page(tx: Transaction, org_id: str, blob_id: str | None, *, after: str, limit: int) -> list[ApiKey]:
-    """The keys of an organization itself, or of one blob, by id, those after `after`."""
-    query = api_keys.select().where(api_keys.c.org_id == org_id, api_keys.c.id > after)
-    query = query.where(api_keys.c.blob_id == blob_id if blob_id else api_keys.c.blob_id.is_(None))
+async def page(tx: Transaction, owner: Located, *, after: str, limit: int) -> list[ApiKey]:
+    """The keys of a user, of an organization itself, or of one blob, by id, those after `after`."""
+    query = _SELECT.where(_of(owner), api_keys.c.id > after)
     return [_record(row) for row in await tx.execute(query.order_by(api_keys.c.id).limit(limit))]
 
 
-async def revoke(tx: Transaction, key_id: str, now: datetime) -> None:
-    """Revoke a key; one that is revoked keeps the time of that."""
-    await tx.execute(
-        api_keys.update().where(api_keys.c.id == key_id, api_keys.c.revoke_time.is_(None)).values(revoke_time=now)
-    )
+async def count(tx: Transaction, org_id: str) -> int:
+    """How many keys that are not revoked an organization and its blobs have."""
+    query = sa.select(sa.func.count()).where(api_keys.c.org_id == org_id, api_keys.c.revoke_time.is_(None))
+    return int((await tx.execute(query)).scalar_one())
+
+
+async def update(tx: Transaction, key_id: str, **values: Any) -> None:
+    """Change some columns."""
+    await tx.execute(api_keys.update().where(api_keys.c.id == key_id).values(values))
+
+
+async def delete_all(tx: Transaction, owner: Located) -> None:
+    """Remove the keys of an organization itself, or of one blob."""
+    await tx.execute(api_keys.delete().where(_of(owner)))
+
+
+def _of(owner: Located) -> sa.ColumnElement[bool]:
+    if owner.user_id is not None:
+        return api_keys.c.user_id == owner.user_id
+    if owner.blob_id is not None:
+        return api_keys.c.blob_id == owner.blob_id
+    return sa.and_(api_keys.c.org_id == owner.org_id, api_keys.c.blob_id.is_(None))
+
+
+_USED = (
+    api_keys.update()
+    .where(api_keys.c.id == sa.bindparam("key_id"))
+    .values(last_used_time=sa.bindparam("used_time"))
+)
+
+
+async def used(tx: Transaction, times: Mapping[str, datetime]) -> None:
+    """Note when keys were last used."""
+    await tx.execute(_USED, [{"key_id": key_id, "used_time": time} for key_id, time in sorted(times.items())])

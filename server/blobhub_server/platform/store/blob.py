@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.platform.rules.access import Caller
 from blobhub_server.platform.rules.blob import Blob
+from blobhub_server.platform.rules.visibility import PUBLIC
+from blobhub_server.platform.store.member import members
 from blobhub_server.platform.store.organization import organizations
 
 blobs = sa.Table(
@@ -25,10 +29,15 @@ blobs = sa.Table(
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
+    sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Index("uq_blobs_org_id_alias", "org_id", "alias", unique=True),
     sa.Index("ix_blobs_org_id_id", "org_id", "id"),
     sa.Index("ix_blobs_org_id_type_id", "org_id", "type", "id"),
+    sa.Index("ix_blobs_org_id_visibility_id", "org_id", "visibility", "id"),
+    sa.Index("ix_blobs_org_id_update_time_id", "org_id", "update_time", "id"),
 )
+
+_SELECT = sa.select(*(blobs.c[name] for name in Blob.__slots__))
 
 
 async def insert(tx: Transaction, blob: Blob) -> None:
@@ -36,19 +45,19 @@ async def insert(tx: Transaction, blob: Blob) -> None:
     await tx.execute(blobs.insert(), asdict(blob))
 
 
+_GET = _SELECT.where(blobs.c.id == sa.bindparam("blob"))
+
+
 async def get(tx: Transaction, blob_id: str, *, lock: bool = False) -> Blob | None:
     """One blob by id. With `lock` nobody else changes it until the transaction ends."""
-    query = blobs.select().where(blobs.c.id == blob_id)
-    row = (await tx.execute(query.with_for_update() if lock else query)).first()
+    row = (await tx.execute(_GET.with_for_update() if lock else _GET, {"blob": blob_id})).first()
     return Blob(*row) if row else None
 
 
 _ALIAS = blobs.c.alias == sa.bindparam("blob")
-_BY_ID = blobs.select().where(blobs.c.org_id == sa.bindparam("organization"), _ALIAS)
-_BY_ALIAS = (
-    blobs.select()
-    .join(organizations, organizations.c.id == blobs.c.org_id)
-    .where(organizations.c.alias == sa.bindparam("organization"), _ALIAS)
+_BY_ID = _SELECT.where(blobs.c.org_id == sa.bindparam("organization"), _ALIAS)
+_BY_ALIAS = _SELECT.join(organizations, organizations.c.id == blobs.c.org_id).where(
+    organizations.c.alias == sa.bindparam("organization"), _ALIAS
 )
 
 
@@ -59,15 +68,62 @@ async def find(tx: Transaction, organization: str, alias: str, *, by_id: bool) -
     return Blob(*row) if row else None
 
 
-async def page(tx: Transaction, org_id: str, *, type_: str, after: str, limit: int) -> list[Blob]:
-    """An organization's blobs by id, those after `after`."""
-    query = blobs.select().where(blobs.c.org_id == org_id, blobs.c.id > after)
+async def page(
+    tx: Transaction,
+    org_id: str,
+    *,
+    seen_by: Caller | None,
+    order_by: str,
+    type_: str,
+    alias_prefix: str,
+    visibility: str,
+    after: str,
+    limit: int,
+) -> list[Blob]:
+    """An organization's blobs in an order, those after `after`; with `seen_by` only those that this caller may see
+    without a role on the organization.
+    """
+    query = _SELECT.where(blobs.c.org_id == org_id)
+    if seen_by is not None:
+        query = query.where(_visible_to(seen_by))
     if type_:
         query = query.where(blobs.c.type == type_)
-    return [Blob(*row) for row in await tx.execute(query.order_by(blobs.c.id).limit(limit))]
+    if visibility:
+        query = query.where(blobs.c.visibility == visibility)
+    if alias_prefix:
+        query = query.where(blobs.c.alias >= alias_prefix, blobs.c.alias < alias_prefix + "\U0010ffff")
+    return [Blob(*row) for row in await tx.execute(Order.by(blobs, order_by).apply(query, after, limit))]
 
 
-async def set_default(tx: Transaction, blob_id: str, revision_id: str, *, now: datetime, etag: str) -> None:
-    """Move a blob's default revision."""
-    values = {"default_revision_id": revision_id, "update_time": now, "etag": etag}
+def _visible_to(caller: Caller) -> sa.ColumnElement[bool]:
+    """Public, or with a role of the caller's on the blob itself."""
+    held = sa.select(members.c.resource_id).where(members.c.user_id == (caller.user_id or ""))
+    return sa.or_(blobs.c.visibility == PUBLIC, blobs.c.id == (caller.blob_id or ""), blobs.c.id.in_(held))
+
+
+async def ids(tx: Transaction, org_id: str) -> list[str]:
+    """The ids of all blobs of an organization."""
+    return list((await tx.execute(sa.select(blobs.c.id).where(blobs.c.org_id == org_id))).scalars())
+
+
+async def update(tx: Transaction, blob_id: str, **values: Any) -> None:
+    """Change some columns. Raises IntegrityError when the alias is taken."""
     await tx.execute(blobs.update().where(blobs.c.id == blob_id).values(values))
+
+
+_TAKE_NUMBER = (
+    blobs.update()
+    .where(blobs.c.id == sa.bindparam("blob"))
+    .values(last_sequence=blobs.c.last_sequence + 1)
+    .returning(blobs.c.last_sequence)
+)
+
+
+async def take_number(tx: Transaction, blob_id: str) -> int:
+    """Take the next number of a blob's events; its row stays locked until the commit."""
+    return int((await tx.execute(_TAKE_NUMBER, {"blob": blob_id})).scalar_one())
+
+
+async def delete(tx: Transaction, blob_id: str) -> None:
+    """Remove a blob. The caller has removed what is in it."""
+    await tx.execute(blobs.delete().where(blobs.c.id == blob_id))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.access import Caller
 from blobhub_server.platform.rules.organization import Organization
-from blobhub_server.platform.store.user import members
+from blobhub_server.platform.store.member import members
 
 organizations = sa.Table(
     "organizations",
@@ -18,10 +20,17 @@ organizations = sa.Table(
     sa.Column("id", Id(), primary_key=True),
     sa.Column("alias", sa.String(42), nullable=False, unique=True),
     sa.Column("description", sa.String(256), nullable=False),
+    sa.Column("visibility", sa.String(16), nullable=False),
+    sa.Column("blob_count", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
+    sa.Index("ix_organizations_update_time_id", "update_time", "id"),
 )
+
+_SELECT = sa.select(*(organizations.c[name] for name in Organization.__slots__))
+_BY_ID = _SELECT.where(organizations.c.id == sa.bindparam("organization"))
+_BY_ALIAS = _SELECT.where(organizations.c.alias == sa.bindparam("organization"))
 
 
 async def insert(tx: Transaction, organization: Organization) -> None:
@@ -29,21 +38,51 @@ async def insert(tx: Transaction, organization: Organization) -> None:
     await tx.execute(organizations.insert(), asdict(organization))
 
 
-async def find(tx: Transaction, *, id_: str = "", alias: str = "") -> Organization | None:
-    """One organization, by id or by alias."""
-    which = organizations.c.id == id_ if id_ else organizations.c.alias == alias
-    row = (await tx.execute(organizations.select().where(which))).first()
+async def find(tx: Transaction, *, id_: str = "", alias: str = "", lock: bool = False) -> Organization | None:
+    """One organization, by id or by alias. With `lock` nobody else changes it until the transaction ends."""
+    query = _BY_ID if id_ else _BY_ALIAS
+    row = (await tx.execute(query.with_for_update() if lock else query, {"organization": id_ or alias})).first()
     return Organization(*row) if row else None
 
 
-async def page(tx: Transaction, caller: Caller, *, after: str, limit: int) -> list[Organization]:
-    """The organizations that a caller may see, by id, those after `after`."""
-    query = organizations.select().where(organizations.c.id > after)
+async def page(
+    tx: Transaction, caller: Caller, *, order_by: str, alias_prefix: str, visibility: str, after: str, limit: int
+) -> list[Organization]:
+    """The organizations on which a caller holds a role, in an order, those after `after`."""
+    query = _SELECT
     if not caller.administrator:
         if caller.user_id is not None:
             mine = sa.select(members.c.resource_id).where(members.c.user_id == caller.user_id)
             query = query.where(organizations.c.id.in_(mine))
         else:
             query = query.where(organizations.c.id == (None if caller.blob_id else caller.org_id))
-    rows = await tx.execute(query.order_by(organizations.c.id).limit(limit))
+    if alias_prefix:
+        query = query.where(organizations.c.alias >= alias_prefix, organizations.c.alias < alias_prefix + "\U0010ffff")
+    if visibility:
+        query = query.where(organizations.c.visibility == visibility)
+    rows = await tx.execute(Order.by(organizations, order_by).apply(query, after, limit))
     return [Organization(*row) for row in rows]
+
+
+async def update(tx: Transaction, org_id: str, **values: Any) -> None:
+    """Change some columns. Raises IntegrityError when the alias is taken."""
+    await tx.execute(organizations.update().where(organizations.c.id == org_id).values(values))
+
+
+async def count_blobs(tx: Transaction, org_id: str, added: int) -> int | None:
+    """Count blobs in or out; return how many there are now, None when the organization is gone.
+
+    The row stays locked until the commit: nothing is put into an organization that is being deleted.
+    """
+    query = (
+        organizations.update()
+        .where(organizations.c.id == org_id)
+        .values(blob_count=organizations.c.blob_count + added)
+        .returning(organizations.c.blob_count)
+    )
+    return (await tx.execute(query)).scalar_one_or_none()
+
+
+async def delete(tx: Transaction, org_id: str) -> None:
+    """Remove an organization. The caller has removed what is in it."""
+    await tx.execute(organizations.delete().where(organizations.c.id == org_id))

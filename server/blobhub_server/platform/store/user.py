@@ -1,59 +1,78 @@
-"""Users, and the roles they hold on organizations and blobs."""
+"""Users."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Time, metadata
-from blobhub_server.platform.rules.access import Role
+from blobhub_server.platform.rules.user import User
 
 users = sa.Table(
     "users",
     metadata,
     sa.Column("id", Id(), primary_key=True),
     sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("display_name", sa.String(128), nullable=False),
     sa.Column("administrator", sa.Boolean, nullable=False),
+    sa.Column("disabled", sa.Boolean, nullable=False),
+    sa.Column("issuer", sa.String(512)),
+    sa.Column("subject", sa.String(256)),
     sa.Column("create_time", Time(), nullable=False),
+    sa.Column("update_time", Time(), nullable=False),
+    sa.Column("etag", Id(), nullable=False),
+    sa.Index("uq_users_name", "name", unique=True),
+    sa.Index("uq_users_issuer_subject", "issuer", "subject", unique=True),
 )
 
-members = sa.Table(
-    "members",
-    metadata,
-    sa.Column("user_id", Id(), sa.ForeignKey("users.id"), primary_key=True),
-    sa.Column("resource_id", Id(), primary_key=True),
-    sa.Column("role", sa.SmallInteger, nullable=False),
-    sa.Index("ix_members_resource_id", "resource_id"),
-)
+_columns = [users.c[name] for name in User.__slots__]
+_SELECT = sa.select(*_columns)
 
 
-async def insert(tx: Transaction, user_id: str, name: str, *, administrator: bool, now: datetime) -> None:
-    """Store a new user."""
-    row = {"id": user_id, "name": name, "administrator": administrator, "create_time": now}
-    await tx.execute(users.insert(), row)
+async def insert(tx: Transaction, user: User) -> None:
+    """Store a new user. Raises IntegrityError when the name, or the issuer's subject, is taken."""
+    await tx.execute(users.insert(), asdict(user))
 
 
-async def administrator(tx: Transaction) -> str | None:
-    """The first administrator's id; None on a database that has never been started on."""
-    query = sa.select(users.c.id).where(users.c.administrator).order_by(users.c.id).limit(1)
-    return (await tx.execute(query)).scalar_one_or_none()
+_GET = _SELECT.where(users.c.id == sa.bindparam("user_id"))
 
 
-async def is_administrator(tx: Transaction, user_id: str) -> bool:
-    """Whether a user administers the server."""
-    return bool((await tx.execute(sa.select(users.c.administrator).where(users.c.id == user_id))).scalar())
+async def get(tx: Transaction, user_id: str, *, lock: bool = False) -> User | None:
+    """One user. With `lock` nobody else changes them until the transaction ends."""
+    query = _GET.with_for_update() if lock else _GET
+    row = (await tx.execute(query, {"user_id": user_id})).first()
+    return User(*row) if row else None
 
 
-async def add_member(tx: Transaction, user_id: str, resource_id: str, role: Role) -> None:
-    """Give a user a role on an organization or a blob."""
-    await tx.execute(members.insert(), {"user_id": user_id, "resource_id": resource_id, "role": int(role)})
+async def named(tx: Transaction, name: str) -> User | None:
+    """One user by name."""
+    row = (await tx.execute(_SELECT.where(users.c.name == name))).first()
+    return User(*row) if row else None
 
 
-async def membership(tx: Transaction, user_id: str, resource_ids: list[str]) -> Role:
-    """The strongest role that a user holds on any of the resources."""
-    query = sa.select(sa.func.max(members.c.role)).where(
-        members.c.user_id == user_id, members.c.resource_id.in_(resource_ids)
-    )
-    return Role((await tx.execute(query)).scalar() or 0)
+async def of_issuer(tx: Transaction, issuer: str, subject: str) -> User | None:
+    """The user that an issuer calls so."""
+    row = (await tx.execute(_SELECT.where(users.c.issuer == issuer, users.c.subject == subject))).first()
+    return User(*row) if row else None
+
+
+async def page(tx: Transaction, *, name_prefix: str, after: str, limit: int) -> list[User]:
+    """Users by id, those after `after`."""
+    query = _SELECT.where(users.c.id > after)
+    if name_prefix:
+        query = query.where(users.c.name >= name_prefix, users.c.name < name_prefix + "\U0010ffff")
+    return [User(*row) for row in await tx.execute(query.order_by(users.c.id).limit(limit))]
+
+
+async def update(tx: Transaction, user_id: str, **values: Any) -> None:
+    """Change some columns."""
+    await tx.execute(users.update().where(users.c.id == user_id).values(values))
+
+
+async def administrators(tx: Transaction, *, lock: bool = False) -> list[User]:
+    """The administrators who are not disabled, oldest first; none on a database that has never been started on."""
+    query = _SELECT.where(users.c.administrator, sa.not_(users.c.disabled)).order_by(users.c.id)
+    return [User(*row) for row in await tx.execute(query.with_for_update() if lock else query)]

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Sequence
 
 from blobhub_server.db.engine import Database
 from blobhub_server.db.notify import Doorbell
+from blobhub_server.rpc.watch import BATCH
 from blobhub_server.workflow.store import event as store
 from blobhub_server.workflow.store.event import LoggedEvent
-
-BATCH = 512
-"""Most lines that one read answers."""
 
 _TAILS = 4096
 _TAIL_LINES = 256

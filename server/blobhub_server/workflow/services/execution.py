@@ -12,12 +12,12 @@ from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host, Located
 from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.runtime import Runtime, Start
-from blobhub_server.workflow.runtime.watch import LAST_OF_EXECUTION, Idle
-from blobhub_server.workflow.services.watching import check_range, pack, watch_execution
+from blobhub_server.workflow.services.watching import LAST_OF_EXECUTION, watch_execution
 from blobhub_server.workflow.store import execution as store
 from blobhub_server.workflow.store.event import LoggedEvent
 

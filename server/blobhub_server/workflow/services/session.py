@@ -13,10 +13,11 @@ from blobhub_server.blobtypes.contract import Host, Located
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists
 from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.watch import check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.rules.session import OPEN, Session
 from blobhub_server.workflow.runtime.runtime import Runtime
-from blobhub_server.workflow.services.watching import check_range, pack, watch_session
+from blobhub_server.workflow.services.watching import watch_session
 from blobhub_server.workflow.store import session as store
 
 TYPE = "blobhub.compute.workflow"

@@ -1,0 +1,111 @@
+"""The audit log: what is written into it, and when.
+
+Changes are written in their own transaction, refusals in one they share with whatever other refusals have queued up. The
+log is numbered without gaps over the whole server, so a missing entry shows; for that, transactions that append take turns
+on one row from the append to their commit. Appending is the last thing they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from google.protobuf.message import Message
+
+from blobhub_server.blobtypes.contract import Located
+from blobhub_server.clock import Clock
+from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.db.group import GroupCommitter
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.errors import BlobHubError
+from blobhub_server.ids import Ids
+from blobhub_server.platform.rules.access import Caller
+from blobhub_server.platform.store import audit as store
+
+log = structlog.get_logger()
+
+TOPIC = "audit"
+"""The doorbell that is rung when the log has grown."""
+
+RESOURCE_LENGTH = 256
+
+Entry = Mapping[str, Any]
+"""A row of the log, but for what `append` adds: sequence, id and time."""
+
+
+def entry_of(
+    caller: Caller,
+    located: Located | None,
+    method: str,
+    resource: tuple[str, str],
+    request_id: str,
+    *,
+    answer: Message | None = None,
+    error: BlobHubError | None = None,
+) -> Entry:
+    """The entry for a call that was answered with `answer`, or with `error`.
+
+    What the call created is the resource where the request names none, and the blob where it is one.
+    """
+    kind, value = resource
+    org_id, blob_id = (located.org_id, located.blob_id) if located else ("", None)
+    created = _created(answer)
+    return {
+        "method": method.removeprefix("/"),
+        "user_id": caller.user_id,
+        "api_key_id": caller.key_id,
+        "org_id": created.get("organization", org_id) or None,
+        "blob_id": created.get("blob", blob_id or "") or None,
+        "resource_type": kind or next(iter(created), ""),
+        "resource": (value or next(iter(created.values()), ""))[:RESOURCE_LENGTH].replace("\0", "\ufffd"),
+        "code": error.code if error else "OK",
+        "reason": error.reason if error else "",
+        "request_id": request_id,
+    }
+
+
+def _created(answer: Message | None) -> dict[str, str]:
+    """The ids of the resources in an answer, by the name of their field."""
+    if answer is None:
+        return {}
+    found = {}
+    for field, value in answer.ListFields():
+        if field.message_type is not None and not field.is_repeated and "id" in field.message_type.fields_by_name:
+            found[field.name] = str(value.id)
+    return found
+
+
+class Audit:
+    """Appends to the log."""
+
+    def __init__(self, db: Database, bell: Doorbell, clock: Clock, ids: Ids) -> None:
+        self._bell = bell
+        self._clock = clock
+        self._ids = ids
+        self._refusals: GroupCommitter[Entry, None] = GroupCommitter(db, self._append_all)
+
+    async def append(self, tx: Transaction, entries: Sequence[Entry]) -> None:
+        """Add entries in a transaction, as its last step."""
+        if not entries:
+            return
+        now = self._clock()
+        first = await store.take_numbers(tx, len(entries))
+        rows = [{"sequence": first + i, "id": self._ids(), "create_time": now, **entry} for i, entry in enumerate(entries)]
+        await store.insert(tx, rows)
+        await self._bell.ring_after_commit(tx, [TOPIC])
+
+    async def refused(self, entry: Entry) -> None:
+        """Add the entry of a refusal; return once it is durable. A log that cannot be written to refuses all the same."""
+        try:
+            await self._refusals.submit(entry)
+        except Exception:
+            log.exception("refusal_not_recorded", method=entry["method"], code=entry["code"])
+
+    async def close(self) -> None:
+        """Finish what was submitted."""
+        await self._refusals.close()
+
+    async def _append_all(self, tx: Transaction, entries: Sequence[Entry]) -> Sequence[None]:
+        await self.append(tx, entries)
+        return [None] * len(entries)

@@ -1,0 +1,132 @@
+"""Who is calling: from what a call carries to the caller, by API key or by token."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Protocol
+
+from blobhub_server.clock import Clock
+from blobhub_server.db.engine import Database
+from blobhub_server.errors import Unauthenticated
+from blobhub_server.platform.rules import api_key as rules
+from blobhub_server.platform.rules.access import ANONYMOUS, Caller, Role
+from blobhub_server.platform.rules.api_key import ApiKey
+from blobhub_server.platform.rules.user import User
+from blobhub_server.platform.store import api_key as store
+from blobhub_server.platform.store import user as user_store
+
+BELIEVED_SECONDS = 0.5
+"""How long a key or token that held is believed to hold. A revoked one is refused within a second."""
+
+_BELIEVED = 4096
+
+
+class Tokens(Protocol):
+    """Knows the tokens of an OpenID Connect issuer."""
+
+    def claims(self, presented: str) -> bool:
+        """Whether what was presented has the form of a token."""
+
+    async def user(self, token: str) -> tuple[User, datetime]:
+        """The user that a token speaks for, and when it ends. Raises Unauthenticated, IssuerUnavailable."""
+
+
+class Usage(Protocol):
+    """Is told which keys are used."""
+
+    def used(self, key_id: str) -> None:
+        """A call came with this key."""
+
+
+class Authentication:
+    """Tells callers by what they present, and believes it for half a second."""
+
+    def __init__(self, db: Database, clock: Clock, usage: Usage, tokens: Tokens | None) -> None:
+        self._db = db
+        self._clock = clock
+        self._usage = usage
+        self._tokens = tokens
+        self._believed: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
+
+    async def caller(self, presented: str) -> Caller:
+        """Who presents a key or token; nobody presents nothing. Raises Unauthenticated, IssuerUnavailable."""
+        if not presented:
+            return ANONYMOUS
+        now = time.monotonic()
+        believed = self._believed.get(presented)
+        if believed is not None and believed[0] > now:
+            return believed[1]
+        caller = await self.afresh(presented)
+        self._believed[presented] = (now + BELIEVED_SECONDS, caller)
+        self._believed.move_to_end(presented)
+        if len(self._believed) > _BELIEVED:
+            self._believed.popitem(last=False)
+        return caller
+
+    async def afresh(self, presented: str) -> Caller:
+        """The same, and believing nothing."""
+        if not presented:
+            return ANONYMOUS
+        if self._tokens is not None and self._tokens.claims(presented):
+            user, ends = await self._tokens.user(presented)
+            return _require_enabled(_acting(user, Role.ADMIN, None, ends), user)
+        return await self._holder(presented)
+
+    async def _holder(self, key: str) -> Caller:
+        parsed = rules.parse(key)
+        if parsed is None:
+            raise Unauthenticated(malformed=True)
+        public_id, secret_hash = parsed
+        async with self._db.read() as tx:
+            record = await store.by_public_id(tx, public_id)
+            if record is None or not rules.matches(record, secret_hash):
+                raise Unauthenticated
+            user = None if record.user_id is None else await user_store.get(tx, record.user_id)
+        caller = _scoped(record) if user is None else _acting(user, record.role, record.id, record.expire_time)
+        if not record.valid(self._clock()):
+            raise Unauthenticated(claimed=caller)
+        self._usage.used(record.id)
+        return _require_enabled(caller, user)
+
+
+def presented(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """The key or token in a call's metadata: `authorization: Bearer …` or `x-api-key`; empty for none.
+
+    Raises Unauthenticated for another scheme, and for two that differ.
+    """
+    found = set()
+    for name, value in metadata or ():
+        if name == "authorization":
+            scheme, _, key = str(value).partition(" ")
+            found.add(key.strip() if scheme.lower() == "bearer" else "")
+        elif name == "x-api-key":
+            found.add(str(value))
+    if "" in found or len(found) > 1:
+        raise Unauthenticated(malformed=True)
+    return found.pop() if found else ""
+
+
+def _require_enabled(caller: Caller, user: User | None) -> Caller:
+    if user is not None and user.disabled:
+        raise Unauthenticated(claimed=caller)
+    return caller
+
+
+def _acting(user: User, role: Role, key_id: str | None, ends: datetime | None) -> Caller:
+    return Caller(
+        key_id=key_id,
+        user_id=user.id,
+        role=role,
+        administrator=user.administrator and role is Role.ADMIN,
+        expire_time=ends,
+        user_name=user.name,
+    )
+
+
+def _scoped(key: ApiKey) -> Caller:
+    return Caller(
+        key_id=key.id, org_id=key.org_id, blob_id=key.blob_id, role=key.role, expire_time=key.expire_time
+    )

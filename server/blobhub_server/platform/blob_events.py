@@ -1,0 +1,45 @@
+"""Events of blobs: appended in the transaction of the change they tell about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blobhub.v1 import blob_event_pb2 as pb
+
+from blobhub_server.clock import Clock
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.ids import Ids
+from blobhub_server.platform.store import blob as blob_store
+from blobhub_server.platform.store import blob_event as store
+from blobhub_server.platform.store.blob_event import BlobEventLine
+from blobhub_server.rpc.wire import to_timestamp
+
+
+class BlobEvents:
+    """Appends to the logs of blobs."""
+
+    def __init__(self, bell: Doorbell, clock: Clock, ids: Ids) -> None:
+        self._bell = bell
+        self._clock = clock
+        self._ids = ids
+
+    async def append(self, tx: Transaction, blob_id: str, **payload: Any) -> None:
+        """Say what happened to a blob: one of the payloads of BlobEvent, by its name."""
+        (type_,) = payload
+        sequence = await blob_store.take_number(tx, blob_id)
+        event = pb.BlobEvent(
+            id=self._ids(),
+            blob_id=blob_id,
+            sequence=sequence,
+            create_time=to_timestamp(self._clock()),
+            type=type_,
+            **payload,
+        )
+        await store.append(tx, BlobEventLine(blob_id, sequence, type_, event.SerializeToString()))
+        await self._bell.ring_after_commit(tx, [topic(blob_id)])
+
+
+def topic(blob_id: str) -> str:
+    """The doorbell that is rung when a blob's log has grown."""
+    return f"blob {blob_id}"

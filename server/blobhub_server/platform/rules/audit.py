@@ -1,0 +1,25 @@
+"""The audit log's entries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One call, as the log has it; see audit.proto."""
+
+    sequence: int
+    id: str
+    create_time: datetime
+    method: str
+    user_id: str | None
+    api_key_id: str | None
+    org_id: str | None
+    blob_id: str | None
+    resource_type: str
+    resource: str
+    code: str
+    reason: str
+    request_id: str

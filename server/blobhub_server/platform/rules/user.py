@@ -1,0 +1,31 @@
+"""Users: people, and whatever else holds roles by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from blobhub_server.errors import LastAdmin
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user's record. `issuer` and `subject` are None for users that an administrator made."""
+
+    id: str
+    name: str
+    display_name: str
+    administrator: bool
+    disabled: bool
+    issuer: str | None
+    subject: str | None
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+
+def require_administrator_left(user_id: str, administrators: Collection[User], *, remains: bool) -> None:
+    """Raise LastAdmin when `user_id` is the last administrator who is not disabled, and does not remain one."""
+    if not remains and {user.id for user in administrators} == {user_id}:
+        raise LastAdmin("server")

@@ -1,0 +1,44 @@
+"""Aliases that were given up. They stay their resource's until it is deleted, so that no reference changes its meaning."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.schema import Id, metadata
+
+former_aliases = sa.Table(
+    "former_aliases",
+    metadata,
+    sa.Column("parent_id", sa.String(36), primary_key=True),
+    sa.Column("alias", sa.String(42), primary_key=True),
+    sa.Column("resource_id", Id(), nullable=False),
+    sa.Index("ix_former_aliases_resource_id", "resource_id"),
+)
+"""`parent_id` is the organization of a blob; empty for organizations."""
+
+
+async def holder(tx: Transaction, parent_id: str, alias: str) -> str | None:
+    """The id of what gave an alias up."""
+    query = sa.select(former_aliases.c.resource_id).where(
+        former_aliases.c.parent_id == parent_id, former_aliases.c.alias == alias
+    )
+    return (await tx.execute(query)).scalar_one_or_none()
+
+
+async def give_up(tx: Transaction, parent_id: str, alias: str, resource_id: str) -> None:
+    """Keep an alias for what is giving it up."""
+    row = {"parent_id": parent_id, "alias": alias, "resource_id": resource_id}
+    await tx.execute(former_aliases.insert(), row)
+
+
+async def take_back(tx: Transaction, parent_id: str, alias: str) -> None:
+    """Let its former holder have an alias again."""
+    where = (former_aliases.c.parent_id == parent_id, former_aliases.c.alias == alias)
+    await tx.execute(former_aliases.delete().where(*where))
+
+
+async def delete_all(tx: Transaction, resource_id: str) -> None:
+    """Free the aliases of what is being deleted, and of what was in it."""
+    where = sa.or_(former_aliases.c.resource_id == resource_id, former_aliases.c.parent_id == resource_id)
+    await tx.execute(former_aliases.delete().where(where))

@@ -1,0 +1,91 @@
+"""The audit log: append-only, numbered without gaps. It refers to nothing, and so outlives what it tells about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.platform.rules.audit import AuditEntry
+
+audit_entries = sa.Table(
+    "audit_entries",
+    metadata,
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("id", Id(), nullable=False),
+    sa.Column("create_time", Time(), nullable=False),
+    sa.Column("method", sa.String(128), nullable=False),
+    sa.Column("user_id", Id()),
+    sa.Column("api_key_id", Id()),
+    sa.Column("org_id", Id()),
+    sa.Column("blob_id", Id()),
+    sa.Column("resource_type", sa.String(32), nullable=False),
+    sa.Column("resource", sa.String(256), nullable=False),
+    sa.Column("code", sa.String(32), nullable=False),
+    sa.Column("reason", sa.String(64), nullable=False),
+    sa.Column("request_id", sa.String(36), nullable=False),
+    sa.Index("ix_audit_entries_org_id_sequence", "org_id", "sequence"),
+    sa.Index("ix_audit_entries_blob_id_sequence", "blob_id", "sequence"),
+    sa.Index("ix_audit_entries_user_id_sequence", "user_id", "sequence"),
+)
+
+audit_head = sa.Table(
+    "audit_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("last_sequence", sa.BigInteger, nullable=False),
+)
+"""One row: the number of the log's last entry. Whoever appends holds it until the commit."""
+
+_TAKE = (
+    audit_head.update()
+    .values(last_sequence=audit_head.c.last_sequence + sa.bindparam("added"))
+    .returning(audit_head.c.last_sequence)
+)
+_INSERT = audit_entries.insert()
+
+
+async def take_numbers(tx: Transaction, count: int) -> int:
+    """Take the next `count` numbers; return the first."""
+    last = (await tx.execute(_TAKE, {"added": count})).scalar_one()
+    return int(last) - count + 1
+
+
+async def insert(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append entries."""
+    await tx.execute(_INSERT, [dict(row) for row in rows])
+
+
+async def last_sequence(tx: Transaction) -> int:
+    """The number of the last entry; 0 before the first."""
+    return int((await tx.execute(sa.select(audit_head.c.last_sequence))).scalar_one())
+
+
+async def page(
+    tx: Transaction,
+    *,
+    org_id: str = "",
+    blob_id: str = "",
+    user_id: str = "",
+    method: str = "",
+    failures_only: bool = False,
+    after: int,
+    limit: int,
+) -> list[AuditEntry]:
+    """Entries after a number, in order: of a blob, of an organization, or, with neither, of the whole server."""
+    query = audit_entries.select().where(audit_entries.c.sequence > after)
+    if blob_id:
+        query = query.where(audit_entries.c.blob_id == blob_id)
+    elif org_id:
+        query = query.where(audit_entries.c.org_id == org_id)
+    if user_id:
+        query = query.where(audit_entries.c.user_id == user_id)
+    if method:
+        query = query.where(audit_entries.c.method == method)
+    if failures_only:
+        query = query.where(audit_entries.c.code != "OK")
+    rows = await tx.execute(query.order_by(audit_entries.c.sequence).limit(limit))
+    return [AuditEntry(*row) for row in rows]

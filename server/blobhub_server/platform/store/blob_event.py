@@ -1,0 +1,52 @@
+"""What happens to blobs: an append-only log for each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
+
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.schema import Id, metadata
+
+
+@dataclass(frozen=True, slots=True)
+class BlobEventLine:
+    """One line of a blob's log. `event` is the serialized BlobEvent, what watchers get, byte for byte."""
+
+    blob_id: str
+    sequence: int
+    type: str
+    event: bytes
+
+
+blob_events = sa.Table(
+    "blob_events",
+    metadata,
+    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("event", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+
+async def append(tx: Transaction, line: BlobEventLine) -> None:
+    """Add a line."""
+    await tx.execute(blob_events.insert(), asdict(line))
+
+
+async def page(tx: Transaction, blob_id: str, *, after: int, limit: int) -> list[BlobEventLine]:
+    """A blob's lines after a sequence."""
+    query = (
+        blob_events.select()
+        .where(blob_events.c.blob_id == blob_id, blob_events.c.sequence > after)
+        .order_by(blob_events.c.sequence)
+        .limit(limit)
+    )
+    return [BlobEventLine(*row) for row in await tx.execute(query)]
+
+
+async def delete_all(tx: Transaction, blob_id: str) -> None:
+    """Remove a blob's log."""
+    await tx.execute(blob_events.delete().where(blob_events.c.blob_id == blob_id))

@@ -1,0 +1,66 @@
+"""When keys were last used: kept in memory, and written at most once a minute for each key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+
+import structlog
+
+from blobhub_server.clock import Clock
+from blobhub_server.db.engine import Database
+from blobhub_server.platform.store import api_key as store
+
+log = structlog.get_logger()
+
+EXACT = timedelta(minutes=1)
+WRITE_SECONDS = 5.0
+
+
+class KeyUsage:
+    """Is told which keys are used, and writes it down now and then."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+        self._written: dict[str, datetime] = {}
+        self._waiting: dict[str, datetime] = {}
+
+    def used(self, key_id: str) -> None:
+        """A call came with this key."""
+        now = self._clock()
+        written = self._written.get(key_id)
+        if written is None or now - written >= EXACT:
+            self._waiting[key_id] = now
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Write for as long as this is entered, and what is left when it is left."""
+        task = asyncio.create_task(self._write_forever(), name="key usage")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await self._write()
+
+    async def _write_forever(self) -> None:
+        while True:
+            await asyncio.sleep(WRITE_SECONDS)
+            await self._write()
+
+    async def _write(self) -> None:
+        if not self._waiting:
+            return
+        times, self._waiting = self._waiting, {}
+        try:
+            async with self._db.write() as tx:
+                await store.used(tx, times)
+        except Exception:
+            log.exception("key_usage_not_written")
+            return
+        horizon = self._clock() - EXACT
+        self._written = {key: time for key, time in self._written.items() if time > horizon} | times

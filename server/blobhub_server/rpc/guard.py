@@ -1,0 +1,141 @@
+"""Open streams, and their end when the caller is no longer allowed.
+
+A stream is admitted once, when it is opened. Whatever takes access away rings a bell; then every open stream is admitted
+again, and one that would not be is ended with the error that says so. What ends by itself (a key or token that expires) is
+looked for every second. This costs a stream nothing while it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from blobhub_server.clock import Clock
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.errors import BlobHubError
+
+log = structlog.get_logger()
+
+TICK_SECONDS = 1.0
+UNREAD_SECONDS = 2.0
+"""How long a stream may take to notice its end while the client reads nothing; then the call is cancelled."""
+
+
+class Admission(Protocol):
+    """What let a call in."""
+
+    answer: bytes | None
+    """The answer to a call that was made and answered before."""
+
+    @property
+    def expire_time(self) -> datetime | None:
+        """When the key or token that the call came with stops working."""
+
+    async def recheck(self) -> None:
+        """Raise what a call like this would be refused with now."""
+
+
+class Stream:
+    """An open stream. `sending` is true while the call is in gRPC's hands, waiting for the client to take an answer."""
+
+    __slots__ = ("_task", "admission", "error", "sending")
+
+    def __init__(self, admission: Admission) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "gRPC runs handlers in tasks"
+        self._task = task
+        self.admission = admission
+        self.error: BlobHubError | None = None
+        self.sending = False
+
+    def end(self, error: BlobHubError) -> None:
+        """End the stream with an error, wherever it is."""
+        if self.error is not None:
+            return
+        self.error = error
+        if self.sending:
+            asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._cancel_unread)
+        else:
+            self._task.cancel()
+
+    def _cancel_unread(self) -> None:
+        if self.sending and not self._task.done():
+            self._task.cancel()
+
+    def raise_if_ended(self) -> None:
+        """Raise the error that the stream was ended with, if it was."""
+        if self.error is not None:
+            raise self.error
+
+    def was_cancelled_by_us(self) -> bool:
+        """Whether a cancellation that has arrived is the one of `end`; takes it back if so."""
+        if self.error is None:
+            return False
+        self._task.uncancel()
+        return True
+
+
+class Guard:
+    """Watches over the open streams of a server."""
+
+    def __init__(self, bell: Doorbell, clock: Clock, topic: str) -> None:
+        self._bell = bell
+        self._clock = clock
+        self._topic = topic
+        self._streams: set[Stream] = set()
+        self._unsure: set[Stream] = set()
+
+    @contextmanager
+    def watch(self, admission: Admission) -> Iterator[Stream]:
+        """Around a stream: raises, from within, the error that it is ended with."""
+        stream = Stream(admission)
+        self._streams.add(stream)
+        try:
+            yield stream
+        except asyncio.CancelledError:
+            if stream.was_cancelled_by_us():
+                stream.raise_if_ended()
+            raise
+        finally:
+            self._streams.discard(stream)
+            self._unsure.discard(stream)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Watch for as long as this is entered."""
+        task = asyncio.create_task(self._watch(), name="guard")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _watch(self) -> None:
+        async with self._bell.listen(self._topic) as ringing:
+            while True:
+                rung = await ringing.wait(TICK_SECONDS)
+                now = self._clock()
+                for stream in list(self._streams):
+                    expire_time = stream.admission.expire_time
+                    if rung or stream in self._unsure or (expire_time is not None and expire_time <= now):
+                        await self._recheck(stream)
+
+    async def _recheck(self, stream: Stream) -> None:
+        """Admit a stream again, or end it. What cannot be told now is looked at again at the next tick."""
+        self._unsure.discard(stream)
+        try:
+            await stream.admission.recheck()
+        except BlobHubError as error:
+            if error.code == "UNAVAILABLE":
+                self._unsure.add(stream)
+            else:
+                stream.end(error)
+        except Exception:
+            log.exception("stream_not_rechecked")
+            self._unsure.add(stream)

@@ -1,0 +1,111 @@
+"""Watches: replay a log from a position, then follow it live, without a gap, a repeat or a poll.
+
+The messages of all watches have `repeated … = 1`, a batch of whatever is ready, and `Progress progress = 2`; a test holds
+that. A log stores its lines as the bytes that watchers get, so a batch is packed without being parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from blobhub.v1 import event_pb2, session_pb2
+
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.errors import SequenceOutOfRange, ShuttingDown
+from blobhub_server.rpc.drain import Drain
+from blobhub_server.rpc.wire import to_timestamp
+
+BATCH = 512
+"""Most lines that one read of a log answers."""
+
+_EVENTS_TAG = b"\x0a"
+"""Field 1, length-delimited: https://protobuf.dev/programming-guides/encoding/#structure"""
+
+
+class Line(Protocol):
+    """A line of a log: its type, and the message that watchers get, encoded."""
+
+    @property
+    def type(self) -> str:
+        """What it is."""
+
+    @property
+    def event(self) -> bytes:
+        """The message."""
+
+
+AnyLine = TypeVar("AnyLine", bound=Line)
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing has happened for a while; everything up to `sequence` has been sent."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watch(Generic[AnyLine]):
+    """What is watched, and how.
+
+    `topic` is the doorbell's, `read` answers at most `BATCH` lines after a number, `number` tells a line's number, `last`
+    holds the types that end the log, `progress_seconds` is the idle time after which a sign of life is sent.
+    """
+
+    topic: str
+    read: Callable[[int], Awaitable[Sequence[AnyLine]]]
+    number: Callable[[AnyLine], int]
+    progress_seconds: float
+    last: frozenset[str] = frozenset()
+
+    async def stream(
+        self, bell: Doorbell, drain: Drain, after: int, *, follow: bool
+    ) -> AsyncIterator[Sequence[AnyLine] | Idle]:
+        """Yield batches of lines after a number, and signs of life, until the log ends.
+
+        The bell is armed before the log is read, so that nothing can fall between the two. Reading at the subscriber's
+        own pace from the log means that a slow one holds up nobody and needs no buffer. Raises ShuttingDown with the
+        last number sent when the server drains.
+        """
+        async with bell.listen(self.topic) as ringing:
+            while True:
+                lines = await self.read(after)
+                if lines:
+                    yield lines
+                    after = self.number(lines[-1])
+                    if lines[-1].type in self.last:
+                        return
+                    if len(lines) == BATCH:
+                        continue
+                if not follow:
+                    return
+                if drain.draining:
+                    raise ShuttingDown(after)
+                if not await ringing.wait(self.progress_seconds):
+                    yield Idle(after)
+
+
+def pack(batch: Sequence[Line] | Idle, now: datetime) -> bytes:
+    """A watch's message, encoded."""
+    if isinstance(batch, Idle):
+        progress = event_pb2.Progress(sequence=batch.sequence, time=to_timestamp(now))
+        return session_pb2.WatchSessionResponse(progress=progress).SerializeToString()
+    return b"".join(part for line in batch for part in (_EVENTS_TAG, _varint(len(line.event)), line.event))
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def check_range(after: int, last: int) -> None:
+    """Raise SequenceOutOfRange when a watch asks to resume behind the log's end."""
+    if after > last:
+        raise SequenceOutOfRange(1, last)
