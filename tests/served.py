@@ -16,14 +16,19 @@ from pathlib import Path
 import grpc
 from blobhub.v1 import (
     api_key_pb2_grpc,
+    audit_pb2_grpc,
     blob_pb2,
     blob_pb2_grpc,
     blob_type_pb2_grpc,
     caller_pb2_grpc,
     component_pb2_grpc,
+    credential_pb2_grpc,
     definition_pb2,
     definition_pb2_grpc,
     execution_pb2_grpc,
+    limit_pb2_grpc,
+    member_pb2_grpc,
+    metadata_pb2_grpc,
     organization_pb2,
     organization_pb2_grpc,
     revision_pb2,
@@ -31,6 +36,7 @@ from blobhub.v1 import (
     session_object_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
+    user_pb2_grpc,
 )
 from blobhub_server.app import running
 from blobhub_server.config import Settings
@@ -45,16 +51,22 @@ class Api:
         self.channel = channel
         self.key = key
         self.api_keys = api_key_pb2_grpc.ApiKeyServiceStub(channel)
+        self.audit = audit_pb2_grpc.AuditServiceStub(channel)
         self.blobs = blob_pb2_grpc.BlobServiceStub(channel)
         self.blob_types = blob_type_pb2_grpc.BlobTypeServiceStub(channel)
         self.callers = caller_pb2_grpc.CallerServiceStub(channel)
         self.components = component_pb2_grpc.ComponentServiceStub(channel)
+        self.credentials = credential_pb2_grpc.CredentialServiceStub(channel)
         self.definitions = definition_pb2_grpc.DefinitionServiceStub(channel)
         self.executions = execution_pb2_grpc.ExecutionServiceStub(channel)
+        self.limits = limit_pb2_grpc.LimitServiceStub(channel)
+        self.members = member_pb2_grpc.MemberServiceStub(channel)
+        self.metadata = metadata_pb2_grpc.MetadataServiceStub(channel)
         self.organizations = organization_pb2_grpc.OrganizationServiceStub(channel)
         self.revisions = revision_pb2_grpc.RevisionServiceStub(channel)
         self.session_objects = session_object_pb2_grpc.SessionObjectServiceStub(channel)
         self.sessions = session_pb2_grpc.SessionServiceStub(channel)
+        self.users = user_pb2_grpc.UserServiceStub(channel)
 
     async def session(
         self, document: str, *, organization: str = "acme", blob: str = "pipeline", alias: str = "workflow"

@@ -22,14 +22,21 @@ from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.local import LocalObjects
-from blobhub_server.platform.assembly import locators as platform_locators
+from blobhub_server.platform.answers import Answers
+from blobhub_server.platform.assembly import kinds as platform_kinds
 from blobhub_server.platform.assembly import services as platform_services
+from blobhub_server.platform.audit import Audit
+from blobhub_server.platform.authentication import Authentication
 from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.calls import Calls
 from blobhub_server.platform.contents import Contents
-from blobhub_server.platform.gate import Gate
+from blobhub_server.platform.gate import TOPIC, Gate
+from blobhub_server.platform.locators import Locators
+from blobhub_server.platform.roles import Roles
+from blobhub_server.platform.usage import KeyUsage
 from blobhub_server.rpc.access_options import check_resources, rules
 from blobhub_server.rpc.drain import Drain
+from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.pipeline import Pipeline
 from blobhub_server.rpc.reflection import add_reflection
 from blobhub_server.rpc.server import Health, bind, make_server, shut_down
@@ -62,6 +69,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         # What everybody is handed
         bell = Doorbell(db)
         await stack.enter_async_context(bell.hearing())
+        audit = Audit(db, bell, clock, ids)
+        stack.push_async_callback(audit.close)
+        answers = Answers(db, clock, b"")
         contents = Contents(objects, clock, ids)
         host = Host(
             settings=settings,
@@ -71,25 +81,33 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             ids=ids,
             drain=Drain(),
             contents=contents,
-            calls=Calls(db, clock),
+            calls=Calls(db, answers, audit),
+            limits=_Later(),
+            credentials=None,
         )
-
         host.drain.on_start(bell.wake_all)
 
         # Blob types, and what they bring
-        locators: dict[str, Locator] = dict(platform_locators(db))
+        locators = Locators(db)
+        kinds: dict[str, Locator] = dict(platform_kinds(locators))
         brought: list[Service] = []
         for installed in types.all():
             installed.opened = await stack.enter_async_context(installed.type.open(host))
             brought += installed.opened.services
-            locators |= installed.opened.locators
-        services = [*platform_services(host, contents, types, entropy), *brought]
+            kinds |= installed.opened.locators
+        roles = Roles(db)
+        services = [*platform_services(host, contents, types, locators, roles, entropy), *brought]
 
         # The way in
         access = rules(service.full_name for service in services)
-        check_resources(access, locators)
+        check_resources(access, kinds)
         compile_rules(rule.request for rule in access.values())
-        server = make_server(settings, Pipeline(Gate(db, clock, access, locators)))
+        usage = KeyUsage(db, clock)
+        await stack.enter_async_context(usage.writing())
+        gate = Gate(db, Authentication(db, clock, usage, None), answers, audit, roles, access, kinds)
+        guard = Guard(bell, clock, TOPIC)
+        await stack.enter_async_context(guard.watching())
+        server = make_server(settings, Pipeline(gate, guard))
         health = _serve(server, services)
         address = bind(server, settings.listen)
         await server.start()
@@ -116,3 +134,7 @@ async def serve(settings: Settings) -> None:
     async with running(settings) as server:
         logs.announce(server.address, server.admin_key)
         await asked.wait()
+
+
+class _Later:
+    async def require(self, tx, name, *, org_id, blob_id, held): ...

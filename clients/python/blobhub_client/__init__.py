@@ -21,16 +21,22 @@ from typing import Any, Literal
 import grpc
 from blobhub.v1 import (
     api_key_pb2_grpc,
+    audit_pb2_grpc,
     blob_pb2_grpc,
     blob_type_pb2_grpc,
     caller_pb2_grpc,
     component_pb2_grpc,
+    credential_pb2_grpc,
     definition_pb2_grpc,
     execution_pb2_grpc,
+    limit_pb2_grpc,
+    member_pb2_grpc,
+    metadata_pb2_grpc,
     organization_pb2_grpc,
     revision_pb2_grpc,
     session_object_pb2_grpc,
     session_pb2_grpc,
+    user_pb2_grpc,
 )
 from blobhub.v1.event_pb2 import Event
 from blobhub.v1.execution_pb2 import RunExecutionRequest, WatchExecutionRequest
@@ -74,16 +80,22 @@ class Client:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
         self.api_keys = api_key_pb2_grpc.ApiKeyServiceStub(channel)
+        self.audit = audit_pb2_grpc.AuditServiceStub(channel)
         self.blobs = blob_pb2_grpc.BlobServiceStub(channel)
         self.blob_types = blob_type_pb2_grpc.BlobTypeServiceStub(channel)
         self.callers = caller_pb2_grpc.CallerServiceStub(channel)
         self.components = component_pb2_grpc.ComponentServiceStub(channel)
+        self.credentials = credential_pb2_grpc.CredentialServiceStub(channel)
         self.definitions = definition_pb2_grpc.DefinitionServiceStub(channel)
         self.executions = execution_pb2_grpc.ExecutionServiceStub(channel)
+        self.limits = limit_pb2_grpc.LimitServiceStub(channel)
+        self.members = member_pb2_grpc.MemberServiceStub(channel)
+        self.metadata = metadata_pb2_grpc.MetadataServiceStub(channel)
         self.organizations = organization_pb2_grpc.OrganizationServiceStub(channel)
         self.revisions = revision_pb2_grpc.RevisionServiceStub(channel)
         self.session_objects = session_object_pb2_grpc.SessionObjectServiceStub(channel)
         self.sessions = session_pb2_grpc.SessionServiceStub(channel)
+        self.users = user_pb2_grpc.UserServiceStub(channel)
 
     def watch_session(self, session_id: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[Event]:
         """A session's events after a sequence, and, with `follow`, those to come until it is closed.

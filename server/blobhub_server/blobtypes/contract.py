@@ -166,11 +166,16 @@ class Contents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What is written beside a change in its transaction: an entry of the audit log, and the answer to remember."""
+    """What is written beside a change in its transaction: an entry of the audit log, and the answer to remember.
+
+    A `repeatable` change may be made twice under the same `request_id`, when two calls come at the same time; others fail
+    then with IntegrityError.
+    """
 
     entry: Mapping[str, Any]
     request: Mapping[str, Any] | None
     committed: Callable[[], None]
+    repeatable: bool = False
 
 
 class Calls(Protocol):
@@ -192,8 +197,11 @@ class Calls(Protocol):
     async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:
         """The answer given before to this `request_id`, if any. Raises RequestIdReused."""
 
-    def settled(self, request: Message, answer: Message) -> Settled:
-        """What is to be written beside a change that is made outside `once`; hand it to `settle` in its transaction."""
+    def settling(self, request: Message, *, repeatable: bool = False) -> Callable[[Message], Settled]:
+        """For a change that is made outside `once`: makes, from its answer, what is to be written beside it.
+
+        Hand that to `settle` in the transaction of the change.
+        """
 
     async def settle(self, tx: Transaction, settled: Sequence[Settled]) -> None:
         """Write audit entries and remembered answers; the last thing in a transaction, since it takes turns on a lock."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from blobhub_server.blobtypes.contract import BlobType, Opened
+from blobhub_server.blobtypes.contract import BlobType, Dependents, Limit, Opened
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import UnknownBlobType
 from blobhub_server.start import StartError
@@ -60,12 +60,32 @@ class BlobTypes:
             raise UnknownBlobType(name)
         return found.type
 
-    async def dependents(self, tx: Transaction, name: str, revision_id: str) -> Mapping[str, int]:
-        """What a blob type says hangs on a revision, by name."""
-        opened = self._installed[name].opened
-        if opened is None or opened.dependents is None:
-            return {}
-        return await opened.dependents(tx, revision_id)
+    async def dependents(self, tx: Transaction, name: str, revision_id: str) -> Sequence[Dependents]:
+        """What a blob type says hangs on a revision."""
+        ask = self._opened(name).dependents
+        return await ask(tx, revision_id) if ask else []
+
+    async def in_use(self, tx: Transaction, name: str, blob_id: str) -> Sequence[Dependents]:
+        """What a blob type says is at work in a blob."""
+        ask = self._opened(name).in_use
+        return await ask(tx, blob_id) if ask else []
+
+    async def delete(self, tx: Transaction, name: str, blob_id: str) -> None:
+        """Let a blob type delete all that it keeps for a blob."""
+        delete = self._opened(name).delete
+        if delete is not None:
+            await delete(tx, blob_id)
+
+    def limits(self, name: str | None = None) -> Sequence[Limit]:
+        """The limits that a blob type, or every one, brings."""
+        if name is not None:
+            return self._opened(name).limits
+        return [limit for item in self.all() for limit in self._opened(item.type.name).limits]
+
+    def _opened(self, name: str) -> Opened:
+        """What a type brings; nothing for one that is no longer installed, whose blobs can still be seen and deleted."""
+        found = self._installed.get(name)
+        return found.opened if found is not None and found.opened is not None else Opened(services=())
 
 
 def _origin(point: EntryPoint) -> str:

@@ -53,8 +53,10 @@ class Transaction(ABC):
                 log.exception("after_commit_failed")
 
     def upsert(self, table: sa.Table, *, keys: Sequence[Any], changed: Sequence[Any]) -> Any:
-        """An insert that, where a row with the same `keys` exists, sets its `changed` columns instead."""
+        """An insert that, where a row with the same `keys` exists, sets its `changed` columns instead; nothing for none."""
         insert = (postgresql if self.dialect == "postgresql" else sqlite).insert(table)
+        if not changed:
+            return insert.on_conflict_do_nothing(index_elements=list(keys))
         return insert.on_conflict_do_update(
             index_elements=list(keys), set_={column.name: insert.excluded[column.name] for column in changed}
         )

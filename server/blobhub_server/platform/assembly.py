@@ -7,70 +7,70 @@ from functools import partial
 
 from blobhub.v1 import (
     api_key_pb2_grpc,
+    audit_pb2_grpc,
     blob_pb2_grpc,
     blob_type_pb2,
     blob_type_pb2_grpc,
     caller_pb2_grpc,
+    member_pb2_grpc,
     organization_pb2_grpc,
     revision_pb2_grpc,
+    user_pb2_grpc,
 )
 
 from blobhub_server.blobtypes.contract import Host, Locator, Service
 from blobhub_server.blobtypes.registry import BlobTypes
-from blobhub_server.db.engine import Database
+from blobhub_server.platform.blob_events import BlobEvents
 from blobhub_server.platform.contents import Contents
 from blobhub_server.platform.locators import Locators
+from blobhub_server.platform.roles import Roles
 from blobhub_server.platform.services.api_key import ApiKeyService
+from blobhub_server.platform.services.audit import AuditService
 from blobhub_server.platform.services.blob import BlobService
 from blobhub_server.platform.services.blob_type import BlobTypeService
 from blobhub_server.platform.services.caller import CallerService
+from blobhub_server.platform.services.member import MemberService
 from blobhub_server.platform.services.organization import OrganizationService
 from blobhub_server.platform.services.revision import RevisionService
+from blobhub_server.platform.services.user import UserService
 
 
-def locators(db: Database) -> Mapping[str, Locator]:
+def kinds(locators: Locators) -> Mapping[str, Locator]:
     """The kinds of resource that the platform's access rules name."""
-    made = Locators(db)
     return {
-        "organization": made.organization,
-        "blob": made.blob,
-        "revision": made.revision,
-        "scope": made.scope,
-        "api_key": made.api_key,
+        "organization": locators.organization,
+        "blob": locators.blob,
+        "revision": locators.revision,
+        "scope": locators.scope,
+        "target": locators.target,
+        "user": locators.user,
+        "owner": locators.owner,
+        "audit_scope": locators.audit_scope,
+        "api_key": locators.api_key,
     }
 
 
-def services(host: Host, contents: Contents, types: BlobTypes, entropy: Callable[[int], bytes]) -> list[Service]:
+def services(
+    host: Host, contents: Contents, types: BlobTypes, locators: Locators, roles: Roles, entropy: Callable[[int], bytes]
+) -> list[Service]:
     """The platform's services. The blob types are open."""
     service = partial(_service, "blobhub.v1")
+    events = BlobEvents(host.bell, host.clock, host.ids)
     return [
-        service("CallerService", CallerService(), caller_pb2_grpc.add_CallerServiceServicer_to_server),
-        service(
-            "ApiKeyService",
-            ApiKeyService(host, entropy),
-            api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server,
-        ),
-        service(
-            "OrganizationService",
-            OrganizationService(host),
-            organization_pb2_grpc.add_OrganizationServiceServicer_to_server,
-        ),
-        service("BlobService", BlobService(host, types), blob_pb2_grpc.add_BlobServiceServicer_to_server),
-        service(
-            "BlobTypeService",
-            BlobTypeService(_described(types)),
-            blob_type_pb2_grpc.add_BlobTypeServiceServicer_to_server,
-        ),
-        service(
-            "RevisionService",
-            RevisionService(host, contents, types),
-            revision_pb2_grpc.add_RevisionServiceServicer_to_server,
-        ),
+        service("CallerService", CallerService(host.db, locators, roles), caller_pb2_grpc),
+        service("UserService", UserService(host), user_pb2_grpc),
+        service("ApiKeyService", ApiKeyService(host, entropy), api_key_pb2_grpc),
+        service("OrganizationService", OrganizationService(host, types), organization_pb2_grpc),
+        service("MemberService", MemberService(host), member_pb2_grpc),
+        service("BlobService", BlobService(host, types, events), blob_pb2_grpc),
+        service("BlobTypeService", BlobTypeService(_described(types)), blob_type_pb2_grpc),
+        service("RevisionService", RevisionService(host, contents, types, events), revision_pb2_grpc),
+        service("AuditService", AuditService(host), audit_pb2_grpc),
     ]
 
 
-def _service(package: str, name: str, servicer: object, add: Callable[..., None]) -> Service:
-    return Service(f"{package}.{name}", servicer, add)
+def _service(package: str, name: str, servicer: object, stubs: object) -> Service:
+    return Service(f"{package}.{name}", servicer, getattr(stubs, f"add_{name}Servicer_to_server"))
 
 
 def _described(types: BlobTypes) -> list[blob_type_pb2.BlobType]:

@@ -127,6 +127,4 @@ def _acting(user: User, role: Role, key_id: str | None, ends: datetime | None) -
 
 
 def _scoped(key: ApiKey) -> Caller:
-    return Caller(
-        key_id=key.id, org_id=key.org_id, blob_id=key.blob_id, role=key.role, expire_time=key.expire_time
-    )
+    return Caller(key_id=key.id, org_id=key.org_id, blob_id=key.blob_id, role=key.role, expire_time=key.expire_time)

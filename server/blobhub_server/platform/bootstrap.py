@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from blobhub_server.clock import Clock
-from blobhub_server.db.engine import Database
+from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.ids import Ids
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.access import Role
-from blobhub_server.platform.rules.api_key import ApiKey
+from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import api_key as key_store
 from blobhub_server.platform.store import user as user_store
 from blobhub_server.start import StartError
@@ -28,33 +28,30 @@ async def bootstrap(db: Database, clock: Clock, ids: Ids, entropy: Callable[[int
     if given is not None and rules.parse(given) is None:
         raise BadAdminKey("BLOBHUB_ADMIN_KEY is not a well-formed key; `blobhub-server make-key` makes one")
     async with db.write() as tx:
-        user_id = await user_store.administrator(tx)
-        first = user_id is None
-        if user_id is None:
-            user_id = ids()
-            await user_store.insert(tx, user_id, "administrator", administrator=True, now=clock())
-        if given is None and not first:
+        administrators = await user_store.administrators(tx)
+        if given is None and administrators:
             return None
+        user_id = administrators[0].id if administrators else await _administrator(tx, clock, ids)
         key = given or rules.make_secret(entropy)
-        parsed = rules.parse(key)
-        assert parsed is not None, "made by us, or checked above"
-        public_id, secret_hash = parsed
-        if await key_store.by_public_id(tx, public_id) is None:
-            await key_store.insert(tx, _record(ids(), public_id, secret_hash, user_id, clock))
+        record = rules.new_key(
+            key,
+            id=ids(),
+            user_id=user_id,
+            org_id=None,
+            blob_id=None,
+            role=Role.ADMIN,
+            description="administrator",
+            now=clock(),
+            expire_time=None,
+            etag=ids(),
+        )
+        if await key_store.by_public_id(tx, record.public_id) is None:
+            await key_store.insert(tx, record)
     return None if given else key
 
 
-def _record(id_: str, public_id: str, secret_hash: bytes, user_id: str, clock: Clock) -> ApiKey:
-    return ApiKey(
-        id=id_,
-        public_id=public_id,
-        secret_hash=secret_hash,
-        user_id=user_id,
-        org_id=None,
-        blob_id=None,
-        role=Role.ADMIN,
-        description="administrator",
-        create_time=clock(),
-        expire_time=None,
-        revoke_time=None,
-    )
+async def _administrator(tx: Transaction, clock: Clock, ids: Ids) -> str:
+    now = clock()
+    user = User(ids(), "administrator", "Administrator", True, False, None, None, now, now, ids())
+    await user_store.insert(tx, user)
+    return user.id

@@ -30,8 +30,8 @@ class Call:
     """A call, as far as it has come.
 
     `resource` is the kind and the value that the request names; `located` what that was resolved to, None for methods
-    whose access is not held on a resource; `also` what the further resources were resolved to; `role` the caller's role
-    on `located`. `malformed` says that the key cannot be one; `recorded` that the audit log has the call.
+    whose access is not held on a resource; `also` what the further resources were resolved to; `role` the role the
+    caller holds on `located`. `malformed` says that the key cannot be one; `recorded` that the audit log has the call.
     """
 
     method: str
@@ -69,8 +69,13 @@ def located() -> Located:
     return found
 
 
+def also() -> Sequence[Located]:
+    """The further resources that the current call names, in the order of its access rule."""
+    return CALL.get().also
+
+
 def role() -> Role:
-    """The caller's role on what the current call is about."""
+    """The role that the caller holds on what the current call is about; that it may be public does not count."""
     return CALL.get().role
 
 
@@ -114,7 +119,7 @@ class Calls:
     async def _make(self, request: Message, make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         async with self._db.write() as tx:
             made = await make(tx)
-            await self.settle(tx, [self.settled(request, made)])
+            await self.settle(tx, [self.settling(request)(made)])
             return made
 
     async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:
@@ -126,17 +131,23 @@ class Calls:
         call.recorded = True
         return answer.FromString(data)
 
-    def settled(self, request: Message, answer: Message) -> Settled:
+    def settling(self, request: Message, *, repeatable: bool = False) -> Callable[[Message], Settled]:
         """See the contract."""
         call = CALL.get()
-        entry = entry_of(call.caller, call.located, call.method, call.resource, call.request_id, answer=answer)
-        return Settled(entry, self._answers.row(call.caller, call.method, request, answer), partial(setattr, call, "recorded", True))
+
+        def settled(answer: Message) -> Settled:
+            entry = entry_of(call.caller, call.located, call.method, call.resource, call.request_id, answer=answer)
+            row = self._answers.row(call.caller, call.method, request, answer)
+            return Settled(entry, row, partial(setattr, call, "recorded", True), repeatable)
+
+        return settled
 
     async def settle(self, tx: Transaction, settled: Sequence[Settled]) -> None:
         """See the contract."""
-        requests = [item.request for item in settled if item.request is not None]
-        if requests:
-            await store.insert(tx, requests)
+        for repeatable in (False, True):
+            rows = [item.request for item in settled if item.request is not None and item.repeatable is repeatable]
+            if rows:
+                await store.insert(tx, rows, repeatable=repeatable)
         await self._audit.append(tx, [item.entry for item in settled])
         for item in settled:
             tx.after_commit(item.committed)

@@ -8,7 +8,8 @@ from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import NotFound
 from blobhub_server.ids import Ids
 from blobhub_server.objects.contract import ObjectStore
-from blobhub_server.platform.rules.revision import DRAFT, require_etag, require_phase
+from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.platform.rules.revision import DRAFT, require_phase
 from blobhub_server.platform.store import content as store
 from blobhub_server.platform.store import revision as revision_store
 
@@ -56,7 +57,7 @@ class Contents:
         if revision is None:
             raise NotFound("revision", revision_id)
         require_phase(revision, DRAFT)
-        require_etag(revision, etag)
+        require_etag(etag, revision.etag)
         new_etag = self._ids()
         await revision_store.update(tx, revision_id, etag=new_etag, update_time=self._clock())
         return new_etag

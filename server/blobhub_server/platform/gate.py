@@ -16,10 +16,10 @@ from blobhub_server.platform.answers import Answers
 from blobhub_server.platform.audit import Audit, entry_of
 from blobhub_server.platform.authentication import Authentication, presented
 from blobhub_server.platform.calls import CALL, Call
+from blobhub_server.platform.roles import Roles
 from blobhub_server.platform.rules import access
-from blobhub_server.platform.rules.access import HELD, Caller, Permission, Role
+from blobhub_server.platform.rules.access import Caller, Permission, Role
 from blobhub_server.platform.store import blob as blob_store
-from blobhub_server.platform.store import member as member_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.rpc.access_options import Resource, Rule
 
@@ -58,6 +58,7 @@ class Gate:
         authentication: Authentication,
         answers: Answers,
         audit: Audit,
+        roles: Roles,
         rules: Mapping[str, Rule],
         locators: Mapping[str, Locator],
     ) -> None:
@@ -65,6 +66,7 @@ class Gate:
         self._authentication = authentication
         self._answers = answers
         self._audit = audit
+        self._roles = roles
         self._rules = rules
         self._locators = locators
 
@@ -91,35 +93,27 @@ class Gate:
         if before is not None:
             call.recorded = True
             return Admitted(self, rule, key, call, before)
-        if rule.permission in HELD:
+        if rule.resources:
             await self._locate(call, rule, request)
         return Admitted(self, rule, key, call)
 
     async def _locate(self, call: Call, rule: Rule, request: Message) -> None:
         """Find every resource that the request names, and see that the caller may. What is absent is told last."""
-        found = []
+        found: list[Located] = []
         for resource in rule.resources:
             value = getattr(request, resource.field)
             located = None if "\0" in value else await self._locators[resource.kind](value)
             if located is None:
                 raise PermissionDenied
-            role = await self._role(call.caller, located, resource)
+            role = await self._roles.held(call.caller, located)
             if not found:
                 call.located, call.role = located, role
-            access.require_role(role, Permission(resource.permission))
+            _require(role, located, resource)
             found.append(located)
         call.also = found[1:]
         for located in found:
             if isinstance(located.resource, BlobHubError):
                 raise located.resource
-
-    async def _role(self, caller: Caller, place: Located, resource: Resource) -> Role:
-        membership = Role.NONE
-        if caller.user_id is not None and not caller.administrator and place.org_id:
-            held_on = [place.org_id, *([place.blob_id] if place.blob_id else [])]
-            async with self._db.read() as tx:
-                membership = await member_store.membership(tx, caller.user_id, held_on)
-        return access.effective(caller, place, membership, public_read=resource.public_read)
 
     async def recheck(self, admitted: Admitted) -> None:
         """Raise what a stream would be refused with now, its resources being those it was admitted to."""
@@ -130,7 +124,7 @@ class Gate:
             return
         for resource, located in zip(rule.resources, (call.located, *call.also), strict=True):
             place = await self._today(located)
-            access.require_role(await self._role(caller, place, resource), Permission(resource.permission))
+            _require(await self._roles.held(caller, place), place, resource)
 
     async def _today(self, place: Located) -> Located:
         """The same place as it is now. Raises PermissionDenied when it is gone."""
@@ -161,6 +155,11 @@ class Gate:
             return
         entry = entry_of(call.caller, call.located, call.method, call.resource, call.request_id, error=error)
         await self._audit.refused(entry)
+
+
+def _require(role: Role, place: Located, resource: Resource) -> None:
+    counts = access.effective(role, place, public_read=resource.public_read)
+    access.require_role(counts, Permission(resource.permission))
 
 
 def _call(method: str, rule: Rule, request: Message) -> Call:

@@ -62,7 +62,9 @@ def _rule(service: str, method: MethodDescriptor) -> Rule:
     resources = [_resource(name, method.input_type, item) for item in named]
     changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
     if changes and "request_id" not in method.input_type.fields_by_name:
-        raise MissingAccess(f"{name} changes something and takes no request_id; or it is NO_SIDE_EFFECTS and does not say so")
+        raise MissingAccess(
+            f"{name} changes something and takes no request_id; or it is NO_SIDE_EFFECTS and does not say so"
+        )
     return Rule(option.permission, resources, option.public_read, changes, method.input_type)
 
 

@@ -29,8 +29,9 @@ UNREAD_SECONDS = 2.0
 class Admission(Protocol):
     """What let a call in."""
 
-    answer: bytes | None
-    """The answer to a call that was made and answered before."""
+    @property
+    def answer(self) -> bytes | None:
+        """The answer to a call that was made and answered before."""
 
     @property
     def expire_time(self) -> datetime | None:

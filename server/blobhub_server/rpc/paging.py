@@ -54,6 +54,18 @@ class Page:
         return items, _seal(key(items[-1]), self._scope)
 
 
+class OrderedRequest(Protocol):
+    """A request of a List method that can be asked for an order."""
+
+    alias_prefix: str
+    order_by: str
+
+
+def order_of(request: OrderedRequest) -> str:
+    """The order a request asks for; by alias, which an index gives, where it asks for none and for a prefix."""
+    return request.order_by or ("alias" if request.alias_prefix else "create_time")
+
+
 def _seal(key: str, scope: bytes) -> str:
     data = key.encode()
     checksum = hashlib.sha256(scope + data).digest()[:_SUM_BYTES]

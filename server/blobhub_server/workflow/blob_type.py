@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -14,7 +14,7 @@ from blobhub.v1 import (
     session_pb2_grpc,
 )
 
-from blobhub_server.blobtypes.contract import BlobType, Content, Host, Opened, Service
+from blobhub_server.blobtypes.contract import BlobType, Content, Dependents, Host, Opened, Service
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import Violation
 from blobhub_server.workflow.check import check
@@ -29,8 +29,10 @@ from blobhub_server.workflow.services.definition import DefinitionService
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
 from blobhub_server.workflow.services.session import TYPE, SessionService, locate_session
 from blobhub_server.workflow.services.session_object import SessionObjectService
+from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
+from blobhub_server.workflow.store import session_object as object_store
 
 
 class WorkflowType(BlobType):
@@ -63,6 +65,8 @@ class WorkflowType(BlobType):
                         "execution": partial(locate_execution, host),
                     },
                     dependents=_dependents,
+                    in_use=_in_use,
+                    delete=_delete,
                 )
 
     def _services(self, host: Host, definitions: Definitions, runtime: Runtime) -> list[Service]:
@@ -111,9 +115,17 @@ class WorkflowType(BlobType):
         return found
 
 
-async def _dependents(tx: Transaction, revision_id: str) -> Mapping[str, int]:
+async def _dependents(tx: Transaction, revision_id: str) -> Sequence[Dependents]:
     """What hangs on a revision of a workflow."""
-    return {
-        "sessions": await session_store.count_on(tx, revision_id),
-        "running executions": await execution_store.count_on(tx, revision_id),
-    }
+    return [await session_store.on_revision(tx, revision_id), await execution_store.on_revision(tx, revision_id)]
+
+
+async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
+    """What is at work in a workflow."""
+    return [await session_store.in_blob(tx, blob_id), await execution_store.in_blob(tx, blob_id)]
+
+
+async def _delete(tx: Transaction, blob_id: str) -> None:
+    """Remove everything that runs, or has run, in a workflow; what runs finds its session gone at its next commit."""
+    for store in (event_store, object_store, execution_store, session_store):
+        await store.delete_all(tx, blob_id)

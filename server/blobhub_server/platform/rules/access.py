@@ -87,22 +87,26 @@ def require_caller(caller: Caller, permission: Permission, *, public_read: bool)
         raise PermissionDenied
 
 
-def effective(caller: Caller, place: Located, membership: Role, *, public_read: bool) -> Role:
-    """A caller's role on an organization, a blob or a user.
+def held(caller: Caller, place: Located, membership: Role) -> Role:
+    """The role a caller holds on an organization, a blob or a user.
 
-    The strongest of: what the caller's memberships give (`membership`, the stronger of those on the organization and the
-    blob) as far as the key lets it count, what a scoped key gives within its scope, and `read` when the resource is public
-    and the method is content with that. Users are admins of themselves; administrators are of everything.
+    Users have what their memberships give (`membership`, the stronger of those on the organization and the blob) as far
+    as their key lets it count, and are admins of themselves; a scoped key has its own role within its scope;
+    administrators have every role.
     """
     if caller.administrator:
         return Role.ADMIN
-    held = Role.READ if public_read and place.public else Role.NONE
     if caller.user_id is not None:
         own = Role.ADMIN if place.user_id == caller.user_id else membership
-        return max(held, min(own, caller.role))
+        return min(own, caller.role)
     if caller.org_id == place.org_id and caller.blob_id in (None, place.blob_id):
-        return max(held, caller.role)
-    return held
+        return caller.role
+    return Role.NONE
+
+
+def effective(role: Role, place: Located, *, public_read: bool) -> Role:
+    """The role that counts: the one held, or `read` when the place is public and the method is content with that."""
+    return max(role, Role.READ) if public_read and place.public else role
 
 
 def require_role(role: Role, permission: Permission) -> None:

@@ -13,8 +13,9 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from blobhub_server.errors import KeyEnded
 from blobhub_server.platform.rules.access import Role
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -47,6 +48,67 @@ class ApiKey:
 def make_secret(entropy: Callable[[int], bytes]) -> str:
     """A new key, to be shown once. `entropy` answers so many random bytes."""
     return _with_checksum(f"bhk_{_base62(entropy(16), 12)}_{_base62(entropy(32), 22)}")
+
+
+def new_key(
+    secret: str,
+    *,
+    id: str,
+    user_id: str | None,
+    org_id: str | None,
+    blob_id: str | None,
+    role: Role,
+    description: str,
+    now: datetime,
+    expire_time: datetime | None,
+    etag: str,
+) -> ApiKey:
+    """The record of a key that was just made."""
+    parsed = parse(secret)
+    assert parsed is not None, "made by make_secret, or checked before"
+    return ApiKey(
+        id=id,
+        public_id=parsed[0],
+        secret_hash=parsed[1],
+        user_id=user_id,
+        org_id=org_id,
+        blob_id=blob_id,
+        role=role,
+        description=description,
+        create_time=now,
+        expire_time=expire_time,
+        revoke_time=None,
+        last_used_time=None,
+        etag=etag,
+    )
+
+
+def successor(key: ApiKey, secret: str, *, id: str, now: datetime, etag: str) -> ApiKey:
+    """The record of the key that follows another one: like it in everything but the secret."""
+    return new_key(
+        secret,
+        id=id,
+        user_id=key.user_id,
+        org_id=key.org_id,
+        blob_id=key.blob_id,
+        role=key.role,
+        description=key.description,
+        now=now,
+        expire_time=key.expire_time,
+        etag=etag,
+    )
+
+
+def require_valid(key: ApiKey, now: datetime) -> None:
+    """Raise KeyEnded when a key is revoked or expired."""
+    if not key.valid(now):
+        raise KeyEnded
+
+
+def after_grace(key: ApiKey, now: datetime, grace: timedelta) -> datetime:
+    """When a rotated key ends: after the grace period, and not later than it would have."""
+    ends = now + grace
+    return ends if key.expire_time is None else min(ends, key.expire_time)
 
 
 def parse(key: str) -> tuple[str, bytes] | None:

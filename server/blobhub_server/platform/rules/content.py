@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from blobhub_server.blobtypes.contract import Entry
 
@@ -16,3 +17,21 @@ def manifest_digest(entries: Iterable[Entry]) -> str:
     """
     lines = sorted(f"{entry.name}\t{entry.digest}\t{entry.size}\n" for entry in entries)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a piece of content between two revisions: `before` is None when it was added, `after` when removed."""
+
+    name: str
+    before: Entry | None
+    after: Entry | None
+
+
+def changes(base: Sequence[Entry], newer: Sequence[Entry]) -> Iterator[Change]:
+    """What differs, by name. Pieces of the same bytes do not, whatever their ids."""
+    old, new = ({entry.name: entry for entry in entries} for entries in (base, newer))
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before is None or after is None or before.digest != after.digest:
+            yield Change(name, before, after)

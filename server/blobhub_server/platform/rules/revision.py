@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from blobhub_server.errors import RevisionInUse, StaleEtag, WrongPhase
+from blobhub_server.blobtypes.contract import Dependents
+from blobhub_server.errors import RevisionInUse, WrongPhase
 
 DRAFT = "draft"
 COMMIT = "commit"
@@ -36,14 +37,8 @@ def require_phase(revision: Revision, *allowed: str) -> None:
         raise WrongPhase(revision.phase, " or ".join(allowed))
 
 
-def require_etag(revision: Revision, etag: str) -> None:
-    """Raise StaleEtag when an etag is given and is not the current one."""
-    if etag and etag != revision.etag:
-        raise StaleEtag(revision.etag)
-
-
-def require_unused(dependents: Mapping[str, int]) -> None:
-    """Raise RevisionInUse when anything depends on the revision; `dependents` counts it by name."""
-    held = [f"{count} {name}" for name, count in dependents.items() if count]
+def require_unused(dependents: Sequence[Dependents]) -> None:
+    """Raise RevisionInUse when anything depends on the revision."""
+    held = [f"{item.count} {item.kind}" for item in dependents if item.count]
     if held:
         raise RevisionInUse(", ".join(held))

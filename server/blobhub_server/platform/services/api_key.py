@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,20 +12,24 @@ from blobhub.v1 import api_key_pb2_grpc as rpc
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue
-from blobhub_server.platform.calls import located
+from blobhub_server.errors import InvalidValue, PermissionDenied
+from blobhub_server.platform import gate
+from blobhub_server.platform.calls import caller, located
+from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.api_key import ApiKey
+from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.store import api_key as store
 from blobhub_server.rpc.paging import Page
-from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.rpc.wire import from_duration, to_timestamp
 
 
 def to_proto(key: ApiKey) -> pb.ApiKey:
     """A key's record as its message."""
     return pb.ApiKey(
         id=key.id,
+        public_id=key.public_id,
         org_id=key.org_id or "",
         blob_id=key.blob_id or "",
         user_id=key.user_id or "",
@@ -35,11 +38,13 @@ def to_proto(key: ApiKey) -> pb.ApiKey:
         create_time=to_timestamp(key.create_time),
         expire_time=to_timestamp(key.expire_time) if key.expire_time else None,
         revoke_time=to_timestamp(key.revoke_time) if key.revoke_time else None,
+        last_used_time=to_timestamp(key.last_used_time) if key.last_used_time else None,
+        etag=key.etag,
     )
 
 
 class ApiKeyService(rpc.ApiKeyServiceServicer):
-    """Makes, lists and revokes API keys."""
+    """Makes, lists, changes, rotates and revokes API keys."""
 
     def __init__(self, host: Host, entropy: Callable[[int], bytes]) -> None:
         self._host = host
@@ -47,43 +52,44 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Any) -> pb.CreateApiKeyResponse:
         """See api_key.proto. The answer that is remembered for the request id is the one without the key."""
+        place, role = located(), Role(request.role)
         expire_time = self._expire_time(request)
-        secret = rules.make_secret(self._entropy)
-        made_now = False
+        access.require_key(caller(), personal=place.user_id is not None, role=role, expire_time=expire_time)
+        secret, made = rules.make_secret(self._entropy), False
 
         async def make(tx: Transaction) -> pb.CreateApiKeyResponse:
-            nonlocal made_now
-            record = self._new(request, secret, expire_time)
-            await store.insert(tx, record)
-            made_now = True
+            nonlocal made
+            record = rules.new_key(
+                secret,
+                id=self._host.ids(),
+                user_id=place.user_id,
+                org_id=place.org_id or None,
+                blob_id=place.blob_id,
+                role=role,
+                description=request.description,
+                now=self._host.clock(),
+                expire_time=expire_time,
+                etag=self._host.ids(),
+            )
+            await self._insert(tx, record)
+            made = True
             return pb.CreateApiKeyResponse(api_key=to_proto(record))
 
         answer = await self._host.calls.once(request, pb.CreateApiKeyResponse, make)
-        if made_now:
+        if made:
             answer.key = secret
         return answer
 
-    def _new(self, request: pb.CreateApiKeyRequest, secret: str, expire_time: datetime | None) -> ApiKey:
-        parsed = rules.parse(secret)
-        assert parsed is not None, "we have just made it"
-        scope = located()
-        return ApiKey(
-            id=self._host.ids(),
-            public_id=parsed[0],
-            secret_hash=parsed[1],
-            user_id=None,
-            org_id=scope.org_id,
-            blob_id=scope.blob_id,
-            role=Role(request.role),
-            description=request.description,
-            create_time=self._host.clock(),
-            expire_time=expire_time,
-            revoke_time=None,
-        )
+    async def _insert(self, tx: Transaction, record: ApiKey) -> None:
+        await store.insert(tx, record)
+        if record.org_id is not None:
+            held = await store.count(tx, record.org_id)
+            await self._host.limits.require(tx, "organization.api_keys", org_id=record.org_id, blob_id="", held=held)
 
     def _expire_time(self, request: pb.CreateApiKeyRequest) -> datetime | None:
+        """When the new key ends: as asked for, else with the caller's own key or token. Raises InvalidValue."""
         if not request.HasField("expire_time"):
-            return None
+            return caller().expire_time
         try:
             expire_time = request.expire_time.ToDatetime(UTC)
         except (ValueError, OverflowError):
@@ -92,20 +98,70 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
             raise InvalidValue("expire_time", "must be in the future")
         return expire_time
 
+    async def GetApiKey(self, request: pb.GetApiKeyRequest, context: Any) -> pb.GetApiKeyResponse:
+        """See api_key.proto."""
+        return pb.GetApiKeyResponse(api_key=to_proto(located().resource))
+
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Any) -> pb.ListApiKeysResponse:
         """See api_key.proto."""
-        scope = located()
-        page = Page.parse(request, scope.org_id, scope.blob_id or "")
+        owner = located()
+        page = Page.parse(request, owner.user_id or "", owner.org_id, owner.blob_id or "")
         async with self._host.db.read() as tx:
-            found = await store.page(tx, scope.org_id, scope.blob_id, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, owner, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda key: key.id)
         return pb.ListApiKeysResponse(api_keys=map(to_proto, items), next_page_token=token)
 
+    async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, context: Any) -> pb.UpdateApiKeyResponse:
+        """See api_key.proto."""
+
+        async def make(tx: Transaction) -> pb.UpdateApiKeyResponse:
+            current = await self._locked(tx)
+            require_etag(request.etag, current.etag)
+            await store.update(tx, current.id, description=request.description, etag=self._host.ids())
+            return pb.UpdateApiKeyResponse(api_key=to_proto(await self._locked(tx)))
+
+        return await self._host.calls.once(request, pb.UpdateApiKeyResponse, make)
+
+    async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: Any) -> pb.RotateApiKeyResponse:
+        """See api_key.proto."""
+        secret, made = rules.make_secret(self._entropy), False
+
+        async def make(tx: Transaction) -> pb.RotateApiKeyResponse:
+            nonlocal made
+            current, now = await self._locked(tx), self._host.clock()
+            require_etag(request.etag, current.etag)
+            rules.require_valid(current, now)
+            access.require_key(
+                caller(), personal=current.user_id is not None, role=current.role, expire_time=current.expire_time
+            )
+            record = rules.successor(current, secret, id=self._host.ids(), now=now, etag=self._host.ids())
+            ends = rules.after_grace(current, now, from_duration(request.grace))
+            await store.update(tx, current.id, expire_time=ends, etag=self._host.ids())
+            await store.insert(tx, record)
+            await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
+            made = True
+            return pb.RotateApiKeyResponse(api_key=to_proto(record), rotated=to_proto(await self._locked(tx)))
+
+        answer = await self._host.calls.once(request, pb.RotateApiKeyResponse, make)
+        if made:
+            answer.key = secret
+        return answer
+
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Any) -> pb.RevokeApiKeyResponse:
         """See api_key.proto."""
-        key: ApiKey = located().resource
-        now = self._host.clock()
-        async with self._host.db.write() as tx:
-            await store.revoke(tx, key.id, now)
-            current = await store.get(tx, key.id)
-        return pb.RevokeApiKeyResponse(api_key=to_proto(current or replace(key, revoke_time=now)))
+
+        async def make(tx: Transaction) -> pb.RevokeApiKeyResponse:
+            current = await self._locked(tx)
+            if current.revoke_time is None:
+                await store.update(tx, current.id, revoke_time=self._host.clock(), etag=self._host.ids())
+                await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
+            return pb.RevokeApiKeyResponse(api_key=to_proto(await self._locked(tx)))
+
+        return await self._host.calls.once(request, pb.RevokeApiKeyResponse, make)
+
+    async def _locked(self, tx: Transaction) -> ApiKey:
+        """The key the call is about, as it is now. Raises PermissionDenied when it is gone."""
+        current = await store.get(tx, located().resource.id, lock=True)
+        if current is None:
+            raise PermissionDenied
+        return current

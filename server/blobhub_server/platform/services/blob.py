@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
+from blobhub.v1 import blob_event_pb2
 from blobhub.v1 import blob_pb2 as pb
 from blobhub.v1 import blob_pb2_grpc as rpc
-from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists
-from blobhub_server.platform.calls import located
-from blobhub_server.platform.rules.blob import PRIVATE, PUBLIC, Blob
+from blobhub_server.db.keyset import Order
+from blobhub_server.errors import PermissionDenied
+from blobhub_server.platform import blob_events, gate
+from blobhub_server.platform.aliases import claimed, renamed
+from blobhub_server.platform.blob_events import BlobEvents
+from blobhub_server.platform.calls import caller, located, role
+from blobhub_server.platform.deletion import delete_blob
+from blobhub_server.platform.rules import access
+from blobhub_server.platform.rules import blob as rules
+from blobhub_server.platform.rules.access import Role
+from blobhub_server.platform.rules.blob import Blob
+from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.revision import DRAFT, Revision
+from blobhub_server.platform.rules.visibility import PUBLIC
 from blobhub_server.platform.services.revision import to_proto as revision_to_proto
+from blobhub_server.platform.services.visibility import from_visibility, to_visibility
 from blobhub_server.platform.store import blob as store
+from blobhub_server.platform.store import blob_event as event_store
+from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
-from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.paging import Page, order_of
+from blobhub_server.rpc.watch import BATCH, Watch, check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
-
-_VISIBILITIES = {PRIVATE: pb.VISIBILITY_PRIVATE, PUBLIC: pb.VISIBILITY_PUBLIC}
 
 
 def to_proto(blob: Blob) -> pb.Blob:
@@ -31,36 +45,41 @@ def to_proto(blob: Blob) -> pb.Blob:
         alias=blob.alias,
         org_id=blob.org_id,
         type=blob.type,
-        visibility=_VISIBILITIES[blob.visibility],
+        visibility=to_visibility(blob.visibility),
         description=blob.description,
         default_revision_id=blob.default_revision_id,
         create_time=to_timestamp(blob.create_time),
         update_time=to_timestamp(blob.update_time),
         etag=blob.etag,
+        last_sequence=blob.last_sequence,
     )
 
 
 class BlobService(rpc.BlobServiceServicer):
-    """Creates and finds blobs."""
+    """Creates, finds, changes, deletes and watches blobs."""
 
-    def __init__(self, host: Host, types: BlobTypes) -> None:
+    def __init__(self, host: Host, types: BlobTypes, events: BlobEvents) -> None:
         self._host = host
         self._types = types
+        self._events = events
 
     async def CreateBlob(self, request: pb.CreateBlobRequest, context: Any) -> pb.CreateBlobResponse:
         """See blob.proto."""
-        type_ = self._types.get(request.type).name
-        org_id = located().org_id
+        type_, org_id = self._types.get(request.type).name, located().org_id
+        access.require_public_creation(role(), public=request.visibility == pb.VISIBILITY_PUBLIC)
 
         async def make(tx: Transaction) -> pb.CreateBlobResponse:
             blob, draft = self._new(request, type_, org_id)
-            try:
-                async with tx.savepoint():
-                    await store.insert(tx, blob)
-            except IntegrityError:
-                raise AlreadyExists("blob", request.alias) from None
+            held = await organization_store.count_blobs(tx, org_id, 1)
+            if held is None:
+                raise PermissionDenied
+            await self._host.limits.require(tx, "organization.blobs", org_id=org_id, blob_id="", held=held)
+            async with claimed(tx, "blob", org_id, blob.alias, blob.id):
+                await store.insert(tx, blob)
             await revision_store.insert(tx, draft)
-            return pb.CreateBlobResponse(blob=to_proto(blob), revision=revision_to_proto(draft))
+            created = blob_event_pb2.BlobCreated(alias=blob.alias, revision=revision_to_proto(draft))
+            await self._events.append(tx, blob.id, blob_created=created)
+            return pb.CreateBlobResponse(blob=await self._today(tx, blob.id), revision=revision_to_proto(draft))
 
         return await self._host.calls.once(request, pb.CreateBlobResponse, make)
 
@@ -74,12 +93,13 @@ class BlobService(rpc.BlobServiceServicer):
             org_id=org_id,
             alias=request.alias,
             type=type_,
-            visibility=PUBLIC if request.visibility == pb.VISIBILITY_PUBLIC else PRIVATE,
+            visibility=from_visibility(request.visibility),
             description=request.description,
             default_revision_id=draft.id,
             create_time=now,
             update_time=now,
             etag=ids(),
+            last_sequence=0,
         )
         return blob, draft
 
@@ -89,9 +109,88 @@ class BlobService(rpc.BlobServiceServicer):
 
     async def ListBlobs(self, request: pb.ListBlobsRequest, context: Any) -> pb.ListBlobsResponse:
         """See blob.proto."""
-        org_id = located().org_id
-        page = Page.parse(request, org_id, request.type)
+        org_id, order_by = located().org_id, order_of(request)
+        visibility = from_visibility(request.visibility, unset="")
+        outsider = caller() if role() is Role.NONE else None
+        filters = (org_id, request.type, visibility, request.alias_prefix, order_by)
+        page = Page.parse(request, outsider.identity if outsider else "", *filters)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, org_id, type_=request.type, after=page.after, limit=page.limit + 1)
-        items, token = page.cut(found, lambda blob: blob.id)
+            found = await store.page(
+                tx,
+                org_id,
+                seen_by=outsider,
+                order_by=order_by,
+                type_=request.type,
+                alias_prefix=request.alias_prefix,
+                visibility=visibility,
+                after=page.after,
+                limit=page.limit + 1,
+            )
+        items, token = page.cut(found, Order.by(store.blobs, order_by).key)
         return pb.ListBlobsResponse(blobs=map(to_proto, items), next_page_token=token)
+
+    async def UpdateBlob(self, request: pb.UpdateBlobRequest, context: Any) -> pb.UpdateBlobResponse:
+        """See blob.proto."""
+        fields = masked(request, "alias", "description", "visibility")
+
+        async def make(tx: Transaction) -> pb.UpdateBlobResponse:
+            current = await self._locked(tx, request.etag)
+            values: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
+            if "description" in fields:
+                values["description"] = request.description
+            if "visibility" in fields and request.visibility:
+                values["visibility"] = from_visibility(request.visibility)
+            if "alias" in fields and request.alias not in ("", current.alias):
+                values["alias"] = request.alias
+            async with renamed(tx, "blob", current.org_id, current.alias, values.get("alias"), current.id):
+                await store.update(tx, current.id, **values)
+            now = await self._locked(tx, "")
+            updated = blob_event_pb2.BlobUpdated(alias=now.alias, public=now.visibility == PUBLIC)
+            await self._events.append(tx, now.id, blob_updated=updated)
+            await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
+            return pb.UpdateBlobResponse(blob=await self._today(tx, now.id))
+
+        return await self._host.calls.once(request, pb.UpdateBlobResponse, make)
+
+    async def DeleteBlob(self, request: pb.DeleteBlobRequest, context: Any) -> pb.DeleteBlobResponse:
+        """See blob.proto."""
+
+        async def make(tx: Transaction) -> pb.DeleteBlobResponse:
+            await organization_store.count_blobs(tx, located().org_id, -1)
+            current = await self._locked(tx, request.etag)
+            rules.require_unused(await self._types.in_use(tx, current.type, current.id), cascade=request.cascade)
+            await delete_blob(tx, self._types, current)
+            await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
+            return pb.DeleteBlobResponse(blob_id=current.id)
+
+        return await self._host.calls.once(request, pb.DeleteBlobResponse, make)
+
+    async def WatchBlob(self, request: pb.WatchBlobRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
+        """See blob.proto."""
+        blob: Blob = located().resource
+        check_range(request.after_sequence, blob.last_sequence)
+        watch = Watch(
+            topic=blob_events.topic(blob.id),
+            read=lambda after: self._read(blob.id, after),
+            number=lambda line: line.sequence,
+            progress_seconds=self._host.settings.progress_seconds,
+        )
+        async for batch in watch.stream(self._host.bell, self._host.drain, request.after_sequence, follow=request.follow):
+            yield pack(batch, self._host.clock())
+
+    async def _read(self, blob_id: str, after: int) -> list[event_store.BlobEventLine]:
+        async with self._host.db.read() as tx:
+            return await event_store.page(tx, blob_id, after=after, limit=BATCH)
+
+    async def _locked(self, tx: Transaction, etag: str) -> Blob:
+        """The blob the call is about, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+        current = await store.get(tx, located().blob_id or "", lock=True)
+        if current is None:
+            raise PermissionDenied
+        require_etag(etag, current.etag)
+        return current
+
+    async def _today(self, tx: Transaction, blob_id: str) -> pb.Blob:
+        blob = await store.get(tx, blob_id)
+        assert blob is not None, "it was written in this transaction"
+        return to_proto(blob)

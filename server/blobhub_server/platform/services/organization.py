@@ -6,17 +6,26 @@ from typing import Any
 
 from blobhub.v1 import organization_pb2 as pb
 from blobhub.v1 import organization_pb2_grpc as rpc
-from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists
+from blobhub_server.db.keyset import Order
+from blobhub_server.errors import PermissionDenied
+from blobhub_server.platform import gate
+from blobhub_server.platform.aliases import claimed, renamed
 from blobhub_server.platform.calls import caller, located
+from blobhub_server.platform.deletion import delete_organization
+from blobhub_server.platform.rules import organization as rules
 from blobhub_server.platform.rules.access import Role
+from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
+from blobhub_server.platform.services.visibility import from_visibility, to_visibility
+from blobhub_server.platform.store import member as member_store
 from blobhub_server.platform.store import organization as store
-from blobhub_server.platform.store import user as user_store
-from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.paging import Page, order_of
 from blobhub_server.rpc.wire import to_timestamp
 
 
@@ -26,6 +35,7 @@ def to_proto(organization: Organization) -> pb.Organization:
         id=organization.id,
         alias=organization.alias,
         description=organization.description,
+        visibility=to_visibility(organization.visibility),
         create_time=to_timestamp(organization.create_time),
         update_time=to_timestamp(organization.update_time),
         etag=organization.etag,
@@ -33,10 +43,11 @@ def to_proto(organization: Organization) -> pb.Organization:
 
 
 class OrganizationService(rpc.OrganizationServiceServicer):
-    """Creates and finds organizations."""
+    """Creates, finds, changes and deletes organizations."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, types: BlobTypes) -> None:
         self._host = host
+        self._types = types
 
     async def CreateOrganization(self, request: pb.CreateOrganizationRequest, context: Any) -> pb.CreateOrganizationResponse:
         """See organization.proto."""
@@ -44,14 +55,13 @@ class OrganizationService(rpc.OrganizationServiceServicer):
         assert user_id is not None, "the access rule asks for a user"
 
         async def make(tx: Transaction) -> pb.CreateOrganizationResponse:
-            now = self._host.clock()
-            made = Organization(self._host.ids(), request.alias, request.description, now, now, self._host.ids())
-            try:
-                async with tx.savepoint():
-                    await store.insert(tx, made)
-            except IntegrityError:
-                raise AlreadyExists("organization", request.alias) from None
-            await user_store.add_member(tx, user_id, made.id, Role.ADMIN)
+            now, ids = self._host.clock(), self._host.ids
+            visibility = from_visibility(request.visibility)
+            made = Organization(ids(), request.alias, request.description, visibility, 0, now, now, ids())
+            async with claimed(tx, "organization", "", request.alias, made.id):
+                await store.insert(tx, made)
+            admin = Member(user_id, caller().user_name, made.id, None, Role.ADMIN, now, now, ids())
+            await member_store.insert(tx, admin)
             return pb.CreateOrganizationResponse(organization=to_proto(made))
 
         return await self._host.calls.once(request, pb.CreateOrganizationResponse, make)
@@ -62,8 +72,57 @@ class OrganizationService(rpc.OrganizationServiceServicer):
 
     async def ListOrganizations(self, request: pb.ListOrganizationsRequest, context: Any) -> pb.ListOrganizationsResponse:
         """See organization.proto."""
-        page = Page.parse(request, caller().identity)
+        visibility, order_by = from_visibility(request.visibility, unset=""), order_of(request)
+        page = Page.parse(request, caller().identity, request.alias_prefix, visibility, order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, caller(), after=page.after, limit=page.limit + 1)
-        items, token = page.cut(found, lambda organization: organization.id)
+            found = await store.page(
+                tx,
+                caller(),
+                order_by=order_by,
+                alias_prefix=request.alias_prefix,
+                visibility=visibility,
+                after=page.after,
+                limit=page.limit + 1,
+            )
+        items, token = page.cut(found, Order.by(store.organizations, order_by).key)
         return pb.ListOrganizationsResponse(organizations=map(to_proto, items), next_page_token=token)
+
+    async def UpdateOrganization(self, request: pb.UpdateOrganizationRequest, context: Any) -> pb.UpdateOrganizationResponse:
+        """See organization.proto."""
+        fields = masked(request, "alias", "description", "visibility")
+
+        async def make(tx: Transaction) -> pb.UpdateOrganizationResponse:
+            current = await self._locked(tx, request.etag)
+            values: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
+            if "description" in fields:
+                values["description"] = request.description
+            if "visibility" in fields and request.visibility:
+                values["visibility"] = from_visibility(request.visibility)
+            if "alias" in fields and request.alias not in ("", current.alias):
+                values["alias"] = request.alias
+            async with renamed(tx, "organization", "", current.alias, values.get("alias"), current.id):
+                await store.update(tx, current.id, **values)
+            await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
+            return pb.UpdateOrganizationResponse(organization=to_proto(await self._locked(tx, "")))
+
+        return await self._host.calls.once(request, pb.UpdateOrganizationResponse, make)
+
+    async def DeleteOrganization(self, request: pb.DeleteOrganizationRequest, context: Any) -> pb.DeleteOrganizationResponse:
+        """See organization.proto."""
+
+        async def make(tx: Transaction) -> pb.DeleteOrganizationResponse:
+            current = await self._locked(tx, request.etag)
+            rules.require_empty(current, cascade=request.cascade)
+            deleted = await delete_organization(tx, self._types, current.id)
+            await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
+            return pb.DeleteOrganizationResponse(org_id=current.id, deleted_blobs=deleted)
+
+        return await self._host.calls.once(request, pb.DeleteOrganizationResponse, make)
+
+    async def _locked(self, tx: Transaction, etag: str) -> Organization:
+        """The organization the call is about, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+        current = await store.find(tx, id_=located().org_id, lock=True)
+        if current is None:
+            raise PermissionDenied
+        require_etag(etag, current.etag)
+        return current

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from blobhub.v1 import blob_event_pb2 as events
 from blobhub.v1 import revision_pb2 as pb
 from blobhub.v1 import revision_pb2_grpc as rpc
 
-from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.contract import Dependents, Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidContent, InvalidReference, NotFound, StaleEtag
-from blobhub_server.platform.calls import BlobRevision, located
+from blobhub_server.errors import InvalidContent, InvalidReference, NotFound, PermissionDenied, WrongBlobType
+from blobhub_server.platform.blob_events import BlobEvents
+from blobhub_server.platform.calls import BlobRevision, also, located
 from blobhub_server.platform.contents import Contents, RevisionContent
 from blobhub_server.platform.locators import version_of
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import revision as rules
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.content import manifest_digest
+from blobhub_server.platform.rules.content import Change, changes, manifest_digest
+from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.revision import COMMIT, DRAFT, SNAPSHOT, Revision
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store
 from blobhub_server.platform.store import revision as store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
+
+MOST_CHANGES = 10_000
+MOST_IDS = 100
 
 _PHASES = {
     DRAFT: pb.REVISION_PHASE_DRAFT,
@@ -49,11 +55,26 @@ def to_proto(revision: Revision) -> pb.Revision:
     )
 
 
+def to_change(change: Change) -> pb.ContentChange:
+    """A change as its message."""
+    before, after = change.before, change.after
+    kind = pb.CHANGE_KIND_ADDED if before is None else pb.CHANGE_KIND_REMOVED if after is None else pb.CHANGE_KIND_MODIFIED
+    return pb.ContentChange(
+        name=change.name,
+        kind=kind,
+        base_digest=before.digest if before else "",
+        digest=after.digest if after else "",
+        base_size=before.size if before else 0,
+        size=after.size if after else 0,
+    )
+
+
 class RevisionService(rpc.RevisionServiceServicer):
     """Takes a blob's content through its life."""
 
-    def __init__(self, host: Host, contents: Contents, types: BlobTypes) -> None:
+    def __init__(self, host: Host, contents: Contents, types: BlobTypes, events: BlobEvents) -> None:
         self._host = host
+        self._events = events
         self._contents = contents
         self._types = types
 
@@ -65,15 +86,18 @@ class RevisionService(rpc.RevisionServiceServicer):
             raise InvalidReference("parent", "`default`, a snapshot number, or a revision's id")
 
         async def make(tx: Transaction) -> pb.CreateRevisionResponse:
-            current = await blob_store.get(tx, blob.id, lock=True) or blob
+            current = await self._locked_blob(tx)
             parent = await version_of(tx, current, version, "parent")
             if parent is None:
                 raise NotFound("revision", version)
             rules.require_phase(parent, COMMIT, SNAPSHOT)
+            held = await store.count(tx, blob.id) + 1
+            await self._host.limits.require(tx, "blob.revisions", org_id=blob.org_id, blob_id=blob.id, held=held)
             now, ids = self._host.clock(), self._host.ids
             draft = Revision(ids(), blob.id, DRAFT, parent.id, request.comment, None, "", "", now, now, ids())
             await store.insert(tx, draft)
             await content_store.copy(tx, parent.id, draft.id, ids, now)
+            await self._events.append(tx, blob.id, revision_created=events.RevisionCreated(revision=to_proto(draft)))
             return pb.CreateRevisionResponse(revision=to_proto(draft))
 
         return await self._host.calls.once(request, pb.CreateRevisionResponse, make)
@@ -95,18 +119,17 @@ class RevisionService(rpc.RevisionServiceServicer):
         """See revision.proto."""
         found: BlobRevision = located().resource
         rules.require_phase(found.revision, DRAFT)
-        rules.require_etag(found.revision, request.etag)
+        require_etag(request.etag, found.revision.etag)
         digest = await self._validated(found)
 
         async def make(tx: Transaction) -> pb.CommitRevisionResponse:
-            current = await self._locked(tx, found.revision.id)
+            _, current = await self._locked(tx)
             rules.require_phase(current, DRAFT)
-            if current.etag != found.revision.etag:
-                raise StaleEtag(current.etag)
+            require_etag(found.revision.etag, current.etag)
             comment = request.comment or current.comment
-            return pb.CommitRevisionResponse(
-                revision=await self._update(tx, current.id, phase=COMMIT, digest=digest, comment=comment)
-            )
+            revision = await self._update(tx, current.id, phase=COMMIT, digest=digest, comment=comment)
+            await self._events.append(tx, current.blob_id, revision_committed=events.RevisionCommitted(revision=revision))
+            return pb.CommitRevisionResponse(revision=revision)
 
         return await self._host.calls.once(request, pb.CommitRevisionResponse, make)
 
@@ -123,49 +146,120 @@ class RevisionService(rpc.RevisionServiceServicer):
 
     async def PublishRevision(self, request: pb.PublishRevisionRequest, context: Any) -> pb.PublishRevisionResponse:
         """See revision.proto."""
-        found: BlobRevision = located().resource
 
         async def make(tx: Transaction) -> pb.PublishRevisionResponse:
-            await blob_store.get(tx, found.blob.id, lock=True)
-            current = await self._locked(tx, found.revision.id)
+            blob, current = await self._locked(tx)
             rules.require_phase(current, COMMIT)
-            rules.require_etag(current, request.etag)
-            number = await store.next_number(tx, found.blob.id)
+            require_etag(request.etag, current.etag)
+            number = await store.next_number(tx, blob.id)
             revision = await self._update(tx, current.id, phase=SNAPSHOT, number=number, label=request.label)
+            await self._events.append(tx, blob.id, revision_published=events.RevisionPublished(revision=revision))
             if not request.keep_default:
-                now, etag = self._host.clock(), self._host.ids()
-                await blob_store.set_default(tx, found.blob.id, current.id, now=now, etag=etag)
+                await self._set_default(tx, blob, current.id)
             return pb.PublishRevisionResponse(revision=revision)
 
         return await self._host.calls.once(request, pb.PublishRevisionResponse, make)
 
     async def DiscardRevision(self, request: pb.DiscardRevisionRequest, context: Any) -> pb.DiscardRevisionResponse:
         """See revision.proto."""
-        found: BlobRevision = located().resource
 
         async def make(tx: Transaction) -> pb.DiscardRevisionResponse:
-            blob = await blob_store.get(tx, found.blob.id, lock=True) or found.blob
-            current = await self._locked(tx, found.revision.id)
+            blob, current = await self._locked(tx)
             rules.require_phase(current, DRAFT, COMMIT)
-            rules.require_etag(current, request.etag)
-            dependents = {
-                "default pointer": int(blob.default_revision_id == current.id),
-                "branched revisions": await store.count_children(tx, current.id),
-                **await self._types.dependents(tx, blob.type, current.id),
-            }
-            rules.require_unused(dependents)
+            require_etag(request.etag, current.etag)
+            rules.require_unused(await self._dependents(tx, blob, current))
             await content_store.delete_all(tx, current.id)
             await store.delete(tx, current.id)
+            await self._events.append(tx, blob.id, revision_discarded=events.RevisionDiscarded(revision_id=current.id))
             return pb.DiscardRevisionResponse(revision_id=current.id)
 
         return await self._host.calls.once(request, pb.DiscardRevisionResponse, make)
 
-    async def _locked(self, tx: Transaction, revision_id: str) -> Revision:
-        current = await store.get(tx, revision_id, lock=True)
+    async def UpdateRevision(self, request: pb.UpdateRevisionRequest, context: Any) -> pb.UpdateRevisionResponse:
+        """See revision.proto."""
+
+        async def make(tx: Transaction) -> pb.UpdateRevisionResponse:
+            _, current = await self._locked(tx)
+            rules.require_phase(current, DRAFT)
+            require_etag(request.etag, current.etag)
+            revision = await self._update(tx, current.id, comment=request.comment)
+            await self._events.append(tx, current.blob_id, revision_updated=events.RevisionUpdated(revision=revision))
+            return pb.UpdateRevisionResponse(revision=revision)
+
+        return await self._host.calls.once(request, pb.UpdateRevisionResponse, make)
+
+    async def SetDefaultRevision(self, request: pb.SetDefaultRevisionRequest, context: Any) -> pb.SetDefaultRevisionResponse:
+        """See revision.proto."""
+
+        async def make(tx: Transaction) -> pb.SetDefaultRevisionResponse:
+            blob, current = await self._locked(tx)
+            rules.require_phase(current, COMMIT, SNAPSHOT)
+            require_etag(request.etag, blob.etag)
+            etag = await self._set_default(tx, blob, current.id)
+            return pb.SetDefaultRevisionResponse(revision=to_proto(current), blob_etag=etag)
+
+        return await self._host.calls.once(request, pb.SetDefaultRevisionResponse, make)
+
+    async def CompareRevisions(self, request: pb.CompareRevisionsRequest, context: Any) -> pb.CompareRevisionsResponse:
+        """See revision.proto."""
+        found: BlobRevision = located().resource
+        base: BlobRevision = also()[0].resource
+        if base.blob.type != found.blob.type:
+            raise WrongBlobType(base.blob.type, found.blob.type)
+        async with self._host.db.read() as tx:
+            old = await self._contents.list(tx, base.revision.id)
+            new = await self._contents.list(tx, found.revision.id)
+        differing = list(changes(old, new))
+        return pb.CompareRevisionsResponse(
+            changes=map(to_change, differing[:MOST_CHANGES]),
+            unchanged=len(old) - sum(change.before is not None for change in differing),
+            truncated=len(differing) > MOST_CHANGES,
+        )
+
+    async def GetRevisionDependents(
+        self, request: pb.GetRevisionDependentsRequest, context: Any
+    ) -> pb.GetRevisionDependentsResponse:
+        """See revision.proto."""
+        found: BlobRevision = located().resource
+        async with self._host.db.read() as tx:
+            dependents = await self._dependents(tx, found.blob, found.revision)
+        messages = [pb.Dependents(kind=item.kind, count=item.count, ids=item.ids) for item in dependents if item.count]
+        return pb.GetRevisionDependentsResponse(dependents=messages)
+
+    async def _dependents(self, tx: Transaction, blob: Blob, revision: Revision) -> list[Dependents]:
+        default = [blob.id] if blob.default_revision_id == revision.id else []
+        children = await store.children(tx, revision.id, MOST_IDS)
+        return [
+            Dependents("default pointer", len(default), default),
+            Dependents("branched revisions", await store.count_children(tx, revision.id), children),
+            *await self._types.dependents(tx, blob.type, revision.id),
+        ]
+
+    async def _set_default(self, tx: Transaction, blob: Blob, revision_id: str) -> str:
+        """Move the blob's default pointer; return the blob's new etag."""
+        etag = self._host.ids()
+        await blob_store.update(tx, blob.id, default_revision_id=revision_id, update_time=self._host.clock(), etag=etag)
+        changed = events.DefaultRevisionChanged(revision_id=revision_id)
+        await self._events.append(tx, blob.id, default_revision_changed=changed)
+        return etag
+
+    async def _locked_blob(self, tx: Transaction) -> Blob:
+        """The blob the call is about, as it is now. Raises PermissionDenied when it is gone."""
+        blob = await blob_store.get(tx, located().blob_id or "", lock=True)
+        if blob is None:
+            raise PermissionDenied
+        return blob
+
+    async def _locked(self, tx: Transaction) -> tuple[Blob, Revision]:
+        """The blob and the revision the call is about, locked in this order, as they are now. Raises NotFound."""
+        blob, wanted = await self._locked_blob(tx), located().resource.revision.id
+        current = await store.get(tx, wanted, lock=True)
         if current is None:
-            raise NotFound("revision", revision_id)
-        return current
+            raise NotFound("revision", wanted)
+        return blob, current
 
     async def _update(self, tx: Transaction, revision_id: str, **values: Any) -> pb.Revision:
         await store.update(tx, revision_id, **values, update_time=self._host.clock(), etag=self._host.ids())
-        return to_proto(await self._locked(tx, revision_id))
+        current = await store.get(tx, revision_id)
+        assert current is not None, "it is locked in this transaction"
+        return to_proto(current)

@@ -1,5 +1,29 @@
 """SQL of the platform: one module per noun, each with its table and the statements on it."""
 
-from blobhub_server.platform.store import api_key, blob, content, organization, request, revision, user
+from blobhub_server.platform.store import (
+    alias,
+    api_key,
+    audit,
+    blob,
+    blob_event,
+    content,
+    member,
+    organization,
+    request,
+    revision,
+    user,
+)
 
-__all__ = ["api_key", "blob", "content", "organization", "request", "revision", "user"]
+__all__ = [
+    "alias",
+    "api_key",
+    "audit",
+    "blob",
+    "blob_event",
+    "content",
+    "member",
+    "organization",
+    "request",
+    "revision",
+    "user",
+]

@@ -96,11 +96,7 @@ def _of(owner: Located) -> sa.ColumnElement[bool]:
     return sa.and_(api_keys.c.org_id == owner.org_id, api_keys.c.blob_id.is_(None))
 
 
-_USED = (
-    api_keys.update()
-    .where(api_keys.c.id == sa.bindparam("key_id"))
-    .values(last_used_time=sa.bindparam("used_time"))
-)
+_USED = api_keys.update().where(api_keys.c.id == sa.bindparam("key_id")).values(last_used_time=sa.bindparam("used_time"))
 
 
 async def used(tx: Transaction, times: Mapping[str, datetime]) -> None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.contract import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.platform.store.revision import revisions
 
 entries = sa.Table(
     "entries",
@@ -63,6 +64,12 @@ async def delete(tx: Transaction, entry_id: str) -> None:
 async def delete_all(tx: Transaction, revision_id: str) -> None:
     """Remove all entries of a revision."""
     await tx.execute(entries.delete().where(entries.c.revision_id == revision_id))
+
+
+async def delete_all_of_blob(tx: Transaction, blob_id: str) -> None:
+    """Remove all entries of all revisions of a blob."""
+    own = sa.select(revisions.c.id).where(revisions.c.blob_id == blob_id)
+    await tx.execute(entries.delete().where(entries.c.revision_id.in_(own)))
 
 
 async def copy(tx: Transaction, source_id: str, target_id: str, ids: Callable[[], str], now: datetime) -> None:

@@ -73,12 +73,29 @@ async def update(tx: Transaction, revision_id: str, **values: Any) -> None:
     await tx.execute(revisions.update().where(revisions.c.id == revision_id).values(values))
 
 
+async def children(tx: Transaction, revision_id: str, limit: int) -> list[str]:
+    """The ids of the revisions that were branched from this one, oldest first."""
+    query = sa.select(revisions.c.id).where(revisions.c.parent_id == revision_id).order_by(revisions.c.id)
+    return list((await tx.execute(query.limit(limit))).scalars())
+
+
 async def count_children(tx: Transaction, revision_id: str) -> int:
     """How many revisions were branched from this one."""
     query = sa.select(sa.func.count()).where(revisions.c.parent_id == revision_id)
     return int((await tx.execute(query)).scalar_one())
 
 
+async def count(tx: Transaction, blob_id: str) -> int:
+    """How many revisions a blob has."""
+    query = sa.select(sa.func.count()).where(revisions.c.blob_id == blob_id)
+    return int((await tx.execute(query)).scalar_one())
+
+
 async def delete(tx: Transaction, revision_id: str) -> None:
     """Remove a revision. The caller has removed its content."""
     await tx.execute(revisions.delete().where(revisions.c.id == revision_id))
+
+
+async def delete_all(tx: Transaction, blob_id: str) -> None:
+    """Remove all revisions of a blob. The caller has removed their content."""
+    await tx.execute(revisions.delete().where(revisions.c.blob_id == blob_id))

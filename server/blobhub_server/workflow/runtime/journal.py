@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.contract import Host, Settled
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.group import GroupCommitter
 from blobhub_server.errors import OwnershipLost
-from blobhub_server.platform.store import request as request_store
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.interpreter import Graph, Record
 from blobhub_server.workflow.rules import session_object as object_rules
@@ -39,8 +38,8 @@ class Unit:
 
     `execution` is its projection after `records`; `fence` is the one under which this server owns the session; `new`
     says that the execution's row is to be made. `committed` is told the projection once it is durable, before any watcher
-    can see the records. `objects` holds session objects to write, by alias. `request` is the row that remembers the answer
-    to a request id.
+    can see the records. `objects` holds session objects to write, by alias. `settled` is what the calls that brought the
+    step about leave in the audit log and among the remembered answers.
     """
 
     execution: Execution
@@ -50,7 +49,7 @@ class Unit:
     committed: Callable[[Execution], None]
     new: bool = False
     objects: Mapping[str, Any] = field(default_factory=dict)
-    request: Mapping[str, Any] | None = None
+    settled: Sequence[Settled] = ()
 
     @property
     def numbers(self) -> int:
@@ -88,10 +87,8 @@ class Journal:
         written = [item for unit in units for item in self._objects(unit)]
         if written:
             await object_store.put(tx, written)
-        requests = [unit.request for unit in units if unit.request is not None]
-        if requests:
-            await request_store.insert(tx, requests)
         await self._host.bell.announce(tx, {line.session_id for line in lines} | {u.execution.id for u in units})
+        await self._host.calls.settle(tx, [item for unit in units for item in unit.settled])
         tx.after_commit(lambda: self._tell(units, lines))
         return [None] * len(units)
 
@@ -106,8 +103,8 @@ class Journal:
             added[unit.execution.session_id, unit.fence] += unit.numbers
         sessions = await session_store.advance(tx, [(id_, fence, n) for (id_, fence), n in sorted(added.items())])
         for unit in units:
-            session = sessions[unit.execution.session_id]
-            if session.fence != unit.fence:
+            session = sessions.get(unit.execution.session_id)
+            if session is None or session.fence != unit.fence:
                 raise OwnershipLost
             if unit.new:
                 require_open(session.state)

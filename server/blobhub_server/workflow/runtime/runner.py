@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
+from blobhub_server.blobtypes.contract import Settled
 from blobhub_server.errors import OwnershipLost
 from blobhub_server.workflow.components.contract import (
     ComponentContext,
@@ -47,6 +48,9 @@ from blobhub_server.workflow.runtime.journal import Journal, Unit
 
 log = structlog.get_logger()
 
+Remember = Callable[[Execution], Settled]
+"""Makes, from the execution as it will be, what a call leaves in the audit log and among the remembered answers."""
+
 SessionValues = Callable[[str, frozenset[str]], Awaitable[dict[str, Any]]]
 """Reads the named objects of a session: `await values(session_id, aliases)` → {alias: value}."""
 
@@ -59,6 +63,20 @@ class Surroundings:
     clock: Callable[[], datetime]
     session_values: SessionValues
     services: Services
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Something that is to happen; `done` is told whether it was written, once that is durable."""
+
+    happening: Happening
+    done: asyncio.Future[bool] | None = None
+    remember: Remember | None = None
+
+    def tell(self, *, written: bool) -> None:
+        """Tell whoever waits."""
+        if self.done is not None and not self.done.done():
+            self.done.set_result(written)
 
 
 class Runner:
@@ -84,16 +102,16 @@ class Runner:
         self._state = state
         self._ended = ended
         self._broken = broken
-        self._inbox: deque[tuple[Happening, asyncio.Future[None] | None]] = deque()
+        self._inbox: deque[Arrival] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._steps: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._timers: dict[tuple[int, float], asyncio.TimerHandle] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._over = False
 
-    async def begin(self, happening: Happening, request: Mapping[str, Any] | None) -> None:
+    async def begin(self, happening: Happening, remember: Remember) -> None:
         """Make the execution's start durable, with whatever it decides at once. Raises what the journal raises."""
-        await self._commit([happening], new=True, request=request)
+        await self._commit([happening], [remember], new=True)
         self._arm_deadline()
         self._act()
 
@@ -109,17 +127,20 @@ class Runner:
 
     def post(self, happening: Happening) -> None:
         """Let something happen to the execution, whenever its turn comes."""
-        self._inbox.append((happening, None))
+        self._inbox.append(Arrival(happening))
         self._wake()
 
-    async def settle(self, happening: Happening) -> None:
-        """Let something happen, and return when what follows from it is durable; at once when the execution has ended."""
+    async def settle(self, happening: Happening, remember: Remember | None = None) -> bool:
+        """Let something happen, and return when what follows from it is durable.
+
+        False when the execution has ended before; then nothing was written, nor what `remember` makes.
+        """
         if self._over:
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._inbox.append((happening, done))
+            return False
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._inbox.append(Arrival(happening, done, remember))
         self._wake()
-        await done
+        return await done
 
     def abandon(self) -> None:
         """Stop working on the execution without a word: another server, or the next start, goes on with it."""
@@ -135,32 +156,27 @@ class Runner:
     async def _run(self) -> None:
         try:
             while self._inbox and not self._over:
-                batch, waiting = self._take()
+                batch = list(self._inbox)
+                self._inbox.clear()
                 try:
-                    await self._commit(batch)
+                    await self._commit([item.happening for item in batch], [r.remember for r in batch if r.remember])
                 except Exception as error:
-                    self._give_up(waiting, error)
+                    self._give_up(batch, error)
                     return
-                for done in waiting:
-                    if not done.done():
-                        done.set_result(None)
+                for item in batch:
+                    item.tell(written=True)
                 self._act()
         finally:
             self._pump = None
 
-    def _take(self) -> tuple[list[Happening], list[asyncio.Future[None]]]:
-        items = list(self._inbox)
-        self._inbox.clear()
-        return [happening for happening, _ in items], [done for _, done in items if done is not None]
-
-    def _give_up(self, waiting: list[asyncio.Future[None]], error: Exception) -> None:
+    def _give_up(self, batch: list[Arrival], error: Exception) -> None:
         """Leave the execution as the log has it: what is in memory here is ahead of it.
 
         Where another server has taken over there is nothing more to do; else somebody has to start from the log again.
         """
-        for done in waiting + [done for _, done in self._inbox if done is not None]:
-            if not done.done():
-                done.set_exception(error)
+        for item in [*batch, *self._inbox]:
+            if item.done is not None and not item.done.done():
+                item.done.set_exception(error)
         self._over = True
         self._let_go()
         self._ended(self)
@@ -168,9 +184,7 @@ class Runner:
             log.error("journal_failed", execution_id=self.execution.id, exc_info=error)
             self._broken(self)
 
-    async def _commit(
-        self, happenings: list[Happening], *, new: bool = False, request: Mapping[str, Any] | None = None
-    ) -> None:
+    async def _commit(self, happenings: Sequence[Happening], remember: Sequence[Remember], *, new: bool = False) -> None:
         session: dict[str, Any] = {}
         if self._graph.session_aliases:
             session = await self._around.session_values(self.execution.session_id, self._graph.session_aliases)
@@ -178,7 +192,7 @@ class Runner:
         records: list[Record] = []
         for happening in happenings:
             records += self._advance(happening, now, session)
-        if not records and not new:
+        if not records and not new and not remember:
             return
         projected = self._project(len(records), now)
         unit = Unit(
@@ -189,7 +203,7 @@ class Runner:
             committed=self._committed,
             new=new,
             objects=session_writes(self._graph, records),
-            request=request,
+            settled=[make(projected) for make in remember],
         )
         await self._around.journal.append(unit)
 
@@ -222,9 +236,8 @@ class Runner:
         if self._state.ended:
             self._over = True
             self._let_go()
-            for _, done in self._inbox:
-                if done is not None and not done.done():
-                    done.set_result(None)
+            for item in self._inbox:
+                item.tell(written=False)
             self._ended(self)
             return
         if self._state.status == "stopping":

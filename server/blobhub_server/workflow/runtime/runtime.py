@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, OwnershipLost, PermissionDenied
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.interpreter import (
@@ -35,7 +36,7 @@ from blobhub_server.workflow.runtime.definitions import Definitions
 from blobhub_server.workflow.runtime.journal import Journal
 from blobhub_server.workflow.runtime.log import EventLog
 from blobhub_server.workflow.runtime.ownership import Ownership
-from blobhub_server.workflow.runtime.runner import Runner, Surroundings
+from blobhub_server.workflow.runtime.runner import Remember, Runner, Surroundings
 from blobhub_server.workflow.runtime.session_events import SessionEvents
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
@@ -46,9 +47,6 @@ log = structlog.get_logger()
 
 _ENDED_LATELY = 1024
 """How many ended executions are kept at hand; what has ended does not change any more."""
-
-Remembered = Callable[[Execution], Mapping[str, Any] | None]
-"""Makes the row that remembers the answer to a request, once the execution is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Runtime:
             await self._journal.close()
             await self._ownership.leave()
 
-    async def start(self, start: Start, remembered: Remembered) -> Execution:
+    async def start(self, start: Start, remember: Remember) -> Execution:
         """Start an execution; return it once its start is durable.
 
         Raises NotFound, DefinitionNotRunnable, SessionNotOpen, OwnershipLost, and IntegrityError when the request id
@@ -129,37 +127,39 @@ class Runtime:
             end_time=None,
         )
         try:
-            return await self._begin(execution, graph, start, remembered)
+            return await self._begin(execution, graph, start, remember)
         except OwnershipLost:
             # The session was another server's for a while; ask once more before the caller has to.
             self._ownership.forget(start.session.id)
-            return await self._begin(execution, graph, start, remembered)
+            return await self._begin(execution, graph, start, remember)
 
-    async def _begin(self, execution: Execution, graph: Graph, start: Start, remembered: Remembered) -> Execution:
+    async def _begin(self, execution: Execution, graph: Graph, start: Start, remember: Remember) -> Execution:
         fence = await self._ownership.fence(execution.session_id)
         state = ExecutionState(step_limit=start.step_limit)
         runner = Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
         self._runners[execution.id] = runner
         # A caller that goes away does not undo what may be committed already: the start is seen through without it.
-        await asyncio.shield(self._spawn(self._launch(runner, Started(dict(start.input_data)), remembered(execution))))
+        await asyncio.shield(self._spawn(self._launch(runner, Started(dict(start.input_data)), remember)))
         return runner.execution
 
-    async def _launch(self, runner: Runner, started: Started, request: Mapping[str, Any] | None) -> None:
+    async def _launch(self, runner: Runner, started: Started, remember: Remember) -> None:
         try:
-            await runner.begin(started, request)
+            await runner.begin(started, remember)
         except BaseException:
             self._runners.pop(runner.execution.id, None)
             raise
 
-    async def stop(self, execution_id: str) -> Execution:
+    async def stop(self, execution_id: str, remember: Remember) -> Execution:
         """Ask an execution to stop; return it once that is durable. Raises ExecutionEnded, OwnershipLost."""
         runner = self._runners.get(execution_id)
-        if runner is not None:
-            await runner.settle(StopRequested())
+        written = runner is not None and await runner.settle(StopRequested(), remember)
         execution = await self.current(execution_id)
         require_stoppable(execution)
         if not execution.ended and execution.state != "stopping":
             raise OwnershipLost
+        if not written:
+            async with self._host.db.write() as tx:
+                await self._host.calls.settle(tx, [remember(execution)])
         return execution
 
     async def current(self, execution_id: str) -> Execution:
@@ -174,21 +174,18 @@ class Runtime:
             raise PermissionDenied
         return execution
 
-    async def close(self, session_id: str) -> Session:
-        """Close a session: stop what runs in it; return it once the closing is durable."""
-        async with self._host.db.write() as tx:
-            session = await session_store.get(tx, session_id)
-            if session is None:
-                raise PermissionDenied
-            if session.state == OPEN:
-                await session_store.set_state(tx, session_id, CLOSING, self._host.clock())
-                await self.session_events.closing(tx, session_id)
-        if session.state != CLOSED:
-            await self._finish_closing(session_id)
-        async with self._host.db.read() as tx:
-            return await session_store.get(tx, session_id) or session
+    async def begin_closing(self, tx: Transaction, session_id: str) -> Session:
+        """Let a session take nothing new; return it. `finish_closing` after the commit does the rest."""
+        session = await session_store.get(tx, session_id, lock=True)
+        if session is None:
+            raise PermissionDenied
+        if session.state == OPEN:
+            session.state = CLOSING
+            await session_store.set_state(tx, session_id, CLOSING, self._host.clock())
+            await self.session_events.closing(tx, session_id)
+        return session
 
-    async def _finish_closing(self, session_id: str) -> None:
+    async def finish_closing(self, session_id: str) -> None:
         """Stop what runs here, and close the session when nothing runs anywhere."""
         self._closing.add(session_id)
         for runner in list(self._runners.values()):
@@ -210,7 +207,7 @@ class Runtime:
             if len(self._ended_lately) > _ENDED_LATELY:
                 self._ended_lately.popitem(last=False)
         if runner.execution.session_id in self._closing:
-            self._spawn(self._finish_closing(runner.execution.session_id))
+            self._spawn(self.finish_closing(runner.execution.session_id))
 
     async def _recover_forever(self) -> None:
         while True:
@@ -229,7 +226,7 @@ class Runtime:
             with suppress(OwnershipLost):
                 await self._adopt(session_id, await self._ownership.claim(session_id))
         for session_id in closing:
-            await self._finish_closing(session_id)
+            await self.finish_closing(session_id)
 
     async def _adopt(self, session_id: str, fence: int) -> None:
         async with self._host.db.read() as tx:
@@ -239,7 +236,7 @@ class Runtime:
             runner, interrupted = await self._from_log(execution, fence)
             runner.resume(interrupted)
         if session is not None and session.state == CLOSING:
-            await self._finish_closing(session_id)
+            await self.finish_closing(session_id)
 
     async def _from_log(self, execution: Execution, fence: int) -> tuple[Runner, list[Happening]]:
         """A runner in the state that the log says, and the steps that were in flight when it was written."""

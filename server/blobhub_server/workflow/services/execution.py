@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
 from blobhub.v1 import event_pb2
@@ -10,7 +10,7 @@ from blobhub.v1 import execution_pb2 as pb
 from blobhub.v1 import execution_pb2_grpc as rpc
 from sqlalchemy.exc import IntegrityError
 
-from blobhub_server.blobtypes.contract import Host, Located
+from blobhub_server.blobtypes.contract import Host, Located, Settled
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
@@ -77,12 +77,13 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         if before is not None:
             return before
         start = to_start(calls.located().resource, request)
+        settled = calls.settling(request)
 
-        def remembered(execution: Execution) -> Mapping[str, Any] | None:
-            return calls.remembered(request, answer(execution=to_proto(execution)))
+        def remember(execution: Execution) -> Settled:
+            return settled(answer(execution=to_proto(execution)))
 
         try:
-            return answer(execution=to_proto(await self._runtime.start(start, remembered)))
+            return answer(execution=to_proto(await self._runtime.start(start, remember)))
         except IntegrityError:
             before = await calls.replayed(request, answer)
             if before is None:
@@ -122,8 +123,14 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
 
     async def StopExecution(self, request: pb.StopExecutionRequest, context: Any) -> pb.StopExecutionResponse:
-        """See execution.proto."""
-        return pb.StopExecutionResponse(execution=to_proto(await self._runtime.stop(request.execution_id)))
+        """See execution.proto. Stopping twice changes nothing, so of two same calls at the same time either may win."""
+        settled = self._host.calls.settling(request, repeatable=True)
+
+        def remember(execution: Execution) -> Settled:
+            return settled(pb.StopExecutionResponse(execution=to_proto(execution)))
+
+        execution = await self._runtime.stop(request.execution_id, remember)
+        return pb.StopExecutionResponse(execution=to_proto(execution))
 
     async def WatchExecution(self, request: pb.WatchExecutionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
         """See execution.proto."""

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host, Located
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists
+from blobhub_server.errors import AlreadyExists, PermissionDenied
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
@@ -102,7 +102,16 @@ class SessionService(rpc.SessionServiceServicer):
 
     async def CloseSession(self, request: pb.CloseSessionRequest, context: Any) -> pb.CloseSessionResponse:
         """See session.proto."""
-        session = await self._runtime.close(request.session_id)
+
+        async def make(tx: Transaction) -> pb.CloseSessionResponse:
+            return pb.CloseSessionResponse(session=to_proto(await self._runtime.begin_closing(tx, request.session_id)))
+
+        await self._host.calls.once(request, pb.CloseSessionResponse, make)
+        await self._runtime.finish_closing(request.session_id)
+        async with self._host.db.read() as tx:
+            session = await store.get(tx, request.session_id)
+        if session is None:
+            raise PermissionDenied
         return pb.CloseSessionResponse(session=to_proto(session))
 
     async def WatchSession(self, request: pb.WatchSessionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already

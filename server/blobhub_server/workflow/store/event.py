@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, metadata
+from blobhub_server.workflow.store.session import of_blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +110,8 @@ async def records(tx: Transaction, execution_id: str) -> list[str]:
     """All records of an execution, in order, for replay."""
     query = sa.select(events.c.record).where(events.c.execution_id == execution_id).order_by(events.c.execution_sequence)
     return list((await tx.execute(query)).scalars())
+
+
+async def delete_all(tx: Transaction, blob_id: str) -> None:
+    """Remove the logs of all sessions of a blob."""
+    await tx.execute(events.delete().where(events.c.session_id.in_(of_blob(blob_id))))

@@ -9,11 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.store.blob import blobs
+from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.rules.execution import TERMINAL, Execution
-from blobhub_server.workflow.store.session import servers, sessions
+from blobhub_server.workflow.store.session import of_blob, servers, sessions
 
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
 
@@ -133,10 +135,20 @@ async def running(tx: Transaction, session_id: str) -> list[Execution]:
     return [_record(row) for row in (await tx.execute(query)).mappings()]
 
 
-async def count_on(tx: Transaction, revision_id: str) -> int:
-    """How many executions that have not ended run definitions of a revision."""
-    query = sa.select(sa.func.count()).where(executions.c.revision_id == revision_id, RUNNING)
-    return int((await tx.execute(query)).scalar_one())
+async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
+    """The executions that run definitions of a revision and have not ended."""
+    return await dependents(tx, "running executions", executions.c.id, executions.c.revision_id == revision_id, RUNNING)
+
+
+async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
+    """The executions of a blob that have not ended."""
+    own = executions.c.session_id.in_(of_blob(blob_id))
+    return await dependents(tx, "running executions", executions.c.id, own, RUNNING)
+
+
+async def delete_all(tx: Transaction, blob_id: str) -> None:
+    """Remove the executions of a blob."""
+    await tx.execute(executions.delete().where(executions.c.session_id.in_(of_blob(blob_id))))
 
 
 async def orphans(tx: Transaction, now: Any) -> list[str]:

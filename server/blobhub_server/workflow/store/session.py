@@ -8,9 +8,11 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.store.blob import blobs
+from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session
 
 sessions = sa.Table(
@@ -53,9 +55,10 @@ async def insert(tx: Transaction, session: Session) -> None:
     await tx.execute(sessions.insert(), asdict(session))
 
 
-async def get(tx: Transaction, session_id: str) -> Session | None:
-    """One session."""
-    row = (await tx.execute(sessions.select().where(sessions.c.id == session_id))).mappings().first()
+async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Session | None:
+    """One session. With `lock` nobody else changes it until the transaction ends."""
+    query = sessions.select().where(sessions.c.id == session_id)
+    row = (await tx.execute(query.with_for_update() if lock else query)).mappings().first()
     return Session(**row) if row else None
 
 
@@ -88,10 +91,24 @@ async def set_state(tx: Transaction, session_id: str, state: str, now: datetime)
     await tx.execute(sessions.update().where(sessions.c.id == session_id).values(state=state, update_time=now))
 
 
-async def count_on(tx: Transaction, revision_id: str) -> int:
-    """How many sessions that are not closed are bound to a revision."""
-    query = sa.select(sa.func.count()).where(sessions.c.revision_id == revision_id, sessions.c.state != CLOSED)
-    return int((await tx.execute(query)).scalar_one())
+async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
+    """The sessions that are bound to a revision and not closed."""
+    return await dependents(tx, "sessions", sessions.c.id, sessions.c.revision_id == revision_id, sessions.c.state != CLOSED)
+
+
+async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
+    """The sessions of a blob that are not closed."""
+    return await dependents(tx, "open sessions", sessions.c.id, sessions.c.blob_id == blob_id, sessions.c.state != CLOSED)
+
+
+async def delete_all(tx: Transaction, blob_id: str) -> None:
+    """Remove the sessions of a blob. The caller has removed what is in them."""
+    await tx.execute(sessions.delete().where(sessions.c.blob_id == blob_id))
+
+
+def of_blob(blob_id: str) -> sa.Select[tuple[str]]:
+    """A subquery: the ids of a blob's sessions."""
+    return sa.select(sessions.c.id).where(sessions.c.blob_id == blob_id)
 
 
 _ADVANCE = (

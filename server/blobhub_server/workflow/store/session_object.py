@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.workflow.rules.session_object import SessionObject
+from blobhub_server.workflow.store.session import of_blob
 
 session_objects = sa.Table(
     "session_objects",
@@ -66,3 +67,8 @@ async def page(tx: Transaction, session_id: str, *, prefix: str, after: str, lim
 async def delete(tx: Transaction, session_id: str, alias: str) -> None:
     """Remove one object."""
     await tx.execute(session_objects.delete().where(_columns.session_id == session_id, _columns.alias == alias))
+
+
+async def delete_all(tx: Transaction, blob_id: str) -> None:
+    """Remove the objects of all sessions of a blob."""
+    await tx.execute(session_objects.delete().where(session_objects.c.session_id.in_(of_blob(blob_id))))

@@ -1,0 +1,94 @@
+"""AuditService on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from blobhub.v1 import audit_pb2 as pb
+from blobhub.v1 import audit_pb2_grpc as rpc
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.errors import InvalidPageToken
+from blobhub_server.platform import audit
+from blobhub_server.platform.calls import located
+from blobhub_server.platform.rules.audit import AuditEntry
+from blobhub_server.platform.store import audit as store
+from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.watch import BATCH, Watch, pack
+from blobhub_server.rpc.wire import to_timestamp
+
+
+def to_proto(entry: AuditEntry) -> pb.AuditEntry:
+    """An entry as its message."""
+    return pb.AuditEntry(
+        sequence=entry.sequence,
+        id=entry.id,
+        create_time=to_timestamp(entry.create_time),
+        method=entry.method,
+        user_id=entry.user_id or "",
+        api_key_id=entry.api_key_id or "",
+        org_id=entry.org_id or "",
+        blob_id=entry.blob_id or "",
+        resource_type=entry.resource_type,
+        resource=entry.resource,
+        code=entry.code,
+        reason=entry.reason,
+        request_id=entry.request_id,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EntryLine:
+    """An entry as a line of a watch."""
+
+    sequence: int
+    event: bytes
+    type: str = ""
+
+
+class AuditService(rpc.AuditServiceServicer):
+    """Shows the audit log."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def ListAuditEntries(self, request: pb.ListAuditEntriesRequest, context: Any) -> pb.ListAuditEntriesResponse:
+        """See audit.proto."""
+        scope = located()
+        filters = (request.user_id, request.method, str(request.failures_only))
+        page = Page.parse(request, scope.org_id, scope.blob_id or "", *filters)
+        async with self._host.db.read() as tx:
+            found = await store.page(
+                tx,
+                org_id=scope.org_id,
+                blob_id=scope.blob_id or "",
+                user_id=request.user_id,
+                method=request.method,
+                failures_only=request.failures_only,
+                after=_number(page.after),
+                limit=page.limit + 1,
+            )
+        items, token = page.cut(found, lambda entry: str(entry.sequence))
+        return pb.ListAuditEntriesResponse(entries=map(to_proto, items), next_page_token=token)
+
+    async def WatchAuditEntries(self, request: pb.WatchAuditEntriesRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
+        """See audit.proto."""
+        scope = located()
+
+        async def read(after: int) -> list[EntryLine]:
+            async with self._host.db.read() as tx:
+                found = await store.page(tx, org_id=scope.org_id, blob_id=scope.blob_id or "", after=after, limit=BATCH)
+            return [EntryLine(entry.sequence, to_proto(entry).SerializeToString()) for entry in found]
+
+        watch = Watch(audit.TOPIC, read, lambda line: line.sequence, self._host.settings.progress_seconds)
+        async for batch in watch.stream(self._host.bell, self._host.drain, request.after_sequence, follow=request.follow):
+            yield pack(batch, self._host.clock())
+
+
+def _number(after: str) -> int:
+    try:
+        return int(after or 0)
+    except ValueError:
+        raise InvalidPageToken from None

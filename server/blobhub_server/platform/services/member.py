@@ -1,0 +1,142 @@
+"""MemberService on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from blobhub.v1 import access_pb2
+from blobhub.v1 import member_pb2 as pb
+from blobhub.v1 import member_pb2_grpc as rpc
+from sqlalchemy.exc import IntegrityError
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import AlreadyExists, NotFound, PermissionDenied
+from blobhub_server.platform import gate
+from blobhub_server.platform.calls import located
+from blobhub_server.platform.locators import user_of
+from blobhub_server.platform.rules import member as rules
+from blobhub_server.platform.rules import reference as grammar
+from blobhub_server.platform.rules.access import Role
+from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.platform.rules.member import Member
+from blobhub_server.platform.rules.user import User
+from blobhub_server.platform.store import blob as blob_store
+from blobhub_server.platform.store import member as store
+from blobhub_server.platform.store import organization as organization_store
+from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.wire import to_timestamp
+
+
+def to_proto(member: Member) -> pb.Member:
+    """A member as its message."""
+    return pb.Member(
+        user_id=member.user_id,
+        user_name=member.user_name,
+        org_id=member.org_id,
+        blob_id=member.blob_id or "",
+        role=access_pb2.Role.ValueType(int(member.role)),
+        create_time=to_timestamp(member.create_time),
+        update_time=to_timestamp(member.update_time),
+        etag=member.etag,
+    )
+
+
+class MemberService(rpc.MemberServiceServicer):
+    """Manages who holds which role."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def CreateMember(self, request: pb.CreateMemberRequest, context: Any) -> pb.CreateMemberResponse:
+        """See member.proto."""
+
+        async def make(tx: Transaction) -> pb.CreateMemberResponse:
+            await self._lock(tx)
+            user, place = await self._user(tx, request.user), located()
+            now, role = self._host.clock(), Role(request.role)
+            member = Member(user.id, user.name, place.org_id, place.blob_id, role, now, now, self._host.ids())
+            try:
+                async with tx.savepoint():
+                    await store.insert(tx, member)
+            except IntegrityError:
+                raise AlreadyExists("member", request.user) from None
+            held = await store.count(tx, place.org_id)
+            await self._host.limits.require(tx, "organization.members", org_id=place.org_id, blob_id="", held=held)
+            return pb.CreateMemberResponse(member=to_proto(member))
+
+        return await self._host.calls.once(request, pb.CreateMemberResponse, make)
+
+    async def GetMember(self, request: pb.GetMemberRequest, context: Any) -> pb.GetMemberResponse:
+        """See member.proto."""
+        async with self._host.db.read() as tx:
+            return pb.GetMemberResponse(member=to_proto(await self._member(tx, request.user)))
+
+    async def ListMembers(self, request: pb.ListMembersRequest, context: Any) -> pb.ListMembersResponse:
+        """See member.proto."""
+        resource_id = _resource_id()
+        page = Page.parse(request, resource_id)
+        async with self._host.db.read() as tx:
+            found = await store.page(tx, resource_id, after=page.after, limit=page.limit + 1)
+        items, token = page.cut(found, lambda member: member.user_id)
+        return pb.ListMembersResponse(members=map(to_proto, items), next_page_token=token)
+
+    async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Any) -> pb.UpdateMemberResponse:
+        """See member.proto."""
+        role = Role(request.role)
+
+        async def make(tx: Transaction) -> pb.UpdateMemberResponse:
+            current = await self._leaving(tx, request.user, request.etag, remains=role is Role.ADMIN)
+            updated = replace(current, role=role, update_time=self._host.clock(), etag=self._host.ids())
+            await store.update(tx, updated)
+            return pb.UpdateMemberResponse(member=to_proto(updated))
+
+        return await self._host.calls.once(request, pb.UpdateMemberResponse, make)
+
+    async def DeleteMember(self, request: pb.DeleteMemberRequest, context: Any) -> pb.DeleteMemberResponse:
+        """See member.proto."""
+
+        async def make(tx: Transaction) -> pb.DeleteMemberResponse:
+            current = await self._leaving(tx, request.user, request.etag, remains=False)
+            await store.delete(tx, _resource_id(), current.user_id)
+            return pb.DeleteMemberResponse()
+
+        return await self._host.calls.once(request, pb.DeleteMemberResponse, make)
+
+    async def _leaving(self, tx: Transaction, user: str, etag: str, *, remains: bool) -> Member:
+        """The member whose role is about to change, when that may be. Open streams are looked at after the commit."""
+        await self._lock(tx)
+        current = await self._member(tx, user)
+        require_etag(etag, current.etag)
+        rules.require_admin_left(current, await store.admins(tx, current.org_id), remains=remains)
+        await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
+        return current
+
+    async def _lock(self, tx: Transaction) -> None:
+        """Let nobody else change the members of this place until the commit. Raises PermissionDenied when it is gone."""
+        place = located()
+        held = (
+            await blob_store.get(tx, place.blob_id, lock=True)
+            if place.blob_id
+            else await organization_store.find(tx, id_=place.org_id, lock=True)
+        )
+        if held is None:
+            raise PermissionDenied
+
+    async def _member(self, tx: Transaction, user: str) -> Member:
+        found = await store.get(tx, _resource_id(), (await self._user(tx, user)).id)
+        if found is None:
+            raise NotFound("member", user)
+        return found
+
+    async def _user(self, tx: Transaction, user: str) -> User:
+        found = await user_of(tx, grammar.parse("user", "user", user))
+        if found is None:
+            raise NotFound("user", user)
+        return found
+
+
+def _resource_id() -> str:
+    place = located()
+    return place.blob_id or place.org_id

@@ -1,0 +1,98 @@
+"""UserService on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blobhub.v1 import user_pb2 as pb
+from blobhub.v1 import user_pb2_grpc as rpc
+from sqlalchemy.exc import IntegrityError
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import AlreadyExists, NotFound
+from blobhub_server.platform import gate
+from blobhub_server.platform.calls import located
+from blobhub_server.platform.locators import user_of
+from blobhub_server.platform.rules import reference as grammar
+from blobhub_server.platform.rules import user as rules
+from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.platform.rules.user import User
+from blobhub_server.platform.store import user as store
+from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.wire import to_timestamp
+
+
+def to_proto(user: User) -> pb.User:
+    """A user as their message."""
+    return pb.User(
+        id=user.id,
+        name=user.name,
+        display_name=user.display_name,
+        administrator=user.administrator,
+        disabled=user.disabled,
+        issuer=user.issuer or "",
+        subject=user.subject or "",
+        create_time=to_timestamp(user.create_time),
+        update_time=to_timestamp(user.update_time),
+        etag=user.etag,
+    )
+
+
+class UserService(rpc.UserServiceServicer):
+    """Creates, finds, changes and disables users."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def CreateUser(self, request: pb.CreateUserRequest, context: Any) -> pb.CreateUserResponse:
+        """See user.proto."""
+
+        async def make(tx: Transaction) -> pb.CreateUserResponse:
+            now, ids = self._host.clock(), self._host.ids
+            user = User(ids(), request.name, request.display_name, request.administrator, False, None, None, now, now, ids())
+            try:
+                async with tx.savepoint():
+                    await store.insert(tx, user)
+            except IntegrityError:
+                raise AlreadyExists("user", request.name) from None
+            return pb.CreateUserResponse(user=to_proto(user))
+
+        return await self._host.calls.once(request, pb.CreateUserResponse, make)
+
+    async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.GetUserResponse:
+        """See user.proto."""
+        return pb.GetUserResponse(user=to_proto(located().resource))
+
+    async def ListUsers(self, request: pb.ListUsersRequest, context: Any) -> pb.ListUsersResponse:
+        """See user.proto."""
+        page = Page.parse(request, request.name_prefix)
+        async with self._host.db.read() as tx:
+            found = await store.page(tx, name_prefix=request.name_prefix, after=page.after, limit=page.limit + 1)
+        items, token = page.cut(found, lambda user: user.id)
+        return pb.ListUsersResponse(users=map(to_proto, items), next_page_token=token)
+
+    async def UpdateUser(self, request: pb.UpdateUserRequest, context: Any) -> pb.UpdateUserResponse:
+        """See user.proto. The administrators are locked first, so that two calls cannot take the last two away."""
+        fields = masked(request, "display_name", "administrator", "disabled")
+        reference = grammar.parse("user", "user", request.user)
+
+        async def make(tx: Transaction) -> pb.UpdateUserResponse:
+            administrators = await store.administrators(tx, lock=True)
+            found = await user_of(tx, reference)
+            current = None if found is None else await store.get(tx, found.id, lock=True)
+            if current is None:
+                raise NotFound("user", request.user)
+            require_etag(request.etag, current.etag)
+            values = {name: getattr(request, name) for name in fields}
+            administrator = values.get("administrator", current.administrator)
+            remains = administrator and not values.get("disabled", current.disabled)
+            rules.require_administrator_left(current.id, administrators, remains=remains)
+            await store.update(tx, current.id, **values, update_time=self._host.clock(), etag=self._host.ids())
+            await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
+            updated = await store.get(tx, current.id)
+            assert updated is not None, "it is locked in this transaction"
+            return pb.UpdateUserResponse(user=to_proto(updated))
+
+        return await self._host.calls.once(request, pb.UpdateUserResponse, make)
