@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import flows
@@ -11,7 +12,8 @@ import grpc
 import pytest
 from blobhub.v1 import access_pb2, api_key_pb2, blob_pb2, caller_pb2, component_pb2, organization_pb2
 from blobhub_server.blobtypes.conformance import refused
-from blobhub_server.platform.rules.access import ANONYMOUS, Caller, Role, effective
+from blobhub_server.blobtypes.contract import Located
+from blobhub_server.platform.rules.access import ANONYMOUS, Caller, Role, effective, held
 from blobhub_server.platform.rules.api_key import make_secret, parse
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
@@ -41,12 +43,20 @@ BLOB_KEY = Caller(key_id="k", org_id="o", blob_id="b", role=Role.WRITE)
         (BLOB_KEY, "o", "other", Role.NONE, False, Role.NONE),
         (BLOB_KEY, "o", None, Role.NONE, False, Role.NONE),
         (BLOB_KEY, "o", "other", Role.NONE, True, Role.READ),
+        (replace(USER, role=Role.WRITE), "o", "b", Role.ADMIN, False, Role.WRITE),
+        (replace(USER, role=Role.READ), "o", "b", Role.ADMIN, True, Role.READ),
+        (USER, "", None, Role.NONE, False, Role.NONE),
+        (ANONYMOUS, "", None, Role.NONE, False, Role.NONE),
+        (ORG_KEY, "", None, Role.NONE, False, Role.NONE),
         (Caller(key_id="k", user_id="u", administrator=True), "o", "b", Role.NONE, False, Role.ADMIN),
+        (Caller(key_id="k", user_id="u", administrator=True), "", None, Role.NONE, False, Role.ADMIN),
     ],
 )
 def test_the_effective_role(caller, org_id, blob_id, membership, public, expected) -> None:
-    found = effective(caller, org_id=org_id, blob_id=blob_id, membership=membership, public_read=public)
-    assert found == expected
+    place = Located(org_id, blob_id, public, None)
+    role = held(caller, place, membership)
+    assert effective(role, place, public_read=True) == expected
+    assert effective(role, place, public_read=False) == role
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(0, 45), st.characters())

@@ -39,7 +39,14 @@ EVERY = [
     errors.RevisionInUse("2 open sessions"),
     errors.SequenceOutOfRange(1, 9),
     errors.ShuttingDown(9),
-    errors.LimitExceeded("metadata records", 256),
+    errors.LimitExceeded("metadata.records", 256, "an-id"),
+    errors.Renamed("blob", "acme/old", "acme/new"),
+    errors.NotEmpty("organization", "2 blobs"),
+    errors.LastAdmin("organization"),
+    errors.KeyTooStrong({"role": "write"}),
+    errors.KeyEnded(),
+    errors.CredentialUnreadable("an-id"),
+    errors.IssuerUnavailable(),
     errors.Unimplemented(),
 ]
 CLIENT_METADATA_BYTES = 8192
@@ -91,8 +98,9 @@ def test_a_resource_becomes_a_resource_info() -> None:
 
 
 def test_a_limit_becomes_a_quota_failure() -> None:
-    (violation,) = details_of(errors.LimitExceeded("metadata records", 256))["QuotaFailure"].violations
-    assert violation.subject == "metadata records"
+    (violation,) = details_of(errors.LimitExceeded("metadata.records", 256, "an-id"))["QuotaFailure"].violations
+    assert violation.subject == "an-id"
+    assert violation.description == "the limit metadata.records is 256"
 
 
 @pytest.mark.parametrize(("seconds", "nanos"), [(1.0, 0), (0.25, 250_000_000), (2.5, 500_000_000)])

@@ -14,9 +14,12 @@ import structlog
 from blobhub.v1 import organization_pb2
 from blobhub_server import logs
 from blobhub_server.blobtypes.conformance import reason_of, unpack
+from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
-from blobhub_server.errors import NotFound, PermissionDenied, ShuttingDown
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.errors import BlobHubError, IssuerUnavailable, NotFound, PermissionDenied, ShuttingDown, Unauthenticated
 from blobhub_server.rpc.drain import Drain
+from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.pipeline import Pipeline
 from blobhub_server.rpc.server import Health, bind, make_server, options, shut_down
 from google.rpc import error_details_pb2
@@ -61,24 +64,42 @@ ECHO = {"One": one, "Many": many, "Up": up, "Both": both}
 
 
 class Admitted:
-    """Admits everybody, and keeps what it saw."""
+    """Admits everybody, as a gate and as what it answers, and keeps what it saw."""
+
+    expire_time = None
 
     def __init__(self, error: Exception | None = None, before: bytes | None = None) -> None:
         self.seen: list[tuple[str, Any]] = []
-        self._error = error
-        self._before = before
+        self.refusals: list[tuple[str, bool]] = []
+        self.answer = before
+        self.error = error
 
-    async def __call__(self, method: str, request: Any, _context: Any) -> bytes | None:
+    async def admit(self, method: str, request: Any, _context: Any) -> Admitted:
         self.seen.append((method, request))
-        if self._error is not None:
-            raise self._error
-        return self._before
+        await self.recheck()
+        return self
+
+    async def recheck(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
+        self.refusals.append((error.reason, handled))
+
+
+class Exclusive:
+    """Stands for a database that no other server has open: the doorbell asks for no more."""
+
+    exclusive = True
 
 
 class Served:
     """A server with one method of each kind, and a channel to it."""
 
-    def __init__(self, server: grpc.aio.Server, health: Health, channel: grpc.aio.Channel, admit: Admitted) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, health: Health, channel: grpc.aio.Channel, admit: Admitted, bell: Doorbell
+    ) -> None:
+        self.bell = bell
         self.server = server
         self.health = health
         self.channel = channel
@@ -101,7 +122,9 @@ class Served:
 @asynccontextmanager
 async def served(admit: Admitted | None = None, **handlers: Callable[..., Any]) -> AsyncIterator[Served]:
     admit = admit or Admitted()
-    server = make_server(Settings(), Pipeline(admit))
+    bell = Doorbell(Exclusive())
+    guard = Guard(bell, utc_now, "access")
+    server = make_server(Settings(), Pipeline(admit, guard))
     made = {
         kind: KINDS[kind][0](handler, request_deserializer=Request.FromString, response_serializer=Answer.SerializeToString)
         for kind, handler in (ECHO | handlers).items()
@@ -111,8 +134,11 @@ async def served(admit: Admitted | None = None, **handlers: Callable[..., Any]) 
     address = bind(server, "127.0.0.1:0")
     await server.start()
     await health.serving()
-    async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        yield Served(server, health, channel, admit)
+    async with (
+        guard.watching(),
+        grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel,
+    ):
+        yield Served(server, health, channel, admit, bell)
     await server.stop(0)
 
 
@@ -382,3 +408,80 @@ def test_grpc_knows_every_option_it_is_given() -> None:
     library = Path(cygrpc.__file__).read_bytes()
     for name, _ in options(Settings()):
         assert name.encode() + b"\0" in library, name
+
+
+STREAMS = ("Many", "Up", "Both")
+
+
+async def waiting(_request, _context):
+    await asyncio.Event().wait()
+
+
+async def waiting_stream(requests, _context):
+    yield answering("first")
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+async def test_a_stream_that_is_no_longer_allowed_is_ended_with_the_reason(kind: str) -> None:
+    """In the handler's wait, whichever way the stream runs."""
+    handler = waiting if kind == "Up" else waiting_stream
+    async with served(**{kind: handler}) as made:
+        call = asyncio.create_task(made.refused(kind, GOOD))
+        await until(lambda: made.admit.seen)
+        made.admit.error = Unauthenticated()
+        made.bell.ring("access")
+        error = await call
+        assert (error.code(), reason_of(error)) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+        assert made.admit.refusals == [("UNAUTHENTICATED", True)]
+
+
+async def test_a_stream_whose_client_reads_nothing_is_ended_too() -> None:
+    """The call waits in gRPC's hands for the client to take an answer; it must not wait for ever."""
+    ended = asyncio.Event()
+
+    async def flood(_request, _context):
+        try:
+            while True:
+                yield answering("a" * (1 << 20))
+        finally:
+            ended.set()
+
+    async with served(Many=flood) as made:
+        call = made.channel.unary_stream("/test.v1.Kinds/Many")(GOOD.SerializeToString())
+        await call.read()
+        await asyncio.sleep(0.3)
+        made.admit.error = Unauthenticated()
+        made.bell.ring("access")
+        async with asyncio.timeout(10):
+            await ended.wait()
+        call.cancel()
+
+
+async def test_a_stream_of_which_nothing_can_be_told_goes_on_until_it_can() -> None:
+    async with served(Many=waiting_stream) as made:
+        call = asyncio.create_task(made.refused("Many", GOOD))
+        await until(lambda: made.admit.seen)
+        made.admit.error = IssuerUnavailable()
+        made.bell.ring("access")
+        await asyncio.sleep(0.1)
+        assert not call.done()
+        made.admit.error = PermissionDenied()
+        assert (await call).code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_what_ends_with_an_error_is_reported_with_how_far_it_came() -> None:
+    async def absent(_context):
+        raise NotFound("definition", "workflow")
+
+    async with served(One=failing("One", absent)) as made:
+        await made.refused("One", BAD)
+        await made.refused("One", GOOD)
+        assert made.admit.refusals == [("INVALID_REQUEST", False), ("NOT_FOUND", True)]
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for something that is about to be."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -17,7 +17,9 @@ String, Message = descriptor_pb2.FieldDescriptorProto.TYPE_STRING, descriptor_pb
 ONE, REPEATED = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL, descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
 
 
-def declare(package: str, access: access_pb2.AccessRule | None = None, cel: str | None = None) -> str:
+def declare(
+    package: str, access: access_pb2.AccessRule | None = None, cel: str | None = None, *, request_id: bool = True
+) -> str:
     """Add a service with one method to the pool; return its full name."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
     file.dependency.extend(["blobhub/v1/access.proto", "buf/validate/validate.proto"])
@@ -29,6 +31,8 @@ def declare(package: str, access: access_pb2.AccessRule | None = None, cel: str 
     request.field.add(name="blob", number=1, type=String, label=ONE)
     request.field.add(name="blobs", number=2, type=String, label=REPEATED)
     request.field.add(name="inner", number=3, type=Message, label=REPEATED, type_name=f".{package}.Inner")
+    if request_id:
+        request.field.add(name="request_id", number=4, type=String, label=ONE)
     service = file.service.add(name="Service")
     method = service.method.add(name="Do", input_type=f".{package}.Request", output_type=f".{package}.Request")
     if access is not None:
@@ -71,6 +75,19 @@ def test_a_constraint_that_does_not_compile_stops_the_start_even_deep_inside() -
     (broken,) = rules([declare("constraint.broken", rule(field="blob", resource="blob"), cel="this.nope(")]).values()
     with pytest.raises(BrokenConstraint, match=r"constraint\.broken\.Inner"):
         compile_rules([broken.request])
+
+
+def test_a_method_that_changes_something_and_cannot_be_repeated_safely_stops_the_start() -> None:
+    service = declare("access.unrepeatable", rule(field="blob", resource="blob"), request_id=False)
+    with pytest.raises(MissingAccess, match=r"access\.unrepeatable\.Service\.Do.*request_id"):
+        rules([service])
+
+
+@pytest.mark.parametrize("also", [rule(field="nothing", resource="blob"), access_pb2.AccessRule(field="blob")])
+def test_a_further_resource_must_be_usable_as_well(also) -> None:
+    package = f"access.also{len(also.resource)}"
+    with pytest.raises(MissingAccess, match=f"{package}.Service.Do"):
+        rules([declare(package, rule(field="blob", resource="blob", also=[also]))])
 
 
 def test_callers_without_a_resource_need_no_field() -> None:

@@ -64,7 +64,7 @@ def _details(error: BlobHubError) -> list[Message]:
         kind, name = error.resource
         made.append(details.ResourceInfo(resource_type=kind, resource_name=_cut(name)))
     if isinstance(error, LimitExceeded):
-        violation = details.QuotaFailure.Violation(subject=error.metadata["limit"], description=error.message)
+        violation = details.QuotaFailure.Violation(subject=error.metadata["resource"], description=error.message)
         made.append(details.QuotaFailure(violations=[violation]))
     if error.retry_after is not None:
         made.append(details.RetryInfo(retry_delay=to_duration(error.retry_after)))
