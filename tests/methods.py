@@ -23,6 +23,7 @@ class Method:
     client_streaming: bool
     access: access_pb2.AccessRule
     comment: str
+    changes: bool
 
     @property
     def name(self) -> str:
@@ -30,15 +31,15 @@ class Method:
 
 
 @cache
-def served_methods() -> tuple[Method, ...]:
-    """All methods of package blobhub.v1, with their comments from the compiled image."""
+def served_methods(package: str = "blobhub.v1") -> tuple[Method, ...]:
+    """All methods of a package, with their comments from the compiled image."""
     image = descriptor_pb2.FileDescriptorSet.FromString(IMAGE.read_bytes())
     pool = descriptor_pool.Default()
     found = []
     for file in image.file:
-        if file.package != "blobhub.v1":
+        if file.package != package:
             continue
-        __import__(f"blobhub.v1.{Path(file.name).stem}_pb2")
+        __import__(f"{package}.{Path(file.name).stem}_pb2")
         comments = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}
         described = pool.FindFileByName(file.name)
         for s, service in enumerate(file.service):
@@ -53,6 +54,7 @@ def served_methods() -> tuple[Method, ...]:
                         client_streaming=method.client_streaming,
                         access=method.GetOptions().Extensions[access_pb2.access],
                         comment=comments.get((6, s, 2, m), ""),
+                        changes=method.options.idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
                     )
                 )
     return tuple(found)

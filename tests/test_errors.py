@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import grpc
 import pytest
 import structlog
@@ -43,7 +45,7 @@ EVERY = [
     errors.Renamed("blob", "acme/old", "acme/new"),
     errors.NotEmpty("organization", "2 blobs"),
     errors.LastAdmin("organization"),
-    errors.KeyTooStrong({"role": "write"}),
+    errors.KeyTooStrong(datetime(2026, 1, 1, tzinfo=UTC)),
     errors.KeyEnded(),
     errors.CredentialUnreadable("an-id"),
     errors.IssuerUnavailable(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -276,12 +277,12 @@ class LastAdmin(BlobHubError):
 
 
 class KeyTooStrong(BlobHubError):
-    """The key to be made would be stronger than the caller's, or outlive it; `most` says what there can be."""
+    """The key to be made would outlive the caller's, which ends at `most`."""
 
     code, reason = "PERMISSION_DENIED", "KEY_TOO_STRONG"
 
-    def __init__(self, most: Mapping[str, str]) -> None:
-        super().__init__("a key cannot be stronger than the one it is made with, nor outlive it", metadata=most)
+    def __init__(self, most: datetime) -> None:
+        super().__init__("a key cannot outlive the one it is made with", metadata={"expire_time": most.isoformat()})
 
 
 class KeyEnded(BlobHubError):

@@ -27,8 +27,8 @@ if _version_not_supported:
 
 class ApiKeyServiceStub:
     """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
-    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
-    key never makes a stronger one than itself.
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. Only
+    admins make keys, and no key makes one that outlives it, so a key never makes a stronger one than itself.
     """
 
     def __init__(self, channel):
@@ -71,8 +71,8 @@ class ApiKeyServiceStub:
 
 class ApiKeyServiceServicer:
     """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
-    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
-    key never makes a stronger one than itself.
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. Only
+    admins make keys, and no key makes one that outlives it, so a key never makes a stronger one than itself.
     """
 
     def CreateApiKey(self, request, context):
@@ -140,8 +140,8 @@ class ApiKeyServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key is stronger
-        than the one the call came with.
+        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key outlives
+        the one the call came with, or the caller's token.
         * FAILED_PRECONDITION: the key is revoked or expired.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -207,8 +207,8 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ApiKeyService:
     """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
-    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
-    key never makes a stronger one than itself.
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. Only
+    admins make keys, and no key makes one that outlives it, so a key never makes a stronger one than itself.
     """
 
     @staticmethod

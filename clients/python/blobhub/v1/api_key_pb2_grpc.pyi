@@ -28,8 +28,8 @@ GRPC_VERSION: str
 
 class ApiKeyServiceStub:
     """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
-    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
-    key never makes a stronger one than itself.
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. Only
+    admins make keys, and no key makes one that outlives it, so a key never makes a stronger one than itself.
     """
 
     @_typing.overload
@@ -85,8 +85,8 @@ class ApiKeyServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key is stronger
-      than the one the call came with.
+    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key outlives
+      the one the call came with, or the caller's token.
     * FAILED_PRECONDITION: the key is revoked or expired.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -105,8 +105,8 @@ class ApiKeyServiceStub:
 @_typing.type_check_only
 class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
-    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
-    key never makes a stronger one than itself.
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. Only
+    admins make keys, and no key makes one that outlives it, so a key never makes a stronger one than itself.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -159,8 +159,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key is stronger
-      than the one the call came with.
+    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key outlives
+      the one the call came with, or the caller's token.
     * FAILED_PRECONDITION: the key is revoked or expired.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -178,8 +178,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
 class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes, lists, changes, rotates and revokes API keys. A key of an organization or a blob opens that with one role; a
-    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. A
-    key never makes a stronger one than itself.
+    personal key acts as its user, with at most its role. Only a hash of a key is stored; the key itself is shown once. Only
+    admins make keys, and no key makes one that outlives it, so a key never makes a stronger one than itself.
     """
 
     @_abc_1.abstractmethod
@@ -260,8 +260,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key is stronger
-          than the one the call came with.
+        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key outlives
+          the one the call came with, or the caller's token.
         * FAILED_PRECONDITION: the key is revoked or expired.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.

@@ -120,8 +120,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     not disabled.
     """
     ERROR_REASON_KEY_TOO_STRONG: _ErrorReason.ValueType  # 30
-    """PERMISSION_DENIED. The key to be made is stronger than the one that the call came with, or would outlive it. Metadata:
-    `role`, `expire_time`: the most there can be.
+    """PERMISSION_DENIED. The key to be made would outlive the key or token that the call came with. Metadata:
+    `expire_time`, when that ends (RFC 3339).
     """
     ERROR_REASON_KEY_ENDED: _ErrorReason.ValueType  # 31
     """FAILED_PRECONDITION. The key is revoked or expired and cannot be rotated."""
@@ -232,8 +232,8 @@ ERROR_REASON_LAST_ADMIN: ErrorReason.ValueType  # 29
 not disabled.
 """
 ERROR_REASON_KEY_TOO_STRONG: ErrorReason.ValueType  # 30
-"""PERMISSION_DENIED. The key to be made is stronger than the one that the call came with, or would outlive it. Metadata:
-`role`, `expire_time`: the most there can be.
+"""PERMISSION_DENIED. The key to be made would outlive the key or token that the call came with. Metadata:
+`expire_time`, when that ends (RFC 3339).
 """
 ERROR_REASON_KEY_ENDED: ErrorReason.ValueType  # 31
 """FAILED_PRECONDITION. The key is revoked or expired and cannot be rotated."""

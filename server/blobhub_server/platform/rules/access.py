@@ -66,7 +66,7 @@ class Caller:
     @property
     def anonymous(self) -> bool:
         """True when neither key nor token came with the call."""
-        return self.key_id is None and self.user_id is None
+        return not self.identity
 
     @property
     def identity(self) -> str:
@@ -81,7 +81,7 @@ def require_caller(caller: Caller, permission: Permission, *, public_read: bool)
     """What can be refused before any resource is looked up. Raises Unauthenticated, PermissionDenied."""
     if caller.anonymous and permission is not Permission.ANYONE and not public_read:
         raise Unauthenticated
-    if permission is Permission.USER and (caller.user_id is None or caller.role is not Role.ADMIN):
+    if permission is Permission.USER and caller.role is not Role.ADMIN:  # no key of an organization or a blob has it
         raise PermissionDenied
     if permission is Permission.ADMINISTRATOR and not caller.administrator:
         raise PermissionDenied
@@ -121,16 +121,16 @@ def require_public_creation(role: Role, *, public: bool) -> None:
         raise PermissionDenied
 
 
-def require_key(caller: Caller, *, personal: bool, role: Role, expire_time: datetime | None) -> None:
-    """A key is never stronger than the one it is made with: neither in role nor in how long it lives.
-
-    Raises InvalidValue for `admin` on an organization or a blob, where no key has it; KeyTooStrong.
-    """
-    if role is Role.ADMIN and not personal:
+def require_key_role(place: Located, role: Role) -> None:
+    """Raise InvalidValue for `admin` on an organization or a blob: only a user can be that."""
+    if role is Role.ADMIN and place.user_id is None:
         raise InvalidValue("role", "a key of an organization or a blob is for `read` or `write`")
-    outlives = caller.expire_time is not None and (expire_time is None or expire_time > caller.expire_time)
-    if role > caller.role or outlives:
-        most = {"role": caller.role.name.lower()}
-        if caller.expire_time is not None:
-            most["expire_time"] = caller.expire_time.isoformat()
-        raise KeyTooStrong(most)
+
+
+def require_lifetime(caller: Caller, expire_time: datetime | None) -> None:
+    """A key is never stronger than the one it is made with. Raises KeyTooStrong.
+
+    Only admins make keys, and no key is more than that; so what is left to be stronger in is to live longer.
+    """
+    if caller.expire_time is not None and (expire_time is None or expire_time > caller.expire_time):
+        raise KeyTooStrong(caller.expire_time)

@@ -54,7 +54,8 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
         """See api_key.proto. The answer that is remembered for the request id is the one without the key."""
         place, role = located(), Role(request.role)
         expire_time = self._expire_time(request)
-        access.require_key(caller(), personal=place.user_id is not None, role=role, expire_time=expire_time)
+        access.require_key_role(place, role)
+        access.require_lifetime(caller(), expire_time)
         secret, made = rules.make_secret(self._entropy), False
 
         async def make(tx: Transaction) -> pb.CreateApiKeyResponse:
@@ -131,9 +132,7 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
             current, now = await self._locked(tx), self._host.clock()
             require_etag(request.etag, current.etag)
             rules.require_valid(current, now)
-            access.require_key(
-                caller(), personal=current.user_id is not None, role=current.role, expire_time=current.expire_time
-            )
+            access.require_lifetime(caller(), current.expire_time)
             record = rules.successor(current, secret, id=self._host.ids(), now=now, etag=self._host.ids())
             ends = rules.after_grace(current, now, from_duration(request.grace))
             await store.update(tx, current.id, expire_time=ends, etag=self._host.ids())

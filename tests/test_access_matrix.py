@@ -1,0 +1,119 @@
+"""Every RPC, for every field that names a resource, as every kind of caller: as the access options say, and no other way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+from blobhub.v1 import access_pb2, audit_pb2
+from blobhub_client import page
+from google.protobuf import descriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha import reflection_pb2
+from matrix import ALLOWED, DENIED, UNAUTHENTICATED, World, answer, cells, expected, fingerprint
+from methods import Method, served_methods
+from served import Served, connected, served
+
+METHODS = (*served_methods(), *served_methods("stranger.notes.v1"))
+
+INSIDE = {
+    "CreateMember.user": "no role is held on a user here; the scope is what is checked",
+    "GetMember.user": "named inside the scope that is checked",
+    "UpdateMember.user": "named inside the scope that is checked",
+    "DeleteMember.user": "named inside the scope that is checked",
+    "UpdateUser.user": "for administrators of the server, who may see everybody",
+    "GetCaller.scope": "asks for the caller's own role; none, and no such thing, read the same",
+}
+"""Request fields that name something and are not checked by themselves, and why."""
+
+NAMES = {"organization", "blob", "revision", "base", "scope", "target", "owner", "user"} | {
+    f"{noun}_id" for noun in ("session", "execution", "api_key", "credential", "revision", "blob", "org")
+}
+"""What request fields that name a resource are called."""
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+async def world(request, tmp_path_factory) -> AsyncIterator[World]:
+    """One server and one world for the whole matrix, on each kind of database."""
+    url = await request.getfixturevalue("fresh_postgres")() if request.param == "postgresql" else None
+    async with served(tmp_path_factory.mktemp("matrix"), url) as server, connected(server.address, server.admin_key) as api:
+        made = World(server, api)
+        await made.build()
+        yield made
+
+
+@pytest.mark.timeout(600)
+async def test_every_cell_is_as_the_access_options_say(world: World) -> None:
+    """And what is refused changes nothing, and is in the audit log, but for keys that cannot be any."""
+    rows = world.rows(METHODS)
+    before, recorded = await fingerprint(world.server), await refusals(world)
+    wrong: list[str] = []
+    for kind in world.kinds:
+        wrong += [line async for line in cells(world, rows, kind)]
+        assert await fingerprint(world.server) == before, f"something changed when {kind.name} called"
+    assert not wrong, "\n".join(wrong)
+    counts = Counter(expected(row, kind) for row in rows for kind in world.kinds)
+    assert min(counts[ALLOWED], counts[DENIED], counts[UNAUTHENTICATED]) > 500, counts
+    expected_entries = Counter(
+        expected(row, kind) for row in rows for kind in world.kinds if kind.name != "malformed key"
+    )
+    asked_for_the_absent = sum(
+        expected(row, kind) == DENIED and row.rule is not None for row in rows for kind in world.kinds
+    )
+    found = await refusals(world) - recorded
+    assert found[UNAUTHENTICATED] == expected_entries[UNAUTHENTICATED]
+    assert found[DENIED] == expected_entries[DENIED] + asked_for_the_absent
+    print(f"{len(METHODS)} methods, {len(rows)} rows, {len(world.kinds)} kinds of caller: {dict(counts)}")
+
+
+async def refusals(world: World) -> Counter[str]:
+    """How many refusals the audit log has, by code."""
+    request = audit_pb2.ListAuditEntriesRequest(scope="-", failures_only=True, page_size=1000)
+    return Counter([entry.code async for entry in page(world.api.audit.ListAuditEntries, request)])
+
+
+async def test_every_method_that_is_served_has_a_row(world: World) -> None:
+    """Whatever service is added, here or by a plug-in, is in the matrix or fails here."""
+    paths = {row.method.path for row in world.rows(METHODS)}
+    async with connected(world.server.address, None) as api:
+        call = api.channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        services = [item.name for item in (await call.read()).list_services_response.service]
+        call.cancel()
+    pool = __import__("google.protobuf.descriptor_pool", fromlist=["Default"]).Default()
+    served_paths = {
+        f"/{name}/{method.name}"
+        for name in services
+        if not name.startswith("grpc.")
+        for method in pool.FindServiceByName(name).methods
+    }
+    assert served_paths == paths
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.path)
+def test_every_field_that_names_a_resource_is_checked(method: Method) -> None:
+    checked = {rule.field for rule in (method.access, *method.access.also)}
+    for field in method.input.fields:
+        if field.name in NAMES and field.type == descriptor.FieldDescriptor.TYPE_STRING:
+            name = f"{method.name}.{field.name}"
+            assert field.name in checked or name in INSIDE, f"{name} is neither checked nor said to be inside"
+    assert GetMessageClass(method.input)
+
+
+async def test_a_row_for_a_method_that_is_not_checked_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The matrix bites: with a check taken out it says which cells are wrong."""
+    rows = [row for row in world.rows(METHODS) if row.method.name == "DeleteBlob"]
+    stranger = next(kind for kind in world.kinds if kind.name == "stranger")
+    assert [line async for line in cells(world, rows, stranger)] == []
+    monkeypatch.setattr("blobhub_server.platform.rules.access.require_role", lambda *_: None)
+    assert len([line async for line in cells(world, rows, stranger)]) == len(rows)
+
+
+def test_no_permission_is_unknown_to_the_matrix() -> None:
+    known = {method.access.permission for method in METHODS}
+    assert access_pb2.PERMISSION_UNSPECIFIED not in known
+    assert answer
