@@ -50,21 +50,20 @@ class KeyFile:
 
     def read(self) -> list[bytes] | None:
         """The keys; None when there is no file. Raises BadMasterKey, also for a file that others could read."""
-        try:
+        with _told(self.path, "read"):
+            if not self.path.exists():
+                return None
             with self.path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
                 text = file.read().decode(errors="replace")
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise BadMasterKey(f"the master key file {self.path} cannot be read: {error.strerror}") from None
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise BadMasterKey(f"the master key file {self.path} is open to others; chmod 600 it, and consider a new key")
         return parse(text, str(self.path))
 
     def create(self, key: bytes) -> list[bytes]:
         """Make the file with one key, unless another server has by now; return what it holds."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _told(self.path, "made"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.held():
             there = self.read()
             if there is not None:
@@ -82,15 +81,16 @@ class KeyFile:
     def replace(self, keys: Sequence[bytes]) -> None:
         """Put other keys in place of those there are: all or nothing, and on disk when this returns."""
         part = self.path.with_name(f"{self.path.name}.new")
-        part.unlink(missing_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.writelines(base64.b64encode(key) + b"\n" for key in keys)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path)
-        with _folder(self.path) as folder:
-            os.fsync(folder)
+        with _told(self.path, "written"):
+            part.unlink(missing_ok=True)
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as file:
+                file.writelines(base64.b64encode(key) + b"\n" for key in keys)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+            with _folder(self.path) as folder:
+                os.fsync(folder)
 
 
 @contextmanager
@@ -100,3 +100,12 @@ def _folder(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _told(path: Path, what: str) -> Iterator[None]:
+    """Around what the operating system may refuse."""
+    try:
+        yield
+    except OSError as error:
+        raise BadMasterKey(f"the master key file {path} cannot be {what}: {error.strerror}") from None

@@ -40,22 +40,23 @@ async def adopt(db: Database, keyring: Keyring) -> None:
 
 async def rotate(settings: Settings, entropy: Entropy) -> list[str]:
     """Change the master key; return what was done, in sentences. Raises StartError."""
+    file = None if settings.master_key is not None else KeyFile(settings.key_file)
+    if file is not None and file.read() is None:
+        raise StartError(f"there is no master key file {file.path}; `blobhub-server serve` makes it")
     db = await open_database(settings.url)
     try:
         await migrate(settings.url)
-        if settings.master_key is not None:
-            return await _in_environment(db, keyrings.load(settings, entropy))
-        return await _in_file(db, KeyFile(settings.key_file), entropy)
+        if file is not None:
+            return await _in_file(db, file, entropy)
+        return await _in_environment(db, keyrings.load(settings, entropy))
     finally:
         await db.close()
 
 
 async def _in_file(db: Database, file: KeyFile, entropy: Entropy) -> list[str]:
     with file.held():
-        keys = file.read()
-        if keys is None:
-            raise StartError(f"there is no master key file {file.path}; `blobhub-server serve` makes it")
-        if len(keys) == 1:
+        keys = file.read() or []
+        if len(keys) < 2:
             keys = [entropy(KEY_BYTES), *keys]
             file.replace(keys)
         keyring = Keyring(keys, entropy)
