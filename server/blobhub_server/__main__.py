@@ -49,6 +49,19 @@ def make_key() -> None:
     typer.echo(make_secret(os.urandom))
 
 
+@commands.command("rotate-master-key")
+def rotate_master_key() -> None:
+    """Bring all credentials under a new master key; see docs/credentials.md. Can be run again when it was interrupted."""
+    import asyncio  # noqa: PLC0415  so that --help is quick
+    import os  # noqa: PLC0415  beside the import it is for
+
+    from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.platform.rotation import rotate  # noqa: PLC0415  so that --help is quick
+
+    for line in asyncio.run(rotate(Settings(), os.urandom)):
+        typer.echo(line)
+
+
 def main() -> None:
     """Run a command; what keeps a server from starting is told in one line."""
     from pydantic import ValidationError  # noqa: PLC0415  so that --help is quick

@@ -30,9 +30,12 @@ from blobhub_server.platform.authentication import Authentication
 from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.calls import Calls
 from blobhub_server.platform.contents import Contents
+from blobhub_server.platform.credentials import Credentials
 from blobhub_server.platform.gate import TOPIC, Gate
+from blobhub_server.platform.keyring import load
 from blobhub_server.platform.locators import Locators
 from blobhub_server.platform.roles import Roles
+from blobhub_server.platform.rotation import adopt
 from blobhub_server.platform.usage import KeyUsage
 from blobhub_server.rpc.access_options import check_resources, rules
 from blobhub_server.rpc.drain import Drain
@@ -64,6 +67,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await migrate(settings.url)
         given = settings.admin_key.get_secret_value() if settings.admin_key else None
         admin_key = await bootstrap(db, clock, ids, entropy, given)
+        keyring = load(settings, entropy)
+        await adopt(db, keyring)
         objects = LocalObjects(settings.data_dir / "objects")
 
         # What everybody is handed
@@ -71,8 +76,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await stack.enter_async_context(bell.hearing())
         audit = Audit(db, bell, clock, ids)
         stack.push_async_callback(audit.close)
-        answers = Answers(db, clock, b"")
+        answers = Answers(db, clock, keyring.derive(b"answers"))
         contents = Contents(objects, clock, ids)
+        credentials = Credentials(db, keyring)
         host = Host(
             settings=settings,
             db=db,
@@ -83,7 +89,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             contents=contents,
             calls=Calls(db, answers, audit),
             limits=_Later(),
-            credentials=None,
+            credentials=credentials,
         )
         host.drain.on_start(bell.wake_all)
 
@@ -96,7 +102,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             brought += installed.opened.services
             kinds |= installed.opened.locators
         roles = Roles(db)
-        services = [*platform_services(host, contents, types, locators, roles, entropy), *brought]
+        services = [*platform_services(host, contents, credentials, types, locators, roles, entropy), *brought]
 
         # The way in
         access = rules(service.full_name for service in services)

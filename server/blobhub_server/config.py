@@ -17,6 +17,12 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".data"), description="Where the SQLite database and the local objects live.")
     database_url: str | None = Field(None, description="`postgresql://…`; unset means SQLite in the data directory.")
     admin_key: SecretStr | None = Field(None, description="The administrator's key; unset makes one at the first start.")
+    master_key: SecretStr | None = Field(
+        None, description="Base64 of the 32-byte key that credentials are sealed under; more keys may follow, to read with."
+    )
+    master_key_file: Path | None = Field(
+        None, description="A file with such keys instead, one a line; unset means `master-key` in the data directory."
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_json: bool = Field(False, description="Log lines as JSON instead of for reading.")
     max_concurrent_streams: int = Field(1000, gt=0, description="HTTP/2 streams one connection may have open.")
@@ -32,3 +38,8 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The database to use, as a URL."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'blobhub.db').absolute()}"
+
+    @property
+    def key_file(self) -> Path:
+        """Where the master keys are kept, unless they are in the environment."""
+        return self.master_key_file or self.data_dir / "master-key"

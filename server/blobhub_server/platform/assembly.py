@@ -12,6 +12,7 @@ from blobhub.v1 import (
     blob_type_pb2,
     blob_type_pb2_grpc,
     caller_pb2_grpc,
+    credential_pb2_grpc,
     member_pb2_grpc,
     organization_pb2_grpc,
     revision_pb2_grpc,
@@ -22,6 +23,7 @@ from blobhub_server.blobtypes.contract import Host, Locator, Service
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.platform.blob_events import BlobEvents
 from blobhub_server.platform.contents import Contents
+from blobhub_server.platform.credentials import Credentials
 from blobhub_server.platform.locators import Locators
 from blobhub_server.platform.roles import Roles
 from blobhub_server.platform.services.api_key import ApiKeyService
@@ -29,6 +31,7 @@ from blobhub_server.platform.services.audit import AuditService
 from blobhub_server.platform.services.blob import BlobService
 from blobhub_server.platform.services.blob_type import BlobTypeService
 from blobhub_server.platform.services.caller import CallerService
+from blobhub_server.platform.services.credential import CredentialService
 from blobhub_server.platform.services.member import MemberService
 from blobhub_server.platform.services.organization import OrganizationService
 from blobhub_server.platform.services.revision import RevisionService
@@ -47,11 +50,18 @@ def kinds(locators: Locators) -> Mapping[str, Locator]:
         "owner": locators.owner,
         "audit_scope": locators.audit_scope,
         "api_key": locators.api_key,
+        "credential": locators.credential,
     }
 
 
 def services(
-    host: Host, contents: Contents, types: BlobTypes, locators: Locators, roles: Roles, entropy: Callable[[int], bytes]
+    host: Host,
+    contents: Contents,
+    credentials: Credentials,
+    types: BlobTypes,
+    locators: Locators,
+    roles: Roles,
+    entropy: Callable[[int], bytes],
 ) -> list[Service]:
     """The platform's services. The blob types are open."""
     service = partial(_service, "blobhub.v1")
@@ -65,6 +75,7 @@ def services(
         service("BlobService", BlobService(host, types, events), blob_pb2_grpc),
         service("BlobTypeService", BlobTypeService(_described(types)), blob_type_pb2_grpc),
         service("RevisionService", RevisionService(host, contents, types, events), revision_pb2_grpc),
+        service("CredentialService", CredentialService(host, credentials), credential_pb2_grpc),
         service("AuditService", AuditService(host), audit_pb2_grpc),
     ]
 

@@ -11,6 +11,7 @@ from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import blob_event as blob_event_store
 from blobhub_server.platform.store import content as content_store
+from blobhub_server.platform.store import credential as credential_store
 from blobhub_server.platform.store import member as member_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
@@ -44,4 +45,5 @@ async def delete_organization(tx: Transaction, types: BlobTypes, org_id: str) ->
 async def _held_on(tx: Transaction, resource_id: str) -> None:
     """Delete what blobs and organizations alike hold."""
     await member_store.delete_all(tx, resource_id)
+    await credential_store.delete_all(tx, resource_id)
     await alias_store.delete_all(tx, resource_id)

@@ -18,6 +18,7 @@ from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import alias as alias_store
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
+from blobhub_server.platform.store import credential as credential_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.platform.store import user as user_store
@@ -104,6 +105,12 @@ class Locators:
         async with self._db.read() as tx:
             key = await api_key_store.get(tx, value)
         return None if key is None else Located(key.org_id or "", key.blob_id, False, key, key.user_id)
+
+    async def credential(self, value: str) -> Located | None:
+        """A credential, by its id."""
+        async with self._db.read() as tx:
+            found = await credential_store.get(tx, value)
+        return None if found is None else Located(found.org_id or "", found.blob_id, False, found, found.user_id)
 
 
 def _answer(kind: str, value: str, found: Found | None) -> Located | None:

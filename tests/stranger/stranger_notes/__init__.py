@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from blobhub_server.blobtypes.contract import BlobType, Content, Host, Opened, Service, Transaction
-from blobhub_server.errors import NotFound, Violation
+from blobhub_server.blobtypes.contract import BlobType, Content, Entry, Host, Opened, RevisionView, Service, Transaction
+from blobhub_server.errors import InvalidValue, NotFound, Violation
 from stranger.notes.v1 import notes_pb2 as pb
 from stranger.notes.v1 import notes_pb2_grpc as rpc
 
@@ -34,12 +36,41 @@ class NotesService(rpc.NotesServiceServicer):
 
     async def GetNote(self, request: pb.GetNoteRequest, context: Any) -> pb.GetNoteResponse:
         """See notes.proto."""
-        revision = self._host.calls.revision(NAME)
-        async with self._host.db.read() as tx:
-            entry = await self._host.contents.find(tx, revision.id, request.name)
-        if entry is None:
-            raise NotFound("note", request.name)
+        entry = await self._note(self._host.calls.revision(NAME), request.name)
         return pb.GetNoteResponse(text=(await self._host.contents.read(entry.digest)).decode())
+
+    async def UploadNote(self, requests: AsyncIterator[pb.UploadNoteRequest], context: Any) -> pb.UploadNoteResponse:
+        """See notes.proto."""
+        revision = self._host.calls.revision(NAME)
+        first = await anext(requests)
+        if not first.name:
+            raise InvalidValue("name", "the first message has to name the note")
+        text = first.text + "".join([request.text async for request in requests])
+        stored = await self._host.contents.upload(text.encode())
+
+        async def make(tx: Transaction) -> pb.UploadNoteResponse:
+            _, etag = await self._host.contents.put(tx, revision.id, first.name, stored)
+            return pb.UploadNoteResponse(etag=etag)
+
+        return await self._host.calls.once(first, pb.UploadNoteResponse, make)
+
+    async def SignNote(self, request: pb.SignNoteRequest, context: Any) -> pb.SignNoteResponse:
+        """See notes.proto."""
+        revision = self._host.calls.revision(NAME)
+        entry = await self._note(revision, request.name)
+        body = await self._host.credentials.use(revision.org_id, revision.blob_id, request.credential)
+        key = body.get("key")
+        if not isinstance(key, str):
+            raise InvalidValue("credential", "has no text under `key`")
+        signed = hmac.new(key.encode(), await self._host.contents.read(entry.digest), hashlib.sha256)
+        return pb.SignNoteResponse(signature=signed.hexdigest())
+
+    async def _note(self, revision: RevisionView, name: str) -> Entry:
+        async with self._host.db.read() as tx:
+            entry = await self._host.contents.find(tx, revision.id, name)
+        if entry is None:
+            raise NotFound("note", name)
+        return entry
 
 
 class NotesType(BlobType):

@@ -1,0 +1,52 @@
+"""Credentials in use: sealing what the service is given, and opening it for what runs in a blob."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.errors import CredentialUnreadable, NotFound
+from blobhub_server.platform.keyring import Keyring, Unreadable
+from blobhub_server.platform.rules.credential import Credential, Sealed
+from blobhub_server.platform.store import credential as store
+from blobhub_server.platform.store import master_key as master_key_store
+
+
+class MasterKeyMissing(Exception):
+    """The current master key was changed to one that this server does not have; it has to be started anew with it."""
+
+
+class Credentials:
+    """Implements `blobtypes.contract.Credentials`."""
+
+    def __init__(self, db: Database, keyring: Keyring) -> None:
+        self._db = db
+        self._keyring = keyring
+
+    async def use(self, org_id: str, blob_id: str, alias: str) -> Mapping[str, Any]:
+        """See the contract."""
+        async with self._db.read() as tx:
+            found = await store.resolve(tx, org_id, blob_id, alias)
+        if found is None:
+            raise NotFound("credential", alias)
+        credential, sealed = found
+        if credential.owner_id not in (blob_id, org_id):
+            raise CredentialUnreadable(credential.id)
+        try:
+            body: Mapping[str, Any] = json.loads(self._keyring.open(sealed, credential.identity))
+        except Unreadable:
+            raise CredentialUnreadable(credential.id) from None
+        return body
+
+    async def seal(self, tx: Transaction, credential: Credential, body: bytes) -> Sealed:
+        """Seal a body for a record, in the transaction that stores it. Raises MasterKeyMissing.
+
+        The key is the one that the database says, not the one this server began with: a body sealed under a key that is
+        being rotated away would be lost with it.
+        """
+        current = await master_key_store.current(tx)
+        if current not in self._keyring.ids:
+            raise MasterKeyMissing(f"the master key is {current} now; start this server anew with it")
+        return self._keyring.seal(body, credential.identity, current)

@@ -1,0 +1,69 @@
+"""Credentials: secrets that blobs refer to by alias. A record never holds the secret; that is kept sealed, beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from blobhub_server.errors import InvalidValue, LimitExceeded
+
+MAX_BODY_BYTES = 16 * 1024
+MOST = 1000
+"""How many credentials a user, an organization or a blob may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential's record. It is a blob's when `blob_id` is set, else an organization's or a user's."""
+
+    id: str
+    user_id: str | None
+    org_id: str | None
+    blob_id: str | None
+    alias: str
+    type: str
+    description: str
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+    @property
+    def owner_id(self) -> str:
+        """The id of the blob, organization or user whose it is."""
+        return self.blob_id or self.org_id or self.user_id or ""
+
+    @property
+    def identity(self) -> bytes:
+        """What a sealed body is bound to: all that never changes of the record. No two records have the same."""
+        return json.dumps([self.id, self.user_id, self.org_id, self.blob_id, self.alias, self.type]).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An encrypted body: the ciphertext under a key of its own, and that key wrapped under a master key."""
+
+    master_key_id: str
+    key_nonce: bytes
+    wrapped_key: bytes
+    nonce: bytes
+    ciphertext: bytes
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """A body as JSON. Raises InvalidValue, which shows nothing of it, when it is too long or holds a number JSON has not."""
+    try:
+        data = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError:
+        raise InvalidValue("body", "holds a number that is not finite") from None
+    if len(data) > MAX_BODY_BYTES:
+        raise InvalidValue("body", f"is more than {MAX_BODY_BYTES // 1024} KiB as JSON")
+    return data
+
+
+def require_room(owner_id: str, held: int) -> None:
+    """Raise LimitExceeded when an owner that has `held` credentials may not have another."""
+    if held >= MOST:
+        raise LimitExceeded("credentials", MOST, owner_id)

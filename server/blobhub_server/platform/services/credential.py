@@ -1,0 +1,161 @@
+"""CredentialService on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from blobhub.v1 import credential_pb2 as pb
+from blobhub.v1 import credential_pb2_grpc as rpc
+from google.protobuf.struct_pb2 import Struct, Value
+from sqlalchemy.exc import IntegrityError
+
+from blobhub_server.blobtypes.contract import Host, Located
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import AlreadyExists, InvalidValue, NotFound, PermissionDenied
+from blobhub_server.platform.calls import located
+from blobhub_server.platform.credentials import Credentials
+from blobhub_server.platform.rules import credential as rules
+from blobhub_server.platform.rules.credential import Credential
+from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.platform.store import blob as blob_store
+from blobhub_server.platform.store import credential as store
+from blobhub_server.platform.store import organization as organization_store
+from blobhub_server.platform.store import user as user_store
+from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.wire import from_value, to_timestamp
+
+
+def to_proto(credential: Credential) -> pb.Credential:
+    """A credential's record as its message; there is no field for the body."""
+    return pb.Credential(
+        id=credential.id,
+        alias=credential.alias,
+        type=credential.type,
+        description=credential.description,
+        user_id=credential.user_id or "",
+        org_id=credential.org_id or "",
+        blob_id=credential.blob_id or "",
+        create_time=to_timestamp(credential.create_time),
+        update_time=to_timestamp(credential.update_time),
+        etag=credential.etag,
+    )
+
+
+class CredentialService(rpc.CredentialServiceServicer):
+    """Keeps credentials. Bodies come in, and none goes out."""
+
+    def __init__(self, host: Host, credentials: Credentials) -> None:
+        self._host = host
+        self._credentials = credentials
+
+    async def CreateCredential(self, request: pb.CreateCredentialRequest, context: Any) -> pb.CreateCredentialResponse:
+        """See credential.proto."""
+        body = _encoded(request.body)
+
+        async def make(tx: Transaction) -> pb.CreateCredentialResponse:
+            await _lock_owner(tx, located())
+            made = self._new(request)
+            rules.require_room(made.owner_id, await store.count(tx, made.owner_id))
+            sealed = await self._credentials.seal(tx, made, body)
+            try:
+                async with tx.savepoint():
+                    await store.insert(tx, made, sealed)
+            except IntegrityError:
+                raise AlreadyExists("credential", made.alias) from None
+            return pb.CreateCredentialResponse(credential=to_proto(made))
+
+        return await self._host.calls.once(request, pb.CreateCredentialResponse, make)
+
+    def _new(self, request: pb.CreateCredentialRequest) -> Credential:
+        owner, now = located(), self._host.clock()
+        return Credential(
+            id=self._host.ids(),
+            user_id=owner.user_id,
+            org_id=owner.org_id or None,
+            blob_id=owner.blob_id,
+            alias=request.alias,
+            type=request.type,
+            description=request.description,
+            create_time=now,
+            update_time=now,
+            etag=self._host.ids(),
+        )
+
+    async def GetCredential(self, request: pb.GetCredentialRequest, context: Any) -> pb.GetCredentialResponse:
+        """See credential.proto."""
+        return pb.GetCredentialResponse(credential=to_proto(located().resource))
+
+    async def ListCredentials(self, request: pb.ListCredentialsRequest, context: Any) -> pb.ListCredentialsResponse:
+        """See credential.proto."""
+        owner = located()
+        owner_id = owner.blob_id or owner.org_id or owner.user_id or ""
+        page = Page.parse(request, owner_id)
+        async with self._host.db.read() as tx:
+            found = await store.page(tx, owner_id, after=page.after, limit=page.limit + 1)
+        items, token = page.cut(found, lambda credential: credential.alias)
+        return pb.ListCredentialsResponse(credentials=map(to_proto, items), next_page_token=token)
+
+    async def ResolveCredential(self, request: pb.ResolveCredentialRequest, context: Any) -> pb.ResolveCredentialResponse:
+        """See credential.proto."""
+        blob = located()
+        async with self._host.db.read() as tx:
+            found = await store.resolve(tx, blob.org_id, blob.blob_id or "", request.alias)
+        if found is None:
+            raise NotFound("credential", request.alias)
+        return pb.ResolveCredentialResponse(credential=to_proto(found[0]))
+
+    async def UpdateCredential(self, request: pb.UpdateCredentialRequest, context: Any) -> pb.UpdateCredentialResponse:
+        """See credential.proto."""
+        fields = masked(request, "body", "description")
+        if "body" in fields and not request.HasField("body"):
+            raise InvalidValue("body", "is to be changed, and is not set")
+        body = _encoded(request.body)
+
+        async def make(tx: Transaction) -> pb.UpdateCredentialResponse:
+            current = await self._locked(tx, request.etag)
+            changed = replace(current, update_time=self._host.clock(), etag=self._host.ids())
+            if "description" in fields:
+                changed = replace(changed, description=request.description)
+            sealed = await self._credentials.seal(tx, changed, body) if "body" in fields else None
+            await store.update(tx, changed, sealed)
+            return pb.UpdateCredentialResponse(credential=to_proto(changed))
+
+        return await self._host.calls.once(request, pb.UpdateCredentialResponse, make)
+
+    async def DeleteCredential(self, request: pb.DeleteCredentialRequest, context: Any) -> pb.DeleteCredentialResponse:
+        """See credential.proto."""
+
+        async def make(tx: Transaction) -> pb.DeleteCredentialResponse:
+            current = await self._locked(tx, request.etag)
+            await store.delete(tx, current.id)
+            return pb.DeleteCredentialResponse()
+
+        return await self._host.calls.once(request, pb.DeleteCredentialResponse, make)
+
+    async def _locked(self, tx: Transaction, etag: str) -> Credential:
+        """The credential the call is about, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+        current = await store.get(tx, located().resource.id, lock=True)
+        if current is None:
+            raise PermissionDenied
+        require_etag(etag, current.etag)
+        return current
+
+
+def _encoded(body: Struct) -> bytes:
+    """A body as JSON. Raises InvalidValue."""
+    return rules.encode(from_value(Value(struct_value=body)))
+
+
+async def _lock_owner(tx: Transaction, owner: Located) -> None:
+    """Keep the owner there, and others from adding to it, until the commit. Raises PermissionDenied when it is gone."""
+    found: object
+    if owner.blob_id:
+        found = await blob_store.get(tx, owner.blob_id, lock=True)
+    elif owner.org_id:
+        found = await organization_store.find(tx, id_=owner.org_id, lock=True)
+    else:
+        found = await user_store.get(tx, owner.user_id or "", lock=True)
+    if found is None:
+        raise PermissionDenied
