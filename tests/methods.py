@@ -54,7 +54,7 @@ def served_methods(package: str = "blobhub.v1") -> tuple[Method, ...]:
                         client_streaming=method.client_streaming,
                         access=method.GetOptions().Extensions[access_pb2.access],
                         comment=comments.get((6, s, 2, m), ""),
-                        changes=method.options.idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
+                        changes=method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
                     )
                 )
     return tuple(found)

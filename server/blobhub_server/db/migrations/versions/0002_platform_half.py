@@ -6,6 +6,7 @@ What was there is brought along: members were all of organizations, and got no t
 import sqlalchemy as sa
 from alembic import op
 
+
 revision = "0002"
 down_revision = "0001"
 
@@ -40,6 +41,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_head")),
     )
     op.create_table(
+        "credentials",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("owner_id", sa.String(length=36), nullable=False),
+        sa.Column("user_id", sa.String(length=36), nullable=True),
+        sa.Column("org_id", sa.String(length=36), nullable=True),
+        sa.Column("blob_id", sa.String(length=36), nullable=True),
+        sa.Column("alias", sa.String(length=64), nullable=False),
+        sa.Column("type", sa.String(length=64), nullable=False),
+        sa.Column("description", sa.String(length=256), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.Column("update_time", sa.BigInteger(), nullable=False),
+        sa.Column("etag", sa.String(length=36), nullable=False),
+        sa.Column("master_key_id", sa.String(length=16), nullable=False),
+        sa.Column("key_nonce", sa.LargeBinary(), nullable=False),
+        sa.Column("wrapped_key", sa.LargeBinary(), nullable=False),
+        sa.Column("nonce", sa.LargeBinary(), nullable=False),
+        sa.Column("ciphertext", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_credentials")),
+    )
+    op.create_index("ix_credentials_master_key_id_id", "credentials", ["master_key_id", "id"], unique=False)
+    op.create_index("uq_credentials_owner_id_alias", "credentials", ["owner_id", "alias"], unique=True)
+    op.create_table(
         "former_aliases",
         sa.Column("parent_id", sa.String(length=36), nullable=False),
         sa.Column("alias", sa.String(length=42), nullable=False),
@@ -47,6 +70,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("parent_id", "alias", name=op.f("pk_former_aliases")),
     )
     op.create_index("ix_former_aliases_resource_id", "former_aliases", ["resource_id"], unique=False)
+    op.create_table(
+        "master_keys",
+        sa.Column("role", sa.String(length=16), nullable=False),
+        sa.Column("key_id", sa.String(length=16), nullable=False),
+        sa.PrimaryKeyConstraint("role", name=op.f("pk_master_keys")),
+    )
     op.create_table(
         "blob_events",
         sa.Column("blob_id", sa.String(length=36), nullable=False),
