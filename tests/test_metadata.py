@@ -209,7 +209,7 @@ async def test_a_target_has_at_most_256_records(api: Api) -> None:
     assert unpack(error, info)
     assert info.metadata["value"] == "256"
     assert len(await listed(api, BLOB)) == 256
-    await create(api, DRAFT, "another target")
+    await create(api, DRAFT, "another-target")
     await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(target=BLOB, key=(await listed(api, BLOB))[0].key))
     await create(api, BLOB, "more")
 

@@ -31,6 +31,7 @@ from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.calls import Calls
 from blobhub_server.platform.contents import Contents
 from blobhub_server.platform.gate import TOPIC, Gate
+from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.locators import Locators
 from blobhub_server.platform.roles import Roles
 from blobhub_server.platform.usage import KeyUsage
@@ -72,7 +73,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         audit = Audit(db, bell, clock, ids)
         stack.push_async_callback(audit.close)
         answers = Answers(db, clock, b"")
-        contents = Contents(objects, clock, ids)
+        limits = Limits(types)
+        contents = Contents(objects, limits, clock, ids)
         host = Host(
             settings=settings,
             db=db,
@@ -82,7 +84,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             drain=Drain(),
             contents=contents,
             calls=Calls(db, answers, audit),
-            limits=_Later(),
+            limits=limits,
             credentials=None,
         )
         host.drain.on_start(bell.wake_all)
@@ -96,7 +98,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             brought += installed.opened.services
             kinds |= installed.opened.locators
         roles = Roles(db)
-        services = [*platform_services(host, contents, types, locators, roles, entropy), *brought]
+        services = [*platform_services(host, contents, limits, types, locators, roles, entropy), *brought]
 
         # The way in
         access = rules(service.full_name for service in services)
@@ -134,7 +136,3 @@ async def serve(settings: Settings) -> None:
     async with running(settings) as server:
         logs.announce(server.address, server.admin_key)
         await asked.wait()
-
-
-class _Later:
-    async def require(self, tx, name, *, org_id, blob_id, held): ...

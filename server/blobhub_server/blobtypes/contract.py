@@ -217,6 +217,12 @@ class Limits(Protocol):
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
         """The most that a blob, or an organization where `blob_id` is empty, may hold."""
 
+    async def lock(self, tx: Transaction, blob_id: str) -> None:
+        """Let nobody else add to a blob until the commit, so that what is counted in it holds.
+
+        Raises PermissionDenied when it is gone.
+        """
+
     async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
         """Raise LimitExceeded when `held`, counted after what is being added, is more than the limit's value."""
 

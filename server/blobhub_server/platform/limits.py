@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from blobhub_server.blobtypes.contract import Limit, Located
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue, LimitExceeded
+from blobhub_server.errors import InvalidValue, LimitExceeded, PermissionDenied
 from blobhub_server.platform.store import api_key as api_key_store
+from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store
 from blobhub_server.platform.store import limit as store
 from blobhub_server.platform.store import member as member_store
@@ -60,6 +61,11 @@ class Limits:
         every = (*ON_ORGANIZATIONS, *ON_BLOBS, *self._types.limits())
         default = next(limit.default for limit in every if limit.name == name)
         return (await store.get(tx, name, org_id, blob_id)).effective(default)[0]
+
+    async def lock(self, tx: Transaction, blob_id: str) -> None:
+        """See the contract."""
+        if await blob_store.get(tx, blob_id, lock=True) is None:
+            raise PermissionDenied
 
     async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
         """See the contract."""

@@ -27,7 +27,7 @@ _ALL = sa.select(limits.c.name, limits.c.scope_id, limits.c.value).where(_SCOPES
 async def get(tx: Transaction, name: str, org_id: str, blob_id: str) -> Setting:
     """What is set for one limit on an organization and a blob of it; no `blob_id` for the organization alone."""
     rows = await tx.execute(_GET, {"organization": org_id, "blob": blob_id, "limit": name})
-    values = {scope: value for scope, value in rows}
+    values: dict[str, int] = {row.scope_id: row.value for row in rows}
     return Setting(values.get(org_id), values.get(blob_id))
 
 
