@@ -217,10 +217,9 @@ class Limits(Protocol):
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
         """The most that a blob, or an organization where `blob_id` is empty, may hold."""
 
-    async def lock(self, tx: Transaction, blob_id: str) -> None:
-        """Let nobody else add to a blob until the commit, so that what is counted in it holds.
-
-        Raises PermissionDenied when it is gone.
+    async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
+        """Let nobody else add to a blob, or to an organization where `blob_id` is empty, until the commit: what is counted
+        in it afterwards holds. Raises PermissionDenied when it is gone.
         """
 
     async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:

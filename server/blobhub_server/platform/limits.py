@@ -21,7 +21,7 @@ ON_ORGANIZATIONS = (
         "organization.api_keys", "Keys of the organization and its blobs that are not revoked", 1_000, api_key_store.count
     ),
     Limit("organization.blobs", "Blobs of the organization", 100_000, organization_store.blob_count),
-    Limit("organization.members", "Members of the organization", 10_000, member_store.count),
+    Limit("organization.members", "Roles that users hold on the organization and its blobs", 10_000, member_store.count),
 )
 """Counted in organizations."""
 
@@ -62,9 +62,13 @@ class Limits:
         default = next(limit.default for limit in every if limit.name == name)
         return (await store.get(tx, name, org_id, blob_id)).effective(default)[0]
 
-    async def lock(self, tx: Transaction, blob_id: str) -> None:
+    async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
         """See the contract."""
-        if await blob_store.get(tx, blob_id, lock=True) is None:
+        if blob_id:
+            found: object = await blob_store.get(tx, blob_id, lock=True)
+        else:
+            found = await organization_store.find(tx, id_=org_id, lock=True)
+        if found is None:
             raise PermissionDenied
 
     async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:

@@ -9,14 +9,11 @@ from blobhub.v1 import limit_pb2_grpc as rpc
 
 from blobhub_server.blobtypes.contract import Host, Limit, Located
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import PermissionDenied
 from blobhub_server.platform.calls import caller, located
 from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules.limit import Setting
-from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import limit as store
-from blobhub_server.platform.store import organization as organization_store
 
 _SOURCES = {
     rules.DEFAULT: pb.LIMIT_SOURCE_DEFAULT,
@@ -56,7 +53,7 @@ class LimitService(rpc.LimitServiceServicer):
         limit, scope_id = self._limits.find(place, request.name), _scope_id(place)
 
         async def make(tx: Transaction) -> pb.SetLimitResponse:
-            await _lock(tx, place)
+            await self._limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id or "")
             if request.HasField("value"):
                 setting = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
                 inherited = setting.inherited(limit.default, on_blob=bool(place.blob_id))
@@ -72,13 +69,3 @@ class LimitService(rpc.LimitServiceServicer):
 
 def _scope_id(place: Located) -> str:
     return place.blob_id or place.org_id
-
-
-async def _lock(tx: Transaction, place: Located) -> None:
-    """Keep what a limit is set on from being deleted meanwhile. Raises PermissionDenied when it is gone."""
-    if place.blob_id:
-        found: object = await blob_store.get(tx, place.blob_id, lock=True)
-    else:
-        found = await organization_store.find(tx, id_=place.org_id, lock=True)
-    if found is None:
-        raise PermissionDenied

@@ -56,18 +56,18 @@ class SessionService(rpc.SessionServiceServicer):
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:
         """See session.proto."""
         revision = self._host.calls.revision(TYPE)
+        scope = {"org_id": revision.org_id, "blob_id": revision.blob_id}
 
         async def make(tx: Transaction) -> pb.CreateSessionResponse:
-            session = self._new(request, revision)
-            await self._host.limits.lock(tx, revision.blob_id)
+            session, limits = self._new(request, revision), self._host.limits
+            await limits.lock(tx, **scope)
             try:
                 async with tx.savepoint():
                     await store.insert(tx, session)
             except IntegrityError:
                 raise AlreadyExists("session", request.alias) from None
             held = await store.count_open(tx, revision.blob_id)
-            scope = {"org_id": revision.org_id, "blob_id": revision.blob_id}
-            await self._host.limits.require(tx, limit.SESSIONS, **scope, held=held)
+            await limits.require(tx, limit.SESSIONS, **scope, held=held)
             return pb.CreateSessionResponse(session=to_proto(session))
 
         return await self._host.calls.once(request, pb.CreateSessionResponse, make)
