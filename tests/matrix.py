@@ -381,4 +381,3 @@ async def _query(server: Served, sql: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in await remote.fetch(sql)]
     finally:
         await remote.close()
-

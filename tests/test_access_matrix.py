@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import reflection_pb2
 from matrix import ALLOWED, DENIED, UNAUTHENTICATED, World, answer, cells, expected, fingerprint
 from methods import Method, served_methods
-from served import Served, connected, served
+from served import connected, served
 
 METHODS = (*served_methods(), *served_methods("stranger.notes.v1"))
 
@@ -55,9 +55,7 @@ async def test_every_cell_is_as_the_access_options_say(world: World) -> None:
     assert not wrong, "\n".join(wrong)
     counts = Counter(expected(row, kind) for row in rows for kind in world.kinds)
     assert min(counts[ALLOWED], counts[DENIED], counts[UNAUTHENTICATED]) > 500, counts
-    expected_entries = Counter(
-        expected(row, kind) for row in rows for kind in world.kinds if kind.name != "malformed key"
-    )
+    expected_entries = Counter(expected(row, kind) for row in rows for kind in world.kinds if kind.name != "malformed key")
     asked_for_the_absent = sum(
         expected(row, kind) == DENIED and row.rule is not None for row in rows for kind in world.kinds
     )

@@ -33,6 +33,7 @@ from blobhub_server.platform.contents import Contents
 from blobhub_server.platform.credentials import Credentials
 from blobhub_server.platform.gate import TOPIC, Gate
 from blobhub_server.platform.keyring import load
+from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.locators import Locators
 from blobhub_server.platform.roles import Roles
 from blobhub_server.platform.rotation import adopt
@@ -79,6 +80,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         answers = Answers(db, clock, keyring.derive(b"answers"))
         contents = Contents(objects, clock, ids)
         credentials = Credentials(db, keyring)
+        answers = Answers(db, clock, b"")
+        limits = Limits(types)
+        contents = Contents(objects, limits, clock, ids)
         host = Host(
             settings=settings,
             db=db,
@@ -90,6 +94,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             calls=Calls(db, answers, audit),
             limits=_Later(),
             credentials=credentials,
+            limits=limits,
+            credentials=None,
         )
         host.drain.on_start(bell.wake_all)
 
@@ -103,6 +109,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             kinds |= installed.opened.locators
         roles = Roles(db)
         services = [*platform_services(host, contents, credentials, types, locators, roles, entropy), *brought]
+        services = [*platform_services(host, contents, limits, types, locators, roles, entropy), *brought]
 
         # The way in
         access = rules(service.full_name for service in services)
@@ -140,7 +147,3 @@ async def serve(settings: Settings) -> None:
     async with running(settings) as server:
         logs.announce(server.address, server.admin_key)
         await asked.wait()
-
-
-class _Later:
-    async def require(self, tx, name, *, org_id, blob_id, held): ...

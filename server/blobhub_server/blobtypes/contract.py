@@ -144,11 +144,12 @@ class Contents(Protocol):
         """Store bytes; return digest and size. Do this before the transaction that refers to them."""
 
     async def put(
-        self, tx: Transaction, revision_id: str, name: str, stored: tuple[str, int], *, etag: str = ""
+        self, tx: Transaction, revision_id: str, name: str, stored: tuple[str, int], *, limit: str, etag: str = ""
     ) -> tuple[Entry, str]:
         """Create or replace an entry of a draft; return it and the draft's new etag.
 
-        Raises WrongPhase outside a draft, StaleEtag when `etag` is given and not the current one.
+        `limit` names the limit on how many entries a revision has, which a new one may reach. Raises WrongPhase outside a
+        draft, StaleEtag when `etag` is given and not the current one, LimitExceeded.
         """
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:
@@ -159,6 +160,9 @@ class Contents(Protocol):
 
     async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
         """The entries by name, those after `after` first."""
+
+    async def fullest(self, tx: Transaction, blob_id: str) -> int:
+        """How many entries that revision of a blob has that has the most; what a limit on them is to count."""
 
     async def read(self, digest: str) -> bytes:
         """The bytes of an entry."""
@@ -209,6 +213,14 @@ class Calls(Protocol):
 
 class Limits(Protocol):
     """How much may be held."""
+
+    async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
+        """The most that a blob, or an organization where `blob_id` is empty, may hold."""
+
+    async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
+        """Let nobody else add to a blob, or to an organization where `blob_id` is empty, until the commit: what is counted
+        in it afterwards holds. Raises PermissionDenied when it is gone.
+        """
 
     async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
         """Raise LimitExceeded when `held`, counted after what is being added, is more than the limit's value."""

@@ -39,3 +39,8 @@ class Time(TypeDecorator[datetime]):
 def Id() -> sa.String:
     """A UUID in its canonical text form."""
     return sa.String(36)
+
+
+def Name(length: int) -> sa.String:
+    """Text in the order of its code points on every database; PostgreSQL's default is the order of some language."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")

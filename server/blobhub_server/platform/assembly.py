@@ -13,7 +13,9 @@ from blobhub.v1 import (
     blob_type_pb2_grpc,
     caller_pb2_grpc,
     credential_pb2_grpc,
+    limit_pb2_grpc,
     member_pb2_grpc,
+    metadata_pb2_grpc,
     organization_pb2_grpc,
     revision_pb2_grpc,
     user_pb2_grpc,
@@ -24,6 +26,7 @@ from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.platform.blob_events import BlobEvents
 from blobhub_server.platform.contents import Contents
 from blobhub_server.platform.credentials import Credentials
+from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.locators import Locators
 from blobhub_server.platform.roles import Roles
 from blobhub_server.platform.services.api_key import ApiKeyService
@@ -32,7 +35,9 @@ from blobhub_server.platform.services.blob import BlobService
 from blobhub_server.platform.services.blob_type import BlobTypeService
 from blobhub_server.platform.services.caller import CallerService
 from blobhub_server.platform.services.credential import CredentialService
+from blobhub_server.platform.services.limit import LimitService
 from blobhub_server.platform.services.member import MemberService
+from blobhub_server.platform.services.metadata import MetadataService
 from blobhub_server.platform.services.organization import OrganizationService
 from blobhub_server.platform.services.revision import RevisionService
 from blobhub_server.platform.services.user import UserService
@@ -58,6 +63,7 @@ def services(
     host: Host,
     contents: Contents,
     credentials: Credentials,
+    limits: Limits,
     types: BlobTypes,
     locators: Locators,
     roles: Roles,
@@ -76,6 +82,8 @@ def services(
         service("BlobTypeService", BlobTypeService(_described(types)), blob_type_pb2_grpc),
         service("RevisionService", RevisionService(host, contents, types, events), revision_pb2_grpc),
         service("CredentialService", CredentialService(host, credentials), credential_pb2_grpc),
+        service("MetadataService", MetadataService(host, events), metadata_pb2_grpc),
+        service("LimitService", LimitService(host, limits), limit_pb2_grpc),
         service("AuditService", AuditService(host), audit_pb2_grpc),
     ]
 

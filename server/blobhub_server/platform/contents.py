@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from blobhub_server.blobtypes.contract import Entry
+from blobhub_server.blobtypes.contract import Entry, Limits
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import NotFound
 from blobhub_server.ids import Ids
 from blobhub_server.objects.contract import ObjectStore
+from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.revision import DRAFT, require_phase
+from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as store
 from blobhub_server.platform.store import revision as revision_store
 
@@ -17,8 +19,9 @@ from blobhub_server.platform.store import revision as revision_store
 class Contents:
     """Implements `blobtypes.contract.Contents`."""
 
-    def __init__(self, objects: ObjectStore, clock: Clock, ids: Ids) -> None:
+    def __init__(self, objects: ObjectStore, limits: Limits, clock: Clock, ids: Ids) -> None:
         self._objects = objects
+        self._limits = limits
         self._clock = clock
         self._ids = ids
 
@@ -27,40 +30,50 @@ class Contents:
         return await self._objects.put(data), len(data)
 
     async def put(
-        self, tx: Transaction, revision_id: str, name: str, stored: tuple[str, int], *, etag: str = ""
+        self, tx: Transaction, revision_id: str, name: str, stored: tuple[str, int], *, limit: str, etag: str = ""
     ) -> tuple[Entry, str]:
         """See the contract."""
         digest, size = stored
         now = self._clock()
-        new_etag = await self._edit(tx, revision_id, etag)
+        blob, new_etag = await self._edit(tx, revision_id, etag)
         current = await store.find(tx, revision_id, name)
         if current is None:
             entry = Entry(self._ids(), revision_id, name, digest, size, now, now)
             await store.insert(tx, entry)
+            await self._require(tx, blob, limit, await store.count(tx, revision_id))
         else:
             entry = Entry(current.id, revision_id, name, digest, size, current.create_time, now)
             await store.replace(tx, entry.id, digest=digest, size=size, now=now)
+        if current is None or current.digest != digest:
+            held, uses = await store.total_and_uses(tx, blob.id, digest)
+            if uses == 1:  # the blob did not hold it before
+                await self._require(tx, blob, "blob.bytes", held)
         return entry, new_etag
+
+    async def _require(self, tx: Transaction, blob: Blob, limit: str, held: int) -> None:
+        await self._limits.require(tx, limit, org_id=blob.org_id, blob_id=blob.id, held=held)
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:
         """See the contract."""
-        new_etag = await self._edit(tx, revision_id, etag)
+        _, new_etag = await self._edit(tx, revision_id, etag)
         entry = await store.find(tx, revision_id, name)
         if entry is None:
             raise NotFound("entry", name)
         await store.delete(tx, entry.id)
         return new_etag
 
-    async def _edit(self, tx: Transaction, revision_id: str, etag: str) -> str:
-        """Check that the revision may be edited, and give it a new etag."""
+    async def _edit(self, tx: Transaction, revision_id: str, etag: str) -> tuple[Blob, str]:
+        """Check that the revision may be edited, and give it a new etag; its blob is locked, for what is counted in it."""
+        found = await revision_store.get(tx, revision_id)
+        blob = await blob_store.get(tx, found.blob_id, lock=True) if found else None
         revision = await revision_store.get(tx, revision_id, lock=True)
-        if revision is None:
+        if blob is None or revision is None:
             raise NotFound("revision", revision_id)
         require_phase(revision, DRAFT)
         require_etag(etag, revision.etag)
         new_etag = self._ids()
         await revision_store.update(tx, revision_id, etag=new_etag, update_time=self._clock())
-        return new_etag
+        return blob, new_etag
 
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
         """See the contract."""
@@ -69,6 +82,10 @@ class Contents:
     async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
         """See the contract."""
         return await store.page(tx, revision_id, after=after, limit=limit)
+
+    async def fullest(self, tx: Transaction, blob_id: str) -> int:
+        """See the contract."""
+        return await store.fullest(tx, blob_id)
 
     async def read(self, digest: str) -> bytes:
         """See the contract."""

@@ -12,7 +12,9 @@ from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import blob_event as blob_event_store
 from blobhub_server.platform.store import content as content_store
 from blobhub_server.platform.store import credential as credential_store
+from blobhub_server.platform.store import limit as limit_store
 from blobhub_server.platform.store import member as member_store
+from blobhub_server.platform.store import metadata as metadata_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
 
@@ -23,6 +25,7 @@ async def delete_blob(tx: Transaction, types: BlobTypes, blob: Blob) -> None:
     place = Located(blob.org_id, blob.id, False, blob)
     await api_key_store.delete_all(tx, place)
     await _held_on(tx, blob.id)
+    await metadata_store.delete_all_of_blob(tx, blob.id)
     await content_store.delete_all_of_blob(tx, blob.id)
     await revision_store.delete_all(tx, blob.id)
     await blob_event_store.delete_all(tx, blob.id)
@@ -47,3 +50,4 @@ async def _held_on(tx: Transaction, resource_id: str) -> None:
     await member_store.delete_all(tx, resource_id)
     await credential_store.delete_all(tx, resource_id)
     await alias_store.delete_all(tx, resource_id)
+    await limit_store.delete_all(tx, resource_id)

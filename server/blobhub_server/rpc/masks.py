@@ -1,12 +1,34 @@
-"""Update masks (https://google.aip.dev/134): which fields an update is about."""
+"""Update masks: which fields of a request are to be changed (https://google.aip.dev/134)."""
 
 from __future__ import annotations
 
-from google.protobuf.message import Message
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from blobhub_server.errors import InvalidValue
 
 
-def masked(request: Message, *fields: str) -> frozenset[str]:
-    """Those of `fields` that a request's `update_mask` names; where it names none, those that are set."""
-    paths = request.update_mask.paths  # type: ignore[attr-defined]  # every update has one
-    set_ = {field.name for field, _ in request.ListFields()}
-    return frozenset(fields) & (set(paths) or set_)
+class UpdateRequest(Protocol):
+    """A request of an Update method."""
+
+    @property
+    def update_mask(self) -> FieldMask:
+        """What to change."""
+
+    def ListFields(self) -> Sequence[tuple[Any, Any]]:
+        """The fields that are set, and their values."""
+
+
+def masked(request: UpdateRequest, *fields: str) -> set[str]:
+    """The names among `fields` that the request changes: those of its mask; of an empty mask, those that are set.
+
+    Raises InvalidValue for a path into a field: the constraint in the protos lets it pass, and fields change as a whole.
+    """
+    paths = set(request.update_mask.paths)
+    if not paths:
+        return {field.name for field, _ in request.ListFields()} & set(fields)
+    if not paths <= set(fields):
+        raise InvalidValue("update_mask", f"names {', '.join(fields)} as a whole")
+    return paths

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
 
 from blobhub_server.errors import InvalidPageToken
 
 DEFAULT = 50
+MAX_BYTES = 3 << 20
+"""Of the items of a page, where they may be large; a message has at most 4 MiB."""
 _SUM_BYTES = 8
 
 Item = TypeVar("Item")
+Made = TypeVar("Made", bound=Message)
 
 
 class ListRequest(Protocol):
@@ -52,6 +56,21 @@ class Page:
             return found, ""
         items = found[: self.limit]
         return items, _seal(key(items[-1]), self._scope)
+
+    def fill(
+        self, found: Sequence[Item], key: Callable[[Item], str], make: Callable[[Item], Made]
+    ) -> tuple[list[Made], str]:
+        """Like `cut`, for items that may be large: their messages, no more than fit an answer, and the token."""
+        items, token = self.cut(found, key)
+        made: list[Made] = []
+        size = 0
+        for i, item in enumerate(items):
+            message = make(item)
+            size += message.ByteSize()
+            if made and size > MAX_BYTES:
+                return made, _seal(key(items[i - 1]), self._scope)
+            made.append(message)
+        return made, token
 
 
 class OrderedRequest(Protocol):

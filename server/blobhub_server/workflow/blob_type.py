@@ -14,7 +14,7 @@ from blobhub.v1 import (
     session_pb2_grpc,
 )
 
-from blobhub_server.blobtypes.contract import BlobType, Content, Dependents, Host, Opened, Service
+from blobhub_server.blobtypes.contract import BlobType, Content, Dependents, Host, Limit, Opened, Service
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import Violation
 from blobhub_server.workflow.check import check
@@ -22,6 +22,7 @@ from blobhub_server.workflow.code.monty import MontyRunner
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definition import InvalidDefinition, parse
+from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.runtime.definitions import Definitions
 from blobhub_server.workflow.runtime.runtime import Runtime
 from blobhub_server.workflow.services.component import ComponentService
@@ -67,6 +68,7 @@ class WorkflowType(BlobType):
                     dependents=_dependents,
                     in_use=_in_use,
                     delete=_delete,
+                    limits=_limits(host),
                 )
 
     def _services(self, host: Host, definitions: Definitions, runtime: Runtime) -> list[Service]:
@@ -113,6 +115,15 @@ class WorkflowType(BlobType):
                 path = f"definitions[{entry.name}].{problem.path}".rstrip(".")
                 found.append(Violation(path, problem.message))
         return found
+
+
+def _limits(host: Host) -> list[Limit]:
+    """How much a workflow may hold."""
+    return [
+        Limit(limit.DEFINITIONS, "Definitions in a revision", 100, host.contents.fullest),
+        Limit(limit.EXECUTIONS, "Executions started in a session", 100_000, session_store.most_executions),
+        Limit(limit.SESSIONS, "Sessions of the blob that are not closed", 10_000, session_store.count_open),
+    ]
 
 
 async def _dependents(tx: Transaction, revision_id: str) -> Sequence[Dependents]:

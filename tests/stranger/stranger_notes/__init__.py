@@ -8,13 +8,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from blobhub_server.blobtypes.contract import BlobType, Content, Entry, Host, Opened, RevisionView, Service, Transaction
+from blobhub_server.blobtypes.contract import (
+    BlobType,
+    Content,
+    Entry,
+    Host,
+    Limit,
+    Opened,
+    RevisionView,
+    Service,
+    Transaction,
+)
 from blobhub_server.errors import InvalidValue, NotFound, Violation
 from stranger.notes.v1 import notes_pb2 as pb
 from stranger.notes.v1 import notes_pb2_grpc as rpc
 
 NAME = "stranger.notes"
 MOST = 3
+LIMIT = "notes.notes_per_revision"
 
 
 class NotesService(rpc.NotesServiceServicer):
@@ -29,7 +40,7 @@ class NotesService(rpc.NotesServiceServicer):
         stored = await self._host.contents.upload(request.text.encode())
 
         async def make(tx: Transaction) -> pb.PutNoteResponse:
-            _, etag = await self._host.contents.put(tx, revision.id, request.name, stored, etag=request.etag)
+            _, etag = await self._host.contents.put(tx, revision.id, request.name, stored, limit=LIMIT, etag=request.etag)
             return pb.PutNoteResponse(etag=etag)
 
         return await self._host.calls.once(request, pb.PutNoteResponse, make)
@@ -84,7 +95,10 @@ class NotesType(BlobType):
     async def open(self, host: Host) -> AsyncIterator[Opened]:
         """Nothing to start."""
         add = rpc.add_NotesServiceServicer_to_server
-        yield Opened(services=[Service("stranger.notes.v1.NotesService", NotesService(host), add)])
+        yield Opened(
+            services=[Service("stranger.notes.v1.NotesService", NotesService(host), add)],
+            limits=[Limit(LIMIT, "Notes in a revision", 100, host.contents.fullest)],
+        )
 
     async def validate(self, content: Content) -> list[Violation]:
         """Between one and three notes, each with text."""

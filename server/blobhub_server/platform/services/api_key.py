@@ -82,10 +82,12 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
         return answer
 
     async def _insert(self, tx: Transaction, record: ApiKey) -> None:
+        limits, org_id = self._host.limits, record.org_id
+        if org_id is not None:
+            await limits.lock(tx, org_id=org_id, blob_id="")
+            held = await store.count(tx, org_id) + 1
+            await limits.require(tx, "organization.api_keys", org_id=org_id, blob_id="", held=held)
         await store.insert(tx, record)
-        if record.org_id is not None:
-            held = await store.count(tx, record.org_id)
-            await self._host.limits.require(tx, "organization.api_keys", org_id=record.org_id, blob_id="", held=held)
 
     def _expire_time(self, request: pb.CreateApiKeyRequest) -> datetime | None:
         """When the new key ends: as asked for, else with the caller's own key or token. Raises InvalidValue."""

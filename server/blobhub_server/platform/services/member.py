@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists, NotFound, PermissionDenied
+from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform import gate
 from blobhub_server.platform.calls import located
 from blobhub_server.platform.locators import user_of
@@ -22,9 +22,7 @@ from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.user import User
-from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import member as store
-from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 
@@ -116,13 +114,9 @@ class MemberService(rpc.MemberServiceServicer):
     async def _lock(self, tx: Transaction) -> None:
         """Let nobody else change the members of this place until the commit. Raises PermissionDenied when it is gone."""
         place = located()
-        held = (
-            await blob_store.get(tx, place.blob_id, lock=True)
-            if place.blob_id
-            else await organization_store.find(tx, id_=place.org_id, lock=True)
-        )
-        if held is None:
-            raise PermissionDenied
+        await self._host.limits.lock(tx, org_id=place.org_id, blob_id="")
+        if place.blob_id:
+            await self._host.limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id)
 
     async def _member(self, tx: Transaction, user: str) -> Member:
         found = await store.get(tx, _resource_id(), (await self._user(tx, user)).id)

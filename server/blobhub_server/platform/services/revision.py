@@ -24,6 +24,7 @@ from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.revision import COMMIT, DRAFT, SNAPSHOT, Revision
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store
+from blobhub_server.platform.store import metadata as metadata_store
 from blobhub_server.platform.store import revision as store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
@@ -168,6 +169,7 @@ class RevisionService(rpc.RevisionServiceServicer):
             rules.require_phase(current, DRAFT, COMMIT)
             require_etag(request.etag, current.etag)
             rules.require_unused(await self._dependents(tx, blob, current))
+            await metadata_store.delete_all(tx, current.id)
             await content_store.delete_all(tx, current.id)
             await store.delete(tx, current.id)
             await self._events.append(tx, blob.id, revision_discarded=events.RevisionDiscarded(revision_id=current.id))

@@ -80,3 +80,46 @@ async def copy(tx: Transaction, source_id: str, target_id: str, ids: Callable[[]
     ]
     if rows:
         await tx.execute(entries.insert(), rows)
+
+
+async def count(tx: Transaction, revision_id: str) -> int:
+    """How many entries a revision has."""
+    query = sa.select(sa.func.count()).where(entries.c.revision_id == revision_id)
+    return int((await tx.execute(query)).scalar_one())
+
+
+async def fullest(tx: Transaction, blob_id: str) -> int:
+    """How many entries that revision of a blob has that has the most."""
+    counted = (
+        sa.select(sa.func.count().label("entries"))
+        .join(revisions, revisions.c.id == entries.c.revision_id)
+        .where(revisions.c.blob_id == blob_id)
+        .group_by(entries.c.revision_id)
+        .subquery()
+    )
+    return (await tx.execute(sa.select(sa.func.max(counted.c.entries)))).scalar() or 0
+
+
+def _contents(blob_id: str) -> sa.Subquery:
+    """The distinct contents in a blob's revisions, each with how many entries hold it."""
+    return (
+        sa.select(entries.c.digest, entries.c.size, sa.func.count().label("uses"))
+        .join(revisions, revisions.c.id == entries.c.revision_id)
+        .where(revisions.c.blob_id == blob_id)
+        .group_by(entries.c.digest, entries.c.size)
+        .subquery()
+    )
+
+
+async def total(tx: Transaction, blob_id: str) -> int:
+    """How many bytes of distinct content a blob's revisions hold."""
+    query = sa.select(sa.func.sum(_contents(blob_id).c.size))
+    return int((await tx.execute(query)).scalar() or 0)
+
+
+async def total_and_uses(tx: Transaction, blob_id: str, digest: str) -> tuple[int, int]:
+    """The same, and how many entries hold the content of one digest."""
+    found = _contents(blob_id)
+    uses = sa.func.max(sa.case((found.c.digest == digest, found.c.uses), else_=0))
+    total_, used = (await tx.execute(sa.select(sa.func.sum(found.c.size), uses))).one()
+    return int(total_ or 0), used or 0

@@ -80,9 +80,9 @@ async def of_user(tx: Transaction, user_id: str, limit: int) -> list[Member]:
     return [_record(row) for row in await tx.execute(query)]
 
 
-async def count(tx: Transaction, resource_id: str) -> int:
-    """How many members an organization or a blob has."""
-    query = sa.select(sa.func.count()).where(members.c.resource_id == resource_id)
+async def count(tx: Transaction, org_id: str) -> int:
+    """How many roles are held on an organization and its blobs."""
+    query = sa.select(sa.func.count()).where(members.c.org_id == org_id)
     return int((await tx.execute(query)).scalar_one())
 
 

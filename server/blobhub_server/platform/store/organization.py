@@ -83,6 +83,12 @@ async def count_blobs(tx: Transaction, org_id: str, added: int) -> int | None:
     return (await tx.execute(query)).scalar_one_or_none()
 
 
+async def blob_count(tx: Transaction, org_id: str) -> int:
+    """How many blobs an organization holds."""
+    query = sa.select(organizations.c.blob_count).where(organizations.c.id == org_id)
+    return (await tx.execute(query)).scalar_one_or_none() or 0
+
+
 async def delete(tx: Transaction, org_id: str) -> None:
     """Remove an organization. The caller has removed what is in it."""
     await tx.execute(organizations.delete().where(organizations.c.id == org_id))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from blobhub_server.errors import InvalidValue
+from blobhub_server.platform.rules import json_text
 
 MAX_BYTES = 1 << 20
 
@@ -50,10 +49,4 @@ def type_of(value: Any) -> str:
 
 def encode(value: Any) -> str:
     """The value as compact JSON text. Raises InvalidValue when it is larger than an object may be, or is not JSON."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    except ValueError:
-        raise InvalidValue("value", "must hold finite numbers only") from None
-    if len(text.encode()) > MAX_BYTES:
-        raise InvalidValue("value", f"must be at most {MAX_BYTES} bytes as JSON")
-    return text
+    return json_text.encode("value", value, MAX_BYTES)

@@ -21,7 +21,7 @@ from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.interpreter import Graph, Record
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.rules.session import Session, require_open
+from blobhub_server.workflow.rules.session import Session, require_open, require_room
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.encode import encode_record, encode_session_event
 from blobhub_server.workflow.runtime.log import EventLog
@@ -36,10 +36,10 @@ from blobhub_server.workflow.store.event import LoggedEvent
 class Unit:
     """One step forward of one execution.
 
-    `execution` is its projection after `records`; `fence` is the one under which this server owns the session; `new`
-    says that the execution's row is to be made. `committed` is told the projection once it is durable, before any watcher
-    can see the records. `objects` holds session objects to write, by alias. `settled` is what the calls that brought the
-    step about leave in the audit log and among the remembered answers.
+    `execution` is its projection after `records`; `fence` is the one under which this server owns the session. `limit` is
+    for a new execution, whose row is to be made: how many the session may have had, with it. `committed` is told the
+    projection once it is durable, before any watcher can see the records. `objects` holds session objects to write, by
+    alias. `settled` is what the calls that brought the step about leave in the audit log and among the remembered answers.
     """
 
     execution: Execution
@@ -47,9 +47,14 @@ class Unit:
     fence: int
     records: Sequence[Record]
     committed: Callable[[Execution], None]
-    new: bool = False
+    limit: int | None = None
     objects: Mapping[str, Any] = field(default_factory=dict)
     settled: Sequence[Settled] = ()
+
+    @property
+    def new(self) -> bool:
+        """True for an execution's first unit."""
+        return self.limit is not None
 
     @property
     def numbers(self) -> int:
@@ -99,15 +104,18 @@ class Journal:
 
     async def _take_numbers(self, tx: Transaction, units: Sequence[Unit]) -> dict[str, Session]:
         added: Counter[tuple[str, int]] = Counter()
+        started: Counter[tuple[str, int]] = Counter()
         for unit in units:
             added[unit.execution.session_id, unit.fence] += unit.numbers
-        sessions = await session_store.advance(tx, [(id_, fence, n) for (id_, fence), n in sorted(added.items())])
+            started[unit.execution.session_id, unit.fence] += unit.new
+        sessions = await session_store.advance(tx, [(*owned, n, started[owned]) for owned, n in sorted(added.items())])
         for unit in units:
             session = sessions.get(unit.execution.session_id)
             if session is None or session.fence != unit.fence:
                 raise OwnershipLost
-            if unit.new:
+            if unit.limit is not None:
                 require_open(session.state)
+                require_room(session, unit.limit)
         for (id_, _), n in added.items():
             sessions[id_].last_sequence -= n
         return sessions

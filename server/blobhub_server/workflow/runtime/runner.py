@@ -109,9 +109,9 @@ class Runner:
         self._deadline: asyncio.TimerHandle | None = None
         self._over = False
 
-    async def begin(self, happening: Happening, remember: Remember) -> None:
+    async def begin(self, happening: Happening, remember: Remember, limit: int) -> None:
         """Make the execution's start durable, with whatever it decides at once. Raises what the journal raises."""
-        await self._commit([happening], [remember], new=True)
+        await self._commit([happening], [remember], limit=limit)
         self._arm_deadline()
         self._act()
 
@@ -184,7 +184,9 @@ class Runner:
             log.error("journal_failed", execution_id=self.execution.id, exc_info=error)
             self._broken(self)
 
-    async def _commit(self, happenings: Sequence[Happening], remember: Sequence[Remember], *, new: bool = False) -> None:
+    async def _commit(
+        self, happenings: Sequence[Happening], remember: Sequence[Remember], *, limit: int | None = None
+    ) -> None:
         session: dict[str, Any] = {}
         if self._graph.session_aliases:
             session = await self._around.session_values(self.execution.session_id, self._graph.session_aliases)
@@ -192,7 +194,7 @@ class Runner:
         records: list[Record] = []
         for happening in happenings:
             records += self._advance(happening, now, session)
-        if not records and not new and not remember:
+        if not records and limit is None and not remember:
             return
         projected = self._project(len(records), now)
         unit = Unit(
@@ -201,7 +203,7 @@ class Runner:
             fence=self.fence,
             records=records,
             committed=self._committed,
-            new=new,
+            limit=limit,
             objects=session_writes(self._graph, records),
             settled=[make(projected) for make in remember],
         )

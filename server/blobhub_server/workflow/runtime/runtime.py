@@ -31,6 +31,7 @@ from blobhub_server.workflow.interpreter import (
     todo,
 )
 from blobhub_server.workflow.rules.execution import Execution, require_stoppable
+from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, OPEN, Session, require_open
 from blobhub_server.workflow.runtime.definitions import Definitions
 from blobhub_server.workflow.runtime.journal import Journal
@@ -51,9 +52,13 @@ _ENDED_LATELY = 1024
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What to start: a definition (alias or id) of the session's revision, with inputs by alias."""
+    """What to start: a definition (alias or id) of the session's revision, with inputs by alias.
+
+    The session belongs to a blob of the organization `org_id`.
+    """
 
     session: Session
+    org_id: str
     definition: str
     input_data: Mapping[str, Any]
     timeout: timedelta | None
@@ -99,8 +104,8 @@ class Runtime:
     async def start(self, start: Start, remember: Remember) -> Execution:
         """Start an execution; return it once its start is durable.
 
-        Raises NotFound, DefinitionNotRunnable, SessionNotOpen, OwnershipLost, and IntegrityError when the request id
-        is taken.
+        Raises NotFound, DefinitionNotRunnable, SessionNotOpen, LimitExceeded, OwnershipLost, and IntegrityError when the
+        request id is taken.
         """
         require_open(start.session.state)
         entry = await self._definitions.find(start.session.revision_id, start.definition)
@@ -126,25 +131,28 @@ class Runtime:
             create_time=self._host.clock(),
             end_time=None,
         )
+        async with self._host.db.read() as tx:
+            blob_id = start.session.blob_id
+            limit = await self._host.limits.value(tx, EXECUTIONS, org_id=start.org_id, blob_id=blob_id)
         try:
-            return await self._begin(execution, graph, start, remember)
+            return await self._begin(execution, graph, start, remember, limit)
         except OwnershipLost:
             # The session was another server's for a while; ask once more before the caller has to.
             self._ownership.forget(start.session.id)
-            return await self._begin(execution, graph, start, remember)
+            return await self._begin(execution, graph, start, remember, limit)
 
-    async def _begin(self, execution: Execution, graph: Graph, start: Start, remember: Remember) -> Execution:
+    async def _begin(self, execution: Execution, graph: Graph, start: Start, remember: Remember, limit: int) -> Execution:
         fence = await self._ownership.fence(execution.session_id)
         state = ExecutionState(step_limit=start.step_limit)
         runner = Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
         self._runners[execution.id] = runner
         # A caller that goes away does not undo what may be committed already: the start is seen through without it.
-        await asyncio.shield(self._spawn(self._launch(runner, Started(dict(start.input_data)), remember)))
+        await asyncio.shield(self._spawn(self._launch(runner, Started(dict(start.input_data)), remember, limit)))
         return runner.execution
 
-    async def _launch(self, runner: Runner, started: Started, remember: Remember) -> None:
+    async def _launch(self, runner: Runner, started: Started, remember: Remember, limit: int) -> None:
         try:
-            await runner.begin(started, remember)
+            await runner.begin(started, remember, limit)
         except BaseException:
             self._runners.pop(runner.execution.id, None)
             raise

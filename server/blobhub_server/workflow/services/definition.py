@@ -15,6 +15,7 @@ from blobhub_server.errors import InvalidDefinitionContent, NotFound, Violation
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definition import Problem
+from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.runtime.definitions import Definitions
 from blobhub_server.workflow.services.session import TYPE
 
@@ -75,7 +76,9 @@ class DefinitionService(rpc.DefinitionServiceServicer):
         stored = await self._host.contents.upload(document.encode())
 
         async def make(tx: Transaction) -> pb.PutDefinitionResponse:
-            entry, etag = await self._host.contents.put(tx, revision.id, request.alias, stored, etag=request.etag)
+            entry, etag = await self._host.contents.put(
+                tx, revision.id, request.alias, stored, limit=limit.DEFINITIONS, etag=request.etag
+            )
             return pb.PutDefinitionResponse(definition=to_proto(entry), etag=etag)
 
         return await self._host.calls.once(request, pb.PutDefinitionResponse, make)

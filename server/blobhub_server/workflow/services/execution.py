@@ -15,7 +15,6 @@ from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Execution, require_input
-from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.runtime import Runtime, Start
 from blobhub_server.workflow.services.watching import LAST_OF_EXECUTION, watch_execution
 from blobhub_server.workflow.store import execution as store
@@ -46,12 +45,13 @@ def to_proto(execution: Execution) -> pb.Execution:
     )
 
 
-def to_start(session: Session, request: pb.StartExecutionRequest | pb.RunExecutionRequest) -> Start:
+def to_start(place: Located, request: pb.StartExecutionRequest | pb.RunExecutionRequest) -> Start:
     """What a request asks to start. Raises InvalidValue when its input is too large."""
     input_data = {item.alias: from_value(item.value) for item in request.input_data}
     require_input(input_data)
     return Start(
-        session=session,
+        session=place.resource,
+        org_id=place.org_id,
         definition=request.definition,
         input_data=input_data,
         timeout=from_duration(request.timeout) if request.HasField("timeout") else None,
@@ -76,7 +76,7 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         before = await calls.replayed(request, answer)
         if before is not None:
             return before
-        start = to_start(calls.located().resource, request)
+        start = to_start(calls.located(), request)
         settled = calls.settling(request)
 
         def remember(execution: Execution) -> Settled:

@@ -9,12 +9,13 @@ from blobhub.v1 import session_pb2 as pb
 from blobhub.v1 import session_pb2_grpc as rpc
 from sqlalchemy.exc import IntegrityError
 
-from blobhub_server.blobtypes.contract import Host, Located
+from blobhub_server.blobtypes.contract import Host, Located, RevisionView
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, PermissionDenied
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.rules.session import OPEN, Session
 from blobhub_server.workflow.runtime.runtime import Runtime
 from blobhub_server.workflow.services.watching import watch_session
@@ -55,30 +56,38 @@ class SessionService(rpc.SessionServiceServicer):
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:
         """See session.proto."""
         revision = self._host.calls.revision(TYPE)
+        scope = {"org_id": revision.org_id, "blob_id": revision.blob_id}
 
         async def make(tx: Transaction) -> pb.CreateSessionResponse:
-            now = self._host.clock()
-            session = Session(
-                id=self._host.ids(),
-                blob_id=revision.blob_id,
-                revision_id=revision.id,
-                alias=request.alias or None,
-                description=request.description,
-                state=OPEN,
-                owner=None,
-                fence=0,
-                last_sequence=0,
-                create_time=now,
-                update_time=now,
-            )
+            session, limits = self._new(request, revision), self._host.limits
+            await limits.lock(tx, **scope)
             try:
                 async with tx.savepoint():
                     await store.insert(tx, session)
             except IntegrityError:
                 raise AlreadyExists("session", request.alias) from None
+            held = await store.count_open(tx, revision.blob_id)
+            await limits.require(tx, limit.SESSIONS, **scope, held=held)
             return pb.CreateSessionResponse(session=to_proto(session))
 
         return await self._host.calls.once(request, pb.CreateSessionResponse, make)
+
+    def _new(self, request: pb.CreateSessionRequest, revision: RevisionView) -> Session:
+        now = self._host.clock()
+        return Session(
+            id=self._host.ids(),
+            blob_id=revision.blob_id,
+            revision_id=revision.id,
+            alias=request.alias or None,
+            description=request.description,
+            state=OPEN,
+            owner=None,
+            fence=0,
+            last_sequence=0,
+            executions=0,
+            create_time=now,
+            update_time=now,
+        )
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Any) -> pb.GetSessionResponse:
         """See session.proto."""

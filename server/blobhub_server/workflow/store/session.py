@@ -15,6 +15,8 @@ from blobhub_server.platform.store.blob import blobs
 from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session
 
+NOT_CLOSED = sa.text("state <> 'closed'")
+
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -27,11 +29,13 @@ sessions = sa.Table(
     sa.Column("owner", Id()),
     sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("executions", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Index("ix_sessions_blob_id", "blob_id", "id"),
     sa.Index("ix_sessions_revision_id", "revision_id"),
     sa.Index("ix_sessions_owner", "owner"),
+    sa.Index("ix_sessions_open", "blob_id", sqlite_where=NOT_CLOSED, postgresql_where=NOT_CLOSED),
     sa.Index(
         "uq_sessions_alias",
         "blob_id",
@@ -101,6 +105,18 @@ async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
     return await dependents(tx, "open sessions", sessions.c.id, sessions.c.blob_id == blob_id, sessions.c.state != CLOSED)
 
 
+async def count_open(tx: Transaction, blob_id: str) -> int:
+    """How many sessions of a blob are not closed."""
+    query = sa.select(sa.func.count()).select_from(sessions).where(sessions.c.blob_id == blob_id, NOT_CLOSED)
+    return int((await tx.execute(query)).scalar_one())
+
+
+async def most_executions(tx: Transaction, blob_id: str) -> int:
+    """How many executions were started in that session of a blob that had the most."""
+    query = sa.select(sa.func.max(sessions.c.executions)).where(sessions.c.blob_id == blob_id)
+    return (await tx.execute(query)).scalar() or 0
+
+
 async def delete_all(tx: Transaction, blob_id: str) -> None:
     """Remove the sessions of a blob. The caller has removed what is in them."""
     await tx.execute(sessions.delete().where(sessions.c.blob_id == blob_id))
@@ -114,17 +130,22 @@ def of_blob(blob_id: str) -> sa.Select[tuple[str]]:
 _ADVANCE = (
     sessions.update()
     .where(sessions.c.id == sa.bindparam("session_id"), sessions.c.fence == sa.bindparam("held_fence"))
-    .values(last_sequence=sessions.c.last_sequence + sa.bindparam("added"))
+    .values(
+        last_sequence=sessions.c.last_sequence + sa.bindparam("added"),
+        executions=sessions.c.executions + sa.bindparam("started"),
+    )
 )
 
 
-async def advance(tx: Transaction, added: Sequence[tuple[str, int, int]]) -> dict[str, Session]:
-    """Take `added` numbers of each (session id, fence, added) whose fence is still that; return all as they are now.
+async def advance(tx: Transaction, added: Sequence[tuple[str, int, int, int]]) -> dict[str, Session]:
+    """Add to each (session id, fence, lines, executions) whose fence is still that; return all as they are now.
 
     The fence in the WHERE is what keeps out a server that has lost its lease: the caller compares and gives up.
     """
-    await tx.execute(_ADVANCE, [{"session_id": s, "held_fence": f, "added": n} for s, f, n in added])
-    rows = await tx.execute(sessions.select().where(sessions.c.id.in_([s for s, _, _ in added])))
+    await tx.execute(
+        _ADVANCE, [{"session_id": s, "held_fence": f, "added": n, "started": started} for s, f, n, started in added]
+    )
+    rows = await tx.execute(sessions.select().where(sessions.c.id.in_([id_ for id_, *_ in added])))
     return {row[0]: Session(*row) for row in rows}
 
 

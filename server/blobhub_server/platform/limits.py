@@ -1,0 +1,78 @@
+"""How much may be held: the platform's limits, and those that blob types bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blobhub_server.blobtypes.contract import Limit, Located
+from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import InvalidValue, LimitExceeded, PermissionDenied
+from blobhub_server.platform.store import api_key as api_key_store
+from blobhub_server.platform.store import blob as blob_store
+from blobhub_server.platform.store import content as content_store
+from blobhub_server.platform.store import limit as store
+from blobhub_server.platform.store import member as member_store
+from blobhub_server.platform.store import organization as organization_store
+from blobhub_server.platform.store import revision as revision_store
+
+ON_ORGANIZATIONS = (
+    Limit(
+        "organization.api_keys", "Keys of the organization and its blobs that are not revoked", 1_000, api_key_store.count
+    ),
+    Limit("organization.blobs", "Blobs of the organization", 100_000, organization_store.blob_count),
+    Limit("organization.members", "Roles that users hold on the organization and its blobs", 10_000, member_store.count),
+)
+"""Counted in organizations."""
+
+ON_BLOBS = (
+    Limit(
+        "blob.bytes", "Bytes of content, each content counted once however often it is held", 10 << 30, content_store.total
+    ),
+    Limit("blob.revisions", "Revisions of the blob", 10_000, revision_store.count),
+)
+"""Counted in blobs of every type."""
+
+
+class Limits:
+    """Implements `blobtypes.contract.Limits`."""
+
+    def __init__(self, types: BlobTypes) -> None:
+        self._types = types
+
+    def counted_in(self, place: Located) -> Sequence[Limit]:
+        """The limits on what an organization itself, or a blob, holds."""
+        return ON_ORGANIZATIONS if place.blob_id is None else (*ON_BLOBS, *self._types.limits(place.resource.type))
+
+    def settable_on(self, place: Located) -> Sequence[Limit]:
+        """The limits that hold for an organization and its blobs, or for a blob, by name."""
+        of_all_blobs = () if place.blob_id else (*ON_BLOBS, *self._types.limits())
+        return sorted((*self.counted_in(place), *of_all_blobs), key=lambda limit: limit.name)
+
+    def find(self, place: Located, name: str) -> Limit:
+        """One of those by its name. Raises InvalidValue."""
+        for limit in self.settable_on(place):
+            if limit.name == name:
+                return limit
+        raise InvalidValue("name", f"no such limit on {'a blob of this type' if place.blob_id else 'an organization'}")
+
+    async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
+        """See the contract."""
+        every = (*ON_ORGANIZATIONS, *ON_BLOBS, *self._types.limits())
+        default = next(limit.default for limit in every if limit.name == name)
+        return (await store.get(tx, name, org_id, blob_id)).effective(default)[0]
+
+    async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
+        """See the contract."""
+        if blob_id:
+            found: object = await blob_store.get(tx, blob_id, lock=True)
+        else:
+            found = await organization_store.find(tx, id_=org_id, lock=True)
+        if found is None:
+            raise PermissionDenied
+
+    async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
+        """See the contract."""
+        value = await self.value(tx, name, org_id=org_id, blob_id=blob_id)
+        if held > value:
+            raise LimitExceeded(name, value, blob_id or org_id)

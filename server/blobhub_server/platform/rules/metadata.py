@@ -1,0 +1,42 @@
+"""Metadata: records on blobs and revisions, beside their content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from blobhub_server.errors import InvalidValue, LimitExceeded
+from blobhub_server.platform.rules import json_text
+
+MAX_RECORDS = 256
+MAX_BYTES = 64 << 10
+MAX_DEPTH = 30
+"""Answers nest a value deeper than requests do, and protobuf reads a hundred levels, three to an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataRecord:
+    """A record on `target_id`: the blob `blob_id`, or a revision of it. `value` is JSON text."""
+
+    target_id: str
+    blob_id: str
+    key: str
+    value: str
+    description: str
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+
+def encode(value: Any) -> str:
+    """The value as compact JSON text. Raises InvalidValue when it is larger, or nests deeper, than a record's may."""
+    if json_text.depth(value) > MAX_DEPTH:
+        raise InvalidValue("value", f"must nest at most {MAX_DEPTH} lists and objects")
+    return json_text.encode("value", value, MAX_BYTES)
+
+
+def require_room(target_id: str, held: int) -> None:
+    """Raise LimitExceeded when a target that holds so many records is full."""
+    if held >= MAX_RECORDS:
+        raise LimitExceeded("metadata.records_per_target", MAX_RECORDS, target_id)

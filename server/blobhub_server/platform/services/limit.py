@@ -1,0 +1,71 @@
+"""LimitService on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blobhub.v1 import limit_pb2 as pb
+from blobhub.v1 import limit_pb2_grpc as rpc
+
+from blobhub_server.blobtypes.contract import Host, Limit, Located
+from blobhub_server.db.engine import Transaction
+from blobhub_server.platform.calls import caller, located
+from blobhub_server.platform.limits import Limits
+from blobhub_server.platform.rules import limit as rules
+from blobhub_server.platform.rules.limit import Setting
+from blobhub_server.platform.store import limit as store
+
+_SOURCES = {
+    rules.DEFAULT: pb.LIMIT_SOURCE_DEFAULT,
+    rules.ORGANIZATION: pb.LIMIT_SOURCE_ORGANIZATION,
+    rules.BLOB: pb.LIMIT_SOURCE_BLOB,
+}
+
+
+def to_proto(limit: Limit, setting: Setting, held: int | None = None) -> pb.Limit:
+    """A limit as its message."""
+    value, source = setting.effective(limit.default)
+    return pb.Limit(name=limit.name, description=limit.description, value=value, held=held, source=_SOURCES[source])
+
+
+class LimitService(rpc.LimitServiceServicer):
+    """Shows and sets limits."""
+
+    def __init__(self, host: Host, limits: Limits) -> None:
+        self._host = host
+        self._limits = limits
+
+    async def GetLimits(self, request: pb.GetLimitsRequest, context: Any) -> pb.GetLimitsResponse:
+        """See limit.proto."""
+        place = located()
+        counted = self._limits.counted_in(place)
+        answered = []
+        async with self._host.db.read() as tx:
+            settings = await store.everything(tx, place.org_id, place.blob_id or "")
+            for limit in self._limits.settable_on(place):
+                held = await limit.held(tx, _scope_id(place)) if limit in counted else None
+                answered.append(to_proto(limit, settings.get(limit.name, Setting()), held))
+        return pb.GetLimitsResponse(limits=answered)
+
+    async def SetLimit(self, request: pb.SetLimitRequest, context: Any) -> pb.SetLimitResponse:
+        """See limit.proto."""
+        place = located()
+        limit, scope_id = self._limits.find(place, request.name), _scope_id(place)
+
+        async def make(tx: Transaction) -> pb.SetLimitResponse:
+            await self._limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id or "")
+            if request.HasField("value"):
+                setting = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
+                inherited = setting.inherited(limit.default, on_blob=bool(place.blob_id))
+                rules.require_settable(request.value, inherited, administrator=caller().administrator)
+                await store.put(tx, scope_id, limit.name, request.value)
+            else:
+                await store.delete(tx, scope_id, limit.name)
+            now = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
+            return pb.SetLimitResponse(limit=to_proto(limit, now))
+
+        return await self._host.calls.once(request, pb.SetLimitResponse, make)
+
+
+def _scope_id(place: Located) -> str:
+    return place.blob_id or place.org_id

@@ -1,0 +1,167 @@
+"""MetadataService on the wire."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from blobhub.v1 import blob_event_pb2
+from blobhub.v1 import metadata_pb2 as pb
+from blobhub.v1 import metadata_pb2_grpc as rpc
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import AlreadyExists, NotFound, PermissionDenied
+from blobhub_server.platform.blob_events import BlobEvents
+from blobhub_server.platform.calls import BlobRevision, located
+from blobhub_server.platform.rules import metadata as rules
+from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.platform.rules.metadata import MetadataRecord
+from blobhub_server.platform.store import blob as blob_store
+from blobhub_server.platform.store import metadata as store
+from blobhub_server.platform.store import revision as revision_store
+from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
+
+KIND = "metadata record"
+
+
+def to_proto(record: MetadataRecord) -> pb.MetadataRecord:
+    """A record as its message."""
+    return pb.MetadataRecord(
+        target_id=record.target_id,
+        blob_id=record.blob_id,
+        key=record.key,
+        value=to_value(json.loads(record.value)),
+        description=record.description,
+        create_time=to_timestamp(record.create_time),
+        update_time=to_timestamp(record.update_time),
+        etag=record.etag,
+    )
+
+
+def to_resolved(record: MetadataRecord) -> pb.ResolvedMetadata:
+    """A record that holds for a revision as its message."""
+    of_blob = record.target_id == record.blob_id
+    source = pb.METADATA_SOURCE_BLOB if of_blob else pb.METADATA_SOURCE_REVISION
+    return pb.ResolvedMetadata(record=to_proto(record), source=source)
+
+
+class MetadataService(rpc.MetadataServiceServicer):
+    """Keeps what is known about blobs and revisions."""
+
+    def __init__(self, host: Host, events: BlobEvents) -> None:
+        self._host = host
+        self._events = events
+
+    async def CreateMetadata(self, request: pb.CreateMetadataRequest, context: Any) -> pb.CreateMetadataResponse:
+        """See metadata.proto."""
+        value = rules.encode(from_value(request.value))
+
+        async def make(tx: Transaction) -> pb.CreateMetadataResponse:
+            blob_id, target_id = await _locked_target(tx)
+            if await store.get(tx, target_id, request.key) is not None:
+                raise AlreadyExists(KIND, request.key)
+            rules.require_room(target_id, await store.count(tx, target_id))
+            now, etag = self._host.clock(), self._host.ids()
+            record = MetadataRecord(target_id, blob_id, request.key, value, request.description, now, now, etag)
+            await store.insert(tx, record)
+            created = blob_event_pb2.MetadataCreated(target_id=target_id, key=record.key, etag=etag)
+            await self._events.append(tx, blob_id, metadata_created=created)
+            return pb.CreateMetadataResponse(record=to_proto(record))
+
+        return await self._host.calls.once(request, pb.CreateMetadataResponse, make)
+
+    async def GetMetadata(self, request: pb.GetMetadataRequest, context: Any) -> pb.GetMetadataResponse:
+        """See metadata.proto."""
+        async with self._host.db.read() as tx:
+            record = await _found(tx, _target_id(), request.key)
+        return pb.GetMetadataResponse(record=to_proto(record))
+
+    async def ListMetadata(self, request: pb.ListMetadataRequest, context: Any) -> pb.ListMetadataResponse:
+        """See metadata.proto."""
+        target_id = _target_id()
+        page = Page.parse(request, target_id, request.prefix)
+        async with self._host.db.read() as tx:
+            found = await store.page(tx, target_id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
+        records, token = page.fill(found, lambda record: record.key, to_proto)
+        return pb.ListMetadataResponse(records=records, next_page_token=token)
+
+    async def ResolveMetadata(self, request: pb.ResolveMetadataRequest, context: Any) -> pb.ResolveMetadataResponse:
+        """See metadata.proto."""
+        found_at: BlobRevision = located().resource
+        page = Page.parse(request, found_at.revision.id, request.prefix, *request.keys)
+        async with self._host.db.read() as tx:
+            found = await store.resolve(
+                tx,
+                found_at.blob.id,
+                found_at.revision.id,
+                keys=request.keys,
+                prefix=request.prefix,
+                after=page.after,
+                limit=page.limit + 1,
+            )
+        resolved, token = page.fill(found, lambda record: record.key, to_resolved)
+        return pb.ResolveMetadataResponse(resolved=resolved, next_page_token=token)
+
+    async def UpdateMetadata(self, request: pb.UpdateMetadataRequest, context: Any) -> pb.UpdateMetadataResponse:
+        """See metadata.proto."""
+        fields = masked(request, "value", "description")
+        value = rules.encode(from_value(request.value))
+
+        async def make(tx: Transaction) -> pb.UpdateMetadataResponse:
+            blob_id, target_id = await _locked_target(tx)
+            current = await _found(tx, target_id, request.key)
+            require_etag(request.etag, current.etag)
+            changed: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
+            changed |= {"value": value} if "value" in fields else {}
+            changed |= {"description": request.description} if "description" in fields else {}
+            await store.update(tx, target_id, request.key, **changed)
+            updated = blob_event_pb2.MetadataUpdated(target_id=target_id, key=request.key, etag=changed["etag"])
+            await self._events.append(tx, blob_id, metadata_updated=updated)
+            return pb.UpdateMetadataResponse(record=to_proto(replace(current, **changed)))
+
+        return await self._host.calls.once(request, pb.UpdateMetadataResponse, make)
+
+    async def DeleteMetadata(self, request: pb.DeleteMetadataRequest, context: Any) -> pb.DeleteMetadataResponse:
+        """See metadata.proto."""
+
+        async def make(tx: Transaction) -> pb.DeleteMetadataResponse:
+            blob_id, target_id = await _locked_target(tx)
+            current = await _found(tx, target_id, request.key)
+            require_etag(request.etag, current.etag)
+            await store.delete(tx, target_id, request.key)
+            deleted = blob_event_pb2.MetadataDeleted(target_id=target_id, key=request.key)
+            await self._events.append(tx, blob_id, metadata_deleted=deleted)
+            return pb.DeleteMetadataResponse()
+
+        return await self._host.calls.once(request, pb.DeleteMetadataResponse, make)
+
+
+def _target_id() -> str:
+    """The id of the blob or revision that the call is about."""
+    found = located().resource
+    return str(found.revision.id if isinstance(found, BlobRevision) else found.id)
+
+
+async def _locked_target(tx: Transaction) -> tuple[str, str]:
+    """The ids of the blob, locked, and of the target that the call is about.
+
+    Raises PermissionDenied and NotFound when they are gone since the call was admitted.
+    """
+    target_id = _target_id()
+    blob = await blob_store.get(tx, located().blob_id or "", lock=True)
+    if blob is None:
+        raise PermissionDenied
+    if target_id != blob.id and await revision_store.get(tx, target_id) is None:
+        raise NotFound("revision", target_id)
+    return blob.id, target_id
+
+
+async def _found(tx: Transaction, target_id: str, key: str) -> MetadataRecord:
+    record = await store.get(tx, target_id, key)
+    if record is None:
+        raise NotFound(KIND, key)
+    return record

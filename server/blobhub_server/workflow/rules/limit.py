@@ -1,0 +1,7 @@
+"""The names of the limits that workflows have."""
+
+from __future__ import annotations
+
+DEFINITIONS = "workflow.definitions_per_revision"
+EXECUTIONS = "workflow.executions_per_session"
+SESSIONS = "workflow.sessions_per_blob"
