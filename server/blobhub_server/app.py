@@ -23,6 +23,7 @@ from blobhub_server.db.notify import Doorbell
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.local import LocalObjects
 from blobhub_server.platform.answers import Answers
+from blobhub_server.platform.assembly import Parts
 from blobhub_server.platform.assembly import kinds as platform_kinds
 from blobhub_server.platform.assembly import services as platform_services
 from blobhub_server.platform.audit import Audit
@@ -78,9 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         audit = Audit(db, bell, clock, ids)
         stack.push_async_callback(audit.close)
         answers = Answers(db, clock, keyring.derive(b"answers"))
-        contents = Contents(objects, clock, ids)
         credentials = Credentials(db, keyring)
-        answers = Answers(db, clock, b"")
         limits = Limits(types)
         contents = Contents(objects, limits, clock, ids)
         host = Host(
@@ -92,10 +91,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             drain=Drain(),
             contents=contents,
             calls=Calls(db, answers, audit),
-            limits=_Later(),
-            credentials=credentials,
             limits=limits,
-            credentials=None,
+            credentials=credentials,
         )
         host.drain.on_start(bell.wake_all)
 
@@ -108,8 +105,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             brought += installed.opened.services
             kinds |= installed.opened.locators
         roles = Roles(db)
-        services = [*platform_services(host, contents, credentials, types, locators, roles, entropy), *brought]
-        services = [*platform_services(host, contents, limits, types, locators, roles, entropy), *brought]
+        parts = Parts(contents, credentials, limits, types, locators, roles)
+        services = [*platform_services(host, parts, entropy), *brought]
 
         # The way in
         access = rules(service.full_name for service in services)

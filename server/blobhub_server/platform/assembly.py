@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from blobhub.v1 import (
@@ -59,31 +60,34 @@ def kinds(locators: Locators) -> Mapping[str, Locator]:
     }
 
 
-def services(
-    host: Host,
-    contents: Contents,
-    credentials: Credentials,
-    limits: Limits,
-    types: BlobTypes,
-    locators: Locators,
-    roles: Roles,
-    entropy: Callable[[int], bytes],
-) -> list[Service]:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the platform's services are made of, beside what every service is handed."""
+
+    contents: Contents
+    credentials: Credentials
+    limits: Limits
+    types: BlobTypes
+    locators: Locators
+    roles: Roles
+
+
+def services(host: Host, parts: Parts, entropy: Callable[[int], bytes]) -> list[Service]:
     """The platform's services. The blob types are open."""
     service = partial(_service, "blobhub.v1")
     events = BlobEvents(host.bell, host.clock, host.ids)
     return [
-        service("CallerService", CallerService(host.db, locators, roles), caller_pb2_grpc),
+        service("CallerService", CallerService(host.db, parts.locators, parts.roles), caller_pb2_grpc),
         service("UserService", UserService(host), user_pb2_grpc),
         service("ApiKeyService", ApiKeyService(host, entropy), api_key_pb2_grpc),
-        service("OrganizationService", OrganizationService(host, types), organization_pb2_grpc),
+        service("OrganizationService", OrganizationService(host, parts.types), organization_pb2_grpc),
         service("MemberService", MemberService(host), member_pb2_grpc),
-        service("BlobService", BlobService(host, types, events), blob_pb2_grpc),
-        service("BlobTypeService", BlobTypeService(_described(types)), blob_type_pb2_grpc),
-        service("RevisionService", RevisionService(host, contents, types, events), revision_pb2_grpc),
-        service("CredentialService", CredentialService(host, credentials), credential_pb2_grpc),
+        service("BlobService", BlobService(host, parts.types, events), blob_pb2_grpc),
+        service("BlobTypeService", BlobTypeService(_described(parts.types)), blob_type_pb2_grpc),
+        service("RevisionService", RevisionService(host, parts.contents, parts.types, events), revision_pb2_grpc),
+        service("CredentialService", CredentialService(host, parts.credentials), credential_pb2_grpc),
         service("MetadataService", MetadataService(host, events), metadata_pb2_grpc),
-        service("LimitService", LimitService(host, limits), limit_pb2_grpc),
+        service("LimitService", LimitService(host, parts.limits), limit_pb2_grpc),
         service("AuditService", AuditService(host), audit_pb2_grpc),
     ]
 

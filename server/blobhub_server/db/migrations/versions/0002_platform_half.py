@@ -6,6 +6,7 @@ What was there is brought along: members were all of organizations, and got no t
 import sqlalchemy as sa
 from alembic import op
 
+
 revision = "0002"
 down_revision = "0001"
 
@@ -70,6 +71,13 @@ def upgrade() -> None:
     )
     op.create_index("ix_former_aliases_resource_id", "former_aliases", ["resource_id"], unique=False)
     op.create_table(
+        "limits",
+        sa.Column("scope_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("scope_id", "name", name=op.f("pk_limits")),
+    )
+    op.create_table(
         "master_keys",
         sa.Column("role", sa.String(length=16), nullable=False),
         sa.Column("key_id", sa.String(length=16), nullable=False),
@@ -85,6 +93,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("blob_id", "sequence", name=op.f("pk_blob_events")),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "metadata_records",
+        sa.Column("target_id", sa.String(length=36), nullable=False),
+        sa.Column("blob_id", sa.String(length=36), nullable=False),
+        sa.Column(
+            "key", sa.String(length=256).with_variant(sa.String(length=256, collation="C"), "postgresql"), nullable=False
+        ),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("description", sa.String(length=256), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.Column("update_time", sa.BigInteger(), nullable=False),
+        sa.Column("etag", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_metadata_records_blob_id_blobs")),
+        sa.PrimaryKeyConstraint("target_id", "key", name=op.f("pk_metadata_records")),
+    )
+    op.create_index("ix_metadata_records_blob_id", "metadata_records", ["blob_id"], unique=False)
     op.add_column("api_keys", sa.Column("last_used_time", sa.BigInteger(), nullable=True))
     op.add_column("api_keys", sa.Column("etag", sa.String(length=36), nullable=False, server_default=""))
     op.create_index("ix_api_keys_user_id_id", "api_keys", ["user_id", "id"], unique=False)
@@ -100,6 +124,15 @@ def upgrade() -> None:
     op.add_column("organizations", sa.Column("visibility", sa.String(length=16), nullable=False, server_default="private"))
     op.add_column("organizations", sa.Column("blob_count", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_index("ix_organizations_update_time_id", "organizations", ["update_time", "id"], unique=False)
+    op.add_column("sessions", sa.Column("executions", sa.BigInteger(), nullable=False, server_default="0"))
+    op.create_index(
+        "ix_sessions_open",
+        "sessions",
+        ["blob_id"],
+        unique=False,
+        sqlite_where=sa.text("state <> 'closed'"),
+        postgresql_where=sa.text("state <> 'closed'"),
+    )
     op.add_column("users", sa.Column("display_name", sa.String(length=128), nullable=False, server_default=""))
     op.add_column("users", sa.Column("disabled", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("users", sa.Column("issuer", sa.String(length=512), nullable=True))
@@ -115,5 +148,6 @@ def upgrade() -> None:
         "UPDATE members SET org_id = resource_id, etag = resource_id",
         "UPDATE organizations SET blob_count = (SELECT count(*) FROM blobs WHERE blobs.org_id = organizations.id)",
         "UPDATE users SET update_time = create_time, etag = id",
+        "UPDATE sessions SET executions = (SELECT count(*) FROM executions WHERE executions.session_id = sessions.id)",
     ):
         op.execute(statement)
