@@ -68,8 +68,7 @@ async def delete_all(tx: Transaction, revision_id: str) -> None:
 
 async def delete_all_of_blob(tx: Transaction, blob_id: str) -> None:
     """Remove all entries of all revisions of a blob."""
-    own = sa.select(revisions.c.id).where(revisions.c.blob_id == blob_id)
-    await tx.execute(entries.delete().where(entries.c.revision_id.in_(own)))
+    await tx.execute(entries.delete().where(_of_blob(blob_id)))
 
 
 async def copy(tx: Transaction, source_id: str, target_id: str, ids: Callable[[], str], now: datetime) -> None:
@@ -90,36 +89,23 @@ async def count(tx: Transaction, revision_id: str) -> int:
 
 async def fullest(tx: Transaction, blob_id: str) -> int:
     """How many entries that revision of a blob has that has the most."""
-    counted = (
-        sa.select(sa.func.count().label("entries"))
-        .join(revisions, revisions.c.id == entries.c.revision_id)
-        .where(revisions.c.blob_id == blob_id)
-        .group_by(entries.c.revision_id)
-        .subquery()
-    )
-    return (await tx.execute(sa.select(sa.func.max(counted.c.entries)))).scalar() or 0
-
-
-def _contents(blob_id: str) -> sa.Subquery:
-    """The distinct contents in a blob's revisions, each with how many entries hold it."""
-    return (
-        sa.select(entries.c.digest, entries.c.size, sa.func.count().label("uses"))
-        .join(revisions, revisions.c.id == entries.c.revision_id)
-        .where(revisions.c.blob_id == blob_id)
-        .group_by(entries.c.digest, entries.c.size)
-        .subquery()
-    )
+    counts = sa.select(sa.func.count(entries.c.id).label("held")).where(_of_blob(blob_id)).group_by(entries.c.revision_id)
+    return (await tx.execute(sa.select(sa.func.max(counts.subquery().c.held)))).scalar() or 0
 
 
 async def total(tx: Transaction, blob_id: str) -> int:
     """How many bytes of distinct content a blob's revisions hold."""
-    query = sa.select(sa.func.sum(_contents(blob_id).c.size))
-    return int((await tx.execute(query)).scalar() or 0)
+    return (await total_and_uses(tx, blob_id, ""))[0]
 
 
 async def total_and_uses(tx: Transaction, blob_id: str, digest: str) -> tuple[int, int]:
     """The same, and how many entries hold the content of one digest."""
-    found = _contents(blob_id)
-    uses = sa.func.max(sa.case((found.c.digest == digest, found.c.uses), else_=0))
-    total_, used = (await tx.execute(sa.select(sa.func.sum(found.c.size), uses))).one()
-    return int(total_ or 0), used or 0
+    uses = sa.func.sum(sa.case((entries.c.digest == digest, 1), else_=0)).label("uses")
+    contents = sa.select(entries.c.size, uses).where(_of_blob(blob_id)).group_by(entries.c.digest, entries.c.size).subquery()
+    query = sa.select(sa.func.sum(contents.c.size), sa.func.sum(contents.c.uses))
+    held, used = (await tx.execute(query)).one()
+    return int(held or 0), int(used or 0)
+
+
+def _of_blob(blob_id: str) -> sa.ColumnElement[bool]:
+    return entries.c.revision_id.in_(sa.select(revisions.c.id).where(revisions.c.blob_id == blob_id))

@@ -1,0 +1,331 @@
+"""Limits: each holds to the last one, whoever else is adding; where they come from, and who may set them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flows
+import grpc
+import pytest
+from blobhub.v1 import (
+    access_pb2,
+    api_key_pb2,
+    blob_pb2,
+    execution_pb2,
+    limit_pb2,
+    member_pb2,
+    organization_pb2,
+    revision_pb2,
+    session_pb2,
+    user_pb2,
+)
+from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.platform.rules.limit import Setting
+from google.rpc import error_details_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+from served import WORKFLOW, Api, Served, connected
+from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
+
+DOC = Path(__file__).resolve().parent.parent / "docs" / "limits.md"
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+DENIED = grpc.StatusCode.PERMISSION_DENIED
+DEFAULT, ORGANIZATION, BLOB = (
+    limit_pb2.LIMIT_SOURCE_DEFAULT,
+    limit_pb2.LIMIT_SOURCE_ORGANIZATION,
+    limit_pb2.LIMIT_SOURCE_BLOB,
+)
+
+
+@dataclass
+class House:
+    """What the limits are tried on: a workflow with a snapshot, a draft and a session, and a blob of notes."""
+
+    api: Api
+    draft_id: str
+    session_id: str
+
+    async def note(self, name: str, text: str = "") -> None:
+        request = notes_pb2.PutNoteRequest(revision="acme/notes@draft", name=name, text=text)
+        await notes_pb2_grpc.NotesServiceStub(self.api.channel).PutNote(request)
+
+    async def user(self, name: str) -> None:
+        await self.api.users.CreateUser(user_pb2.CreateUserRequest(name=name))
+
+
+@pytest.fixture
+async def house(api: Api) -> House:
+    await api.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="acme"))
+    for alias, type_ in (("pipeline", WORKFLOW), ("notes", "stranger.notes")):
+        await api.blobs.CreateBlob(blob_pb2.CreateBlobRequest(organization="acme", alias=alias, type=type_))
+    await api.put(flows.steps(2))
+    await api.publish()
+    draft = await api.revisions.CreateRevision(revision_pb2.CreateRevisionRequest(blob="acme/pipeline"))
+    session = await api.sessions.CreateSession(session_pb2.CreateSessionRequest(revision="acme/pipeline@1"))
+    return House(api, draft.revision.id, session.session.id)
+
+
+async def limits(api: Api, scope: str) -> dict[str, limit_pb2.Limit]:
+    answer = await api.limits.GetLimits(limit_pb2.GetLimitsRequest(scope=scope))
+    assert [limit.name for limit in answer.limits] == sorted(limit.name for limit in answer.limits)
+    return {limit.name: limit for limit in answer.limits}
+
+
+async def set_limit(api: Api, scope: str, name: str, value: int | None) -> limit_pb2.Limit:
+    answer = await api.limits.SetLimit(limit_pb2.SetLimitRequest(scope=scope, name=name, value=value))
+    assert not answer.limit.HasField("held")
+    return answer.limit
+
+
+async def blob(house: House, number: int) -> None:
+    request = blob_pb2.CreateBlobRequest(organization="acme", alias=f"blob-{number}", type=WORKFLOW)
+    await house.api.blobs.CreateBlob(request)
+
+
+async def member(house: House, number: int) -> None:
+    """On the organization and on a blob in turn."""
+    await house.user(f"user-{number}")
+    scope = ("acme", "acme/pipeline")[number % 2]
+    request = member_pb2.CreateMemberRequest(scope=scope, user=f"@user-{number}", role=access_pb2.ROLE_READ)
+    await house.api.members.CreateMember(request)
+
+
+async def api_key(house: House, number: int) -> None:
+    """For the organization and for a blob in turn."""
+    scope = ("acme", "acme/pipeline")[number % 2]
+    await house.api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope=scope, role=access_pb2.ROLE_READ))
+
+
+async def revision(house: House, number: int) -> None:
+    await house.api.revisions.CreateRevision(revision_pb2.CreateRevisionRequest(blob="acme/pipeline"))
+
+
+async def definition(house: House, number: int) -> None:
+    await house.api.put(flows.steps(2), revision=house.draft_id, alias=f"definition-{number}")
+
+
+async def session(house: House, number: int) -> None:
+    await house.api.sessions.CreateSession(session_pb2.CreateSessionRequest(revision="acme/pipeline@1"))
+
+
+async def execution(house: House, number: int) -> None:
+    request = execution_pb2.StartExecutionRequest(session_id=house.session_id, definition="workflow")
+    await house.api.executions.StartExecution(request)
+
+
+async def note(house: House, number: int) -> None:
+    await house.note(f"note-{number}")
+
+
+async def byte(house: House, number: int) -> None:
+    await house.note(f"note-{number}", chr(ord("a") + number))
+
+
+ADDING: list[tuple[str, str, Callable[[House, int], Awaitable[None]]]] = [
+    ("organization.api_keys", "acme", api_key),
+    ("organization.blobs", "acme", blob),
+    ("organization.members", "acme", member),
+    ("blob.bytes", "acme/notes", byte),
+    ("blob.revisions", "acme/pipeline", revision),
+    ("notes.notes_per_revision", "acme/notes", note),
+    ("workflow.definitions_per_revision", "acme/pipeline", definition),
+    ("workflow.executions_per_session", "acme/pipeline", execution),
+    ("workflow.sessions_per_blob", "acme/pipeline", session),
+]
+
+
+def check_refusal(error: Any, name: str, value: int) -> str:
+    """A refusal says which limit it is and how much may be held; return the id of what is full."""
+    assert isinstance(error, grpc.aio.AioRpcError)
+    assert error.code() is EXHAUSTED
+    info, quota = error_details_pb2.ErrorInfo(), error_details_pb2.QuotaFailure()
+    assert unpack(error, info)
+    assert unpack(error, quota)
+    assert (info.reason, info.metadata["limit"], info.metadata["value"]) == ("LIMIT_EXCEEDED", name, str(value))
+    assert [violation.subject for violation in quota.violations] == [info.metadata["resource"]]
+    return info.metadata["resource"]
+
+
+@pytest.mark.parametrize(("name", "scope", "add"), ADDING, ids=[name for name, _, _ in ADDING])
+async def test_a_limit_lets_in_what_it_says_and_no_more(house: House, name: str, scope: str, add) -> None:
+    """Twenty at a time, with room for five; then one by one."""
+    held = (await limits(house.api, scope))[name].held
+    await set_limit(house.api, scope, name, held + 5)
+    tried = await asyncio.gather(*(add(house, number) for number in range(20)), return_exceptions=True)
+    refusals = [error for error in tried if error is not None]
+    assert len(refusals) == 15
+    assert len({check_refusal(error, name, held + 5) for error in refusals}) == 1
+    assert (await limits(house.api, scope))[name].held == held + 5
+    await set_limit(house.api, scope, name, held + 6)
+    await add(house, 20)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await add(house, 21)
+    check_refusal(raised.value, name, held + 6)
+    await set_limit(house.api, scope, name, None)
+    await add(house, 22)
+    assert (await limits(house.api, scope))[name].held == held + 7
+
+
+async def test_every_limit_is_tried_here(house: House) -> None:
+    assert (await limits(house.api, "acme")).keys() == {name for name, _, _ in ADDING}
+
+
+async def test_a_value_comes_from_the_blob_else_the_organization_else_the_default(house: House) -> None:
+    api, name = house.api, "workflow.definitions_per_revision"
+
+    async def holds(scope: str) -> tuple[int, int]:
+        limit = (await limits(api, scope))[name]
+        return limit.value, limit.source
+
+    assert await holds("acme") == await holds("acme/pipeline") == (100, DEFAULT)
+    made = await set_limit(api, "acme", name, 7)
+    assert (made.name, made.value, made.source) == (name, 7, ORGANIZATION)
+    assert await holds("acme") == await holds("acme/pipeline") == (7, ORGANIZATION)
+    assert (await set_limit(api, "acme/pipeline", name, 3)).source == BLOB
+    assert (await holds("acme"), await holds("acme/pipeline")) == ((7, ORGANIZATION), (3, BLOB))
+    assert (await set_limit(api, "acme", name, 1)).value == 1
+    assert (await holds("acme"), await holds("acme/pipeline")) == ((1, ORGANIZATION), (3, BLOB))
+    assert (await set_limit(api, "acme/pipeline", name, None)).source == ORGANIZATION
+    assert await holds("acme/pipeline") == (1, ORGANIZATION)
+    assert (await set_limit(api, "acme", name, None)).source == DEFAULT
+    assert (await set_limit(api, "acme", name, None)).source == DEFAULT
+    assert await holds("acme") == await holds("acme/pipeline") == (100, DEFAULT)
+
+
+@pytest.mark.parametrize("scope", ["acme", "acme/pipeline"])
+async def test_an_organizations_value_holds_for_its_blobs(house: House, scope: str) -> None:
+    await set_limit(house.api, scope, "workflow.sessions_per_blob", 1)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await session(house, 0)
+    made = await house.api.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/pipeline"))
+    assert check_refusal(raised.value, "workflow.sessions_per_blob", 1) == made.blob.id
+    await house.api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=house.session_id))
+    await session(house, 0)
+
+
+@given(st.none() | st.integers(0, 9), st.none() | st.integers(0, 9), st.integers(0, 9))
+def test_the_nearest_setting_holds(organization, own, default) -> None:
+    value, source = Setting(organization, own).effective(default)
+    nearest = [(own, "blob"), (organization, "organization"), (default, "default")]
+    assert (value, source) == next(item for item in nearest if item[0] is not None)
+    assert Setting(organization, own).inherited(default, on_blob=True) == Setting(organization).effective(default)[0]
+    assert Setting(organization, own).inherited(default, on_blob=False) == default
+
+
+async def test_what_is_held_is_counted_in_what_is_fullest(house: House) -> None:
+    for number in range(3):
+        await definition(house, number)
+        await execution(house, number)
+    await session(house, 0)
+    held = {name: limit.held for name, limit in (await limits(house.api, "acme/pipeline")).items()}
+    size = len(flows.steps(2).encode())
+    assert held == {
+        "blob.bytes": size,
+        "blob.revisions": 2,
+        "workflow.definitions_per_revision": 4,
+        "workflow.executions_per_session": 3,
+        "workflow.sessions_per_blob": 2,
+    }
+    of_organization = await limits(house.api, "acme")
+    counted = {name: limit.held for name, limit in of_organization.items() if limit.HasField("held")}
+    assert counted == {"organization.api_keys": 0, "organization.blobs": 2, "organization.members": 1}
+    assert all(limit.description for limit in of_organization.values())
+
+
+async def test_the_same_content_counts_once(house: House) -> None:
+    await set_limit(house.api, "acme/notes", "blob.bytes", 10)
+    await house.note("one", "12345")
+    await house.note("two", "12345")
+    await house.note("three", "67890")
+    await refused(house.note("four", "x"), EXHAUSTED, "LIMIT_EXCEEDED")
+    await house.note("four", "12345")
+    await house.note("four", "67890")
+    await house.note("four")
+    await house.note("three", "678")
+    await house.note("five", "ab")
+    assert (await limits(house.api, "acme/notes"))["blob.bytes"].held == 10
+    await refused(house.note("five", "abc"), EXHAUSTED, "LIMIT_EXCEEDED")
+
+
+async def test_what_is_held_stays_and_can_be_replaced(house: House) -> None:
+    for name in ("workflow.definitions_per_revision", "workflow.executions_per_session", "blob.revisions"):
+        await set_limit(house.api, "acme/pipeline", name, 0)
+    await house.api.put(flows.steps(3), revision=house.draft_id)
+    for add in (definition, execution, revision):
+        await refused(add(house, 0), EXHAUSTED, "LIMIT_EXCEEDED")
+    held = await limits(house.api, "acme/pipeline")
+    assert (held["blob.revisions"].held, held["workflow.definitions_per_revision"].held) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("scope", "name"),
+    [
+        ("acme", "organization.nothing"),
+        ("acme", "Organization.blobs"),
+        ("acme/pipeline", "organization.blobs"),
+        ("acme/pipeline", "notes.notes_per_revision"),
+        ("acme/notes", "workflow.sessions_per_blob"),
+    ],
+)
+async def test_there_is_no_such_limit(house: House, scope: str, name: str) -> None:
+    for value in (1, None):
+        await refused(set_limit(house.api, scope, name, value), INVALID, "INVALID_VALUE")
+    assert name not in await limits(house.api, scope)
+
+
+async def test_admins_set_up_to_what_would_hold_otherwise(house: House, server: Served) -> None:
+    api, name = house.api, "workflow.sessions_per_blob"
+    await house.user("ann")
+    role = member_pb2.CreateMemberRequest(scope="acme", user="@ann", role=access_pb2.ROLE_ADMIN)
+    await api.members.CreateMember(role)
+    request = api_key_pb2.CreateApiKeyRequest(scope="@ann", role=access_pb2.ROLE_ADMIN)
+    key = (await api.api_keys.CreateApiKey(request)).key
+    async with connected(server.address, key) as ann:
+        await refused(set_limit(ann, "acme", name, 10_001), INVALID, "INVALID_VALUE")
+        assert (await set_limit(ann, "acme", name, 10_000)).source == ORGANIZATION
+        assert (await set_limit(ann, "acme", name, 20)).value == 20
+        await refused(set_limit(ann, "acme/pipeline", name, 21), INVALID, "INVALID_VALUE")
+        assert (await set_limit(ann, "acme/pipeline", name, 20)).source == BLOB
+        assert (await set_limit(ann, "acme", name, 10_000)).value == 10_000
+        assert (await set_limit(ann, "acme/pipeline", name, 21)).value == 21
+        assert (await set_limit(api, "acme/pipeline", name, 1 << 62)).value == 1 << 62
+        await refused(set_limit(ann, "acme/pipeline", name, 10_001), INVALID, "INVALID_VALUE")
+        assert (await limits(ann, "acme/pipeline"))[name].value == 1 << 62
+        assert (await set_limit(ann, "acme/pipeline", name, None)).value == 10_000
+
+
+async def test_limits_are_read_with_a_role_and_set_by_admins(house: House, server: Served, anonymous: Api) -> None:
+    request = api_key_pb2.CreateApiKeyRequest(scope="acme", role=access_pb2.ROLE_WRITE)
+    key = (await house.api.api_keys.CreateApiKey(request)).key
+    async with connected(server.address, key) as writer:
+        assert (await limits(writer, "acme")).keys() == (await limits(house.api, "acme")).keys()
+        await refused(set_limit(writer, "acme", "blob.bytes", 1), DENIED, "PERMISSION_DENIED")
+    await refused(limits(anonymous, "acme"), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+
+
+async def test_setting_a_limit_twice_is_done_once(house: House) -> None:
+    request = limit_pb2.SetLimitRequest(scope="acme", name="blob.bytes", value=5, request_id=str(uuid.uuid4()))
+    first = await house.api.limits.SetLimit(request)
+    await set_limit(house.api, "acme", "blob.bytes", 7)
+    assert await house.api.limits.SetLimit(request) == first
+    assert (await limits(house.api, "acme"))["blob.bytes"].value == 7
+    request.value = 6
+    await refused(house.api.limits.SetLimit(request), grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    await refused(set_limit(house.api, "acme", "blob.bytes", -1), INVALID, "INVALID_REQUEST")
+
+
+async def test_the_page_lists_every_limit(house: House) -> None:
+    """docs/limits.md says what the server does."""
+    rows = [line.split("|")[1:4] for line in DOC.read_text().splitlines() if line.startswith("| `")]
+    written = [(name.strip().strip("`"), counted.strip(), default.strip()) for name, counted, default in rows]
+    served = (await limits(house.api, "acme")).values()
+    assert written == [
+        (limit.name, limit.description, f"{limit.value:,}") for limit in served if not limit.name.startswith("notes.")
+    ]
