@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from blobhub.v1 import (
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.db.schema import metadata
 from blobhub_server.platform.rules.access import Role
+from blobhub_server.platform.rules.api_key import checksum, make_secret
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from methods import Method
@@ -233,6 +235,7 @@ class World:
             Kind("expired key", expired, authentic=False),
             Kind("revoked key", revoked.key, authentic=False),
             Kind("disabled user", disabled, authentic=False),
+            Kind("forged key", forged(self.server.admin_key), authentic=False),
             Kind("stranger", await self.user("stranger"), user=True),
             Kind("reader of the blob", await self.user("reads-blob", ("acme/main", "ROLE_READ")), blob=R, user=True),
             Kind("writer of the blob", await self.user("writes-blob", ("acme/main", "ROLE_WRITE")), blob=W, user=True),
@@ -287,6 +290,13 @@ class World:
         }.get(row.rule.resource, NOWHERE)
 
 
+def forged(key: str) -> str:
+    """A well-formed key with the public id of another one, and a secret of its own."""
+    other = make_secret(os.urandom)
+    text = f"{key[:17]}{other.split('_')[2][:22]}"
+    return text + checksum(text)
+
+
 async def answer(api: Api, method: Method, data: bytes) -> grpc.aio.AioRpcError | None:
     """Make a call; the error it is answered with. Streams are read to their first message."""
     try:
@@ -331,6 +341,52 @@ async def cells(world: World, rows: list[Row], kind: Kind) -> AsyncIterator[str]
                     yield wrong
 
 
+async def beyond(world: World) -> AsyncIterator[str]:
+    """What rules decide beyond the options; yields what is wrong. Some of what is allowed makes keys."""
+    by_name = {kind.name: kind for kind in world.kinds}
+    writer, admin = by_name["writer of the organization"], by_name["admin of the organization"]
+    keys: list[tuple[str, str, dict[str, Any], str]] = [
+        (admin.key, "acme", {"role": "ROLE_ADMIN"}, "INVALID_ARGUMENT"),
+        (admin.key, "acme", {"role": "ROLE_WRITE"}, "OK"),
+        (by_name["oneself"].key, "@me", {"role": "ROLE_ADMIN"}, "OK"),
+    ]
+    short = await world.key("@self-acme", "ROLE_ADMIN", 3600)
+    for seconds, code in ((0, "OK"), (-60, "OK"), (600, "PERMISSION_DENIED"), (None, "OK")):
+        expire_time = None
+        if seconds is not None:
+            expire_time = Timestamp(seconds=short.api_key.expire_time.seconds + seconds)
+        keys.append((short.key, "@me", {"role": "ROLE_ADMIN", "expire_time": expire_time}, code))
+    for key, scope, fields, code in keys:
+        made = api_key_pb2.CreateApiKeyRequest(scope=scope, **fields)
+        async with connected(world.server.address, key) as api:
+            found = await _code(api.api_keys.CreateApiKey(made))
+            if found != code:
+                yield f"CreateApiKey on {scope} with {fields} was {found}, not {code}"
+    endless = (await world.key("@self-acme", "ROLE_READ")).api_key.id
+    async with connected(world.server.address, short.key) as api:
+        found = await _code(api.api_keys.RotateApiKey(api_key_pb2.RotateApiKeyRequest(api_key_id=endless)))
+        if found != "PERMISSION_DENIED":
+            yield f"RotateApiKey of a key that outlives the caller's was {found}"
+    for kind, visibility, code in (
+        (writer, "VISIBILITY_PUBLIC", "PERMISSION_DENIED"),
+        (writer, "VISIBILITY_PRIVATE", "ALREADY_EXISTS"),
+        (admin, "VISIBILITY_PUBLIC", "ALREADY_EXISTS"),
+    ):
+        request = blob_pb2.CreateBlobRequest(organization="acme", alias="main", type=WORKFLOW, visibility=visibility)
+        async with connected(world.server.address, kind.key) as api:
+            found = await _code(api.blobs.CreateBlob(request))
+            if found != code:
+                yield f"{kind.name} creating a {visibility} blob was {found}, not {code}"
+
+
+async def _code(call: Any) -> str:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "OK"
+
+
 async def _cell(world: World, api: Api, row: Row, kind: Kind) -> str:
     value = row.subject.value if row.subject else ""
     error = await answer(api, row.method, world.request(row, value))
@@ -348,24 +404,24 @@ UNHASHED: Mapping[str, frozenset[str]] = {
     "audit_entries": frozenset({"*"}),
     "audit_head": frozenset({"*"}),
     "api_keys": frozenset({"last_used_time"}),
+    "servers": frozenset({"*"}),
 }
-"""What a refused call may change: the audit log, and when a key was last used."""
+"""What may change though every call is refused: the audit log, when a key was last used, and the server's own lease."""
 
 
-async def fingerprint(server: Served) -> str:
-    """A hash over every row of every table, but for `UNHASHED`, and over the object store."""
-    digest = hashlib.sha256()
+async def fingerprint(server: Served) -> dict[str, str]:
+    """Hashes over every row of every table, but for `UNHASHED`, and over the object store; by name."""
+    found = {}
     for table in metadata.sorted_tables:
         skipped = UNHASHED.get(table.name, frozenset())
         if "*" in skipped:
             continue
         columns = ", ".join(column.name for column in table.columns if column.name not in skipped)
         rows = await _query(server, f"SELECT {columns} FROM {table.name}")
-        digest.update(f"{table.name} {sorted(map(repr, rows))}".encode())
-    for path in sorted((server.settings.data_dir / "objects").rglob("*")):
-        digest.update(f"{path} {path.stat().st_size}".encode())
-        digest.update(path.read_bytes() if path.is_file() else b"")
-    return digest.hexdigest()
+        found[table.name] = hashlib.sha256(repr(sorted(map(repr, rows))).encode()).hexdigest()
+    for path in (server.settings.data_dir / "objects").rglob("*"):
+        found[str(path)] = hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
+    return found
 
 
 async def _query(server: Served, sql: str) -> list[tuple[Any, ...]]:

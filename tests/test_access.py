@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +14,8 @@ import pytest
 from blobhub.v1 import access_pb2, api_key_pb2, blob_pb2, caller_pb2, component_pb2, organization_pb2
 from blobhub_server.blobtypes.conformance import refused
 from blobhub_server.blobtypes.contract import Located
-from blobhub_server.platform.rules.access import ANONYMOUS, Caller, Role, effective, held
+from blobhub_server.errors import PermissionDenied
+from blobhub_server.platform.rules.access import ANONYMOUS, HELD, Caller, Permission, Role, held, require_role
 from blobhub_server.platform.rules.api_key import make_secret, parse
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
@@ -55,8 +57,12 @@ BLOB_KEY = Caller(key_id="k", org_id="o", blob_id="b", role=Role.WRITE)
 def test_the_effective_role(caller, org_id, blob_id, membership, public, expected) -> None:
     place = Located(org_id, blob_id, public, None)
     role = held(caller, place, membership)
-    assert effective(role, place, public_read=True) == expected
-    assert effective(role, place, public_read=False) == role
+    for permission, needed in HELD.items():
+        for public_read in (False, True) if permission is Permission.READ else (False,):
+            counts = max(role, Role.READ) if public_read and public else role
+            with nullcontext() if counts >= needed else pytest.raises(PermissionDenied):
+                require_role(role, place, permission, public_read=public_read)
+    assert (max(role, Role.READ) if public else role) == expected
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(0, 45), st.characters())

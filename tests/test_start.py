@@ -54,6 +54,12 @@ def rule(**fields: Any) -> access_pb2.AccessRule:
         ("access.repeated", rule(field="blobs", resource="blob")),
         ("access.message", rule(field="inner", resource="blob")),
         ("access.nameless", rule(field="blob")),
+        (
+            "access.public",
+            access_pb2.AccessRule(
+                permission=access_pb2.PERMISSION_WRITE, field="blob", resource="blob", public_read=True
+            ),
+        ),
     ],
 )
 def test_a_method_without_a_usable_access_rule_stops_the_start_by_name(package: str, access) -> None:

@@ -158,8 +158,7 @@ class Gate:
 
 
 def _require(role: Role, place: Located, resource: Resource) -> None:
-    counts = access.effective(role, place, public_read=resource.public_read)
-    access.require_role(counts, Permission(resource.permission))
+    access.require_role(role, place, Permission(resource.permission), public_read=resource.public_read)
 
 
 def _call(method: str, rule: Rule, request: Message) -> Call:

@@ -73,6 +73,8 @@ def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> 
     sound = field is not None and field.type == field.TYPE_STRING and not field.is_repeated
     if not sound or not option.resource or option.permission not in BOUND:
         raise MissingAccess(f"{name} names no resource: its access option needs a string field and a resource")
+    if option.public_read and option.permission != access_pb2.PERMISSION_READ:
+        raise MissingAccess(f"{name} lets everybody do more than read: public_read goes with PERMISSION_READ")
     return Resource(option.permission, option.field, option.resource, option.public_read)
 
 

@@ -104,14 +104,9 @@ def held(caller: Caller, place: Located, membership: Role) -> Role:
     return Role.NONE
 
 
-def effective(role: Role, place: Located, *, public_read: bool) -> Role:
-    """The role that counts: the one held, or `read` when the place is public and the method is content with that."""
-    return max(role, Role.READ) if public_read and place.public else role
-
-
-def require_role(role: Role, permission: Permission) -> None:
-    """Raise PermissionDenied when a role does not suffice."""
-    if role < HELD[permission]:
+def require_role(role: Role, place: Located, permission: Permission, *, public_read: bool) -> None:
+    """Raise PermissionDenied unless a role suffices, or the place is public and the method is content with that."""
+    if not (public_read and place.public) and role < HELD[permission]:
         raise PermissionDenied
 
 

@@ -47,7 +47,8 @@ class ApiKey:
 
 def make_secret(entropy: Callable[[int], bytes]) -> str:
     """A new key, to be shown once. `entropy` answers so many random bytes."""
-    return _with_checksum(f"bhk_{_base62(entropy(16), 12)}_{_base62(entropy(32), 22)}")
+    text = f"bhk_{_base62(entropy(16), 12)}_{_base62(entropy(32), 22)}"
+    return text + checksum(text)
 
 
 def new_key(
@@ -114,7 +115,7 @@ def after_grace(key: ApiKey, now: datetime, grace: timedelta) -> datetime:
 def parse(key: str) -> tuple[str, bytes] | None:
     """Public id and hash of a key that is well-formed; None otherwise."""
     match = _SHAPE.fullmatch(key)
-    if match is None or _with_checksum(match[1]) != key:
+    if match is None or checksum(match[1]) != match[4]:
         return None
     return match[2], hmac.new(match[2].encode(), match[3].encode(), hashlib.sha256).digest()
 
@@ -124,8 +125,9 @@ def matches(record: ApiKey, secret_hash: bytes) -> bool:
     return hmac.compare_digest(record.secret_hash, secret_hash)
 
 
-def _with_checksum(text: str) -> str:
-    return text + _base62(zlib.crc32(text.encode()).to_bytes(4, "big"), 6)
+def checksum(text: str) -> str:
+    """The checksum that ends a key, of all before it."""
+    return _base62(zlib.crc32(text.encode()).to_bytes(4, "big"), 6)
 
 
 def _base62(data: bytes, length: int) -> str:

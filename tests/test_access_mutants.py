@@ -1,0 +1,53 @@
+"""Whatever check is taken out of the access module or turned round, the matrix notices: no mutant survives."""
+
+from __future__ import annotations
+
+import inspect
+import random
+
+import grpc
+import pytest
+from blobhub_server.platform.rules import access
+from matrix import Row, World, beyond, cells
+from mutants import DECISIONS, mutants
+from served import connected, served
+from test_access_matrix import METHODS
+
+
+async def wrong_cell(world: World, rows: list[Row]) -> str:
+    """The first cell that is not as it should be; empty when all are."""
+    try:
+        async for wrong in beyond(world):
+            return wrong
+        for kind in world.kinds:
+            async for wrong in cells(world, rows, kind):
+                return wrong
+    except (AssertionError, grpc.aio.AioRpcError) as error:
+        return f"a call failed: {error}"
+    return ""
+
+
+def test_no_function_of_the_access_module_is_left_out() -> None:
+    functions = {
+        name for name, item in vars(access).items() if inspect.isfunction(item) and item.__module__ == access.__name__
+    }
+    assert functions == {name for owner, name in DECISIONS if owner is access}
+
+
+@pytest.mark.timeout(900)
+async def test_no_mutant_survives(tmp_path) -> None:
+    async with served(tmp_path / "data") as server, connected(server.address, server.admin_key) as api:
+        world = World(server, api)
+        await world.build()
+        rows = world.rows(METHODS)
+        random.Random(3).shuffle(rows)
+        assert await wrong_cell(world, rows) == ""
+        survived, count = [], 0
+        for mutant in mutants():
+            count += 1
+            with mutant.in_place():
+                if not await wrong_cell(world, rows):
+                    survived.append(str(mutant))
+        assert not survived, "\n".join(survived)
+        assert count > 60
+        print(f"{count} mutants, none survived")
