@@ -60,7 +60,7 @@ class NotesService(rpc.NotesServiceServicer):
         stored = await self._host.contents.upload(text.encode())
 
         async def make(tx: Transaction) -> pb.UploadNoteResponse:
-            _, etag = await self._host.contents.put(tx, revision.id, first.name, stored)
+            _, etag = await self._host.contents.put(tx, revision.id, first.name, stored, limit=LIMIT)
             return pb.UploadNoteResponse(etag=etag)
 
         return await self._host.calls.once(first, pb.UploadNoteResponse, make)

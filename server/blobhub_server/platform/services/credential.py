@@ -10,7 +10,7 @@ from blobhub.v1 import credential_pb2_grpc as rpc
 from google.protobuf.struct_pb2 import Struct, Value
 from sqlalchemy.exc import IntegrityError
 
-from blobhub_server.blobtypes.contract import Host, Located
+from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, InvalidValue, NotFound, PermissionDenied
 from blobhub_server.platform.calls import located
@@ -18,9 +18,7 @@ from blobhub_server.platform.credentials import Credentials
 from blobhub_server.platform.rules import credential as rules
 from blobhub_server.platform.rules.credential import Credential
 from blobhub_server.platform.rules.etag import require_etag
-from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import credential as store
-from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import user as user_store
 from blobhub_server.rpc.masks import masked
 from blobhub_server.rpc.paging import Page
@@ -55,7 +53,7 @@ class CredentialService(rpc.CredentialServiceServicer):
         body = _encoded(request.body)
 
         async def make(tx: Transaction) -> pb.CreateCredentialResponse:
-            await _lock_owner(tx, located())
+            await self._lock_owner(tx)
             made = self._new(request)
             rules.require_room(made.owner_id, await store.count(tx, made.owner_id))
             sealed = await self._credentials.seal(tx, made, body)
@@ -67,6 +65,14 @@ class CredentialService(rpc.CredentialServiceServicer):
             return pb.CreateCredentialResponse(credential=to_proto(made))
 
         return await self._host.calls.once(request, pb.CreateCredentialResponse, make)
+
+    async def _lock_owner(self, tx: Transaction) -> None:
+        """Keep the owner there, and others from adding to it, until the commit. Raises PermissionDenied when it is gone."""
+        owner = located()
+        if owner.org_id:
+            await self._host.limits.lock(tx, org_id=owner.org_id, blob_id=owner.blob_id or "")
+        elif await user_store.get(tx, owner.user_id or "", lock=True) is None:
+            raise PermissionDenied
 
     def _new(self, request: pb.CreateCredentialRequest) -> Credential:
         owner, now = located(), self._host.clock()
@@ -146,16 +152,3 @@ class CredentialService(rpc.CredentialServiceServicer):
 def _encoded(body: Struct) -> bytes:
     """A body as JSON. Raises InvalidValue."""
     return rules.encode(from_value(Value(struct_value=body)))
-
-
-async def _lock_owner(tx: Transaction, owner: Located) -> None:
-    """Keep the owner there, and others from adding to it, until the commit. Raises PermissionDenied when it is gone."""
-    found: object
-    if owner.blob_id:
-        found = await blob_store.get(tx, owner.blob_id, lock=True)
-    elif owner.org_id:
-        found = await organization_store.find(tx, id_=owner.org_id, lock=True)
-    else:
-        found = await user_store.get(tx, owner.user_id or "", lock=True)
-    if found is None:
-        raise PermissionDenied
