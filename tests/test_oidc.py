@@ -120,9 +120,10 @@ async def test_a_subject_is_the_same_user_on_the_next_server(tmp_path: Path, dat
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_first_calls_at_once_on_two_servers_make_one_user(tmp_path: Path, database_url: str, issuer: Issuer) -> None:
+    settings = issuer.settings | {"master_key_file": tmp_path / "master-key"}
     async with (
-        served(tmp_path / "one", database_url, **issuer.settings) as one,
-        served(tmp_path / "two", database_url, **issuer.settings) as two,
+        served(tmp_path / "one", database_url, **settings) as one,
+        served(tmp_path / "two", database_url, **settings) as two,
     ):
         calls = [called(at.address, issuer.token(payload=claims(jti=f"{n}"))) for n in range(10) for at in (one, two)]
         assert len({who.user_id for who in await asyncio.gather(*calls)}) == 1
