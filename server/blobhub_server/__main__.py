@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 commands = typer.Typer(
     name="blobhub-server",
@@ -62,6 +66,32 @@ def rotate_master_key() -> None:
         typer.echo(line)
 
 
+@commands.command()
+def doctor() -> None:
+    """Check all that a server needs, one line each; exit with 1 when anything fails. A server may be running."""
+    import asyncio  # noqa: PLC0415  so that --help is quick
+
+    from pydantic import ValidationError  # noqa: PLC0415  so that --help is quick
+
+    from blobhub_server.clock import utc_now  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.doctor import FAIL, Finding, examine  # noqa: PLC0415  so that --help is quick
+
+    async def run() -> bool:
+        failed = False
+        async for finding in examine(Settings(), utc_now):
+            typer.echo(finding)
+            failed |= finding.verdict == FAIL
+        return failed
+
+    try:
+        failed = asyncio.run(run())
+    except ValidationError as error:
+        typer.echo(Finding(FAIL, "configuration", _wrong(error)))
+        failed = True
+    sys.exit(failed)
+
+
 def main() -> None:
     """Run a command; what keeps a server from starting is told in one line."""
     from pydantic import ValidationError  # noqa: PLC0415  so that --help is quick
@@ -73,8 +103,12 @@ def main() -> None:
     except StartError as error:
         sys.exit(f"blobhub-server: {error}")
     except ValidationError as error:
-        wrong = "; ".join(f"BLOBHUB_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
-        sys.exit(f"blobhub-server: {wrong}")
+        sys.exit(f"blobhub-server: {_wrong(error)}")
+
+
+def _wrong(error: ValidationError) -> str:
+    """Which settings are wrong, without what they are set to."""
+    return "; ".join(f"BLOBHUB_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from blobhub_server.platform.gate import TOPIC, Gate
 from blobhub_server.platform.keyring import load
 from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.locators import Locators
+from blobhub_server.platform.oidc import open_tokens
 from blobhub_server.platform.roles import Roles
 from blobhub_server.platform.rotation import adopt
 from blobhub_server.platform.usage import KeyUsage
@@ -114,7 +115,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         compile_rules(rule.request for rule in access.values())
         usage = KeyUsage(db, clock)
         await stack.enter_async_context(usage.writing())
-        gate = Gate(db, Authentication(db, clock, usage, None), answers, audit, roles, access, kinds)
+        tokens = open_tokens(settings, db, clock, ids)
+        gate = Gate(db, Authentication(db, clock, usage, tokens), answers, audit, roles, access, kinds)
         guard = Guard(bell, clock, TOPIC)
         await stack.enter_async_context(guard.watching())
         server = make_server(settings, Pipeline(gate, guard))

@@ -23,6 +23,12 @@ class Settings(BaseSettings):
     master_key_file: Path | None = Field(
         None, description="A file with such keys instead, one a line; unset means `master-key` in the data directory."
     )
+    oidc_issuer: str | None = Field(
+        None, max_length=512, description="Issuer whose tokens are taken, as their `iss` says it."
+    )
+    oidc_audience: str | None = Field(None, description="What their `aud` has to name.")
+    oidc_jwks: str | None = Field(None, description="Where the issuer's keys are: `https://…` or a file.")
+    oidc_algorithms: str = Field("RS256,ES256,EdDSA", description="What tokens may be signed with; commas between.")
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_json: bool = Field(False, description="Log lines as JSON instead of for reading.")
     max_concurrent_streams: int = Field(1000, gt=0, description="HTTP/2 streams one connection may have open.")

@@ -24,3 +24,6 @@ class ObjectStore(Protocol):
 
     async def exists(self, digest: str) -> bool:
         """Whether there are bytes of a digest."""
+
+    async def probe(self) -> None:
+        """Write something, read it back and delete it again. Raises OSError, CorruptObject."""

@@ -37,6 +37,10 @@ class LocalObjects:
         """See ObjectStore."""
         return await asyncio.to_thread(self._exists, digest)
 
+    async def probe(self) -> None:
+        """See ObjectStore."""
+        await asyncio.to_thread(self._probe)
+
     def _path(self, digest: str) -> Path:
         """Where an object is. What is not a digest never becomes a path."""
         if not _DIGEST.fullmatch(digest):
@@ -65,6 +69,16 @@ class LocalObjects:
         if hashlib.sha256(data).hexdigest() != digest:
             raise CorruptObject
         return data
+
+    def _probe(self) -> None:
+        path, data = self._root / f".probe-{secrets.token_hex(8)}", secrets.token_bytes(4096)
+        try:
+            _write(path, data)
+            _sync_folder(self._root)
+            if path.read_bytes() != data:
+                raise CorruptObject
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _write(path: Path, data: bytes) -> None:

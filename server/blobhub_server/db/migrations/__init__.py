@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from blobhub_server.db.engine import parsed
+from blobhub_server.db.engine import Transaction, parsed
 from blobhub_server.db.schema import metadata
 
 if TYPE_CHECKING:
@@ -55,7 +55,22 @@ def _bring_up(connection: sa.Connection) -> None:
 def _current(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return connection.execute(_POSITION).scalar()
+
+
+_PRESENT = {
+    "sqlite": sa.text("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"),
+    "postgresql": sa.text("SELECT 1 WHERE to_regclass('alembic_version') IS NOT NULL"),
+}
+_POSITION = sa.text("SELECT version_num FROM alembic_version")
+
+
+async def position(tx: Transaction) -> str | None:
+    """The migration that a database is at; None on an empty one."""
+    if (await tx.execute(_PRESENT[tx.dialect])).first() is None:
+        return None
+    at: str | None = (await tx.execute(_POSITION)).scalar()
+    return at
 
 
 def config(connection: sa.Connection) -> Config:

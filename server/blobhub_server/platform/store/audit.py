@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,6 +63,13 @@ async def insert(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
 async def last_sequence(tx: Transaction) -> int:
     """The number of the last entry; 0 before the first."""
     return int((await tx.execute(sa.select(audit_head.c.last_sequence))).scalar_one())
+
+
+async def newest(tx: Transaction) -> datetime | None:
+    """When the last entry was made; None before the first."""
+    query = sa.select(audit_entries.c.create_time).order_by(audit_entries.c.sequence.desc()).limit(1)
+    found: datetime | None = (await tx.execute(query)).scalar()
+    return found
 
 
 async def page(

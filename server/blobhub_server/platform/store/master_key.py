@@ -30,6 +30,12 @@ async def current(tx: Transaction) -> str:
     return str((await tx.execute(_SELECT.with_for_update(read=True))).scalar_one())
 
 
+async def registered(tx: Transaction) -> str | None:
+    """The current key's id, if there is one yet; for looking at it alone."""
+    found: str | None = (await tx.execute(_SELECT)).scalar()
+    return found
+
+
 async def change(tx: Transaction, key_id: str) -> None:
     """Make another key the current one. The caller has locked the row."""
     await tx.execute(master_keys.update().where(master_keys.c.role == _CURRENT).values(key_id=key_id))

@@ -1,0 +1,87 @@
+"""Looking at a database that a server may have open: nothing is locked, and nothing is changed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from blobhub_server.db.engine import Transaction, parsed
+from blobhub_server.db.sqlite import SqliteTransaction
+from blobhub_server.start import StartError
+
+SECONDS = 5.0
+
+
+class NoDatabaseYet(Exception):
+    """There is no SQLite file; the first start makes it."""
+
+
+class Unreachable(StartError):
+    """The database cannot be looked at."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the database cannot be read: {why}; see BLOBHUB_DATABASE_URL")
+
+
+@asynccontextmanager
+async def looking(url: str) -> AsyncIterator[Transaction]:
+    """A connection to read with, beside any server. Raises StartError, NoDatabaseYet."""
+    made = parsed(url)
+    try:
+        async with _sqlite(made) if made.get_backend_name() == "sqlite" else _postgresql(made) as tx:
+            yield tx
+    except TimeoutError:
+        raise Unreachable(f"no answer within {SECONDS:g} s") from None
+    except (OSError, sa.exc.DBAPIError) as error:
+        raise Unreachable(_said(error, made)) from None
+
+
+async def server_time(tx: Transaction) -> datetime | None:
+    """The time of the machine that the database is on; None where that is this one."""
+    if tx.dialect == "sqlite":
+        return None
+    time: datetime = (await tx.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+    return time
+
+
+def _said(error: Exception, url: URL) -> str:
+    """The driver's own words, on one line."""
+    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    return said.replace(url.password, "***") if url.password else said
+
+
+@asynccontextmanager
+async def _sqlite(url: URL) -> AsyncIterator[Transaction]:
+    engine = _reading(url.database or "")
+    try:
+        with engine.connect() as connection:
+            yield SqliteTransaction(connection)
+    finally:
+        engine.dispose()
+
+
+def _reading(file: str) -> sa.Engine:
+    path = Path(file).absolute()
+    if not path.exists():
+        raise NoDatabaseYet
+    return sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True))
+
+
+@asynccontextmanager
+async def _postgresql(url: URL) -> AsyncIterator[Transaction]:
+    # An extra, and slow to import.
+    from blobhub_server.db.postgresql import PostgresqlTransaction, make_engine  # noqa: PLC0415
+
+    engine = make_engine(url).execution_options(isolation_level="AUTOCOMMIT", postgresql_readonly=True)
+    try:
+        async with asyncio.timeout(SECONDS), engine.connect() as connection:
+            yield PostgresqlTransaction(connection)
+    finally:
+        await engine.dispose()

@@ -1,0 +1,233 @@
+"""`blobhub-server doctor`: looks at all that a server needs, beside a running one too, and changes nothing.
+
+Each check is told in one line. None of them ever holds a secret: what is said of an error that is not foreseen is its type.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from blobhub_server import logs
+from blobhub_server.clock import Clock
+from blobhub_server.config import Settings
+from blobhub_server.db.engine import parsed
+from blobhub_server.db.look import NoDatabaseYet, looking, server_time
+from blobhub_server.db.migrations import HEAD, position
+from blobhub_server.http.outbound import OutboundError
+from blobhub_server.objects.local import LocalObjects
+from blobhub_server.platform import key_file, oidc
+from blobhub_server.platform.key_file import KeyFile
+from blobhub_server.platform.keyring import fingerprint
+from blobhub_server.platform.rules import api_key as key_rules
+from blobhub_server.platform.rules import oidc as oidc_rules
+from blobhub_server.platform.store import audit as audit_store
+from blobhub_server.platform.store import credential as credential_store
+from blobhub_server.platform.store import master_key as master_key_store
+from blobhub_server.rpc.server import PortInUse, bind
+from blobhub_server.start import StartError
+
+OK, WARN, FAIL = "ok", "warn", "FAIL"
+SECONDS = 10.0
+LOW_BYTES = 100 << 20
+APART_WARN, APART_FAIL = timedelta(seconds=1), timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check has found, as a line: `ok   clock: …`."""
+
+    verdict: str
+    what: str
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict:4} {self.what}: {self.said}"
+
+
+class Doubt(Exception):
+    """Something looks as if it were wrong; the message says what."""
+
+
+async def examine(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
+    """Check one thing after the other."""
+    for what, check in _CHECKS.items():
+        yield await _checked(what, check(settings, clock))
+
+
+async def _checked(what: str, check: Awaitable[str]) -> Finding:
+    try:
+        async with asyncio.timeout(SECONDS):
+            return Finding(OK, what, await check)
+    except Doubt as doubt:
+        return Finding(WARN, what, str(doubt))
+    except NoDatabaseYet:
+        return Finding(OK, what, "there is no database yet; the first start makes it")
+    except StartError as error:
+        return Finding(FAIL, what, str(error))
+    except TimeoutError:
+        return Finding(FAIL, what, f"no answer within {SECONDS:g} s")
+    except Exception as error:
+        return Finding(FAIL, what, f"cannot be told, for a {type(error).__name__}")
+
+
+async def _configuration(settings: Settings, _clock: Clock) -> str:
+    logs.set_up(settings)
+    if settings.admin_key is not None and key_rules.parse(settings.admin_key.get_secret_value()) is None:
+        raise StartError("BLOBHUB_ADMIN_KEY is not a well-formed key; `blobhub-server make-key` makes one")
+    given = sorted(f"BLOBHUB_{name.upper()}" for name in settings.model_fields_set)
+    return ", ".join(given) if given else "nothing is set, so the defaults hold"
+
+
+async def _address(settings: Settings, _clock: Clock) -> str:
+    listen = settings.listen
+    if await _serves(listen):
+        return f"a BlobHub server serves on {listen}"
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    try:
+        bind(server, listen)
+    except PortInUse as error:
+        raise StartError(f"{error}; end what has it, or set BLOBHUB_LISTEN") from None
+    finally:
+        await server.stop(None)
+    return f"{listen} is free"
+
+
+async def _serves(listen: str) -> bool:
+    """Whether there is a BlobHub, draining or not: another program does not know the service."""
+    async with grpc.aio.insecure_channel(listen) as channel:
+        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        try:
+            await check(health_pb2.HealthCheckRequest(service="blobhub.v1.BlobService").SerializeToString(), timeout=2)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+
+async def _database(settings: Settings, _clock: Clock) -> str:
+    url = parsed(settings.url)
+    try:
+        async with looking(settings.url) as tx:
+            await position(tx)
+    except NoDatabaseYet:
+        _require_writable(Path(url.database or ""))
+        raise
+    return f"{url.database} can be read" + (f" at {url.host}" if url.host else "")
+
+
+async def _migrations(settings: Settings, _clock: Clock) -> str:
+    async with looking(settings.url) as tx:
+        at = await position(tx)
+    if at == HEAD:
+        return f"the database is at {at}, as this program"
+    if at is None:
+        return f"the database is empty; the first start brings it to {HEAD}"
+    if at > HEAD:
+        raise StartError(f"the database is at {at}, made by a newer program; this one knows {HEAD}. Run the newer one")
+    raise StartError(f"the database is at {at}, this program at {HEAD}; back it up and run `blobhub-server migrate`")
+
+
+async def _objects(settings: Settings, _clock: Clock) -> str:
+    root = settings.data_dir / "objects"
+    if not root.exists():
+        _require_writable(root)
+        return f"there is no {root} yet; the first start makes it"
+    try:
+        await LocalObjects(root).probe()
+    except OSError as error:
+        raise StartError(f"{root} cannot be written to and read: {error.strerror}; see BLOBHUB_DATA_DIR") from None
+    free = shutil.disk_usage(root).free
+    said = f"{free / (1 << 30):.1f} GiB are free"
+    if free < LOW_BYTES:
+        raise StartError(f"only {said} in {root}; make room")
+    return f"{root} was written to and read; {said}"
+
+
+def _require_writable(path: Path) -> None:
+    """Raise StartError when what is not there yet could not be made."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise StartError(f"{path} cannot be made: {there} is no folder that can be written to; see BLOBHUB_DATA_DIR")
+
+
+async def _master_key(settings: Settings, _clock: Clock) -> str:
+    if settings.master_key is not None:
+        where, keys = "BLOBHUB_MASTER_KEY", key_file.parse(settings.master_key.get_secret_value(), "BLOBHUB_MASTER_KEY")
+    else:
+        where, keys = str(settings.key_file), KeyFile(settings.key_file).read() or []
+    missing = sorted(await _sealed_under(settings) - {fingerprint(key) for key in keys})
+    if missing:
+        raise StartError(f"{where} lacks keys that the database needs: {', '.join(missing)}; see docs/credentials.md")
+    if not keys:
+        return f"there is no {where} yet; the first start makes it"
+    return f"{where} has what is needed; the current key is {fingerprint(keys[0])}"
+
+
+async def _sealed_under(settings: Settings) -> set[str]:
+    """The ids of the master keys that the database needs; none that has not come as far as this program."""
+    try:
+        async with looking(settings.url) as tx:
+            if await position(tx) != HEAD:
+                return set()
+            current = await master_key_store.registered(tx)
+            return await credential_store.master_key_ids(tx) | ({current} if current else set())
+    except NoDatabaseYet:
+        return set()
+
+
+async def _issuer(settings: Settings, _clock: Clock) -> str:
+    configured = oidc.configuration(settings)
+    if configured is None:
+        return "no issuer of tokens is configured"
+    expected, source = configured
+    try:
+        found = oidc_rules.keys(await source())
+    except (OutboundError, OSError, ValueError) as error:
+        raise StartError(f"the keys cannot be read: {error}; see BLOBHUB_OIDC_JWKS") from None
+    fitting = [key for key in found if key.kind in {oidc_rules.KINDS[name] for name in expected.algorithms}]
+    if not fitting:
+        raise StartError(f"none of its keys is for {', '.join(expected.algorithms)}; see BLOBHUB_OIDC_ALGORITHMS")
+    return f"{expected.issuer} has {len(fitting)} keys to verify tokens with"
+
+
+async def _clocks(settings: Settings, clock: Clock) -> str:
+    async with looking(settings.url) as tx:
+        before = clock()
+        there = await server_time(tx)
+        if there is not None:
+            return _compared("the database server's", there, before, clock())
+        newest = await audit_store.newest(tx) if await position(tx) == HEAD else None
+    if newest is None:
+        return "there is nothing to compare it with yet"
+    # What was written earlier says only whether time has gone backwards since.
+    return _compared("the newest audit entry's", max(newest, before), before, before)
+
+
+def _compared(whose: str, there: datetime, before: datetime, after: datetime) -> str:
+    """Compare with a time that was told between two of ours."""
+    apart = max(before - there, there - after, timedelta())
+    said = f"{apart.total_seconds():.1f} s apart from {whose}"
+    if apart > APART_WARN:
+        raise (StartError if apart > APART_FAIL else Doubt)(f"{said}; set the clocks, by NTP say")
+    return said
+
+
+_CHECKS: dict[str, Callable[[Settings, Clock], Awaitable[str]]] = {
+    "configuration": _configuration,
+    "address": _address,
+    "database": _database,
+    "migrations": _migrations,
+    "object store": _objects,
+    "master key": _master_key,
+    "token issuer": _issuer,
+    "clock": _clocks,
+}

@@ -1,0 +1,76 @@
+"""HTTP requests that this server makes. No other module makes any.
+
+What is fetched here is at an address that the operator configured. It goes over TLS, or stays on this machine; nothing is
+followed anywhere else, and neither an endless answer nor a slow one takes more than it was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class OutboundError(Exception):
+    """Nothing was fetched. The message says why, and repeats nothing of the URL."""
+
+
+def require_allowed(url: str) -> None:
+    """Raise OutboundError unless the URL is https, or http to a loopback address."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise OutboundError("not a URL") from None
+    if not host:
+        raise OutboundError("not a URL")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise OutboundError("must be https://, or http:// to a loopback address such as 127.0.0.1")
+
+
+async def fetch(url: str, *, max_bytes: int, seconds: float) -> bytes:
+    """The body at a URL that the operator configured, if it is whole within so many bytes and seconds.
+
+    Redirects are not followed. Raises OutboundError.
+    """
+    import httpx  # noqa: PLC0415  slow to import, and not needed by every server
+
+    require_allowed(url)
+    # The machine's certificates, so that an authority of one's own is trusted; no proxy from the environment.
+    client = httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False, timeout=seconds)
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            client,
+            client.stream("GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise OutboundError(f"the answer is {response.status_code}")
+            return await _bounded(response, max_bytes)
+    except TimeoutError:
+        raise OutboundError(f"no whole answer within {seconds:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise OutboundError(f"no answer: {type(error).__name__}") from None
+
+
+async def _bounded(response: httpx.Response, max_bytes: int) -> bytes:
+    """Read as the bytes came, so that nothing is unpacked that was not counted."""
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > max_bytes:
+            raise OutboundError(f"the answer is longer than {max_bytes} bytes")
+    return bytes(body)
+
+
+def _is_loopback(host: str) -> bool:
+    """Only addresses: a name leads wherever it is resolved to."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

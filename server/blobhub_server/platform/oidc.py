@@ -1,0 +1,101 @@
+"""Callers by the token of an OpenID Connect issuer. Who comes with one for the first time becomes a user."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.exc import IntegrityError
+
+from blobhub_server.clock import Clock
+from blobhub_server.config import Settings
+from blobhub_server.db.engine import Database
+from blobhub_server.http.outbound import OutboundError
+from blobhub_server.ids import Ids
+from blobhub_server.platform.jwks import Jwks, Source, source_of
+from blobhub_server.platform.rules import oidc as rules
+from blobhub_server.platform.rules.oidc import Claims, Expected
+from blobhub_server.platform.rules.user import User
+from blobhub_server.platform.store import user as store
+from blobhub_server.start import StartError
+
+
+class OidcTokens:
+    """Implements `platform.authentication.Tokens`."""
+
+    def __init__(self, expected: Expected, jwks: Jwks, db: Database, clock: Clock, ids: Ids) -> None:
+        self._expected = expected
+        self._jwks = jwks
+        self._db = db
+        self._clock = clock
+        self._ids = ids
+
+    def claims(self, presented: str) -> bool:
+        """See Tokens."""
+        return rules.has_form(presented)
+
+    async def user(self, token: str) -> tuple[User, datetime]:
+        """See Tokens."""
+        header = rules.header(token, self._expected)
+        key = await self._jwks.key(header)
+        claims = rules.verify(token, key, header, self._expected, self._clock())
+        return await self._known(claims.subject) or await self._provision(claims), claims.ends
+
+    async def _known(self, subject: str) -> User | None:
+        async with self._db.read() as tx:
+            return await store.of_issuer(tx, self._expected.issuer, subject)
+
+    async def _provision(self, claims: Claims) -> User:
+        """Make the user, unless another call has just done so."""
+        now = self._clock()
+        made = User(
+            id=self._ids(),
+            name=rules.user_name(self._expected.issuer, claims.subject),
+            display_name=claims.display_name,
+            administrator=False,
+            disabled=False,
+            issuer=self._expected.issuer,
+            subject=claims.subject,
+            create_time=now,
+            update_time=now,
+            etag=self._ids(),
+        )
+        try:
+            async with self._db.write() as tx:
+                await store.insert(tx, made)
+        except IntegrityError:
+            first = await self._known(claims.subject)
+            if first is None:
+                raise
+            return first
+        return made
+
+
+def open_tokens(settings: Settings, db: Database, clock: Clock, ids: Ids) -> OidcTokens | None:
+    """The configured issuer's tokens; None where no issuer is configured. Raises StartError."""
+    configured = configuration(settings)
+    if configured is None:
+        return None
+    expected, source = configured
+    return OidcTokens(expected, Jwks(source), db, clock, ids)
+
+
+def configuration(settings: Settings) -> tuple[Expected, Source] | None:
+    """What is expected of tokens, and what reads the issuer's keys. Raises StartError."""
+    if not (settings.oidc_issuer or settings.oidc_audience or settings.oidc_jwks):
+        return None
+    if not (settings.oidc_issuer and settings.oidc_audience and settings.oidc_jwks):
+        raise StartError(
+            "BLOBHUB_OIDC_ISSUER, BLOBHUB_OIDC_AUDIENCE and BLOBHUB_OIDC_JWKS go together; not all of them are set"
+        )
+    try:
+        source = source_of(settings.oidc_jwks)
+    except OutboundError as error:
+        raise StartError(f"BLOBHUB_OIDC_JWKS: {error}") from None
+    return Expected(settings.oidc_issuer, settings.oidc_audience, _algorithms(settings.oidc_algorithms)), source
+
+
+def _algorithms(listed: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in listed.split(",") if name.strip())
+    if not names or not set(names) <= rules.KINDS.keys():
+        raise StartError(f"BLOBHUB_OIDC_ALGORITHMS: must be some of {', '.join(rules.KINDS)}, with commas between them")
+    return names

@@ -1,0 +1,235 @@
+"""`blobhub-server doctor`: all is well, on both databases and beside a running server; and each thing that can be wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from blobhub.v1 import organization_pb2
+from blobhub_server import doctor
+from blobhub_server.clock import utc_now
+from blobhub_server.config import Settings
+from blobhub_server.db.migrations import HEAD
+from blobhub_server.doctor import FAIL, OK, WARN, Finding, examine
+from issuer import Issuer
+from served import connected, served
+
+BIN = Path(sys.executable).parent
+WHATS = ["configuration", "address", "database", "migrations", "object store", "master key", "token issuer", "clock"]
+
+
+async def examined(settings: Settings, clock=utc_now) -> dict[str, Finding]:
+    return {finding.what: finding async for finding in examine(settings, clock)}
+
+
+async def failing(settings: Settings, what: str, said: str, *, verdict: str = FAIL, clock=utc_now) -> None:
+    """See that one check alone does not say ok, and what it says."""
+    found = await examined(settings, clock)
+    assert {finding.what: finding.verdict for finding in found.values() if finding.verdict != OK} == {what: verdict}
+    assert said in found[what].said
+    assert "\n" not in str(found[what])
+
+
+def run(data_dir: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("BLOBHUB_")}
+    env |= {"BLOBHUB_DATA_DIR": str(data_dir), "BLOBHUB_LISTEN": "127.0.0.1:0"} | environment
+    return subprocess.run(
+        [BIN / "blobhub-server", "doctor"], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+async def settings(tmp_path: Path, database_url: str) -> Settings:
+    """Settings of a server that has run, and does not run now."""
+    async with (
+        served(tmp_path / "data", database_url) as server,
+        connected(server.address, server.admin_key) as api,
+    ):
+        await api.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="acme"))
+    return server.settings
+
+
+async def test_all_is_well_beside_a_running_server(tmp_path: Path, database_url: str, issuer: Issuer) -> None:
+    async with served(tmp_path / "data", database_url, **issuer.settings) as server:
+        environment = {name.upper(): str(value) for name, value in issuer.settings.items()}
+        environment |= {"LISTEN": server.address, "DATABASE_URL": database_url}
+        done = await asyncio.to_thread(
+            run, tmp_path / "data", **{f"BLOBHUB_{name}": value for name, value in environment.items()}
+        )
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"ok   {what}" for what in WHATS], done.stdout + done.stderr
+    assert done.returncode == 0
+    assert f"serves on {server.address}" in lines[1]
+    assert "has 3 keys" in lines[6]
+
+
+async def test_all_is_well_when_the_server_is_down_and_before_it_ever_ran(settings: Settings, tmp_path: Path) -> None:
+    found = await examined(settings)
+    assert {finding.verdict for finding in found.values()} == {OK}
+    assert "is free" in found["address"].said
+    fresh = Settings(data_dir=tmp_path / "fresh", listen="127.0.0.1:0")
+    found = await examined(fresh)
+    assert {finding.verdict for finding in found.values()} == {OK}
+    assert not fresh.data_dir.exists()
+
+
+async def test_looking_leaves_everything_as_it_was_and_the_server_can_start(settings: Settings) -> None:
+    await examined(settings)
+    objects = settings.data_dir / "objects"
+    assert [path for path in objects.rglob("*") if path.is_file()] == []
+    async with served(settings.data_dir, settings.database_url) as again:
+        assert again.admin_key == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "what", "said"),
+    [
+        ({"BLOBHUB_LEASE_SECONDS": "swordfish"}, "configuration", "BLOBHUB_LEASE_SECONDS"),
+        ({"BLOBHUB_LOG_LEVEL": "swordfish"}, "configuration", "BLOBHUB_LOG_LEVEL"),
+        ({"BLOBHUB_ADMIN_KEY": "swordfish"}, "configuration", "BLOBHUB_ADMIN_KEY"),
+        ({"BLOBHUB_DATABASE_URL": "mysql://kim:swordfish@x/y"}, "database", "BLOBHUB_DATABASE_URL"),
+        ({"BLOBHUB_DATABASE_URL": "swordfish"}, "database", "BLOBHUB_DATABASE_URL"),
+        ({"BLOBHUB_DATABASE_URL": "postgresql://kim:swordfish@127.0.0.1:1/x"}, "database", "Connect call failed"),
+        ({"BLOBHUB_MASTER_KEY": "swordfish"}, "master key", "BLOBHUB_MASTER_KEY: key 1 is not"),
+        ({"BLOBHUB_OIDC_ISSUER": "https://issuer.example"}, "token issuer", "BLOBHUB_OIDC_AUDIENCE"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_not_repeated(
+    tmp_path: Path, environment: dict[str, str], what: str, said: str
+) -> None:
+    done = run(tmp_path / "data", **environment)
+    assert done.returncode == 1
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"FAIL {what}: "))
+    assert said in line
+    assert "swordfish" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@asynccontextmanager
+async def listener(kind: str) -> AsyncIterator[str]:
+    """Another program that listens: its address."""
+    if kind == "grpc":
+        server = grpc.aio.server()
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        yield f"127.0.0.1:{port}"
+        await server.stop(None)
+    else:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["grpc", "mute"])
+async def test_an_address_that_another_program_has(tmp_path: Path, kind: str) -> None:
+    async with listener(kind) as address:
+        await failing(Settings(data_dir=tmp_path, listen=address), "address", f"cannot listen on {address}")
+
+
+async def test_an_address_that_is_not_this_machines(tmp_path: Path) -> None:
+    await failing(Settings(data_dir=tmp_path, listen="192.0.2.1:7443"), "address", "BLOBHUB_LISTEN")
+
+
+async def execute(settings: Settings, statement: str) -> None:
+    """Change the database of a server that is down."""
+    if settings.url.startswith("sqlite"):
+        with sqlite3.connect(settings.url.removeprefix("sqlite:///")) as connection:
+            connection.execute(statement)
+        connection.close()
+    else:
+        connection = await asyncpg.connect(settings.url)
+        await connection.execute(statement)
+        await connection.close()
+
+
+async def test_a_database_at_another_migration(settings: Settings) -> None:
+    await execute(settings, "UPDATE alembic_version SET version_num = '0001'")
+    await failing(settings, "migrations", f"at 0001, this program at {HEAD}; back it up and run `blobhub-server migrate`")
+    await execute(settings, "UPDATE alembic_version SET version_num = '9999'")
+    await failing(settings, "migrations", "newer program")
+    await execute(settings, "DROP TABLE alembic_version")
+    assert "is empty" in (await examined(settings))["migrations"].said
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "blobhub.db").write_bytes(b"swordfish" * 1000)
+    found = await examined(Settings(data_dir=tmp_path, listen="127.0.0.1:0"))
+    for what in ("database", "migrations", "clock"):
+        assert found[what].verdict == FAIL
+        assert "file is not a database" in found[what].said
+
+
+async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    found = await examined(Settings(data_dir=tmp_path / "data", listen="127.0.0.1:0"))
+    for what in ("database", "object store"):
+        assert found[what].verdict == FAIL
+        assert "BLOBHUB_DATA_DIR" in found[what].said
+
+
+async def test_an_object_store_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "objects").write_text("a file")
+    await failing(Settings(data_dir=tmp_path, listen="127.0.0.1:0"), "object store", "BLOBHUB_DATA_DIR")
+
+
+async def test_an_object_store_that_is_nearly_full(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LOW_BYTES", 1 << 62)
+    await failing(settings, "object store", "make room")
+
+
+async def test_an_object_store_that_gives_other_bytes_back(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_bytes", lambda _: b"others")
+    await failing(settings, "object store", "CorruptObject")
+
+
+async def test_a_master_key_that_is_open_to_others_broken_gone_or_another(settings: Settings) -> None:
+    file = settings.key_file
+    key = file.read_text()
+    file.chmod(0o644)
+    await failing(settings, "master key", f"{file} is open to others; chmod 600 it")
+    file.chmod(0o600)
+    file.write_text("swordfish")
+    await failing(settings, "master key", "is not 32 bytes in base64")
+    file.unlink()
+    await failing(settings, "master key", f"{file} lacks keys that the database needs: ")
+    given: dict[str, Any] = settings.model_dump()
+    assert (await examined(Settings(**given | {"master_key": key})))["master key"].verdict == OK
+    other = base64.b64encode(b"swordfish" * 4).decode()[:43] + "="
+    await failing(Settings(**given | {"master_key": other}), "master key", "BLOBHUB_MASTER_KEY lacks keys")
+
+
+async def test_an_issuer_that_is_down_or_has_no_key_that_fits(settings: Settings, issuer: Issuer) -> None:
+    given: dict[str, Any] = settings.model_dump() | issuer.settings
+    other = Settings(**given | {"oidc_algorithms": "ES512"})
+    await failing(other, "token issuer", "none of its keys is for ES512")
+    issuer.document = b"<html>"
+    await failing(Settings(**given), "token issuer", "BLOBHUB_OIDC_JWKS")
+    issuer.stop()
+    await failing(Settings(**given), "token issuer", "no answer")
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(-20, WARN), (-300, FAIL)])
+async def test_a_clock_that_is_behind(settings: Settings, seconds: int, verdict: str) -> None:
+    await failing(
+        settings, "clock", "s apart from the", verdict=verdict, clock=lambda: datetime.now(UTC) + timedelta(seconds=seconds)
+    )
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_clock_that_is_ahead_of_the_database_servers(settings: Settings) -> None:
+    await failing(settings, "clock", "database server's", clock=lambda: datetime.now(UTC) + timedelta(minutes=5))
