@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from blobhub.v1 import (
     access_pb2,
     api_key_pb2,
     blob_pb2,
+    caller_pb2,
     credential_pb2,
     execution_pb2,
     member_pb2,
@@ -39,6 +41,7 @@ from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.api_key import checksum, make_secret
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
+from issuer import AUDIENCE, ISSUER, SERVED, claims, key_set, signed
 from methods import Method
 from served import WORKFLOW, Api, Served, connected
 
@@ -128,6 +131,13 @@ def expected(row: Row, kind: Kind) -> str:
     if row.rule.public_read and row.subject.public:
         role = max(role, Role.READ)
     return ALLOWED if role >= NEEDED[row.rule.permission] else DENIED
+
+
+def settings(folder: Path) -> dict[str, str]:
+    """Settings of a server for a world: it takes the tokens of the test's own issuer."""
+    jwks = folder / "jwks.json"
+    jwks.write_bytes(key_set(SERVED))
+    return {"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "oidc_jwks": str(jwks)}
 
 
 class World:
@@ -227,6 +237,12 @@ class World:
         disabled = await self.user("disabled", ("acme", "ROLE_ADMIN"), ("acme/main", "ROLE_ADMIN"))
         update = user_pb2.UpdateUserRequest(user="@disabled", update_mask={"paths": ["disabled"]}, disabled=True)
         await self.api.users.UpdateUser(update)
+        token = signed(*SERVED["es"][::-1], "es", claims("matrix", exp=time.time() + 3000))
+        async with connected(self.server.address, token) as anybody:
+            by_token = (await anybody.callers.GetCaller(caller_pb2.GetCallerRequest())).caller.user_id
+        reads = member_pb2.CreateMemberRequest(scope="acme", user=by_token, role="ROLE_READ")
+        await self.api.members.CreateMember(reads)
+        foreign = signed(*SERVED["es"][::-1], "es", claims("matrix", iss="https://other.example"))
         confined = await self.user("confined", ("acme", "ROLE_ADMIN"), role="ROLE_READ")
         R, W, A = Role.READ, Role.WRITE, Role.ADMIN
         self.kinds = [
@@ -236,6 +252,8 @@ class World:
             Kind("revoked key", revoked.key, authentic=False),
             Kind("disabled user", disabled, authentic=False),
             Kind("forged key", forged(self.server.admin_key), authentic=False),
+            Kind("token of another issuer", foreign, authentic=False),
+            Kind("reader with a token", token, R, R, user=True),
             Kind("stranger", await self.user("stranger"), user=True),
             Kind("reader of the blob", await self.user("reads-blob", ("acme/main", "ROLE_READ")), blob=R, user=True),
             Kind("writer of the blob", await self.user("writes-blob", ("acme/main", "ROLE_WRITE")), blob=W, user=True),

@@ -8,7 +8,7 @@ import random
 import grpc
 import pytest
 from blobhub_server.platform.rules import access
-from matrix import Row, World, beyond, cells
+from matrix import Row, World, beyond, cells, settings
 from mutants import DECISIONS, mutants
 from served import connected, served
 from test_access_matrix import METHODS
@@ -36,7 +36,10 @@ def test_no_function_of_the_access_module_is_left_out() -> None:
 
 @pytest.mark.timeout(900)
 async def test_no_mutant_survives(tmp_path) -> None:
-    async with served(tmp_path / "data") as server, connected(server.address, server.admin_key) as api:
+    async with (
+        served(tmp_path / "data", **settings(tmp_path)) as server,
+        connected(server.address, server.admin_key) as api,
+    ):
         world = World(server, api)
         await world.build()
         rows = world.rows(METHODS)

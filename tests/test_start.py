@@ -56,9 +56,7 @@ def rule(**fields: Any) -> access_pb2.AccessRule:
         ("access.nameless", rule(field="blob")),
         (
             "access.public",
-            access_pb2.AccessRule(
-                permission=access_pb2.PERMISSION_WRITE, field="blob", resource="blob", public_read=True
-            ),
+            access_pb2.AccessRule(permission=access_pb2.PERMISSION_WRITE, field="blob", resource="blob", public_read=True),
         ),
     ],
 )
