@@ -116,6 +116,7 @@ WRONG: dict[str, Callable[[], str]] = {
     "unknown kid": lambda: signed(RS, "RS256", "other"),
     "kid of another type": lambda: signed(RS, "RS256", 7),
     "another kind of token": lambda: signed(RS, "RS256", "rs", typ="logout+jwt"),
+    "kind of another type": lambda: signed(RS, "RS256", "rs", typ=7),
     "critical header": lambda: signed(RS, "RS256", "rs", crit=["exp"]),
     "expired": lambda: signed(RS, "RS256", "rs", claims(exp=time.time() - 0.1)),
     "no end": lambda: signed(RS, "RS256", "rs", claims(exp=None)),

@@ -88,7 +88,7 @@ def header(token: str, expected: Expected) -> Header:
     except jwt.PyJWTError:
         raise Unauthenticated from None
     algorithm, kid, typ = found.get("alg"), found.get("kid"), found.get("typ", "JWT")
-    if algorithm not in expected.algorithms or not isinstance(algorithm, str) or "crit" in found:
+    if not isinstance(algorithm, str) or algorithm not in expected.algorithms:
         raise Unauthenticated
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in _TYPES:
         raise Unauthenticated
@@ -173,7 +173,7 @@ def _key(jwk: Mapping[str, Any]) -> Key | None:
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _NO_LATER:
+    if not isinstance(value, int | float) or not 0 <= value < _NO_LATER:
         raise Unauthenticated
     return value
 
