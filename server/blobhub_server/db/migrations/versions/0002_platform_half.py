@@ -6,7 +6,6 @@ What was there is brought along: members were all of organizations, and got no t
 import sqlalchemy as sa
 from alembic import op
 
-
 revision = "0002"
 down_revision = "0001"
 
