@@ -52,8 +52,8 @@ class House:
     draft_id: str
     session_id: str
 
-    async def note(self, name: str, text: str = "") -> None:
-        request = notes_pb2.PutNoteRequest(revision="acme/notes@draft", name=name, text=text)
+    async def note(self, name: str, text: str = "", draft: str = "acme/notes@draft") -> None:
+        request = notes_pb2.PutNoteRequest(revision=draft, name=name, text=text)
         await notes_pb2_grpc.NotesServiceStub(self.api.channel).PutNote(request)
 
     async def user(self, name: str) -> None:
@@ -252,6 +252,20 @@ async def test_the_same_content_counts_once(house: House) -> None:
     await house.note("five", "ab")
     assert (await limits(house.api, "acme/notes"))["blob.bytes"].held == 10
     await refused(house.note("five", "abc"), EXHAUSTED, "LIMIT_EXCEEDED")
+
+
+async def test_bytes_are_counted_over_all_drafts_at_once(house: House) -> None:
+    await house.note("one", ".")
+    await house.api.publish("acme/notes")
+    branch = revision_pb2.CreateRevisionRequest(blob="acme/notes")
+    drafts = [(await house.api.revisions.CreateRevision(branch)).revision.id for _ in range(10)]
+    await set_limit(house.api, "acme/notes", "blob.bytes", 3)
+    puts = (house.note(f"note-{n}", chr(ord("a") + n), draft) for n, draft in enumerate(drafts))
+    tried = await asyncio.gather(*puts, return_exceptions=True)
+    assert sum(error is None for error in tried) == 2
+    assert (await limits(house.api, "acme/notes"))["blob.bytes"].held == 3
+    for draft in drafts:
+        await house.note("two", ".", draft)
 
 
 async def test_what_is_held_stays_and_can_be_replaced(house: House) -> None:
