@@ -18,6 +18,7 @@ import pytest
 from blobhub_server.platform import jwks as keeping
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from marked import planted
 
 ISSUER, AUDIENCE = "https://issuer.example", "blobhub"
 ALL = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -65,7 +66,9 @@ def signed(key: Any, algorithm: str, kid: str | None, payload: dict[str, object]
     parts = [{name: value for name, value in head.items() if value is not None}, claims() if payload is None else payload]
     signing = ".".join(encoded(part) for part in parts)
     method = jwt.get_algorithm_by_name(algorithm)
-    return f"{signing}.{encoded(method.sign(signing.encode(), method.prepare_key(key)))}"
+    signature = encoded(method.sign(signing.encode(), method.prepare_key(key)))
+    planted(signature[-40:], "the end of a token")
+    return f"{signing}.{signature}"
 
 
 def key_set(keys: Mapping[str, tuple[str, Any]]) -> bytes:

@@ -40,6 +40,7 @@ from blobhub.v1 import (
 )
 from blobhub_server.app import running
 from blobhub_server.config import Settings
+from marked import planted
 
 WORKFLOW = "blobhub.compute.workflow"
 
@@ -159,10 +160,12 @@ class Served:
 async def served(data_dir: Path, database_url: str | None = None, **settings) -> AsyncIterator[Served]:
     """Run a server in this process on a free port."""
     made = Settings(
-        **{"listen": "127.0.0.1:0", "log_level": "error"} | settings, data_dir=data_dir, database_url=database_url
+        **{"listen": "127.0.0.1:0", "log_level": "debug"} | settings, data_dir=data_dir, database_url=database_url
     )
+    if made.admin_key:
+        planted(made.admin_key.get_secret_value(), "an administrator's key that was given")
     async with running(made) as server:
-        yield Served(server.address, server.admin_key or "", made)
+        yield Served(server.address, planted(server.admin_key or "", "an administrator's key"), made)
 
 
 class ServerProcess:
@@ -172,7 +175,7 @@ class ServerProcess:
         self._env = os.environ | {
             "BLOBHUB_LISTEN": "127.0.0.1:0",
             "BLOBHUB_DATA_DIR": str(data_dir),
-            "BLOBHUB_LOG_LEVEL": "error",
+            "BLOBHUB_LOG_LEVEL": "debug",
             **({"BLOBHUB_DATABASE_URL": database_url} if database_url else {}),
             **{f"BLOBHUB_{name.upper()}": str(value) for name, value in settings.items()},
         }
@@ -195,7 +198,9 @@ class ServerProcess:
             line = await asyncio.to_thread(self._process.stdout.readline)
             assert line, f"the server ended before it served, with {self._process.wait()}"
             if key := re.search(r"bhk_\w+", line):
-                self.admin_key = key.group()
+                self.admin_key = planted(key.group(), "an administrator's key")
+            else:
+                print(line, end="")
             if serving := re.search(r"serves on (\S+)", line):
                 self.address = serving.group(1)
                 return

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from typing import Any, TextIO
 
 import structlog
 
 from blobhub_server.config import Settings
 from blobhub_server.start import StartError
+
+_QUOTING_STATES = ("22", "23")
+"""Classes of SQLSTATE, data exceptions and broken constraints, in whose messages PostgreSQL quotes values and whole rows."""
 
 
 class UnknownLogLevel(StartError):
@@ -27,9 +32,9 @@ def set_up(settings: Settings) -> None:
     render = (
         structlog.processors.JSONRenderer()
         if settings.log_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_exception)
     )
-    errors = [structlog.processors.format_exc_info] if settings.log_json else []
+    errors = [structlog.processors.ExceptionRenderer(_exception)] if settings.log_json else []
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -42,7 +47,9 @@ def set_up(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(logging.BASIC_FORMAT))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def announce(address: str, admin_key: str | None) -> None:
@@ -50,3 +57,36 @@ def announce(address: str, admin_key: str | None) -> None:
     if admin_key is not None:
         print(f"Administrator's key, shown once: {admin_key}")  # noqa: T201  this is the program's output
     print(f"BlobHub serves on {address}", flush=True)  # noqa: T201  this is the program's output
+
+
+def told(error: BaseException) -> str:
+    """An exception and what led to it, as Python tells it, but without the values that a database quotes."""
+    lines, seen = [], set()
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        seen.add(following)
+        lines.append("".join([*traceback.format_tb(following.__traceback__), _named(following)]))
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+    return "\nwhich led to:\n".join(reversed(lines))
+
+
+def _named(error: BaseException) -> str:
+    state = str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
+    if state.startswith(_QUOTING_STATES):
+        return f"{type(error).__qualname__}: SQLSTATE {state}; what the database said may quote values"
+    return "".join(traceback.format_exception_only(error)).rstrip()
+
+
+def _exception(exc_info: Any) -> str:
+    return told(exc_info[1])
+
+
+def _write_exception(stream: TextIO, exc_info: Any) -> None:
+    stream.write(told(exc_info[1]))
+
+
+class _Lines(logging.Formatter):
+    """What libraries log, their exceptions told like ours."""
+
+    def formatException(self, ei: Any) -> str:
+        return told(ei[1])

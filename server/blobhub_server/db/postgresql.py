@@ -93,6 +93,12 @@ async def connect(url: URL) -> Any:
 def make_engine(url: URL) -> AsyncEngine:
     """A pooled engine. Raises StartError where the driver is not installed."""
     try:
-        return create_async_engine(url.set(drivername=DRIVER), pool_size=POOL, max_overflow=POOL, pool_pre_ping=True)
+        return create_async_engine(
+            url.set(drivername=DRIVER),
+            pool_size=POOL,
+            max_overflow=POOL,
+            pool_pre_ping=True,
+            hide_parameters=True,  # or errors and logs would hold what requests do
+        )
     except ImportError:
         raise StartError("PostgreSQL needs the extra: pip install 'blobhub-server[postgres]'") from None

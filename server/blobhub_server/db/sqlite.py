@@ -116,7 +116,11 @@ class SqliteDatabase(Database):
 
 def _engine(url: URL, pragmas: tuple[str, ...], **options: Any) -> sa.Engine:
     engine = sa.create_engine(
-        url.set(drivername="sqlite"), poolclass=StaticPool, connect_args={"check_same_thread": False}, **options
+        url.set(drivername="sqlite"),
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False},
+        hide_parameters=True,  # or errors and logs would hold what requests do
+        **options,
     )
 
     @event.listens_for(engine, "connect")

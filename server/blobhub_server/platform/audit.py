@@ -21,6 +21,7 @@ from blobhub_server.db.notify import Doorbell
 from blobhub_server.errors import BlobHubError
 from blobhub_server.ids import Ids
 from blobhub_server.platform.rules.access import Caller
+from blobhub_server.platform.rules.api_key import without_secrets
 from blobhub_server.platform.store import audit as store
 
 log = structlog.get_logger()
@@ -28,7 +29,7 @@ log = structlog.get_logger()
 TOPIC = "audit"
 """The doorbell that is rung when the log has grown."""
 
-RESOURCE_LENGTH = 256
+TEXT_LENGTH = 256
 
 Entry = Mapping[str, Any]
 """A row of the log, but for what `append` adds: sequence, id and time."""
@@ -58,11 +59,16 @@ def entry_of(
         "org_id": created.get("organization", org_id) or None,
         "blob_id": created.get("blob", blob_id or "") or None,
         "resource_type": kind or next(iter(created), ""),
-        "resource": (value or next(iter(created.values()), ""))[:RESOURCE_LENGTH].replace("\0", "\ufffd"),
+        "resource": _shown(value or next(iter(created.values()), "")),
         "code": error.code if error else "OK",
         "reason": error.reason if error else "",
-        "request_id": request_id,
+        "request_id": _shown(request_id),
     }
+
+
+def _shown(text: str) -> str:
+    """What a request says, not validated yet, as it can be stored and read by others."""
+    return without_secrets(text).replace("\0", "\ufffd")[:TEXT_LENGTH]
 
 
 def _created(answer: Message | None) -> dict[str, str]:

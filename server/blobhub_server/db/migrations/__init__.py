@@ -27,7 +27,7 @@ async def migrate(url: str) -> None:
     made = parsed(url)
     if made.get_backend_name() == "sqlite":
         Path(made.database or "").parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(made.set(drivername="sqlite"))
+        engine = sa.create_engine(made.set(drivername="sqlite"), hide_parameters=True)
         # The driver would commit before each DDL statement; so BEGIN is ours, and all of it is one transaction.
         event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
         with engine.begin() as connection:

@@ -20,6 +20,7 @@ from blobhub_server.platform.rules.access import Role
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(r"(bhk_([0-9A-Za-z]{12})_([0-9A-Za-z]{22}))([0-9A-Za-z]{6})")
+_LIKE_A_KEY = re.compile(r"(bhk_[0-9A-Za-z]*_)\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,11 @@ def parse(key: str) -> tuple[str, bytes] | None:
 def matches(record: ApiKey, secret_hash: bytes) -> bool:
     """Compare in constant time."""
     return hmac.compare_digest(record.secret_hash, secret_hash)
+
+
+def without_secrets(text: str) -> str:
+    """The text, with the public id alone left of any key in it: people put keys where an id belongs."""
+    return _LIKE_A_KEY.sub(r"\1…", text)
 
 
 def checksum(text: str) -> str:

@@ -1,0 +1,145 @@
+"""What a secret can look like where it got out, and a scanner that knows it by any of these looks."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+from ahocorasick_rs import BytesAhoCorasick, Implementation
+
+SHORTEST = 10
+"""Bytes; what is shorter turns up by chance."""
+
+SEPARATORS = (" ", "-", ":", ",", "\n", "\\n")
+BLOCK = 8 << 20
+
+
+def patterns(secret: str) -> dict[bytes, str]:
+    """What to look for, as `pattern → encoding`; wherever in an encoded text the secret lies, its pattern is there.
+
+    Split by 2 means both: in two halves, and two by two with a separator between.
+    """
+    found: dict[bytes, str] = {}
+    for encoding, forms in _FORMS.items():
+        for form in forms(secret):
+            found.setdefault(form.encode(), encoding)
+    assert len(min(found, key=len)) >= SHORTEST, f"a secret of {len(secret)} characters is too short to look for"
+    return found
+
+
+def _plain(secret: str) -> Iterator[str]:
+    yield secret
+
+
+def _base64(secret: str) -> Iterator[str]:
+    """In both alphabets: what is the same whatever comes before and after, for each of the three places to begin at."""
+    data = secret.encode()
+    for before in range(3):
+        whole = base64.b64encode(bytes(before) + data).decode()
+        middle = whole[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
+        yield middle
+        yield middle.translate(str.maketrans("+/", "-_"))
+
+
+def _hex(secret: str) -> Iterator[str]:
+    yield secret.encode().hex()
+    yield secret.encode().hex().upper()
+
+
+def _url(secret: str) -> Iterator[str]:
+    """As it must be written in a URL, and as it may be: every byte by its number."""
+    yield quote(secret, safe="")
+    every = "".join(f"%{byte:02X}" for byte in secret.encode())
+    yield from (every, every.lower())
+
+
+def _json(secret: str) -> Iterator[str]:
+    """In JSON, in JSON within JSON or within a Python literal, in that alone, and every character by its number."""
+    once = json.dumps(secret)[1:-1]
+    yield from (once, json.dumps(once)[1:-1], once.replace("\\", "\\\\"), secret.replace("\\", "\\\\"))
+    yield "".join(f"\\u{ord(character):04x}" for character in secret)
+    yield "".join(f"\\u{ord(character):04X}" for character in secret)
+
+
+def _reversed(secret: str) -> Iterator[str]:
+    yield secret[::-1]
+
+
+def _split(secret: str) -> Iterator[str]:
+    half = len(secret) // 2
+    yield from (secret[:half], secret[half:])
+    for first in (0, 1):
+        pairs = [secret[i : i + 2] for i in range(first, len(secret), 2)]
+        yield from (separator.join(pairs) for separator in SEPARATORS)
+
+
+_FORMS = {
+    "plain": _plain,
+    "base64": _base64,
+    "hex": _hex,
+    "URL": _url,
+    "JSON-escaped": _json,
+    "reversed": _reversed,
+    "split by 2": _split,
+}
+
+ENCODINGS = tuple(_FORMS)
+
+
+@dataclass(frozen=True, order=True)
+class Leak:
+    """A secret in an output: where, what secret (never the secret itself), and what it looked like."""
+
+    where: str
+    label: str
+    encoding: str
+
+    def __str__(self) -> str:
+        return f"{self.where} holds {self.label}, {self.encoding}"
+
+
+class Scanner:
+    """Looks for all the secrets in one pass."""
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        self._looks = [
+            (pattern, label, encoding) for secret, label in secrets.items() for pattern, encoding in patterns(secret).items()
+        ]
+        found = [pattern for pattern, _, _ in self._looks]
+        self._overlap = max(map(len, found), default=1) - 1
+        self._automaton = BytesAhoCorasick(found, implementation=Implementation.ContiguousNFA)
+        self.scanned = 0
+        """Bytes so far."""
+
+    def data(self, where: str, data: bytes) -> set[Leak]:
+        """The leaks in some bytes."""
+        self.scanned += len(data)
+        return self._leaks(where, data)
+
+    def stream(self, where: str, stream: BinaryIO) -> set[Leak]:
+        """The leaks in a stream of any length."""
+        leaks: set[Leak] = set()
+        kept = b""
+        while block := stream.read(BLOCK):
+            self.scanned += len(block)
+            kept += block
+            leaks |= self._leaks(where, kept)
+            kept = kept[-self._overlap :]
+        return leaks
+
+    def files(self, named: Iterable[tuple[str, Path]]) -> set[Leak]:
+        """The leaks in files, each with a name to be told by."""
+        leaks: set[Leak] = set()
+        for where, path in named:
+            with path.open("rb") as stream:
+                leaks |= self.stream(where, stream)
+        return leaks
+
+    def _leaks(self, where: str, data: bytes) -> set[Leak]:
+        found = self._automaton.find_matches_as_indexes(data, overlapping=True)
+        return {Leak(where, *self._looks[index][1:]) for index, _, _ in found}
