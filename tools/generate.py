@@ -1,7 +1,7 @@
-"""Build the contract's descriptor image and the Python stubs from `protos/`.
+"""Build the contract's descriptor image, the Python stubs and the reference pages from `protos/`.
 
-`python tools/generate.py`          writes the stubs into `clients/python`
-`python tools/generate.py --check`  writes nothing; exits 1 when the stubs in the tree differ
+`python tools/generate.py`          writes the stubs into `clients/python` and the pages into `docs`
+`python tools/generate.py --check`  writes nothing; exits 1 when what is in the tree differs
 `python tools/generate.py --image`  only (re)builds `.build/image.binpb`, which buf lints and compares
 
 `buf/validate/validate.proto` is not copied into the tree: its descriptor comes out of the installed
@@ -98,6 +98,13 @@ def differences(fresh: Path, tree: Tree) -> list[str]:
     return sorted(str((tree.out / name).relative_to(ROOT)) for name in stale | (made ^ kept))
 
 
+def _pages(descriptors: Path) -> dict[Path, str]:
+    """The reference pages, by path. What makes them reads our own options, which the stubs bring."""
+    from reference import pages  # noqa: PLC0415  after the stubs have been written
+
+    return pages(descriptors)
+
+
 def main() -> int:
     """Run the command named by the first argument; return the exit code."""
     descriptors = image()
@@ -111,6 +118,11 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             stubs(descriptors, tree, Path(folder))
             stale += differences(Path(folder), tree)
+    for path, text in _pages(descriptors).items():
+        if "--check" not in sys.argv:
+            path.write_text(text)
+        elif path.read_text() != text:
+            stale.append(str(path.relative_to(ROOT)))
     for name in stale:
         print(f"{name}: not what `make generate` makes")
     return 1 if stale else 0

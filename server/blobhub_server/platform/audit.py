@@ -29,7 +29,7 @@ log = structlog.get_logger()
 TOPIC = "audit"
 """The doorbell that is rung when the log has grown."""
 
-TEXT_LENGTH = 256
+TEXT_LENGTH, REQUEST_ID_LENGTH = 256, 36
 
 Entry = Mapping[str, Any]
 """A row of the log, but for what `append` adds: sequence, id and time."""
@@ -62,7 +62,7 @@ def entry_of(
         "resource": _shown(value or next(iter(created.values()), "")),
         "code": error.code if error else "OK",
         "reason": error.reason if error else "",
-        "request_id": _shown(request_id),
+        "request_id": _shown(request_id)[:REQUEST_ID_LENGTH],
     }
 
 

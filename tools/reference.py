@@ -1,0 +1,85 @@
+"""The reference pages that are made from the contract: `docs/errors.md`, and the table of methods in `docs/access.md`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from blobhub.v1 import access_pb2
+from google.protobuf import descriptor_pb2
+
+ROOT = Path(__file__).resolve().parent.parent
+ERRORS, ACCESS = ROOT / "docs" / "errors.md", ROOT / "docs" / "access.md"
+BEGIN, END = "<!-- methods: made by `make generate` -->", "<!-- end of methods -->"
+
+ERRORS_HEAD = """# Errors
+
+Made from [error.proto](../protos/blobhub/v1/error.proto) by `make generate`; do not edit.
+
+Every status but OK carries a `google.rpc.ErrorInfo` with `domain: "blobhub"` and one of these reasons. Programs decide by
+the reason; the message is for people. What a method answers with, and why, is under `Errors:` in its comment.
+
+| reason | code | cause, metadata, further details |
+|---|---|---|
+"""
+
+Comments = Mapping[tuple[int, ...], str]
+
+
+@dataclass(frozen=True)
+class File:
+    """A proto file, and its comments by place."""
+
+    proto: descriptor_pb2.FileDescriptorProto
+    comments: Comments
+
+
+def files(image: Path) -> Iterator[File]:
+    """Our own files in a descriptor image."""
+    for proto in descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes()).file:
+        if proto.package == "blobhub.v1":
+            comments = {tuple(place.path): place.leading_comments for place in proto.source_code_info.location}
+            yield File(proto, comments)
+
+
+def errors(image: Path) -> str:
+    """The page of errors: a row for every value of ErrorReason but the unspecified one."""
+    (file,) = (item for item in files(image) if item.proto.name.endswith("/error.proto"))
+    rows = []
+    for number, value in enumerate(file.proto.enum_type[0].value):
+        if value.number == 0:
+            continue
+        code, _, rest = _prose(file.comments[5, 0, 2, number]).partition(". ")
+        rows.append(f"| `{value.name.removeprefix('ERROR_REASON_')}` | {code} | {rest} |\n")
+    return ERRORS_HEAD + "".join(rows)
+
+
+def methods(image: Path) -> str:
+    """The table of methods: what each needs, on what, and whether it changes anything."""
+    services = sorted((service for file in files(image) for service in file.proto.service), key=lambda item: item.name)
+    rows = [_row(service.name, method) for service in services for method in service.method]
+    return "".join(["| method | needs | on | changes something |\n|---|---|---|---|\n", *rows])
+
+
+def _row(service: str, method: descriptor_pb2.MethodDescriptorProto) -> str:
+    rule = method.options.Extensions[access_pb2.access]
+    needs = access_pb2.Permission.Name(rule.permission).removeprefix("PERMISSION_").lower()
+    if rule.public_read:
+        needs += ", or public"
+    named = ", ".join(f"`{item.field}` ({item.resource})" for item in (rule, *rule.also) if item.field)
+    changes = method.options.idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+    return f"| `{service}.{method.name}` | {needs} | {named or '–'} | {'yes' if changes else 'no'} |\n"
+
+
+def _prose(comment: str) -> str:
+    return re.sub(r"\s+", " ", comment).strip().replace("|", "\\|")
+
+
+def pages(image: Path) -> dict[Path, str]:
+    """Every generated page, as it should be."""
+    access = ACCESS.read_text()
+    head, _, rest = access.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return {ERRORS: errors(image), ACCESS: f"{head}{BEGIN}\n{methods(image)}{END}{tail}"}
