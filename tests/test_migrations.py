@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 import blobhub_server.app  # noqa: F401  every module that declares tables
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.script import ScriptDirectory
-from blobhub_server.db.migrations import HEAD, HERE, differences, migrate
+from blobhub_server.db.migrations import HEAD, HERE, config, differences, migrate
 from blobhub_server.db.postgresql import make_engine
 
 
@@ -110,3 +111,44 @@ asyncio.run(migrate({url!r}))
 sys.exit("alembic" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+BEFORE = """
+INSERT INTO organizations VALUES ('o', 'acme', 'ours', 1, 2, 'e');
+INSERT INTO users VALUES ('u', 'administrator', true, 3);
+INSERT INTO members VALUES ('u', 'o', 3);
+INSERT INTO blobs VALUES ('b', 'o', 'pipeline', 'blobhub.compute.workflow', 'private', '', 'r', 4, 5, 'e');
+INSERT INTO revisions VALUES ('r', 'b', 'draft', NULL, '', NULL, '', '', 4, 5, 'e');
+INSERT INTO api_keys VALUES ('k', 'public', x'00', 'u', NULL, NULL, 3, 'mine', 6, NULL, NULL);
+INSERT INTO sessions VALUES ('s', 'b', 'r', NULL, '', 'open', NULL, 0, 0, 7, 7);
+INSERT INTO executions VALUES ('x', 's', 'b', 'r', 'd', 'flow', '', 'completed', 10, NULL, NULL, NULL, 0, 8, 9);
+"""
+"""Rows as the first release of the tables had them."""
+
+
+async def test_what_was_there_before_the_platform_half_is_brought_along(database_url):
+    def first(connection: sa.Connection) -> None:
+        command.upgrade(config(connection), "0001")
+        for statement in BEFORE.strip().splitlines():
+            connection.execute(
+                sa.text(statement if connection.dialect.name == "sqlite" else statement.replace("x'00'", r"'\x00'"))
+            )
+        connection.commit()
+
+    async with engine_of(database_url) as run:
+        await run(first)
+    await migrate(database_url)
+    expected = {
+        "SELECT visibility, blob_count, etag FROM organizations": ("private", 1, "e"),
+        "SELECT display_name, disabled, issuer, update_time, etag FROM users": ("", False, None, 3, "u"),
+        "SELECT org_id, blob_id, role FROM members": ("o", None, 3),
+        "SELECT last_sequence, alias FROM blobs": (0, "pipeline"),
+        "SELECT etag, last_used_time FROM api_keys": ("k", None),
+        "SELECT executions FROM sessions": (1,),
+        "SELECT last_sequence FROM audit_head": (0,),
+    }
+    async with engine_of(database_url) as run:
+        for query, row in expected.items():
+            found = await run(lambda connection, query=query: connection.execute(sa.text(query)).fetchall())
+            assert [tuple(line) for line in found] == [row], query
+    assert await differing(database_url) == []
