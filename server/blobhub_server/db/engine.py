@@ -62,6 +62,15 @@ class Transaction(ABC):
         )
 
 
+def locked(query: sa.Select[Any]) -> sa.Select[Any]:
+    """The query, its rows to be locked and changed by nobody else until the transaction ends.
+
+    Rows that refer to them can be written meanwhile. PostgreSQL locks what a foreign key points to (when a row is made, and
+    when one is changed twice in a transaction), from the child to the parent: against our order, but not in its way.
+    """
+    return query.with_for_update(key_share=True)
+
+
 async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     """Await to the end, also when the caller is cancelled meanwhile: the cancellation is raised afterwards."""
     task = asyncio.ensure_future(work)

@@ -138,5 +138,6 @@ async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
 
 async def _delete(tx: Transaction, blob_id: str) -> None:
     """Remove everything that runs, or has run, in a workflow; what runs finds its session gone at its next commit."""
+    await session_store.lock_all(tx, blob_id)
     for store in (event_store, object_store, execution_store, session_store):
         await store.delete_all(tx, blob_id)

@@ -77,10 +77,11 @@ class DefinitionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the revision has as many definitions as it may, or the blob as many bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +94,7 @@ class DefinitionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -107,7 +108,7 @@ class DefinitionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -121,7 +122,7 @@ class DefinitionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -137,7 +138,7 @@ class DefinitionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

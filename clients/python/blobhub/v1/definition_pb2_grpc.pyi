@@ -44,10 +44,11 @@ class DefinitionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the revision has as many definitions as it may, or the blob as many bytes.
     """
     GetDefinition: _grpc.UnaryUnaryMultiCallable[_definition_pb2.GetDefinitionRequest, _definition_pb2.GetDefinitionResponse]
     """Answers one definition, as the stored document and as a typed message.
@@ -56,7 +57,7 @@ class DefinitionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
     """
     ListDefinitions: _grpc.UnaryUnaryMultiCallable[_definition_pb2.ListDefinitionsRequest, _definition_pb2.ListDefinitionsResponse]
@@ -66,7 +67,7 @@ class DefinitionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
     """
     DeleteDefinition: _grpc.UnaryUnaryMultiCallable[_definition_pb2.DeleteDefinitionRequest, _definition_pb2.DeleteDefinitionResponse]
@@ -76,7 +77,7 @@ class DefinitionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -88,7 +89,7 @@ class DefinitionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
     """
 
@@ -108,10 +109,11 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the revision has as many definitions as it may, or the blob as many bytes.
     """
     GetDefinition: _aio.UnaryUnaryMultiCallable[_definition_pb2.GetDefinitionRequest, _definition_pb2.GetDefinitionResponse]  # type: ignore[assignment]
     """Answers one definition, as the stored document and as a typed message.
@@ -120,7 +122,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
     """
     ListDefinitions: _aio.UnaryUnaryMultiCallable[_definition_pb2.ListDefinitionsRequest, _definition_pb2.ListDefinitionsResponse]  # type: ignore[assignment]
@@ -130,7 +132,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
     """
     DeleteDefinition: _aio.UnaryUnaryMultiCallable[_definition_pb2.DeleteDefinitionRequest, _definition_pb2.DeleteDefinitionResponse]  # type: ignore[assignment]
@@ -140,7 +142,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -152,7 +154,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
     """
 
@@ -175,10 +177,11 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the revision has as many definitions as it may, or the blob as many bytes.
         """
 
     @_abc_1.abstractmethod
@@ -193,7 +196,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
         """
 
@@ -209,7 +212,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
         """
 
@@ -225,7 +228,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -243,7 +246,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
         """
 

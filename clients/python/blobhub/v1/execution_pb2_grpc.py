@@ -85,6 +85,7 @@ class ExecutionServiceServicer:
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down.
+        * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,6 +105,7 @@ class ExecutionServiceServicer:
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+        * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

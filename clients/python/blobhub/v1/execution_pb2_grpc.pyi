@@ -47,6 +47,7 @@ class ExecutionServiceStub:
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down.
+    * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
     """
     RunExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.RunExecutionRequest, _execution_pb2.RunExecutionResponse]
     """Starts a definition and streams its events until the terminal one, in one call. The first message carries the
@@ -62,6 +63,7 @@ class ExecutionServiceStub:
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.GetExecutionResponse]
     """Answers one execution.
@@ -123,6 +125,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down.
+    * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
     """
     RunExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.RunExecutionRequest, _execution_pb2.RunExecutionResponse]  # type: ignore[assignment]
     """Starts a definition and streams its events until the terminal one, in one call. The first message carries the
@@ -138,6 +141,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.GetExecutionResponse]  # type: ignore[assignment]
     """Answers one execution.
@@ -202,6 +206,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down.
+        * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
         """
 
     @_abc_1.abstractmethod
@@ -223,6 +228,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+        * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
         """
 
     @_abc_1.abstractmethod

@@ -99,9 +99,10 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such parent revision.
+        * NOT_FOUND: the blob has no such parent revision, or was renamed.
         * FAILED_PRECONDITION: the parent is a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the blob has as many revisions as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,7 +115,7 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,6 +128,7 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +142,7 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -157,7 +159,7 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is not a commit.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -173,7 +175,7 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
         revision's parent, or sessions are bound to it.
         * ABORTED: the etag is stale.
@@ -190,7 +192,7 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is not a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -206,7 +208,7 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the blob's etag is stale; the current one is in the details.
@@ -223,7 +225,7 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
-        * NOT_FOUND: a blob has no such revision.
+        * NOT_FOUND: a blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the blobs are of different types.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -238,7 +240,7 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,9 +41,10 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such parent revision.
+    * NOT_FOUND: the blob has no such parent revision, or was renamed.
     * FAILED_PRECONDITION: the parent is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the blob has as many revisions as it may.
     """
     GetRevision: _grpc.UnaryUnaryMultiCallable[_revision_pb2.GetRevisionRequest, _revision_pb2.GetRevisionResponse]
     """Answers one revision.
@@ -52,7 +53,7 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     """
     ListRevisions: _grpc.UnaryUnaryMultiCallable[_revision_pb2.ListRevisionsRequest, _revision_pb2.ListRevisionsResponse]
     """Lists a blob's revisions, oldest first.
@@ -61,6 +62,7 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed.
     """
     CommitRevision: _grpc.UnaryUnaryMultiCallable[_revision_pb2.CommitRevisionRequest, _revision_pb2.CommitRevisionResponse]
     """Freezes a draft: the blob type validates its content, and a digest over all of it is recorded. From then on the
@@ -70,7 +72,7 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -83,7 +85,7 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is not a commit.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -95,7 +97,7 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
       revision's parent, or sessions are bound to it.
     * ABORTED: the etag is stale.
@@ -108,7 +110,7 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is not a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -120,7 +122,7 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the blob's etag is stale; the current one is in the details.
@@ -133,7 +135,7 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
-    * NOT_FOUND: a blob has no such revision.
+    * NOT_FOUND: a blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the blobs are of different types.
     """
     GetRevisionDependents: _grpc.UnaryUnaryMultiCallable[_revision_pb2.GetRevisionDependentsRequest, _revision_pb2.GetRevisionDependentsResponse]
@@ -144,7 +146,7 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     """
 
 @_typing.type_check_only
@@ -160,9 +162,10 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such parent revision.
+    * NOT_FOUND: the blob has no such parent revision, or was renamed.
     * FAILED_PRECONDITION: the parent is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the blob has as many revisions as it may.
     """
     GetRevision: _aio.UnaryUnaryMultiCallable[_revision_pb2.GetRevisionRequest, _revision_pb2.GetRevisionResponse]  # type: ignore[assignment]
     """Answers one revision.
@@ -171,7 +174,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     """
     ListRevisions: _aio.UnaryUnaryMultiCallable[_revision_pb2.ListRevisionsRequest, _revision_pb2.ListRevisionsResponse]  # type: ignore[assignment]
     """Lists a blob's revisions, oldest first.
@@ -180,6 +183,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed.
     """
     CommitRevision: _aio.UnaryUnaryMultiCallable[_revision_pb2.CommitRevisionRequest, _revision_pb2.CommitRevisionResponse]  # type: ignore[assignment]
     """Freezes a draft: the blob type validates its content, and a digest over all of it is recorded. From then on the
@@ -189,7 +193,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -202,7 +206,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is not a commit.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -214,7 +218,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
       revision's parent, or sessions are bound to it.
     * ABORTED: the etag is stale.
@@ -227,7 +231,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is not a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -239,7 +243,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the blob's etag is stale; the current one is in the details.
@@ -252,7 +256,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
-    * NOT_FOUND: a blob has no such revision.
+    * NOT_FOUND: a blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the blobs are of different types.
     """
     GetRevisionDependents: _aio.UnaryUnaryMultiCallable[_revision_pb2.GetRevisionDependentsRequest, _revision_pb2.GetRevisionDependentsResponse]  # type: ignore[assignment]
@@ -263,7 +267,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     """
 
 class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -282,9 +286,10 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such parent revision.
+        * NOT_FOUND: the blob has no such parent revision, or was renamed.
         * FAILED_PRECONDITION: the parent is a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the blob has as many revisions as it may.
         """
 
     @_abc_1.abstractmethod
@@ -299,7 +304,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         """
 
     @_abc_1.abstractmethod
@@ -314,6 +319,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed.
         """
 
     @_abc_1.abstractmethod
@@ -329,7 +335,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -348,7 +354,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is not a commit.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -366,7 +372,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
           revision's parent, or sessions are bound to it.
         * ABORTED: the etag is stale.
@@ -385,7 +391,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is not a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -403,7 +409,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the blob's etag is stale; the current one is in the details.
@@ -422,7 +428,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
-        * NOT_FOUND: a blob has no such revision.
+        * NOT_FOUND: a blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the blobs are of different types.
         """
 
@@ -439,7 +445,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         """
 
 def add_RevisionServiceServicer_to_server(servicer: RevisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

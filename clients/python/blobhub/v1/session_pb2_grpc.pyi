@@ -41,10 +41,11 @@ class SessionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
     * ALREADY_EXISTS: the blob has a session of that alias that is not closed, or the `request_id` was used with
       another body.
+    * RESOURCE_EXHAUSTED: the blob has as many open sessions as it may.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetSessionRequest, _session_pb2.GetSessionResponse]
     """Answers one session.
@@ -61,6 +62,7 @@ class SessionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed.
     """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.CloseSessionRequest, _session_pb2.CloseSessionResponse]
     """Closes a session: it takes no more executions, what runs is stopped, and then it is closed. Answers when the
@@ -100,10 +102,11 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
     * ALREADY_EXISTS: the blob has a session of that alias that is not closed, or the `request_id` was used with
       another body.
+    * RESOURCE_EXHAUSTED: the blob has as many open sessions as it may.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_pb2.GetSessionRequest, _session_pb2.GetSessionResponse]  # type: ignore[assignment]
     """Answers one session.
@@ -120,6 +123,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed.
     """
     CloseSession: _aio.UnaryUnaryMultiCallable[_session_pb2.CloseSessionRequest, _session_pb2.CloseSessionResponse]  # type: ignore[assignment]
     """Closes a session: it takes no more executions, what runs is stopped, and then it is closed. Answers when the
@@ -162,10 +166,11 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
         * ALREADY_EXISTS: the blob has a session of that alias that is not closed, or the `request_id` was used with
           another body.
+        * RESOURCE_EXHAUSTED: the blob has as many open sessions as it may.
         """
 
     @_abc_1.abstractmethod
@@ -194,6 +199,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed.
         """
 
     @_abc_1.abstractmethod

@@ -85,6 +85,8 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
         limits, org_id = self._host.limits, record.org_id
         if org_id is not None:
             await limits.lock(tx, org_id=org_id, blob_id="")
+            if record.blob_id is not None:
+                await limits.lock(tx, org_id=org_id, blob_id=record.blob_id)
             held = await store.count(tx, org_id) + 1
             await limits.require(tx, "organization.api_keys", org_id=org_id, blob_id="", held=held)
         await store.insert(tx, record)

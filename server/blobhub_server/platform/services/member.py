@@ -52,7 +52,9 @@ class MemberService(rpc.MemberServiceServicer):
 
         async def make(tx: Transaction) -> pb.CreateMemberResponse:
             await self._lock(tx)
-            user, place = await self._user(tx, request.user), located()
+            user, place = await _user(tx, request.user), located()
+            if user is None:
+                raise NotFound("user", request.user)
             now, role = self._host.clock(), Role(request.role)
             member = Member(user.id, user.name, place.org_id, place.blob_id, role, now, now, self._host.ids())
             try:
@@ -118,17 +120,17 @@ class MemberService(rpc.MemberServiceServicer):
         if place.blob_id:
             await self._host.limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id)
 
-    async def _member(self, tx: Transaction, user: str) -> Member:
-        found = await store.get(tx, _resource_id(), (await self._user(tx, user)).id)
+    async def _member(self, tx: Transaction, reference: str) -> Member:
+        """A member of this place. Whether others are users of the server is not told."""
+        user = await _user(tx, reference)
+        found = None if user is None else await store.get(tx, _resource_id(), user.id)
         if found is None:
-            raise NotFound("member", user)
+            raise NotFound("member", reference)
         return found
 
-    async def _user(self, tx: Transaction, user: str) -> User:
-        found = await user_of(tx, grammar.parse("user", "user", user))
-        if found is None:
-            raise NotFound("user", user)
-        return found
+
+async def _user(tx: Transaction, reference: str) -> User | None:
+    return await user_of(tx, grammar.parse("user", "user", reference))
 
 
 def _resource_id() -> str:

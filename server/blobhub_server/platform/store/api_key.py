@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.contract import Located
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.api_key import ApiKey
@@ -53,7 +53,7 @@ async def insert(tx: Transaction, key: ApiKey) -> None:
 async def get(tx: Transaction, key_id: str, *, lock: bool = False) -> ApiKey | None:
     """A key by its id. With `lock` nobody else changes it until the transaction ends."""
     query = _SELECT.where(api_keys.c.id == key_id)
-    row = (await tx.execute(query.with_for_update() if lock else query)).first()
+    row = (await tx.execute(locked(query) if lock else query)).first()
     return _record(row) if row else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.keyset import Order
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.access import Caller
@@ -50,7 +50,7 @@ _GET = _SELECT.where(blobs.c.id == sa.bindparam("blob"))
 
 async def get(tx: Transaction, blob_id: str, *, lock: bool = False) -> Blob | None:
     """One blob by id. With `lock` nobody else changes it until the transaction ends."""
-    row = (await tx.execute(_GET.with_for_update() if lock else _GET, {"blob": blob_id})).first()
+    row = (await tx.execute(locked(_GET) if lock else _GET, {"blob": blob_id})).first()
     return Blob(*row) if row else None
 
 

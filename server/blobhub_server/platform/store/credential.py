@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.credential import Credential, Sealed
 
@@ -58,7 +58,7 @@ async def insert(tx: Transaction, credential: Credential, sealed: Sealed) -> Non
 async def get(tx: Transaction, credential_id: str, *, lock: bool = False) -> Credential | None:
     """One record. With `lock` nobody else changes it until the transaction ends."""
     query = _SELECT.where(_CREDENTIAL)
-    row = (await tx.execute(query.with_for_update() if lock else query, {"credential": credential_id})).first()
+    row = (await tx.execute(locked(query) if lock else query, {"credential": credential_id})).first()
     return Credential(*row) if row else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.keyset import Order
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.access import Caller
@@ -41,7 +41,7 @@ async def insert(tx: Transaction, organization: Organization) -> None:
 async def find(tx: Transaction, *, id_: str = "", alias: str = "", lock: bool = False) -> Organization | None:
     """One organization, by id or by alias. With `lock` nobody else changes it until the transaction ends."""
     query = _BY_ID if id_ else _BY_ALIAS
-    row = (await tx.execute(query.with_for_update() if lock else query, {"organization": id_ or alias})).first()
+    row = (await tx.execute(locked(query) if lock else query, {"organization": id_ or alias})).first()
     return Organization(*row) if row else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 
@@ -39,7 +39,7 @@ async def insert(tx: Transaction, revision: Revision) -> None:
 async def get(tx: Transaction, revision_id: str, *, lock: bool = False) -> Revision | None:
     """One revision. With `lock` nobody else changes it until the transaction ends."""
     query = revisions.select().where(revisions.c.id == revision_id)
-    row = (await tx.execute(query.with_for_update() if lock else query)).first()
+    row = (await tx.execute(locked(query) if lock else query)).first()
     return Revision(*row) if row else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.user import User
 
@@ -42,7 +42,7 @@ _GET = _SELECT.where(users.c.id == sa.bindparam("user_id"))
 
 async def get(tx: Transaction, user_id: str, *, lock: bool = False) -> User | None:
     """One user. With `lock` nobody else changes them until the transaction ends."""
-    query = _GET.with_for_update() if lock else _GET
+    query = locked(_GET) if lock else _GET
     row = (await tx.execute(query, {"user_id": user_id})).first()
     return User(*row) if row else None
 
@@ -75,4 +75,4 @@ async def update(tx: Transaction, user_id: str, **values: Any) -> None:
 async def administrators(tx: Transaction, *, lock: bool = False) -> list[User]:
     """The administrators who are not disabled, oldest first; none on a database that has never been started on."""
     query = _SELECT.where(users.c.administrator, sa.not_(users.c.disabled)).order_by(users.c.id)
-    return [User(*row) for row in await tx.execute(query.with_for_update() if lock else query)]
+    return [User(*row) for row in await tx.execute(locked(query) if lock else query)]

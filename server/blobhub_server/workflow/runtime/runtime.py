@@ -200,7 +200,7 @@ class Runtime:
             if runner.execution.session_id == session_id:
                 runner.post(StopRequested())
         async with self._host.db.write() as tx:
-            session = await session_store.get(tx, session_id)
+            session = await session_store.get(tx, session_id, lock=True)
             if session is None or session.state != CLOSING or await execution_store.running(tx, session_id):
                 return
             await session_store.set_state(tx, session_id, CLOSED, self._host.clock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import PermissionDenied
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.rules.session import require_open as rule
@@ -22,9 +23,10 @@ class SessionEvents:
         self._log = log
 
     async def require_open(self, tx: Transaction, session_id: str) -> Session:
-        """The session, as it is in this transaction. Raises SessionNotOpen."""
-        session = await session_store.get(tx, session_id)
-        assert session is not None, "sessions are located before they are written to, and not deleted"
+        """The session; nobody else changes it until the transaction ends. Raises SessionNotOpen, PermissionDenied."""
+        session = await session_store.get(tx, session_id, lock=True)
+        if session is None:
+            raise PermissionDenied
         rule(session.state)
         return session
 

@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host, Located, RevisionView
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists, PermissionDenied
+from blobhub_server.errors import AlreadyExists, NotFound, PermissionDenied
+from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
@@ -61,6 +62,8 @@ class SessionService(rpc.SessionServiceServicer):
         async def make(tx: Transaction) -> pb.CreateSessionResponse:
             session, limits = self._new(request, revision), self._host.limits
             await limits.lock(tx, **scope)
+            if await revision_store.get(tx, revision.id) is None:
+                raise NotFound("revision", request.revision)
             try:
                 async with tx.savepoint():
                     await store.insert(tx, session)

@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.contract import Dependents
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.store.blob import blobs
 from blobhub_server.platform.store.dependents import dependents
@@ -62,7 +62,7 @@ async def insert(tx: Transaction, session: Session) -> None:
 async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Session | None:
     """One session. With `lock` nobody else changes it until the transaction ends."""
     query = sessions.select().where(sessions.c.id == session_id)
-    row = (await tx.execute(query.with_for_update() if lock else query)).mappings().first()
+    row = (await tx.execute(locked(query) if lock else query)).mappings().first()
     return Session(**row) if row else None
 
 
@@ -115,6 +115,12 @@ async def most_executions(tx: Transaction, blob_id: str) -> int:
     """How many executions were started in that session of a blob that had the most."""
     query = sa.select(sa.func.max(sessions.c.executions)).where(sessions.c.blob_id == blob_id)
     return (await tx.execute(query)).scalar() or 0
+
+
+async def lock_all(tx: Transaction, blob_id: str) -> None:
+    """Let nobody write to the logs of a blob's sessions until the transaction ends; whoever does so now finishes first."""
+    query = sa.select(sessions.c.id).where(sessions.c.blob_id == blob_id).order_by(sessions.c.id)
+    await tx.execute(locked(query))
 
 
 async def delete_all(tx: Transaction, blob_id: str) -> None:
