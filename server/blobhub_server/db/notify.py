@@ -15,13 +15,14 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects import postgresql
 
+from blobhub_server.background import in_background
 from blobhub_server.db.engine import Database, Transaction
 
 log = structlog.get_logger()
 
 CHANNEL = "blobhub"
 FIRST_WAIT, LAST_WAIT = 0.1, 5.0  # seconds before a lost connection is made again
-QUIET, ANSWER = 2.0, 2.0  # seconds between two checks of the connection, and for the answer to one
+QUIET, ANSWER = 2.0, 2.0  # seconds between two checks of the connection, and for the answer to one: streams end within 5
 
 # All topics in one statement: a commit pays for every round trip.
 _NOTIFY = sa.text("SELECT pg_notify(:channel, topic) FROM unnest(:topics) AS topic").bindparams(
@@ -104,13 +105,8 @@ class Doorbell:
         if self._db.exclusive:
             yield
             return
-        task = asyncio.create_task(self._hear(), name="doorbell")
-        try:
+        async with in_background(self._hear(), "doorbell"):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _hear(self) -> None:
         """Keep a connection that listens, whatever happens to it."""

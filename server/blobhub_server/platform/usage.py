@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 import structlog
 
+from blobhub_server.background import in_background
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database
 from blobhub_server.platform.store import api_key as store
@@ -38,14 +39,9 @@ class KeyUsage:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
         """Write for as long as this is entered, and what is left when it is left."""
-        task = asyncio.create_task(self._write_forever(), name="key usage")
-        try:
+        async with in_background(self._write_forever(), "key usage"):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-            await self._write()
+        await self._write()
 
     async def _write_forever(self) -> None:
         while True:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Protocol
 
 import structlog
 
+from blobhub_server.background import in_background
 from blobhub_server.clock import Clock
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.errors import BlobHubError
@@ -22,6 +23,9 @@ from blobhub_server.errors import BlobHubError
 log = structlog.get_logger()
 
 TICK_SECONDS = 1.0
+AT_ONCE = 8
+"""How many streams are admitted again at the same time: as many as a database has connections to spare."""
+
 UNREAD_SECONDS = 2.0
 """How long a stream may take to notice its end while the client reads nothing; then the call is cancelled."""
 
@@ -109,23 +113,21 @@ class Guard:
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Watch for as long as this is entered."""
-        task = asyncio.create_task(self._watch(), name="guard")
-        try:
+        async with in_background(self._watch(), "guard"):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _watch(self) -> None:
         async with self._bell.listen(self._topic) as ringing:
             while True:
                 rung = await ringing.wait(TICK_SECONDS)
-                now = self._clock()
-                for stream in list(self._streams):
-                    expire_time = stream.admission.expire_time
-                    if rung or stream in self._unsure or (expire_time is not None and expire_time <= now):
-                        await self._recheck(stream)
+                doubtful = list(self._streams) if rung else [*self._unsure, *self._expired()]
+                for start in range(0, len(doubtful), AT_ONCE):
+                    await asyncio.gather(*map(self._recheck, doubtful[start : start + AT_ONCE]))
+
+    def _expired(self) -> list[Stream]:
+        now = self._clock()
+        ends = ((stream, stream.admission.expire_time) for stream in self._streams)
+        return [stream for stream, expire_time in ends if expire_time is not None and expire_time <= now]
 
     async def _recheck(self, stream: Stream) -> None:
         """Admit a stream again, or end it. What cannot be told now is looked at again at the next tick."""

@@ -25,14 +25,12 @@ from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.revision import DRAFT, Revision
-from blobhub_server.platform.rules.visibility import PUBLIC
 from blobhub_server.platform.services.revision import to_proto as revision_to_proto
-from blobhub_server.platform.services.visibility import from_visibility, to_visibility
+from blobhub_server.platform.services.visibility import from_visibility, to_visibility, updated
 from blobhub_server.platform.store import blob as store
 from blobhub_server.platform.store import blob_event as event_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
-from blobhub_server.rpc.masks import masked
 from blobhub_server.rpc.paging import Page, order_of
 from blobhub_server.rpc.watch import BATCH, Watch, check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
@@ -131,22 +129,15 @@ class BlobService(rpc.BlobServiceServicer):
 
     async def UpdateBlob(self, request: pb.UpdateBlobRequest, context: Any) -> pb.UpdateBlobResponse:
         """See blob.proto."""
-        fields = masked(request, "alias", "description", "visibility")
 
         async def make(tx: Transaction) -> pb.UpdateBlobResponse:
             current = await self._locked(tx, request.etag)
-            values: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
-            if "description" in fields:
-                values["description"] = request.description
-            if "visibility" in fields and request.visibility:
-                values["visibility"] = from_visibility(request.visibility)
-            if "alias" in fields and request.alias not in ("", current.alias):
-                values["alias"] = request.alias
+            values = updated(request, current, now=self._host.clock(), etag=self._host.ids())
             async with renamed(tx, "blob", current.org_id, current.alias, values.get("alias"), current.id):
                 await store.update(tx, current.id, **values)
             now = await self._locked(tx, "")
-            updated = blob_event_pb2.BlobUpdated(alias=now.alias, public=now.visibility == PUBLIC)
-            await self._events.append(tx, now.id, blob_updated=updated)
+            event = blob_event_pb2.BlobUpdated(alias=now.alias, public=now.public)
+            await self._events.append(tx, now.id, blob_updated=event)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.UpdateBlobResponse(blob=await self._today(tx, now.id))
 

@@ -21,10 +21,9 @@ from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
-from blobhub_server.platform.services.visibility import from_visibility, to_visibility
+from blobhub_server.platform.services.visibility import from_visibility, to_visibility, updated
 from blobhub_server.platform.store import member as member_store
 from blobhub_server.platform.store import organization as store
-from blobhub_server.rpc.masks import masked
 from blobhub_server.rpc.paging import Page, order_of
 from blobhub_server.rpc.wire import to_timestamp
 
@@ -89,17 +88,10 @@ class OrganizationService(rpc.OrganizationServiceServicer):
 
     async def UpdateOrganization(self, request: pb.UpdateOrganizationRequest, context: Any) -> pb.UpdateOrganizationResponse:
         """See organization.proto."""
-        fields = masked(request, "alias", "description", "visibility")
 
         async def make(tx: Transaction) -> pb.UpdateOrganizationResponse:
             current = await self._locked(tx, request.etag)
-            values: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
-            if "description" in fields:
-                values["description"] = request.description
-            if "visibility" in fields and request.visibility:
-                values["visibility"] = from_visibility(request.visibility)
-            if "alias" in fields and request.alias not in ("", current.alias):
-                values["alias"] = request.alias
+            values = updated(request, current, now=self._host.clock(), etag=self._host.ids())
             async with renamed(tx, "organization", "", current.alias, values.get("alias"), current.id):
                 await store.update(tx, current.id, **values)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])

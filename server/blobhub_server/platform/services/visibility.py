@@ -1,10 +1,17 @@
-"""Visibility on the wire."""
+"""What organizations and blobs have in common on the wire: visibility, and how they are updated."""
 
 from __future__ import annotations
 
-from blobhub.v1 import blob_pb2 as pb
+from datetime import datetime
+from typing import Any
 
+from blobhub.v1 import blob_pb2 as pb
+from blobhub.v1 import organization_pb2
+
+from blobhub_server.platform.rules.blob import Blob
+from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.visibility import PRIVATE, PUBLIC
+from blobhub_server.rpc.masks import masked
 
 _TO = {PRIVATE: pb.VISIBILITY_PRIVATE, PUBLIC: pb.VISIBILITY_PUBLIC}
 _FROM = {number: name for name, number in _TO.items()}
@@ -18,3 +25,22 @@ def to_visibility(visibility: str) -> pb.Visibility.ValueType:
 def from_visibility(visibility: pb.Visibility.ValueType, *, unset: str = PRIVATE) -> str:
     """From the enum's value; `unset` stands for the unspecified one."""
     return _FROM.get(visibility, unset)
+
+
+def updated(
+    request: pb.UpdateBlobRequest | organization_pb2.UpdateOrganizationRequest,
+    current: Blob | Organization,
+    *,
+    now: datetime,
+    etag: str,
+) -> dict[str, Any]:
+    """The columns that an update changes. An alias that stays, and a visibility that is not given, are not among them."""
+    fields = masked(request, "alias", "description", "visibility")
+    values: dict[str, Any] = {"update_time": now, "etag": etag}
+    if "description" in fields:
+        values["description"] = request.description
+    if "visibility" in fields and request.visibility:
+        values["visibility"] = from_visibility(request.visibility)
+    if "alias" in fields and request.alias not in ("", current.alias):
+        values["alias"] = request.alias
+    return values
