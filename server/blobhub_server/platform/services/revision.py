@@ -238,7 +238,9 @@ class RevisionService(rpc.RevisionServiceServicer):
         ]
 
     async def _set_default(self, tx: Transaction, blob: Blob, revision_id: str) -> str:
-        """Move the blob's default pointer; return the blob's new etag."""
+        """Move the blob's default pointer, unless it is there; return the blob's etag from then on."""
+        if blob.default_revision_id == revision_id:
+            return blob.etag
         etag = self._host.ids()
         await blob_store.update(tx, blob.id, default_revision_id=revision_id, update_time=self._host.clock(), etag=etag)
         changed = events.DefaultRevisionChanged(revision_id=revision_id)
