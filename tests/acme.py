@@ -63,6 +63,17 @@ async def get_revision(api: Api, reference: str) -> revision_pb2.Revision:
     return (await api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=reference))).revision
 
 
+async def branch(api: Api, parent: str = "", blob: str = "acme/pipeline") -> revision_pb2.Revision:
+    """A new draft."""
+    request = revision_pb2.CreateRevisionRequest(blob=blob, parent=parent)
+    return (await api.revisions.CreateRevision(request)).revision
+
+
+async def commit(api: Api, reference: str = "acme/pipeline@draft", **fields: Any) -> revision_pb2.Revision:
+    request = revision_pb2.CommitRevisionRequest(revision=reference, **fields)
+    return (await api.revisions.CommitRevision(request)).revision
+
+
 async def session(api: Api, revision: str, **fields: Any) -> session_pb2.Session:
     return (await api.sessions.CreateSession(session_pb2.CreateSessionRequest(revision=revision, **fields))).session
 

@@ -96,8 +96,8 @@ async def set_state(tx: Transaction, session_id: str, state: str, now: datetime)
 
 
 async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
-    """The sessions that are bound to a revision and not closed."""
-    return await dependents(tx, "sessions", sessions.c.id, sessions.c.revision_id == revision_id, sessions.c.state != CLOSED)
+    """The sessions that are bound to a revision, closed ones included: their history tells what ran."""
+    return await dependents(tx, "sessions", sessions.c.id, sessions.c.revision_id == revision_id)
 
 
 async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
