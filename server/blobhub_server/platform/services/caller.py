@@ -14,10 +14,9 @@ from blobhub_server.errors import BlobHubError
 from blobhub_server.platform.calls import caller
 from blobhub_server.platform.locators import Locators
 from blobhub_server.platform.roles import Roles
+from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules.access import Caller, Role
-from blobhub_server.platform.store import blob as blob_store
-from blobhub_server.platform.store import member as member_store
-from blobhub_server.platform.store import organization as organization_store
+from blobhub_server.platform.store import caller as store
 from blobhub_server.rpc.wire import to_timestamp
 
 MOST = 1000
@@ -34,36 +33,42 @@ class CallerService(rpc.CallerServiceServicer):
     async def GetCaller(self, request: pb.GetCallerRequest, context: Any) -> pb.GetCallerResponse:
         """See caller.proto."""
         who = caller()
-        places = await self._asked(request.scope) if request.scope else await self._everywhere(who)
-        roles = [await self._role(who, place) for place in places]
-        return pb.GetCallerResponse(caller=to_proto(who), roles=[role for role in roles if role.role])
+        roles = await self._on(who, request.scope) if request.scope else await self._everywhere(who)
+        return pb.GetCallerResponse(caller=to_proto(who), roles=roles)
 
-    async def _asked(self, scope: str) -> list[Located]:
-        found = await self._locators.scope(scope)
-        return [] if found is None or isinstance(found.resource, BlobHubError) else [found]
-
-    async def _everywhere(self, who: Caller) -> list[Located]:
-        """The places that the caller's memberships, or its key, are for."""
-        if who.user_id is None:
-            return [Located(who.org_id, who.blob_id, False, None)] if who.org_id else []
+    async def _on(self, who: Caller, scope: str) -> list[pb.EffectiveRole]:
+        """The role on one organization or blob. Raises Renamed, to who holds one."""
+        place = await self._locators.scope(scope)
+        if place is None:
+            return []
+        role = max(await self._roles.held(who, place), Role.READ if place.public else Role.NONE)
+        if role is Role.NONE:
+            return []
+        if isinstance(place.resource, BlobHubError):
+            raise place.resource
         async with self._db.read() as tx:
-            held = await member_store.of_user(tx, who.user_id, MOST)
-        return [Located(member.org_id, member.blob_id, False, None) for member in held]
+            return [to_role(place, await store.reference(tx, place), role)]
 
-    async def _role(self, who: Caller, place: Located) -> pb.EffectiveRole:
-        role = await self._roles.held(who, place)
-        if place.public:
-            role = max(role, Role.READ)
+    async def _everywhere(self, who: Caller) -> list[pb.EffectiveRole]:
+        """The roles that the caller's memberships, or its key, give; in one statement, however many they are."""
         async with self._db.read() as tx:
-            organization = await organization_store.find(tx, id_=place.org_id)
-            blob = await blob_store.get(tx, place.blob_id) if place.blob_id else None
-        names = [item.alias for item in (organization, blob) if item is not None]
-        return pb.EffectiveRole(
-            org_id=place.org_id,
-            blob_id=place.blob_id or "",
-            reference="/".join(names),
-            role=access_pb2.Role.ValueType(int(role)),
-        )
+            if who.user_id is not None:
+                held = await store.held(tx, who.user_id, MOST)
+                return [to_role(place, reference, access.held(who, place, role)) for place, reference, role in held]
+            if who.org_id is None:
+                return []
+            place = Located(who.org_id, who.blob_id, False, None)
+            return [to_role(place, await store.reference(tx, place), who.role)]
+
+
+def to_role(place: Located, reference: str, role: Role) -> pb.EffectiveRole:
+    """A role on a place as its message."""
+    return pb.EffectiveRole(
+        org_id=place.org_id,
+        blob_id=place.blob_id or "",
+        reference=reference,
+        role=access_pb2.Role.ValueType(int(role)),
+    )
 
 
 def to_proto(who: Caller) -> pb.Caller:

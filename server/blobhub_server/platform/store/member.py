@@ -74,12 +74,6 @@ async def page(tx: Transaction, resource_id: str, *, after: str, limit: int) -> 
     return [_record(row) for row in await tx.execute(query.order_by(members.c.user_id).limit(limit))]
 
 
-async def of_user(tx: Transaction, user_id: str, limit: int) -> list[Member]:
-    """The roles that a user holds, oldest organizations and blobs first."""
-    query = _SELECT.where(members.c.user_id == user_id).order_by(members.c.resource_id).limit(limit)
-    return [_record(row) for row in await tx.execute(query)]
-
-
 async def count(tx: Transaction, org_id: str) -> int:
     """How many roles are held on an organization and its blobs."""
     query = sa.select(sa.func.count()).where(members.c.org_id == org_id)
