@@ -38,6 +38,9 @@ from blobhub.v1 import (
     session_pb2_grpc,
     user_pb2_grpc,
 )
+from blobhub.v1.audit_pb2 import AuditEntry, WatchAuditEntriesRequest
+from blobhub.v1.blob_event_pb2 import BlobEvent
+from blobhub.v1.blob_pb2 import WatchBlobRequest
 from blobhub.v1.event_pb2 import Event
 from blobhub.v1.execution_pb2 import RunExecutionRequest, WatchExecutionRequest
 from blobhub.v1.session_pb2 import WatchSessionRequest
@@ -118,6 +121,23 @@ class Client:
 
         return _resumed(call, after_sequence, "execution_sequence")
 
+    def watch_blob(self, blob: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[BlobEvent]:
+        """What happened to a blob after a sequence, and, with `follow`, what will."""
+
+        def call(after: int) -> Any:
+            return self.blobs.WatchBlob(WatchBlobRequest(blob=blob, after_sequence=after, follow=follow))
+
+        return _resumed(call, after_sequence, "sequence")
+
+    def watch_audit(self, scope: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[AuditEntry]:
+        """The audit log's entries of a scope after a sequence, and, with `follow`, those to come."""
+
+        def call(after: int) -> Any:
+            request = WatchAuditEntriesRequest(scope=scope, after_sequence=after, follow=follow)
+            return self.audit.WatchAuditEntries(request)
+
+        return _resumed(call, after_sequence, "sequence", dense=False)
+
     async def run(self, request: RunExecutionRequest) -> AsyncIterator[Event]:
         """Start an execution and yield its events until it has ended, across cuts.
 
@@ -144,23 +164,25 @@ class Client:
 Sequence = Literal["sequence", "execution_sequence"]
 
 
-async def _resumed(call: Callable[[int], Any], after: int, number: Sequence) -> AsyncGenerator[Event, None]:
-    """Yield the events of a stream; when it is cut, call again from the last one seen.
+async def _resumed(
+    call: Callable[[int], Any], after: int, number: Sequence, *, dense: bool = True
+) -> AsyncGenerator[Any, None]:
+    """Yield the items of a stream, its messages' one repeated field; when it is cut, call again from the last one seen.
 
     Waits between tries grow from 0.1 s to 10 s, with jitter, or are what the server's RetryInfo says; an event that
     arrives starts them over. Other errors than transient ones are raised. Raises LogGap when an event does not follow
-    the one before it.
+    the one before it, by one where the numbers are `dense`.
     """
     wait = FIRST_WAIT
     while True:
         stream = call(after)
         try:
             async for message in stream:
-                for event in message.events:
-                    if getattr(event, number) != after + 1:
-                        raise LogGap(f"{number} {getattr(event, number)} came after {after}")
-                    after += 1
-                    wait = FIRST_WAIT
+                for event in _items(message):
+                    found = getattr(event, number)
+                    if found <= after or (dense and found != after + 1):
+                        raise LogGap(f"{number} {found} came after {after}")
+                    after, wait = found, FIRST_WAIT
                     yield event
             return
         except grpc.aio.AioRpcError as error:
@@ -178,12 +200,17 @@ async def page(method: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
     asked.CopyFrom(request)
     while True:
         answer = await method(asked)
-        items = next(field for field in answer.DESCRIPTOR.fields if field.is_repeated)
-        for item in getattr(answer, items.name):
+        for item in _items(answer):
             yield item
         if not answer.next_page_token:
             return
         asked.page_token = answer.next_page_token
+
+
+def _items(message: Any) -> Any:
+    """What the one repeated field of a message holds."""
+    field = next(field for field in message.DESCRIPTOR.fields if field.is_repeated)
+    return getattr(message, field.name)
 
 
 def reason(error: grpc.RpcError) -> str:
