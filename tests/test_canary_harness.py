@@ -192,7 +192,10 @@ async def test_objects(tmp_path: Path, scanner: Scanner, texts: list[str]) -> No
 def test_files_that_are_there_to_hold_a_secret_are_left_out_and_names_of_files_are_not(
     tmp_path: Path, scanner: Scanner
 ) -> None:
-    (tmp_path / "master-key").write_text("\n".join(TEXTS))
+    (tmp_path / "key").write_text("\n".join(TEXTS))
+    assert leaks_in_tree(scanner, tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "master-key").symlink_to(tmp_path / "key")
     assert not leaks_in_tree(scanner, tmp_path)
     (tmp_path / secret_part(KEY)).touch()
     assert leaks_in_tree(scanner, tmp_path)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
+from pathlib import Path
 
+import acme
 import flows
 import grpc
 import pytest
-from blobhub.v1 import event_pb2, execution_pb2, session_object_pb2, session_pb2
+from blobhub.v1 import audit_pb2, blob_pb2, event_pb2, execution_pb2, session_object_pb2, session_pb2
+from blobhub_server.blobtypes.conformance import refused, unpack
 from google.protobuf.struct_pb2 import Value
-from served import Api, Served, connected
+from google.rpc import error_details_pb2
+from served import Api, Served, connected, served
 
 ROUNDS = 200
 WRITERS = 8
@@ -106,3 +111,25 @@ async def test_an_idle_watch_gets_signs_of_life(tmp_path) -> None:
             assert message.progress.sequence == 0
             call.cancel()
             break
+
+
+async def test_watches_of_the_platform_say_where_to_resume_when_the_server_goes_away(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        async with served(tmp_path / "data", database_url) as server:
+            api = await stack.enter_async_context(connected(server.address, server.admin_key))
+            await acme.organization(api)
+            await acme.blob(api)
+            await acme.update_blob(api, description="changed")
+            watches = {
+                2: api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)),
+                3: api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True)),
+            }
+            for watch in watches.values():
+                await watch.read()
+        for last, watch in watches.items():
+            error = await refused(watch.read(), grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+            info = error_details_pb2.ErrorInfo()
+            assert unpack(error, info)
+            assert info.metadata["last_sequence"] == str(last)

@@ -1,0 +1,392 @@
+"""The audit log: every change and every refusal, who may read it, and that it outlives what it tells about."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import acme
+import flows
+import grpc
+import pytest
+from acme import ADMIN, PUBLIC, READ, WRITE
+from blobhub.v1 import (
+    api_key_pb2,
+    audit_pb2,
+    blob_pb2,
+    caller_pb2,
+    execution_pb2,
+    member_pb2,
+    organization_pb2,
+    user_pb2,
+)
+from blobhub_client import page
+from blobhub_server.blobtypes.conformance import refused
+from served import Api, Served, ServerProcess, connected, served
+
+DENIED = grpc.StatusCode.PERMISSION_DENIED
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+
+
+async def last(api: Api, scope: str = "-", **filters) -> audit_pb2.AuditEntry:
+    return (await acme.entries(api, scope, **filters))[-1]
+
+
+async def methods(api: Api, scope: str, **filters) -> list[str]:
+    return [entry.method.rsplit("/")[1] for entry in await acme.entries(api, scope, **filters)]
+
+
+async def watched(api: Api, scope: str = "-", after_sequence: int = 0) -> list[audit_pb2.AuditEntry]:
+    """What a watch has to say of what is there."""
+    request = audit_pb2.WatchAuditEntriesRequest(scope=scope, after_sequence=after_sequence)
+    return [entry async for batch in api.audit.WatchAuditEntries(request) for entry in batch.entries]
+
+
+async def me(api: Api) -> caller_pb2.Caller:
+    return (await api.callers.GetCaller(caller_pb2.GetCallerRequest())).caller
+
+
+async def test_a_change_is_entered_with_who_what_and_how_it_ended(api: Api) -> None:
+    who, organization = await me(api), await acme.organization(api)
+    request_id = str(uuid.uuid4())
+    request = blob_pb2.CreateBlobRequest(organization="acme", alias="pipeline", type="stranger.notes", request_id=request_id)
+    blob = (await api.blobs.CreateBlob(request)).blob
+    created_organization, created_blob = await acme.entries(api)
+    assert created_blob == audit_pb2.AuditEntry(
+        sequence=2,
+        id=created_blob.id,
+        create_time=created_blob.create_time,
+        method="blobhub.v1.BlobService/CreateBlob",
+        user_id=who.user_id,
+        api_key_id=who.api_key_id,
+        org_id=organization.id,
+        blob_id=blob.id,
+        resource_type="organization",
+        resource="acme",
+        code="OK",
+        request_id=request_id,
+    )
+    assert created_organization.org_id == created_organization.resource == organization.id
+    assert (created_organization.resource_type, created_organization.blob_id) == ("organization", "")
+    await api.blobs.CreateBlob(request)
+    assert len(await acme.entries(api)) == 2, "an answer from memory changes nothing"
+    user = await acme.user(api, "ann")
+    entry = await last(api)
+    assert (entry.resource_type, entry.resource, entry.org_id, entry.request_id) == ("user", user.id, "", "")
+
+
+async def test_a_key_of_an_organization_is_entered_without_a_user(server: Served, api: Api) -> None:
+    await acme.organization(api)
+    made = await acme.key(api, "acme", WRITE)
+    async with connected(server.address, made.key) as scoped:
+        await acme.blob(scoped)
+    entry = await last(api, "acme/pipeline")
+    assert (entry.user_id, entry.api_key_id, entry.code) == ("", made.api_key.id, "OK")
+
+
+async def test_a_change_that_fails_is_entered_with_its_reason(api: Api) -> None:
+    await acme.organization(api)
+    await acme.blob(api)
+    for call, code, reason in (
+        (acme.blob(api), "ALREADY_EXISTS", "ALREADY_EXISTS"),
+        (acme.delete_organization(api), "FAILED_PRECONDITION", "NOT_EMPTY"),
+        (acme.update_blob(api, description="x", etag="stale"), "ABORTED", "STALE_ETAG"),
+        (acme.commit(api), "FAILED_PRECONDITION", "INVALID_CONTENT"),
+    ):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await call
+        entry = await last(api, "acme")
+        assert (entry.code, entry.reason) == (code, reason)
+
+
+async def test_what_does_not_reach_its_handler_and_what_only_reads_is_not_entered(api: Api) -> None:
+    await acme.organization(api)
+    before = await acme.entries(api)
+    await refused(acme.organization(api, "Not an alias"), INVALID, "INVALID_REQUEST")
+    await refused(acme.delete_blob(api, "not a reference"), INVALID, "INVALID_REFERENCE")
+    await api.organizations.GetOrganization(organization_pb2.GetOrganizationRequest(organization="acme"))
+    await refused(acme.get_revision(api, "acme@1"), INVALID, "INVALID_REFERENCE")
+    assert await acme.entries(api) == before
+
+
+async def test_every_refusal_is_entered_of_methods_that_read_as_well(server: Served, api: Api, anonymous: Api) -> None:
+    organization = await acme.organization(api)
+    blob = await acme.blob(api)
+    async with acme.person(server, api, "ann") as ann:
+        who, before = await me(ann), len(await acme.entries(api))
+        for call in (acme.get_blob(ann), acme.delete_blob(ann, request_id=str(uuid.uuid4()))):
+            await refused(call, DENIED, "PERMISSION_DENIED")
+        await refused(acme.get_blob(ann, "no-such/blob"), DENIED, "PERMISSION_DENIED")
+        await refused(acme.organization(anonymous), UNAUTHENTICATED, "UNAUTHENTICATED")
+        await refused(acme.get_blob(anonymous), DENIED, "PERMISSION_DENIED")
+    read, delete, absent, unknown, outside = (await acme.entries(api))[before:]
+    for entry in (read, delete):
+        assert (entry.user_id, entry.api_key_id) == (who.user_id, who.api_key_id)
+        assert (entry.code, entry.reason) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
+        assert (entry.org_id, entry.blob_id) == (organization.id, blob.id)
+        assert (entry.resource_type, entry.resource) == ("blob", "acme/pipeline")
+    assert (read.method, delete.request_id != "") == ("blobhub.v1.BlobService/GetBlob", True)
+    assert (absent.org_id, absent.resource) == ("", "no-such/blob")
+    assert (unknown.user_id, unknown.api_key_id, unknown.code) == ("", "", "UNAUTHENTICATED")
+    assert (outside.user_id, outside.blob_id, outside.code) == ("", blob.id, "PERMISSION_DENIED")
+
+
+async def test_a_key_that_no_longer_holds_is_entered_and_one_that_is_none_is_not(server: Served, api: Api) -> None:
+    await acme.organization(api)
+    made = await acme.key(api, "acme")
+    ann = await acme.user(api, "ann")
+    of_ann = await acme.key(api, "@ann", ADMIN)
+    await acme.update_user(api, "@ann", disabled=True)
+    await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=made.api_key.id))
+    before = len(await acme.entries(api))
+    for key in ("bhk_nonsense", made.key[:-1] + "x", made.key, of_ann.key):
+        async with connected(server.address, key) as caller:
+            await refused(acme.get_blob(caller), UNAUTHENTICATED, "UNAUTHENTICATED")
+    revoked, disabled = (await acme.entries(api))[before:]
+    assert (revoked.user_id, revoked.api_key_id, revoked.code) == ("", made.api_key.id, "UNAUTHENTICATED")
+    assert (disabled.user_id, disabled.api_key_id) == (ann.id, of_ann.api_key.id)
+
+
+@pytest.mark.parametrize("request_id", ["x" * 100_000, "\0", "not-a-uuid", "é" * 36])
+async def test_no_request_keeps_its_refusal_out_of_the_log(server: Served, api: Api, request_id: str) -> None:
+    async with acme.person(server, api, "ann") as ann:
+        before = len(await acme.entries(api))
+        await refused(acme.user(ann, "bob", request_id=request_id), DENIED, "PERMISSION_DENIED")
+        await refused(acme.delete_blob(ann, "x" * 100_000), INVALID, "INVALID_REFERENCE")
+        await refused(acme.delete_blob(ann, "no/such\0", request_id=request_id), DENIED, "PERMISSION_DENIED")
+        by_id = user_pb2.GetUserRequest(user=str(uuid.uuid4()))
+        await refused(ann.users.GetUser(by_id), DENIED, "PERMISSION_DENIED")
+    assert [entry.code for entry in (await acme.entries(api))[before:]] == ["PERMISSION_DENIED"] * 3
+
+
+async def test_an_admin_of_an_organization_sees_its_own_entries_and_administrators_all(server: Served, api: Api) -> None:
+    for alias in ("acme", "other"):
+        await acme.organization(api, alias)
+        await acme.blob(api, f"{alias}/pipeline")
+        await acme.blob(api, f"{alias}/second")
+    async with (
+        acme.person(server, api, "ann", ("acme", ADMIN)) as admin,
+        acme.person(server, api, "bob", ("acme/pipeline", ADMIN)) as of_the_blob,
+        acme.person(server, api, "cid", ("acme", WRITE)) as writer,
+    ):
+        of_acme = await acme.entries(admin, "acme")
+        assert of_acme == await acme.entries(api, "acme") == await watched(admin, "acme")
+        assert {entry.org_id for entry in of_acme} == {of_acme[0].org_id}
+        of_blob = await acme.entries(admin, "acme/pipeline")
+        assert [entry.method.rsplit("/")[1] for entry in of_blob] == ["CreateBlob", "CreateMember"]
+        assert of_blob == await acme.entries(of_the_blob, "acme/pipeline") == await watched(of_the_blob, "acme/pipeline")
+        for caller, scopes in (
+            (admin, ("-", "other", "other/pipeline", "no-such")),
+            (of_the_blob, ("-", "acme", "acme/second")),
+            (writer, ("-", "acme", "acme/pipeline")),
+        ):
+            for scope in scopes:
+                for call in (acme.entries(caller, scope), watched(caller, scope)):
+                    await refused(call, DENIED, "PERMISSION_DENIED")
+    everything = await acme.entries(api)
+    assert [entry.sequence for entry in everything] == list(range(1, len(everything) + 1))
+    assert len({entry.id for entry in everything}) == len(everything)
+
+
+async def test_an_old_alias_as_a_scope_is_told_as_renamed(api: Api) -> None:
+    await acme.organization(api)
+    await acme.rename_organization(api, "acme", "new")
+    for call in (acme.entries(api, "acme"), watched(api, "acme")):
+        await refused(call, grpc.StatusCode.NOT_FOUND, "RENAMED")
+    assert await methods(api, "new") == ["CreateOrganization", "UpdateOrganization"]
+    await refused(acme.entries(api, "--"), INVALID, "INVALID_REFERENCE")
+
+
+async def test_entries_are_filtered_by_user_method_and_failure(server: Served, api: Api) -> None:
+    await acme.organization(api)
+    async with acme.person(server, api, "ann", ("acme", WRITE)) as ann:
+        who = await me(ann)
+        await acme.blob(ann)
+        await refused(acme.blob(ann), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
+        await refused(acme.delete_organization(ann), DENIED, "PERMISSION_DENIED")
+    assert await methods(api, "acme", user_id=who.user_id) == ["CreateBlob", "CreateBlob", "DeleteOrganization"]
+    assert await methods(api, "acme", failures_only=True) == ["CreateBlob", "DeleteOrganization"]
+    create = "blobhub.v1.BlobService/CreateBlob"
+    assert await methods(api, "-", method=create) == ["CreateBlob", "CreateBlob"]
+    both = await acme.entries(api, "acme", method=create, failures_only=True, user_id=who.user_id)
+    assert [entry.reason for entry in both] == ["ALREADY_EXISTS"]
+    assert await acme.entries(api, "acme", method="no.such/Method") == []
+    await refused(acme.entries(api, user_id="ann"), INVALID, "INVALID_REQUEST")
+
+
+async def test_entries_are_paged_in_order_and_a_token_is_of_one_list(api: Api) -> None:
+    await acme.organization(api)
+    for number in range(6):
+        await acme.blob(api, f"acme/blob-{number}")
+    request = audit_pb2.ListAuditEntriesRequest(scope="acme", page_size=2)
+    paged = [entry async for entry in page(api.audit.ListAuditEntries, request)]
+    assert paged == await acme.entries(api, "acme")
+    request.page_token = (await api.audit.ListAuditEntries(request)).next_page_token
+    for other in ({"scope": "-"}, {"failures_only": True}, {"scope": "acme/blob-0"}, {"method": "x"}):
+        mixed = audit_pb2.ListAuditEntriesRequest()
+        mixed.CopyFrom(request)
+        mixed.MergeFrom(audit_pb2.ListAuditEntriesRequest(**other))
+        await refused(api.audit.ListAuditEntries(mixed), INVALID, "INVALID_PAGE_TOKEN")
+
+
+async def test_entries_outlive_what_they_tell_about(server: Served, api: Api) -> None:
+    await acme.organization(api)
+    blob = await acme.blob(api)
+    async with acme.person(server, api, "ann", ("acme", ADMIN)) as ann:
+        await acme.delete_blob(ann)
+        assert "DeleteBlob" in await methods(ann, "acme")
+        assert [entry.method.rsplit("/")[1] for entry in await acme.entries(ann, "acme") if entry.blob_id == blob.id] == [
+            "CreateBlob",
+            "DeleteBlob",
+        ]
+        before = await acme.entries(api)
+        await acme.delete_organization(ann)
+        await refused(acme.entries(ann, "acme"), DENIED, "PERMISSION_DENIED")
+    after = await acme.entries(api)
+    assert after[: len(before)] == before
+    assert "DeleteOrganization" in [entry.method.rsplit("/")[1] for entry in after if entry.org_id == blob.org_id]
+
+
+async def test_a_watch_resumes_after_any_sequence_and_passes_over_what_is_not_its_own(api: Api) -> None:
+    for number in range(4):
+        for alias in ("acme", "other"):
+            await (acme.blob(api, f"{alias}/blob-{number}") if number else acme.organization(api, alias))
+    everything = await watched(api)
+    assert everything == await acme.entries(api)
+    own = await watched(api, "acme")
+    assert [entry.sequence for entry in own] == [1, 3, 5, 7]
+    for after in range(len(everything) + 2):
+        assert await watched(api, after_sequence=after) == everything[after:]
+        assert await watched(api, "acme", after) == [entry for entry in own if entry.sequence > after]
+
+
+async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: Api) -> None:
+    await acme.organization(api)
+    watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme", follow=True))
+    seen = list((await watch.read()).entries)
+
+    async def until(count: int) -> None:
+        while len(seen) < count:
+            seen.extend((await watch.read()).entries)
+
+    async with acme.person(server, api, "ann", ("acme", READ)) as ann:
+        changes = [acme.blob(api, f"acme/blob-{number}") for number in range(10)]
+        refusals = [refused(acme.blob(ann, "acme/mine"), DENIED, "PERMISSION_DENIED") for _ in range(10)]
+        await asyncio.gather(*changes, *refusals)
+    await until(22)
+    watch.cancel()
+    assert seen == await acme.entries(api, "acme")
+    assert sum(entry.code == "OK" for entry in seen) == 12
+
+
+async def ended(watch: AsyncIterator) -> None:
+    async for _ in watch:
+        pass
+
+
+async def test_a_watch_ends_when_the_admin_is_one_no_longer(server: Served, api: Api) -> None:
+    await acme.organization(api)
+    async with acme.person(server, api, "ann", ("acme", ADMIN)) as ann:
+        watch = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme", follow=True))
+        assert (await watch.read()).entries
+        demote = member_pb2.UpdateMemberRequest(scope="acme", user="@ann", role=WRITE)
+        await api.members.UpdateMember(demote)
+        await refused(ended(watch), DENIED, "PERMISSION_DENIED")
+        await acme.update_user(api, "@ann", administrator=True)
+        await asyncio.sleep(1)
+        everything = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True))
+        assert (await everything.read()).entries
+        await acme.update_user(api, "@ann", administrator=False)
+        await refused(ended(everything), DENIED, "PERMISSION_DENIED")
+
+
+async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_url: str) -> None:
+    async with (
+        served(tmp_path / "data", database_url, progress_seconds=0.1) as server,
+        connected(server.address, server.admin_key) as api,
+    ):
+        await acme.organization(api)
+        watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True))
+        assert [entry.sequence for entry in (await watch.read()).entries] == [1]
+        message = await watch.read()
+        assert (list(message.entries), message.progress.sequence) == ([], 1)
+        watch.cancel()
+
+
+async def test_executions_are_entered_by_those_who_start_and_stop_them(api: Api) -> None:
+    await acme.organization(api)
+    await acme.blob(api)
+    await api.put(flows.delay(60))
+    session = await acme.session(api, "acme/pipeline@draft")
+    start = execution_pb2.StartExecutionRequest(session_id=session.id, definition="workflow")
+    execution = (await api.executions.StartExecution(start)).execution
+    for _ in range(2):
+        await api.executions.StopExecution(execution_pb2.StopExecutionRequest(execution_id=execution.id))
+    assert await methods(api, "acme/pipeline") == [
+        "CreateBlob",
+        "PutDefinition",
+        "CreateSession",
+        "StartExecution",
+        "StopExecution",
+        "StopExecution",
+    ]
+    entry = await last(api)
+    assert (entry.resource_type, entry.resource) == ("execution", execution.id)
+
+
+async def test_a_public_blobs_readers_are_not_entered(api: Api, anonymous: Api) -> None:
+    await acme.organization(api)
+    await acme.blob(api, visibility=PUBLIC)
+    before = await acme.entries(api)
+    await acme.get_blob(anonymous)
+    await refused(acme.get_revision(anonymous, "acme/pipeline@3"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    assert await acme.entries(api) == before
+
+
+async def test_a_server_killed_in_the_middle_of_changes_has_an_entry_for_each_that_exists(
+    tmp_path: Path, database_url: str
+) -> None:
+    """An entry is written in the transaction of its change: with `kill -9` there are both or neither."""
+    server = ServerProcess(tmp_path / "data", database_url, lease_seconds=1)
+    await server.start()
+    key = server.admin_key
+    async with connected(server.address, key) as api:
+        await acme.organization(api)
+    for round_ in range(3):
+        acknowledged: set[str] = set()
+        async with connected(server.address, key) as api:
+            changing = [asyncio.create_task(change(api, f"{round_}-{number}", acknowledged)) for number in range(16)]
+            while len(acknowledged) < 40:
+                await asyncio.sleep(0.01)
+            server.kill()
+            await asyncio.gather(*changing)
+        await server.start()
+        async with connected(server.address, key) as api:
+            await check(api, acknowledged)
+    assert server.stop() == 0
+
+
+async def change(api: Api, name: str, acknowledged: set[str]) -> None:
+    """Make blobs, and give each a description, until the server is gone."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        for number in range(10_000):
+            blob = await acme.blob(api, f"acme/{name}-{number}")
+            acknowledged.add(blob.id)
+            await acme.update_blob(api, f"acme/{name}-{number}", description="changed")
+
+
+async def check(api: Api, acknowledged: set[str]) -> None:
+    listing = blob_pb2.ListBlobsRequest(organization="acme", page_size=1000)
+    blobs = {blob.id: blob async for blob in page(api.blobs.ListBlobs, listing)}
+    listed = audit_pb2.ListAuditEntriesRequest(scope="acme", page_size=1000)
+    found = [entry async for entry in page(api.audit.ListAuditEntries, listed)]
+    assert [entry.sequence for entry in found] == list(range(1, len(found) + 1))
+    created = [entry.blob_id for entry in found if entry.method.endswith("/CreateBlob")]
+    updated = [entry.blob_id for entry in found if entry.method.endswith("/UpdateBlob")]
+    assert acknowledged <= blobs.keys()
+    assert sorted(created) == sorted(blobs)
+    assert sorted(updated) == sorted(id_ for id_, blob in blobs.items() if blob.description)
