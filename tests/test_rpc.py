@@ -68,7 +68,8 @@ class Admitted:
 
     expire_time = None
 
-    def __init__(self, error: Exception | None = None, before: bytes | None = None) -> None:
+    def __init__(self, error: Exception | None = None, before: bytes | None = None, meanwhile: bytes | None = None) -> None:
+        self.given_meanwhile = meanwhile
         self.seen: list[tuple[str, Any]] = []
         self.refusals: list[tuple[str, bool]] = []
         self.answer = before
@@ -82,6 +83,9 @@ class Admitted:
     async def recheck(self) -> None:
         if self.error is not None:
             raise self.error
+
+    async def meanwhile(self) -> bytes | None:
+        return self.given_meanwhile
 
     async def refused(self, error: BlobHubError, *, handled: bool) -> None:
         self.refusals.append((error.reason, handled))
@@ -328,6 +332,17 @@ async def test_a_remembered_answer_is_given_without_the_handler() -> None:
     before = answering("remembered")
     async with served(Admitted(before=before.SerializeToString()), One=failing("One", never)) as there:
         assert await there.call("One", GOOD) == [before]
+
+
+@pytest.mark.parametrize("kind", ["One", "Up"])
+async def test_where_the_same_request_came_first_its_answer_is_given(kind: str) -> None:
+    async def second(_context):
+        raise NotFound("revision", "draft")
+
+    before = answering("remembered")
+    async with served(Admitted(meanwhile=before.SerializeToString()), **{kind: failing(kind, second)}) as there:
+        assert await there.call(kind, GOOD) == [before]
+        assert there.admit.refusals == []
 
 
 async def test_handlers_that_write_by_themselves_are_served() -> None:

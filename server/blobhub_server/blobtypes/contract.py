@@ -172,8 +172,8 @@ class Contents(Protocol):
 class Settled:
     """What is written beside a change in its transaction: an entry of the audit log, and the answer to remember.
 
-    A `repeatable` change may be made twice under the same `request_id`, when two calls come at the same time; others fail
-    then with IntegrityError.
+    A `repeatable` change may be made twice under the same `request_id`, when two calls come at the same time: what the
+    first one settles stays. Others fail then with IntegrityError.
     """
 
     entry: Mapping[str, Any]
@@ -191,11 +191,11 @@ class Calls(Protocol):
     def revision(self, blob_type: str) -> RevisionView:
         """The revision the call is about. Raises WrongBlobType when its blob is of another type."""
 
-    async def once(self, request: Message, answer: type[Answer], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
-        """Run `make` in a transaction, and write the audit log's entry of it there; the same `request_id` with the same
-        body gets the first answer again.
+    async def once(self, request: Message, make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
+        """Run `make` in a transaction, and write the audit log's entry and the answer to remember there.
 
-        Raises RequestIdReused when the id came before with another body.
+        A request that is made again under its `request_id` does not come here: it is answered from memory. Of two that
+        come at the same time one fails, with IntegrityError or whatever `make` raises, and is answered like the other.
         """
 
     async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:

@@ -7,14 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
-from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Located, RevisionView, Settled
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import BlobHubError, WrongBlobType
+from blobhub_server.errors import WrongBlobType
 from blobhub_server.platform.answers import Answers
 from blobhub_server.platform.audit import Audit, entry_of
 from blobhub_server.platform.rules.access import ANONYMOUS, Caller, Role
@@ -86,6 +85,7 @@ class Calls:
         self._db = db
         self._answers = answers
         self._audit = audit
+        self._making: set[asyncio.Task[Any]] = set()
 
     def located(self) -> Located:
         """See the contract."""
@@ -105,16 +105,18 @@ class Calls:
             etag=found.revision.etag,
         )
 
-    async def once(self, request: Message, answer: type[Answer], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
+    async def once(self, request: Message, make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """See the contract. A caller that goes away does not interrupt the transaction."""
-        try:
-            return await asyncio.shield(asyncio.create_task(self._make(request, make)))
-        except (IntegrityError, BlobHubError):
-            # The same request may have been made and answered while this one was under way: then that is the answer.
-            before = await self.replayed(request, answer)
-            if before is None:
-                raise
-            return before
+        making = asyncio.create_task(self._make(request, make))
+        self._making.add(making)
+        making.add_done_callback(self._made)
+        return await asyncio.shield(making)
+
+    def _made(self, making: asyncio.Task[Any]) -> None:
+        """Let go of a task. What it raised is told to a caller that is still there, and to nobody else."""
+        self._making.discard(making)
+        if not making.cancelled():
+            making.exception()
 
     async def _make(self, request: Message, make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         async with self._db.write() as tx:
@@ -144,10 +146,14 @@ class Calls:
 
     async def settle(self, tx: Transaction, settled: Sequence[Settled]) -> None:
         """See the contract."""
-        for repeatable in (False, True):
-            rows = [item.request for item in settled if item.request is not None and item.repeatable is repeatable]
-            if rows:
-                await store.insert(tx, rows, repeatable=repeatable)
-        await self._audit.append(tx, [item.entry for item in settled])
+        rows = [item.request for item in settled if item.request is not None and not item.repeatable]
+        if rows:
+            await store.insert(tx, rows)
+        repeated = [item for item in settled if item.repeatable and not await self._first(tx, item)]
+        await self._audit.append(tx, [item.entry for item in settled if item not in repeated])
         for item in settled:
             tx.after_commit(item.committed)
+
+    async def _first(self, tx: Transaction, item: Settled) -> bool:
+        """Remember the answer of a repeatable change; False when the same request has been answered already."""
+        return item.request is None or await store.keep_first(tx, item.request)

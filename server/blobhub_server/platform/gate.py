@@ -37,6 +37,7 @@ class Admitted:
     rule: Rule
     presented: str
     call: Call
+    request: Message
     answer: bytes | None = None
 
     @property
@@ -47,6 +48,10 @@ class Admitted:
     async def recheck(self) -> None:
         """See Admission."""
         await self.gate.recheck(self)
+
+    async def meanwhile(self) -> bytes | None:
+        """See Admission."""
+        return await self.gate.before(self.call, self.request)
 
 
 class Gate:
@@ -73,9 +78,10 @@ class Gate:
     async def admit(self, method: str, request: Message, context: Any) -> Admitted:
         """Admit a call, or raise.
 
-        What is admitted has the bytes of the first answer when the caller has made the very same request before. The order
-        of refusals is: a key that does not hold; no key where one is needed; a reference that cannot be read; a resource
-        that is absent or not the caller's (one answer for both); a thing that is absent in what the caller may see.
+        What is admitted has the bytes of the first answer when the caller has made the very same request before; a stream
+        of answers goes on from there, so its caller has to be let in all the same. The order of refusals is: a key that
+        does not hold; no key where one is needed; a reference that cannot be read; a resource that is absent or not the
+        caller's (one answer for both); a thing that is absent in what the caller may see.
         """
         rule = self._rules[method]
         call = _call(method, rule, request)
@@ -89,13 +95,22 @@ class Gate:
                 call.caller = error.claimed
             raise
         access.require_caller(call.caller, Permission(rule.permission), public_read=rule.public_read)
-        before = await self._answers.before(call.caller, method, request)
-        if before is not None:
-            call.recorded = True
-            return Admitted(self, rule, key, call, before)
-        if rule.resources:
-            await self._locate(call, rule, request)
-        return Admitted(self, rule, key, call)
+        before = await self.before(call, request)
+        if rule.resources and (before is None or rule.streams):
+            try:
+                await self._locate(call, rule, request)
+            except BlobHubError:
+                # Of a request that was sent twice at once, the other may have changed what the reference leads to.
+                before = None if rule.streams else await self.before(call, request)
+                if before is None:
+                    raise
+        return Admitted(self, rule, key, call, request, before)
+
+    async def before(self, call: Call, request: Message) -> bytes | None:
+        """What an authenticated caller's very same request was answered, if it was. Raises RequestIdReused."""
+        answer = await self._answers.before(call.caller, call.method, request)
+        call.recorded = call.recorded or answer is not None
+        return answer
 
     async def _locate(self, call: Call, rule: Rule, request: Message) -> None:
         """Find every resource that the request names, and see that the caller may. What is absent is told last."""

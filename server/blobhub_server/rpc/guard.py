@@ -44,6 +44,9 @@ class Admission(Protocol):
     async def recheck(self) -> None:
         """Raise what a call like this would be refused with now."""
 
+    async def meanwhile(self) -> bytes | None:
+        """The answer to the same request, sent twice at once, when the other call has been answered since."""
+
 
 class Stream:
     """An open stream. `sending` is true while the call is in gRPC's hands, waiting for the client to take an answer."""

@@ -165,7 +165,7 @@ def _unary_unary(
             if admission is not None and admission.answer is not None:
                 return admission.answer
             observed.handled = True
-            return encode(await handler(request, context))
+            return await _answered(admission, handler(request, context), encode)
 
     return call
 
@@ -182,9 +182,20 @@ def _stream_unary(
             if admission.answer is not None:
                 return admission.answer
             with entrance.guard.watch(admission):
-                return encode(await handler(checked, context))
+                return await _answered(admission, handler(checked, context), encode)
 
     return call
+
+
+async def _answered(admission: Admission | None, answer: Awaitable[Any], encode: Callable[[Any], bytes]) -> bytes:
+    """What a handler answers. Where it fails because the same request came first, by a moment, that one's answer."""
+    try:
+        return encode(await answer)
+    except Exception:
+        before = None if admission is None else await admission.meanwhile()
+        if before is None:
+            raise
+        return before
 
 
 def _streaming(

@@ -43,7 +43,7 @@ class NotesService(rpc.NotesServiceServicer):
             _, etag = await self._host.contents.put(tx, revision.id, request.name, stored, limit=LIMIT, etag=request.etag)
             return pb.PutNoteResponse(etag=etag)
 
-        return await self._host.calls.once(request, pb.PutNoteResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def GetNote(self, request: pb.GetNoteRequest, context: Any) -> pb.GetNoteResponse:
         """See notes.proto."""
@@ -63,7 +63,7 @@ class NotesService(rpc.NotesServiceServicer):
             _, etag = await self._host.contents.put(tx, revision.id, first.name, stored, limit=LIMIT)
             return pb.UploadNoteResponse(etag=etag)
 
-        return await self._host.calls.once(first, pb.UploadNoteResponse, make)
+        return await self._host.calls.once(first, make)
 
     async def SignNote(self, request: pb.SignNoteRequest, context: Any) -> pb.SignNoteResponse:
         """See notes.proto."""

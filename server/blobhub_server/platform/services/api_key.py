@@ -56,10 +56,9 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
         expire_time = self._expire_time(request)
         access.require_key_role(place, role)
         access.require_lifetime(caller(), expire_time)
-        secret, made = rules.make_secret(self._entropy), False
+        secret = rules.make_secret(self._entropy)
 
         async def make(tx: Transaction) -> pb.CreateApiKeyResponse:
-            nonlocal made
             record = rules.new_key(
                 secret,
                 id=self._host.ids(),
@@ -73,12 +72,10 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
                 etag=self._host.ids(),
             )
             await self._insert(tx, record)
-            made = True
             return pb.CreateApiKeyResponse(api_key=to_proto(record))
 
-        answer = await self._host.calls.once(request, pb.CreateApiKeyResponse, make)
-        if made:
-            answer.key = secret
+        answer = await self._host.calls.once(request, make)
+        answer.key = secret
         return answer
 
     async def _insert(self, tx: Transaction, record: ApiKey) -> None:
@@ -125,14 +122,13 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
             await store.update(tx, current.id, description=request.description, etag=self._host.ids())
             return pb.UpdateApiKeyResponse(api_key=to_proto(await self._locked(tx)))
 
-        return await self._host.calls.once(request, pb.UpdateApiKeyResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: Any) -> pb.RotateApiKeyResponse:
         """See api_key.proto."""
-        secret, made = rules.make_secret(self._entropy), False
+        secret = rules.make_secret(self._entropy)
 
         async def make(tx: Transaction) -> pb.RotateApiKeyResponse:
-            nonlocal made
             current, now = await self._locked(tx), self._host.clock()
             require_etag(request.etag, current.etag)
             rules.require_valid(current, now)
@@ -142,12 +138,10 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
             await store.update(tx, current.id, expire_time=ends, etag=self._host.ids())
             await store.insert(tx, record)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            made = True
             return pb.RotateApiKeyResponse(api_key=to_proto(record), rotated=to_proto(await self._locked(tx)))
 
-        answer = await self._host.calls.once(request, pb.RotateApiKeyResponse, make)
-        if made:
-            answer.key = secret
+        answer = await self._host.calls.once(request, make)
+        answer.key = secret
         return answer
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Any) -> pb.RevokeApiKeyResponse:
@@ -160,7 +154,7 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
                 await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.RevokeApiKeyResponse(api_key=to_proto(await self._locked(tx)))
 
-        return await self._host.calls.once(request, pb.RevokeApiKeyResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def _locked(self, tx: Transaction) -> ApiKey:
         """The key the call is about, as it is now. Raises PermissionDenied when it is gone."""

@@ -79,7 +79,7 @@ class BlobService(rpc.BlobServiceServicer):
             await self._events.append(tx, blob.id, blob_created=created)
             return pb.CreateBlobResponse(blob=await self._today(tx, blob.id), revision=revision_to_proto(draft))
 
-        return await self._host.calls.once(request, pb.CreateBlobResponse, make)
+        return await self._host.calls.once(request, make)
 
     def _new(self, request: pb.CreateBlobRequest, type_: str, org_id: str) -> tuple[Blob, Revision]:
         """A blob and its first draft, which is its default revision."""
@@ -141,7 +141,7 @@ class BlobService(rpc.BlobServiceServicer):
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.UpdateBlobResponse(blob=await self._today(tx, now.id))
 
-        return await self._host.calls.once(request, pb.UpdateBlobResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def DeleteBlob(self, request: pb.DeleteBlobRequest, context: Any) -> pb.DeleteBlobResponse:
         """See blob.proto."""
@@ -154,7 +154,7 @@ class BlobService(rpc.BlobServiceServicer):
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.DeleteBlobResponse(blob_id=current.id)
 
-        return await self._host.calls.once(request, pb.DeleteBlobResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def WatchBlob(self, request: pb.WatchBlobRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
         """See blob.proto."""

@@ -64,7 +64,7 @@ class CredentialService(rpc.CredentialServiceServicer):
                 raise AlreadyExists("credential", made.alias) from None
             return pb.CreateCredentialResponse(credential=to_proto(made))
 
-        return await self._host.calls.once(request, pb.CreateCredentialResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def _lock_owner(self, tx: Transaction) -> None:
         """Keep the owner there, and others from adding to it, until the commit. Raises PermissionDenied when it is gone."""
@@ -128,7 +128,7 @@ class CredentialService(rpc.CredentialServiceServicer):
             await store.update(tx, changed, sealed)
             return pb.UpdateCredentialResponse(credential=to_proto(changed))
 
-        return await self._host.calls.once(request, pb.UpdateCredentialResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def DeleteCredential(self, request: pb.DeleteCredentialRequest, context: Any) -> pb.DeleteCredentialResponse:
         """See credential.proto."""
@@ -138,7 +138,7 @@ class CredentialService(rpc.CredentialServiceServicer):
             await store.delete(tx, current.id)
             return pb.DeleteCredentialResponse()
 
-        return await self._host.calls.once(request, pb.DeleteCredentialResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def _locked(self, tx: Transaction, etag: str) -> Credential:
         """The credential the call is about, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""

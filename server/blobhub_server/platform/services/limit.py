@@ -64,7 +64,7 @@ class LimitService(rpc.LimitServiceServicer):
             now = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
             return pb.SetLimitResponse(limit=to_proto(limit, now))
 
-        return await self._host.calls.once(request, pb.SetLimitResponse, make)
+        return await self._host.calls.once(request, make)
 
 
 def _scope_id(place: Located) -> str:

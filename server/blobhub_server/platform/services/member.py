@@ -66,7 +66,7 @@ class MemberService(rpc.MemberServiceServicer):
             await self._host.limits.require(tx, "organization.members", org_id=place.org_id, blob_id="", held=held)
             return pb.CreateMemberResponse(member=to_proto(member))
 
-        return await self._host.calls.once(request, pb.CreateMemberResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def GetMember(self, request: pb.GetMemberRequest, context: Any) -> pb.GetMemberResponse:
         """See member.proto."""
@@ -92,7 +92,7 @@ class MemberService(rpc.MemberServiceServicer):
             await store.update(tx, updated)
             return pb.UpdateMemberResponse(member=to_proto(updated))
 
-        return await self._host.calls.once(request, pb.UpdateMemberResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def DeleteMember(self, request: pb.DeleteMemberRequest, context: Any) -> pb.DeleteMemberResponse:
         """See member.proto."""
@@ -102,7 +102,7 @@ class MemberService(rpc.MemberServiceServicer):
             await store.delete(tx, _resource_id(), current.user_id)
             return pb.DeleteMemberResponse()
 
-        return await self._host.calls.once(request, pb.DeleteMemberResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def _leaving(self, tx: Transaction, user: str, etag: str, *, remains: bool) -> Member:
         """The member whose role is about to change, when that may be. Open streams are looked at after the commit."""

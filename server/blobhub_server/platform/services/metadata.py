@@ -72,7 +72,7 @@ class MetadataService(rpc.MetadataServiceServicer):
             await self._events.append(tx, blob_id, metadata_created=created)
             return pb.CreateMetadataResponse(record=to_proto(record))
 
-        return await self._host.calls.once(request, pb.CreateMetadataResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def GetMetadata(self, request: pb.GetMetadataRequest, context: Any) -> pb.GetMetadataResponse:
         """See metadata.proto."""
@@ -123,7 +123,7 @@ class MetadataService(rpc.MetadataServiceServicer):
             await self._events.append(tx, blob_id, metadata_updated=updated)
             return pb.UpdateMetadataResponse(record=to_proto(replace(current, **changed)))
 
-        return await self._host.calls.once(request, pb.UpdateMetadataResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def DeleteMetadata(self, request: pb.DeleteMetadataRequest, context: Any) -> pb.DeleteMetadataResponse:
         """See metadata.proto."""
@@ -137,7 +137,7 @@ class MetadataService(rpc.MetadataServiceServicer):
             await self._events.append(tx, blob_id, metadata_deleted=deleted)
             return pb.DeleteMetadataResponse()
 
-        return await self._host.calls.once(request, pb.DeleteMetadataResponse, make)
+        return await self._host.calls.once(request, make)
 
 
 def _target_id() -> str:

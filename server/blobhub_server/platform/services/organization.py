@@ -63,7 +63,7 @@ class OrganizationService(rpc.OrganizationServiceServicer):
             await member_store.insert(tx, admin)
             return pb.CreateOrganizationResponse(organization=to_proto(made))
 
-        return await self._host.calls.once(request, pb.CreateOrganizationResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def GetOrganization(self, request: pb.GetOrganizationRequest, context: Any) -> pb.GetOrganizationResponse:
         """See organization.proto."""
@@ -97,7 +97,7 @@ class OrganizationService(rpc.OrganizationServiceServicer):
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.UpdateOrganizationResponse(organization=to_proto(await self._locked(tx, "")))
 
-        return await self._host.calls.once(request, pb.UpdateOrganizationResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def DeleteOrganization(self, request: pb.DeleteOrganizationRequest, context: Any) -> pb.DeleteOrganizationResponse:
         """See organization.proto."""
@@ -109,7 +109,7 @@ class OrganizationService(rpc.OrganizationServiceServicer):
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.DeleteOrganizationResponse(org_id=current.id, deleted_blobs=deleted)
 
-        return await self._host.calls.once(request, pb.DeleteOrganizationResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def _locked(self, tx: Transaction, etag: str) -> Organization:
         """The organization the call is about, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""

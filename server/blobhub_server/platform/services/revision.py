@@ -101,7 +101,7 @@ class RevisionService(rpc.RevisionServiceServicer):
             await self._events.append(tx, blob.id, revision_created=events.RevisionCreated(revision=to_proto(draft)))
             return pb.CreateRevisionResponse(revision=to_proto(draft))
 
-        return await self._host.calls.once(request, pb.CreateRevisionResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def GetRevision(self, request: pb.GetRevisionRequest, context: Any) -> pb.GetRevisionResponse:
         """See revision.proto."""
@@ -132,7 +132,7 @@ class RevisionService(rpc.RevisionServiceServicer):
             await self._events.append(tx, current.blob_id, revision_committed=events.RevisionCommitted(revision=revision))
             return pb.CommitRevisionResponse(revision=revision)
 
-        return await self._host.calls.once(request, pb.CommitRevisionResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def _validated(self, found: BlobRevision) -> str:
         """The digest of a revision's content. Raises InvalidContent when its blob type finds anything wrong.
@@ -159,7 +159,7 @@ class RevisionService(rpc.RevisionServiceServicer):
                 await self._set_default(tx, blob, current.id)
             return pb.PublishRevisionResponse(revision=revision)
 
-        return await self._host.calls.once(request, pb.PublishRevisionResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def DiscardRevision(self, request: pb.DiscardRevisionRequest, context: Any) -> pb.DiscardRevisionResponse:
         """See revision.proto."""
@@ -175,7 +175,7 @@ class RevisionService(rpc.RevisionServiceServicer):
             await self._events.append(tx, blob.id, revision_discarded=events.RevisionDiscarded(revision_id=current.id))
             return pb.DiscardRevisionResponse(revision_id=current.id)
 
-        return await self._host.calls.once(request, pb.DiscardRevisionResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def UpdateRevision(self, request: pb.UpdateRevisionRequest, context: Any) -> pb.UpdateRevisionResponse:
         """See revision.proto."""
@@ -188,7 +188,7 @@ class RevisionService(rpc.RevisionServiceServicer):
             await self._events.append(tx, current.blob_id, revision_updated=events.RevisionUpdated(revision=revision))
             return pb.UpdateRevisionResponse(revision=revision)
 
-        return await self._host.calls.once(request, pb.UpdateRevisionResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def SetDefaultRevision(self, request: pb.SetDefaultRevisionRequest, context: Any) -> pb.SetDefaultRevisionResponse:
         """See revision.proto."""
@@ -200,7 +200,7 @@ class RevisionService(rpc.RevisionServiceServicer):
             etag = await self._set_default(tx, blob, current.id)
             return pb.SetDefaultRevisionResponse(revision=to_proto(current), blob_etag=etag)
 
-        return await self._host.calls.once(request, pb.SetDefaultRevisionResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def CompareRevisions(self, request: pb.CompareRevisionsRequest, context: Any) -> pb.CompareRevisionsResponse:
         """See revision.proto."""

@@ -59,7 +59,7 @@ class UserService(rpc.UserServiceServicer):
                 raise AlreadyExists("user", request.name) from None
             return pb.CreateUserResponse(user=to_proto(user))
 
-        return await self._host.calls.once(request, pb.CreateUserResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.GetUserResponse:
         """See user.proto."""
@@ -95,4 +95,4 @@ class UserService(rpc.UserServiceServicer):
             assert updated is not None, "it is locked in this transaction"
             return pb.UpdateUserResponse(user=to_proto(updated))
 
-        return await self._host.calls.once(request, pb.UpdateUserResponse, make)
+        return await self._host.calls.once(request, make)

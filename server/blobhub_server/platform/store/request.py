@@ -22,10 +22,15 @@ requests = sa.Table(
 )
 
 
-async def insert(tx: Transaction, rows: Sequence[Mapping[str, Any]], *, repeatable: bool = False) -> None:
-    """Remember answers. Raises IntegrityError when a request id is taken; `repeatable` keeps the first answer then."""
-    statement = tx.upsert(requests, keys=list(requests.primary_key), changed=()) if repeatable else requests.insert()
-    await tx.execute(statement, [dict(row) for row in rows])
+async def insert(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Remember answers. Raises IntegrityError when a request id is taken."""
+    await tx.execute(requests.insert(), [dict(row) for row in rows])
+
+
+async def keep_first(tx: Transaction, row: Mapping[str, Any]) -> bool:
+    """Remember an answer, unless there is one under its request id; then False."""
+    statement = tx.upsert(requests, keys=list(requests.primary_key), changed=()).returning(requests.c.request_id)
+    return (await tx.execute(statement, dict(row))).first() is not None
 
 
 async def find(tx: Transaction, caller: str, method: str, request_id: str) -> tuple[str, bytes] | None:

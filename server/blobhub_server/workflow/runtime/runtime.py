@@ -147,7 +147,9 @@ class Runtime:
         runner = Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
         self._runners[execution.id] = runner
         # A caller that goes away does not undo what may be committed already: the start is seen through without it.
-        await asyncio.shield(self._spawn(self._launch(runner, Started(dict(start.input_data)), remember, limit)))
+        launching = self._spawn(self._launch(runner, Started(dict(start.input_data)), remember, limit))
+        launching.add_done_callback(_told)
+        await asyncio.shield(launching)
         return runner.execution
 
     async def _launch(self, runner: Runner, started: Started, remember: Remember, limit: int) -> None:
@@ -174,39 +176,63 @@ class Runtime:
         """An execution as of its last commit."""
         runner = self._runners.get(execution_id)
         known = runner.execution if runner is not None else self._ended_lately.get(execution_id)
-        if known is not None:
-            return known
+        return known if known is not None else await self._stored(execution_id)
+
+    async def ended(self, execution_id: str) -> Execution:
+        """An execution whose log has ended. A watcher may have read that before it was told here: then its row has it."""
+        known = await self.current(execution_id)
+        return known if known.ended else await self._stored(execution_id)
+
+    async def _stored(self, execution_id: str) -> Execution:
         async with self._host.db.read() as tx:
             execution = await execution_store.get(tx, execution_id)
         if execution is None:
             raise PermissionDenied
         return execution
 
-    async def begin_closing(self, tx: Transaction, session_id: str) -> Session:
-        """Let a session take nothing new; return it. `finish_closing` after the commit does the rest."""
+    async def close(self, tx: Transaction, session_id: str) -> Session:
+        """Let a session take nothing new, and close it if nothing runs in it; return it as it is then.
+
+        What does run is stopped after the commit, and the last of it closes the session. Raises PermissionDenied.
+        """
         session = await session_store.get(tx, session_id, lock=True)
         if session is None:
             raise PermissionDenied
         if session.state == OPEN:
-            session.state = CLOSING
             await session_store.set_state(tx, session_id, CLOSING, self._host.clock())
             await self.session_events.closing(tx, session_id)
-        return session
+        await self._close_if_idle(tx, session_id)
 
-    async def finish_closing(self, session_id: str) -> None:
+        def finish() -> None:
+            self._spawn(self._finish_closing(session_id))
+
+        tx.after_commit(finish)
+        now = await session_store.get(tx, session_id)
+        assert now is not None, "it is locked in this transaction"
+        return now
+
+    async def _close_if_idle(self, tx: Transaction, session_id: str) -> bool:
+        """Close a session that is closing, once nothing runs in it any more; True when there is nothing left to do."""
+        session = await session_store.get(tx, session_id, lock=True)
+        if session is None or session.state != CLOSING:
+            return True
+        if await execution_store.running(tx, session_id):
+            return False
+        await session_store.set_state(tx, session_id, CLOSED, self._host.clock())
+        await self.session_events.closed(tx, session_id)
+        return True
+
+    async def _finish_closing(self, session_id: str) -> None:
         """Stop what runs here, and close the session when nothing runs anywhere."""
         self._closing.add(session_id)
         for runner in list(self._runners.values()):
             if runner.execution.session_id == session_id:
                 runner.post(StopRequested())
         async with self._host.db.write() as tx:
-            session = await session_store.get(tx, session_id, lock=True)
-            if session is None or session.state != CLOSING or await execution_store.running(tx, session_id):
-                return
-            await session_store.set_state(tx, session_id, CLOSED, self._host.clock())
-            await self.session_events.closed(tx, session_id)
-        self._closing.discard(session_id)
-        self._ownership.forget(session_id)
+            done = await self._close_if_idle(tx, session_id)
+        if done:
+            self._closing.discard(session_id)
+            self._ownership.forget(session_id)
 
     def _ended(self, runner: Runner) -> None:
         self._runners.pop(runner.execution.id, None)
@@ -215,7 +241,7 @@ class Runtime:
             if len(self._ended_lately) > _ENDED_LATELY:
                 self._ended_lately.popitem(last=False)
         if runner.execution.session_id in self._closing:
-            self._spawn(self.finish_closing(runner.execution.session_id))
+            self._spawn(self._finish_closing(runner.execution.session_id))
 
     async def _recover_forever(self) -> None:
         while True:
@@ -234,7 +260,7 @@ class Runtime:
             with suppress(OwnershipLost):
                 await self._adopt(session_id, await self._ownership.claim(session_id))
         for session_id in closing:
-            await self.finish_closing(session_id)
+            await self._finish_closing(session_id)
 
     async def _adopt(self, session_id: str, fence: int) -> None:
         async with self._host.db.read() as tx:
@@ -244,7 +270,7 @@ class Runtime:
             runner, interrupted = await self._from_log(execution, fence)
             runner.resume(interrupted)
         if session is not None and session.state == CLOSING:
-            await self.finish_closing(session_id)
+            await self._finish_closing(session_id)
 
     async def _from_log(self, execution: Execution, fence: int) -> tuple[Runner, list[Happening]]:
         """A runner in the state that the log says, and the steps that were in flight when it was written."""
@@ -284,3 +310,9 @@ class Runtime:
         async with self._host.db.read() as tx:
             texts = await object_store.values(tx, session_id, aliases)
         return {alias: json.loads(text) for alias, text in texts.items()}
+
+
+def _told(launching: asyncio.Task[None]) -> None:
+    """What a start raised is told to a caller that is still there, and to nobody else."""
+    if not launching.cancelled():
+        launching.exception()

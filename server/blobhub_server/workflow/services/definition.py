@@ -81,7 +81,7 @@ class DefinitionService(rpc.DefinitionServiceServicer):
             )
             return pb.PutDefinitionResponse(definition=to_proto(entry), etag=etag)
 
-        return await self._host.calls.once(request, pb.PutDefinitionResponse, make)
+        return await self._host.calls.once(request, make)
 
     def _document(self, request: pb.PutDefinitionRequest) -> str:
         typed = request.WhichOneof("content") == "definition"
@@ -117,7 +117,7 @@ class DefinitionService(rpc.DefinitionServiceServicer):
             etag = await self._host.contents.delete(tx, revision.id, entry.name, etag=request.etag)
             return pb.DeleteDefinitionResponse(etag=etag)
 
-        return await self._host.calls.once(request, pb.DeleteDefinitionResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def CheckDefinition(self, request: pb.CheckDefinitionRequest, context: Any) -> pb.CheckDefinitionResponse:
         """See definition.proto."""

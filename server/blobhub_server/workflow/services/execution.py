@@ -11,6 +11,7 @@ from blobhub.v1 import execution_pb2_grpc as rpc
 from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host, Located, Settled
+from blobhub_server.errors import BlobHubError
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
@@ -84,7 +85,8 @@ class ExecutionService(rpc.ExecutionServiceServicer):
 
         try:
             return answer(execution=to_proto(await self._runtime.start(start, remember)))
-        except IntegrityError:
+        except (IntegrityError, BlobHubError):
+            # The same request may have been made and answered while this one was under way: then that is the answer.
             before = await calls.replayed(request, answer)
             if before is None:
                 raise
@@ -99,7 +101,7 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         async for batch in self._watch(started.execution.id, 0, follow=True):
             tail = b""
             if not isinstance(batch, Idle) and batch[-1].type in LAST_OF_EXECUTION:
-                ended = await self._runtime.current(started.execution.id)
+                ended = await self._runtime.ended(started.execution.id)
                 head, tail = b"", pb.RunExecutionResponse(execution=to_proto(ended)).SerializeToString()
             yield head + pack(batch, self._host.clock()) + tail
             head = b""
@@ -123,14 +125,15 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
 
     async def StopExecution(self, request: pb.StopExecutionRequest, context: Any) -> pb.StopExecutionResponse:
-        """See execution.proto. Stopping twice changes nothing, so of two same calls at the same time either may win."""
+        """See execution.proto. Of two same calls at the same time either may win; both get its answer."""
         settled = self._host.calls.settling(request, repeatable=True)
 
         def remember(execution: Execution) -> Settled:
             return settled(pb.StopExecutionResponse(execution=to_proto(execution)))
 
         execution = await self._runtime.stop(request.execution_id, remember)
-        return pb.StopExecutionResponse(execution=to_proto(execution))
+        remembered = await self._host.calls.replayed(request, pb.StopExecutionResponse)
+        return remembered or pb.StopExecutionResponse(execution=to_proto(execution))
 
     async def WatchExecution(self, request: pb.WatchExecutionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
         """See execution.proto."""

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host, Located, RevisionView
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists, NotFound, PermissionDenied
+from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
@@ -73,7 +73,7 @@ class SessionService(rpc.SessionServiceServicer):
             await limits.require(tx, limit.SESSIONS, **scope, held=held)
             return pb.CreateSessionResponse(session=to_proto(session))
 
-        return await self._host.calls.once(request, pb.CreateSessionResponse, make)
+        return await self._host.calls.once(request, make)
 
     def _new(self, request: pb.CreateSessionRequest, revision: RevisionView) -> Session:
         now = self._host.clock()
@@ -116,15 +116,9 @@ class SessionService(rpc.SessionServiceServicer):
         """See session.proto."""
 
         async def make(tx: Transaction) -> pb.CloseSessionResponse:
-            return pb.CloseSessionResponse(session=to_proto(await self._runtime.begin_closing(tx, request.session_id)))
+            return pb.CloseSessionResponse(session=to_proto(await self._runtime.close(tx, request.session_id)))
 
-        await self._host.calls.once(request, pb.CloseSessionResponse, make)
-        await self._runtime.finish_closing(request.session_id)
-        async with self._host.db.read() as tx:
-            session = await store.get(tx, request.session_id)
-        if session is None:
-            raise PermissionDenied
-        return pb.CloseSessionResponse(session=to_proto(session))
+        return await self._host.calls.once(request, make)
 
     async def WatchSession(self, request: pb.WatchSessionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
         """See session.proto."""

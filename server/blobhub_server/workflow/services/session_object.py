@@ -65,7 +65,7 @@ class SessionObjectService(rpc.SessionObjectServiceServicer):
             item.value = ""
             return pb.PutSessionObjectResponse(session_object=to_proto(item))
 
-        return await self._host.calls.once(request, pb.PutSessionObjectResponse, make)
+        return await self._host.calls.once(request, make)
 
     async def GetSessionObject(self, request: pb.GetSessionObjectRequest, context: Any) -> pb.GetSessionObjectResponse:
         """See session_object.proto."""
@@ -98,7 +98,7 @@ class SessionObjectService(rpc.SessionObjectServiceServicer):
             await self._runtime.session_events.object_deleted(tx, request.session_id, request.alias)
             return pb.DeleteSessionObjectResponse()
 
-        return await self._host.calls.once(request, pb.DeleteSessionObjectResponse, make)
+        return await self._host.calls.once(request, make)
 
 
 def _match(etag: str, current: SessionObject | None) -> None:

@@ -1,0 +1,308 @@
+"""Whatever is sent again under its `request_id` happens once and is answered the same: for every method that changes
+something, over a network that loses requests and answers, two of the same at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections import Counter
+from typing import Any
+
+import flows
+import grpc
+import pytest
+from blobhub.v1 import audit_pb2, session_pb2
+from blobhub_client import page
+from blobhub_server.blobtypes.conformance import refused
+from blobhub_server.db.schema import metadata
+from calling import METHODS, ask, request_of, send
+from databases import select
+from dropping import Dropping, Fate, dropping
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from methods import Method
+from served import WORKFLOW, Api, Served, connected
+
+CHANGES = {name: method for name, method in METHODS.items() if method.changes}
+LIVES, IN_FLIGHT = 38, 16
+SHOWN_ONCE = {"key"}
+"""Fields of answers that are empty when the answer comes again, as api_key.proto says."""
+
+
+class Caller:
+    """Makes calls of methods that change something, and does not give up before each is answered.
+
+    `lives` are the names of those it has led, `request_ids` those of all calls with their methods; `sent` counts how often
+    anything was sent.
+    """
+
+    def __init__(self, api: Api, seed: int) -> None:
+        self.api = api
+        self.lives: list[str] = []
+        self.request_ids: dict[str, str] = {}
+        self.sent = 0
+        self._random = random.Random(seed)
+
+    async def __call__(self, name: str, /, **fields: Any) -> Any:
+        """Make a call; its answer, and that to whatever is sent again, has to be the same."""
+        method = CHANGES[name]
+        request_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        self.request_ids[request_id] = method.path
+        return await self._made(method, request_of(method, **fields, request_id=request_id))
+
+    async def _made(self, method: Method, request: Message) -> Any:
+        return await self._once(method, request)
+
+    async def _once(self, method: Method, request: Message) -> Any:
+        self.sent += 1
+        return _merged(await send(self.api, method, request))
+
+
+class Quiet(Caller):
+    """Everything arrives. Then each request id is tried with another body, of which nothing may come."""
+
+    async def _made(self, method: Method, request: Message) -> Any:
+        answer = await self._once(method, request)
+        other = type(request)()
+        other.CopyFrom(request)
+        field = next(field.name for field in method.input.fields if field.type == field.TYPE_STRING)
+        setattr(other, field, f"{getattr(request, field)}x")
+        await refused(self._once(method, other), grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+        return answer
+
+
+class Hasty(Caller):
+    """Sends everything eight times at once. All have to be answered the same."""
+
+    async def _made(self, method: Method, request: Message) -> Any:
+        answers = await asyncio.gather(*(self._once(method, request) for _ in range(8)))
+        require_same(method, answers)
+        return answers[0]
+
+
+class Stubborn(Caller):
+    """Sends again until there is an answer, every other time two of the same at once, and until there were two answers.
+
+    All that the server has answered to a request has to be the same, whether it came through or not.
+    """
+
+    def __init__(self, api: Api, seed: int, proxy: Dropping) -> None:
+        super().__init__(api, seed)
+        self._proxy = proxy
+
+    async def _made(self, method: Method, request: Message) -> Any:
+        heard = self._proxy.heard[method.path, request.SerializeToString()]
+        twice = self._random.random() < 0.5
+        answer, *_ = await asyncio.gather(*[self._until_answered(method, request) for _ in range(1 + twice)])
+        while len(heard) < 2:
+            await self._until_answered(method, request)
+        require_same(
+            method, [_merged([GetMessageClass(method.output).FromString(data) for data in messages]) for messages in heard]
+        )
+        return answer
+
+    async def _until_answered(self, method: Method, request: Message) -> Any:
+        while True:
+            try:
+                return await self._once(method, request)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise AssertionError(f"{method.path}: {error.code().name}: {error.details()}") from error
+
+
+def require_same(method: Method, answers: list[Any]) -> None:
+    """All are the same, but for what is shown once."""
+    for field in SHOWN_ONCE.intersection(method.output.fields_by_name):
+        assert sum(getattr(item, field) != "" for item in answers) <= 1, f"{method.path} shows its {field} again"
+        for item in answers:
+            item.ClearField(field)
+    for item in answers:
+        assert item == answers[0], f"{method.path} is answered differently when it comes again"
+
+
+def _merged(messages: list[Any]) -> Any:
+    """A call's answer; of a stream, all of its events, and its execution as it ended."""
+    if len(messages) == 1:
+        return messages[0]
+    merged = type(messages[0])(execution=messages[-1].execution)
+    assert messages[0].execution.id == merged.execution.id
+    for message in messages:
+        merged.events.extend(message.events)
+    return merged
+
+
+async def live(call: Caller, name: str) -> None:
+    """What an organization may go through: every method that changes something."""
+    call.lives.append(name)
+    await call("CreateOrganization", alias=f"{name}-old")
+    await call("UpdateOrganization", organization=f"{name}-old", alias=name)
+    await call("SetLimit", scope=name, name="organization.members", value=10)
+    await people(call, name)
+    await secrets(call, name)
+    await workflow(call, name)
+    await notes(call, name)
+    await call("CreateOrganization", alias=f"{name}-gone")
+    await call("CreateBlob", organization=f"{name}-gone", alias="gone", type=WORKFLOW)
+    await call("DeleteOrganization", organization=f"{name}-gone", cascade=True)
+
+
+async def people(call: Caller, name: str) -> None:
+    """A user comes, becomes a member, and is one no more."""
+    await call("CreateUser", name=name)
+    await call("UpdateUser", user=f"@{name}", update_mask={"paths": ["display_name"]}, display_name="Somebody")
+    member = {"scope": name, "user": f"@{name}"}
+    await call("CreateMember", **member, role="ROLE_READ")
+    await call("UpdateMember", **member, role="ROLE_WRITE")
+    await call("DeleteMember", **member)
+
+
+async def secrets(call: Caller, name: str) -> None:
+    """Keys and credentials are made, changed, and withdrawn."""
+    key_id = (await call("CreateApiKey", scope=name, role="ROLE_READ")).api_key.id
+    await call("UpdateApiKey", api_key_id=key_id, description="for reading")
+    rotated = await call("RotateApiKey", api_key_id=key_id, grace={"seconds": 60})
+    await call("RevokeApiKey", api_key_id=rotated.api_key.id)
+    for alias in ("kept", "gone"):
+        made = await call("CreateCredential", owner=name, alias=alias, type="test", body={"user": "nobody"})
+        credential_id = made.credential.id
+        await call("UpdateCredential", credential_id=credential_id, description="none yet")
+    await call("DeleteCredential", credential_id=credential_id)
+
+
+async def workflow(call: Caller, name: str) -> None:
+    """A workflow blob: content, revisions, metadata, and what runs in it."""
+    await call("CreateBlob", organization=name, alias="old", type=WORKFLOW)
+    blob = f"{name}/workflow"
+    await call("UpdateBlob", blob=f"{name}/old", alias="workflow")
+    draft = f"{blob}@draft"
+    for alias, document in (("quick-one", flows.steps()), ("slow-one", flows.delay(3600)), ("gone-one", flows.steps())):
+        await call("PutDefinition", revision=draft, alias=alias, document=document)
+    await call("DeleteDefinition", revision=draft, definition="gone-one")
+    await call("UpdateRevision", revision=draft, comment="The first")
+    for key in ("kept", "gone"):
+        await call("CreateMetadata", target=draft, key=key, value={"number_value": 1})
+        await call("UpdateMetadata", target=draft, key=key, value={"number_value": 2})
+    await call("DeleteMetadata", target=draft, key="gone")
+    commit = (await call("CommitRevision", revision=draft)).revision.id
+    await call("PublishRevision", revision=commit)
+    await call("CreateRevision", blob=blob)
+    await call("DiscardRevision", revision=draft)
+    await call("CreateRevision", blob=blob)
+    second = (await call("CommitRevision", revision=draft)).revision.id
+    await call("SetDefaultRevision", revision=second)
+    await session(call, blob)
+
+
+async def session(call: Caller, blob: str) -> None:
+    """A session: objects, executions that end and that are stopped, and its own end."""
+    session_id = (await call("CreateSession", revision=f"{blob}@1")).session.id
+    for alias in ("kept", "gone"):
+        await call("PutSessionObject", session_id=session_id, alias=alias, value={"string_value": alias})
+    await call("DeleteSessionObject", session_id=session_id, alias="gone")
+    started = (await call("StartExecution", session_id=session_id, definition="slow-one")).execution
+    await call("RunExecution", session_id=session_id, definition="quick-one")
+    await call("StopExecution", execution_id=started.id)
+    await call("CloseSession", session_id=session_id)
+
+
+async def notes(call: Caller, name: str) -> None:
+    """A blob of a plugged-in type, and one that is deleted."""
+    for alias in ("notes", "gone"):
+        await call("CreateBlob", organization=name, alias=alias, type="stranger.notes")
+        await call("PutNote", revision=f"{name}/{alias}@draft", name="one", text="A note.")
+        await call("UploadNote", revision=f"{name}/{alias}@draft", name="two", text="A note in one piece.")
+    await call("DeleteBlob", blob=f"{name}/gone")
+
+
+async def closed(api: Api, *names: str) -> None:
+    """Return once the session of every life is closed."""
+    for name in names:
+        sessions = await api.sessions.ListSessions(session_pb2.ListSessionsRequest(blob=f"{name}/workflow"))
+        for item in sessions.sessions:
+            watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=item.id, follow=True))
+            assert [event.sequence for event in [event async for batch in watch for event in batch.events]] == list(
+                range(1, item.last_sequence + 1)
+            )
+
+
+async def rows(server: Served) -> Counter[str]:
+    """How many rows each table has."""
+    return Counter(
+        {table.name: (await select(server.settings.url, f"SELECT count(*) FROM {table.name}"))[0][0]
+         for table in metadata.sorted_tables}
+    )  # fmt: skip
+
+
+async def audited(api: Api) -> list[audit_pb2.AuditEntry]:
+    """The audit log, which has no gaps."""
+    request = audit_pb2.ListAuditEntriesRequest(scope="-", page_size=1000)
+    entries = [entry async for entry in page(api.audit.ListAuditEntries, request)]
+    assert [entry.sequence for entry in entries] == list(range(1, len(entries) + 1))
+    return entries
+
+
+async def check(server: Served, api: Api, before: Counter[str], once: Counter[str], *callers: Caller) -> None:
+    """So many lives have left what one leaves, and each of their calls has one entry in the audit log."""
+    lives = [name for caller in callers for name in caller.lives]
+    await closed(api, *lives)
+    assert await rows(server) - before == Counter({table: number * len(lives) for table, number in once.items()})
+    calls = {request_id: path for caller in callers for request_id, path in caller.request_ids.items()}
+    found = [(entry.request_id, f"/{entry.method}", entry.code) for entry in await audited(api)]
+    assert Counter(found) == Counter((request_id, path, "OK") for request_id, path in calls.items())
+
+
+@pytest.mark.timeout(300)
+async def test_two_thousand_calls_over_a_network_that_loses_answers(server: Served, api: Api) -> None:
+    """They leave behind what the same calls leave that are made once, and each is answered once and for all."""
+    before = await rows(server)
+    quiet, hasty = Quiet(api, seed=1), Hasty(api, seed=2)
+    await live(quiet, "quiet")
+    await closed(api, "quiet")
+    once = await rows(server) - before
+    assert set(quiet.request_ids.values()) == {method.path for method in CHANGES.values()}, "a method is never called"
+
+    await live(hasty, "hasty")
+    await check(server, api, before, once, quiet, hasty)
+
+    async with dropping(server.address, seed=3) as (address, proxy), connected(address, server.admin_key) as lossy:
+        stubborn = Stubborn(lossy, 4, proxy)
+        await in_flight(stubborn, [f"life-{number}" for number in range(LIVES)])
+    await check(server, api, before, once, quiet, hasty, stubborn)
+    report(stubborn, proxy)
+
+
+async def in_flight(call: Caller, names: list[str]) -> None:
+    """Live so many lives, some at a time."""
+    waiting = iter(names)
+
+    async def one_after_the_other() -> None:
+        for name in waiting:
+            await live(call, name)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(IN_FLIGHT):
+            tasks.create_task(one_after_the_other())
+
+
+def report(call: Stubborn, proxy: Dropping) -> None:
+    """Say how much was tried; and that it was enough."""
+    calls, fates = len(call.request_ids), ", ".join(f"{n} {fate.value}" for fate, n in proxy.fates.items())
+    assert calls >= 2000
+    assert min(proxy.fates[fate] for fate in Fate) > 100
+    print(f"{calls} calls of {len(CHANGES)} methods, sent {call.sent} times: {fates}")
+
+
+async def test_a_stream_is_taken_up_again_by_those_alone_who_still_may(server: Served, api: Api) -> None:
+    """What RunExecution goes on with is not what was answered before."""
+    session_id = await api.session(flows.steps())
+    await ask(api, "CreateUser", name="runner")
+    await ask(api, "CreateMember", scope="acme", user="@runner", role="ROLE_WRITE")
+    key = (await ask(api, "CreateApiKey", scope="@runner", role="ROLE_WRITE")).key
+    run = {"session_id": session_id, "definition": "workflow", "request_id": str(uuid.UUID(int=5, version=4))}
+    async with connected(server.address, key) as theirs:
+        first = await ask(theirs, "RunExecution", **run)
+        assert (await ask(theirs, "RunExecution", **run)).execution == first.execution
+        await ask(api, "DeleteMember", scope="acme", user="@runner")
+        await refused(ask(theirs, "RunExecution", **run), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
