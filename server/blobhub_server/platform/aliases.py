@@ -10,14 +10,19 @@ from sqlalchemy.exc import IntegrityError
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists
 from blobhub_server.platform.store import alias as store
+from blobhub_server.platform.store import blob as blob_store
+from blobhub_server.platform.store import organization as organization_store
 
 
 @asynccontextmanager
 async def claimed(tx: Transaction, kind: str, parent_id: str, alias: str, resource_id: str) -> AsyncIterator[None]:
     """Around the statement that gives `alias` to a resource. Raises AlreadyExists when it is, or was, another's.
 
-    Who gave the alias up is looked for after the statement: a unique index has by then made it wait for them.
+    Whose it is now is looked for before the statement: of two that want each other's, each would wait in the unique index
+    for the other. Who gave it up is looked for after it: the index has by then made it wait for them.
     """
+    if await _taken(tx, parent_id, alias):
+        raise AlreadyExists(kind, alias)
     try:
         async with tx.savepoint():
             yield
@@ -28,6 +33,12 @@ async def claimed(tx: Transaction, kind: str, parent_id: str, alias: str, resour
         raise AlreadyExists(kind, alias)
     if holder is not None:
         await store.take_back(tx, parent_id, alias)
+
+
+async def _taken(tx: Transaction, parent_id: str, alias: str) -> bool:
+    if parent_id:
+        return await blob_store.find(tx, parent_id, alias, by_id=True) is not None
+    return await organization_store.find(tx, alias=alias) is not None
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, PermissionDenied
 from blobhub_server.platform import gate
 from blobhub_server.platform.calls import caller, located
+from blobhub_server.platform.locks import lock_place
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.access import Role
@@ -79,13 +80,10 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
         return answer
 
     async def _insert(self, tx: Transaction, record: ApiKey) -> None:
-        limits, org_id = self._host.limits, record.org_id
-        if org_id is not None:
-            await limits.lock(tx, org_id=org_id, blob_id="")
-            if record.blob_id is not None:
-                await limits.lock(tx, org_id=org_id, blob_id=record.blob_id)
-            held = await store.count(tx, org_id) + 1
-            await limits.require(tx, "organization.api_keys", org_id=org_id, blob_id="", held=held)
+        await lock_place(tx, located())
+        if record.org_id is not None:
+            held = await store.count(tx, record.org_id) + 1
+            await self._host.limits.require(tx, "organization.api_keys", org_id=record.org_id, blob_id="", held=held)
         await store.insert(tx, record)
 
     def _expire_time(self, request: pb.CreateApiKeyRequest) -> datetime | None:
@@ -129,6 +127,7 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
         secret = rules.make_secret(self._entropy)
 
         async def make(tx: Transaction) -> pb.RotateApiKeyResponse:
+            await lock_place(tx, located())
             current, now = await self._locked(tx), self._host.clock()
             require_etag(request.etag, current.etag)
             rules.require_valid(current, now)

@@ -16,6 +16,7 @@ from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform import gate
 from blobhub_server.platform.calls import located
 from blobhub_server.platform.locators import user_of
+from blobhub_server.platform.locks import lock_place
 from blobhub_server.platform.rules import member as rules
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.access import Role
@@ -51,7 +52,7 @@ class MemberService(rpc.MemberServiceServicer):
         """See member.proto."""
 
         async def make(tx: Transaction) -> pb.CreateMemberResponse:
-            await self._lock(tx)
+            await lock_place(tx, located())
             user, place = await _user(tx, request.user), located()
             if user is None:
                 raise NotFound("user", request.user)
@@ -106,19 +107,12 @@ class MemberService(rpc.MemberServiceServicer):
 
     async def _leaving(self, tx: Transaction, user: str, etag: str, *, remains: bool) -> Member:
         """The member whose role is about to change, when that may be. Open streams are looked at after the commit."""
-        await self._lock(tx)
+        await lock_place(tx, located())
         current = await self._member(tx, user)
         require_etag(etag, current.etag)
         rules.require_admin_left(current, await store.admins(tx, current.org_id), remains=remains)
         await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
         return current
-
-    async def _lock(self, tx: Transaction) -> None:
-        """Let nobody else change the members of this place until the commit. Raises PermissionDenied when it is gone."""
-        place = located()
-        await self._host.limits.lock(tx, org_id=place.org_id, blob_id="")
-        if place.blob_id:
-            await self._host.limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id)
 
     async def _member(self, tx: Transaction, reference: str) -> Member:
         """A member of this place. Whether others are users of the server is not told."""

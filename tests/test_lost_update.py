@@ -1,0 +1,168 @@
+"""Updates with etags: of many who read, change and write back at the same time, none undoes what another has written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flows
+import grpc
+import pytest
+from blobhub.v1 import access_pb2, audit_pb2
+from blobhub_client import page
+from blobhub_server.blobtypes.conformance import reason_of
+from calling import METHODS, ask
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Value
+from served import Api
+
+MANY, SOME = 200, 30
+"""Writers of metadata, and of each other kind of record: there are texts that hold no more."""
+
+DRAFT = "acme/pipeline@draft"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record that has an etag: `read` answers the words in it and the etag, `write` puts others there by `method`."""
+
+    method: str
+    read: Callable[[], Awaitable[tuple[list[str], str]]]
+    write: Callable[..., Awaitable[Any]]
+    writers: int = SOME
+
+
+def words_in(value: Any) -> list[str]:
+    """The words in a text, or in a list."""
+    return value.split() if isinstance(value, str) else json_format.MessageToDict(value)
+
+
+def record(
+    api: Api, get: str, put: str, resource: str, field: str, at: dict[str, str], *, text: bool = True, **how: Any
+) -> Record:
+    """A record with words in a field: what reads and what writes it, and what both are told it by."""
+
+    async def read() -> tuple[list[str], str]:
+        found = getattr(await ask(api, get, **at), resource)
+        return words_in(getattr(found, field)), found.etag
+
+    def write(words: list[str], **more: str) -> Awaitable[Any]:
+        value = " ".join(words) if text else json_format.ParseDict(words, Value())
+        return ask(api, put, **at, **{field: value}, **how, **more)
+
+    return Record(put, read, write, MANY if put == "UpdateMetadata" else SOME)
+
+
+def definition(api: Api) -> Record:
+    """The etag is the draft's; it is read first, so that the document is not older."""
+    document = json.loads(flows.steps())
+
+    async def read() -> tuple[list[str], str]:
+        etag = (await ask(api, "GetRevision", revision=DRAFT)).revision.etag
+        found = await ask(api, "GetDefinition", revision=DRAFT, definition="workflow")
+        return json.loads(found.document).get("words", []), etag
+
+    def write(words: list[str], **more: str) -> Awaitable[Any]:
+        text = json.dumps(document | {"words": words})
+        return ask(api, "PutDefinition", revision=DRAFT, alias="workflow", document=text, **more)
+
+    return Record("PutDefinition", read, write)
+
+
+async def records(api: Api) -> list[Record]:
+    """One of every kind, with no words yet."""
+    session_id = await api.session(flows.steps())
+    key = await ask(api, "CreateApiKey", scope="acme", role="ROLE_READ")
+    credential = await ask(api, "CreateCredential", owner="acme", alias="words", type="test", body={"user": "nobody"})
+    await ask(api, "CreateUser", name="writer")
+    none = json_format.ParseDict([], Value())
+    of_blob = {"target": "acme/pipeline", "key": "words"}
+    await ask(api, "CreateMetadata", **of_blob, value=none)
+    of_session = {"session_id": session_id, "alias": "words"}
+    await ask(api, "PutSessionObject", **of_session, value=none)
+    of_key, of_credential = {"api_key_id": key.api_key.id}, {"credential_id": credential.credential.id}
+    name = {"update_mask": {"paths": ["display_name"]}}
+    return [
+        record(api, "GetOrganization", "UpdateOrganization", "organization", "description", {"organization": "acme"}),
+        record(api, "GetBlob", "UpdateBlob", "blob", "description", {"blob": "acme/pipeline"}),
+        record(api, "GetRevision", "UpdateRevision", "revision", "comment", {"revision": DRAFT}),
+        record(api, "GetApiKey", "UpdateApiKey", "api_key", "description", of_key),
+        record(api, "GetCredential", "UpdateCredential", "credential", "description", of_credential),
+        record(api, "GetUser", "UpdateUser", "user", "display_name", {"user": "@writer"}, **name),
+        record(api, "GetSessionObject", "PutSessionObject", "session_object", "value", of_session, text=False),
+        record(api, "GetMetadata", "UpdateMetadata", "record", "value", of_blob, text=False),
+        definition(api),
+    ]
+
+
+async def persist(attempt: Callable[[], Awaitable[Any]], rng: random.Random) -> int:
+    """Try until the etag is not stale; how often it was. Who comes too late waits a little, the longer the more often."""
+    stale = 0
+    while True:
+        try:
+            await attempt()
+        except grpc.aio.AioRpcError as error:
+            if reason_of(error) != "STALE_ETAG":
+                raise
+            stale += 1
+            await asyncio.sleep(rng.uniform(0, 0.03 * 2 ** min(stale, 6)))
+        else:
+            return stale
+
+
+async def entries(api: Api, method: str) -> list[audit_pb2.AuditEntry]:
+    """The audit log's entries of a method, those that came to nothing left out."""
+    path = METHODS[method].path.removeprefix("/")
+    request = audit_pb2.ListAuditEntriesRequest(scope="-", method=path, page_size=1000)
+    return [entry async for entry in page(api.audit.ListAuditEntries, request) if entry.code == "OK"]
+
+
+@pytest.mark.timeout(300)
+async def test_writers_with_etags_lose_nothing(api: Api) -> None:
+    """Each leaves its word exactly once."""
+    rng = random.Random(4)
+    for kept in await records(api):
+
+        async def write(word: str, kept: Record = kept) -> None:
+            there, etag = await kept.read()
+            await kept.write([*there, word], etag=etag)
+
+        words = [f"{number:02x}" for number in range(kept.writers)]
+        stale = await asyncio.gather(*(persist(lambda word=word: write(word), rng) for word in words))
+        written, _ = await kept.read()
+        assert sorted(written) == words, f"{kept.method} lost some"
+        assert sum(stale), "no two ever met; the test does not test what it says"
+        print(f"{kept.method}: {kept.writers} writers, {sum(stale)} times too late")
+
+
+async def test_of_writers_without_etags_the_last_wins_and_none_fails(api: Api) -> None:
+    """The audit log says who that was."""
+    rng = random.Random(5)
+    for kept in await records(api):
+        words = {str(uuid.UUID(int=rng.getrandbits(128), version=4)): f"{number:02x}" for number in range(SOME)}
+        await asyncio.gather(*(kept.write([word], request_id=request_id) for request_id, word in words.items()))
+        written, _ = await kept.read()
+        last = (await entries(api, kept.method))[-1]
+        assert written == [words[last.request_id]], kept.method
+
+
+async def test_a_role_that_many_turn_round_is_turned_as_often(api: Api) -> None:
+    """Every writer reads the role and writes the other one; an odd number of them leaves the other one there."""
+    await api.session(flows.steps())
+    await ask(api, "CreateUser", name="writer")
+    at, rng = {"scope": "acme/pipeline", "user": "@writer"}, random.Random(6)
+    await ask(api, "CreateMember", **at, role="ROLE_READ")
+    other = {access_pb2.ROLE_READ: "ROLE_WRITE", access_pb2.ROLE_WRITE: "ROLE_READ"}
+
+    async def turn() -> None:
+        found = (await ask(api, "GetMember", **at)).member
+        await ask(api, "UpdateMember", **at, role=other[found.role], etag=found.etag)
+
+    await asyncio.gather(*(persist(turn, rng) for _ in range(SOME + 1)))
+    assert (await ask(api, "GetMember", **at)).member.role == access_pb2.ROLE_WRITE
+    assert len(await entries(api, "UpdateMember")) == SOME + 1
