@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import acme
@@ -22,7 +23,7 @@ from blobhub.v1 import (
     session_pb2,
 )
 from blobhub_server.blobtypes.conformance import reason_of
-from served import Api
+from served import Api, connected, served
 
 Calls = dict[str, Callable[[], Coroutine[Any, Any, Any]]]
 
@@ -128,3 +129,19 @@ async def test_a_cascade_waits_for_what_runs_and_is_not_upset_by_it(api: Api) ->
             await api.executions.StartExecution(request)
         await asyncio.sleep(0.05 * round_)
         assert await acme.delete_organization(api, cascade=True) == 1
+
+
+async def test_a_cascade_ends_the_step_that_is_being_run(tmp_path: Path, database_url: str) -> None:
+    """It does not go on until it has something to write."""
+    async with (
+        served(tmp_path / "data", database_url, code_seconds=600) as server,
+        connected(server.address, server.admin_key) as api,
+    ):
+        await acme.organization(api)
+        session_id = await filled(api, flows.code("while True:\n    pass"))
+        request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+        await api.executions.StartExecution(request)
+        (step,) = [task for task in asyncio.all_tasks() if task.get_name() == "step script"]
+        await acme.delete_blob(api, cascade=True)
+        await asyncio.wait([step])
+        assert step.cancelled()

@@ -67,7 +67,7 @@ class WorkflowType(BlobType):
                     },
                     dependents=_dependents,
                     in_use=_in_use,
-                    delete=_delete,
+                    delete=partial(_delete, runtime),
                     limits=_limits(host),
                 )
 
@@ -136,8 +136,9 @@ async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
     return [await session_store.in_blob(tx, blob_id), await execution_store.in_blob(tx, blob_id)]
 
 
-async def _delete(tx: Transaction, blob_id: str) -> None:
-    """Remove everything that runs, or has run, in a workflow; what runs finds its session gone at its next commit."""
+async def _delete(runtime: Runtime, tx: Transaction, blob_id: str) -> None:
+    """Remove everything that runs, or has run, in a workflow. What runs here ends at once, elsewhere at its next commit."""
     await session_store.lock_all(tx, blob_id)
     for store in (event_store, object_store, execution_store, session_store):
         await store.delete_all(tx, blob_id)
+    tx.after_commit(partial(runtime.cut_off, blob_id))

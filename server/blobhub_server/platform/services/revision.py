@@ -30,7 +30,6 @@ from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 
 MOST_CHANGES = 10_000
-MOST_IDS = 100
 
 _PHASES = {
     DRAFT: pb.REVISION_PHASE_DRAFT,
@@ -230,10 +229,9 @@ class RevisionService(rpc.RevisionServiceServicer):
 
     async def _dependents(self, tx: Transaction, blob: Blob, revision: Revision) -> list[Dependents]:
         default = [blob.id] if blob.default_revision_id == revision.id else []
-        children = await store.children(tx, revision.id, MOST_IDS)
         return [
             Dependents("default pointer", len(default), default),
-            Dependents("branched revisions", await store.count_children(tx, revision.id), children),
+            await store.branched(tx, revision.id),
             *await self._types.dependents(tx, blob.type, revision.id),
         ]
 

@@ -60,11 +60,6 @@ async def insert(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
     await tx.execute(_INSERT, [dict(row) for row in rows])
 
 
-async def last_sequence(tx: Transaction) -> int:
-    """The number of the last entry; 0 before the first."""
-    return int((await tx.execute(sa.select(audit_head.c.last_sequence))).scalar_one())
-
-
 async def newest(tx: Transaction) -> datetime | None:
     """When the last entry was made; None before the first."""
     query = sa.select(audit_entries.c.create_time).order_by(audit_entries.c.sequence.desc()).limit(1)

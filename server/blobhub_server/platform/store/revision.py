@@ -7,9 +7,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Dependents
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
+from blobhub_server.platform.store.dependents import dependents
 
 revisions = sa.Table(
     "revisions",
@@ -73,16 +75,9 @@ async def update(tx: Transaction, revision_id: str, **values: Any) -> None:
     await tx.execute(revisions.update().where(revisions.c.id == revision_id).values(values))
 
 
-async def children(tx: Transaction, revision_id: str, limit: int) -> list[str]:
-    """The ids of the revisions that were branched from this one, oldest first."""
-    query = sa.select(revisions.c.id).where(revisions.c.parent_id == revision_id).order_by(revisions.c.id)
-    return list((await tx.execute(query.limit(limit))).scalars())
-
-
-async def count_children(tx: Transaction, revision_id: str) -> int:
-    """How many revisions were branched from this one."""
-    query = sa.select(sa.func.count()).where(revisions.c.parent_id == revision_id)
-    return int((await tx.execute(query)).scalar_one())
+async def branched(tx: Transaction, revision_id: str) -> Dependents:
+    """The revisions that were branched from this one."""
+    return await dependents(tx, "branched revisions", revisions.c.id, revisions.c.parent_id == revision_id)
 
 
 async def count(tx: Transaction, blob_id: str) -> int:

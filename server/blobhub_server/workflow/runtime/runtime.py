@@ -234,6 +234,12 @@ class Runtime:
             self._closing.discard(session_id)
             self._ownership.forget(session_id)
 
+    def cut_off(self, blob_id: str) -> None:
+        """End what runs here in a blob that is gone: this brings about a commit, which finds the session gone."""
+        for runner in list(self._runners.values()):
+            if runner.execution.blob_id == blob_id:
+                runner.post(StopRequested())
+
     def _ended(self, runner: Runner) -> None:
         self._runners.pop(runner.execution.id, None)
         if runner.execution.ended:
