@@ -15,7 +15,7 @@ from typing import Any
 
 import jwt
 import pytest
-from blobhub_server.platform import jwks as keeping
+from blobhub_server.platform.admission import jwks as keeping
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from marked import planted

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from blobhub_server.platform import authentication, gate
+from blobhub_server.platform.admission import authentication, gate
 from blobhub_server.platform.rules import access, api_key
 
 ROLES = ("NONE", "READ", "WRITE", "ADMIN")

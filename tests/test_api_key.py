@@ -16,10 +16,10 @@ from blobhub_server.blobtypes.conformance import refused, unpack
 from blobhub_server.db.engine import open_database
 from blobhub_server.db.migrations import migrate
 from blobhub_server.ids import Uuid7
+from blobhub_server.platform.admission.usage import EXACT, KeyUsage
 from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.store import api_key as store
-from blobhub_server.platform.usage import EXACT, KeyUsage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from served import Api, Served, connected

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from blobhub_server.errors import IssuerUnavailable, Unauthenticated
 from blobhub_server.http.outbound import OutboundError, fetch
-from blobhub_server.platform import jwks as keeping
-from blobhub_server.platform.jwks import Jwks, source_of
+from blobhub_server.platform.admission import jwks as keeping
+from blobhub_server.platform.admission.jwks import Jwks, source_of
 from blobhub_server.platform.rules.oidc import Header
 from issuer import (
     DOCUMENT,

@@ -14,9 +14,9 @@ import pytest
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
 from blobhub_server.errors import InvalidValue
-from blobhub_server.platform.key_file import BadMasterKey, KeyFile
-from blobhub_server.platform.keyring import Keyring, Unreadable, fingerprint, load
 from blobhub_server.platform.rules.credential import MAX_BODY_BYTES, Credential, Sealed, encode
+from blobhub_server.platform.sealing.key_file import BadMasterKey, KeyFile
+from blobhub_server.platform.sealing.keyring import Keyring, Unreadable, fingerprint, load
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -14,7 +14,7 @@ import pytest
 from blobhub.v1 import access_pb2, blob_pb2, caller_pb2, member_pb2, organization_pb2, session_pb2, user_pb2
 from blobhub_server.blobtypes.conformance import reason_of, refused
 from blobhub_server.config import Settings
-from blobhub_server.platform.oidc import configuration
+from blobhub_server.platform.admission.oidc import configuration
 from blobhub_server.platform.rules import oidc as rules
 from blobhub_server.platform.rules.api_key import make_secret
 from blobhub_server.start import StartError

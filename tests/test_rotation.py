@@ -20,11 +20,11 @@ from blobhub_server.config import Settings
 from blobhub_server.db.engine import Database, open_database
 from blobhub_server.db.migrations import migrate
 from blobhub_server.ids import Uuid7
-from blobhub_server.platform.credentials import Credentials, MasterKeyMissing
-from blobhub_server.platform.key_file import KeyFile
-from blobhub_server.platform.keyring import Keyring, load
-from blobhub_server.platform.rotation import BATCH, adopt, rotate
 from blobhub_server.platform.rules.credential import Credential, encode
+from blobhub_server.platform.sealing.credentials import Credentials, MasterKeyMissing
+from blobhub_server.platform.sealing.key_file import KeyFile
+from blobhub_server.platform.sealing.keyring import Keyring, load
+from blobhub_server.platform.sealing.rotation import BATCH, adopt, rotate
 from blobhub_server.platform.store import credential as store
 from blobhub_server.start import StartError
 
@@ -35,8 +35,8 @@ HARNESS = """
 import asyncio, itertools, os, signal, sys
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
-from blobhub_server.platform.key_file import KeyFile
-from blobhub_server.platform.rotation import rotate
+from blobhub_server.platform.sealing.key_file import KeyFile
+from blobhub_server.platform.sealing.rotation import rotate
 from blobhub_server.platform.store import credential, master_key
 
 settings = Settings()

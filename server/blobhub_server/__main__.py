@@ -60,7 +60,7 @@ def rotate_master_key() -> None:
     import os  # noqa: PLC0415  beside the import it is for
 
     from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
-    from blobhub_server.platform.rotation import rotate  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.platform.sealing.rotation import rotate  # noqa: PLC0415  so that --help is quick
 
     for line in asyncio.run(rotate(Settings(), os.urandom)):
         typer.echo(line)

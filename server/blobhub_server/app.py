@@ -22,24 +22,24 @@ from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.local import LocalObjects
+from blobhub_server.platform.admission.authentication import Authentication
+from blobhub_server.platform.admission.gate import TOPIC, Gate
+from blobhub_server.platform.admission.locators import Locators
+from blobhub_server.platform.admission.oidc import open_tokens
+from blobhub_server.platform.admission.roles import Roles
+from blobhub_server.platform.admission.usage import KeyUsage
 from blobhub_server.platform.answers import Answers
 from blobhub_server.platform.assembly import Parts
 from blobhub_server.platform.assembly import kinds as platform_kinds
 from blobhub_server.platform.assembly import services as platform_services
 from blobhub_server.platform.audit import Audit
-from blobhub_server.platform.authentication import Authentication
 from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.calls import Calls
 from blobhub_server.platform.contents import Contents
-from blobhub_server.platform.credentials import Credentials
-from blobhub_server.platform.gate import TOPIC, Gate
-from blobhub_server.platform.keyring import load
 from blobhub_server.platform.limits import Limits
-from blobhub_server.platform.locators import Locators
-from blobhub_server.platform.oidc import open_tokens
-from blobhub_server.platform.roles import Roles
-from blobhub_server.platform.rotation import adopt
-from blobhub_server.platform.usage import KeyUsage
+from blobhub_server.platform.sealing.credentials import Credentials
+from blobhub_server.platform.sealing.keyring import load
+from blobhub_server.platform.sealing.rotation import adopt
 from blobhub_server.rpc.access_options import check_resources, rules
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.guard import Guard

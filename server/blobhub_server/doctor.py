@@ -25,11 +25,12 @@ from blobhub_server.db.look import NoDatabaseYet, looking, server_time
 from blobhub_server.db.migrations import HEAD, position
 from blobhub_server.http.outbound import OutboundError
 from blobhub_server.objects.local import LocalObjects
-from blobhub_server.platform import key_file, oidc
-from blobhub_server.platform.key_file import KeyFile
-from blobhub_server.platform.keyring import fingerprint
+from blobhub_server.platform.admission import oidc
 from blobhub_server.platform.rules import api_key as key_rules
 from blobhub_server.platform.rules import oidc as oidc_rules
+from blobhub_server.platform.sealing import key_file
+from blobhub_server.platform.sealing.key_file import KeyFile
+from blobhub_server.platform.sealing.keyring import fingerprint
 from blobhub_server.platform.store import audit as audit_store
 from blobhub_server.platform.store import credential as credential_store
 from blobhub_server.platform.store import master_key as master_key_store

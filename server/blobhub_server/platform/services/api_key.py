@@ -13,7 +13,7 @@ from blobhub.v1 import api_key_pb2_grpc as rpc
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, PermissionDenied
-from blobhub_server.platform import gate
+from blobhub_server.platform.admission import gate
 from blobhub_server.platform.calls import caller, located
 from blobhub_server.platform.locks import lock_place
 from blobhub_server.platform.rules import access

@@ -14,7 +14,8 @@ from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.errors import PermissionDenied
-from blobhub_server.platform import blob_events, gate
+from blobhub_server.platform import blob_events
+from blobhub_server.platform.admission import gate
 from blobhub_server.platform.aliases import claimed, renamed
 from blobhub_server.platform.blob_events import BlobEvents
 from blobhub_server.platform.calls import caller, located, role

@@ -11,9 +11,9 @@ from blobhub.v1 import caller_pb2_grpc as rpc
 from blobhub_server.blobtypes.contract import Located
 from blobhub_server.db.engine import Database
 from blobhub_server.errors import BlobHubError
+from blobhub_server.platform.admission.locators import Locators
+from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.calls import caller
-from blobhub_server.platform.locators import Locators
-from blobhub_server.platform.roles import Roles
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules.access import Caller, Role
 from blobhub_server.platform.store import caller as store

@@ -14,10 +14,10 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, InvalidValue, NotFound, PermissionDenied
 from blobhub_server.platform.calls import located
-from blobhub_server.platform.credentials import Credentials
 from blobhub_server.platform.rules import credential as rules
 from blobhub_server.platform.rules.credential import Credential
 from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import user as user_store
 from blobhub_server.rpc.masks import masked

@@ -13,9 +13,9 @@ from sqlalchemy.exc import IntegrityError
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
-from blobhub_server.platform import gate
+from blobhub_server.platform.admission import gate
+from blobhub_server.platform.admission.locators import user_of
 from blobhub_server.platform.calls import located
-from blobhub_server.platform.locators import user_of
 from blobhub_server.platform.locks import lock_place
 from blobhub_server.platform.rules import member as rules
 from blobhub_server.platform.rules import reference as grammar

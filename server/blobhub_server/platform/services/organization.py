@@ -12,7 +12,7 @@ from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.errors import PermissionDenied
-from blobhub_server.platform import gate
+from blobhub_server.platform.admission import gate
 from blobhub_server.platform.aliases import claimed, renamed
 from blobhub_server.platform.calls import caller, located
 from blobhub_server.platform.deletion import delete_organization

@@ -12,10 +12,10 @@ from blobhub_server.blobtypes.contract import Dependents, Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidContent, InvalidReference, NotFound, PermissionDenied, WrongBlobType
+from blobhub_server.platform.admission.locators import version_of
 from blobhub_server.platform.blob_events import BlobEvents
 from blobhub_server.platform.calls import BlobRevision, also, located
 from blobhub_server.platform.contents import Contents, RevisionContent
-from blobhub_server.platform.locators import version_of
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import revision as rules
 from blobhub_server.platform.rules.blob import Blob

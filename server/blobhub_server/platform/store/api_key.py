@@ -97,9 +97,7 @@ def _of(owner: Located) -> sa.ColumnElement[bool]:
 
 
 _FREE = (
-    sa.select(api_keys.c.id)
-    .where(api_keys.c.id == sa.bindparam("key_id"))
-    .with_for_update(key_share=True, skip_locked=True)
+    sa.select(api_keys.c.id).where(api_keys.c.id == sa.bindparam("key_id")).with_for_update(key_share=True, skip_locked=True)
 )
 _USED = api_keys.update().where(api_keys.c.id.in_(_FREE)).values(last_used_time=sa.bindparam("used_time"))
 

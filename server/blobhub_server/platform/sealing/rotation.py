@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Database, open_database
 from blobhub_server.db.migrations import migrate
-from blobhub_server.platform import keyring as keyrings
-from blobhub_server.platform.key_file import KEY_BYTES, KeyFile
-from blobhub_server.platform.keyring import Entropy, Keyring, Unreadable
+from blobhub_server.platform.sealing import keyring as keyrings
+from blobhub_server.platform.sealing.key_file import KEY_BYTES, KeyFile
+from blobhub_server.platform.sealing.keyring import Entropy, Keyring, Unreadable
 from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import master_key as master_key_store
 from blobhub_server.start import StartError

@@ -8,8 +8,8 @@ from typing import Any
 
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import CredentialUnreadable, NotFound
-from blobhub_server.platform.keyring import Keyring, Unreadable
 from blobhub_server.platform.rules.credential import Credential, Sealed
+from blobhub_server.platform.sealing.keyring import Keyring, Unreadable
 from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import master_key as master_key_store
 

@@ -18,9 +18,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from blobhub_server.config import Settings
-from blobhub_server.platform import key_file
-from blobhub_server.platform.key_file import KEY_BYTES, KeyFile
 from blobhub_server.platform.rules.credential import Sealed
+from blobhub_server.platform.sealing import key_file
+from blobhub_server.platform.sealing.key_file import KEY_BYTES, KeyFile
 
 NONCE_BYTES = 12
 

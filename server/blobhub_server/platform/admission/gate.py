@@ -12,11 +12,11 @@ from google.protobuf.message import Message
 from blobhub_server.blobtypes.contract import Located, Locator
 from blobhub_server.db.engine import Database
 from blobhub_server.errors import BlobHubError, PermissionDenied, Unauthenticated
+from blobhub_server.platform.admission.authentication import Authentication, presented
+from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.answers import Answers
 from blobhub_server.platform.audit import Audit, entry_of
-from blobhub_server.platform.authentication import Authentication, presented
 from blobhub_server.platform.calls import CALL, Call
-from blobhub_server.platform.roles import Roles
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules.access import Caller, Permission, Role
 from blobhub_server.platform.store import blob as blob_store

@@ -11,7 +11,7 @@ from blobhub_server.config import Settings
 from blobhub_server.db.engine import Database
 from blobhub_server.http.outbound import OutboundError
 from blobhub_server.ids import Ids
-from blobhub_server.platform.jwks import Jwks, Source, source_of
+from blobhub_server.platform.admission.jwks import Jwks, Source, source_of
 from blobhub_server.platform.rules import oidc as rules
 from blobhub_server.platform.rules.oidc import Claims, Expected
 from blobhub_server.platform.rules.user import User
@@ -20,7 +20,7 @@ from blobhub_server.start import StartError
 
 
 class OidcTokens:
-    """Implements `platform.authentication.Tokens`."""
+    """Implements `platform.admission.authentication.Tokens`."""
 
     def __init__(self, expected: Expected, jwks: Jwks, db: Database, clock: Clock, ids: Ids) -> None:
         self._expected = expected

@@ -1,0 +1,1 @@
+"""The way in: who is calling, what about, and may they."""
