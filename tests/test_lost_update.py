@@ -100,8 +100,8 @@ async def records(api: Api) -> list[Record]:
     ]
 
 
-async def persist(attempt: Callable[[], Awaitable[Any]], rng: random.Random) -> int:
-    """Try until the etag is not stale; how often it was. Who comes too late waits a little, the longer the more often."""
+async def persist(attempt: Callable[[], Awaitable[Any]], crowd: int, rng: random.Random) -> int:
+    """Try until the etag is not stale; how often it was. Who comes too late waits, up to the longer the more there are."""
     stale = 0
     while True:
         try:
@@ -110,7 +110,7 @@ async def persist(attempt: Callable[[], Awaitable[Any]], rng: random.Random) -> 
             if reason_of(error) != "STALE_ETAG":
                 raise
             stale += 1
-            await asyncio.sleep(rng.uniform(0, 0.03 * 2 ** min(stale, 6)))
+            await asyncio.sleep(rng.uniform(0, 0.02 * crowd))
         else:
             return stale
 
@@ -133,7 +133,7 @@ async def test_writers_with_etags_lose_nothing(api: Api) -> None:
             await kept.write([*there, word], etag=etag)
 
         words = [f"{number:02x}" for number in range(kept.writers)]
-        stale = await asyncio.gather(*(persist(lambda word=word: write(word), rng) for word in words))
+        stale = await asyncio.gather(*(persist(lambda word=word: write(word), len(words), rng) for word in words))
         written, _ = await kept.read()
         assert sorted(written) == words, f"{kept.method} lost some"
         assert sum(stale), "no two ever met; the test does not test what it says"
@@ -163,6 +163,6 @@ async def test_a_role_that_many_turn_round_is_turned_as_often(api: Api) -> None:
         found = (await ask(api, "GetMember", **at)).member
         await ask(api, "UpdateMember", **at, role=other[found.role], etag=found.etag)
 
-    await asyncio.gather(*(persist(turn, rng) for _ in range(SOME + 1)))
+    await asyncio.gather(*(persist(turn, SOME, rng) for _ in range(SOME + 1)))
     assert (await ask(api, "GetMember", **at)).member.role == access_pb2.ROLE_WRITE
     assert len(await entries(api, "UpdateMember")) == SOME + 1
