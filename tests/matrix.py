@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import flows
 import grpc
 from blobhub.v1 import (
@@ -39,6 +37,7 @@ from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.db.schema import metadata
 from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.api_key import checksum, make_secret
+from databases import select
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from issuer import AUDIENCE, ISSUER, SERVED, claims, key_set, signed
@@ -435,23 +434,8 @@ async def fingerprint(server: Served) -> dict[str, str]:
         if "*" in skipped:
             continue
         columns = ", ".join(column.name for column in table.columns if column.name not in skipped)
-        rows = await _query(server, f"SELECT {columns} FROM {table.name}")
+        rows = await select(server.settings.url, f"SELECT {columns} FROM {table.name}")
         found[table.name] = hashlib.sha256(repr(sorted(map(repr, rows))).encode()).hexdigest()
     for path in (server.settings.data_dir / "objects").rglob("*"):
         found[str(path)] = hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
     return found
-
-
-async def _query(server: Served, sql: str) -> list[tuple[Any, ...]]:
-    url = server.settings.url
-    if url.startswith("sqlite"):
-        connection = sqlite3.connect(f"file:{Path(url.removeprefix('sqlite:///'))}?mode=ro", uri=True)
-        try:
-            return connection.execute(sql).fetchall()
-        finally:
-            connection.close()
-    remote = await asyncpg.connect(url)
-    try:
-        return [tuple(row) for row in await remote.fetch(sql)]
-    finally:
-        await remote.close()
