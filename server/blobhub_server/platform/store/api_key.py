@@ -15,6 +15,8 @@ from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.api_key import ApiKey
 
+_OF_NO_BLOB = sa.text("blob_id IS NULL")
+
 api_keys = sa.Table(
     "api_keys",
     metadata,
@@ -32,7 +34,8 @@ api_keys = sa.Table(
     sa.Column("last_used_time", Time()),
     sa.Column("etag", Id(), nullable=False),
     sa.Index("ix_api_keys_user_id_id", "user_id", "id"),
-    sa.Index("ix_api_keys_org_id_id", "org_id", "id"),
+    sa.Index("ix_api_keys_org_id", "org_id"),
+    sa.Index("ix_api_keys_organization", "org_id", "id", sqlite_where=_OF_NO_BLOB, postgresql_where=_OF_NO_BLOB),
     sa.Index("ix_api_keys_blob_id_id", "blob_id", "id"),
 )
 
@@ -93,7 +96,7 @@ def _of(owner: Located) -> sa.ColumnElement[bool]:
         return api_keys.c.user_id == owner.user_id
     if owner.blob_id is not None:
         return api_keys.c.blob_id == owner.blob_id
-    return sa.and_(api_keys.c.org_id == owner.org_id, api_keys.c.blob_id.is_(None))
+    return sa.and_(api_keys.c.org_id == owner.org_id, _OF_NO_BLOB)
 
 
 _FREE = (

@@ -8,11 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction, locked
-from blobhub_server.db.keyset import Order
-from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.db.keyset import Order, together
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.access import Caller
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.visibility import PUBLIC
+from blobhub_server.platform.rules.visibility import PRIVATE, PUBLIC
 from blobhub_server.platform.store.member import members
 from blobhub_server.platform.store.organization import organizations
 
@@ -21,7 +21,7 @@ blobs = sa.Table(
     metadata,
     sa.Column("id", Id(), primary_key=True),
     sa.Column("org_id", Id(), sa.ForeignKey("organizations.id"), nullable=False),
-    sa.Column("alias", sa.String(42), nullable=False),
+    sa.Column("alias", Name(42), nullable=False),
     sa.Column("type", sa.String(128), nullable=False),
     sa.Column("visibility", sa.String(16), nullable=False),
     sa.Column("description", sa.String(256), nullable=False),
@@ -32,9 +32,13 @@ blobs = sa.Table(
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Index("uq_blobs_org_id_alias", "org_id", "alias", unique=True),
     sa.Index("ix_blobs_org_id_id", "org_id", "id"),
-    sa.Index("ix_blobs_org_id_type_id", "org_id", "type", "id"),
-    sa.Index("ix_blobs_org_id_visibility_id", "org_id", "visibility", "id"),
     sa.Index("ix_blobs_org_id_update_time_id", "org_id", "update_time", "id"),
+    sa.Index("ix_blobs_org_id_type_id", "org_id", "type", "id"),
+    sa.Index("ix_blobs_org_id_type_alias", "org_id", "type", "alias"),
+    sa.Index("ix_blobs_org_id_type_update_time_id", "org_id", "type", "update_time", "id"),
+    sa.Index("ix_blobs_org_id_visibility_id", "org_id", "visibility", "id"),
+    sa.Index("ix_blobs_org_id_visibility_alias", "org_id", "visibility", "alias"),
+    sa.Index("ix_blobs_org_id_visibility_update_time_id", "org_id", "visibility", "update_time", "id"),
 )
 
 _SELECT = sa.select(*(blobs.c[name] for name in Blob.__slots__))
@@ -83,22 +87,29 @@ async def page(
     """An organization's blobs in an order, those after `after`; with `seen_by` only those that this caller may see
     without a role on the organization.
     """
-    query = _SELECT.where(blobs.c.org_id == org_id)
-    if seen_by is not None:
-        query = query.where(_visible_to(seen_by))
+    order, here = Order.by(blobs, order_by), _SELECT.where(blobs.c.org_id == org_id)
+    filters: list[sa.ColumnElement[bool]] = []
     if type_:
-        query = query.where(blobs.c.type == type_)
+        filters.append(blobs.c.type == type_)
     if visibility:
-        query = query.where(blobs.c.visibility == visibility)
+        filters.append(blobs.c.visibility == visibility)
     if alias_prefix:
-        query = query.where(blobs.c.alias >= alias_prefix, blobs.c.alias < alias_prefix + "\U0010ffff")
-    return [Blob(*row) for row in await tx.execute(Order.by(blobs, order_by).apply(query, after, limit))]
+        filters.append(order.begins(blobs.c.alias, alias_prefix, after))
+    if seen_by is None:
+        found = [order.apply(here.where(*filters), after, limit)]
+    else:
+        public, shared = here.where(blobs.c.visibility == PUBLIC), _shared_with(seen_by, org_id)
+        found = [order.apply(public.where(*filters), after, limit), order.beyond(shared.where(*filters), after)]
+    return order.merge([Blob(*row) for row in await tx.execute(together(found))], limit)
 
 
-def _visible_to(caller: Caller) -> sa.ColumnElement[bool]:
-    """Public, or with a role of the caller's on the blob itself."""
-    held = sa.select(members.c.resource_id).where(members.c.user_id == (caller.user_id or ""))
-    return sa.or_(blobs.c.visibility == PUBLIC, blobs.c.id == (caller.blob_id or ""), blobs.c.id.in_(held))
+def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
+    """The private blobs of an organization that a caller holds a role on by themselves. They are few: all of them."""
+    private = _SELECT.where(blobs.c.visibility == PRIVATE)
+    if caller.user_id is None:
+        return private.where(blobs.c.id == (caller.blob_id or ""), blobs.c.org_id == org_id)
+    held = (members.c.org_id == org_id, members.c.user_id == caller.user_id)
+    return private.join(members, members.c.resource_id == blobs.c.id).where(*held)
 
 
 async def ids(tx: Transaction, org_id: str) -> list[str]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from blobhub_server.blobtypes.contract import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.store.revision import revisions
 
 entries = sa.Table(
@@ -18,7 +18,7 @@ entries = sa.Table(
     metadata,
     sa.Column("id", Id(), primary_key=True),
     sa.Column("revision_id", Id(), sa.ForeignKey("revisions.id"), nullable=False),
-    sa.Column("name", sa.String(256), nullable=False),
+    sa.Column("name", Name(256), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),

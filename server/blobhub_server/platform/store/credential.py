@@ -8,7 +8,7 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction, locked
-from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.credential import Credential, Sealed
 
 credentials = sa.Table(
@@ -19,7 +19,7 @@ credentials = sa.Table(
     sa.Column("user_id", Id()),
     sa.Column("org_id", Id()),
     sa.Column("blob_id", Id()),
-    sa.Column("alias", sa.String(64), nullable=False),
+    sa.Column("alias", Name(64), nullable=False),
     sa.Column("type", sa.String(64), nullable=False),
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("create_time", Time(), nullable=False),

@@ -24,21 +24,21 @@ members = sa.Table(
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
-    sa.Index("ix_members_resource_id", "resource_id"),
-    sa.Index("ix_members_org_id", "org_id"),
+    sa.Index("ix_members_resource_id_user_id", "resource_id", "user_id"),
+    sa.Index("ix_members_org_id_user_id", "org_id", "user_id"),
 )
 """`resource_id` is the blob, or, for a role on the whole organization, the organization."""
 
 _SELECT = sa.select(
     members.c.user_id,
-    users.c.name,
+    sa.select(users.c.name).where(users.c.id == members.c.user_id).scalar_subquery(),  # a join is not begun at a page's key
     members.c.org_id,
     members.c.blob_id,
     members.c.role,
     members.c.create_time,
     members.c.update_time,
     members.c.etag,
-).join(users, users.c.id == members.c.user_id)
+)
 
 
 def _record(row: Sequence[Any]) -> Member:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order, together
 from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.metadata import MetadataRecord
 
@@ -29,6 +30,7 @@ metadata_records = sa.Table(
 
 _columns = metadata_records.c
 _SELECT = sa.select(*(_columns[name] for name in MetadataRecord.__slots__))
+_BY_KEY = Order((_columns.key,))
 
 
 async def insert(tx: Transaction, record: MetadataRecord) -> None:
@@ -44,27 +46,26 @@ async def get(tx: Transaction, target_id: str, key: str) -> MetadataRecord | Non
 
 async def page(tx: Transaction, target_id: str, *, prefix: str, after: str, limit: int) -> list[MetadataRecord]:
     """The records of a target itself by key, those after `after`."""
-    return await _page(tx, _SELECT.where(_columns.target_id == target_id), prefix, after, limit)
+    rows = await tx.execute(_BY_KEY.apply(_of(target_id, prefix, after), after, limit))
+    return [MetadataRecord(*row) for row in rows]
 
 
 async def resolve(
     tx: Transaction, blob_id: str, revision_id: str, *, keys: Sequence[str], prefix: str, after: str, limit: int
 ) -> list[MetadataRecord]:
     """What holds for a revision, by key, those after `after`: its own record, else its blob's. No `keys` means all."""
-    own = metadata_records.alias("own")
-    overridden = sa.exists().where(own.c.target_id == revision_id, own.c.key == _columns.key)
-    of_blob = sa.and_(_columns.target_id == blob_id, ~overridden)
-    query = _SELECT.where(sa.or_(_columns.target_id == revision_id, of_blob))
+    queries = [_of(target_id, prefix, after) for target_id in (blob_id, revision_id)]
     if keys:
-        query = query.where(_columns.key.in_(keys))
-    return await _page(tx, query, prefix, after, limit)
+        queries = [query.where(_columns.key.in_(keys)) for query in queries]
+    rows = await tx.execute(together(_BY_KEY.apply(query, after, limit) for query in queries))
+    found = [MetadataRecord(*row) for row in rows]
+    own = {record.key for record in found if record.target_id == revision_id}
+    return _BY_KEY.merge((record for record in found if record.target_id == revision_id or record.key not in own), limit)
 
 
-async def _page(tx: Transaction, query: sa.Select[Any], prefix: str, after: str, limit: int) -> list[MetadataRecord]:
-    if prefix:
-        query = query.where(_columns.key >= prefix, _columns.key < prefix + "\U0010ffff")
-    query = query.where(_columns.key > after).order_by(_columns.key).limit(limit)
-    return [MetadataRecord(*row) for row in await tx.execute(query)]
+def _of(target_id: str, prefix: str, after: str) -> sa.Select[Any]:
+    query = _SELECT.where(_columns.target_id == target_id)
+    return query.where(_BY_KEY.begins(_columns.key, prefix, after)) if prefix else query
 
 
 async def count(tx: Transaction, target_id: str) -> int:

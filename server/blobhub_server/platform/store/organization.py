@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.access import Caller
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store.member import members
@@ -18,7 +18,7 @@ organizations = sa.Table(
     "organizations",
     metadata,
     sa.Column("id", Id(), primary_key=True),
-    sa.Column("alias", sa.String(42), nullable=False, unique=True),
+    sa.Column("alias", Name(42), nullable=False, unique=True),
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("visibility", sa.String(16), nullable=False),
     sa.Column("blob_count", sa.BigInteger, nullable=False),
@@ -26,6 +26,9 @@ organizations = sa.Table(
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
     sa.Index("ix_organizations_update_time_id", "update_time", "id"),
+    sa.Index("ix_organizations_visibility_id", "visibility", "id"),
+    sa.Index("ix_organizations_visibility_alias", "visibility", "alias"),
+    sa.Index("ix_organizations_visibility_update_time_id", "visibility", "update_time", "id"),
 )
 
 _SELECT = sa.select(*(organizations.c[name] for name in Organization.__slots__))
@@ -48,20 +51,21 @@ async def find(tx: Transaction, *, id_: str = "", alias: str = "", lock: bool = 
 async def page(
     tx: Transaction, caller: Caller, *, order_by: str, alias_prefix: str, visibility: str, after: str, limit: int
 ) -> list[Organization]:
-    """The organizations on which a caller holds a role, in an order, those after `after`."""
-    query = _SELECT
-    if not caller.administrator:
-        if caller.user_id is not None:
-            mine = sa.select(members.c.resource_id).where(members.c.user_id == caller.user_id)
-            query = query.where(organizations.c.id.in_(mine))
-        else:
-            query = query.where(organizations.c.id == (None if caller.blob_id else caller.org_id))
+    """The organizations on which a caller holds a role, in an order, those after `after`.
+
+    A user's are found by their memberships, which are in the order of creation; for another order they are sorted.
+    """
+    query, order = _SELECT, Order.by(organizations, order_by)
+    if caller.user_id is not None and not caller.administrator:
+        query = query.join(members, members.c.resource_id == organizations.c.id).where(members.c.user_id == caller.user_id)
+        order = Order.by(organizations, order_by, joined=members.c.resource_id)
+    elif not caller.administrator:
+        query = query.where(organizations.c.id == (None if caller.blob_id else caller.org_id))
     if alias_prefix:
-        query = query.where(organizations.c.alias >= alias_prefix, organizations.c.alias < alias_prefix + "\U0010ffff")
+        query = query.where(order.begins(organizations.c.alias, alias_prefix, after))
     if visibility:
         query = query.where(organizations.c.visibility == visibility)
-    rows = await tx.execute(Order.by(organizations, order_by).apply(query, after, limit))
-    return [Organization(*row) for row in rows]
+    return [Organization(*row) for row in await tx.execute(order.apply(query, after, limit))]
 
 
 async def update(tx: Transaction, org_id: str, **values: Any) -> None:

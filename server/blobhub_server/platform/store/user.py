@@ -8,14 +8,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction, locked
-from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.db.keyset import Order
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.user import User
 
 users = sa.Table(
     "users",
     metadata,
     sa.Column("id", Id(), primary_key=True),
-    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("name", Name(128), nullable=False),
     sa.Column("display_name", sa.String(128), nullable=False),
     sa.Column("administrator", sa.Boolean, nullable=False),
     sa.Column("disabled", sa.Boolean, nullable=False),
@@ -61,10 +62,10 @@ async def of_issuer(tx: Transaction, issuer: str, subject: str) -> User | None:
 
 async def page(tx: Transaction, *, name_prefix: str, after: str, limit: int) -> list[User]:
     """Users by id, those after `after`."""
-    query = _SELECT.where(users.c.id > after)
+    query, order = _SELECT, Order((users.c.id,))
     if name_prefix:
-        query = query.where(users.c.name >= name_prefix, users.c.name < name_prefix + "\U0010ffff")
-    return [User(*row) for row in await tx.execute(query.order_by(users.c.id).limit(limit))]
+        query = query.where(order.begins(users.c.name, name_prefix, after))
+    return [User(*row) for row in await tx.execute(order.apply(query, after, limit))]
 
 
 async def update(tx: Transaction, user_id: str, **values: Any) -> None:

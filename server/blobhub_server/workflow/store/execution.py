@@ -39,7 +39,7 @@ executions = sa.Table(
     sa.Column("end_time", Time()),
     sa.Index("ix_executions_session_id", "session_id", "id"),
     sa.Index("ix_executions_revision_id", "revision_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
-    sa.Index("ix_executions_running", "session_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
+    sa.Index("ix_executions_running", "session_id", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
 )
 
 
@@ -125,6 +125,8 @@ async def page(tx: Transaction, session_id: str, *, state: str | None, after: st
     query = executions.select().where(executions.c.session_id == session_id, executions.c.id > after)
     if state:
         query = query.where(executions.c.state == state)
+    if state and state not in TERMINAL:
+        query = query.where(RUNNING)
     rows = (await tx.execute(query.order_by(executions.c.id).limit(limit))).mappings()
     return [_record(row) for row in rows]
 

@@ -16,6 +16,7 @@ from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session
 
 NOT_CLOSED = sa.text("state <> 'closed'")
+_NAMED = sa.text("alias IS NOT NULL")
 
 sessions = sa.Table(
     "sessions",
@@ -33,6 +34,8 @@ sessions = sa.Table(
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Index("ix_sessions_blob_id", "blob_id", "id"),
+    sa.Index("ix_sessions_blob_id_state_id", "blob_id", "state", "id"),
+    sa.Index("ix_sessions_blob_id_alias_id", "blob_id", "alias", "id", sqlite_where=_NAMED, postgresql_where=_NAMED),
     sa.Index("ix_sessions_revision_id", "revision_id"),
     sa.Index("ix_sessions_owner", "owner"),
     sa.Index("ix_sessions_open", "blob_id", sqlite_where=NOT_CLOSED, postgresql_where=NOT_CLOSED),

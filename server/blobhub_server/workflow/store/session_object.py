@@ -8,7 +8,8 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.db.keyset import Order
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.store.session import of_blob
 
@@ -16,7 +17,7 @@ session_objects = sa.Table(
     "session_objects",
     metadata,
     sa.Column("session_id", Id(), sa.ForeignKey("sessions.id"), primary_key=True),
-    sa.Column("alias", sa.String(256), primary_key=True),
+    sa.Column("alias", Name(256), primary_key=True),
     sa.Column("type", sa.String(16), nullable=False),
     sa.Column("value", sa.Text, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
@@ -53,15 +54,12 @@ async def values(tx: Transaction, session_id: str, aliases: Iterable[str]) -> di
 
 async def page(tx: Transaction, session_id: str, *, prefix: str, after: str, limit: int) -> list[SessionObject]:
     """A session's objects by alias, those after `after`, without their values."""
-    query = (
-        sa.select(*(column for column in _columns if column is not _columns.value), sa.literal("").label("value"))
-        .where(_columns.session_id == session_id, _columns.alias > after)
-        .order_by(_columns.alias)
-        .limit(limit)
-    )
+    shown = (column for column in _columns if column is not _columns.value)
+    query, order = sa.select(*shown, sa.literal("").label("value")), Order((_columns.alias,))
+    query = query.where(_columns.session_id == session_id)
     if prefix:
-        query = query.where(_columns.alias >= prefix, _columns.alias < prefix + "\U0010ffff")
-    return [SessionObject(**row) for row in (await tx.execute(query)).mappings()]
+        query = query.where(order.begins(_columns.alias, prefix, after))
+    return [SessionObject(**row) for row in (await tx.execute(order.apply(query, after, limit))).mappings()]
 
 
 async def delete(tx: Transaction, session_id: str, alias: str) -> None:

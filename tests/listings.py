@@ -1,0 +1,270 @@
+"""Every list of the contract, asked for in every way that the database goes about differently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+from blobhub.v1 import (
+    api_key_pb2,
+    audit_pb2,
+    blob_pb2,
+    credential_pb2,
+    definition_pb2,
+    execution_pb2,
+    member_pb2,
+    metadata_pb2,
+    organization_pb2,
+    revision_pb2,
+    session_object_pb2,
+    session_pb2,
+    user_pb2,
+)
+from google.protobuf.message import Message
+from hoard import METHODS, REFUSED, TYPES, Hoard, Row
+
+ORDERS = [f"{column}{direction}" for column in ("create_time", "update_time", "alias") for direction in ("", " desc")]
+VISIBILITIES = {"public": blob_pb2.VISIBILITY_PUBLIC, "private": blob_pb2.VISIBILITY_PRIVATE}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list: the method, the request, the rows it holds, in order, and the column that tells them from each other.
+
+    `sorts` says that what it holds is found by the roles that the caller has, and sorted then: a page costs as much as there
+    are roles, at the start and at the end.
+    """
+
+    rpc: str
+    request: Callable[[Hoard], Message]
+    rows: Callable[[Hoard], Iterable[Row]]
+    key: str = "id"
+    client: str = "administrator"
+    sorts: bool = False
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.rpc.partition('.')[2]}({self.note})"
+
+
+def ordered(rows: Iterable[Row], order_by: str) -> list[Row]:
+    """Rows as an order has them."""
+    name, _, direction = order_by.partition(" ")
+    columns = {"create_time": ("id",), "update_time": ("update_time", "id"), "alias": ("alias",)}[name]
+    return sorted(rows, key=itemgetter(*columns), reverse=bool(direction))
+
+
+def kept(row: Row, filters: dict[str, str]) -> bool:
+    """Whether a list with these filters has a blob or an organization."""
+    same = all(row[name] == value for name, value in filters.items() if name != "alias_prefix")
+    return same and row["alias"].startswith(filters.get("alias_prefix", ""))
+
+
+def in_protos(filters: dict[str, str]) -> dict[str, Any]:
+    """Filters as requests have them."""
+    return filters | ({"visibility": VISIBILITIES[filters["visibility"]]} if "visibility" in filters else {})
+
+
+def blobs(order_by: str, client: str = "administrator", **filters: str) -> Listing:
+    """Blobs of the large organization. Callers who are not of it are shown what is public, and what is shared with them."""
+
+    def request(hoard: Hoard) -> Message:
+        return blob_pb2.ListBlobsRequest(organization=hoard.organization["id"], order_by=order_by, **in_protos(filters))
+
+    def rows(hoard: Hoard) -> list[Row]:
+        shared = {blob["id"] for blob in hoard.shared} if client == "guest" else set()
+        everything = client == "administrator"
+        shown = (row for row in hoard["blobs"] if everything or row["visibility"] == "public" or row["id"] in shared)
+        return ordered((row for row in shown if kept(row, filters)), order_by)
+
+    note = ", ".join([order_by, *filters.values(), client])
+    return Listing("blobs.ListBlobs", request, rows, client=client, note=note)
+
+
+def organizations(order_by: str, client: str = "administrator", **filters: str) -> Listing:
+    """Organizations: all, or those that the member has joined."""
+
+    def request(_: Hoard) -> Message:
+        return organization_pb2.ListOrganizationsRequest(order_by=order_by, **in_protos(filters))
+
+    def rows(hoard: Hoard) -> list[Row]:
+        shown = hoard.joined if client == "member" else hoard["organizations"]
+        return ordered((row for row in shown if kept(row, filters)), order_by)
+
+    note, sorts = ", ".join([order_by, *filters.values(), client]), client == "member" and "create_time" not in order_by
+    return Listing("organizations.ListOrganizations", request, rows, client=client, sorts=sorts, note=note)
+
+
+def plain(
+    rpc: str, request: Callable[[Hoard], Message], table: str, key: str = "id", by: str = "", note: str = "", **where: Any
+) -> Listing:
+    """The rows of a table that have some values, by the column that tells them apart, or another.
+
+    A value may depend on the hoard.
+    """
+
+    def rows(hoard: Hoard) -> list[Row]:
+        wanted = {name: value(hoard) if callable(value) else value for name, value in where.items()}
+        held = (row for row in hoard[table] if all(row.get(name) == value for name, value in wanted.items()))
+        return sorted(held, key=itemgetter(by or key))
+
+    return Listing(rpc, request, rows, key=key, note=note)
+
+
+def org_id(hoard: Hoard) -> str:
+    return str(hoard.organization["id"])
+
+
+def blob_id(hoard: Hoard) -> str:
+    return str(hoard.blob["id"])
+
+
+def revision_id(hoard: Hoard) -> str:
+    return str(hoard.revision["id"])
+
+
+def user_id(hoard: Hoard) -> str:
+    return str(hoard["users"][0]["id"])
+
+
+def session_id(hoard: Hoard) -> str:
+    return str(hoard["sessions"][0]["id"])
+
+
+def blob_listings() -> list[Listing]:
+    """By every filter in every order; by two, and as others see them, in some."""
+    filters = ({}, {"type": TYPES[2]}, {"visibility": "private"}, {"alias_prefix": "c"})
+    return [
+        *(blobs(order_by, **chosen) for order_by in ORDERS for chosen in filters),
+        *(blobs(order_by, type=TYPES[1], visibility="public") for order_by in ORDERS[::2]),
+        *(blobs(order_by, client) for order_by in ORDERS[::2] for client in ("guest", "anonymous")),
+    ]
+
+
+def organization_listings() -> list[Listing]:
+    """The same."""
+    filters = ({}, {"visibility": "private"}, {"alias_prefix": "c"})
+    return [
+        *(organizations(order_by, **chosen) for order_by in ORDERS for chosen in filters),
+        *(organizations(order_by, "member") for order_by in ORDERS),
+    ]
+
+
+def metadata_listings() -> list[Listing]:
+    """Of a blob, of a revision; what holds for a revision, all of it and for some keys."""
+    lists, resolves = metadata_pb2.ListMetadataRequest, metadata_pb2.ResolveMetadataRequest
+    some = [f"k{i:03}" for i in range(0, 400, 2)]
+
+    def of(hoard: Hoard, target_id: str) -> dict[str, Row]:
+        return {row["key"]: row for row in hoard["metadata_records"] if row["target_id"] == target_id}
+
+    def resolved(hoard: Hoard) -> list[Row]:
+        return sorted((of(hoard, blob_id(hoard)) | of(hoard, revision_id(hoard))).values(), key=itemgetter("key"))
+
+    def among(hoard: Hoard) -> list[Row]:
+        return [row for row in resolved(hoard) if row["key"] in some]
+
+    lists_of = partial(plain, "metadata.ListMetadata", table="metadata_records", key="key")
+    resolve = partial(Listing, "metadata.ResolveMetadata", key="key")
+    return [
+        lists_of(lambda h: lists(target=blob_id(h)), note="of a blob", target_id=blob_id),
+        lists_of(lambda h: lists(target=revision_id(h)), note="of a revision", target_id=revision_id),
+        lists_of(lambda h: lists(target=blob_id(h), prefix="k"), note="by prefix", target_id=blob_id),
+        resolve(lambda h: resolves(revision=revision_id(h)), resolved),
+        resolve(lambda h: resolves(revision=revision_id(h), keys=some), among, note="some keys"),
+    ]
+
+
+def access_listings() -> list[Listing]:
+    """Users, members, keys and credentials."""
+    members, keys, credentials = (
+        partial(plain, "members.ListMembers", table="members", key="user_id"),
+        partial(plain, "api_keys.ListApiKeys", table="api_keys"),
+        partial(plain, "credentials.ListCredentials", table="credentials", key="alias"),
+    )
+    list_members, list_keys, list_credentials = (
+        member_pb2.ListMembersRequest,
+        api_key_pb2.ListApiKeysRequest,
+        credential_pb2.ListCredentialsRequest,
+    )
+
+    def users(hoard: Hoard) -> list[Row]:
+        return [row for row in hoard["users"] if row["name"].startswith("c")]
+
+    return [
+        Listing("users.ListUsers", lambda _: user_pb2.ListUsersRequest(), lambda h: [*h["users"], *h.newer]),
+        Listing("users.ListUsers", lambda _: user_pb2.ListUsersRequest(name_prefix="c"), users, note="by prefix"),
+        members(lambda h: list_members(scope=org_id(h)), note="of an organization", resource_id=org_id),
+        members(lambda h: list_members(scope=blob_id(h)), note="of a blob", resource_id=blob_id),
+        keys(lambda h: list_keys(scope=org_id(h)), note="of an organization", org_id=org_id, blob_id=None),
+        keys(lambda h: list_keys(scope=blob_id(h)), note="of a blob", blob_id=blob_id),
+        keys(lambda h: list_keys(scope=user_id(h)), note="of a user", user_id=user_id),
+        credentials(lambda h: list_credentials(owner=org_id(h)), note="of an organization", owner_id=org_id),
+        credentials(lambda h: list_credentials(owner=blob_id(h)), note="of a blob", owner_id=blob_id),
+    ]
+
+
+def audit_listings() -> list[Listing]:
+    """Of an organization, of a blob, of the whole server; by user, by method, by outcome."""
+    lists = audit_pb2.ListAuditEntriesRequest
+    entries = partial(plain, "audit.ListAuditEntries", table="audit_entries", key="sequence")
+    return [
+        entries(lambda h: lists(scope=org_id(h)), note="of an organization", org_id=org_id),
+        entries(lambda h: lists(scope=blob_id(h)), note="of a blob", blob_id=blob_id),
+        entries(lambda h: lists(scope=org_id(h), user_id=user_id(h)), note="of a user", user_id=user_id),
+        entries(lambda h: lists(scope=org_id(h), method=METHODS[0]), note="of a method", method=METHODS[0]),
+        entries(lambda h: lists(scope=blob_id(h), failures_only=True), note="refused", blob_id=blob_id, code=REFUSED),
+        entries(lambda h: lists(scope="-", user_id=user_id(h)), note="of a user, everywhere", user_id=user_id),
+        entries(lambda h: lists(scope="-", method=METHODS[1]), note="of a method, everywhere", method=METHODS[1]),
+        entries(lambda _: lists(scope="-", failures_only=True), note="refused, everywhere", code=REFUSED),
+    ]
+
+
+def workflow_listings() -> list[Listing]:
+    """Revisions and their definitions; sessions, and what is in one."""
+    sessions, executions, objects = (
+        partial(plain, "sessions.ListSessions", table="sessions", blob_id=blob_id),
+        partial(plain, "executions.ListExecutions", table="executions", session_id=session_id),
+        partial(plain, "session_objects.ListSessionObjects", table="session_objects", key="alias", session_id=session_id),
+    )
+    list_sessions, list_executions, list_objects = (
+        session_pb2.ListSessionsRequest,
+        execution_pb2.ListExecutionsRequest,
+        session_object_pb2.ListSessionObjectsRequest,
+    )
+    closed, stopped = session_pb2.SESSION_STATE_CLOSED, execution_pb2.EXECUTION_STATE_STOPPED
+    return [
+        plain(
+            "revisions.ListRevisions",
+            lambda h: revision_pb2.ListRevisionsRequest(blob=blob_id(h)),
+            "revisions",
+            blob_id=blob_id,
+        ),
+        plain(
+            "definitions.ListDefinitions",
+            lambda h: definition_pb2.ListDefinitionsRequest(revision=revision_id(h)),
+            "entries",
+            by="name",
+            revision_id=revision_id,
+        ),
+        sessions(lambda h: list_sessions(blob=blob_id(h))),
+        sessions(lambda h: list_sessions(blob=blob_id(h), state=closed), note="closed", state="closed"),
+        sessions(lambda h: list_sessions(blob=blob_id(h), alias="daily"), note="of an alias", alias="daily"),
+        executions(lambda h: list_executions(session_id=session_id(h))),
+        executions(lambda h: list_executions(session_id=session_id(h), state=stopped), note="stopped", state="stopped"),
+        objects(lambda h: list_objects(session_id=session_id(h))),
+        objects(lambda h: list_objects(session_id=session_id(h), prefix=""), note="by prefix"),
+    ]
+
+
+LISTINGS = [
+    *blob_listings(),
+    *organization_listings(),
+    *metadata_listings(),
+    *access_listings(),
+    *audit_listings(),
+    *workflow_listings(),
+]
