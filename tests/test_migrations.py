@@ -15,6 +15,8 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from blobhub_server.db.migrations import HEAD, HERE, config, differences, migrate
 from blobhub_server.db.postgresql import make_engine
+from blobhub_server.db.schema import metadata
+from sqlalchemy.dialects import postgresql
 
 
 @asynccontextmanager
@@ -152,3 +154,20 @@ async def test_what_was_there_before_the_platform_half_is_brought_along(database
             found = await run(lambda connection, query=query: connection.execute(sa.text(query)).fetchall())
             assert [tuple(line) for line in found] == [row], query
     assert await differing(database_url) == []
+
+
+async def test_names_are_in_the_order_of_code_points_in_every_language(fresh_postgres):
+    """The comparison of tables does not look at collations, and SQLite has none to look at."""
+    url = await fresh_postgres()
+    await migrate(url)
+    expected = {
+        (table.name, column.name)
+        for table in metadata.tables.values()
+        for column in table.columns
+        if getattr(column.type.dialect_impl(postgresql.dialect()), "collation", None) == "C"
+    }
+    query = "SELECT table_name, column_name FROM information_schema.columns WHERE collation_name = 'C' AND table_schema = 'public'"
+    async with engine_of(url) as run:
+        found = await run(lambda connection: connection.execute(sa.text(query)).fetchall())
+    assert {tuple(row) for row in found} == expected
+    assert ("blobs", "alias") in expected

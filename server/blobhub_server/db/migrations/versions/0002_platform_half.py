@@ -9,6 +9,14 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+ORDERED = (
+    ("blobs", "alias", 42),
+    ("entries", "name", 256),
+    ("organizations", "alias", 42),
+    ("session_objects", "alias", 256),
+    ("users", "name", 128),
+)
+
 
 def upgrade() -> None:
     """Apply."""
@@ -46,7 +54,9 @@ def upgrade() -> None:
         sa.Column("user_id", sa.String(length=36), nullable=True),
         sa.Column("org_id", sa.String(length=36), nullable=True),
         sa.Column("blob_id", sa.String(length=36), nullable=True),
-        sa.Column("alias", sa.String(length=64), nullable=False),
+        sa.Column(
+            "alias", sa.String(length=64).with_variant(sa.String(length=64, collation="C"), "postgresql"), nullable=False
+        ),
         sa.Column("type", sa.String(length=64), nullable=False),
         sa.Column("description", sa.String(length=256), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
@@ -110,20 +120,65 @@ def upgrade() -> None:
     op.create_index("ix_metadata_records_blob_id", "metadata_records", ["blob_id"], unique=False)
     op.add_column("api_keys", sa.Column("last_used_time", sa.BigInteger(), nullable=True))
     op.add_column("api_keys", sa.Column("etag", sa.String(length=36), nullable=False, server_default=""))
+    op.drop_index(op.f("ix_api_keys_org_id_id"), table_name="api_keys")
+    op.create_index("ix_api_keys_org_id", "api_keys", ["org_id"], unique=False)
+    op.create_index(
+        "ix_api_keys_organization",
+        "api_keys",
+        ["org_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("blob_id IS NULL"),
+        postgresql_where=sa.text("blob_id IS NULL"),
+    )
     op.create_index("ix_api_keys_user_id_id", "api_keys", ["user_id", "id"], unique=False)
     op.add_column("blobs", sa.Column("last_sequence", sa.BigInteger(), nullable=False, server_default="0"))
+    op.create_index("ix_blobs_org_id_type_alias", "blobs", ["org_id", "type", "alias"], unique=False)
+    op.create_index("ix_blobs_org_id_type_update_time_id", "blobs", ["org_id", "type", "update_time", "id"], unique=False)
     op.create_index("ix_blobs_org_id_update_time_id", "blobs", ["org_id", "update_time", "id"], unique=False)
+    op.create_index("ix_blobs_org_id_visibility_alias", "blobs", ["org_id", "visibility", "alias"], unique=False)
     op.create_index("ix_blobs_org_id_visibility_id", "blobs", ["org_id", "visibility", "id"], unique=False)
+    op.create_index(
+        "ix_blobs_org_id_visibility_update_time_id", "blobs", ["org_id", "visibility", "update_time", "id"], unique=False
+    )
+    op.drop_index(
+        op.f("ix_executions_running"),
+        table_name="executions",
+        sqlite_where=sa.text("state NOT IN ('completed', 'failed', 'stopped')"),
+    )
+    op.create_index(
+        "ix_executions_running",
+        "executions",
+        ["session_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("state NOT IN ('completed', 'failed', 'stopped')"),
+        postgresql_where=sa.text("state NOT IN ('completed', 'failed', 'stopped')"),
+    )
     op.add_column("members", sa.Column("org_id", sa.String(length=36), nullable=False, server_default=""))
     op.add_column("members", sa.Column("blob_id", sa.String(length=36), nullable=True))
     op.add_column("members", sa.Column("create_time", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("members", sa.Column("update_time", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("members", sa.Column("etag", sa.String(length=36), nullable=False, server_default=""))
-    op.create_index("ix_members_org_id", "members", ["org_id"], unique=False)
+    op.drop_index(op.f("ix_members_resource_id"), table_name="members")
+    op.create_index("ix_members_org_id_user_id", "members", ["org_id", "user_id"], unique=False)
+    op.create_index("ix_members_resource_id_user_id", "members", ["resource_id", "user_id"], unique=False)
     op.add_column("organizations", sa.Column("visibility", sa.String(length=16), nullable=False, server_default="private"))
     op.add_column("organizations", sa.Column("blob_count", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_index("ix_organizations_update_time_id", "organizations", ["update_time", "id"], unique=False)
+    op.create_index("ix_organizations_visibility_alias", "organizations", ["visibility", "alias"], unique=False)
+    op.create_index("ix_organizations_visibility_id", "organizations", ["visibility", "id"], unique=False)
+    op.create_index(
+        "ix_organizations_visibility_update_time_id", "organizations", ["visibility", "update_time", "id"], unique=False
+    )
     op.add_column("sessions", sa.Column("executions", sa.BigInteger(), nullable=False, server_default="0"))
+    op.create_index(
+        "ix_sessions_blob_id_alias_id",
+        "sessions",
+        ["blob_id", "alias", "id"],
+        unique=False,
+        sqlite_where=sa.text("alias IS NOT NULL"),
+        postgresql_where=sa.text("alias IS NOT NULL"),
+    )
+    op.create_index("ix_sessions_blob_id_state_id", "sessions", ["blob_id", "state", "id"], unique=False)
     op.create_index(
         "ix_sessions_open",
         "sessions",
@@ -141,6 +196,10 @@ def upgrade() -> None:
     op.create_index("uq_users_issuer_subject", "users", ["issuer", "subject"], unique=True)
     op.create_index("uq_users_name", "users", ["name"], unique=True)
     # ### end Alembic commands ###
+    if op.get_bind().dialect.name == "postgresql":
+        # Names are ordered by code points everywhere, whatever language the database is made for.
+        for table, column, length in ORDERED:
+            op.execute(f'ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar({length}) COLLATE "C"')
     for statement in (
         "INSERT INTO audit_head (id, last_sequence) VALUES (1, 0)",
         "UPDATE api_keys SET etag = id",
