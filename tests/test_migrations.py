@@ -166,8 +166,8 @@ async def test_names_are_in_the_order_of_code_points_in_every_language(fresh_pos
         for column in table.columns
         if getattr(column.type.dialect_impl(postgresql.dialect()), "collation", None) == "C"
     }
-    query = "SELECT table_name, column_name FROM information_schema.columns WHERE collation_name = 'C' AND table_schema = 'public'"
+    query = "SELECT table_name, column_name FROM information_schema.columns WHERE collation_name = 'C'"
     async with engine_of(url) as run:
         found = await run(lambda connection: connection.execute(sa.text(query)).fetchall())
-    assert {tuple(row) for row in found} == expected
+    assert {tuple(row) for row in found if row[0] in metadata.tables} == expected
     assert ("blobs", "alias") in expected
