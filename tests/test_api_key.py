@@ -15,8 +15,10 @@ from blobhub.v1 import access_pb2, api_key_pb2, caller_pb2, organization_pb2
 from blobhub_server.blobtypes.conformance import refused, unpack
 from blobhub_server.db.engine import open_database
 from blobhub_server.db.migrations import migrate
+from blobhub_server.db.notify import Doorbell
 from blobhub_server.ids import Uuid7
 from blobhub_server.platform.admission.usage import EXACT, KeyUsage
+from blobhub_server.platform.audit import Audit
 from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.store import api_key as store
@@ -288,7 +290,8 @@ async def test_the_use_of_a_key_is_written_at_most_once_a_minute(database_url: s
     start = clock = datetime(2026, 1, 1, tzinfo=UTC)
     await migrate(database_url)
     db = await open_database(database_url)
-    key = await bootstrap(db, lambda: clock, Uuid7(), os.urandom, None)
+    audit = Audit(db, Doorbell(db), lambda: clock, Uuid7())
+    key = await bootstrap(db, audit, lambda: clock, Uuid7(), os.urandom, None)
     public_id, _ = rules.parse(key or "") or ("", b"")
     usage, seen = KeyUsage(db, lambda: clock), []
     for _ in range(30):

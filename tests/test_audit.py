@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import acme
@@ -19,12 +20,15 @@ from blobhub.v1 import (
     blob_pb2,
     caller_pb2,
     execution_pb2,
+    limit_pb2,
     member_pb2,
     organization_pb2,
     user_pb2,
 )
 from blobhub_client import page
 from blobhub_server.blobtypes.conformance import refused
+from blobhub_server.platform.audit import Budget
+from blobhub_server.rpc.paging import Page, _seal
 from served import Api, Served, ServerProcess, connected, served
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
@@ -55,9 +59,11 @@ async def test_a_change_is_entered_with_who_what_and_how_it_ended(api: Api) -> N
     request_id = str(uuid.uuid4())
     request = blob_pb2.CreateBlobRequest(organization="acme", alias="pipeline", type="stranger.notes", request_id=request_id)
     blob = (await api.blobs.CreateBlob(request)).blob
-    created_organization, created_blob = await acme.entries(api)
+    started, created_organization, created_blob = await acme.entries(api)
+    assert (started.method, started.resource, started.user_id) == ("bootstrap", who.user_id, who.user_id)
+    assert started.detail == f"key={who.api_key_id}"
     assert created_blob == audit_pb2.AuditEntry(
-        sequence=2,
+        sequence=3,
         id=created_blob.id,
         create_time=created_blob.create_time,
         method="blobhub.v1.BlobService/CreateBlob",
@@ -69,11 +75,12 @@ async def test_a_change_is_entered_with_who_what_and_how_it_ended(api: Api) -> N
         resource="acme",
         code="OK",
         request_id=request_id,
+        detail=f"alias=pipeline id={blob.id} id={created_blob.detail.rpartition('=')[2]}",
     )
     assert created_organization.org_id == created_organization.resource == organization.id
     assert (created_organization.resource_type, created_organization.blob_id) == ("organization", "")
     await api.blobs.CreateBlob(request)
-    assert len(await acme.entries(api)) == 2, "an answer from memory changes nothing"
+    assert len(await acme.entries(api)) == 3, "an answer from memory changes nothing"
     user = await acme.user(api, "ann")
     entry = await last(api)
     assert (entry.resource_type, entry.resource, entry.org_id, entry.request_id) == ("user", user.id, "", "")
@@ -258,10 +265,49 @@ async def test_a_watch_resumes_after_any_sequence_and_passes_over_what_is_not_it
     everything = await watched(api)
     assert everything == await acme.entries(api)
     own = await watched(api, "acme")
-    assert [entry.sequence for entry in own] == [1, 3, 5, 7]
-    for after in range(len(everything) + 2):
+    assert [entry.sequence for entry in own] == [2, 4, 6, 8]
+    for after in range(len(everything) + 1):
         assert await watched(api, after_sequence=after) == everything[after:]
         assert await watched(api, "acme", after) == [entry for entry in own if entry.sequence > after]
+    beyond = watched(api, after_sequence=len(everything) + 1)
+    await refused(beyond, grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_OUT_OF_RANGE")
+
+
+async def test_an_entry_says_what_was_done_to_whom(api: Api) -> None:
+    await acme.organization(api)
+    user = await acme.user(api, "ann")
+    await api.members.CreateMember(member_pb2.CreateMemberRequest(scope="acme", user="@ann", role=ADMIN))
+    assert (await last(api, "acme")).detail == "user=@ann role=ROLE_ADMIN"
+    made = await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope="acme", role=WRITE))
+    assert (await last(api, "acme")).detail == f"role=ROLE_WRITE id={made.api_key.id}"
+    await api.limits.SetLimit(limit_pb2.SetLimitRequest(scope="acme", name="organization.blobs", value=3))
+    assert (await last(api, "acme")).detail == "name=organization.blobs value=3"
+    await acme.update_user(api, "@ann", disabled=True)
+    assert (await last(api)).detail == f"user=@ann update_mask=disabled disabled=True id={user.id}"
+
+
+async def test_no_signs_that_steer_a_terminal_and_no_tokens_are_shown(api: Api) -> None:
+    token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzb21lYm9keSJ9.c2lnbmF0dXJlLW9mLWl0"
+    for value in (f"{token}", "a\x1b[31m\nb"):
+        get = api.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key_id=value))
+        await refused(get, DENIED, "PERMISSION_DENIED")
+        entry = await last(api)
+        assert (token in entry.resource, entry.resource.isprintable()) == (False, True)
+
+
+def test_refusals_of_nobody_are_recorded_so_many_a_second() -> None:
+    budget, now = Budget(3, 2), datetime(2026, 1, 1, tzinfo=UTC)
+    assert [budget.take(now) for _ in range(5)] == [True, True, True, False, False]
+    later = now + timedelta(seconds=1)
+    assert [budget.take(later) for _ in range(3)] == [True, True, False]
+    assert [budget.take(later + timedelta(hours=1)) for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("after", ["9" * 30, "1_0", " 7", "-5", "seven"])
+async def test_a_token_that_is_no_number_is_none_of_the_lists(api: Api, after: str) -> None:
+    request = audit_pb2.ListAuditEntriesRequest(scope="-")
+    request.page_token = _seal(after, Page.parse(request, "", "", "", "", "False")._scope)
+    await refused(api.audit.ListAuditEntries(request), INVALID, "INVALID_PAGE_TOKEN")
 
 
 async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: Api) -> None:
@@ -311,9 +357,9 @@ async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_ur
     ):
         await acme.organization(api)
         watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True))
-        assert [entry.sequence for entry in (await watch.read()).entries] == [1]
+        assert [entry.sequence for entry in (await watch.read()).entries] == [1, 2]
         message = await watch.read()
-        assert (list(message.entries), message.progress.sequence) == ([], 1)
+        assert (list(message.entries), message.progress.sequence) == ([], 2)
         watch.cancel()
 
 
@@ -384,7 +430,7 @@ async def check(api: Api, acknowledged: set[str]) -> None:
     blobs = {blob.id: blob async for blob in page(api.blobs.ListBlobs, listing)}
     listed = audit_pb2.ListAuditEntriesRequest(scope="acme", page_size=1000)
     found = [entry async for entry in page(api.audit.ListAuditEntries, listed)]
-    assert [entry.sequence for entry in found] == list(range(1, len(found) + 1))
+    assert [entry.sequence for entry in found] == list(range(2, len(found) + 2)), "after that of the first start"
     created = [entry.blob_id for entry in found if entry.method.endswith("/CreateBlob")]
     updated = [entry.blob_id for entry in found if entry.method.endswith("/UpdateBlob")]
     assert acknowledged <= blobs.keys()

@@ -49,6 +49,7 @@ EVERY = [
     errors.KeyEnded(),
     errors.CredentialUnreadable("an-id"),
     errors.IssuerUnavailable(),
+    errors.MasterKeyMissing("0123456789abcdef"),
     errors.Unimplemented(),
 ]
 CLIENT_METADATA_BYTES = 8192

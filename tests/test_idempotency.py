@@ -295,7 +295,7 @@ def report(call: Stubborn, proxy: Dropping) -> None:
 
 
 async def test_a_stream_is_taken_up_again_by_those_alone_who_still_may(server: Served, api: Api) -> None:
-    """What RunExecution goes on with is not what was answered before."""
+    """What RunExecution goes on with is not what was answered before; and an answer can be read by who may read there."""
     session_id = await api.session(flows.steps())
     await ask(api, "CreateUser", name="runner")
     await ask(api, "CreateMember", scope="acme", user="@runner", role="ROLE_WRITE")
@@ -304,5 +304,10 @@ async def test_a_stream_is_taken_up_again_by_those_alone_who_still_may(server: S
     async with connected(server.address, key) as theirs:
         first = await ask(theirs, "RunExecution", **run)
         assert (await ask(theirs, "RunExecution", **run)).execution == first.execution
+        note = {"target": "acme/pipeline", "key": "note", "value": {"string_value": "ours"}}
+        note["request_id"] = str(uuid.UUID(int=6, version=4))
+        kept = await ask(theirs, "CreateMetadata", **note)
+        assert await ask(theirs, "CreateMetadata", **note) == kept
         await ask(api, "DeleteMember", scope="acme", user="@runner")
+        await refused(ask(theirs, "CreateMetadata", **note), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
         await refused(ask(theirs, "RunExecution", **run), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")

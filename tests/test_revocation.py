@@ -231,3 +231,34 @@ async def test_what_is_no_longer_public_is_no_longer_watched(server: Served, api
     await api.blobs.UpdateBlob(private)
     async with asyncio.timeout(STREAMS_SECONDS):
         assert await watched.end() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def key_and_watch(server: Served, api: Api) -> tuple[str, AsyncExitStack, Api]:
+    """A key of an organization that the server believes, and a client with it."""
+    await api.session(flows.steps(1))
+    made = await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope="acme", role="ROLE_READ"))
+    stack = AsyncExitStack()
+    client = await stack.enter_async_context(connected(server.address, made.key))
+    await client.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/pipeline"))
+    return made.api_key.id, stack, client
+
+
+async def test_a_stream_opened_while_a_revoked_key_is_still_believed_is_ended_too(server: Served, api: Api) -> None:
+    """The bell has rung before the stream was there to hear it."""
+    key_id, stack, client = await key_and_watch(server, api)
+    async with stack:
+        await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=key_id))
+        watched = await Open.stream(client.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)))
+        async with asyncio.timeout(STREAMS_SECONDS):
+            assert await watched.end() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_stream_ends_with_the_grace_of_its_rotated_key(server: Served, api: Api) -> None:
+    """The key ends later than when it is rotated, and at another time than the stream was admitted with."""
+    key_id, stack, client = await key_and_watch(server, api)
+    async with stack:
+        watched = await Open.stream(client.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)))
+        rotate = api_key_pb2.RotateApiKeyRequest(api_key_id=key_id, grace=timedelta(seconds=1.5))
+        await api.api_keys.RotateApiKey(rotate)
+        async with asyncio.timeout(1.5 + STREAMS_SECONDS):
+            assert await watched.end() is grpc.StatusCode.UNAUTHENTICATED

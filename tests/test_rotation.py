@@ -9,24 +9,28 @@ import random
 import stat
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import marked
 import pytest
+from blobhub.v1 import organization_pb2
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Database, open_database
 from blobhub_server.db.migrations import migrate
+from blobhub_server.errors import MasterKeyMissing
 from blobhub_server.ids import Uuid7
 from blobhub_server.platform.rules.credential import Credential, encode
-from blobhub_server.platform.sealing.credentials import Credentials, MasterKeyMissing
+from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.sealing.key_file import KeyFile
 from blobhub_server.platform.sealing.keyring import Keyring, load
 from blobhub_server.platform.sealing.rotation import BATCH, adopt, rotate
 from blobhub_server.platform.store import credential as store
 from blobhub_server.start import StartError
+from served import connected, served
 
 OLD, NEW, OTHER = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2, 3))
 ORG = "0190a000-0000-7000-8000-000000000001"
@@ -130,6 +134,28 @@ async def test_a_key_file_gets_a_new_key_and_loses_the_old_one(settings: Setting
     ring = await check(settings, secrets)
     assert f"The master key is {ring.current}. Credentials brought under it: {len(secrets)}." in lines
     assert not any(key in line for line in lines for key in (before, after))
+
+
+async def test_a_request_is_answered_again_across_a_rotation(tmp_path: Path) -> None:
+    """What tells its body from another was made with a key that is gone."""
+    request = organization_pb2.CreateOrganizationRequest(alias="acme", request_id=str(uuid.uuid4()))
+    async with served(tmp_path) as server, connected(server.address, server.admin_key) as api:
+        first, settings = await api.organizations.CreateOrganization(request), server.settings
+    await rotate(settings, os.urandom)
+    async with served(tmp_path) as again, connected(again.address, server.admin_key) as api:
+        assert await api.organizations.CreateOrganization(request) == first
+
+
+async def test_a_server_that_missed_a_rotation_says_what_it_lacks(settings: Settings) -> None:
+    """Neither storing nor using is an internal error, and nothing is taken for damaged."""
+    await fill(settings, 1)
+    old = load(settings, os.urandom)
+    await rotate(settings, os.urandom)
+    db = await open_database(settings.url)
+    with pytest.raises(MasterKeyMissing) as raised:
+        await Credentials(db, old).use(ORG, ORG, "alias-0")
+    assert raised.value.metadata["master_key_id"] == load(settings, os.urandom).current
+    await db.close()
 
 
 async def test_keys_in_the_environment_are_changed_by_putting_a_new_one_first(settings: Settings) -> None:

@@ -68,8 +68,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         db = await open_database(settings.url)
         stack.push_async_callback(db.close)
         await migrate(settings.url)
-        given = settings.admin_key.get_secret_value() if settings.admin_key else None
-        admin_key = await bootstrap(db, clock, ids, entropy, given)
         keyring = load(settings, entropy)
         await adopt(db, keyring)
         objects = LocalObjects(settings.data_dir / "objects")
@@ -79,7 +77,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await stack.enter_async_context(bell.hearing())
         audit = Audit(db, bell, clock, ids)
         stack.push_async_callback(audit.close)
-        answers = Answers(db, clock, keyring.derive(b"answers"))
+        answers = Answers(db, clock, keyring.derived(b"answers"), keyring.current)
         credentials = Credentials(db, keyring)
         limits = Limits(types)
         contents = Contents(objects, limits, clock, ids)
@@ -96,16 +94,17 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             credentials=credentials,
         )
         host.drain.on_start(bell.wake_all)
+        given = settings.admin_key.get_secret_value() if settings.admin_key else None
+        admin_key = await bootstrap(db, audit, clock, ids, entropy, given)
 
         # Blob types, and what they bring
-        locators = Locators(db)
+        locators, roles = Locators(db), Roles(db)
         kinds: dict[str, Locator] = dict(platform_kinds(locators))
         brought: list[Service] = []
         for installed in types.all():
             installed.opened = await stack.enter_async_context(installed.type.open(host))
             brought += installed.opened.services
             kinds |= installed.opened.locators
-        roles = Roles(db)
         parts = Parts(contents, credentials, limits, types, locators, roles)
         services = [*platform_services(host, parts, entropy), *brought]
 
@@ -113,10 +112,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         access = rules(service.full_name for service in services)
         check_resources(access, kinds)
         compile_rules(rule.request for rule in access.values())
-        usage = KeyUsage(db, clock)
-        await stack.enter_async_context(usage.writing())
-        tokens = open_tokens(settings, db, clock, ids)
-        gate = Gate(db, Authentication(db, clock, usage, tokens), answers, audit, roles, access, kinds)
+        authentication = await stack.enter_async_context(_authentication(host, audit))
+        gate = Gate(db, authentication, answers, audit, roles, access, kinds)
         guard = Guard(bell, clock, TOPIC)
         await stack.enter_async_context(guard.watching())
         server = make_server(settings, Pipeline(gate, guard))
@@ -126,6 +123,15 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await health.serving()
         stack.push_async_callback(shut_down, server, health, host.drain, settings.drain_seconds)
         yield Running(address, admin_key)
+
+
+@asynccontextmanager
+async def _authentication(host: Host, audit: Audit) -> AsyncIterator[Authentication]:
+    """What tells callers: by keys, whose use is noted, and by tokens where an issuer is configured."""
+    usage = KeyUsage(host.db, host.clock)
+    tokens = open_tokens(host.settings, host.db, audit, host.clock, host.ids)
+    async with usage.writing():
+        yield Authentication(host.db, host.clock, usage, tokens)
 
 
 def _serve(server: grpc.aio.Server, services: Sequence[Service]) -> Health:

@@ -303,6 +303,18 @@ class CredentialUnreadable(BlobHubError):
         super().__init__("the stored credential cannot be read", metadata={"credential_id": credential_id})
 
 
+class MasterKeyMissing(BlobHubError):
+    """The master key was changed to one that this server was not started with."""
+
+    code, reason = "FAILED_PRECONDITION", "MASTER_KEY_MISSING"
+
+    def __init__(self, master_key_id: str) -> None:
+        super().__init__(
+            "this server was started without the master key of today; its operator has to start it anew",
+            metadata={"master_key_id": master_key_id},
+        )
+
+
 class IssuerUnavailable(BlobHubError):
     """The issuer's keys cannot be had, so its tokens cannot be checked."""
 

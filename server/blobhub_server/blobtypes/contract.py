@@ -232,7 +232,7 @@ class Credentials(Protocol):
     async def use(self, org_id: str, blob_id: str, alias: str) -> Mapping[str, Any]:
         """The body of the credential that an alias means to a blob: its own, else its organization's.
 
-        Raises NotFound, CredentialUnreadable.
+        Raises NotFound, CredentialUnreadable, MasterKeyMissing.
         """
 
 

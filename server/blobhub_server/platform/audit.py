@@ -7,7 +7,9 @@ on one row from the append to their commit. Appending is the last thing they do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -31,6 +33,32 @@ TOPIC = "audit"
 
 TEXT_LENGTH, REQUEST_ID_LENGTH = 256, 36
 
+DETAILS = frozenset(
+    {
+        "administrator",
+        "alias",
+        "cascade",
+        "credential",
+        "definition",
+        "disabled",
+        "keep_default",
+        "key",
+        "label",
+        "name",
+        "parent",
+        "role",
+        "user",
+        "value",
+        "visibility",
+    }
+)
+"""The request fields that say what is done, to whom: short, and no place for content or secrets."""
+
+_LIKE_A_TOKEN = re.compile(r"[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
+
+ANONYMOUS_BURST, ANONYMOUS_PER_SECOND = 2000, 10
+"""How many refusals of callers whom nothing identifies are recorded. More are only logged: anybody could fill the disk."""
+
 Entry = Mapping[str, Any]
 """A row of the log, but for what `append` adds: sequence, id and time."""
 
@@ -40,7 +68,7 @@ def entry_of(
     located: Located | None,
     method: str,
     resource: tuple[str, str],
-    request_id: str,
+    request: Message,
     *,
     answer: Message | None = None,
     error: BlobHubError | None = None,
@@ -62,13 +90,44 @@ def entry_of(
         "resource": _shown(value or next(iter(created.values()), "")),
         "code": error.code if error else "OK",
         "reason": error.reason if error else "",
-        "request_id": _shown(request_id)[:REQUEST_ID_LENGTH],
+        "request_id": _shown(getattr(request, "request_id", ""))[:REQUEST_ID_LENGTH],
+        "detail": _detail(request, created),
     }
+
+
+def own_entry(method: str, user_id: str, detail: str) -> Entry:
+    """The entry for what the server does by itself for a user: `oidc` makes one, `bootstrap` an administrator and keys."""
+    return {
+        "method": method,
+        "user_id": user_id,
+        "api_key_id": None,
+        "org_id": None,
+        "blob_id": None,
+        "resource_type": "user",
+        "resource": user_id,
+        "code": "OK",
+        "reason": "",
+        "request_id": "",
+        "detail": detail,
+    }
+
+
+def _detail(request: Message, created: Mapping[str, str]) -> str:
+    """What a request asks for beyond the resource it names, and the ids in its answer."""
+    said = []
+    for field, value in request.ListFields():
+        if field.name == "update_mask":
+            said.append(f"update_mask={','.join(value.paths)}")
+        elif field.name in DETAILS and field.message_type is None and not field.is_repeated:
+            of_enum = field.enum_type.values_by_number.get(value) if field.enum_type else None
+            said.append(f"{field.name}={of_enum.name if of_enum else value}")
+    return _shown(" ".join([*said, *(f"id={id_}" for id_ in created.values())]))
 
 
 def _shown(text: str) -> str:
     """What a request says, not validated yet, as it can be stored and read by others."""
-    return without_secrets(text).replace("\0", "\ufffd")[:TEXT_LENGTH]
+    masked = _LIKE_A_TOKEN.sub("…", without_secrets(text))
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in masked)[:TEXT_LENGTH]
 
 
 def _created(answer: Message | None) -> dict[str, str]:
@@ -82,6 +141,25 @@ def _created(answer: Message | None) -> dict[str, str]:
     return found
 
 
+class Budget:
+    """So many at once, and so many a second."""
+
+    def __init__(self, burst: int, per_second: float) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._left = float(burst)
+        self._since: datetime | None = None
+
+    def take(self, now: datetime) -> bool:
+        """Take one; False when there is none left."""
+        passed = max(0.0, (now - self._since).total_seconds()) if self._since else 0.0
+        self._left, self._since = min(self._burst, self._left + passed * self._per_second), now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class Audit:
     """Appends to the log."""
 
@@ -90,6 +168,7 @@ class Audit:
         self._clock = clock
         self._ids = ids
         self._refusals: GroupCommitter[Entry, None] = GroupCommitter(db, self._append_all)
+        self._anonymous = Budget(ANONYMOUS_BURST, ANONYMOUS_PER_SECOND)
 
     async def append(self, tx: Transaction, entries: Sequence[Entry]) -> None:
         """Add entries in a transaction, as its last step."""
@@ -103,6 +182,9 @@ class Audit:
 
     async def refused(self, entry: Entry) -> None:
         """Add the entry of a refusal; return once it is durable. A log that cannot be written to refuses all the same."""
+        if entry["user_id"] is None and entry["api_key_id"] is None and not self._anonymous.take(self._clock()):
+            log.warning("refusal_not_recorded", method=entry["method"], code=entry["code"], reason="too many of nobody's")
+            return
         try:
             await self._refusals.submit(entry)
         except Exception:

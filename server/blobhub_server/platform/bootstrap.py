@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import datetime
 
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.ids import Ids
+from blobhub_server.platform.audit import Audit, own_entry
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.access import Role
+from blobhub_server.platform.rules.api_key import ApiKey
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import api_key as key_store
 from blobhub_server.platform.store import user as user_store
@@ -19,11 +22,14 @@ class BadAdminKey(StartError):
     """`BLOBHUB_ADMIN_KEY` is not a key."""
 
 
-async def bootstrap(db: Database, clock: Clock, ids: Ids, entropy: Callable[[int], bytes], given: str | None) -> str | None:
+async def bootstrap(
+    db: Database, audit: Audit, clock: Clock, ids: Ids, entropy: Callable[[int], bytes], given: str | None
+) -> str | None:
     """Make sure that there is an administrator, and that `given`, when there is one, is a key of theirs.
 
     Returns the key that was made at the first start, which is nowhere else; None when none was made. A `given` key that
-    is new is added, beside those the administrator has; taking the variable away does not revoke it. Raises BadAdminKey.
+    is new is added, beside those the administrator has; taking the variable away does not revoke it. Raises BadAdminKey,
+    also for one that was revoked, or is somebody else's.
     """
     if given is not None and rules.parse(given) is None:
         raise BadAdminKey("BLOBHUB_ADMIN_KEY is not a well-formed key; `blobhub-server make-key` makes one")
@@ -45,9 +51,19 @@ async def bootstrap(db: Database, clock: Clock, ids: Ids, entropy: Callable[[int
             expire_time=None,
             etag=ids(),
         )
-        if await key_store.by_public_id(tx, record.public_id) is None:
+        known = await key_store.by_public_id(tx, record.public_id)
+        if known is None:
             await key_store.insert(tx, record)
+            await audit.append(tx, [own_entry("bootstrap", user_id, f"key={record.id}")])
+        elif not _opens(known, record, {user.id for user in administrators}, clock()):
+            raise BadAdminKey("BLOBHUB_ADMIN_KEY is a key that was revoked or is not an administrator's; give another one")
     return None if given else key
+
+
+def _opens(known: ApiKey, given: ApiKey, administrators: Collection[str], now: datetime) -> bool:
+    """Whether a key that is known already is the given one, and still an administrator's."""
+    ours = known.user_id in administrators and known.role is Role.ADMIN
+    return ours and rules.matches(known, given.secret_hash) and known.valid(now)
 
 
 async def _administrator(tx: Transaction, clock: Clock, ids: Ids) -> str:

@@ -35,8 +35,8 @@ class Call:
 
     method: str
     changes: bool
+    request: Message
     resource: tuple[str, str] = ("", "")
-    request_id: str = ""
     caller: Caller = ANONYMOUS
     located: Located | None = None
     also: Sequence[Located] = ()
@@ -127,19 +127,19 @@ class Calls:
     async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:
         """See the contract."""
         call = CALL.get()
-        data = await self._answers.before(call.caller, call.method, request)
-        if data is None:
+        before = await self._answers.before(call.caller, call.method, request)
+        if before is None:
             return None
         call.recorded = True
-        return answer.FromString(data)
+        return answer.FromString(before.answer)
 
     def settling(self, request: Message, *, repeatable: bool = False) -> Callable[[Message], Settled]:
         """See the contract."""
         call = CALL.get()
 
         def settled(answer: Message) -> Settled:
-            entry = entry_of(call.caller, call.located, call.method, call.resource, call.request_id, answer=answer)
-            row = self._answers.row(call.caller, call.method, request, answer)
+            entry = entry_of(call.caller, call.located, call.method, call.resource, call.request, answer=answer)
+            row = self._answers.row(call.caller, call.located, call.method, request, answer)
             return Settled(entry, row, partial(setattr, call, "recorded", True), repeatable)
 
         return settled

@@ -1,8 +1,9 @@
 """Open streams, and their end when the caller is no longer allowed.
 
-A stream is admitted once, when it is opened. Whatever takes access away rings a bell; then every open stream is admitted
-again, and one that would not be is ended with the error that says so. What ends by itself (a key or token that expires) is
-looked for every second. This costs a stream nothing while it runs.
+A stream is admitted when it is opened, and once more a moment later: a key may have been believed for too long. Whatever
+takes access away rings a bell; then every open stream is admitted again, and one that would not be is ended with the error
+that says so. What ends by itself (a key or token that expires) is looked for every second. This costs a stream nothing
+while it runs.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ class Guard:
         """Around a stream: raises, from within, the error that it is ended with."""
         stream = Stream(admission)
         self._streams.add(stream)
+        # What was taken away between the admission and here, or is still believed, rings no bell any more.
+        self._unsure.add(stream)
         try:
             yield stream
         except asyncio.CancelledError:

@@ -39,12 +39,15 @@ class AuditEntry(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Its number in the log, from 1, without gaps."""
     id: _builtins.str
     """UUIDv7."""
     method: _builtins.str
-    """The method, as `blobhub.v1.BlobService/DeleteBlob`."""
+    """The method, as `blobhub.v1.BlobService/DeleteBlob`; `oidc` and `bootstrap` for what the server does by itself: making
+    the user whom a first token is for, or an administrator and their key at a start.
+    """
     user_id: _builtins.str
     """The user who called; empty for anonymous callers and for keys of organizations and blobs."""
     api_key_id: _builtins.str
@@ -63,6 +66,10 @@ class AuditEntry(_message.Message):
     """The name of the ErrorReason, without its prefix; empty when the code is OK."""
     request_id: _builtins.str
     """The caller's `request_id`; empty when it sent none."""
+    detail: _builtins.str
+    """What the request asks for beyond the resource, and the ids in its answer, as `user=@ann role=ROLE_ADMIN` or
+    `alias=pipeline id=<id>`: names, roles, flags and ids, up to 256 characters. No content, no secret.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was written."""
@@ -83,10 +90,11 @@ class AuditEntry(_message.Message):
         code: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "blob_id", b"blob_id", "code", b"code", "create_time", b"create_time", "id", b"id", "method", b"method", "org_id", b"org_id", "reason", b"reason", "request_id", b"request_id", "resource", b"resource", "resource_type", b"resource_type", "sequence", b"sequence", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "blob_id", b"blob_id", "code", b"code", "create_time", b"create_time", "detail", b"detail", "id", b"id", "method", b"method", "org_id", b"org_id", "reason", b"reason", "request_id", b"request_id", "resource", b"resource", "resource_type", b"resource_type", "sequence", b"sequence", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,8 +28,9 @@ if _version_not_supported:
 class AuditServiceStub:
     """Shows the audit log to admins. An entry is written for every call of a method that changes something and reaches its
     handler, in the transaction of the change when there is one; and for every call of any method that is refused for want
-    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. The
-    log is append-only and numbered without gaps over the whole server; it outlives what it tells about.
+    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. So
+    are refusals of callers whom nothing identifies, where they come faster than ten a second for long. The log is
+    append-only and numbered without gaps over the whole server; it outlives what it tells about.
     """
 
     def __init__(self, channel):
@@ -53,8 +54,9 @@ class AuditServiceStub:
 class AuditServiceServicer:
     """Shows the audit log to admins. An entry is written for every call of a method that changes something and reaches its
     handler, in the transaction of the change when there is one; and for every call of any method that is refused for want
-    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. The
-    log is append-only and numbered without gaps over the whole server; it outlives what it tells about.
+    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. So
+    are refusals of callers whom nothing identifies, where they come faster than ten a second for long. The log is
+    append-only and numbered without gaps over the whole server; it outlives what it tells about.
     """
 
     def ListAuditEntries(self, request, context):
@@ -81,6 +83,7 @@ class AuditServiceServicer:
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the scope (any more), or it does not exist.
         * NOT_FOUND: the scope was renamed.
+        * OUT_OF_RANGE: the log has not reached `after_sequence`.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -111,8 +114,9 @@ def add_AuditServiceServicer_to_server(servicer, server):
 class AuditService:
     """Shows the audit log to admins. An entry is written for every call of a method that changes something and reaches its
     handler, in the transaction of the change when there is one; and for every call of any method that is refused for want
-    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. The
-    log is append-only and numbered without gaps over the whole server; it outlives what it tells about.
+    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. So
+    are refusals of callers whom nothing identifies, where they come faster than ten a second for long. The log is
+    append-only and numbered without gaps over the whole server; it outlives what it tells about.
     """
 
     @staticmethod

@@ -29,8 +29,9 @@ GRPC_VERSION: str
 class AuditServiceStub:
     """Shows the audit log to admins. An entry is written for every call of a method that changes something and reaches its
     handler, in the transaction of the change when there is one; and for every call of any method that is refused for want
-    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. The
-    log is append-only and numbered without gaps over the whole server; it outlives what it tells about.
+    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. So
+    are refusals of callers whom nothing identifies, where they come faster than ten a second for long. The log is
+    append-only and numbered without gaps over the whole server; it outlives what it tells about.
     """
 
     @_typing.overload
@@ -57,6 +58,7 @@ class AuditServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the scope (any more), or it does not exist.
     * NOT_FOUND: the scope was renamed.
+    * OUT_OF_RANGE: the log has not reached `after_sequence`.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
 
@@ -64,8 +66,9 @@ class AuditServiceStub:
 class AuditServiceAsyncStub(AuditServiceStub):
     """Shows the audit log to admins. An entry is written for every call of a method that changes something and reaches its
     handler, in the transaction of the change when there is one; and for every call of any method that is refused for want
-    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. The
-    log is append-only and numbered without gaps over the whole server; it outlives what it tells about.
+    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. So
+    are refusals of callers whom nothing identifies, where they come faster than ten a second for long. The log is
+    append-only and numbered without gaps over the whole server; it outlives what it tells about.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -89,14 +92,16 @@ class AuditServiceAsyncStub(AuditServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the scope (any more), or it does not exist.
     * NOT_FOUND: the scope was renamed.
+    * OUT_OF_RANGE: the log has not reached `after_sequence`.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows the audit log to admins. An entry is written for every call of a method that changes something and reaches its
     handler, in the transaction of the change when there is one; and for every call of any method that is refused for want
-    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. The
-    log is append-only and numbered without gaps over the whole server; it outlives what it tells about.
+    of a valid key or of a role. Calls with a key that is not even well-formed are only logged: they touch no database. So
+    are refusals of callers whom nothing identifies, where they come faster than ten a second for long. The log is
+    append-only and numbered without gaps over the whole server; it outlives what it tells about.
     """
 
     @_abc_1.abstractmethod
@@ -130,6 +135,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the scope (any more), or it does not exist.
         * NOT_FOUND: the scope was renamed.
+        * OUT_OF_RANGE: the log has not reached `after_sequence`.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
 

@@ -82,6 +82,7 @@ class CredentialServiceServicer:
         * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
         * NOT_FOUND: the owner was renamed.
         * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
+        * FAILED_PRECONDITION: the server lacks the master key of today.
         * RESOURCE_EXHAUSTED: the owner has as many credentials as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -134,6 +135,7 @@ class CredentialServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+        * FAILED_PRECONDITION: the server lacks the master key of today.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

@@ -44,6 +44,7 @@ class CredentialServiceStub:
     * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
     * NOT_FOUND: the owner was renamed.
     * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
+    * FAILED_PRECONDITION: the server lacks the master key of today.
     * RESOURCE_EXHAUSTED: the owner has as many credentials as it may.
     """
     GetCredential: _grpc.UnaryUnaryMultiCallable[_credential_pb2.GetCredentialRequest, _credential_pb2.GetCredentialResponse]
@@ -80,6 +81,7 @@ class CredentialServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+    * FAILED_PRECONDITION: the server lacks the master key of today.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -110,6 +112,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
     * NOT_FOUND: the owner was renamed.
     * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
+    * FAILED_PRECONDITION: the server lacks the master key of today.
     * RESOURCE_EXHAUSTED: the owner has as many credentials as it may.
     """
     GetCredential: _aio.UnaryUnaryMultiCallable[_credential_pb2.GetCredentialRequest, _credential_pb2.GetCredentialResponse]  # type: ignore[assignment]
@@ -146,6 +149,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+    * FAILED_PRECONDITION: the server lacks the master key of today.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -179,6 +183,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
         * NOT_FOUND: the owner was renamed.
         * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
+        * FAILED_PRECONDITION: the server lacks the master key of today.
         * RESOURCE_EXHAUSTED: the owner has as many credentials as it may.
         """
 
@@ -239,6 +244,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+        * FAILED_PRECONDITION: the server lacks the master key of today.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

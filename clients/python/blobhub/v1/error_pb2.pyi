@@ -131,6 +131,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ISSUER_UNAVAILABLE: _ErrorReason.ValueType  # 33
     """UNAVAILABLE. A token cannot be checked because the issuer's keys cannot be had. Details: `RetryInfo`."""
+    ERROR_REASON_MASTER_KEY_MISSING: _ErrorReason.ValueType  # 34
+    """FAILED_PRECONDITION. The master key was changed to one that the server asked was not started with. Metadata:
+    `master_key_id`, the fingerprint of the key that is missing.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -243,4 +247,8 @@ Metadata: `credential_id`.
 """
 ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 33
 """UNAVAILABLE. A token cannot be checked because the issuer's keys cannot be had. Details: `RetryInfo`."""
+ERROR_REASON_MASTER_KEY_MISSING: ErrorReason.ValueType  # 34
+"""FAILED_PRECONDITION. The master key was changed to one that the server asked was not started with. Metadata:
+`master_key_id`, the fingerprint of the key that is missing.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

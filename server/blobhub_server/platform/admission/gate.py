@@ -14,7 +14,7 @@ from blobhub_server.db.engine import Database
 from blobhub_server.errors import BlobHubError, PermissionDenied, Unauthenticated
 from blobhub_server.platform.admission.authentication import Authentication, presented
 from blobhub_server.platform.admission.roles import Roles
-from blobhub_server.platform.answers import Answers
+from blobhub_server.platform.answers import Answers, Remembered
 from blobhub_server.platform.audit import Audit, entry_of
 from blobhub_server.platform.calls import CALL, Call
 from blobhub_server.platform.rules import access
@@ -37,7 +37,6 @@ class Admitted:
     rule: Rule
     presented: str
     call: Call
-    request: Message
     answer: bytes | None = None
 
     @property
@@ -51,7 +50,7 @@ class Admitted:
 
     async def meanwhile(self) -> bytes | None:
         """See Admission."""
-        return await self.gate.before(self.call, self.request)
+        return await self.gate.meanwhile(self.call)
 
 
 class Gate:
@@ -95,28 +94,53 @@ class Gate:
                 call.caller = error.claimed
             raise
         access.require_caller(call.caller, Permission(rule.permission), public_read=rule.public_read)
-        before = await self.before(call, request)
-        if rule.resources and (before is None or rule.streams):
+        before = await self._answers.before(call.caller, method, request)
+        if before is not None and not rule.streams:
+            await self._require_readable(call, before)
+            return self._again(rule, key, call, before)
+        if rule.resources:
             try:
                 await self._locate(call, rule, request)
             except BlobHubError:
                 # Of a request that was sent twice at once, the other may have changed what the reference leads to.
-                before = None if rule.streams else await self.before(call, request)
+                before = None if rule.streams else await self._answers.before(call.caller, method, request)
                 if before is None:
                     raise
-        return Admitted(self, rule, key, call, request, before)
+                return self._again(rule, key, call, before)
+        return Admitted(self, rule, key, call)
 
-    async def before(self, call: Call, request: Message) -> bytes | None:
-        """What an authenticated caller's very same request was answered, if it was. Raises RequestIdReused."""
-        answer = await self._answers.before(call.caller, call.method, request)
-        call.recorded = call.recorded or answer is not None
-        return answer
+    def _again(self, rule: Rule, key: str, call: Call, before: Remembered) -> Admitted:
+        call.recorded = True
+        return Admitted(self, rule, key, call, before.answer)
+
+    async def _require_readable(self, call: Call, before: Remembered) -> None:
+        """An answer is given again to those who may still read where it came from. Raises PermissionDenied.
+
+        What is gone is told to whom it was told before, as the answer to a deletion has to be; and an answer without
+        anything in it, as to the removal of oneself, tells nothing.
+        """
+        if before.place is None or not before.answer:
+            return
+        try:
+            place = await self._today(before.place)
+        except PermissionDenied:
+            return
+        call.located = place
+        role = await self._roles.held(call.caller, place)
+        access.require_role(role, place, Permission.READ, public_read=False)
+
+    async def meanwhile(self, call: Call) -> bytes | None:
+        """What a call's very same request, sent at the same time, has been answered since. Raises RequestIdReused."""
+        before = await self._answers.before(call.caller, call.method, call.request)
+        call.recorded = call.recorded or before is not None
+        return None if before is None else before.answer
 
     async def _locate(self, call: Call, rule: Rule, request: Message) -> None:
         """Find every resource that the request names, and see that the caller may. What is absent is told last."""
         found: list[Located] = []
         for resource in rule.resources:
             value = getattr(request, resource.field)
+            call.resource = (resource.kind, value)
             located = None if "\0" in value else await self._locators[resource.kind](value)
             if located is None:
                 raise PermissionDenied
@@ -126,14 +150,16 @@ class Gate:
             _require(role, located, resource)
             found.append(located)
         call.also = found[1:]
+        call.resource = _named(rule, request)
         for located in found:
             if isinstance(located.resource, BlobHubError):
                 raise located.resource
 
     async def recheck(self, admitted: Admitted) -> None:
         """Raise what a stream would be refused with now, its resources being those it was admitted to."""
-        caller = await self._authentication.afresh(admitted.presented)
         rule, call = admitted.rule, admitted.call
+        # A key that was rotated meanwhile ends at another time than it did.
+        caller = call.caller = await self._authentication.afresh(admitted.presented)
         access.require_caller(caller, Permission(rule.permission), public_read=rule.public_read)
         if call.located is None:
             return
@@ -168,7 +194,7 @@ class Gate:
         failed = error.code not in _REFUSALS and handled and call.changes and not call.recorded
         if not refused and not failed:
             return
-        entry = entry_of(call.caller, call.located, call.method, call.resource, call.request_id, error=error)
+        entry = entry_of(call.caller, call.located, call.method, call.resource, call.request, error=error)
         await self._audit.refused(entry)
 
 
@@ -177,10 +203,11 @@ def _require(role: Role, place: Located, resource: Resource) -> None:
 
 
 def _call(method: str, rule: Rule, request: Message) -> Call:
-    named = rule.resources[0] if rule.resources else None
-    return Call(
-        method=method,
-        changes=rule.changes,
-        resource=(named.kind, getattr(request, named.field)) if named else ("", ""),
-        request_id=getattr(request, "request_id", ""),
-    )
+    return Call(method, rule.changes, request, _named(rule, request))
+
+
+def _named(rule: Rule, request: Message) -> tuple[str, str]:
+    """The kind of the main resource that a request names, and what it says; empty for none."""
+    if not rule.resources:
+        return "", ""
+    return rule.resources[0].kind, getattr(request, rule.resources[0].field)

@@ -12,6 +12,7 @@ from blobhub_server.db.engine import Database
 from blobhub_server.http.outbound import OutboundError
 from blobhub_server.ids import Ids
 from blobhub_server.platform.admission.jwks import Jwks, Source, source_of
+from blobhub_server.platform.audit import Audit, own_entry
 from blobhub_server.platform.rules import oidc as rules
 from blobhub_server.platform.rules.oidc import Claims, Expected
 from blobhub_server.platform.rules.user import User
@@ -22,10 +23,11 @@ from blobhub_server.start import StartError
 class OidcTokens:
     """Implements `platform.admission.authentication.Tokens`."""
 
-    def __init__(self, expected: Expected, jwks: Jwks, db: Database, clock: Clock, ids: Ids) -> None:
+    def __init__(self, expected: Expected, jwks: Jwks, db: Database, audit: Audit, clock: Clock, ids: Ids) -> None:
         self._expected = expected
         self._jwks = jwks
         self._db = db
+        self._audit = audit
         self._clock = clock
         self._ids = ids
 
@@ -62,6 +64,7 @@ class OidcTokens:
         try:
             async with self._db.write() as tx:
                 await store.insert(tx, made)
+                await self._audit.append(tx, [own_entry("oidc", made.id, f"user=@{made.name}")])
         except IntegrityError:
             first = await self._known(claims.subject)
             if first is None:
@@ -70,13 +73,13 @@ class OidcTokens:
         return made
 
 
-def open_tokens(settings: Settings, db: Database, clock: Clock, ids: Ids) -> OidcTokens | None:
+def open_tokens(settings: Settings, db: Database, audit: Audit, clock: Clock, ids: Ids) -> OidcTokens | None:
     """The configured issuer's tokens; None where no issuer is configured. Raises StartError."""
     configured = configuration(settings)
     if configured is None:
         return None
     expected, source = configured
-    return OidcTokens(expected, Jwks(source), db, clock, ids)
+    return OidcTokens(expected, Jwks(source), db, audit, clock, ids)
 
 
 def configuration(settings: Settings) -> tuple[Expected, Source] | None:

@@ -23,3 +23,4 @@ class AuditEntry:
     code: str
     reason: str
     request_id: str
+    detail: str

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import CredentialUnreadable, NotFound
+from blobhub_server.errors import CredentialUnreadable, MasterKeyMissing, NotFound
 from blobhub_server.platform.rules.credential import Credential, Sealed
 from blobhub_server.platform.sealing.keyring import Keyring, Unreadable
 from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import master_key as master_key_store
-
-
-class MasterKeyMissing(Exception):
-    """The current master key was changed to one that this server does not have; it has to be started anew with it."""
 
 
 class Credentials:
@@ -34,6 +30,8 @@ class Credentials:
         credential, sealed = found
         if credential.owner_id not in (blob_id, org_id):
             raise CredentialUnreadable(credential.id)
+        if sealed.master_key_id not in self._keyring.ids:
+            raise MasterKeyMissing(sealed.master_key_id)
         try:
             body: Mapping[str, Any] = json.loads(self._keyring.open(sealed, credential.identity))
         except Unreadable:
@@ -48,5 +46,5 @@ class Credentials:
         """
         current = await master_key_store.current(tx)
         if current not in self._keyring.ids:
-            raise MasterKeyMissing(f"the master key is {current} now; start this server anew with it")
+            raise MasterKeyMissing(current)
         return self._keyring.seal(body, credential.identity, current)

@@ -64,9 +64,9 @@ class Keyring:
         key_nonce, wrapped_key = self._encrypt(self._wrapping_key(self.current), key, b"key", identity)
         return replace(sealed, master_key_id=self.current, key_nonce=key_nonce, wrapped_key=wrapped_key)
 
-    def derive(self, purpose: bytes) -> bytes:
-        """A key of 32 bytes for something else, from the current key; another one for every purpose."""
-        return _derived(self._keys[self.current], b"derive", purpose)
+    def derived(self, purpose: bytes) -> dict[str, bytes]:
+        """A key of 32 bytes for something else, from each of the keys, by id; others for every purpose."""
+        return {key_id: _derived(key, b"derive", purpose) for key_id, key in self._keys.items()}
 
     def _unwrap(self, sealed: Sealed, identity: bytes) -> bytes:
         if sealed.master_key_id not in self._keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from blobhub_server.platform.calls import located
 from blobhub_server.platform.rules.audit import AuditEntry
 from blobhub_server.platform.store import audit as store
 from blobhub_server.rpc.paging import Page
-from blobhub_server.rpc.watch import BATCH, Watch, pack
+from blobhub_server.rpc.watch import BATCH, Watch, check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
 
 
@@ -36,6 +37,7 @@ def to_proto(entry: AuditEntry) -> pb.AuditEntry:
         code=entry.code,
         reason=entry.reason,
         request_id=entry.request_id,
+        detail=entry.detail,
     )
 
 
@@ -76,6 +78,8 @@ class AuditService(rpc.AuditServiceServicer):
     async def WatchAuditEntries(self, request: pb.WatchAuditEntriesRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
         """See audit.proto."""
         scope = located()
+        async with self._host.db.read() as tx:
+            check_range(request.after_sequence, await store.last_sequence(tx))
 
         async def read(after: int) -> list[EntryLine]:
             async with self._host.db.read() as tx:
@@ -88,7 +92,6 @@ class AuditService(rpc.AuditServiceServicer):
 
 
 def _number(after: str) -> int:
-    try:
-        return int(after or 0)
-    except ValueError:
-        raise InvalidPageToken from None
+    if after and re.fullmatch("[0-9]{1,18}", after) is None:
+        raise InvalidPageToken
+    return int(after or 0)

@@ -28,6 +28,7 @@ audit_entries = sa.Table(
     sa.Column("code", sa.String(32), nullable=False),
     sa.Column("reason", sa.String(64), nullable=False),
     sa.Column("request_id", sa.String(36), nullable=False),
+    sa.Column("detail", sa.String(256), nullable=False),
     sa.Index("ix_audit_entries_org_id_sequence", "org_id", "sequence"),
     sa.Index("ix_audit_entries_blob_id_sequence", "blob_id", "sequence"),
     sa.Index("ix_audit_entries_user_id_sequence", "user_id", "sequence"),
@@ -65,6 +66,11 @@ async def newest(tx: Transaction) -> datetime | None:
     query = sa.select(audit_entries.c.create_time).order_by(audit_entries.c.sequence.desc()).limit(1)
     found: datetime | None = (await tx.execute(query)).scalar()
     return found
+
+
+async def last_sequence(tx: Transaction) -> int:
+    """The number of the last entry; 0 before the first."""
+    return int((await tx.execute(sa.select(audit_head.c.last_sequence))).scalar_one())
 
 
 async def page(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +20,21 @@ requests = sa.Table(
     sa.Column("body_digest", sa.String(64), nullable=False),
     sa.Column("answer", sa.LargeBinary, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
+    sa.Column("org_id", Id()),
+    sa.Column("blob_id", Id()),
+    sa.Column("user_id", Id()),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """What is remembered of a request: what tells its body, its answer, and where its roles were held."""
+
+    body_digest: str
+    answer: bytes
+    org_id: str | None
+    blob_id: str | None
+    user_id: str | None
 
 
 async def insert(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -33,10 +48,14 @@ async def keep_first(tx: Transaction, row: Mapping[str, Any]) -> bool:
     return (await tx.execute(statement, dict(row))).first() is not None
 
 
-async def find(tx: Transaction, caller: str, method: str, request_id: str) -> tuple[str, bytes] | None:
-    """Body digest and answer of an earlier request."""
-    query = sa.select(requests.c.body_digest, requests.c.answer).where(
-        requests.c.caller == caller, requests.c.method == method, requests.c.request_id == request_id
-    )
-    row = (await tx.execute(query)).first()
-    return (row[0], row[1]) if row else None
+_FIND = sa.select(*(requests.c[name] for name in RequestRow.__slots__)).where(
+    requests.c.caller == sa.bindparam("who"),
+    requests.c.method == sa.bindparam("what"),
+    requests.c.request_id == sa.bindparam("which"),
+)
+
+
+async def find(tx: Transaction, caller: str, method: str, request_id: str) -> RequestRow | None:
+    """What is remembered of an earlier request."""
+    row = (await tx.execute(_FIND, {"who": caller, "what": method, "which": request_id})).first()
+    return RequestRow(*row) if row else None

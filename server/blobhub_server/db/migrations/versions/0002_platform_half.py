@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("code", sa.String(length=32), nullable=False),
         sa.Column("reason", sa.String(length=64), nullable=False),
         sa.Column("request_id", sa.String(length=36), nullable=False),
+        sa.Column("detail", sa.String(length=256), nullable=False),
         sa.PrimaryKeyConstraint("sequence", name=op.f("pk_audit_entries")),
     )
     op.create_index("ix_audit_entries_blob_id_sequence", "audit_entries", ["blob_id", "sequence"], unique=False)
@@ -169,6 +170,9 @@ def upgrade() -> None:
     op.create_index(
         "ix_organizations_visibility_update_time_id", "organizations", ["visibility", "update_time", "id"], unique=False
     )
+    op.add_column("requests", sa.Column("org_id", sa.String(length=36), nullable=True))
+    op.add_column("requests", sa.Column("blob_id", sa.String(length=36), nullable=True))
+    op.add_column("requests", sa.Column("user_id", sa.String(length=36), nullable=True))
     op.add_column("sessions", sa.Column("executions", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_index(
         "ix_sessions_blob_id_alias_id",
