@@ -8,6 +8,7 @@ from blobhub_server.blobtypes.contract import Limit, Located
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, LimitExceeded, PermissionDenied
+from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store
@@ -60,7 +61,7 @@ class Limits:
         """See the contract."""
         every = (*ON_ORGANIZATIONS, *ON_BLOBS, *self._types.limits())
         default = next(limit.default for limit in every if limit.name == name)
-        return (await store.get(tx, name, org_id, blob_id)).effective(default)[0]
+        return rules.effective(await store.get(tx, name, org_id, blob_id), default).value
 
     async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
         """See the contract."""
