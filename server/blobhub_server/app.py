@@ -79,7 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stack.push_async_callback(audit.close)
         answers = Answers(db, clock, keyring.derived(b"answers"), keyring.current)
         credentials = Credentials(db, keyring)
-        limits = Limits(types)
+        limits = Limits(types, clock)
         contents = Contents(objects, limits, clock, ids)
         host = Host(
             settings=settings,

@@ -87,7 +87,7 @@ def services(host: Host, parts: Parts, entropy: Callable[[int], bytes]) -> list[
         service("RevisionService", RevisionService(host, parts.contents, parts.types, events), revision_pb2_grpc),
         service("CredentialService", CredentialService(host, parts.credentials), credential_pb2_grpc),
         service("MetadataService", MetadataService(host, events), metadata_pb2_grpc),
-        service("LimitService", LimitService(host, parts.limits), limit_pb2_grpc),
+        service("LimitService", LimitService(host, parts.limits, parts.roles), limit_pb2_grpc),
         service("AuditService", AuditService(host), audit_pb2_grpc),
     ]
 

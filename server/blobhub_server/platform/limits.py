@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from blobhub_server.blobtypes.contract import Limit, Located
 from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, LimitExceeded, PermissionDenied
+from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store
@@ -16,14 +18,21 @@ from blobhub_server.platform.store import member as member_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
 
-ON_ORGANIZATIONS = (
-    Limit(
-        "organization.api_keys", "Keys of the organization and its blobs that are not revoked", 1_000, api_key_store.count
-    ),
-    Limit("organization.blobs", "Blobs of the organization", 100_000, organization_store.blob_count),
-    Limit("organization.members", "Roles that users hold on the organization and its blobs", 10_000, member_store.count),
-)
-"""Counted in organizations."""
+KEYS = "Keys of the organization and its blobs that are neither revoked nor expired"
+
+
+def on_organizations(clock: Clock) -> Sequence[Limit]:
+    """Those counted in organizations."""
+
+    async def keys(tx: Transaction, org_id: str) -> int:
+        return await api_key_store.count(tx, org_id, clock())
+
+    return (
+        Limit("organization.api_keys", KEYS, 1_000, keys),
+        Limit("organization.blobs", "Blobs of the organization", 100_000, organization_store.blob_count),
+        Limit("organization.members", "Roles that users hold on the organization and its blobs", 10_000, member_store.count),
+    )
+
 
 ON_BLOBS = (
     Limit(
@@ -37,12 +46,13 @@ ON_BLOBS = (
 class Limits:
     """Implements `blobtypes.contract.Limits`."""
 
-    def __init__(self, types: BlobTypes) -> None:
+    def __init__(self, types: BlobTypes, clock: Clock) -> None:
         self._types = types
+        self._on_organizations = on_organizations(clock)
 
     def counted_in(self, place: Located) -> Sequence[Limit]:
         """The limits on what an organization itself, or a blob, holds."""
-        return ON_ORGANIZATIONS if place.blob_id is None else (*ON_BLOBS, *self._types.limits(place.resource.type))
+        return self._on_organizations if place.blob_id is None else (*ON_BLOBS, *self._types.limits(place.resource.type))
 
     def settable_on(self, place: Located) -> Sequence[Limit]:
         """The limits that hold for an organization and its blobs, or for a blob, by name."""
@@ -58,9 +68,9 @@ class Limits:
 
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
         """See the contract."""
-        every = (*ON_ORGANIZATIONS, *ON_BLOBS, *self._types.limits())
+        every = (*self._on_organizations, *ON_BLOBS, *self._types.limits())
         default = next(limit.default for limit in every if limit.name == name)
-        return (await store.get(tx, name, org_id, blob_id)).effective(default)[0]
+        return rules.effective(await store.get(tx, name, org_id, blob_id), default).value
 
     async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
         """See the contract."""

@@ -1,4 +1,4 @@
-"""Locks on what others are in: an organization before its blobs, and both before anything that is held in them."""
+"""Locks on what others are in: an organization before its blobs, these and users before anything that is theirs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import PermissionDenied
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import organization as organization_store
+from blobhub_server.platform.store import user as user_store
 
 
 async def lock_place(tx: Transaction, place: Located) -> None:
-    """Let nobody else change what an organization, and its blob where the place is one, hold until the commit.
+    """Let nobody else change what an organization, and its blob where the place is one, or a user hold until the commit.
 
-    Raises PermissionDenied when either is gone.
+    Raises PermissionDenied when any is gone.
     """
     if place.org_id and await organization_store.find(tx, id_=place.org_id, lock=True) is None:
         raise PermissionDenied
     if place.blob_id and await blob_store.get(tx, place.blob_id, lock=True) is None:
+        raise PermissionDenied
+    if place.user_id:
+        await lock_user(tx, place.user_id)
+
+
+async def lock_user(tx: Transaction, user_id: str) -> None:
+    """Let nobody else change what a user holds until the commit. Raises PermissionDenied when the user is gone."""
+    if await user_store.get(tx, user_id, lock=True) is None:
         raise PermissionDenied

@@ -87,7 +87,8 @@ class ApiKeyServiceServicer:
         the one the call came with, or the caller's token.
         * NOT_FOUND: the scope was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
-        * RESOURCE_EXHAUSTED: the organization has as many keys as it may.
+        * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
+        (`organization.api_keys`), or the user has 100 (`user.api_keys`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +136,7 @@ class ApiKeyServiceServicer:
 
     def RotateApiKey(self, request, context):
         """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
-        that programs can be moved over. The new key is shown once; see CreateApiKey for repeated calls.
+        that programs can be moved over; meanwhile both count. The new key is shown once; see CreateApiKey for repeated calls.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
@@ -145,6 +146,7 @@ class ApiKeyServiceServicer:
         * FAILED_PRECONDITION: the key is revoked or expired.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
+        * RESOURCE_EXHAUSTED: there is a grace period, and the organization or the user has as many keys as CreateApiKey allows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,8 @@ class ApiKeyServiceStub:
       the one the call came with, or the caller's token.
     * NOT_FOUND: the scope was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
-    * RESOURCE_EXHAUSTED: the organization has as many keys as it may.
+    * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
+      (`organization.api_keys`), or the user has 100 (`user.api_keys`).
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.GetApiKeyRequest, _api_key_pb2.GetApiKeyResponse]
     """Answers a key's record.
@@ -80,7 +81,7 @@ class ApiKeyServiceStub:
     """
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RotateApiKeyRequest, _api_key_pb2.RotateApiKeyResponse]
     """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
-    that programs can be moved over. The new key is shown once; see CreateApiKey for repeated calls.
+    that programs can be moved over; meanwhile both count. The new key is shown once; see CreateApiKey for repeated calls.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
@@ -90,6 +91,7 @@ class ApiKeyServiceStub:
     * FAILED_PRECONDITION: the key is revoked or expired.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
+    * RESOURCE_EXHAUSTED: there is a grace period, and the organization or the user has as many keys as CreateApiKey allows.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]
     """Revokes a key for good: within a second no new call is accepted with it, and within five its streams end. Revoking
@@ -122,7 +124,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
       the one the call came with, or the caller's token.
     * NOT_FOUND: the scope was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
-    * RESOURCE_EXHAUSTED: the organization has as many keys as it may.
+    * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
+      (`organization.api_keys`), or the user has 100 (`user.api_keys`).
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.GetApiKeyRequest, _api_key_pb2.GetApiKeyResponse]  # type: ignore[assignment]
     """Answers a key's record.
@@ -154,7 +157,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RotateApiKeyRequest, _api_key_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
     """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
-    that programs can be moved over. The new key is shown once; see CreateApiKey for repeated calls.
+    that programs can be moved over; meanwhile both count. The new key is shown once; see CreateApiKey for repeated calls.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
@@ -164,6 +167,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     * FAILED_PRECONDITION: the key is revoked or expired.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
+    * RESOURCE_EXHAUSTED: there is a grace period, and the organization or the user has as many keys as CreateApiKey allows.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes a key for good: within a second no new call is accepted with it, and within five its streams end. Revoking
@@ -199,7 +203,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
           the one the call came with, or the caller's token.
         * NOT_FOUND: the scope was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
-        * RESOURCE_EXHAUSTED: the organization has as many keys as it may.
+        * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
+          (`organization.api_keys`), or the user has 100 (`user.api_keys`).
         """
 
     @_abc_1.abstractmethod
@@ -255,7 +260,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_key_pb2.RotateApiKeyResponse]]:
         """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
-        that programs can be moved over. The new key is shown once; see CreateApiKey for repeated calls.
+        that programs can be moved over; meanwhile both count. The new key is shown once; see CreateApiKey for repeated calls.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
@@ -265,6 +270,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION: the key is revoked or expired.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
+        * RESOURCE_EXHAUSTED: there is a grace period, and the organization or the user has as many keys as CreateApiKey allows.
         """
 
     @_abc_1.abstractmethod

@@ -83,7 +83,7 @@ class CredentialServiceServicer:
         * NOT_FOUND: the owner was renamed.
         * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
         * FAILED_PRECONDITION: the server lacks the master key of today.
-        * RESOURCE_EXHAUSTED: the owner has as many credentials as it may.
+        * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,7 @@ class CredentialServiceStub:
     * NOT_FOUND: the owner was renamed.
     * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
     * FAILED_PRECONDITION: the server lacks the master key of today.
-    * RESOURCE_EXHAUSTED: the owner has as many credentials as it may.
+    * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
     """
     GetCredential: _grpc.UnaryUnaryMultiCallable[_credential_pb2.GetCredentialRequest, _credential_pb2.GetCredentialResponse]
     """Answers a credential's record, without its body.
@@ -113,7 +113,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * NOT_FOUND: the owner was renamed.
     * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
     * FAILED_PRECONDITION: the server lacks the master key of today.
-    * RESOURCE_EXHAUSTED: the owner has as many credentials as it may.
+    * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
     """
     GetCredential: _aio.UnaryUnaryMultiCallable[_credential_pb2.GetCredentialRequest, _credential_pb2.GetCredentialResponse]  # type: ignore[assignment]
     """Answers a credential's record, without its body.
@@ -184,7 +184,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: the owner was renamed.
         * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
         * FAILED_PRECONDITION: the server lacks the master key of today.
-        * RESOURCE_EXHAUSTED: the owner has as many credentials as it may.
+        * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
         """
 
     @_abc_1.abstractmethod

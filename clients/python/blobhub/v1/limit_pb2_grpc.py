@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class LimitServiceStub:
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
-    blobs, a blob's own value for the blob. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
+    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     def __init__(self, channel):
@@ -50,7 +51,8 @@ class LimitServiceStub:
 
 class LimitServiceServicer:
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
-    blobs, a blob's own value for the blob. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
+    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     def GetLimits(self, request, context):
@@ -68,9 +70,14 @@ class LimitServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetLimit(self, request, context):
-        """Sets a limit for an organization or a blob, or, without a value, takes the setting back. Admins may set any value up
-        to the one that would hold otherwise; administrators of the server may set any value. A value below what is held
-        deletes nothing; it keeps more from being added.
+        """Sets a limit for an organization or a blob, or, without a value, takes the setting back.
+
+        Settings rank as those who make them do: administrators of the server, then admins of the organization, then admins
+        of the blob alone. A setting replaces what the same and lower ranks have set on that scope, and bounds what lower
+        ranks may set there and, from an organization, on its blobs, whichever was set first: of several the least holds. So
+        admins may set any value up to the one that would hold otherwise, administrators of the server any value; and taking
+        back takes the caller's rank's setting and lower ones, never a higher one's. A value below what is held deletes
+        nothing; it keeps more from being added.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
@@ -107,7 +114,8 @@ def add_LimitServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class LimitService:
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
-    blobs, a blob's own value for the blob. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
+    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     @staticmethod

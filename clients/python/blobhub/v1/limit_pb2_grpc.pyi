@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class LimitServiceStub:
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
-    blobs, a blob's own value for the blob. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
+    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     @_typing.overload
@@ -46,9 +47,14 @@ class LimitServiceStub:
     * NOT_FOUND: the scope was renamed.
     """
     SetLimit: _grpc.UnaryUnaryMultiCallable[_limit_pb2.SetLimitRequest, _limit_pb2.SetLimitResponse]
-    """Sets a limit for an organization or a blob, or, without a value, takes the setting back. Admins may set any value up
-    to the one that would hold otherwise; administrators of the server may set any value. A value below what is held
-    deletes nothing; it keeps more from being added.
+    """Sets a limit for an organization or a blob, or, without a value, takes the setting back.
+
+    Settings rank as those who make them do: administrators of the server, then admins of the organization, then admins
+    of the blob alone. A setting replaces what the same and lower ranks have set on that scope, and bounds what lower
+    ranks may set there and, from an organization, on its blobs, whichever was set first: of several the least holds. So
+    admins may set any value up to the one that would hold otherwise, administrators of the server any value; and taking
+    back takes the caller's rank's setting and lower ones, never a higher one's. A value below what is held deletes
+    nothing; it keeps more from being added.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
@@ -62,7 +68,8 @@ class LimitServiceStub:
 @_typing.type_check_only
 class LimitServiceAsyncStub(LimitServiceStub):
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
-    blobs, a blob's own value for the blob. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
+    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -77,9 +84,14 @@ class LimitServiceAsyncStub(LimitServiceStub):
     * NOT_FOUND: the scope was renamed.
     """
     SetLimit: _aio.UnaryUnaryMultiCallable[_limit_pb2.SetLimitRequest, _limit_pb2.SetLimitResponse]  # type: ignore[assignment]
-    """Sets a limit for an organization or a blob, or, without a value, takes the setting back. Admins may set any value up
-    to the one that would hold otherwise; administrators of the server may set any value. A value below what is held
-    deletes nothing; it keeps more from being added.
+    """Sets a limit for an organization or a blob, or, without a value, takes the setting back.
+
+    Settings rank as those who make them do: administrators of the server, then admins of the organization, then admins
+    of the blob alone. A setting replaces what the same and lower ranks have set on that scope, and bounds what lower
+    ranks may set there and, from an organization, on its blobs, whichever was set first: of several the least holds. So
+    admins may set any value up to the one that would hold otherwise, administrators of the server any value; and taking
+    back takes the caller's rank's setting and lower ones, never a higher one's. A value below what is held deletes
+    nothing; it keeps more from being added.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
@@ -92,7 +104,8 @@ class LimitServiceAsyncStub(LimitServiceStub):
 
 class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
-    blobs, a blob's own value for the blob. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
+    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     @_abc_1.abstractmethod
@@ -117,9 +130,14 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _limit_pb2.SetLimitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_limit_pb2.SetLimitResponse, _abc.Awaitable[_limit_pb2.SetLimitResponse]]:
-        """Sets a limit for an organization or a blob, or, without a value, takes the setting back. Admins may set any value up
-        to the one that would hold otherwise; administrators of the server may set any value. A value below what is held
-        deletes nothing; it keeps more from being added.
+        """Sets a limit for an organization or a blob, or, without a value, takes the setting back.
+
+        Settings rank as those who make them do: administrators of the server, then admins of the organization, then admins
+        of the blob alone. A setting replaces what the same and lower ranks have set on that scope, and bounds what lower
+        ranks may set there and, from an organization, on its blobs, whichever was set first: of several the least holds. So
+        admins may set any value up to the one that would hold otherwise, administrators of the server any value; and taking
+        back takes the caller's rank's setting and lower ones, never a higher one's. A value below what is held deletes
+        nothing; it keeps more from being added.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a

@@ -15,8 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from blobhub_server.errors import KeyEnded
+from blobhub_server.errors import KeyEnded, LimitExceeded
 from blobhub_server.platform.rules.access import Role
+
+MOST_PERSONAL = 100
+"""How many keys that are neither revoked nor expired a user may have."""
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(r"(bhk_([0-9A-Za-z]{12})_([0-9A-Za-z]{22}))([0-9A-Za-z]{6})")
@@ -105,6 +108,12 @@ def require_valid(key: ApiKey, now: datetime) -> None:
     """Raise KeyEnded when a key is revoked or expired."""
     if not key.valid(now):
         raise KeyEnded
+
+
+def require_room(user_id: str, held: int) -> None:
+    """Raise LimitExceeded when a user would have `held` keys that work, and that is more than may be."""
+    if held > MOST_PERSONAL:
+        raise LimitExceeded("user.api_keys", MOST_PERSONAL, user_id)
 
 
 def after_grace(key: ApiKey, now: datetime, grace: timedelta) -> datetime:

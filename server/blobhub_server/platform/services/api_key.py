@@ -60,6 +60,8 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
         secret = rules.make_secret(self._entropy)
 
         async def make(tx: Transaction) -> pb.CreateApiKeyResponse:
+            await lock_place(tx, place)
+            now = self._host.clock()
             record = rules.new_key(
                 secret,
                 id=self._host.ids(),
@@ -68,23 +70,25 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
                 blob_id=place.blob_id,
                 role=role,
                 description=request.description,
-                now=self._host.clock(),
+                now=now,
                 expire_time=expire_time,
                 etag=self._host.ids(),
             )
-            await self._insert(tx, record)
+            await store.insert(tx, record)
+            await self._require_room(tx, record, now)
             return pb.CreateApiKeyResponse(api_key=to_proto(record))
 
         answer = await self._host.calls.once(request, make)
         answer.key = secret
         return answer
 
-    async def _insert(self, tx: Transaction, record: ApiKey) -> None:
-        await lock_place(tx, located())
-        if record.org_id is not None:
-            held = await store.count(tx, record.org_id) + 1
+    async def _require_room(self, tx: Transaction, record: ApiKey, now: datetime) -> None:
+        """Raise LimitExceeded when whose the key is has more that work than they may, the new one among them."""
+        if record.user_id is not None:
+            rules.require_room(record.user_id, await store.count_personal(tx, record.user_id, now))
+        elif record.org_id is not None:
+            held = await store.count(tx, record.org_id, now)
             await self._host.limits.require(tx, "organization.api_keys", org_id=record.org_id, blob_id="", held=held)
-        await store.insert(tx, record)
 
     def _expire_time(self, request: pb.CreateApiKeyRequest) -> datetime | None:
         """When the new key ends: as asked for, else with the caller's own key or token. Raises InvalidValue."""
@@ -136,6 +140,8 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
             ends = rules.after_grace(current, now, from_duration(request.grace))
             await store.update(tx, current.id, expire_time=ends, etag=self._host.ids())
             await store.insert(tx, record)
+            if ends > now:
+                await self._require_room(tx, record, now)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.RotateApiKeyResponse(api_key=to_proto(record), rotated=to_proto(await self._locked(tx)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from blobhub.v1 import limit_pb2 as pb
@@ -9,10 +10,11 @@ from blobhub.v1 import limit_pb2_grpc as rpc
 
 from blobhub_server.blobtypes.contract import Host, Limit, Located
 from blobhub_server.db.engine import Transaction
+from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.calls import caller, located
 from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.rules import limit as rules
-from blobhub_server.platform.rules.limit import Setting
+from blobhub_server.platform.rules.limit import Rank, Setting
 from blobhub_server.platform.store import limit as store
 
 _SOURCES = {
@@ -22,18 +24,21 @@ _SOURCES = {
 }
 
 
-def to_proto(limit: Limit, setting: Setting, held: int | None = None) -> pb.Limit:
+def to_proto(limit: Limit, settings: Sequence[Setting], held: int | None = None) -> pb.Limit:
     """A limit as its message."""
-    value, source = setting.effective(limit.default)
-    return pb.Limit(name=limit.name, description=limit.description, value=value, held=held, source=_SOURCES[source])
+    holds = rules.effective(settings, limit.default)
+    return pb.Limit(
+        name=limit.name, description=limit.description, value=holds.value, held=held, source=_SOURCES[holds.source]
+    )
 
 
 class LimitService(rpc.LimitServiceServicer):
     """Shows and sets limits."""
 
-    def __init__(self, host: Host, limits: Limits) -> None:
+    def __init__(self, host: Host, limits: Limits, roles: Roles) -> None:
         self._host = host
         self._limits = limits
+        self._roles = roles
 
     async def GetLimits(self, request: pb.GetLimitsRequest, context: Any) -> pb.GetLimitsResponse:
         """See limit.proto."""
@@ -44,27 +49,36 @@ class LimitService(rpc.LimitServiceServicer):
             settings = await store.everything(tx, place.org_id, place.blob_id or "")
             for limit in self._limits.settable_on(place):
                 held = await limit.held(tx, _scope_id(place)) if limit in counted else None
-                answered.append(to_proto(limit, settings.get(limit.name, Setting()), held))
+                answered.append(to_proto(limit, settings[limit.name], held))
         return pb.GetLimitsResponse(limits=answered)
 
     async def SetLimit(self, request: pb.SetLimitRequest, context: Any) -> pb.SetLimitResponse:
         """See limit.proto."""
-        place = located()
+        place, rank = located(), await self._rank()
         limit, scope_id = self._limits.find(place, request.name), _scope_id(place)
 
         async def make(tx: Transaction) -> pb.SetLimitResponse:
             await self._limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id or "")
             if request.HasField("value"):
-                setting = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
-                inherited = setting.inherited(limit.default, on_blob=bool(place.blob_id))
-                rules.require_settable(request.value, inherited, administrator=caller().administrator)
-                await store.put(tx, scope_id, limit.name, request.value)
-            else:
-                await store.delete(tx, scope_id, limit.name)
+                settings = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
+                rules.require_settable(Setting(_source(place), rank, request.value), settings, limit.default)
+            await store.delete(tx, scope_id, limit.name, rank)
+            if request.HasField("value"):
+                await store.put(tx, scope_id, limit.name, rank, request.value)
             now = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
             return pb.SetLimitResponse(limit=to_proto(limit, now))
 
         return await self._host.calls.once(request, make)
+
+    async def _rank(self) -> Rank:
+        """The rank of the caller, who is an admin of what the call is about."""
+        organization = Located(located().org_id, None, False, None)
+        role = await self._roles.held(caller(), organization)
+        return rules.rank(administrator=caller().administrator, on_organization=role)
+
+
+def _source(place: Located) -> str:
+    return rules.BLOB if place.blob_id else rules.ORGANIZATION
 
 
 def _scope_id(place: Located) -> str:

@@ -75,9 +75,19 @@ async def page(tx: Transaction, owner: Located, *, after: str, limit: int) -> li
     return [_record(row) for row in await tx.execute(query.order_by(api_keys.c.id).limit(limit))]
 
 
-async def count(tx: Transaction, org_id: str) -> int:
-    """How many keys that are not revoked an organization and its blobs have."""
-    query = sa.select(sa.func.count()).where(api_keys.c.org_id == org_id, api_keys.c.revoke_time.is_(None))
+async def count(tx: Transaction, org_id: str, now: datetime) -> int:
+    """How many keys that are neither revoked nor expired an organization and its blobs have."""
+    return await _count(tx, api_keys.c.org_id == org_id, now)
+
+
+async def count_personal(tx: Transaction, user_id: str, now: datetime) -> int:
+    """How many keys that are neither revoked nor expired a user has."""
+    return await _count(tx, api_keys.c.user_id == user_id, now)
+
+
+async def _count(tx: Transaction, whose: sa.ColumnElement[bool], now: datetime) -> int:
+    lasting = sa.or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > now)
+    query = sa.select(sa.func.count()).where(whose, api_keys.c.revoke_time.is_(None), lasting)
     return int((await tx.execute(query)).scalar_one())
 
 
