@@ -19,6 +19,7 @@ from blobhub_server.db.engine import Database, open_database
 from blobhub_server.errors import AlreadyExists
 from blobhub_server.platform.aliases import claimed
 from blobhub_server.platform.store import api_key as api_key_store
+from blobhub_server.platform.store import blob as blob_store
 from calling import ask
 from databases import select
 from served import WORKFLOW, Api, connected, served
@@ -30,6 +31,9 @@ TURNED_AWAY = frozenset(
     {"ABORTED", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED"}
 )
 """How a call may be refused for what another one has done meanwhile. INTERNAL is not how."""
+
+
+WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 class Crowd:
@@ -262,6 +266,21 @@ async def test_an_alias_that_is_anothers_is_refused_before_an_index_is_waited_fo
         with pytest.raises(AlreadyExists):
             async with claimed(tx, "organization", "", "acme", "another"):
                 raise AssertionError("the statement was run")
+
+
+async def test_a_key_is_rotated_after_whoever_holds_its_blob(hub: tuple[Api, Database], url: str) -> None:
+    """Else the new key would come into a blob that is being deleted, and the deletion fail for it."""
+    api, db = hub
+    await ask(api, "CreateOrganization", alias="acme")
+    made = await ask(api, "CreateBlob", organization="acme", alias="pipeline", type=WORKFLOW)
+    key = await ask(api, "CreateApiKey", scope=BLOB, role="ROLE_READ")
+    async with db.write() as tx:
+        await blob_store.get(tx, made.blob.id, lock=True)
+        rotating = asyncio.create_task(ask(api, "RotateApiKey", api_key_id=key.api_key.id))
+        while not rotating.done() and not await select(url, WAITING):
+            await asyncio.sleep(0.01)
+        assert not rotating.done()
+    assert (await rotating).key
 
 
 async def test_noting_when_keys_were_used_waits_for_nobody(hub: tuple[Api, Database]) -> None:
