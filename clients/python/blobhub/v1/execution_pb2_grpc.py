@@ -93,7 +93,8 @@ class ExecutionServiceServicer:
 
     def RunExecution(self, request, context):
         """Starts a definition and streams its events until the terminal one, in one call. The first message carries the
-        execution as it was started, the last one as it ended; an execution that has ended by then has one message. Dropping the call does not stop the execution; resume with
+        execution as it was started, the last one as it ended; an execution that has ended by then has one message. Dropping
+        the call does not stop the execution, nor does taking access away from who started it; resume with
         WatchExecution.
 
         Errors:

@@ -51,7 +51,8 @@ class ExecutionServiceStub:
     """
     RunExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.RunExecutionRequest, _execution_pb2.RunExecutionResponse]
     """Starts a definition and streams its events until the terminal one, in one call. The first message carries the
-    execution as it was started, the last one as it ended; an execution that has ended by then has one message. Dropping the call does not stop the execution; resume with
+    execution as it was started, the last one as it ended; an execution that has ended by then has one message. Dropping
+    the call does not stop the execution, nor does taking access away from who started it; resume with
     WatchExecution.
 
     Errors:
@@ -129,7 +130,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """
     RunExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.RunExecutionRequest, _execution_pb2.RunExecutionResponse]  # type: ignore[assignment]
     """Starts a definition and streams its events until the terminal one, in one call. The first message carries the
-    execution as it was started, the last one as it ended; an execution that has ended by then has one message. Dropping the call does not stop the execution; resume with
+    execution as it was started, the last one as it ended; an execution that has ended by then has one message. Dropping
+    the call does not stop the execution, nor does taking access away from who started it; resume with
     WatchExecution.
 
     Errors:
@@ -216,7 +218,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_execution_pb2.RunExecutionResponse], _abc.AsyncIterator[_execution_pb2.RunExecutionResponse]]:
         """Starts a definition and streams its events until the terminal one, in one call. The first message carries the
-        execution as it was started, the last one as it ended; an execution that has ended by then has one message. Dropping the call does not stop the execution; resume with
+        execution as it was started, the last one as it ended; an execution that has ended by then has one message. Dropping
+        the call does not stop the execution, nor does taking access away from who started it; resume with
         WatchExecution.
 
         Errors:

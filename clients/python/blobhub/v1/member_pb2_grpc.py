@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class MemberServiceStub:
-    """Manages who holds which role. A role on an organization holds for all of its blobs; a role on a blob for that blob
-    alone; who holds both has the stronger. Changes hold from the next call on, and open streams that are no longer
-    allowed end within five seconds.
+    """Manages who holds which role. Names of users are no secret: whoever may add a member learns whether there is such a user.
+    A role on an organization holds for all of its blobs; a role on a blob for that blob alone; who holds both has the
+    stronger. Changes hold from the next call on, and open streams that are no longer allowed end within five seconds.
     """
 
     def __init__(self, channel):
@@ -65,9 +65,9 @@ class MemberServiceStub:
 
 
 class MemberServiceServicer:
-    """Manages who holds which role. A role on an organization holds for all of its blobs; a role on a blob for that blob
-    alone; who holds both has the stronger. Changes hold from the next call on, and open streams that are no longer
-    allowed end within five seconds.
+    """Manages who holds which role. Names of users are no secret: whoever may add a member learns whether there is such a user.
+    A role on an organization holds for all of its blobs; a role on a blob for that blob alone; who holds both has the
+    stronger. Changes hold from the next call on, and open streams that are no longer allowed end within five seconds.
     """
 
     def CreateMember(self, request, context):
@@ -181,9 +181,9 @@ def add_MemberServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MemberService:
-    """Manages who holds which role. A role on an organization holds for all of its blobs; a role on a blob for that blob
-    alone; who holds both has the stronger. Changes hold from the next call on, and open streams that are no longer
-    allowed end within five seconds.
+    """Manages who holds which role. Names of users are no secret: whoever may add a member learns whether there is such a user.
+    A role on an organization holds for all of its blobs; a role on a blob for that blob alone; who holds both has the
+    stronger. Changes hold from the next call on, and open streams that are no longer allowed end within five seconds.
     """
 
     @staticmethod

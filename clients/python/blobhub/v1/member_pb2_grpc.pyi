@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MemberServiceStub:
-    """Manages who holds which role. A role on an organization holds for all of its blobs; a role on a blob for that blob
-    alone; who holds both has the stronger. Changes hold from the next call on, and open streams that are no longer
-    allowed end within five seconds.
+    """Manages who holds which role. Names of users are no secret: whoever may add a member learns whether there is such a user.
+    A role on an organization holds for all of its blobs; a role on a blob for that blob alone; who holds both has the
+    stronger. Changes hold from the next call on, and open streams that are no longer allowed end within five seconds.
     """
 
     @_typing.overload
@@ -93,9 +93,9 @@ class MemberServiceStub:
 
 @_typing.type_check_only
 class MemberServiceAsyncStub(MemberServiceStub):
-    """Manages who holds which role. A role on an organization holds for all of its blobs; a role on a blob for that blob
-    alone; who holds both has the stronger. Changes hold from the next call on, and open streams that are no longer
-    allowed end within five seconds.
+    """Manages who holds which role. Names of users are no secret: whoever may add a member learns whether there is such a user.
+    A role on an organization holds for all of its blobs; a role on a blob for that blob alone; who holds both has the
+    stronger. Changes hold from the next call on, and open streams that are no longer allowed end within five seconds.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -155,9 +155,9 @@ class MemberServiceAsyncStub(MemberServiceStub):
     """
 
 class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Manages who holds which role. A role on an organization holds for all of its blobs; a role on a blob for that blob
-    alone; who holds both has the stronger. Changes hold from the next call on, and open streams that are no longer
-    allowed end within five seconds.
+    """Manages who holds which role. Names of users are no secret: whoever may add a member learns whether there is such a user.
+    A role on an organization holds for all of its blobs; a role on a blob for that blob alone; who holds both has the
+    stronger. Changes hold from the next call on, and open streams that are no longer allowed end within five seconds.
     """
 
     @_abc_1.abstractmethod
