@@ -1,21 +1,26 @@
-"""Whom limits bind: nobody lifts what somebody of a higher rank has set."""
+"""Whom limits bind: nobody lifts what somebody of a higher rank has set. And the bounds that nobody sets."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from itertools import product
 
 import acme
 import grpc
 import pytest
-from acme import ADMIN
+from acme import ADMIN, READ
 from blobhub.v1 import limit_pb2
-from blobhub_server.blobtypes.conformance import refused
+from blobhub_server.blobtypes.conformance import refused, unpack
 from blobhub_server.errors import InvalidValue
+from blobhub_server.platform.rules import api_key as api_key_rules
 from blobhub_server.platform.rules import limit as rules
+from blobhub_server.platform.rules import organization as organization_rules
 from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.limit import BLOB, DEFAULT, ORGANIZATION, Rank, Setting
+from google.rpc import error_details_pb2
 from served import Api, Served
+from test_api_key import revoke, rotate
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -165,3 +170,65 @@ async def test_an_organizations_setting_is_a_blobs_to_lower_and_not_to_lift(peop
     assert await set_limit(ann, "acme", 40) == await holding(bob) == 40
     assert await set_limit(ann, "acme", None) == 100
     assert await holding(bob) == 60
+
+
+async def test_a_dead_key_does_not_count_and_a_rotated_one_does_while_it_works(api: Api) -> None:
+    await acme.organization(api)
+    request = limit_pb2.SetLimitRequest(scope="acme", name="organization.api_keys", value=1)
+    await api.limits.SetLimit(request)
+    expired = (await acme.key(api, "acme")).api_key
+    await revoke(api, (await rotate(api, expired.id)).api_key.id)
+    key = (await acme.key(api, "acme")).api_key
+    check_full(await refused(rotate(api, key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"), request.name, key.org_id)
+    for _ in range(3):
+        key = (await rotate(api, key.id)).api_key
+    await refused(acme.key(api, "acme"), EXHAUSTED, "LIMIT_EXCEEDED")
+    request.value = 0
+    await api.limits.SetLimit(request)
+    key = (await rotate(api, key.id)).api_key
+    request.value = 2
+    await api.limits.SetLimit(request)
+    await refused(rotate(api, (await rotate(api, key.id, grace=60)).api_key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED")
+
+
+def check_full(error: grpc.aio.AioRpcError, name: str, resource_id: str) -> None:
+    info = error_details_pb2.ErrorInfo()
+    assert unpack(error, info)
+    assert (info.metadata["limit"], info.metadata["resource"]) == (name, resource_id)
+
+
+async def test_a_user_has_a_hundred_keys_that_work(api: Api) -> None:
+    ann = await acme.user(api, "ann")
+    dead = (await acme.key(api, "@ann")).api_key
+    await revoke(api, dead.id)
+    tried = await asyncio.gather(*(acme.key(api, "@ann") for _ in range(110)), return_exceptions=True)
+    made = [item.api_key for item in tried if not isinstance(item, grpc.aio.AioRpcError)]
+    assert len(made) == api_key_rules.MOST_PERSONAL == 100
+    check_full(await refused(acme.key(api, "@ann"), EXHAUSTED, "LIMIT_EXCEEDED"), "user.api_keys", ann.id)
+    await refused(rotate(api, made[0].id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED")
+    await rotate(api, made[0].id)
+    await revoke(api, made[1].id)
+    await rotate(api, made[2].id, grace=60)
+    await refused(acme.key(api, "@ann"), EXHAUSTED, "LIMIT_EXCEEDED")
+    await acme.user(api, "bob")
+    assert await acme.key(api, "@bob", READ)
+
+
+async def test_a_user_creates_so_many_organizations_whoever_administers_them(
+    server: Served, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert organization_rules.MOST == 1_000
+    monkeypatch.setattr(organization_rules, "MOST", 3)
+    await acme.organization(api)
+    async with acme.person(server, api, "ann", ("acme", ADMIN)) as ann:
+        asked = (acme.organization(ann, f"ann-{number}") for number in range(10))
+        tried = await asyncio.gather(*asked, return_exceptions=True)
+        made = [item.alias for item in tried if not isinstance(item, grpc.aio.AioRpcError)]
+        assert len(made) == 3
+        await acme.member(ann, made[0], "administrator", ADMIN)
+        error = await refused(acme.organization(ann, "another"), EXHAUSTED, "LIMIT_EXCEEDED")
+        ann_id = (await acme.key(ann, "@me")).api_key.user_id
+        check_full(error, "user.organizations", ann_id)
+        await acme.delete_organization(ann, made[0])
+        await acme.organization(ann, "another")
+    assert await acme.organization(api, "another-ones")

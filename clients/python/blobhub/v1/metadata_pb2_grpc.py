@@ -82,7 +82,7 @@ class MetadataServiceServicer:
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed.
         * ALREADY_EXISTS: the target has a record of that key, or the `request_id` was used with another body.
-        * RESOURCE_EXHAUSTED: the target has 256 records.
+        * RESOURCE_EXHAUSTED: the target has 256 records (`metadata.records_per_target`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class MetadataServiceStub:
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed.
     * ALREADY_EXISTS: the target has a record of that key, or the `request_id` was used with another body.
-    * RESOURCE_EXHAUSTED: the target has 256 records.
+    * RESOURCE_EXHAUSTED: the target has 256 records (`metadata.records_per_target`).
     """
     GetMetadata: _grpc.UnaryUnaryMultiCallable[_metadata_pb2.GetMetadataRequest, _metadata_pb2.GetMetadataResponse]
     """Answers one record of the target itself. ResolveMetadata answers what holds for a revision.
@@ -113,7 +113,7 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed.
     * ALREADY_EXISTS: the target has a record of that key, or the `request_id` was used with another body.
-    * RESOURCE_EXHAUSTED: the target has 256 records.
+    * RESOURCE_EXHAUSTED: the target has 256 records (`metadata.records_per_target`).
     """
     GetMetadata: _aio.UnaryUnaryMultiCallable[_metadata_pb2.GetMetadataRequest, _metadata_pb2.GetMetadataResponse]  # type: ignore[assignment]
     """Answers one record of the target itself. ResolveMetadata answers what holds for a revision.
@@ -185,7 +185,7 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed.
         * ALREADY_EXISTS: the target has a record of that key, or the `request_id` was used with another body.
-        * RESOURCE_EXHAUSTED: the target has 256 records.
+        * RESOURCE_EXHAUSTED: the target has 256 records (`metadata.records_per_target`).
         """
 
     @_abc_1.abstractmethod

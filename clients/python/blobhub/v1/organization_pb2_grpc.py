@@ -74,6 +74,7 @@ class OrganizationServiceServicer:
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not a user with all of their roles.
         * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: there are 1,000 organizations that the user has created (`user.organizations`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

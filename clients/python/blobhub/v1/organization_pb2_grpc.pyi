@@ -41,6 +41,7 @@ class OrganizationServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not a user with all of their roles.
     * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: there are 1,000 organizations that the user has created (`user.organizations`).
     """
     GetOrganization: _grpc.UnaryUnaryMultiCallable[_organization_pb2.GetOrganizationRequest, _organization_pb2.GetOrganizationResponse]
     """Answers one organization. A public one is answered to everybody.
@@ -97,6 +98,7 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not a user with all of their roles.
     * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: there are 1,000 organizations that the user has created (`user.organizations`).
     """
     GetOrganization: _aio.UnaryUnaryMultiCallable[_organization_pb2.GetOrganizationRequest, _organization_pb2.GetOrganizationResponse]  # type: ignore[assignment]
     """Answers one organization. A public one is answered to everybody.
@@ -156,6 +158,7 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not a user with all of their roles.
         * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: there are 1,000 organizations that the user has created (`user.organizations`).
         """
 
     @_abc_1.abstractmethod

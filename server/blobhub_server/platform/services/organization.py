@@ -16,6 +16,7 @@ from blobhub_server.platform.admission import gate
 from blobhub_server.platform.aliases import claimed, renamed
 from blobhub_server.platform.calls import caller, located
 from blobhub_server.platform.deletion import delete_organization
+from blobhub_server.platform.locks import lock_user
 from blobhub_server.platform.rules import organization as rules
 from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.etag import require_etag
@@ -54,11 +55,13 @@ class OrganizationService(rpc.OrganizationServiceServicer):
         assert user_id is not None, "the access rule asks for a user"
 
         async def make(tx: Transaction) -> pb.CreateOrganizationResponse:
+            await lock_user(tx, user_id)
+            rules.require_room(user_id, await store.created_by(tx, user_id))
             now, ids = self._host.clock(), self._host.ids
             visibility = from_visibility(request.visibility)
             made = Organization(ids(), request.alias, request.description, visibility, 0, now, now, ids())
             async with claimed(tx, "organization", "", request.alias, made.id):
-                await store.insert(tx, made)
+                await store.insert(tx, made, user_id)
             admin = Member(user_id, caller().user_name, made.id, None, Role.ADMIN, now, now, ids())
             await member_store.insert(tx, admin)
             return pb.CreateOrganizationResponse(organization=to_proto(made))

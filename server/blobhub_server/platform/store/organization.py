@@ -22,23 +22,32 @@ organizations = sa.Table(
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("visibility", sa.String(16), nullable=False),
     sa.Column("blob_count", sa.BigInteger, nullable=False),
+    sa.Column("creator_id", Id()),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
+    sa.Index("ix_organizations_creator_id", "creator_id"),
     sa.Index("ix_organizations_update_time_id", "update_time", "id"),
     sa.Index("ix_organizations_visibility_id", "visibility", "id"),
     sa.Index("ix_organizations_visibility_alias", "visibility", "alias"),
     sa.Index("ix_organizations_visibility_update_time_id", "visibility", "update_time", "id"),
 )
+"""`creator_id` is the user whose organizations it counts among."""
 
 _SELECT = sa.select(*(organizations.c[name] for name in Organization.__slots__))
 _BY_ID = _SELECT.where(organizations.c.id == sa.bindparam("organization"))
 _BY_ALIAS = _SELECT.where(organizations.c.alias == sa.bindparam("organization"))
 
 
-async def insert(tx: Transaction, organization: Organization) -> None:
-    """Store a new organization. Raises IntegrityError when the alias is taken."""
-    await tx.execute(organizations.insert(), asdict(organization))
+async def insert(tx: Transaction, organization: Organization, creator_id: str) -> None:
+    """Store a user's new organization. Raises IntegrityError when the alias is taken."""
+    await tx.execute(organizations.insert(), {**asdict(organization), "creator_id": creator_id})
+
+
+async def created_by(tx: Transaction, user_id: str) -> int:
+    """How many organizations there are that a user has created."""
+    query = sa.select(sa.func.count()).where(organizations.c.creator_id == user_id)
+    return int((await tx.execute(query)).scalar_one())
 
 
 async def find(tx: Transaction, *, id_: str = "", alias: str = "", lock: bool = False) -> Organization | None:
