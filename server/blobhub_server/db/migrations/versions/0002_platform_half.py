@@ -84,8 +84,9 @@ def upgrade() -> None:
         "limits",
         sa.Column("scope_id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("rank", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("scope_id", "name", name=op.f("pk_limits")),
+        sa.PrimaryKeyConstraint("scope_id", "name", "rank", name=op.f("pk_limits")),
     )
     op.create_table(
         "master_keys",
@@ -164,6 +165,8 @@ def upgrade() -> None:
     op.create_index("ix_members_resource_id_user_id", "members", ["resource_id", "user_id"], unique=False)
     op.add_column("organizations", sa.Column("visibility", sa.String(length=16), nullable=False, server_default="private"))
     op.add_column("organizations", sa.Column("blob_count", sa.BigInteger(), nullable=False, server_default="0"))
+    op.add_column("organizations", sa.Column("creator_id", sa.String(length=36), nullable=True))
+    op.create_index("ix_organizations_creator_id", "organizations", ["creator_id"], unique=False)
     op.create_index("ix_organizations_update_time_id", "organizations", ["update_time", "id"], unique=False)
     op.create_index("ix_organizations_visibility_alias", "organizations", ["visibility", "alias"], unique=False)
     op.create_index("ix_organizations_visibility_id", "organizations", ["visibility", "id"], unique=False)
