@@ -82,10 +82,7 @@ class CredentialServiceServicer:
         * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
         * NOT_FOUND: the owner was renamed.
         * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
-<<<<<<< HEAD
         * FAILED_PRECONDITION: the server lacks the master key of today.
-=======
->>>>>>> bounds
         * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

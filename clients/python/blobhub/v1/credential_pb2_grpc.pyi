@@ -44,10 +44,7 @@ class CredentialServiceStub:
     * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
     * NOT_FOUND: the owner was renamed.
     * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
-<<<<<<< HEAD
     * FAILED_PRECONDITION: the server lacks the master key of today.
-=======
->>>>>>> bounds
     * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
     """
     GetCredential: _grpc.UnaryUnaryMultiCallable[_credential_pb2.GetCredentialRequest, _credential_pb2.GetCredentialResponse]
@@ -115,10 +112,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
     * NOT_FOUND: the owner was renamed.
     * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
-<<<<<<< HEAD
     * FAILED_PRECONDITION: the server lacks the master key of today.
-=======
->>>>>>> bounds
     * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
     """
     GetCredential: _aio.UnaryUnaryMultiCallable[_credential_pb2.GetCredentialRequest, _credential_pb2.GetCredentialResponse]  # type: ignore[assignment]
@@ -189,10 +183,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
         * NOT_FOUND: the owner was renamed.
         * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
-<<<<<<< HEAD
         * FAILED_PRECONDITION: the server lacks the master key of today.
-=======
->>>>>>> bounds
         * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
         """
 
