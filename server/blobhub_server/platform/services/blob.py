@@ -151,7 +151,7 @@ class BlobService(rpc.BlobServiceServicer):
             await organization_store.count_blobs(tx, located().org_id, -1)
             current = await self._locked(tx, request.etag)
             rules.require_unused(await self._types.in_use(tx, current.type, current.id), cascade=request.cascade)
-            await delete_blob(tx, self._types, current)
+            await delete_blob(tx, self._types, current.id)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.DeleteBlobResponse(blob_id=current.id)
 

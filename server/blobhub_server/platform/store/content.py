@@ -8,7 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Entry
+from blobhub_server.blobtypes.contract import Entry, Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.store.revision import revisions
@@ -66,9 +66,10 @@ async def delete_all(tx: Transaction, revision_id: str) -> None:
     await tx.execute(entries.delete().where(entries.c.revision_id == revision_id))
 
 
-async def delete_all_of_blob(tx: Transaction, blob_id: str) -> None:
-    """Remove all entries of all revisions of a blob."""
-    await tx.execute(entries.delete().where(_of_blob(blob_id)))
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove all entries of all revisions of blobs."""
+    theirs = sa.select(revisions.c.id).where(revisions.c.blob_id.in_(blob_ids))
+    await tx.execute(entries.delete().where(entries.c.revision_id.in_(theirs)))
 
 
 async def copy(tx: Transaction, source_id: str, target_id: str, ids: Callable[[], str], now: datetime) -> None:

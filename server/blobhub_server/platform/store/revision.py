@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Dependents
+from blobhub_server.blobtypes.contract import Dependents, Selected
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
@@ -91,6 +91,6 @@ async def delete(tx: Transaction, revision_id: str) -> None:
     await tx.execute(revisions.delete().where(revisions.c.id == revision_id))
 
 
-async def delete_all(tx: Transaction, blob_id: str) -> None:
-    """Remove all revisions of a blob. The caller has removed their content."""
-    await tx.execute(revisions.delete().where(revisions.c.blob_id == blob_id))
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove all revisions of blobs. The caller has removed their content."""
+    await tx.execute(revisions.delete().where(revisions.c.blob_id.in_(blob_ids)))
