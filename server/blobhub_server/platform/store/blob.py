@@ -31,6 +31,7 @@ blobs = sa.Table(
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Index("uq_blobs_org_id_alias", "org_id", "alias", unique=True),
     sa.Index("ix_blobs_org_id_id", "org_id", "id"),
     sa.Index("ix_blobs_org_id_update_time_id", "org_id", "update_time", "id"),
@@ -137,6 +138,11 @@ async def types(tx: Transaction, blob_ids: Selected) -> list[str]:
     """The types that a set of blobs is of."""
     query = sa.select(blobs.c.type).where(blobs.c.id.in_(blob_ids)).distinct().order_by(blobs.c.type)
     return list((await tx.execute(query)).scalars())
+
+
+async def held_bytes(tx: Transaction, blob_id: str) -> int:
+    """How many bytes of content a blob holds, each content counted once."""
+    return (await tx.execute(sa.select(blobs.c.bytes).where(blobs.c.id == blob_id))).scalar_one_or_none() or 0
 
 
 async def update(tx: Transaction, blob_id: str, **values: Any) -> None:

@@ -27,7 +27,9 @@ revisions = sa.Table(
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
+    sa.Column("entries", sa.BigInteger, nullable=False),
     sa.Index("ix_revisions_blob_id_id", "blob_id", "id"),
+    sa.Index("ix_revisions_blob_id_entries", "blob_id", "entries"),
     sa.Index("ix_revisions_parent_id", "parent_id"),
     sa.Index("uq_revisions_blob_id_number", "blob_id", "number", unique=True),
 )
@@ -84,6 +86,12 @@ async def count(tx: Transaction, blob_id: str) -> int:
     """How many revisions a blob has."""
     query = sa.select(sa.func.count()).where(revisions.c.blob_id == blob_id)
     return int((await tx.execute(query)).scalar_one())
+
+
+async def most_entries(tx: Transaction, blob_id: str) -> int:
+    """How many entries that revision of a blob has that has the most."""
+    query = sa.select(sa.func.max(revisions.c.entries)).where(revisions.c.blob_id == blob_id)
+    return (await tx.execute(query)).scalar() or 0
 
 
 async def delete(tx: Transaction, revision_id: str) -> None:
