@@ -88,10 +88,12 @@ class Hoard:
             description="",
             default_revision_id="",
             last_sequence=0,
+            bytes=0,
         )
 
     def _revision(self, blob: Row) -> Row:
-        made = self._add("revisions", blob_id=blob["id"], phase="commit", comment="", label="", digest=DIGEST)
+        plain = {"phase": "commit", "comment": "", "label": "", "digest": DIGEST, "entries": 0}
+        made = self._add("revisions", blob_id=blob["id"], **plain)
         blob["default_revision_id"] = blob["default_revision_id"] or made["id"]
         return made
 
@@ -158,7 +160,7 @@ class Hoard:
             state = "stopped" if i % 2 else "completed"
             self._add("executions", state=state, last_sequence=0, **inside, **bound, **definition)
             self._add("session_objects", alias=self._alias(), type="text", value='""', size=2, **inside)
-            self._add("entries", revision_id=self.revision["id"], name=self._alias(), digest=DIGEST, size=0)
+            self._add("entries", **bound, name=self._alias(), digest=DIGEST, size=0)
 
     def _audit(self) -> None:
         about = {"resource_type": "blob", "resource": "", "request_id": "", "reason": ""}

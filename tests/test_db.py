@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from blobhub_server.clock import utc_now
-from blobhub_server.db.engine import Database, open_database, parsed
+from blobhub_server.db.engine import ATTEMPTS, Database, locked, open_database, parsed
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
 from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite import DatabaseInUse
@@ -171,6 +171,54 @@ async def test_a_hook_that_fails_takes_nothing_back_and_stops_no_other(db):
         tx.after_commit(lambda: 1 / 0)
         tx.after_commit(lambda: told.append("committed"))
     assert (await numbers(db), told) == ([1], ["committed"])
+
+
+async def test_a_transaction_that_gives_way_is_done_again(fresh_postgres):
+    """Two that lock two rows in opposite order: PostgreSQL ends one of them, and both are done."""
+    db = await open_database(await fresh_postgres())
+    async with db.write() as tx:
+        await tx.execute(sa.schema.CreateTable(notes))
+        await note(tx, 1, 2)
+    tried, met = [], asyncio.Barrier(2)
+
+    async def both(first: int, second: int) -> None:
+        async def work(tx):
+            tried.append(first)
+            await lock(tx, first)
+            if len(tried) <= 2:
+                await met.wait()
+            await lock(tx, second)
+            await note(tx, first + 10)
+
+        await db.transact(work)
+
+    async def lock(tx, id_: int) -> None:
+        await tx.execute(locked(sa.select(notes.c.id).where(notes.c.id == id_)))
+
+    await asyncio.gather(both(1, 2), both(2, 1))
+    assert await numbers(db) == [1, 2, 11, 12]
+    assert len(tried) == 3
+    await db.close()
+
+
+async def test_a_transaction_gives_way_so_often_and_no_more(db):
+    tried = []
+
+    async def work(tx):
+        tried.append(tx)
+        await note(tx, len(tried))
+        raise sa.exc.DBAPIError("", {}, Deadlock())
+
+    with pytest.raises(sa.exc.DBAPIError):
+        await db.transact(work)
+    assert len(tried) == ATTEMPTS
+    assert await numbers(db) == []
+
+
+class Deadlock(Exception):
+    """What the driver says of one."""
+
+    sqlstate = "40P01"
 
 
 async def test_sqlite_writers_take_turns_in_the_order_they_came(sqlite):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,15 @@ from blobhub.v1 import (
     session_pb2,
 )
 from blobhub_server.blobtypes.conformance import reason_of
-from served import Api, connected, served
+from blobhub_server.db.schema import metadata
+from calling import ask
+from databases import select
+from served import WORKFLOW, Api, Served, connected, served
 
 Calls = dict[str, Callable[[], Coroutine[Any, Any, Any]]]
+
+REMEMBERED = {"audit_entries", "audit_head", "requests", "servers"}
+"""Tables that are not about what is there now."""
 
 
 async def filled(api: Api, document: str) -> str:
@@ -145,3 +151,76 @@ async def test_a_cascade_ends_the_step_that_is_being_run(tmp_path: Path, databas
         await acme.delete_blob(api, cascade=True)
         await asyncio.wait([step])
         assert step.cancelled()
+
+
+async def everything(url: str) -> dict[str, list[str]]:
+    """All rows of all tables, but for the times that keys were used."""
+    found = {}
+    for name, table in metadata.tables.items():
+        if name not in REMEMBERED:
+            columns = ", ".join(column.name for column in table.c if column.name != "last_used_time")
+            found[name] = sorted(repr(row) for row in await select(url, f"SELECT {columns} FROM {table}"))
+    return found
+
+
+async def populated(api: Api, organization: str) -> None:
+    """Make an organization with something in every table."""
+    await acme.organization(api, organization)
+    for alias in ("one", "two", "notes"):
+        kind, reference = ("stranger.notes" if alias == "notes" else WORKFLOW), f"{organization}/{alias}"
+        await acme.blob(api, f"{reference}-former", kind)
+        await acme.update_blob(api, f"{reference}-former", alias=alias)
+        for target in (reference, f"{reference}@draft"):
+            await ask(api, "CreateMetadata", target=target, key="key", value={"number_value": 1})
+        await held(api, reference, "blob.revisions")
+        if kind == WORKFLOW:
+            await api.put(flows.steps(2), revision=f"{reference}@draft")
+            session = await acme.session(api, f"{reference}@draft")
+            await ask(api, "StartExecution", session_id=session.id, definition="workflow")
+            await ask(api, "PutSessionObject", session_id=session.id, alias="a", value={"number_value": 1})
+    await held(api, organization, "organization.blobs")
+    await acme.rename_organization(api, organization, f"{organization}-renamed")
+
+
+async def held(api: Api, scope: str, limit: str) -> None:
+    """Give an organization or a blob a member, a key, a credential and a limit."""
+    await acme.member(api, scope, "ann")
+    await acme.key(api, scope)
+    await ask(api, "CreateCredential", owner=scope, alias="c", type="test", body={"user": "nobody"})
+    await ask(api, "SetLimit", scope=scope, name=limit, value=50)
+
+
+async def test_a_cascade_leaves_nothing_behind_and_everything_else_as_it_was(api: Api, server: Served) -> None:
+    url = server.settings.url
+    await acme.user(api, "ann")
+    await populated(api, "other")
+    before = await everything(url)
+    await populated(api, "acme")
+    filled_tables = {name for name, rows in (await everything(url)).items() if len(rows) > len(before[name])}
+    assert filled_tables == before.keys() - {"users", "master_keys"}
+    assert await acme.delete_organization(api, "acme-renamed", cascade=True) == 3
+    assert await everything(url) == before
+
+
+async def test_a_cascade_of_many_blobs_meets_the_journal_in_its_order(
+    tmp_path: Path, fresh_postgres: Callable[[], Awaitable[str]]
+) -> None:
+    """The journal writes to sessions of several blobs in one transaction; neither waits for the other in a circle."""
+    url = await fresh_postgres()
+    async with served(tmp_path / "data", url) as server, connected(server.address, server.admin_key) as api:
+        for _ in range(40):
+            await acme.organization(api)
+            sessions = await asyncio.gather(*(scripted(api, f"acme/blob-{number}") for number in range(3)))
+            starts = [ask(api, "StartExecution", session_id=id_, definition="workflow") for id_ in sessions * 3]
+            deletion = ask(api, "DeleteOrganization", organization="acme", cascade=True)
+            outcomes = await asyncio.gather(*map(outcome, [*starts[:6], deletion, *starts[6:]]))
+            assert outcomes[6] == "OK"
+            assert set(outcomes) <= {"OK", "NOT_FOUND", "PERMISSION_DENIED", "OWNERSHIP_LOST"}
+    assert await select(url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
+
+
+async def scripted(api: Api, reference: str) -> str:
+    """Make a blob with a workflow of some commits; return the id of a session on it."""
+    await acme.blob(api, reference)
+    await api.put(flows.scripts(3), revision=f"{reference}@draft")
+    return (await acme.session(api, f"{reference}@draft")).id

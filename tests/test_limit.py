@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import acme
 import flows
 import grpc
 import pytest
@@ -25,7 +27,11 @@ from blobhub.v1 import (
     user_pb2,
 )
 from blobhub_server.blobtypes.conformance import refused, unpack
+from calling import ask
+from databases import select
 from google.rpc import error_details_pb2
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from served import WORKFLOW, Api, Served, connected
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
 
@@ -254,6 +260,48 @@ async def test_bytes_are_counted_over_all_drafts_at_once(house: House) -> None:
     assert (await limits(house.api, "acme/notes"))["blob.bytes"].held == 3
     for draft in drafts:
         await house.note("two", ".", draft)
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["put", "put", "put", "delete", "commit", "branch", "discard"]), *[st.integers(0, 2)] * 3),
+    min_size=5,
+    max_size=25,
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=CHANGES)
+async def test_what_is_counted_is_what_the_revisions_hold(server: Served, api: Api, changes: list[tuple[Any, ...]]) -> None:
+    """The counters keep up, whatever is put, replaced, removed, branched and discarded, in however many revisions."""
+    with suppress(grpc.aio.AioRpcError):  # it is there from the second round on
+        await acme.organization(api)
+    blob = await acme.blob(api, f"acme/b-{uuid.uuid4().hex[:12]}")
+    for change in changes:
+        revisions = (await ask(api, "ListRevisions", blob=blob.id)).revisions
+        with suppress(grpc.aio.AioRpcError):  # of the wrong phase, in use, or not there
+            await changed(api, revisions, *change)
+    held = await limits(api, blob.id)
+    theirs = f"FROM entries e JOIN revisions r ON r.id = e.revision_id WHERE r.blob_id = '{blob.id}'"
+    contents = await select(server.settings.url, f"SELECT DISTINCT e.digest, e.size {theirs}")
+    counts = await select(server.settings.url, f"SELECT count(*) {theirs} GROUP BY e.revision_id")
+    assert held["blob.bytes"].held == sum(size for _, size in contents)
+    assert held["workflow.definitions_per_revision"].held == max((count for (count,) in counts), default=0)
+
+
+async def changed(api: Api, revisions: Any, what: str, which: int, name: int, size: int) -> None:
+    """Change one of the revisions."""
+    revision = revisions[which % len(revisions)].id
+    match what:
+        case "put":
+            await api.put(flows.steps(size + 1), revision=revision, alias=f"d-{name}")
+        case "delete":
+            await ask(api, "DeleteDefinition", revision=revision, definition=f"d-{name}")
+        case "branch":
+            await ask(api, "CreateRevision", blob=revisions[0].blob_id, parent=revision)
+        case "commit":
+            await ask(api, "CommitRevision", revision=revision)
+        case "discard":
+            await ask(api, "DiscardRevision", revision=revision)
 
 
 async def test_what_is_held_stays_and_can_be_replaced(house: House) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import sqlalchemy as sa
 from google.protobuf.message import Message
 
 from blobhub_server.clock import Clock
@@ -31,6 +32,9 @@ from blobhub_server.ids import Ids
 from blobhub_server.rpc.drain import Drain
 
 Answer = TypeVar("Answer", bound=Message)
+
+Selected = sa.Select[tuple[str]]
+"""A query of ids, for the `IN` of a statement that is about all of them at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +119,15 @@ class Opened:
 
     `locators` adds kinds of resource that its access options name. `dependents` tells what hangs on a revision, so that it
     is not discarded underneath; `in_use` what is at work in a blob, so that it is not deleted underneath; `delete` removes
-    all that the type keeps for a blob, when it is deleted nevertheless. `limits` are those of its blobs, beside the
-    platform's.
+    all that the type keeps for blobs that are deleted nevertheless, one or all of an organization: they are locked, and what
+    is locked in them is, over all of them, in the order of ids. `limits` are those of its blobs, beside the platform's.
     """
 
     services: Sequence[Service]
     locators: Mapping[str, Locator] = field(default_factory=dict)
     dependents: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
     in_use: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
-    delete: Callable[[Transaction, str], Awaitable[None]] | None = None
+    delete: Callable[[Transaction, Selected], Awaitable[None]] | None = None
     limits: Sequence[Limit] = ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from blobhub_server.blobtypes.contract import BlobType, Dependents, Limit, Opened
+from blobhub_server.blobtypes.contract import BlobType, Dependents, Limit, Opened, Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import UnknownBlobType
 from blobhub_server.start import StartError
@@ -70,11 +70,11 @@ class BlobTypes:
         ask = self._opened(name).in_use
         return await ask(tx, blob_id) if ask else []
 
-    async def delete(self, tx: Transaction, name: str, blob_id: str) -> None:
-        """Let a blob type delete all that it keeps for a blob."""
+    async def delete(self, tx: Transaction, name: str, blob_ids: Selected) -> None:
+        """Let a blob type delete all that it keeps for some blobs of it."""
         delete = self._opened(name).delete
         if delete is not None:
-            await delete(tx, blob_id)
+            await delete(tx, blob_ids)
 
     def limits(self, name: str | None = None) -> Sequence[Limit]:
         """The limits that a blob type, or every one, brings."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -22,6 +22,11 @@ from blobhub_server.start import StartError
 log = structlog.get_logger()
 
 Result = sa.CursorResult[*tuple[Any, ...]]
+Value = TypeVar("Value")
+
+ATTEMPTS = 3
+GAVE_WAY = ("40001", "40P01")
+"""What PostgreSQL says of a transaction that it has ended for the sake of others: serialization failure, deadlock."""
 
 
 class Transaction(ABC):
@@ -104,6 +109,22 @@ class Database(ABC):
 
         The commit and its hooks are not interrupted: a caller that is cancelled meanwhile leaves nothing open.
         """
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[Value]]) -> Value:
+        """Do `work` in a transaction and return what it returns.
+
+        Where the transaction had to give way to others nothing of it has happened, and it is done again, twice at most.
+        """
+        for _ in range(ATTEMPTS - 1):
+            try:
+                async with self.write() as tx:
+                    return await work(tx)
+            except sa.exc.DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in GAVE_WAY:
+                    raise
+                log.warning("transaction_gave_way")
+        async with self.write() as tx:
+            return await work(tx)
 
     @abstractmethod
     async def close(self) -> None:

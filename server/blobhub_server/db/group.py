@@ -58,11 +58,14 @@ class GroupCommitter(Generic[Unit, Result]):
             self._task = None
 
     async def _commit(self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]], *, last_try: bool = False) -> bool:
+        async def work(tx: Transaction) -> Sequence[Result]:
+            results = await self._apply(tx, [unit for unit, _ in batch])
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results for {len(batch)} units")
+            return results
+
         try:
-            async with self._db.write() as tx:
-                results = await self._apply(tx, [unit for unit, _ in batch])
-                if len(results) != len(batch):
-                    raise ValueError(f"{len(results)} results for {len(batch)} units")
+            results = await self._db.transact(work)
         except Exception as error:
             if last_try or len(batch) == 1:
                 for _, done in batch:

@@ -119,10 +119,12 @@ class Calls:
             making.exception()
 
     async def _make(self, request: Message, make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
-        async with self._db.write() as tx:
+        async def work(tx: Transaction) -> Answer:
             made = await make(tx)
             await self.settle(tx, [self.settling(request)(made)])
             return made
+
+        return await self._db.transact(work)
 
     async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:
         """See the contract."""

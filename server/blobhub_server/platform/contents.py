@@ -10,7 +10,7 @@ from blobhub_server.ids import Ids
 from blobhub_server.objects.contract import ObjectStore
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag
-from blobhub_server.platform.rules.revision import DRAFT, require_phase
+from blobhub_server.platform.rules.revision import DRAFT, Revision, require_phase
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as store
 from blobhub_server.platform.store import revision as revision_store
@@ -35,34 +35,47 @@ class Contents:
         """See the contract."""
         digest, size = stored
         now = self._clock()
-        blob, new_etag = await self._edit(tx, revision_id, etag)
+        blob, revision, new_etag = await self._edit(tx, revision_id, etag)
         current = await store.find(tx, revision_id, name)
+        held = await store.holds(tx, blob.id, digest)
         if current is None:
             entry = Entry(self._ids(), revision_id, name, digest, size, now, now)
-            await store.insert(tx, entry)
-            await self._require(tx, blob, limit, await store.count(tx, revision_id))
+            await store.insert(tx, blob.id, entry)
+            await self._require(tx, blob, limit, revision.entries + 1)
+            await revision_store.update(tx, revision_id, entries=revision.entries + 1)
         else:
             entry = Entry(current.id, revision_id, name, digest, size, current.create_time, now)
             await store.replace(tx, entry.id, digest=digest, size=size, now=now)
-        if current is None or current.digest != digest:
-            held, uses = await store.total_and_uses(tx, blob.id, digest)
-            if uses == 1:  # the blob did not hold it before
-                await self._require(tx, blob, "blob.bytes", held)
+        total = blob.bytes + (0 if held else size) - await self._freed(tx, blob, current)
+        if not held:
+            await self._require(tx, blob, "blob.bytes", total)
+        await blob_store.update(tx, blob.id, bytes=total)
         return entry, new_etag
+
+    async def _freed(self, tx: Transaction, blob: Blob, former: Entry | None) -> int:
+        """How many bytes a blob does not hold any more, now that an entry does not."""
+        return 0 if former is None or await store.holds(tx, blob.id, former.digest) else former.size
 
     async def _require(self, tx: Transaction, blob: Blob, limit: str, held: int) -> None:
         await self._limits.require(tx, limit, org_id=blob.org_id, blob_id=blob.id, held=held)
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:
         """See the contract."""
-        _, new_etag = await self._edit(tx, revision_id, etag)
+        blob, revision, new_etag = await self._edit(tx, revision_id, etag)
         entry = await store.find(tx, revision_id, name)
         if entry is None:
             raise NotFound("entry", name)
         await store.delete(tx, entry.id)
+        await revision_store.update(tx, revision_id, entries=revision.entries - 1)
+        await blob_store.update(tx, blob.id, bytes=blob.bytes - await self._freed(tx, blob, entry))
         return new_etag
 
-    async def _edit(self, tx: Transaction, revision_id: str, etag: str) -> tuple[Blob, str]:
+    async def discard(self, tx: Transaction, blob: Blob, revision_id: str) -> None:
+        """Remove the content of a revision of a blob that the caller has locked."""
+        await blob_store.update(tx, blob.id, bytes=blob.bytes - await store.held_alone(tx, revision_id))
+        await store.delete_all(tx, revision_id)
+
+    async def _edit(self, tx: Transaction, revision_id: str, etag: str) -> tuple[Blob, Revision, str]:
         """Check that the revision may be edited, and give it a new etag; its blob is locked, for what is counted in it."""
         found = await revision_store.get(tx, revision_id)
         blob = await blob_store.get(tx, found.blob_id, lock=True) if found else None
@@ -73,7 +86,7 @@ class Contents:
         require_etag(etag, revision.etag)
         new_etag = self._ids()
         await revision_store.update(tx, revision_id, etag=new_etag, update_time=self._clock())
-        return blob, new_etag
+        return blob, revision, new_etag
 
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
         """See the contract."""
@@ -85,7 +98,7 @@ class Contents:
 
     async def fullest(self, tx: Transaction, blob_id: str) -> int:
         """See the contract."""
-        return await store.fullest(tx, blob_id)
+        return await revision_store.most_entries(tx, blob_id)
 
     async def read(self, digest: str) -> bytes:
         """See the contract."""

@@ -1,11 +1,13 @@
-"""Deleting blobs and organizations, with all that is in them."""
+"""Deleting blobs and organizations, with all that is in them: one statement for each table, however many blobs.
+
+Blobs are locked by id before anything in them, as they are by whoever changes one of them.
+"""
 
 from __future__ import annotations
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
-from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.store import alias as alias_store
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
@@ -19,35 +21,33 @@ from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
 
 
-async def delete_blob(tx: Transaction, types: BlobTypes, blob: Blob) -> None:
+async def delete_blob(tx: Transaction, types: BlobTypes, blob_id: str) -> None:
     """Delete a blob that the caller has locked. The bytes of its content stay: others may have the same."""
-    await types.delete(tx, blob.type, blob.id)
-    place = Located(blob.org_id, blob.id, False, blob)
-    await api_key_store.delete_all(tx, place)
-    await _held_on(tx, blob.id)
-    await metadata_store.delete_all_of_blob(tx, blob.id)
-    await content_store.delete_all_of_blob(tx, blob.id)
-    await revision_store.delete_all(tx, blob.id)
-    await blob_event_store.delete_all(tx, blob.id)
-    await blob_store.delete(tx, blob.id)
+    await _delete_blobs(tx, types, blob_store.only(blob_id))
 
 
 async def delete_organization(tx: Transaction, types: BlobTypes, org_id: str) -> int:
     """Delete an organization that the caller has locked, and its blobs; return how many those were."""
-    blob_ids = await blob_store.ids(tx, org_id)
-    for blob_id in blob_ids:
-        blob = await blob_store.get(tx, blob_id, lock=True)
-        if blob is not None:
-            await delete_blob(tx, types, blob)
-    await api_key_store.delete_all(tx, Located(org_id, None, False, None))
-    await _held_on(tx, org_id)
+    blob_ids, itself = blob_store.of_organization(org_id), organization_store.only(org_id)
+    count = await blob_store.lock_all(tx, blob_ids)
+    await api_key_store.delete_all_of_organization(tx, org_id)
+    await _delete_blobs(tx, types, blob_ids)
+    await _held_on(tx, itself)
     await organization_store.delete(tx, org_id)
-    return len(blob_ids)
+    return count
 
 
-async def _held_on(tx: Transaction, resource_id: str) -> None:
+async def _delete_blobs(tx: Transaction, types: BlobTypes, blob_ids: Selected) -> None:
+    """Delete blobs that are locked."""
+    for type_ in await blob_store.types(tx, blob_ids):
+        await types.delete(tx, type_, blob_store.of_type(blob_ids, type_))
+    await _held_on(tx, blob_ids)
+    for store in (api_key_store, metadata_store, content_store, revision_store, blob_event_store):
+        await store.delete_all_of_blobs(tx, blob_ids)
+    await blob_store.delete_all(tx, blob_ids)
+
+
+async def _held_on(tx: Transaction, resource_ids: Selected) -> None:
     """Delete what blobs and organizations alike hold."""
-    await member_store.delete_all(tx, resource_id)
-    await credential_store.delete_all(tx, resource_id)
-    await alias_store.delete_all(tx, resource_id)
-    await limit_store.delete_all(tx, resource_id)
+    for store in (member_store, credential_store, alias_store, limit_store):
+        await store.delete_all(tx, resource_ids)

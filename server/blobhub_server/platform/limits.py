@@ -12,7 +12,6 @@ from blobhub_server.errors import InvalidValue, LimitExceeded, PermissionDenied
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
-from blobhub_server.platform.store import content as content_store
 from blobhub_server.platform.store import limit as store
 from blobhub_server.platform.store import member as member_store
 from blobhub_server.platform.store import organization as organization_store
@@ -36,7 +35,7 @@ def on_organizations(clock: Clock) -> Sequence[Limit]:
 
 ON_BLOBS = (
     Limit(
-        "blob.bytes", "Bytes of content, each content counted once however often it is held", 10 << 30, content_store.total
+        "blob.bytes", "Bytes of content, each content counted once however often it is held", 10 << 30, blob_store.held_bytes
     ),
     Limit("blob.revisions", "Revisions of the blob", 10_000, revision_store.count),
 )

@@ -14,7 +14,7 @@ from blobhub.v1 import (
     session_pb2_grpc,
 )
 
-from blobhub_server.blobtypes.contract import BlobType, Content, Dependents, Host, Limit, Opened, Service
+from blobhub_server.blobtypes.contract import BlobType, Content, Dependents, Host, Limit, Opened, Selected, Service
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import Violation
 from blobhub_server.workflow.check import check
@@ -136,9 +136,9 @@ async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
     return [await session_store.in_blob(tx, blob_id), await execution_store.in_blob(tx, blob_id)]
 
 
-async def _delete(runtime: Runtime, tx: Transaction, blob_id: str) -> None:
-    """Remove everything that runs, or has run, in a workflow. What runs here ends at once, elsewhere at its next commit."""
-    await session_store.lock_all(tx, blob_id)
+async def _delete(runtime: Runtime, tx: Transaction, blob_ids: Selected) -> None:
+    """Remove everything that runs, or has run, in workflows. What runs here ends at once, elsewhere at its next commit."""
+    session_ids = await session_store.lock_all(tx, blob_ids)
     for store in (event_store, object_store, execution_store, session_store):
-        await store.delete_all(tx, blob_id)
-    tx.after_commit(partial(runtime.cut_off, blob_id))
+        await store.delete_all(tx, blob_ids)
+    tx.after_commit(partial(runtime.cut_off, session_ids))

@@ -13,7 +13,9 @@ from blobhub_server.platform.rules.visibility import PUBLIC
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A typed, versioned unit of data. `last_sequence` is the last number of its events."""
+    """A typed, versioned unit of data. `last_sequence` is the last number of its events; `bytes` how much content its
+    revisions hold, each content counted once.
+    """
 
     id: str
     org_id: str
@@ -26,6 +28,7 @@ class Blob:
     update_time: datetime
     etag: str
     last_sequence: int
+    bytes: int
 
     @property
     def public(self) -> bool:

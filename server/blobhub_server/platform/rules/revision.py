@@ -16,7 +16,9 @@ SNAPSHOT = "snapshot"
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A point-in-time version of a blob. `number` counts a blob's snapshots from 1; None until published."""
+    """A point-in-time version of a blob. `number` counts a blob's snapshots from 1; None until published. `entries` says how
+    many its content has.
+    """
 
     id: str
     blob_id: str
@@ -29,6 +31,7 @@ class Revision:
     create_time: datetime
     update_time: datetime
     etag: str
+    entries: int
 
 
 def require_phase(revision: Revision, *allowed: str) -> None:

@@ -86,7 +86,7 @@ class BlobService(rpc.BlobServiceServicer):
         """A blob and its first draft, which is its default revision."""
         now, ids = self._host.clock(), self._host.ids
         blob_id = ids()
-        draft = Revision(ids(), blob_id, DRAFT, None, "", None, "", "", now, now, ids())
+        draft = Revision(ids(), blob_id, DRAFT, None, "", None, "", "", now, now, ids(), 0)
         blob = Blob(
             id=blob_id,
             org_id=org_id,
@@ -99,6 +99,7 @@ class BlobService(rpc.BlobServiceServicer):
             update_time=now,
             etag=ids(),
             last_sequence=0,
+            bytes=0,
         )
         return blob, draft
 
@@ -151,7 +152,7 @@ class BlobService(rpc.BlobServiceServicer):
             await organization_store.count_blobs(tx, located().org_id, -1)
             current = await self._locked(tx, request.etag)
             rules.require_unused(await self._types.in_use(tx, current.type, current.id), cascade=request.cascade)
-            await delete_blob(tx, self._types, current)
+            await delete_blob(tx, self._types, current.id)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.DeleteBlobResponse(blob_id=current.id)
 

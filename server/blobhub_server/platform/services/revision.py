@@ -94,9 +94,11 @@ class RevisionService(rpc.RevisionServiceServicer):
             held = await store.count(tx, blob.id) + 1
             await self._host.limits.require(tx, "blob.revisions", org_id=blob.org_id, blob_id=blob.id, held=held)
             now, ids = self._host.clock(), self._host.ids
-            draft = Revision(ids(), blob.id, DRAFT, parent.id, request.comment, None, "", "", now, now, ids())
+            draft = Revision(
+                ids(), blob.id, DRAFT, parent.id, request.comment, None, "", "", now, now, ids(), parent.entries
+            )
             await store.insert(tx, draft)
-            await content_store.copy(tx, parent.id, draft.id, ids, now)
+            await content_store.copy(tx, parent.id, draft, ids)
             await self._events.append(tx, blob.id, revision_created=events.RevisionCreated(revision=to_proto(draft)))
             return pb.CreateRevisionResponse(revision=to_proto(draft))
 
@@ -169,7 +171,7 @@ class RevisionService(rpc.RevisionServiceServicer):
             require_etag(request.etag, current.etag)
             rules.require_unused(await self._dependents(tx, blob, current))
             await metadata_store.delete_all(tx, current.id)
-            await content_store.delete_all(tx, current.id)
+            await self._contents.discard(tx, blob, current.id)
             await store.delete(tx, current.id)
             await self._events.append(tx, blob.id, revision_discarded=events.RevisionDiscarded(revision_id=current.id))
             return pb.DiscardRevisionResponse(revision_id=current.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, metadata
 
@@ -38,7 +39,6 @@ async def take_back(tx: Transaction, parent_id: str, alias: str) -> None:
     await tx.execute(former_aliases.delete().where(*where))
 
 
-async def delete_all(tx: Transaction, resource_id: str) -> None:
-    """Free the aliases of what is being deleted, and of what was in it."""
-    where = sa.or_(former_aliases.c.resource_id == resource_id, former_aliases.c.parent_id == resource_id)
-    await tx.execute(former_aliases.delete().where(where))
+async def delete_all(tx: Transaction, resource_ids: Selected) -> None:
+    """Free the aliases of what is being deleted."""
+    await tx.execute(former_aliases.delete().where(former_aliases.c.resource_id.in_(resource_ids)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.contract import Located, Selected
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.access import Role
@@ -96,9 +96,20 @@ async def update(tx: Transaction, key_id: str, **values: Any) -> None:
     await tx.execute(api_keys.update().where(api_keys.c.id == key_id).values(values))
 
 
-async def delete_all(tx: Transaction, owner: Located) -> None:
-    """Remove the keys of an organization itself, or of one blob."""
-    await tx.execute(api_keys.delete().where(_of(owner)))
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove the keys of blobs."""
+    await _delete(tx, api_keys.c.blob_id.in_(blob_ids))
+
+
+async def delete_all_of_organization(tx: Transaction, org_id: str) -> None:
+    """Remove the keys of an organization and of its blobs."""
+    await _delete(tx, api_keys.c.org_id == org_id)
+
+
+async def _delete(tx: Transaction, where: sa.ColumnElement[bool]) -> None:
+    """Remove keys. They are locked by id first, as everybody does who locks several."""
+    await tx.execute(locked(sa.select(api_keys.c.id).where(where).order_by(api_keys.c.id)))
+    await tx.execute(api_keys.delete().where(where))
 
 
 def _of(owner: Located) -> sa.ColumnElement[bool]:

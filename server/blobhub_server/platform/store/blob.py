@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.keyset import Order, together
 from blobhub_server.db.schema import Id, Name, Time, metadata
@@ -30,6 +31,7 @@ blobs = sa.Table(
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Index("uq_blobs_org_id_alias", "org_id", "alias", unique=True),
     sa.Index("ix_blobs_org_id_id", "org_id", "id"),
     sa.Index("ix_blobs_org_id_update_time_id", "org_id", "update_time", "id"),
@@ -112,9 +114,35 @@ def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
     return private.join(members, members.c.resource_id == blobs.c.id).where(*held)
 
 
-async def ids(tx: Transaction, org_id: str) -> list[str]:
-    """The ids of all blobs of an organization."""
-    return list((await tx.execute(sa.select(blobs.c.id).where(blobs.c.org_id == org_id))).scalars())
+def only(blob_id: str) -> Selected:
+    """The set of one blob."""
+    return sa.select(blobs.c.id).where(blobs.c.id == blob_id)
+
+
+def of_organization(org_id: str) -> Selected:
+    """The set of an organization's blobs."""
+    return sa.select(blobs.c.id).where(blobs.c.org_id == org_id)
+
+
+def of_type(blob_ids: Selected, type_: str) -> Selected:
+    """Those of a set of blobs that are of a type."""
+    return blob_ids.where(blobs.c.type == type_)
+
+
+async def lock_all(tx: Transaction, blob_ids: Selected) -> int:
+    """Let nobody else change a set of blobs until the transaction ends; return how many they are."""
+    return len((await tx.execute(locked(blob_ids.order_by(blobs.c.id)))).all())
+
+
+async def types(tx: Transaction, blob_ids: Selected) -> list[str]:
+    """The types that a set of blobs is of."""
+    query = sa.select(blobs.c.type).where(blobs.c.id.in_(blob_ids)).distinct().order_by(blobs.c.type)
+    return list((await tx.execute(query)).scalars())
+
+
+async def held_bytes(tx: Transaction, blob_id: str) -> int:
+    """How many bytes of content a blob holds, each content counted once."""
+    return (await tx.execute(sa.select(blobs.c.bytes).where(blobs.c.id == blob_id))).scalar_one_or_none() or 0
 
 
 async def update(tx: Transaction, blob_id: str, **values: Any) -> None:
@@ -135,6 +163,6 @@ async def take_number(tx: Transaction, blob_id: str) -> int:
     return int((await tx.execute(_TAKE_NUMBER, {"blob": blob_id})).scalar_one())
 
 
-async def delete(tx: Transaction, blob_id: str) -> None:
-    """Remove a blob. The caller has removed what is in it."""
-    await tx.execute(blobs.delete().where(blobs.c.id == blob_id))
+async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove a set of blobs. The caller has removed what is in them."""
+    await tx.execute(blobs.delete().where(blobs.c.id.in_(blob_ids)))

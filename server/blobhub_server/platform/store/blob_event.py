@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, metadata
 
@@ -47,6 +48,6 @@ async def page(tx: Transaction, blob_id: str, *, after: int, limit: int) -> list
     return [BlobEventLine(*row) for row in await tx.execute(query)]
 
 
-async def delete_all(tx: Transaction, blob_id: str) -> None:
-    """Remove a blob's log."""
-    await tx.execute(blob_events.delete().where(blob_events.c.blob_id == blob_id))
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove the logs of blobs."""
+    await tx.execute(blob_events.delete().where(blob_events.c.blob_id.in_(blob_ids)))

@@ -8,28 +8,33 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Entry
+from blobhub_server.blobtypes.contract import Entry, Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Name, Time, metadata
-from blobhub_server.platform.store.revision import revisions
+from blobhub_server.platform.rules.revision import Revision
 
 entries = sa.Table(
     "entries",
     metadata,
     sa.Column("id", Id(), primary_key=True),
     sa.Column("revision_id", Id(), sa.ForeignKey("revisions.id"), nullable=False),
+    sa.Column("blob_id", Id(), nullable=False),
     sa.Column("name", Name(256), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Index("uq_entries_revision_id_name", "revision_id", "name", unique=True),
+    sa.Index("ix_entries_blob_id_digest", "blob_id", "digest"),
 )
+"""`blob_id` is the revision's, for asking what else in the blob holds the same content."""
+
+_SELECT = sa.select(*(entries.c[name] for name in Entry.__slots__))
 
 
-async def insert(tx: Transaction, entry: Entry) -> None:
+async def insert(tx: Transaction, blob_id: str, entry: Entry) -> None:
     """Store a new entry."""
-    await tx.execute(entries.insert(), asdict(entry))
+    await tx.execute(entries.insert(), asdict(entry) | {"blob_id": blob_id})
 
 
 async def replace(tx: Transaction, entry_id: str, *, digest: str, size: int, now: datetime) -> None:
@@ -38,7 +43,7 @@ async def replace(tx: Transaction, entry_id: str, *, digest: str, size: int, now
     await tx.execute(entries.update().where(entries.c.id == entry_id).values(values))
 
 
-_FIND = entries.select().where(
+_FIND = _SELECT.where(
     entries.c.revision_id == sa.bindparam("revision"),
     sa.or_(entries.c.name == sa.bindparam("wanted"), entries.c.id == sa.bindparam("wanted")),
 )
@@ -52,7 +57,7 @@ async def find(tx: Transaction, revision_id: str, name_or_id: str) -> Entry | No
 
 async def page(tx: Transaction, revision_id: str, *, after: str, limit: int | None) -> list[Entry]:
     """A revision's entries by name, those after `after`."""
-    query = entries.select().where(entries.c.revision_id == revision_id, entries.c.name > after)
+    query = _SELECT.where(entries.c.revision_id == revision_id, entries.c.name > after)
     return [Entry(*row) for row in await tx.execute(query.order_by(entries.c.name).limit(limit))]
 
 
@@ -66,46 +71,36 @@ async def delete_all(tx: Transaction, revision_id: str) -> None:
     await tx.execute(entries.delete().where(entries.c.revision_id == revision_id))
 
 
-async def delete_all_of_blob(tx: Transaction, blob_id: str) -> None:
-    """Remove all entries of all revisions of a blob."""
-    await tx.execute(entries.delete().where(_of_blob(blob_id)))
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove all entries of all revisions of blobs."""
+    await tx.execute(entries.delete().where(entries.c.blob_id.in_(blob_ids)))
 
 
-async def copy(tx: Transaction, source_id: str, target_id: str, ids: Callable[[], str], now: datetime) -> None:
+async def copy(tx: Transaction, source_id: str, draft: Revision, ids: Callable[[], str]) -> None:
     """Give a new draft the entries of another revision, under new ids. No bytes are copied."""
     found = await page(tx, source_id, after="", limit=None)
-    rows = [
-        asdict(entry) | {"id": ids(), "revision_id": target_id, "create_time": now, "update_time": now} for entry in found
-    ]
+    place = {"revision_id": draft.id, "blob_id": draft.blob_id}
+    times = {"create_time": draft.create_time, "update_time": draft.create_time}
+    rows = [asdict(entry) | place | times | {"id": ids()} for entry in found]
     if rows:
         await tx.execute(entries.insert(), rows)
 
 
-async def count(tx: Transaction, revision_id: str) -> int:
-    """How many entries a revision has."""
-    query = sa.select(sa.func.count()).where(entries.c.revision_id == revision_id)
-    return int((await tx.execute(query)).scalar_one())
+_HOLDS = sa.select(
+    sa.exists().where(entries.c.blob_id == sa.bindparam("blob"), entries.c.digest == sa.bindparam("wanted")),
+)
 
 
-async def fullest(tx: Transaction, blob_id: str) -> int:
-    """How many entries that revision of a blob has that has the most."""
-    counts = sa.select(sa.func.count(entries.c.id).label("held")).where(_of_blob(blob_id)).group_by(entries.c.revision_id)
-    return (await tx.execute(sa.select(sa.func.max(counts.subquery().c.held)))).scalar() or 0
+async def holds(tx: Transaction, blob_id: str, digest: str) -> bool:
+    """True when any revision of a blob holds the content of a digest."""
+    return bool((await tx.execute(_HOLDS, {"blob": blob_id, "wanted": digest})).scalar_one())
 
 
-async def total(tx: Transaction, blob_id: str) -> int:
-    """How many bytes of distinct content a blob's revisions hold."""
-    return (await total_and_uses(tx, blob_id, ""))[0]
-
-
-async def total_and_uses(tx: Transaction, blob_id: str, digest: str) -> tuple[int, int]:
-    """The same, and how many entries hold the content of one digest."""
-    uses = sa.func.sum(sa.case((entries.c.digest == digest, 1), else_=0)).label("uses")
-    contents = sa.select(entries.c.size, uses).where(_of_blob(blob_id)).group_by(entries.c.digest, entries.c.size).subquery()
-    query = sa.select(sa.func.sum(contents.c.size), sa.func.sum(contents.c.uses))
-    held, used = (await tx.execute(query)).one()
-    return int(held or 0), int(used or 0)
-
-
-def _of_blob(blob_id: str) -> sa.ColumnElement[bool]:
-    return entries.c.revision_id.in_(sa.select(revisions.c.id).where(revisions.c.blob_id == blob_id))
+async def held_alone(tx: Transaction, revision_id: str) -> int:
+    """How many bytes a revision holds that no other one of its blob does, each content counted once."""
+    own, others = entries.alias("own"), entries.alias("others")
+    elsewhere = sa.exists().where(
+        others.c.blob_id == own.c.blob_id, others.c.digest == own.c.digest, others.c.revision_id != revision_id
+    )
+    alone = sa.select(own.c.digest, own.c.size).where(own.c.revision_id == revision_id, ~elsewhere).distinct().subquery()
+    return int((await tx.execute(sa.select(sa.func.sum(alone.c.size)))).scalar() or 0)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.credential import Credential, Sealed
@@ -99,9 +100,11 @@ async def delete(tx: Transaction, credential_id: str) -> None:
     await tx.execute(credentials.delete().where(credentials.c.id == credential_id))
 
 
-async def delete_all(tx: Transaction, owner_id: str) -> None:
-    """Remove all credentials of an owner."""
-    await tx.execute(credentials.delete().where(credentials.c.owner_id == owner_id))
+async def delete_all(tx: Transaction, owner_ids: Selected) -> None:
+    """Remove all credentials of owners. They are locked by id first, as they are when their master key is changed."""
+    theirs = credentials.c.owner_id.in_(owner_ids)
+    await tx.execute(locked(sa.select(credentials.c.id).where(theirs).order_by(credentials.c.id)))
+    await tx.execute(credentials.delete().where(theirs))
 
 
 async def master_key_ids(tx: Transaction) -> set[str]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, metadata
 from blobhub_server.platform.rules.limit import BLOB, ORGANIZATION, Rank, Setting
@@ -54,6 +55,6 @@ async def delete(tx: Transaction, scope_id: str, name: str, rank: Rank) -> None:
     await tx.execute(limits.delete().where(*of_limit, limits.c.rank <= int(rank)))
 
 
-async def delete_all(tx: Transaction, scope_id: str) -> None:
-    """Take everything back that is set on an organization or a blob."""
-    await tx.execute(limits.delete().where(limits.c.scope_id == scope_id))
+async def delete_all(tx: Transaction, scope_ids: Selected) -> None:
+    """Take everything back that is set on organizations or blobs."""
+    await tx.execute(limits.delete().where(limits.c.scope_id.in_(scope_ids)))

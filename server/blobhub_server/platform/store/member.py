@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.access import Role
@@ -102,9 +103,9 @@ async def delete(tx: Transaction, resource_id: str, user_id: str) -> None:
     await tx.execute(members.delete().where(members.c.resource_id == resource_id, members.c.user_id == user_id))
 
 
-async def delete_all(tx: Transaction, resource_id: str) -> None:
-    """Take the roles on an organization or a blob away from everybody."""
-    await tx.execute(members.delete().where(members.c.resource_id == resource_id))
+async def delete_all(tx: Transaction, resource_ids: Selected) -> None:
+    """Take the roles on organizations or blobs away from everybody."""
+    await tx.execute(members.delete().where(members.c.resource_id.in_(resource_ids)))
 
 
 _MEMBERSHIP = sa.select(sa.func.max(members.c.role)).where(

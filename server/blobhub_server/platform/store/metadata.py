@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, together
 from blobhub_server.db.schema import Id, Name, Time, metadata
@@ -89,9 +90,9 @@ async def delete_all(tx: Transaction, target_id: str) -> None:
     await tx.execute(metadata_records.delete().where(_columns.target_id == target_id))
 
 
-async def delete_all_of_blob(tx: Transaction, blob_id: str) -> None:
-    """Remove all records of a blob and of its revisions."""
-    await tx.execute(metadata_records.delete().where(_columns.blob_id == blob_id))
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove all records of blobs and of their revisions."""
+    await tx.execute(metadata_records.delete().where(_columns.blob_id.in_(blob_ids)))
 
 
 def _at(target_id: str, key: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.keyset import Order
 from blobhub_server.db.schema import Id, Name, Time, metadata
@@ -100,6 +101,11 @@ async def blob_count(tx: Transaction, org_id: str) -> int:
     """How many blobs an organization holds."""
     query = sa.select(organizations.c.blob_count).where(organizations.c.id == org_id)
     return (await tx.execute(query)).scalar_one_or_none() or 0
+
+
+def only(org_id: str) -> Selected:
+    """The set of one organization."""
+    return sa.select(organizations.c.id).where(organizations.c.id == org_id)
 
 
 async def delete(tx: Transaction, org_id: str) -> None:

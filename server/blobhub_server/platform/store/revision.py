@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Dependents
+from blobhub_server.blobtypes.contract import Dependents, Selected
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
@@ -27,7 +27,9 @@ revisions = sa.Table(
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
+    sa.Column("entries", sa.BigInteger, nullable=False),
     sa.Index("ix_revisions_blob_id_id", "blob_id", "id"),
+    sa.Index("ix_revisions_blob_id_entries", "blob_id", "entries"),
     sa.Index("ix_revisions_parent_id", "parent_id"),
     sa.Index("uq_revisions_blob_id_number", "blob_id", "number", unique=True),
 )
@@ -86,11 +88,17 @@ async def count(tx: Transaction, blob_id: str) -> int:
     return int((await tx.execute(query)).scalar_one())
 
 
+async def most_entries(tx: Transaction, blob_id: str) -> int:
+    """How many entries that revision of a blob has that has the most."""
+    query = sa.select(sa.func.max(revisions.c.entries)).where(revisions.c.blob_id == blob_id)
+    return (await tx.execute(query)).scalar() or 0
+
+
 async def delete(tx: Transaction, revision_id: str) -> None:
     """Remove a revision. The caller has removed its content."""
     await tx.execute(revisions.delete().where(revisions.c.id == revision_id))
 
 
-async def delete_all(tx: Transaction, blob_id: str) -> None:
-    """Remove all revisions of a blob. The caller has removed their content."""
-    await tx.execute(revisions.delete().where(revisions.c.blob_id == blob_id))
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove all revisions of blobs. The caller has removed their content."""
+    await tx.execute(revisions.delete().where(revisions.c.blob_id.in_(blob_ids)))

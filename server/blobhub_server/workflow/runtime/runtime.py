@@ -234,10 +234,10 @@ class Runtime:
             self._closing.discard(session_id)
             self._ownership.forget(session_id)
 
-    def cut_off(self, blob_id: str) -> None:
-        """End what runs here in a blob that is gone: this brings about a commit, which finds the session gone."""
+    def cut_off(self, session_ids: set[str]) -> None:
+        """End what runs here in sessions that are gone: this brings about a commit, which finds them gone."""
         for runner in list(self._runners.values()):
-            if runner.execution.blob_id == blob_id:
+            if runner.execution.session_id in session_ids:
                 runner.post(StopRequested())
 
     def _ended(self, runner: Runner) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, metadata
-from blobhub_server.workflow.store.session import of_blob
+from blobhub_server.workflow.store.session import of_blobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,6 @@ async def records(tx: Transaction, execution_id: str) -> list[str]:
     return list((await tx.execute(query)).scalars())
 
 
-async def delete_all(tx: Transaction, blob_id: str) -> None:
-    """Remove the logs of all sessions of a blob."""
-    await tx.execute(events.delete().where(events.c.session_id.in_(of_blob(blob_id))))
+async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove the logs of all sessions of blobs."""
+    await tx.execute(events.delete().where(events.c.session_id.in_(of_blobs(blob_ids))))

@@ -9,13 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Dependents
+from blobhub_server.blobtypes.contract import Dependents, Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Time, metadata
-from blobhub_server.platform.store.blob import blobs
+from blobhub_server.platform.store.blob import blobs, only
 from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.rules.execution import TERMINAL, Execution
-from blobhub_server.workflow.store.session import of_blob, servers, sessions
+from blobhub_server.workflow.store.session import of_blobs, servers, sessions
 
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
 
@@ -144,13 +144,13 @@ async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
 
 async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
     """The executions of a blob that have not ended."""
-    own = executions.c.session_id.in_(of_blob(blob_id))
+    own = executions.c.session_id.in_(of_blobs(only(blob_id)))
     return await dependents(tx, "running executions", executions.c.id, own, RUNNING)
 
 
-async def delete_all(tx: Transaction, blob_id: str) -> None:
-    """Remove the executions of a blob."""
-    await tx.execute(executions.delete().where(executions.c.session_id.in_(of_blob(blob_id))))
+async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove the executions of blobs."""
+    await tx.execute(executions.delete().where(executions.c.session_id.in_(of_blobs(blob_ids))))
 
 
 async def orphans(tx: Transaction, now: Any) -> list[str]:

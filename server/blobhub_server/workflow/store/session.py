@@ -8,7 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Dependents
+from blobhub_server.blobtypes.contract import Dependents, Selected
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.store.blob import blobs
@@ -120,20 +120,22 @@ async def most_executions(tx: Transaction, blob_id: str) -> int:
     return (await tx.execute(query)).scalar() or 0
 
 
-async def lock_all(tx: Transaction, blob_id: str) -> None:
-    """Let nobody write to the logs of a blob's sessions until the transaction ends; whoever does so now finishes first."""
-    query = sa.select(sessions.c.id).where(sessions.c.blob_id == blob_id).order_by(sessions.c.id)
-    await tx.execute(locked(query))
+async def lock_all(tx: Transaction, blob_ids: Selected) -> set[str]:
+    """Let nobody write to the logs of these blobs' sessions until the transaction ends; return the ids of the sessions.
+
+    Whoever does so now finishes first. Many are locked, so by id, as everybody does who locks several.
+    """
+    return set((await tx.execute(locked(of_blobs(blob_ids).order_by(sessions.c.id)))).scalars())
 
 
-async def delete_all(tx: Transaction, blob_id: str) -> None:
-    """Remove the sessions of a blob. The caller has removed what is in them."""
-    await tx.execute(sessions.delete().where(sessions.c.blob_id == blob_id))
+async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove the sessions of blobs. The caller has removed what is in them."""
+    await tx.execute(sessions.delete().where(sessions.c.blob_id.in_(blob_ids)))
 
 
-def of_blob(blob_id: str) -> sa.Select[tuple[str]]:
-    """A subquery: the ids of a blob's sessions."""
-    return sa.select(sessions.c.id).where(sessions.c.blob_id == blob_id)
+def of_blobs(blob_ids: Selected) -> Selected:
+    """The sessions of these blobs."""
+    return sa.select(sessions.c.id).where(sessions.c.blob_id.in_(blob_ids))
 
 
 _ADVANCE = (
@@ -195,6 +197,7 @@ async def closing_of(tx: Transaction, server: str) -> list[str]:
 
 async def release(tx: Transaction, server: str) -> None:
     """Let go of every session of a server that is going away, and of its lease."""
+    await tx.execute(locked(sa.select(sessions.c.id).where(sessions.c.owner == server).order_by(sessions.c.id)))
     await tx.execute(sessions.update().where(sessions.c.owner == server).values(owner=None))
     await tx.execute(servers.delete().where(servers.c.id == server))
 

@@ -7,11 +7,12 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.workflow.rules.session_object import SessionObject
-from blobhub_server.workflow.store.session import of_blob
+from blobhub_server.workflow.store.session import of_blobs
 
 session_objects = sa.Table(
     "session_objects",
@@ -67,6 +68,6 @@ async def delete(tx: Transaction, session_id: str, alias: str) -> None:
     await tx.execute(session_objects.delete().where(_columns.session_id == session_id, _columns.alias == alias))
 
 
-async def delete_all(tx: Transaction, blob_id: str) -> None:
-    """Remove the objects of all sessions of a blob."""
-    await tx.execute(session_objects.delete().where(session_objects.c.session_id.in_(of_blob(blob_id))))
+async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove the objects of all sessions of blobs."""
+    await tx.execute(session_objects.delete().where(session_objects.c.session_id.in_(of_blobs(blob_ids))))
