@@ -121,6 +121,9 @@ INSERT INTO users VALUES ('u', 'administrator', true, 3);
 INSERT INTO members VALUES ('u', 'o', 3);
 INSERT INTO blobs VALUES ('b', 'o', 'pipeline', 'blobhub.compute.workflow', 'private', '', 'r', 4, 5, 'e');
 INSERT INTO revisions VALUES ('r', 'b', 'draft', NULL, '', NULL, '', '', 4, 5, 'e');
+INSERT INTO entries VALUES ('n', 'r', 'flow', 'd', 7, 4, 5);
+INSERT INTO entries VALUES ('m', 'r', 'same', 'd', 7, 4, 5);
+INSERT INTO entries VALUES ('l', 'r', 'other', 'e', 5, 4, 5);
 INSERT INTO api_keys VALUES ('k', 'public', x'00', 'u', NULL, NULL, 3, 'mine', 6, NULL, NULL);
 INSERT INTO sessions VALUES ('s', 'b', 'r', NULL, '', 'open', NULL, 0, 0, 7, 7);
 INSERT INTO executions VALUES ('x', 's', 'b', 'r', 'd', 'flow', '', 'completed', 10, NULL, NULL, NULL, 0, 8, 9);
@@ -144,7 +147,9 @@ async def test_what_was_there_before_the_platform_half_is_brought_along(database
         "SELECT visibility, blob_count, etag FROM organizations": ("private", 1, "e"),
         "SELECT display_name, disabled, issuer, update_time, etag FROM users": ("", False, None, 3, "u"),
         "SELECT org_id, blob_id, role FROM members": ("o", None, 3),
-        "SELECT last_sequence, alias FROM blobs": (0, "pipeline"),
+        "SELECT last_sequence, alias, bytes FROM blobs": (0, "pipeline", 12),
+        "SELECT entries FROM revisions": (3,),
+        "SELECT DISTINCT blob_id FROM entries": ("b",),
         "SELECT etag, last_used_time FROM api_keys": ("k", None),
         "SELECT executions FROM sessions": (1,),
         "SELECT last_sequence FROM audit_head": (0,),

@@ -134,6 +134,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_api_keys_user_id_id", "api_keys", ["user_id", "id"], unique=False)
     op.add_column("blobs", sa.Column("last_sequence", sa.BigInteger(), nullable=False, server_default="0"))
+    op.add_column("blobs", sa.Column("bytes", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_index("ix_blobs_org_id_type_alias", "blobs", ["org_id", "type", "alias"], unique=False)
     op.create_index("ix_blobs_org_id_type_update_time_id", "blobs", ["org_id", "type", "update_time", "id"], unique=False)
     op.create_index("ix_blobs_org_id_update_time_id", "blobs", ["org_id", "update_time", "id"], unique=False)
@@ -142,6 +143,8 @@ def upgrade() -> None:
     op.create_index(
         "ix_blobs_org_id_visibility_update_time_id", "blobs", ["org_id", "visibility", "update_time", "id"], unique=False
     )
+    op.add_column("entries", sa.Column("blob_id", sa.String(length=36), nullable=False, server_default=""))
+    op.create_index("ix_entries_blob_id_digest", "entries", ["blob_id", "digest"], unique=False)
     op.drop_index(
         op.f("ix_executions_running"),
         table_name="executions",
@@ -176,6 +179,8 @@ def upgrade() -> None:
     op.add_column("requests", sa.Column("org_id", sa.String(length=36), nullable=True))
     op.add_column("requests", sa.Column("blob_id", sa.String(length=36), nullable=True))
     op.add_column("requests", sa.Column("user_id", sa.String(length=36), nullable=True))
+    op.add_column("revisions", sa.Column("entries", sa.BigInteger(), nullable=False, server_default="0"))
+    op.create_index("ix_revisions_blob_id_entries", "revisions", ["blob_id", "entries"], unique=False)
     op.add_column("sessions", sa.Column("executions", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_index(
         "ix_sessions_blob_id_alias_id",
@@ -212,6 +217,10 @@ def upgrade() -> None:
         "UPDATE api_keys SET etag = id",
         "UPDATE members SET org_id = resource_id, etag = resource_id",
         "UPDATE organizations SET blob_count = (SELECT count(*) FROM blobs WHERE blobs.org_id = organizations.id)",
+        "UPDATE entries SET blob_id = (SELECT blob_id FROM revisions WHERE revisions.id = entries.revision_id)",
+        "UPDATE revisions SET entries = (SELECT count(*) FROM entries WHERE entries.revision_id = revisions.id)",
+        "UPDATE blobs SET bytes = (SELECT coalesce(sum(size), 0) FROM "
+        "(SELECT DISTINCT digest, size FROM entries WHERE entries.blob_id = blobs.id) AS contents)",
         "UPDATE users SET update_time = create_time, etag = id",
         "UPDATE sessions SET executions = (SELECT count(*) FROM executions WHERE executions.session_id = sessions.id)",
     ):
