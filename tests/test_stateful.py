@@ -156,11 +156,17 @@ class Platform(Beside, RuleBasedStateMachine):
             old, new, update = self.prefix + alias, self.prefix + given, {"update_mask": "alias", "etag": ""}
             update |= {"alias": new, "visibility": 0, "description": ""}
             self.create_organization(ADMINISTRATOR, alias=old, visibility=visibility)
-            self.create_blob(ADMINISTRATOR, organization=old, alias=old, visibility=visibility)
+            self.create_blob(ADMINISTRATOR, organization=old, alias=old, visibility=PRIVATE)
             self.update_blob(ADMINISTRATOR, blob=f"{old}/{old}", **update)
             self.update_organization(ADMINISTRATOR, organization=old, **update)
         organization, blob = f"{self.prefix}a", f"{self.prefix}a/{self.prefix}a"
-        for user, scope, role in (("@ann", organization, ADMIN), ("@bob", organization, WRITE), ("@cid", blob, READ)):
+        other = f"{self.prefix}a_b/{self.prefix}a_b"
+        for user, scope, role in (
+            ("@ann", organization, ADMIN),
+            ("@bob", organization, WRITE),
+            ("@cid", blob, READ),
+            ("@cid", other, READ),
+        ):
             self.create_member(ADMINISTRATOR, scope=scope, user=user, role=role)
         self.put_definition(BOB, revision=f"{blob}@draft", alias="workflow", document=DOCUMENTS[0], etag="")
         self.commit_revision(BOB, revision=f"{blob}@draft", comment="one", etag=CURRENT)
