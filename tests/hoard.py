@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections import defaultdict
+from contextlib import closing
 from typing import Any
 
 import asyncpg
@@ -190,16 +191,19 @@ Tables = list[tuple[sa.Table, list[Row]]]
 
 
 def _records(table: sa.Table, rows: list[Row]) -> list[tuple[Any, ...]]:
-    return [tuple(row.get(column.name) for column in table.columns) for row in rows]
+    """The rows with all columns: what no list depends on is empty, or nothing where it may be."""
+    empty = {column.name: None if column.nullable else column.type.python_type() for column in table.columns}
+    return [tuple((empty | row)[name] for name in empty) for row in rows]
 
 
 def _put_sqlite(url: str, tables: Tables) -> None:
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    for table, rows in tables:
-        names, places = (", ".join(made) for made in ((column.name for column in table.columns), "?" * len(table.columns)))
-        connection.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({places})", _records(table, rows))
-    connection.commit()
-    connection.close()
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        for table, rows in tables:
+            names, places = (
+                ", ".join(made) for made in ((column.name for column in table.columns), "?" * len(table.columns))
+            )
+            connection.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({places})", _records(table, rows))
+        connection.commit()
 
 
 async def _put_postgresql(url: str, tables: Tables) -> None:
