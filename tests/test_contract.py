@@ -26,7 +26,7 @@ IMPLIED = {
 """What a request with such a field can be answered with."""
 
 LIMITED = {f"Create{noun}" for noun in ("ApiKey", "Blob", "Credential", "Member", "Metadata", "Revision", "Session")}
-LIMITED |= {"PutDefinition", "StartExecution", "RunExecution"}
+LIMITED |= {"CreateOrganization", "RotateApiKey", "PutDefinition", "StartExecution", "RunExecution"}
 """Methods that add to what is counted, which the tests of limits go through."""
 
 each_method = pytest.mark.parametrize("method", served_methods(), ids=lambda method: method.path)

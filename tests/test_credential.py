@@ -282,7 +282,7 @@ async def test_bits_flipped_in_the_database_are_found(hub: Api, server: Served) 
             await refused(sign(hub), LOST, "CREDENTIAL_UNREADABLE")
         await sql(server, changed(made.id, **{name: kept}))
     await sql(server, changed(made.id, master_key_id="0" * 16))
-    await refused(sign(hub), LOST, "CREDENTIAL_UNREADABLE")
+    await refused(sign(hub), grpc.StatusCode.FAILED_PRECONDITION, "MASTER_KEY_MISSING")
     await sql(server, changed(made.id, master_key_id=row.master_key_id))
     assert len(await sign(hub)) == 64
 

@@ -166,11 +166,11 @@ def test_what_an_interrupted_write_left_is_written_over(tmp_path: Path) -> None:
 
 def test_a_link_to_the_key_file_stays_one(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
-    KeyFile(tmp_path / "real" / "key").create(NEW)
-    (tmp_path / "link").symlink_to(tmp_path / "real" / "key")
+    KeyFile(tmp_path / "real" / "master-key").create(NEW)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "master-key")
     KeyFile(tmp_path / "link").replace([OTHER])
     assert (tmp_path / "link").is_symlink()
-    assert KeyFile(tmp_path / "real" / "key").read() == [OTHER]
+    assert KeyFile(tmp_path / "real" / "master-key").read() == [OTHER]
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o620, 0o602, 0o644, 0o666])
