@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 DOC ?=
+SCALE ?= 0.1
 PROTOBUF_7 := 7.36.2
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check fix generate baseline migration bench clean
+.PHONY: help setup demo serve test soak steady check fix generate baseline migration bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -15,12 +18,15 @@ help: ## Print this list
 setup: $(STAMP) ## Make .venv with everything the project needs
 $(STAMP): pyproject.toml clients/python/pyproject.toml tests/stranger/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "BlobHub needs Python 3.11 or newer; set PYTHON=python3.x")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable clients/python --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable tests/stranger
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target .build/protobuf7 'protobuf==$(PROTOBUF_7)'
-	$(BIN)/python tools/generate.py --image
+	@echo "setup 1/4: a virtual environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setup 2/4: the server, the client and what they need, from PyPI (about a minute)"
+	@$(PIP) --constraint constraints.txt --editable clients/python --editable '.[dev]'
+	@$(PIP) --no-deps --editable tests/stranger
+	@echo "setup 3/4: protobuf $(PROTOBUF_7), which the stubs are tested with as well"
+	@test -d .build/protobuf7/protobuf-$(PROTOBUF_7).dist-info || $(PIP) --upgrade --no-deps --target .build/protobuf7 'protobuf==$(PROTOBUF_7)'
+	@echo "setup 4/4: the image of the contract"
+	@$(BIN)/python tools/generate.py --image
 	@touch $(STAMP)
 
 demo: $(STAMP) ## Run the main job on a real document: DOC=path, the README unless given
@@ -29,9 +35,16 @@ demo: $(STAMP) ## Run the main job on a real document: DOC=path, the README unle
 serve: $(STAMP) ## Serve on 127.0.0.1:7443 with data in .data; prints address, key and a line to try
 	@$(BIN)/python tools/serve.py
 
-test: $(STAMP) ## Run all tests
+test: $(STAMP) ## Run all tests, on all cores, small: SCALE=1 is full size
 	$(BIN)/python tools/generate.py --image
-	$(BIN)/python -m pytest
+	$(PYTEST) --scale $(SCALE)
+
+soak: $(STAMP) ## Run all tests at full size
+	$(BIN)/python tools/generate.py --image
+	$(PYTEST) --scale 1 --durations 25 -rP
+
+steady: $(STAMP) ## Run the tests five times in a row on a busy machine
+	@$(BIN)/python tools/steady.py
 
 check: $(STAMP) ## Check format, lint, types, layers, protos and generated code; writes nothing
 	$(BIN)/ruff format --check --quiet

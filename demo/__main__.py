@@ -178,6 +178,7 @@ async def main(document: Path) -> None:
     """Run the demo."""
     text = read_document(document)
     with tempfile.TemporaryDirectory() as folder:
+        console.print("starting a server with data of its own …")
         server, address, key = await serving(folder)
         try:
             console.rule(f"a server on {address}, SQLite and local files", align="left")

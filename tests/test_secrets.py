@@ -1,4 +1,4 @@
-"""Secrets go in everywhere they can, right and wrong; what comes out holds none. See also test_zz_canaries.py."""
+"""Secrets go in everywhere they can, right and wrong; what comes out holds none. See also handover.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from google.protobuf import message, message_factory
 from google.protobuf.struct_pb2 import Struct
 from marked import ISSUED, made, planted, secret, secret_part
 from methods import Method, served_methods
-from outputs import Recording
+from outputs import Recording, leaks_in_outputs
 from served import WORKFLOW, Api, Served, connected
 from stored import leaks_in_tree
 
@@ -34,12 +34,16 @@ NOWHERE = "01890000-0000-7000-8000-000000000000"
 
 @pytest.fixture
 def watch(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Recording]:
-    """Looks right after the test whether its answers, errors and files hold any secret of the run."""
+    """Looks right after the test whether its answers, errors and files hold a secret that it planted.
+
+    Those of all other tests are looked for at the end of the run.
+    """
+    before = set(ISSUED)
     recording = Recording(tmp_path_factory.mktemp("outputs"))
     yield recording
-    scanner = Scanner(ISSUED)
-    leaks = recording.outputs.leaks(scanner) | leaks_in_tree(scanner, tmp_path)
-    recording.pytest_unconfigure()
+    recording.close()
+    scanner = Scanner({value: label for value, label in ISSUED.items() if value not in before})
+    leaks = leaks_in_outputs(scanner, recording.folder) | leaks_in_tree(scanner, tmp_path)
     assert scanner.scanned > 0
     assert not leaks, "\n".join(map(str, sorted(leaks)))
 
