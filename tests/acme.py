@@ -11,6 +11,7 @@ from blobhub.v1 import (
     api_key_pb2,
     audit_pb2,
     blob_pb2,
+    caller_pb2,
     member_pb2,
     organization_pb2,
     revision_pb2,
@@ -22,6 +23,11 @@ from served import WORKFLOW, Api, Served, connected
 
 READ, WRITE, ADMIN = "ROLE_READ", "ROLE_WRITE", "ROLE_ADMIN"
 PRIVATE, PUBLIC = "VISIBILITY_PRIVATE", "VISIBILITY_PUBLIC"
+
+
+async def is_administrator(api: Api) -> bool:
+    """Whether the caller is an administrator; what a key may is believed for a moment."""
+    return (await api.callers.GetCaller(caller_pb2.GetCallerRequest())).caller.administrator
 
 
 async def organization(api: Api, alias: str = "acme", **fields: Any) -> organization_pb2.Organization:

@@ -58,7 +58,7 @@ class Whole:
 
     def __init__(self, run: Path) -> None:
         self._run = run
-        self._missing: list[str] = []
+        self._problems: list[str] = []
         self._files: set[str] = set()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -82,7 +82,9 @@ class Whole:
         del error
         output = getattr(node, "workeroutput", None) or {}
         if "secrets" not in output:
-            self._missing.append(node.gateway.id)
+            self._problems.append(f"{node.gateway.id} ended without handing over its secrets")
+        if "late" in output:
+            self._problems.append(f"{node.gateway.id} logged after its last test:\n{output['late']}")
         ISSUED.update(output.get("secrets", {}))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -107,7 +109,7 @@ class Whole:
         """What is wrong, if anything, and what was searched, in words."""
         leaks, found = search(self._run, _basetemp(config))
         print(f"\n{found} searched for secrets, {len(leaks)} found")
-        problems = [*map(str, sorted(leaks)), *(f"{name} ended without handing over its secrets" for name in self._missing)]
+        problems = [*map(str, sorted(leaks)), *self._problems]
         if self._runs_all(config):
             problems += [f"only {found[name]} of {name}" for name, count in least().items() if found[name] < count]
         return "\n".join(problems), str(found)

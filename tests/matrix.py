@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from issuer import AUDIENCE, ISSUER, SERVED, claims, key_set, signed
 from methods import Method
 from served import WORKFLOW, Api, Served, connected
+from waiting import refused_in_the_end
 
 NOT_AN_ID = "not-a-uuid"
 NOWHERE = "01890000-0000-7000-8000-000000000000"
@@ -236,7 +238,7 @@ class World:
         disabled = await self.user("disabled", ("acme", "ROLE_ADMIN"), ("acme/main", "ROLE_ADMIN"))
         update = user_pb2.UpdateUserRequest(user="@disabled", update_mask={"paths": ["disabled"]}, disabled=True)
         await self.api.users.UpdateUser(update)
-        token = signed(*SERVED["es"][::-1], "es", claims("matrix", exp=time.time() + 3000))
+        token = signed(*SERVED["es"][::-1], "es", claims("matrix", exp=time.time() + 86_400))
         async with connected(self.server.address, token) as anybody:
             by_token = (await anybody.callers.GetCaller(caller_pb2.GetCallerRequest())).caller.user_id
         reads = member_pb2.CreateMemberRequest(scope="acme", user=by_token, role="ROLE_READ")
@@ -268,7 +270,9 @@ class World:
             Kind("oneself with a writing key", (await self.key("@self-acme", "ROLE_WRITE")).key, self=W),
             Kind("administrator", self.server.admin_key, user=True, administrator=True),
         ]
-        await asyncio.sleep(0.6)  # until the expired key is one
+        async with connected(self.server.address, expired) as late:
+            caller = partial(late.callers.GetCaller, caller_pb2.GetCallerRequest())
+            await refused_in_the_end(caller, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
 
     def rows(self, methods: Iterable[Method]) -> list[Row]:
         """A row for every method, resource it names, and subject of that kind. Raises KeyError for an unknown kind."""

@@ -38,9 +38,11 @@ from blobhub.v1 import (
     session_pb2_grpc,
     user_pb2_grpc,
 )
+from blobhub_client import KeyChannel
 from blobhub_server.app import running
 from blobhub_server.config import Settings
 from marked import planted
+from waiting import DEADLINE_SECONDS
 
 WORKFLOW = "blobhub.compute.workflow"
 
@@ -92,59 +94,12 @@ class Api:
         return answer.revision
 
 
-class _Key(
-    grpc.aio.UnaryUnaryClientInterceptor,
-    grpc.aio.UnaryStreamClientInterceptor,
-    grpc.aio.StreamUnaryClientInterceptor,
-    grpc.aio.StreamStreamClientInterceptor,
-):
-    """Sends a key with every call."""
-
-    def __init__(self, key: str) -> None:
-        self._header = ("authorization", f"Bearer {key}")
-
-    def _with_key(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
-        metadata = [*(details.metadata or ()), self._header]
-        return grpc.aio.ClientCallDetails(
-            details.method,
-            details.timeout,
-            grpc.aio.Metadata(*metadata),
-            details.credentials,
-            details.wait_for_ready,
-        )
-
-    async def intercept_unary_unary(self, continuation, details, request):
-        return await continuation(self._with_key(details), request)
-
-    async def intercept_unary_stream(self, continuation, details, request):
-        return await continuation(self._with_key(details), request)
-
-    async def intercept_stream_unary(self, continuation, details, requests):
-        return await continuation(self._with_key(details), requests)
-
-    async def intercept_stream_stream(self, continuation, details, requests):
-        return await continuation(self._with_key(details), requests)
-
-
-def kinds_of_interceptors(key: str | None) -> list[grpc.aio.ClientInterceptor]:
-    """One interceptor per kind of call: grpc.aio sorts an interceptor under the first kind it finds."""
-    if key is None:
-        return []
-    kinds = (
-        grpc.aio.UnaryUnaryClientInterceptor,
-        grpc.aio.UnaryStreamClientInterceptor,
-        grpc.aio.StreamUnaryClientInterceptor,
-        grpc.aio.StreamStreamClientInterceptor,
-    )
-    return [type("Key", (kind,), dict(vars(_Key)))(key) for kind in kinds]
-
-
 @asynccontextmanager
 async def connected(address: str, key: str | None) -> AsyncIterator[Api]:
     """A client of a server."""
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(address, options, interceptors=kinds_of_interceptors(key)) as channel:
-        yield Api(channel, key)
+    async with grpc.aio.insecure_channel(address, options) as channel:
+        yield Api(KeyChannel(channel, key) if key else channel, key)
 
 
 @dataclass
@@ -218,4 +173,4 @@ class ServerProcess:
         self._process.send_signal(how)
         assert self._process.stdout is not None
         self._process.stdout.close()
-        return self._process.wait(30)
+        return self._process.wait(DEADLINE_SECONDS)

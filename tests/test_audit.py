@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from blobhub_server.blobtypes.conformance import refused
 from blobhub_server.platform.audit import Budget
 from blobhub_server.rpc.paging import Page, _seal
 from served import Api, Served, ServerProcess, connected, served
+from waiting import read_to_end, until
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -329,11 +329,6 @@ async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: A
     assert sum(entry.code == "OK" for entry in seen) == 12
 
 
-async def ended(watch: AsyncIterator) -> None:
-    async for _ in watch:
-        pass
-
-
 async def test_a_watch_ends_when_the_admin_is_one_no_longer(server: Served, api: Api) -> None:
     await acme.organization(api)
     async with acme.person(server, api, "ann", ("acme", ADMIN)) as ann:
@@ -341,13 +336,13 @@ async def test_a_watch_ends_when_the_admin_is_one_no_longer(server: Served, api:
         assert (await watch.read()).entries
         demote = member_pb2.UpdateMemberRequest(scope="acme", user="@ann", role=WRITE)
         await api.members.UpdateMember(demote)
-        await refused(ended(watch), DENIED, "PERMISSION_DENIED")
+        await refused(read_to_end(watch), DENIED, "PERMISSION_DENIED")
         await acme.update_user(api, "@ann", administrator=True)
-        await asyncio.sleep(1)
+        await until(lambda: acme.is_administrator(ann))
         everything = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True))
         assert (await everything.read()).entries
         await acme.update_user(api, "@ann", administrator=False)
-        await refused(ended(everything), DENIED, "PERMISSION_DENIED")
+        await refused(read_to_end(everything), DENIED, "PERMISSION_DENIED")
 
 
 async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_url: str) -> None:
@@ -406,8 +401,7 @@ async def test_a_server_killed_in_the_middle_of_changes_has_an_entry_for_each_th
         acknowledged: set[str] = set()
         async with connected(server.address, key) as api:
             changing = [asyncio.create_task(change(api, f"{round_}-{number}", acknowledged)) for number in range(16)]
-            while len(acknowledged) < 40:
-                await asyncio.sleep(0.01)
+            await until(lambda acknowledged=acknowledged: len(acknowledged) >= 40)
             server.kill()
             await asyncio.gather(*changing)
         await server.start()

@@ -10,6 +10,8 @@ import pytest
 from blobhub.v1 import blob_pb2, execution_pb2, organization_pb2, session_pb2
 from blobhub_client import connect, page, reason
 from served import WORKFLOW, Api, Served, ServerProcess
+from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
+from waiting import until
 
 
 async def test_pages_are_walked(server: Served, api: Api) -> None:
@@ -40,12 +42,19 @@ async def test_leaving_the_loop_cancels_the_call(server: Served, api: Api) -> No
         async for _ in watch:
             break
         await watch.aclose()
-        for _ in range(100):
-            if len(asyncio.all_tasks()) <= before:
-                break
-            await asyncio.sleep(0.05)
-        else:
-            raise AssertionError("the call goes on")
+        await until(lambda: len(asyncio.all_tasks()) <= before)
+
+
+async def test_an_upload_that_the_server_ends_leaves_no_task_behind(server: Served) -> None:
+    """It would wait for the next request for ever, and complain when it is collected."""
+    async with connect(server.address, server.admin_key) as hub:
+        before = len(asyncio.all_tasks())
+        for _ in range(10):
+            upload = notes_pb2_grpc.NotesServiceStub(hub.channel).UploadNote()
+            await upload.write(notes_pb2.UploadNoteRequest(revision="no/such@draft", name="note", text="a beginning"))
+            with pytest.raises(grpc.aio.AioRpcError):
+                await upload
+        await until(lambda: len(asyncio.all_tasks()) <= before)
 
 
 async def test_an_error_says_its_reason(server: Served) -> None:
@@ -70,8 +79,7 @@ async def test_a_watch_goes_on_when_the_server_comes_back(tmp_path, database_url
                 seen.append(event)  # noqa: PERF401  the test looks at it meanwhile
 
         watching = asyncio.create_task(watch())
-        while len(seen) < 4:
-            await asyncio.sleep(0.02)
+        await until(lambda: len(seen) >= 4)
         assert first.stop() == 0
         second = ServerProcess(tmp_path / "data", database_url, listen=first.address, lease_seconds=1)
         await second.start()

@@ -23,6 +23,7 @@ from blobhub_server.platform.store import blob as blob_store
 from calling import ask
 from databases import select
 from served import WORKFLOW, Api, connected, served
+from waiting import until
 
 ROUNDS = 10
 BLOB, OTHER = "acme/pipeline", "acme/other"
@@ -277,8 +278,7 @@ async def test_a_key_is_rotated_after_whoever_holds_its_blob(hub: tuple[Api, Dat
     async with db.write() as tx:
         await blob_store.get(tx, made.blob.id, lock=True)
         rotating = asyncio.create_task(ask(api, "RotateApiKey", api_key_id=key.api_key.id))
-        while not rotating.done() and not await select(url, WAITING):
-            await asyncio.sleep(0.01)
+        await until(lambda: rotating.done() or select(url, WAITING))
         assert not rotating.done()
     assert (await rotating).key
 

@@ -22,6 +22,7 @@ from blobhub_server.ids import Uuid7, is_uuid
 from blobhub_server.start import StartError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waiting import DEADLINE_SECONDS, within_deadline
 
 # Not on the shared metadata: these are no tables of the product.
 tables = sa.MetaData()
@@ -121,7 +122,7 @@ async def test_a_writer_cancelled_anywhere_leaves_a_usable_database_and_a_known_
         for _ in range(dice.randrange(4)):
             await asyncio.sleep(dice.random() * 0.004)
             dice.choice(running).cancel()
-        done, late = await asyncio.wait(running, timeout=20)
+        done, late = await asyncio.wait(running, timeout=DEADLINE_SECONDS)
         assert not late
         assert all(task.cancelled() or task.exception() is None for task in done)
         kept = await numbers(db)
@@ -197,7 +198,7 @@ async def test_a_transaction_that_gives_way_is_done_again(fresh_postgres):
 
     await asyncio.gather(both(1, 2), both(2, 1))
     assert await numbers(db) == [1, 2, 11, 12]
-    assert len(tried) == 3
+    assert len(tried) > 2, "neither had to give way"
     await db.close()
 
 
@@ -384,9 +385,8 @@ async def test_a_batch_that_answers_too_few_results_fails_instead_of_hanging(sql
         return []
 
     committer = GroupCommitter(sqlite, apply)
-    async with asyncio.timeout(10):
-        for outcome in await asyncio.gather(*(committer.submit(n) for n in range(3)), return_exceptions=True):
-            assert isinstance(outcome, ValueError)
+    for outcome in await within_deadline(asyncio.gather(*(committer.submit(n) for n in range(3)), return_exceptions=True)):
+        assert isinstance(outcome, ValueError)
     assert await numbers(sqlite) == []
 
 

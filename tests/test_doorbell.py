@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from blobhub_server.db import notify, postgresql
 from blobhub_server.db.engine import open_database
 from blobhub_server.db.notify import Doorbell
+from waiting import DEADLINE_SECONDS
 
 
 @asynccontextmanager
@@ -18,7 +19,7 @@ async def two_servers(url: str):
     async with here.hearing(), there.hearing():
         # A new hearing wakes everybody: then it is known to hear.
         async with there.listen("anything") as ringing:
-            assert await ringing.wait(10)
+            assert await ringing.wait(DEADLINE_SECONDS)
         yield one, here, there
     await one.close()
     await other.close()
@@ -53,7 +54,7 @@ async def test_another_server_is_rung_by_a_commit_and_by_nothing_else(postgres_u
                 raise ZeroDivisionError
         async with db.write() as tx:
             await here.announce(tx, ["kept", "other"])
-        assert await kept.wait(10)
+        assert await kept.wait(DEADLINE_SECONDS)
         assert not await undone.wait(0)
 
 
@@ -67,10 +68,10 @@ async def test_a_lost_connection_is_made_again_and_everybody_is_woken(postgres_u
                     " WHERE pid <> pg_backend_pid() AND query LIKE 'LISTEN%'"
                 )
             )
-        assert await a.wait(10)
+        assert await a.wait(DEADLINE_SECONDS)
         async with db.write() as tx:
             await here.announce(tx, ["a"])
-        assert await a.wait(10)
+        assert await a.wait(DEADLINE_SECONDS)
 
 
 async def test_a_url_with_tls_settings_serves_the_doorbell_as_well(postgres_url):
@@ -93,7 +94,7 @@ async def test_a_connection_lost_before_it_listens_is_made_again(postgres_url, m
     db = await open_database(postgres_url)
     bell = Doorbell(db)
     async with bell.listen("a") as a, bell.hearing():
-        assert await a.wait(10)
+        assert await a.wait(DEADLINE_SECONDS)
     await db.close()
     assert len(connections) == 2
 
@@ -126,8 +127,8 @@ async def test_a_silent_connection_is_checked_and_replaced(postgres_url, monkeyp
     db = await open_database(postgres_url)
     bell = Doorbell(db)
     async with bell.listen("a") as a, bell.hearing():
-        assert await a.wait(10)
-        assert await a.wait(10)
+        assert await a.wait(DEADLINE_SECONDS)
+        assert await a.wait(DEADLINE_SECONDS)
     await db.close()
     assert len(connections) == 2
     assert connections[0].is_closed()

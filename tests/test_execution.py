@@ -25,6 +25,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from served import Api, connected, served
+from waiting import until
 
 
 async def run(api: Api, session_id: str, *, definition: str = "workflow", **inputs) -> execution_pb2.Execution:
@@ -59,12 +60,13 @@ async def test_a_delay_waits(api: Api) -> None:
 
 
 async def wait_for_state(api: Api, execution_id: str, state: int) -> execution_pb2.Execution:
-    """Watch an execution to its end, or read it until it is in a state."""
-    while True:
+    """Read an execution until it is in a state."""
+
+    async def reached() -> execution_pb2.Execution | None:
         answer = await api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution_id=execution_id))
-        if answer.execution.state == state:
-            return answer.execution
-        await asyncio.sleep(0.01)
+        return answer.execution if answer.execution.state == state else None
+
+    return await until(reached)
 
 
 async def start(api: Api, session_id: str, **fields) -> execution_pb2.Execution:

@@ -11,6 +11,7 @@ from blobhub.v1 import execution_pb2
 from google.protobuf import descriptor, message, message_factory
 from methods import Method, served_methods
 from served import Api
+from waiting import DEADLINE_SECONDS
 
 REQUESTS = 10_000
 INSIDES = re.compile(
@@ -113,7 +114,7 @@ async def call(api: Api, method: Method, data: bytes) -> grpc.aio.AioRpcError | 
                     stream.cancel()
                     return None
         else:
-            await api.channel.unary_unary(method.path)(data, timeout=20)
+            await api.channel.unary_unary(method.path)(data, timeout=DEADLINE_SECONDS)
     except grpc.aio.AioRpcError as error:
         return error
     return None

@@ -16,6 +16,7 @@ from issuer import (
     ES,
     Issuer,
 )
+from waiting import DEADLINE_SECONDS, until, within_deadline
 
 FIRST, SECOND = Header("RS256", "rs"), Header("ES256", "second")
 
@@ -47,14 +48,14 @@ async def test_known_keys_go_on_when_the_issuer_is_down_hangs_or_talks_nonsense(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch, quick_keys: None
 ) -> None:
     monkeypatch.setattr(keeping, "OLD_SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "READ_SECONDS", 2.0 * DEADLINE_SECONDS)  # nobody whose key is known waits for that
     kept = Jwks(source_of(issuer.url))
     await kept.key(FIRST)
     for document, status in ((b"<html>", 200), (b'{"keys": 1}', 200), (None, 503)):
         issuer.document, issuer.status = document, status
         await kept.key(FIRST)
     issuer.hold.clear()
-    async with asyncio.timeout(2):  # the reading has five seconds; nobody whose key is known waits for it
-        await asyncio.gather(*(kept.key(FIRST) for _ in range(50)))
+    await within_deadline(asyncio.gather(*(kept.key(FIRST) for _ in range(50))))
     issuer.stop()
     await kept.key(FIRST)
 
@@ -72,8 +73,7 @@ async def test_a_caller_that_goes_away_does_not_interrupt_the_reading(issuer: Is
     issuer.hold.clear()
     kept = Jwks(source_of(issuer.url))
     impatient = asyncio.create_task(kept.key(FIRST))
-    while not issuer.asked:
-        await asyncio.sleep(0.01)
+    await until(lambda: issuer.asked)
     patient = asyncio.create_task(kept.key(FIRST))
     impatient.cancel()
     issuer.hold.set()

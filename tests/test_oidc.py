@@ -31,6 +31,7 @@ from issuer import (
     signed,
 )
 from served import WORKFLOW, Api, Served, connected, served
+from waiting import refused_in_the_end
 
 SET = {"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "oidc_jwks": "https://issuer.example/jwks"}
 
@@ -166,9 +167,10 @@ async def test_a_key_that_the_issuer_changes_is_taken_and_the_old_one_refused(
     issuer.keys = {"new": ("RS256", rsa_key(1))}
     await called(hub.address, issuer.token("new"))
     assert issuer.asked == 2
-    await asyncio.sleep(0.6)  # what held is believed to hold for half a second
-    async with connected(hub.address, old) as api:
-        await refused(api.callers.GetCaller(caller_pb2.GetCallerRequest()), UNAUTHENTICATED, "UNAUTHENTICATED")
+    async with connected(hub.address, old) as api:  # what held is believed to hold for half a second
+        await refused_in_the_end(
+            lambda: api.callers.GetCaller(caller_pb2.GetCallerRequest()), UNAUTHENTICATED, "UNAUTHENTICATED"
+        )
 
 
 async def test_an_issuer_that_is_down_is_unavailable_and_keeps_nothing_from_starting(
@@ -202,14 +204,15 @@ async def test_a_tokens_user_has_the_roles_that_they_are_given(hub: Served, admi
         await refused(api.blobs.CreateBlob(create), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
 
-async def test_a_disabled_users_token_is_refused_within_a_second(hub: Served, admin: Api, issuer: Issuer) -> None:
+async def test_a_disabled_users_token_is_refused(hub: Served, admin: Api, issuer: Issuer) -> None:
     who = await called(hub.address, issuer.token("rs"))
     async with connected(hub.address, issuer.token("rs")) as api:
         await api.callers.GetCaller(caller_pb2.GetCallerRequest())
         mask = FieldMask(paths=["disabled"])
         await admin.users.UpdateUser(user_pb2.UpdateUserRequest(user=who.user_id, update_mask=mask, disabled=True))
-        await asyncio.sleep(1)
-        await refused(api.callers.GetCaller(caller_pb2.GetCallerRequest()), UNAUTHENTICATED, "UNAUTHENTICATED")
+        await refused_in_the_end(
+            lambda: api.callers.GetCaller(caller_pb2.GetCallerRequest()), UNAUTHENTICATED, "UNAUTHENTICATED"
+        )
 
 
 async def test_a_watch_ends_with_its_token(hub: Served, admin: Api, issuer: Issuer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from functools import partial
 
 import acme
 import flows
@@ -24,6 +24,7 @@ from blobhub.v1 import (
 from blobhub_server.blobtypes.conformance import refused, unpack
 from google.rpc import error_details_pb2
 from served import Api, Served, connected
+from waiting import read_to_end, refused_in_the_end
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -271,11 +272,10 @@ async def test_what_was_in_an_organization_is_gone_with_it(server: Served, api: 
         assert list((await ann.callers.GetCaller(caller_pb2.GetCallerRequest())).roles) == []
         assert await acme.organization(ann), "the alias is free"
         assert await listed(ann) == ["acme"]
-    await asyncio.sleep(1)
     for of in of_both:
         async with connected(server.address, of.key) as scoped:
-            who = scoped.callers.GetCaller(caller_pb2.GetCallerRequest())
-            await refused(who, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+            who = partial(scoped.callers.GetCaller, caller_pb2.GetCallerRequest())
+            await refused_in_the_end(who, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
     methods = {entry.method.rsplit("/")[1] for entry in await acme.entries(api) if entry.org_id == made.id}
     assert methods >= {"CreateOrganization", "CreateBlob", "CreateApiKey", "CreateMember", "DeleteOrganization"}
 
@@ -330,10 +330,6 @@ async def test_open_watches_end_when_their_organization_is_deleted(api: Api) -> 
     session_id = await filled(api)
     execution = await start(api, session_id)
 
-    async def ended(watch: AsyncIterator) -> None:
-        async for _ in watch:
-            pass
-
     watches = [
         api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)),
         api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True)),
@@ -345,7 +341,7 @@ async def test_open_watches_end_when_their_organization_is_deleted(api: Api) -> 
     assert execution.id
     await acme.delete_organization(api, cascade=True)
     for watch in watches:
-        await refused(ended(watch), DENIED, "PERMISSION_DENIED")
+        await refused(read_to_end(watch), DENIED, "PERMISSION_DENIED")
 
 
 async def test_deleting_an_organization_lets_its_content_be_made_anew(api: Api) -> None:

@@ -25,6 +25,7 @@ from blobhub_server.rpc.server import Health, bind, make_server, options, shut_d
 from google.rpc import error_details_pb2
 from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from waiting import DEADLINE_SECONDS, until, within_deadline
 
 Request = organization_pb2.CreateOrganizationRequest
 Answer = organization_pb2.CreateOrganizationResponse
@@ -109,14 +110,16 @@ class Served:
         self.channel = channel
         self.admit = admit
 
-    async def call(self, kind: str, *requests: Request | bytes, timeout: float = 20) -> list[Answer]:
+    async def call(self, kind: str, *requests: Request | bytes, timeout: float = DEADLINE_SECONDS) -> list[Answer]:
         """Make a call of that kind; answer all answers."""
         data = [request if isinstance(request, bytes) else request.SerializeToString() for request in requests]
         make = getattr(self.channel, KINDS[kind][1])(f"/test.v1.Kinds/{kind}", None, Answer.FromString)
         call = make(data[0] if kind in ("One", "Many") else iter(data), timeout=timeout)
         return [await call] if kind in ("One", "Up") else [answer async for answer in call]
 
-    async def refused(self, kind: str, *requests: Request | bytes, timeout: float = 20) -> grpc.aio.AioRpcError:
+    async def refused(
+        self, kind: str, *requests: Request | bytes, timeout: float = DEADLINE_SECONDS
+    ) -> grpc.aio.AioRpcError:
         """Make a call that is expected to fail; answer the error."""
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await self.call(kind, *requests, timeout=timeout)
@@ -256,7 +259,7 @@ async def test_cancellation_reaches_the_handler(kind: str) -> None:
         call = asyncio.create_task(there.call(kind, GOOD))
         await started.wait()
         call.cancel()
-        await asyncio.wait_for(cancelled.wait(), 10)
+        await within_deadline(cancelled.wait())
 
 
 async def test_a_deadline_reaches_the_handler_and_is_no_error_of_the_servers() -> None:
@@ -271,7 +274,7 @@ async def test_a_deadline_reaches_the_handler_and_is_no_error_of_the_servers() -
     with structlog.testing.capture_logs() as logged:
         async with served(One=failing("One", wait)) as there:
             error = await there.refused("One", GOOD, timeout=0.2)
-            await asyncio.wait_for(ended.wait(), 10)
+            await within_deadline(ended.wait())
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert not [line for line in logged if line["event"] == "internal_error"]
 
@@ -291,7 +294,7 @@ async def test_a_stream_whose_reader_goes_away_is_closed() -> None:
         call = make(GOOD.SerializeToString())
         await call.read()
         call.cancel()
-        await asyncio.wait_for(closed.wait(), 10)
+        await within_deadline(closed.wait())
 
 
 async def test_every_message_of_a_client_stream_is_validated_and_the_first_is_admitted() -> None:
@@ -408,7 +411,7 @@ async def test_leaving_goes_in_order_health_then_streams_then_the_server() -> No
         make = there.channel.unary_stream("/test.v1.Kinds/Many", None, Answer.FromString)
         call = make(GOOD.SerializeToString())
         await call.read()
-        await shut_down(there.server, there.health, drain, 10)
+        await shut_down(there.server, there.health, drain, DEADLINE_SECONDS)
         order.append("the server has stopped")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call.read()
@@ -468,8 +471,7 @@ async def test_a_stream_whose_client_reads_nothing_is_ended_too() -> None:
         await asyncio.sleep(0.3)
         made.admit.error = Unauthenticated()
         made.bell.ring("access")
-        async with asyncio.timeout(10):
-            await ended.wait()
+        await within_deadline(ended.wait())
         call.cancel()
 
 
@@ -493,10 +495,3 @@ async def test_what_ends_with_an_error_is_reported_with_how_far_it_came() -> Non
         await made.refused("One", BAD)
         await made.refused("One", GOOD)
         assert made.admit.refusals == [("INVALID_REQUEST", False), ("NOT_FOUND", True)]
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait for something that is about to be."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)

@@ -25,6 +25,7 @@ from methods import Method, served_methods
 from outputs import Recording, leaks_in_outputs
 from served import WORKFLOW, Api, Served, connected
 from stored import leaks_in_tree
+from waiting import DEADLINE_SECONDS
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 INVALID, INTERNAL = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL
@@ -289,7 +290,7 @@ async def test_no_error_repeats_what_a_request_holds(hub: Api, watch: Recording)
     for method in served_methods():
         make = hub.channel.unary_stream if method.server_streaming else hub.channel.unary_unary
         for request in requests_of(method, value):
-            call = make(method.path)(request.SerializeToString(), timeout=20)
+            call = make(method.path)(request.SerializeToString(), timeout=DEADLINE_SECONDS)
             await answered(call.read() if method.server_streaming else call)
             if method.server_streaming:
                 call.cancel()

@@ -25,6 +25,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from methods import served_methods
 from served import Api, Served, ServerProcess, connected, served
+from waiting import read_to_end
 
 BIN = Path(sys.executable).parent
 
@@ -196,8 +197,7 @@ async def test_a_drain_ends_streams_with_the_last_sequence_and_says_when_to_come
 async def the_end(call) -> grpc.aio.AioRpcError:
     """The error that a stream ends with."""
     try:
-        async for _ in call:
-            pass
+        await read_to_end(call)
     except grpc.aio.AioRpcError as error:
         return error
     raise AssertionError("the stream ended without an error")

@@ -46,7 +46,9 @@ from blobhub.v1.execution_pb2 import RunExecutionRequest, WatchExecutionRequest
 from blobhub.v1.session_pb2 import WatchSessionRequest
 from google.rpc import error_details_pb2, status_pb2
 
-__all__ = ["Client", "LogGap", "connect", "page", "reason"]
+from blobhub_client.channel import KeyChannel
+
+__all__ = ["Client", "KeyChannel", "LogGap", "connect", "page", "reason"]
 
 TRANSIENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
 """Statuses after which a stream is taken up again where it was cut."""
@@ -67,14 +69,13 @@ async def connect(
     `key` goes with every call; without one, calls are anonymous. Pings every 20 s find out dead connections.
     """
     options = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
-    interceptors = [_sends(key, kind) for kind in _KINDS] if key else []
-    channel = (
-        grpc.aio.secure_channel(address, credentials, options, interceptors=interceptors)
+    made = (
+        grpc.aio.secure_channel(address, credentials, options)
         if credentials
-        else grpc.aio.insecure_channel(address, options, interceptors=interceptors)
+        else grpc.aio.insecure_channel(address, options)
     )
-    async with channel:
-        yield Client(channel)
+    async with made as channel:
+        yield Client(KeyChannel(channel, key) if key else channel)
 
 
 class Client:
@@ -230,21 +231,3 @@ def _detail(error: grpc.RpcError, into: Any) -> bool:
         if key == "grpc-status-details-bin":
             return any(detail.Unpack(into) for detail in status_pb2.Status.FromString(value).details)
     return False
-
-
-_KINDS = (
-    (grpc.aio.UnaryUnaryClientInterceptor, "intercept_unary_unary"),
-    (grpc.aio.UnaryStreamClientInterceptor, "intercept_unary_stream"),
-    (grpc.aio.StreamUnaryClientInterceptor, "intercept_stream_unary"),
-    (grpc.aio.StreamStreamClientInterceptor, "intercept_stream_stream"),
-)
-
-
-def _sends(key: str, kind: tuple[type, str]) -> Any:
-    """An interceptor of one kind of call that sends a key. gRPC sorts an interceptor under one kind only."""
-
-    async def intercept(_self: Any, proceed: Any, details: Any, request: Any) -> Any:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), ("authorization", f"Bearer {key}"))
-        return await proceed(details._replace(metadata=metadata), request)
-
-    return type("SendsKey", (kind[0],), {kind[1]: intercept})()
