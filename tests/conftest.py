@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from served import Api, Served, connected, served
 
-pytest_plugins = ["databases", "issuer", "outputs"]
+pytest_plugins = ["databases", "issuer", "outputs", "scale"]
 
 
 @pytest.fixture
