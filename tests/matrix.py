@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from issuer import AUDIENCE, ISSUER, SERVED, claims, key_set, signed
 from methods import Method
+from scale import sample
 from served import WORKFLOW, Api, Served, connected
 from waiting import refused_in_the_end
 
@@ -351,6 +353,21 @@ def outcome(method: Method, error: grpc.aio.AioRpcError | None) -> str:
 def words(error: grpc.aio.AioRpcError | None) -> Any:
     """All that an error says."""
     return None if error is None else (error.code(), error.details(), list(error.trailing_metadata() or ()))
+
+
+def columns(rows: list[Row], kinds: list[Kind]) -> list[tuple[Kind, list[Row]]]:
+    """The rows to try each kind of caller on: all of them at full scale.
+
+    With fewer, every row is there with some caller, and every method and every kind of caller with each answer it can get.
+    """
+
+    def shown(cell: tuple[Row, Kind]) -> tuple[str, tuple[str, str], tuple[str, str]]:
+        row, kind = cell
+        should = expected(row, kind)
+        return str(row), (row.method.path, should), (kind.name, should)
+
+    chosen = sample(list(product(rows, kinds)), shown, seed=22)
+    return [(kind, [row for row, other in chosen if other is kind]) for kind in kinds]
 
 
 async def cells(world: World, rows: list[Row], kind: Kind) -> AsyncIterator[str]:

@@ -28,6 +28,7 @@ from blobhub_client import page
 from blobhub_server.blobtypes.conformance import refused
 from blobhub_server.platform.audit import Budget
 from blobhub_server.rpc.paging import Page, _seal
+from scale import scaled
 from served import Api, Served, ServerProcess, connected, served
 from waiting import read_to_end, until
 
@@ -397,7 +398,7 @@ async def test_a_server_killed_in_the_middle_of_changes_has_an_entry_for_each_th
     key = server.admin_key
     async with connected(server.address, key) as api:
         await acme.organization(api)
-    for round_ in range(3):
+    for round_ in range(scaled(3, least=1)):
         acknowledged: set[str] = set()
         async with connected(server.address, key) as api:
             changing = [asyncio.create_task(change(api, f"{round_}-{number}", acknowledged)) for number in range(16)]

@@ -22,6 +22,7 @@ from blobhub_server.ids import Uuid7, is_uuid
 from blobhub_server.start import StartError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scale import scaled
 from waiting import DEADLINE_SECONDS, within_deadline
 
 # Not on the shared metadata: these are no tables of the product.
@@ -105,7 +106,7 @@ async def test_an_upsert_changes_the_row_that_is_there(db):
         assert (await tx.execute(sa.select(notes.c.at))).scalars().all() == [late]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(scaled(5, least=2)))
 async def test_a_writer_cancelled_anywhere_leaves_a_usable_database_and_a_known_outcome(db, seed):
     """The hook runs exactly when the row is there, however often and whenever the writer is cancelled."""
     dice = random.Random(seed)
@@ -342,7 +343,7 @@ async def test_units_share_transactions_and_each_gets_its_own_result(db):
     assert len(batches) <= 4
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(15, least=5), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(waves=st.lists(st.lists(st.sampled_from(["good", "bad", "left"]), max_size=6), max_size=4))
 async def test_a_bad_unit_fails_alone_and_a_left_one_is_done_all_the_same(sqlite, waves):
     """`left` is a unit whose caller goes away; `bad` ones break the batch they are in."""

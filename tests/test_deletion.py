@@ -26,6 +26,7 @@ from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.db.schema import metadata
 from calling import ask
 from databases import select
+from scale import scaled
 from served import WORKFLOW, Api, Served, connected, served
 
 Calls = dict[str, Callable[[], Coroutine[Any, Any, Any]]]
@@ -127,7 +128,7 @@ async def test_a_cascade_waits_for_what_runs_and_is_not_upset_by_it(api: Api) ->
     scripts = [flows.component(name, "logic.code", code="set_result('success')") for name in names]
     steps = [flows.control(first, second, "success") for first, second in itertools.pairwise(names)]
     document = flows.document([flows.component("start", "flow.start"), *scripts], [flows.control("start", names[0]), *steps])
-    for round_ in range(4):
+    for round_ in range(scaled(4, least=2)):
         await acme.organization(api)
         session_id = await filled(api, document)
         for _ in range(12):
@@ -208,7 +209,7 @@ async def test_a_cascade_of_many_blobs_meets_the_journal_in_its_order(
     """The journal writes to sessions of several blobs in one transaction; neither waits for the other in a circle."""
     url = await fresh_postgres()
     async with served(tmp_path / "data", url) as server, connected(server.address, server.admin_key) as api:
-        for _ in range(40):
+        for _ in range(scaled(40, least=6)):
             await acme.organization(api)
             sessions = await asyncio.gather(*(scripted(api, f"acme/blob-{number}") for number in range(3)))
             starts = [ask(api, "StartExecution", session_id=id_, definition="workflow") for id_ in sessions * 3]

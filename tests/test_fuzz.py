@@ -7,13 +7,15 @@ import re
 
 import flows
 import grpc
+import pytest
 from blobhub.v1 import execution_pb2
 from google.protobuf import descriptor, message, message_factory
 from methods import Method, served_methods
+from scale import scaled
 from served import Api
 from waiting import DEADLINE_SECONDS
 
-REQUESTS = 10_000
+REQUESTS = scaled(100_000, least=1_000)
 INSIDES = re.compile(
     r"Traceback|Error\(|Exception|\.py\b|/work|/usr|/tmp|blobhub_server|sqlalchemy|asyncpg|sqlite|0x[0-9a-f]{6}",
     re.I,
@@ -127,7 +129,8 @@ async def _counted(stream):
         yield count, item
 
 
-async def test_ten_thousand_fuzzed_requests_get_clear_answers(api: Api, anonymous: Api) -> None:
+@pytest.mark.timeout(3600)
+async def test_fuzzed_requests_get_clear_answers(api: Api, anonymous: Api) -> None:
     seed = random.Random(1)
     session_id = await api.session(flows.steps(2))
     started = await api.executions.StartExecution(
@@ -153,6 +156,5 @@ async def test_ten_thousand_fuzzed_requests_get_clear_answers(api: Api, anonymou
         said = f"{error.details()} {trailers} {binary}"
         echoed = re.sub("|".join(re.escape(word) for word in WORDS if len(word) > 3), "", said)
         assert not INSIDES.search(echoed), f"{method.path} {data.hex()} said {said!r}"
-    assert codes["OK"] > 100, codes
-    assert codes["INVALID_ARGUMENT"] > 100, codes
-    print(codes)
+    assert min(codes["OK"], codes["INVALID_ARGUMENT"]) > scaled(1_000, least=10), codes
+    print(f"{sum(codes.values())} requests: {codes}")

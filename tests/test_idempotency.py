@@ -23,10 +23,11 @@ from dropping import Dropping, Fate, dropping
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from methods import Method
+from scale import scaled
 from served import WORKFLOW, Api, Served, connected
 
 CHANGES = {name: method for name, method in METHODS.items() if method.changes}
-LIVES, IN_FLIGHT = 38, 16
+LIVES, IN_FLIGHT = scaled(38, least=4), 16
 SHOWN_ONCE = {"key"}
 """Fields of answers that are empty when the answer comes again, as api_key.proto says."""
 
@@ -253,8 +254,8 @@ async def check(server: Served, api: Api, before: Counter[str], once: Counter[st
     assert Counter(found) == Counter((request_id, path, "OK") for request_id, path in calls.items())
 
 
-@pytest.mark.timeout(300)
-async def test_two_thousand_calls_over_a_network_that_loses_answers(server: Served, api: Api) -> None:
+@pytest.mark.timeout(3600)
+async def test_calls_over_a_network_that_loses_answers_happen_once(server: Served, api: Api) -> None:
     """They leave behind what the same calls leave that are made once, and each is answered once and for all."""
     before = await rows(server)
     quiet, hasty = Quiet(api, seed=1), Hasty(api, seed=2)
@@ -289,8 +290,8 @@ async def in_flight(call: Caller, names: list[str]) -> None:
 def report(call: Stubborn, proxy: Dropping) -> None:
     """Say how much was tried; and that it was enough."""
     calls, fates = len(call.request_ids), ", ".join(f"{n} {fate.value}" for fate, n in proxy.fates.items())
-    assert calls >= 2000
-    assert min(proxy.fates[fate] for fate in Fate) > 100
+    assert calls >= scaled(2000, least=200)
+    assert min(proxy.fates[fate] for fate in Fate) > scaled(100, least=10)
     print(f"{calls} calls of {len(CHANGES)} methods, sent {call.sent} times: {fates}")
 
 

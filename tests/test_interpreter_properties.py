@@ -21,6 +21,7 @@ from blobhub_server.workflow.interpreter import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreting import REGISTRY, TERMINAL, Run, compiled
+from scale import scaled
 
 
 @st.composite
@@ -74,7 +75,7 @@ def random_outcome(seed: random.Random):
     return outcome
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300, least=50), deadline=None)
 @given(graphs(), st.integers(0, 2**32))
 def test_every_graph_ends_once_within_its_step_limit(document: str, number: int) -> None:
     seed = random.Random(number)
@@ -87,7 +88,7 @@ def test_every_graph_ends_once_within_its_step_limit(document: str, number: int)
     assert run.types[0] == "flow.entered"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200, least=40), deadline=None)
 @given(graphs(), st.integers(0, 2**32))
 def test_replaying_any_prefix_gives_the_state_of_that_moment(document: str, number: int) -> None:
     seed = random.Random(number)
@@ -112,7 +113,7 @@ def test_replaying_any_prefix_gives_the_state_of_that_moment(document: str, numb
         assert following == state
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200, least=40), deadline=None)
 @given(graphs(acyclic=True), st.integers(0, 2**32), st.integers(0, 2**32))
 def test_the_order_of_independent_completions_does_not_change_the_outcome(document: str, one: int, other: int) -> None:
     """Components succeed or fail by their names, and are finished in two orders.

@@ -32,6 +32,7 @@ from databases import select
 from google.rpc import error_details_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scale import scaled
 from served import WORKFLOW, Api, Served, connected
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
 
@@ -269,7 +270,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(12, least=4), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=CHANGES)
 async def test_what_is_counted_is_what_the_revisions_hold(server: Served, api: Api, changes: list[tuple[Any, ...]]) -> None:
     """The counters keep up, whatever is put, replaced, removed, branched and discarded, in however many revisions."""

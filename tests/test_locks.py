@@ -8,9 +8,10 @@ import acme
 import flows
 from acme import READ
 from blobhub.v1 import limit_pb2, metadata_pb2, organization_pb2, revision_pb2, session_object_pb2, session_pb2
+from scale import scaled
 from served import Api
 
-ROUNDS = 12
+ROUNDS = scaled(12, least=4)
 
 
 async def test_changes_of_an_organization_and_of_its_blob_go_through_side_by_side(api: Api) -> None:

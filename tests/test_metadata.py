@@ -19,6 +19,7 @@ from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scale import scaled
 from served import WORKFLOW, Api
 
 BLOB = "acme/pipeline"
@@ -248,7 +249,7 @@ def as_floats(value):
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(40, least=10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(json_values, min_size=1, max_size=5))
 async def test_any_json_value_is_stored_and_answered_equal(api: Api, values) -> None:
     await once(api)
@@ -268,7 +269,7 @@ async def once(api: Api) -> None:
 keys = st.text("aB.-/_", min_size=1, max_size=3)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(25, least=8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     of_blob=st.dictionaries(keys, st.integers(0, 9), max_size=12),
     of_revision=st.dictionaries(keys, st.integers(10, 19), max_size=12),

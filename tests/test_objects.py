@@ -17,6 +17,7 @@ from blobhub_server.objects.contract import CorruptObject, ObjectNotFound, Objec
 from blobhub_server.objects.local import LocalObjects
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scale import scaled
 
 
 @pytest.fixture(params=[LocalObjects])
@@ -24,7 +25,7 @@ def store(request, tmp_path: Path) -> ObjectStore:
     return request.param(tmp_path / "objects")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(30, least=10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=5000))
 async def test_what_was_put_is_got_by_its_digest(store: ObjectStore, data: bytes) -> None:
     digest = await store.put(data)
@@ -106,7 +107,7 @@ def test_a_killed_put_leaves_all_or_nothing(tmp_path: Path) -> None:
         "        await store.put(n.to_bytes(8, 'big') * 20_000); n += 1\n"
         "asyncio.run(main())\n"
     )
-    for _ in range(5):
+    for _ in range(scaled(5, least=2)):
         with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()

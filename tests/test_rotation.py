@@ -30,6 +30,7 @@ from blobhub_server.platform.sealing.keyring import Keyring, load
 from blobhub_server.platform.sealing.rotation import BATCH, adopt, rotate
 from blobhub_server.platform.store import credential as store
 from blobhub_server.start import StartError
+from scale import scaled
 from served import connected, served
 
 OLD, NEW, OTHER = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2, 3))
@@ -253,7 +254,7 @@ async def test_the_command_killed_at_random_and_run_again_loses_nothing(settings
     dice = random.Random(20261124)
     secrets = await fill(settings, 5 * BATCH)
     command = [str(Path(sys.executable).parent / "blobhub-server"), "rotate-master-key"]
-    for _ in range(5):
+    for _ in range(scaled(5, least=2)):
         with subprocess.Popen(command, env=environment(settings), stdout=subprocess.DEVNULL) as rotating:
             await asyncio.sleep(0.3 + 0.5 * dice.random())
             rotating.kill()

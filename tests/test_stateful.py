@@ -14,6 +14,7 @@ from beside import ACCEPTED, ADMINISTRATOR, ANN, ANONYMOUS, BOB, CID, READER, Be
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from scale import scaled
 from served import WORKFLOW, Api, Served, connected
 from things import ADMIN, COMMIT, CURRENT, DRAFT, PRIVATE, PUBLIC, READ, WRITE, Caller
 
@@ -78,8 +79,11 @@ REFUSALS = {
     "members.DeleteMember": {*ADMITTED, "NOT_FOUND", "LAST_ADMIN", "STALE_ETAG"},
     "callers.GetCaller": {"RENAMED"},
 }
-"""What the rules must have met at the end, each at least once; and every method must have been accepted `OFTEN`."""
-OFTEN = 5
+"""What the rules must have met at the end, each at least once; and every method must have been accepted `OFTEN`.
+
+That is at full scale. At a smaller one as large a part of them must have been met, and four in five in any case.
+"""
+OFTEN = scaled(5, least=1)
 
 
 class Platform(Beside, RuleBasedStateMachine):
@@ -307,7 +311,7 @@ class Platform(Beside, RuleBasedStateMachine):
         self.everything()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 async def test_the_platform_does_what_its_model_does(server: Served, api: Api) -> None:
     async with AsyncExitStack() as stack:
         apis = {ADMINISTRATOR: api}
@@ -320,12 +324,15 @@ async def test_the_platform_does_what_its_model_does(server: Served, api: Api) -
         how = settings(
             derandomize=True,
             deadline=None,
-            max_examples=30,
+            max_examples=scaled(30, least=6),
             stateful_step_count=240,
             suppress_health_check=list(HealthCheck),
             report_multiple_bugs=False,
         )
         await asyncio.to_thread(run_state_machine_as_test, lambda: Platform(house), settings=how)
     seen = house.seen
+    wanted = {(method, reason) for method, reasons in REFUSALS.items() for reason in reasons}
+    missed = {refusal for refusal in wanted if not seen[refusal]}
+    print(f"{seen.total()} calls, {len(wanted) - len(missed)} of {len(wanted)} refusals met")
     assert not {method: count for method in REFUSALS if (count := seen[method, ACCEPTED]) < OFTEN}
-    assert not {(method, reason) for method, reasons in REFUSALS.items() for reason in reasons if not seen[method, reason]}
+    assert len(wanted) - len(missed) >= scaled(len(wanted), least=4 * len(wanted) // 5), missed

@@ -15,9 +15,10 @@ from blobhub.v1 import audit_pb2, blob_pb2, event_pb2, execution_pb2, session_ob
 from blobhub_server.blobtypes.conformance import refused, unpack
 from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
+from scale import scaled
 from served import Api, Served, connected, served
 
-ROUNDS = 200
+ROUNDS = scaled(200, least=20)
 WRITERS = 8
 
 
@@ -52,8 +53,8 @@ async def full_log(api: Api, session_id: str) -> list[bytes]:
     return [event.SerializeToString(deterministic=True) async for message in call for event in message.events]
 
 
-@pytest.mark.timeout(600)
-async def test_two_hundred_cut_watchers_resume_without_gap_repeat_or_reordering(server: Served, api: Api) -> None:
+@pytest.mark.timeout(3600)
+async def test_cut_watchers_resume_without_gap_repeat_or_reordering(server: Served, api: Api) -> None:
     seed = random.Random(7)
     session_id = await api.session(flows.steps(3))
     stop = asyncio.Event()
