@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
-from served import Api, Served, connected, served
+from served import Api, Served, ServerProcess, connected, served
 
 pytest_plugins = ["scale", "handover", "databases", "issuer", "noise"]
+
+
+@pytest.fixture(autouse=True)
+def no_server_outlives_its_test() -> Iterator[None]:
+    """End the server processes that a test which failed has left."""
+    yield
+    for server in list(ServerProcess.running):
+        server.kill()
 
 
 @pytest.fixture

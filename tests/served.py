@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import grpc
 from blobhub.v1 import (
@@ -126,6 +127,8 @@ async def served(data_dir: Path, database_url: str | None = None, **settings) ->
 class ServerProcess:
     """`blobhub-server serve` as a process of its own."""
 
+    running: ClassVar[set[ServerProcess]] = set()
+
     def __init__(self, data_dir: Path, database_url: str | None = None, **settings: object) -> None:
         self._env = os.environ | {
             "BLOBHUB_LISTEN": "127.0.0.1:0",
@@ -148,6 +151,7 @@ class ServerProcess:
         """Start, and return when it serves."""
         command = [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
         self._process = subprocess.Popen(command, env=self._env, stdout=subprocess.PIPE, text=True)
+        self.running.add(self)
         assert self._process.stdout is not None
         while True:
             line = await asyncio.to_thread(self._process.stdout.readline)
@@ -170,6 +174,7 @@ class ServerProcess:
 
     def _end(self, how: signal.Signals) -> int:
         assert self._process is not None
+        self.running.discard(self)
         self._process.send_signal(how)
         assert self._process.stdout is not None
         self._process.stdout.close()
