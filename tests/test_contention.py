@@ -224,7 +224,7 @@ async def test_whatever_meets_nothing_breaks(tmp_path: Path, url: str) -> None:
         await require_whole_audit_log(here)
     deadlocks = await select(url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     assert deadlocks == [(0,)]
-    assert crowd.codes["OK"] > 3 * (crowd.codes.total() - crowd.codes["OK"]), "there was too little to meet"
+    assert crowd.codes["OK"] > crowd.codes.total() / 2, "there was too little to meet"
     print(f"{crowd.codes.total()} calls: {dict(crowd.codes)}")
 
 

@@ -22,7 +22,7 @@ from google.protobuf import message, message_factory
 from google.protobuf.struct_pb2 import Struct
 from marked import ISSUED, made, planted, secret, secret_part
 from methods import Method, served_methods
-from outputs import Recording, leaks_in_outputs
+from outputs import Recording, leaks_in_outputs, size_of_outputs
 from served import WORKFLOW, Api, Served, connected
 from stored import leaks_in_tree
 from waiting import DEADLINE_SECONDS
@@ -286,7 +286,7 @@ def requests_of(method: Method, value: str) -> Iterator[message.Message]:
 
 async def test_no_error_repeats_what_a_request_holds(hub: Api, watch: Recording) -> None:
     value = made()  # stored where texts are stored; only errors are looked through for it
-    before = watch.outputs.size("errors")
+    before = size_of_outputs(watch.folder, "errors")
     for method in served_methods():
         make = hub.channel.unary_stream if method.server_streaming else hub.channel.unary_unary
         for request in requests_of(method, value):
@@ -294,8 +294,8 @@ async def test_no_error_repeats_what_a_request_holds(hub: Api, watch: Recording)
             await answered(call.read() if method.server_streaming else call)
             if method.server_streaming:
                 call.cancel()
-    assert watch.outputs.size("errors") > before + 10_000
-    leaks = watch.outputs.leaks(Scanner({value: "the request's text"}))
+    assert size_of_outputs(watch.folder, "errors") > before + 10_000
+    leaks = leaks_in_outputs(Scanner({value: "the request's text"}), watch.folder)
     assert not {leak for leak in leaks if leak.where == "errors"}
 
 

@@ -30,16 +30,20 @@ async def migrate(url: str) -> None:
         engine = sa.create_engine(made.set(drivername="sqlite"), hide_parameters=True)
         # The driver would commit before each DDL statement; so BEGIN is ours, and all of it is one transaction.
         event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
-        with engine.begin() as connection:
-            _bring_up(connection)
-        engine.dispose()
+        try:
+            with engine.begin() as connection:
+                _bring_up(connection)
+        finally:
+            engine.dispose()
         return
     from blobhub_server.db.postgresql import make_engine  # noqa: PLC0415  an extra, and slow to import
 
     remote = make_engine(made)
-    async with remote.begin() as remote_connection:
-        await remote_connection.run_sync(_bring_up)
-    await remote.dispose()
+    try:
+        async with remote.begin() as remote_connection:
+            await remote_connection.run_sync(_bring_up)
+    finally:
+        await remote.dispose()
 
 
 def _bring_up(connection: sa.Connection) -> None:
