@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from blobhub_server import logs
+from blobhub_server.config import Settings
 from served import Api, Served, ServerProcess, connected, served
 
 pytest_plugins = ["scale", "handover", "databases", "issuer", "noise"]
@@ -16,6 +18,13 @@ def no_server_outlives_its_test() -> Iterator[None]:
     yield
     for server in list(ServerProcess.running):
         server.kill()
+
+
+@pytest.fixture
+def logs_set_back() -> Iterator[None]:
+    """Set up the logs anew when a test has had standard error to itself: what they were writing to is closed then."""
+    yield
+    logs.set_up(Settings())
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ async def test_a_key_that_is_handed_out_is_a_secret_everywhere_but_in_that_answe
 
 
 @EITHER
+@pytest.mark.usefixtures("logs_set_back")
 @pytest.mark.parametrize("json_lines", [False, True])
 def test_log_lines(
     private: Recording, scanner: Scanner, capfd: pytest.CaptureFixture[str], texts: list[str], json_lines: bool

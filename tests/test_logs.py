@@ -74,6 +74,7 @@ def test_other_exceptions_are_told_with_what_led_to_them() -> None:
 
 
 @pytest.mark.parametrize("json_lines", [False, True])
+@pytest.mark.usefixtures("logs_set_back")
 async def test_log_lines_tell_exceptions_so(db: Database, json_lines: bool, capsys: pytest.CaptureFixture[str]) -> None:
     value = made()
     error = await failing(db, *[{"text": value, "number": 1}] * 2)
@@ -84,6 +85,7 @@ async def test_log_lines_tell_exceptions_so(db: Database, json_lines: bool, caps
     assert value[12:] not in said
 
 
+@pytest.mark.usefixtures("logs_set_back")
 def test_what_libraries_log_is_told_so_as_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(logging.root, "handlers", [])
     logs.set_up(Settings())
