@@ -24,6 +24,9 @@ log = structlog.get_logger()
 Result = sa.CursorResult[*tuple[Any, ...]]
 Value = TypeVar("Value")
 
+IntegrityError = sa.exc.IntegrityError
+"""A unique index has such a row already, or a foreign key points nowhere."""
+
 ATTEMPTS = 3
 GAVE_WAY = ("40001", "40P01")
 """What PostgreSQL says of a transaction that it has ended for the sake of others: serialization failure, deadlock."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from blobhub_server.blobtypes.contract import Entry, Limits
+from blobhub_server.blobtypes.contract import Limits
+from blobhub_server.blobtypes.values import Entry
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import NotFound
