@@ -113,7 +113,7 @@ class Content(Protocol):
         """All entries, ordered by name."""
 
     async def read(self, entry: Entry) -> bytes:
-        """The entry's bytes."""
+        """The entry's bytes. Raises ContentLost."""
 
 
 class Contents(Protocol):
@@ -144,7 +144,7 @@ class Contents(Protocol):
         """How many entries that revision of a blob has that has the most; what a limit on them is to count."""
 
     async def read(self, digest: str) -> bytes:
-        """The bytes of an entry."""
+        """The bytes of an entry. Raises ContentLost when they are gone, or not what was stored."""
 
 
 @dataclass(frozen=True, slots=True)
