@@ -194,7 +194,7 @@ async def test_an_object_store_that_is_nearly_full(settings: Settings, monkeypat
 
 async def test_an_object_store_that_gives_other_bytes_back(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_bytes", lambda _: b"others")
-    await failing(settings, "object store", "CorruptObject")
+    await failing(settings, "object store", "gives back other bytes")
 
 
 async def test_a_master_key_that_is_open_to_others_broken_gone_or_another(settings: Settings) -> None:

@@ -48,6 +48,7 @@ EVERY = [
     errors.KeyTooStrong(datetime(2026, 1, 1, tzinfo=UTC)),
     errors.KeyEnded(),
     errors.CredentialUnreadable("an-id"),
+    errors.ContentLost("0" * 64),
     errors.IssuerUnavailable(),
     errors.MasterKeyMissing("0123456789abcdef"),
     errors.Unimplemented(),

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import acme
+import flows
+import grpc
 import pytest
-from blobhub_server.objects.contract import CorruptObject, ObjectNotFound, ObjectStore
+from blobhub.v1 import definition_pb2
+from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.errors import ContentLost
+from blobhub_server.objects import local, outline
+from blobhub_server.objects.contract import DigestMismatch, ObjectNotFound, ObjectStore, ObjectTooLarge
 from blobhub_server.objects.local import LocalObjects
+from blobhub_server.objects.outline import BLOCK_BYTES
+from google.rpc import error_details_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scale import scaled
+from served import Api, Served, served
 
 
 @pytest.fixture(params=[LocalObjects])
@@ -32,12 +47,13 @@ async def test_what_was_put_is_got_by_its_digest(store: ObjectStore, data: bytes
     assert digest == hashlib.sha256(data).hexdigest()
     assert await store.put(data) == digest
     assert await store.get(digest) == data
-    assert await store.exists(digest)
+    assert await store.size(digest) == len(data)
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, "", "../../etc/passwd", "0" * 63 + "G", "A" * 64, "0" * 64 + "\n"])
 async def test_what_is_not_there_is_not_found_and_no_name_becomes_a_path(store: ObjectStore, digest: str) -> None:
-    assert not await store.exists(digest)
+    with pytest.raises(ObjectNotFound):
+        await store.size(digest)
     with pytest.raises(ObjectNotFound):
         await store.get(digest)
 
@@ -46,15 +62,6 @@ async def test_the_same_bytes_from_many_at_once_are_one_object(store: ObjectStor
     data = random.Random(1).randbytes(1 << 20)
     (digest,) = set(await asyncio.gather(*(store.put(data) for _ in range(16))))
     assert await store.get(digest) == data
-
-
-async def test_a_changed_object_is_not_handed_out(tmp_path: Path) -> None:
-    store = LocalObjects(tmp_path)
-    digest = await store.put(b"as it was")
-    (path,) = (found for found in tmp_path.rglob("*") if found.is_file())
-    path.write_bytes(b"as it is!")
-    with pytest.raises(CorruptObject):
-        await store.get(digest)
 
 
 async def test_a_put_that_cannot_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +80,7 @@ async def test_a_put_that_cannot_write_leaves_nothing(tmp_path: Path, monkeypatc
 async def test_bytes_are_synced_then_named_then_the_folders_are_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order that a power cut cannot break. What was there already may have no more than its name."""
+    """The order that a power cut cannot break, an outline before its object. What was there already may be corrupt."""
     store, steps = LocalObjects(tmp_path), list[Path | str]()
     fsync, rename = os.fsync, Path.rename
 
@@ -88,12 +95,12 @@ async def test_bytes_are_synced_then_named_then_the_folders_are_synced(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "rename", renamed)
-    digest = await store.put(b"some bytes")
-    folders = [tmp_path / "sha256" / digest[:2], tmp_path / "sha256"]
-    assert steps == ["bytes", "name", *folders]
-    steps.clear()
-    await store.put(b"some bytes")
-    assert steps == folders
+    for data, files in ((b"some bytes", 1), (bytes(BLOCK_BYTES + 1), 2)):
+        for _ in range(2):
+            digest = await store.put(data)
+            folders = [tmp_path / "sha256" / digest[:2], tmp_path / "sha256"]
+            assert steps == ["bytes", "name", *folders] * files
+            steps.clear()
 
 
 def test_a_killed_put_leaves_all_or_nothing(tmp_path: Path) -> None:
@@ -113,7 +120,298 @@ def test_a_killed_put_leaves_all_or_nothing(tmp_path: Path) -> None:
             process.stdout.readline()
             time.sleep(seed.uniform(0.01, 0.2))
             process.send_signal(signal.SIGKILL)
-    found = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    found = [path for path in (tmp_path / "sha256").rglob("*") if path.is_file()]
     assert found
     for path in found:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.parent.name + path.name
+
+
+Range = tuple[int, int | None]
+ENDS = ["commit", "expected", "other", "abort", "leave"]
+WRITES = st.tuples(st.lists(st.binary(max_size=40), max_size=8), st.sampled_from(ENDS))
+RANGES = st.tuples(st.integers(0, 220), st.one_of(st.none(), st.integers(0, 220)))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(writes=st.lists(WRITES, max_size=6), ranges=st.lists(RANGES, max_size=6))
+async def test_what_is_committed_and_nothing_else_is_read_as_from_a_dictionary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: list[tuple[list[bytes], str]], ranges: list[Range]
+) -> None:
+    with monkeypatch.context() as patched:
+        for module in (local, outline):
+            patched.setattr(module, "BLOCK_BYTES", 32)
+        store = LocalObjects(Path(tempfile.mkdtemp(dir=tmp_path)))
+        model: dict[str, bytes] = {}
+        for pieces, end in writes:
+            await write(store, model, pieces, end)
+        for digest in {hashlib.sha256(b"".join(pieces)).hexdigest() for pieces, _ in writes} - model.keys():
+            with pytest.raises(ObjectNotFound):
+                await store.get(digest)
+        for digest, data in model.items():
+            assert await store.size(digest) == len(data)
+            for offset, length in [(0, None), *ranges]:
+                expected = data[offset:] if length is None else data[offset : offset + length]
+                assert await read(store, digest, offset, length) == expected
+    assert list(store._parts.iterdir()) == []
+
+
+async def write(store: ObjectStore, model: dict[str, bytes], pieces: list[bytes], end: str) -> None:
+    """Write some pieces, and keep in the model what the store has to keep."""
+    data = b"".join(pieces)
+    digest = hashlib.sha256(data).hexdigest()
+    async with store.write() as writer:
+        for piece in pieces:
+            await writer.append(piece)
+        assert writer.size == len(data)
+        if end == "other":
+            with pytest.raises(DigestMismatch):
+                await writer.commit("0" * 64)
+        elif end == "abort":
+            await writer.abort()
+        elif end != "leave":
+            assert await writer.commit(digest if end == "expected" else None) == digest
+            model[digest] = data
+        if end != "leave":
+            with pytest.raises(RuntimeError):
+                await writer.append(b"more")
+
+
+async def read(store: ObjectStore, digest: str, offset: int = 0, length: int | None = None) -> bytes:
+    return b"".join([chunk async for chunk in store.read(digest, offset, length)])
+
+
+async def test_a_range_outside_of_all_objects_is_refused(store: ObjectStore) -> None:
+    digest = await store.put(b"some bytes")
+    for offset, length in ((-1, None), (0, -1)):
+        with pytest.raises(ValueError, match="range"):
+            await read(store, digest, offset, length)
+
+
+async def test_no_more_is_taken_than_the_writer_may_hold(store: ObjectStore) -> None:
+    async with store.write(max_bytes=10) as writer:
+        await writer.append(b"ten bytes!")
+        with pytest.raises(ObjectTooLarge) as refused_with:
+            await writer.append(b"!")
+        assert refused_with.value.max_bytes == 10
+        assert await store.get(await writer.commit()) == b"ten bytes!"
+
+
+async def test_a_writer_whose_append_was_cancelled_keeps_nothing(tmp_path: Path) -> None:
+    """What it has taken may have a hole, so it takes no more and cannot be committed."""
+    store = LocalObjects(tmp_path)
+    async with store.write() as writer:
+        task = asyncio.create_task(writer.append(bytes(64 * BLOCK_BYTES)))
+        while not list((tmp_path / "parts").iterdir()):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(RuntimeError):
+            await writer.commit()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def lengthen(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+HARMS = [flip, truncate, lengthen, delete]
+HARMED = [
+    *itertools.product(HARMS, [1, 10, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES], [""]),
+    *itertools.product(HARMS, [BLOCK_BYTES + 1, 3 * BLOCK_BYTES], [".outline"]),
+    *itertools.product([lengthen, delete], [0], [""]),
+]
+
+
+@pytest.mark.parametrize(("harm", "size", "suffix"), HARMED)
+async def test_a_harmed_object_is_lost_and_writing_it_again_repairs_it(
+    tmp_path: Path, harm: Callable[[Path], None], size: int, suffix: str
+) -> None:
+    store, data = LocalObjects(tmp_path), random.Random(size).randbytes(size)
+    digest = await store.put(data)
+    path = tmp_path / "sha256" / digest[:2] / (digest[2:] + suffix)
+    harm(path)
+    lost = ObjectNotFound if harm is delete and not suffix else ContentLost
+    with pytest.raises(lost):
+        await store.get(digest)
+    with pytest.raises(lost):
+        await read(store, digest, size // 2, 1)
+    assert await store.put(data) == digest
+    assert await store.get(digest) == data
+
+
+async def test_a_harmed_block_spoils_no_other_range(tmp_path: Path) -> None:
+    store, data = LocalObjects(tmp_path), random.Random(4).randbytes(3 * BLOCK_BYTES)
+    digest = await store.put(data)
+    flip(tmp_path / "sha256" / digest[:2] / digest[2:])
+    end = 2 * BLOCK_BYTES
+    assert await read(store, digest, 5, BLOCK_BYTES - 5) == data[5:BLOCK_BYTES]
+    assert await read(store, digest, end) == data[end:]
+    chunks = store.read(digest)
+    assert await anext(chunks) == data[:BLOCK_BYTES]
+    with pytest.raises(ContentLost):
+        await anext(chunks)
+
+
+async def test_an_outline_of_another_object_is_not_believed(tmp_path: Path) -> None:
+    store = LocalObjects(tmp_path)
+    one, other = [await store.put(bytes([n]) * (BLOCK_BYTES + 1)) for n in range(2)]
+    for suffix in ("", ".outline"):
+        shutil.copy(*(tmp_path / "sha256" / digest[:2] / (digest[2:] + suffix) for digest in (one, other)))
+    with pytest.raises(ContentLost):
+        await read(store, other)
+
+
+def test_a_killed_writer_leaves_no_object_and_its_part_is_swept(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys, pathlib; from blobhub_server.objects.local import LocalObjects\n"
+        "store = LocalObjects(pathlib.Path(sys.argv[1]))\n"
+        "async def main():\n"
+        "    n = 0\n"
+        "    while True:\n"
+        "        async with store.write() as writer:\n"
+        "            for _ in range(40):\n"
+        "                await writer.append(n.to_bytes(8, 'big') * 10_000)\n"
+        "            await writer.commit()\n"
+        "        n += 1; print('kept', flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    seed, parts = random.Random(5), tmp_path / "parts"
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(seed.uniform(0.01, 0.1))
+            while not list(parts.iterdir()):
+                pass
+            asyncio.run(LocalObjects(tmp_path).sweep())
+            process.send_signal(signal.SIGKILL)
+    asyncio.run(LocalObjects(tmp_path).sweep())
+    assert list(parts.iterdir()) == []
+    store = LocalObjects(tmp_path)
+    found = [path for path in (tmp_path / "sha256").rglob("*") if path.is_file() and path.suffix != ".outline"]
+    assert found
+    for path in found:
+        digest = path.parent.name + path.name
+        assert hashlib.sha256(asyncio.run(store.get(digest))).hexdigest() == digest
+
+
+async def test_a_sweep_leaves_what_is_being_written(tmp_path: Path) -> None:
+    store, data = LocalObjects(tmp_path), bytes(2 * BLOCK_BYTES)
+    async with store.write() as writer:
+        await writer.append(data)
+        (tmp_path / "parts" / "left-behind").touch()
+        await LocalObjects(tmp_path).sweep()
+        assert len(list((tmp_path / "parts").iterdir())) == 1
+        assert await store.get(await writer.commit()) == data
+
+
+async def test_a_server_sweeps_when_it_starts(tmp_path: Path, database_url: str) -> None:
+    parts = tmp_path / "objects" / "parts"
+    parts.mkdir(parents=True)
+    (parts / "left-behind").write_bytes(b"half of it")
+    async with served(tmp_path, database_url):
+        assert list(parts.iterdir()) == []
+
+
+@pytest.mark.parametrize("harm", HARMS)
+async def test_harmed_content_is_data_loss_until_the_same_document_is_put_again(
+    server: Served, api: Api, harm: Callable[[Path], None]
+) -> None:
+    await acme.organization(api)
+    await acme.blob(api)
+    document = flows.steps(2)
+    digest = hashlib.sha256(document.encode()).hexdigest()
+    await api.put(document)
+    commit = await acme.commit(api)
+    draft = await acme.branch(api, commit.id)
+    harm(server.settings.data_dir / "objects" / "sha256" / digest[:2] / digest[2:])
+    get = definition_pb2.GetDefinitionRequest(revision=commit.id, definition="workflow")
+    error = await refused(api.definitions.GetDefinition(get), grpc.StatusCode.DATA_LOSS, "CONTENT_LOST")
+    info = error_details_pb2.ErrorInfo()
+    assert unpack(error, info)
+    assert dict(info.metadata) == {"digest": digest}
+    await refused(acme.commit(api, draft.id), grpc.StatusCode.DATA_LOSS, "CONTENT_LOST")
+    await api.put(document, revision=draft.id, alias="repaired")
+    assert (await api.definitions.GetDefinition(get)).document == document
+    assert (await acme.get_revision(api, commit.id)) == commit
+
+
+LARGE_BYTES = 128 << 20
+GROWTH_BYTES = 32 << 20
+LARGE = """
+import asyncio, hashlib, json, os, pathlib, re, sys, time
+from blobhub_server.objects.local import LocalObjects
+root, size = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+store, chunk, seconds = LocalObjects(root), os.urandom(256 << 10), {}
+
+def peak():  # not ru_maxrss: a process begins with that of the one it was forked from
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) << 10
+
+async def write(size):
+    async with store.write() as writer:
+        for _ in range(size // len(chunk)):
+            await writer.append(chunk)
+        return await writer.commit()
+
+async def read(digest):
+    return sum([len(piece) async for piece in store.read(digest)])
+
+def bare_write(size):
+    hasher = hashlib.sha256()
+    with (root / "bare").open("xb") as file:
+        for _ in range(size // len(chunk)):
+            hasher.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+
+def bare_read():
+    hasher = hashlib.sha256()
+    with (root / "bare").open("rb") as file:
+        while piece := file.read(1 << 20):
+            hasher.update(piece)
+
+def time_of(name, began):
+    seconds[name] = time.perf_counter() - began
+    return time.perf_counter()
+
+async def main():
+    await read(await write(8 << 20))
+    before, began = peak(), time.perf_counter()
+    digest = await write(size)
+    began = time_of("write", began)
+    assert await read(digest) == size
+    began = time_of("read", began)
+    growth = peak() - before
+    bare_write(size)
+    began = time_of("bare write", began)
+    bare_read()
+    time_of("bare read", began)
+    print(json.dumps({"growth": growth, "seconds": seconds}))
+
+asyncio.run(main())
+"""
+
+
+def test_a_large_object_takes_no_more_memory_than_a_small_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LARGE, str(tmp_path), str(LARGE_BYTES)]
+    ran = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    rates = {name: f"{LARGE_BYTES / seconds / 1e6:.0f} MB/s" for name, seconds in ran["seconds"].items()}
+    print(f"{LARGE_BYTES >> 20} MiB in {ran['growth'] / (1 << 20):.1f} MiB more: {rates}")
+    assert ran["growth"] < GROWTH_BYTES

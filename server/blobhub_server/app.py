@@ -71,6 +71,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         keyring = load(settings, entropy)
         await adopt(db, keyring)
         objects = LocalObjects(settings.data_dir / "objects")
+        await objects.sweep()
 
         # What everybody is handed
         bell = Doorbell(db)

@@ -1,11 +1,13 @@
-"""Work beside the calls: a task that lives as long as a block is entered."""
+"""Work beside the calls: a task that lives as long as a block is entered, and one that a cancelled caller waits for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 @asynccontextmanager
@@ -18,3 +20,18 @@ async def in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIter
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def uninterrupted(work: Coroutine[Any, Any, Result]) -> Result:
+    """Await to the end, also when the caller is cancelled meanwhile: the cancellation is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    result = task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+    return result

@@ -303,6 +303,17 @@ class CredentialUnreadable(BlobHubError):
         super().__init__("the stored credential cannot be read", metadata={"credential_id": credential_id})
 
 
+class ContentLost(BlobHubError):
+    """Bytes that content is made of are not there, or are not what was stored."""
+
+    code, reason = "DATA_LOSS", "CONTENT_LOST"
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(
+            "stored content was lost or changed; storing the same bytes again repairs it", metadata={"digest": digest}
+        )
+
+
 class MasterKeyMissing(BlobHubError):
     """The master key was changed to one that this server was not started with."""
 

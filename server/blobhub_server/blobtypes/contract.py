@@ -17,37 +17,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
 
-import sqlalchemy as sa
 from google.protobuf.message import Message
 
+from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.notify import Doorbell
+from blobhub_server.db.schema import Selected
 from blobhub_server.errors import Violation
 from blobhub_server.ids import Ids
 from blobhub_server.rpc.drain import Drain
 
 Answer = TypeVar("Answer", bound=Message)
-
-Selected = sa.Select[tuple[str]]
-"""A query of ids, for the `IN` of a statement that is about all of them at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A named piece of a revision's content. `digest` is SHA-256 in lower-case hex, `size` is in bytes."""
-
-    id: str
-    revision_id: str
-    name: str
-    digest: str
-    size: int
-    create_time: datetime
-    update_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +76,6 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Dependents:
-    """Things of one kind that hang on something: how many, and the ids of the first hundred."""
-
-    kind: str
-    count: int
-    ids: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Limit:
     """A limit: its name, such as `workflow.definitions_per_revision`, what is counted, and the default.
 
@@ -138,7 +113,7 @@ class Content(Protocol):
         """All entries, ordered by name."""
 
     async def read(self, entry: Entry) -> bytes:
-        """The entry's bytes."""
+        """The entry's bytes. Raises ContentLost."""
 
 
 class Contents(Protocol):
@@ -169,7 +144,7 @@ class Contents(Protocol):
         """How many entries that revision of a blob has that has the most; what a limit on them is to count."""
 
     async def read(self, digest: str) -> bytes:
-        """The bytes of an entry."""
+        """The bytes of an entry. Raises ContentLost when they are gone, or not what was stored."""
 
 
 @dataclass(frozen=True, slots=True)

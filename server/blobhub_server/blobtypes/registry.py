@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from blobhub_server.blobtypes.contract import BlobType, Dependents, Limit, Opened, Selected
+from blobhub_server.blobtypes.contract import BlobType, Limit, Opened
+from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.schema import Selected
 from blobhub_server.errors import UnknownBlobType
 from blobhub_server.start import StartError
 

@@ -5,10 +5,9 @@ There are two, `db/sqlite.py` and `db/postgresql.py`; the same statements run on
 
 from __future__ import annotations
 
-import asyncio
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -23,6 +22,9 @@ log = structlog.get_logger()
 
 Result = sa.CursorResult[*tuple[Any, ...]]
 Value = TypeVar("Value")
+
+IntegrityError = sa.exc.IntegrityError
+"""A unique index has such a row already, or a foreign key points nowhere."""
 
 ATTEMPTS = 3
 GAVE_WAY = ("40001", "40P01")
@@ -74,20 +76,6 @@ def locked(query: sa.Select[Any]) -> sa.Select[Any]:
     when one is changed twice in a transaction), from the child to the parent: against our order, but not in its way.
     """
     return query.with_for_update(key_share=True)
-
-
-async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Await to the end, also when the caller is cancelled meanwhile: the cancellation is raised afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError
 
 
 class Database(ABC):

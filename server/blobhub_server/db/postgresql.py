@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
 
-from blobhub_server.db.engine import Database, Result, Transaction, uninterrupted
+from blobhub_server.background import uninterrupted
+from blobhub_server.db.engine import Database, Result, Transaction
 from blobhub_server.start import StartError
 
 POOL = 10

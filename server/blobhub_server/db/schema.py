@@ -17,6 +17,9 @@ metadata = sa.MetaData(
     }
 )
 
+Selected = sa.Select[tuple[str]]
+"""A query of ids, for the `IN` of a statement that is about all of them at once."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

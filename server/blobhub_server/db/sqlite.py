@@ -21,7 +21,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
-from blobhub_server.db.engine import Database, Result, Transaction, uninterrupted
+from blobhub_server.background import uninterrupted
+from blobhub_server.db.engine import Database, Result, Transaction
 from blobhub_server.start import StartError
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000", "cache_size=-65536")

@@ -1,1 +1,1 @@
-"""Bytes by digest: a small interface, and local files behind it."""
+"""Bytes by digest, as streams: a small interface, and local files behind it."""

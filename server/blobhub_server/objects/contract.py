@@ -1,29 +1,93 @@
-"""What an object store does: keeps bytes under the digest of what they are."""
+"""What an object store does: keeps bytes, of any size, under the digest of what they are.
+
+Nothing here holds more than a few blocks of an object in memory, except `put` and `get`, which are for small ones. What is
+handed out was verified before: an object is kept with the digests of its blocks (`outline.py`), so that a range can be
+verified without reading the rest.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 
 class ObjectNotFound(Exception):
     """There are no bytes of that digest."""
 
 
-class CorruptObject(Exception):
-    """What is stored is not what the digest says. Nothing of it is handed out."""
+class ObjectTooLarge(Exception):
+    """More bytes came than the writer takes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"an object of more than {max_bytes} bytes")
+        self.max_bytes = max_bytes
 
 
-class ObjectStore(Protocol):
+class DigestMismatch(Exception):
+    """What was written is not what its sender says it is."""
+
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(f"the digest is {actual}, not {expected}")
+        self.expected = expected
+        self.actual = actual
+
+
+class ObjectWriter(ABC):
+    """An object on its way in, for one task at a time.
+
+    It ends with its commit, its abort, or the first error of writing; what comes after that raises RuntimeError.
+    """
+
+    size: int
+    """How many bytes were appended so far."""
+
+    @abstractmethod
+    async def append(self, data: bytes) -> None:
+        """Add bytes at the end. Raises ObjectTooLarge, and then takes none of them; OSError when they cannot be written."""
+
+    @abstractmethod
+    async def commit(self, expected: str | None = None) -> str:
+        """Keep what was appended; return its digest once it is durable.
+
+        Bytes that are kept already are replaced, because those may have become corrupt. Raises DigestMismatch when
+        `expected` is given and another digest than that of what was appended, which is not kept then; OSError.
+        """
+
+    @abstractmethod
+    async def abort(self) -> None:
+        """Forget what was appended. Changes nothing once it is committed."""
+
+
+class ObjectStore(ABC):
     """Content-addressed bytes. Digests are SHA-256 in lower-case hex."""
 
+    @abstractmethod
+    def write(self, *, max_bytes: int | None = None) -> AbstractAsyncContextManager[ObjectWriter]:
+        """A writer of one object, of at most `max_bytes`; it is aborted when it is left without a commit."""
+
+    @abstractmethod
+    def read(self, digest: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes of a digest from `offset` on, `length` of them or as many as there are, in chunks of at most 1 MiB.
+
+        Each chunk is verified before it is handed out. Raises ObjectNotFound; ContentLost at the first block that is not
+        what was written, after those before it.
+        """
+
+    @abstractmethod
+    async def size(self, digest: str) -> int:
+        """How many bytes an object has. Raises ObjectNotFound, ContentLost."""
+
+    @abstractmethod
+    async def probe(self) -> None:
+        """Write something, read it back and remove it again. Raises OSError when that does not give the same."""
+
     async def put(self, data: bytes) -> str:
-        """Keep bytes; return their digest once they are durable. Keeping the same bytes again changes nothing."""
+        """Keep a small object; return its digest once it is durable. Raises OSError."""
+        async with self.write() as writer:
+            await writer.append(data)
+            return await writer.commit()
 
     async def get(self, digest: str) -> bytes:
-        """The bytes of a digest, verified. Raises ObjectNotFound, CorruptObject."""
-
-    async def exists(self, digest: str) -> bool:
-        """Whether there are bytes of a digest."""
-
-    async def probe(self) -> None:
-        """Write something, read it back and delete it again. Raises OSError, CorruptObject."""
+        """The whole of a small object. Raises ObjectNotFound, ContentLost."""
+        return b"".join([chunk async for chunk in self.read(digest)])

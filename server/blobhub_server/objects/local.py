@@ -1,41 +1,66 @@
-"""Objects as local files: `<root>/sha256/ab/cdef…`.
+"""Objects as local files: `<root>/sha256/ab/cdef…`, and `….outline` beside those of more than one block.
 
-A file appears under its name only when it is whole and on disk: it is written beside, synced, renamed, and the folder
-is synced too. So a crash at any point leaves either no object or all of it.
+A file appears under its name only when it is whole and on disk: it is written as a part, synced, renamed, and the folder
+is synced too. So a crash at any point leaves either no object or all of it. The outline comes first: an object that is
+there has its outline.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
+import errno
 import re
 import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from blobhub_server.objects.contract import CorruptObject, ObjectNotFound
+from blobhub_server.background import uninterrupted
+from blobhub_server.errors import ContentLost
+from blobhub_server.objects.contract import DigestMismatch, ObjectNotFound, ObjectStore, ObjectTooLarge, ObjectWriter
+from blobhub_server.objects.outline import BLOCK_BYTES, Hasher, Outline
+from blobhub_server.objects.part import Part, sweep
+
+Value = TypeVar("Value")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class LocalObjects:
-    """An object store in a folder."""
+class LocalObjects(ObjectStore):
+    """An object store in a folder, which several processes may share."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root / "sha256"
-        self._root.mkdir(parents=True, exist_ok=True)
+        self._root, self._parts = root / "sha256", root / "parts"
+        for folder in (self._root, self._parts):
+            folder.mkdir(parents=True, exist_ok=True)
 
-    async def put(self, data: bytes) -> str:
-        """See ObjectStore."""
-        return await asyncio.to_thread(self._put, data)
+    async def sweep(self) -> None:
+        """Remove what writers that were killed have left behind."""
+        await asyncio.to_thread(sweep, self._parts)
 
-    async def get(self, digest: str) -> bytes:
+    @asynccontextmanager
+    async def write(self, *, max_bytes: int | None = None) -> AsyncIterator[ObjectWriter]:
         """See ObjectStore."""
-        return await asyncio.to_thread(self._get, digest)
+        writer = LocalWriter(self._path, self._parts, max_bytes)
+        try:
+            yield writer
+        finally:
+            await writer.abort()
 
-    async def exists(self, digest: str) -> bool:
+    async def read(self, digest: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """See ObjectStore. No file is open between two chunks, so a reader that stops leaves nothing to close."""
+        if offset < 0 or (length is not None and length < 0):
+            raise ValueError("a range begins and ends within the object")
+        path = self._path(digest)
+        outline = await asyncio.to_thread(_outline, path, digest)
+        for index, part in outline.cover(offset, length):
+            block = await asyncio.to_thread(_block, path, outline, index)
+            yield block[part]
+
+    async def size(self, digest: str) -> int:
         """See ObjectStore."""
-        return await asyncio.to_thread(self._exists, digest)
+        return (await asyncio.to_thread(_outline, self._path(digest), digest)).size
 
     async def probe(self) -> None:
         """See ObjectStore."""
@@ -47,56 +72,130 @@ class LocalObjects:
             raise ObjectNotFound
         return self._root / digest[:2] / digest[2:]
 
-    def _put(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        path = self._path(digest)
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            _write(path, data)
-        # Also for an object that is there: whoever wrote it may not have come this far yet.
-        _sync_folder(path.parent)
-        _sync_folder(self._root)
+    def _probe(self) -> None:
+        part, data = Part(self._parts), secrets.token_bytes(4096)
+        try:
+            part.write(data)
+            if part.read_back() != data:
+                raise OSError(errno.EIO, "it gives back other bytes than were written")
+        finally:
+            part.discard()
+
+
+class LocalWriter(ObjectWriter):
+    """Writes an object as a part, a block at a time and in a thread; an object of one block costs one hop."""
+
+    def __init__(self, path_of: Callable[[str], Path], parts: Path, max_bytes: int | None) -> None:
+        self.size = 0
+        self._path_of = path_of
+        self._parts = parts
+        self._max_bytes = max_bytes
+        self._hasher = Hasher()
+        self._block = bytearray()
+        self._part: Part | None = None
+        self._ended = False
+
+    async def append(self, data: bytes) -> None:
+        """See ObjectWriter."""
+        self._require_open()
+        if self._max_bytes is not None and self.size + len(data) > self._max_bytes:
+            raise ObjectTooLarge(self._max_bytes)
+        self.size += len(data)
+        rest = memoryview(data)
+        while rest:
+            room = BLOCK_BYTES - len(self._block)
+            self._block += rest[:room]
+            rest = rest[room:]
+            if len(self._block) == BLOCK_BYTES:
+                await self._in_thread(self._write_block)
+
+    async def commit(self, expected: str | None = None) -> str:
+        """See ObjectWriter."""
+        self._require_open()
+        digest = await self._in_thread(lambda: self._keep(expected))
+        self._ended = True
         return digest
 
-    def _exists(self, digest: str) -> bool:
-        return _DIGEST.fullmatch(digest) is not None and self._path(digest).exists()
+    async def abort(self) -> None:
+        """See ObjectWriter."""
+        self._ended = True
+        if self._part is not None:
+            await uninterrupted(asyncio.to_thread(self._part.discard))
+            self._part = None
 
-    def _get(self, digest: str) -> bytes:
+    def _require_open(self) -> None:
+        if self._ended:
+            raise RuntimeError("the writer has ended")
+
+    async def _in_thread(self, work: Callable[[], Value]) -> Value:
+        """Do some work on the file. When it fails, or its caller goes away, what the file holds has a hole: that ends it."""
         try:
-            data = self._path(digest).read_bytes()
-        except FileNotFoundError:
-            raise ObjectNotFound from None
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise CorruptObject
-        return data
+            return await uninterrupted(asyncio.to_thread(work))
+        except BaseException:
+            self._ended = True
+            raise
 
-    def _probe(self) -> None:
-        path, data = self._root / f".probe-{secrets.token_hex(8)}", secrets.token_bytes(4096)
-        try:
-            _write(path, data)
-            _sync_folder(self._root)
-            if path.read_bytes() != data:
-                raise CorruptObject
-        finally:
-            path.unlink(missing_ok=True)
+    def _write_block(self) -> None:
+        if self._part is None:
+            self._part = Part(self._parts)
+        if self._block:
+            self._hasher.update(self._block)
+            self._part.write(self._block)
+            self._block.clear()
+
+    def _keep(self, expected: str | None) -> str:
+        self._write_block()
+        outline = self._hasher.outline()
+        if expected is not None and expected != outline.digest:
+            raise DigestMismatch(expected, outline.digest)
+        path = self._path_of(outline.digest)
+        if len(outline.blocks) > 1:
+            _keep_outline(self._parts, path, outline)
+        assert self._part is not None
+        self._part.keep(path)
+        self._part = None
+        return outline.digest
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Make a file appear under its name, whole and synced."""
-    part = path.parent / f".{secrets.token_hex(8)}"
+def _keep_outline(parts: Path, path: Path, outline: Outline) -> None:
+    part = Part(parts)
     try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
+        part.write(outline.encode())
+        part.keep(_beside(path))
     finally:
-        part.unlink(missing_ok=True)
+        part.discard()
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _outline(path: Path, digest: str) -> Outline:
+    """What an object is to be. Raises ObjectNotFound, ContentLost."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise ObjectNotFound from None
+    if size <= BLOCK_BYTES:
+        outline = Outline(digest, size, [bytes.fromhex(digest)])
+        _block(path, outline, 0)
+        return outline
+    try:
+        outline = Outline.decode(digest, _beside(path).read_bytes())
+    except FileNotFoundError:
+        raise ContentLost(digest) from None
+    if outline.size != size:
+        raise ContentLost(digest)
+    return outline
+
+
+def _block(path: Path, outline: Outline, index: int) -> bytes:
+    """The bytes of a block, verified. Raises ObjectNotFound, ContentLost."""
+    try:
+        with path.open("rb") as file:
+            file.seek(index * BLOCK_BYTES)
+            block = file.read(BLOCK_BYTES)
+    except FileNotFoundError:
+        raise ObjectNotFound from None
+    outline.require(index, block)
+    return block
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.outline")

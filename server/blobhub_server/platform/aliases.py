@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy.exc import IntegrityError
-
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists
 from blobhub_server.platform.store import alias as store
 from blobhub_server.platform.store import blob as blob_store

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from blobhub_server.blobtypes.contract import Entry, Limits
+from blobhub_server.blobtypes.contract import Limits
+from blobhub_server.blobtypes.values import Entry
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import NotFound
+from blobhub_server.errors import ContentLost, NotFound
 from blobhub_server.ids import Ids
-from blobhub_server.objects.contract import ObjectStore
+from blobhub_server.objects.contract import ObjectNotFound, ObjectStore
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.revision import DRAFT, Revision, require_phase
@@ -102,7 +103,10 @@ class Contents:
 
     async def read(self, digest: str) -> bytes:
         """See the contract."""
-        return await self._objects.get(digest)
+        try:
+            return await self._objects.get(digest)
+        except ObjectNotFound:  # An entry says that they were there.
+            raise ContentLost(digest) from None
 
 
 class RevisionContent:

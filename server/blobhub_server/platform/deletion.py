@@ -5,9 +5,9 @@ Blobs are locked by id before anything in them, as they are by whoever changes o
 
 from __future__ import annotations
 
-from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.schema import Selected
 from blobhub_server.platform.store import alias as alias_store
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store

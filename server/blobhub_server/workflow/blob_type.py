@@ -14,8 +14,10 @@ from blobhub.v1 import (
     session_pb2_grpc,
 )
 
-from blobhub_server.blobtypes.contract import BlobType, Content, Dependents, Host, Limit, Opened, Selected, Service
+from blobhub_server.blobtypes.contract import BlobType, Content, Host, Limit, Opened, Service
+from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.schema import Selected
 from blobhub_server.errors import Violation
 from blobhub_server.workflow.check import check
 from blobhub_server.workflow.code.monty import MontyRunner

@@ -8,17 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from blobhub_server.blobtypes.contract import (
-    BlobType,
-    Content,
-    Entry,
-    Host,
-    Limit,
-    Opened,
-    RevisionView,
-    Service,
-    Transaction,
-)
+from blobhub_server.blobtypes.contract import BlobType, Content, Host, Limit, Opened, RevisionView, Service, Transaction
+from blobhub_server.blobtypes.values import Entry
 from blobhub_server.errors import InvalidValue, NotFound, Violation
 from stranger.notes.v1 import notes_pb2 as pb
 from stranger.notes.v1 import notes_pb2_grpc as rpc

@@ -96,6 +96,7 @@ class DefinitionServiceServicer:
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
+        * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,6 +141,7 @@ class DefinitionServiceServicer:
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
+        * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,6 +59,7 @@ class DefinitionServiceStub:
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
+    * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
     ListDefinitions: _grpc.UnaryUnaryMultiCallable[_definition_pb2.ListDefinitionsRequest, _definition_pb2.ListDefinitionsResponse]
     """Lists a revision's definitions by alias, without their content.
@@ -91,6 +92,7 @@ class DefinitionServiceStub:
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
+    * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
 
 @_typing.type_check_only
@@ -124,6 +126,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
+    * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
     ListDefinitions: _aio.UnaryUnaryMultiCallable[_definition_pb2.ListDefinitionsRequest, _definition_pb2.ListDefinitionsResponse]  # type: ignore[assignment]
     """Lists a revision's definitions by alias, without their content.
@@ -156,6 +159,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
     * FAILED_PRECONDITION: the blob is not a workflow.
+    * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
 
 class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -198,6 +202,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
+        * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
         """
 
     @_abc_1.abstractmethod
@@ -248,6 +253,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
         * FAILED_PRECONDITION: the blob is not a workflow.
+        * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
         """
 
 def add_DefinitionServiceServicer_to_server(servicer: DefinitionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -135,6 +135,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The master key was changed to one that the server asked was not started with. Metadata:
     `master_key_id`, the fingerprint of the key that is missing.
     """
+    ERROR_REASON_CONTENT_LOST: _ErrorReason.ValueType  # 35
+    """DATA_LOSS. Bytes that a revision's content is made of are gone, or are not what was stored. Nothing of them is handed
+    out. Storing the same bytes again, in any draft, repairs it wherever they are used. Metadata: `digest`, their SHA-256.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -250,5 +254,9 @@ ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 33
 ERROR_REASON_MASTER_KEY_MISSING: ErrorReason.ValueType  # 34
 """FAILED_PRECONDITION. The master key was changed to one that the server asked was not started with. Metadata:
 `master_key_id`, the fingerprint of the key that is missing.
+"""
+ERROR_REASON_CONTENT_LOST: ErrorReason.ValueType  # 35
+"""DATA_LOSS. Bytes that a revision's content is made of are gone, or are not what was stored. Nothing of them is handed
+out. Storing the same bytes again, in any draft, repairs it wherever they are used. Metadata: `digest`, their SHA-256.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

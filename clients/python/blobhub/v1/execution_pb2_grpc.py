@@ -86,6 +86,7 @@ class ExecutionServiceServicer:
         * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down.
         * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+        * DATA_LOSS: the stored definition is gone or was changed beneath the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +108,7 @@ class ExecutionServiceServicer:
         * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+        * DATA_LOSS: the stored definition is gone or was changed beneath the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,6 +48,7 @@ class ExecutionServiceStub:
     * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down.
     * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+    * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     RunExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.RunExecutionRequest, _execution_pb2.RunExecutionResponse]
     """Starts a definition and streams its events until the terminal one, in one call. The first message carries the
@@ -65,6 +66,7 @@ class ExecutionServiceStub:
     * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+    * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.GetExecutionResponse]
     """Answers one execution.
@@ -127,6 +129,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down.
     * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+    * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     RunExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.RunExecutionRequest, _execution_pb2.RunExecutionResponse]  # type: ignore[assignment]
     """Starts a definition and streams its events until the terminal one, in one call. The first message carries the
@@ -144,6 +147,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+    * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.GetExecutionResponse]  # type: ignore[assignment]
     """Answers one execution.
@@ -209,6 +213,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down.
         * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+        * DATA_LOSS: the stored definition is gone or was changed beneath the server.
         """
 
     @_abc_1.abstractmethod
@@ -232,6 +237,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+        * DATA_LOSS: the stored definition is gone or was changed beneath the server.
         """
 
     @_abc_1.abstractmethod

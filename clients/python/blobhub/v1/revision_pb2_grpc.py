@@ -146,6 +146,7 @@ class RevisionServiceServicer:
         * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        * DATA_LOSS: some of the content is gone or was changed beneath the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -76,6 +76,7 @@ class RevisionServiceStub:
     * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    * DATA_LOSS: some of the content is gone or was changed beneath the server.
     """
     PublishRevision: _grpc.UnaryUnaryMultiCallable[_revision_pb2.PublishRevisionRequest, _revision_pb2.PublishRevisionResponse]
     """Publishes a commit as the blob's next snapshot, numbered 1, 2, 3 … without gaps, and makes it the default revision
@@ -197,6 +198,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    * DATA_LOSS: some of the content is gone or was changed beneath the server.
     """
     PublishRevision: _aio.UnaryUnaryMultiCallable[_revision_pb2.PublishRevisionRequest, _revision_pb2.PublishRevisionResponse]  # type: ignore[assignment]
     """Publishes a commit as the blob's next snapshot, numbered 1, 2, 3 … without gaps, and makes it the default revision
@@ -339,6 +341,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        * DATA_LOSS: some of the content is gone or was changed beneath the server.
         """
 
     @_abc_1.abstractmethod

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy.exc import IntegrityError
-
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings
-from blobhub_server.db.engine import Database
+from blobhub_server.db.engine import Database, IntegrityError
 from blobhub_server.http.outbound import OutboundError
 from blobhub_server.ids import Ids
 from blobhub_server.platform.admission.jwks import Jwks, Source, source_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.values import Place
 from blobhub_server.errors import InvalidValue, KeyTooStrong, PermissionDenied, Unauthenticated
 
 
@@ -87,7 +87,7 @@ def require_caller(caller: Caller, permission: Permission, *, public_read: bool)
         raise PermissionDenied
 
 
-def held(caller: Caller, place: Located, membership: Role) -> Role:
+def held(caller: Caller, place: Place, membership: Role) -> Role:
     """The role a caller holds on an organization, a blob or a user.
 
     Users have what their memberships give (`membership`, the stronger of those on the organization and the blob) as far
@@ -104,7 +104,7 @@ def held(caller: Caller, place: Located, membership: Role) -> Role:
     return Role.NONE
 
 
-def require_role(role: Role, place: Located, permission: Permission, *, public_read: bool) -> None:
+def require_role(role: Role, place: Place, permission: Permission, *, public_read: bool) -> None:
     """Raise PermissionDenied unless a role suffices, or the place is public and the method is content with that."""
     if not (public_read and place.public) and role < HELD[permission]:
         raise PermissionDenied
@@ -116,7 +116,7 @@ def require_public_creation(role: Role, *, public: bool) -> None:
         raise PermissionDenied
 
 
-def require_key_role(place: Located, role: Role) -> None:
+def require_key_role(place: Place, role: Role) -> None:
     """Raise InvalidValue for `admin` on an organization or a blob: only a user can be that."""
     if role is Role.ADMIN and place.user_id is None:
         raise InvalidValue("role", "a key of an organization or a blob is for `read` or `write`")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from blobhub_server.blobtypes.contract import Dependents
+from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.errors import NotEmpty
 from blobhub_server.platform.rules.visibility import PUBLIC
 

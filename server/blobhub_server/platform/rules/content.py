@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from blobhub_server.blobtypes.contract import Entry
+from blobhub_server.blobtypes.values import Entry
 
 
 def manifest_digest(entries: Iterable[Entry]) -> str:

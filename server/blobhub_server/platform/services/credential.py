@@ -8,10 +8,9 @@ from typing import Any
 from blobhub.v1 import credential_pb2 as pb
 from blobhub.v1 import credential_pb2_grpc as rpc
 from google.protobuf.struct_pb2 import Struct, Value
-from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, InvalidValue, NotFound, PermissionDenied
 from blobhub_server.platform.calls import located
 from blobhub_server.platform.rules import credential as rules

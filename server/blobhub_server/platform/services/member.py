@@ -8,10 +8,9 @@ from typing import Any
 from blobhub.v1 import access_pb2
 from blobhub.v1 import member_pb2 as pb
 from blobhub.v1 import member_pb2_grpc as rpc
-from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.admission.locators import user_of

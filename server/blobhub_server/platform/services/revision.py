@@ -8,8 +8,9 @@ from blobhub.v1 import blob_event_pb2 as events
 from blobhub.v1 import revision_pb2 as pb
 from blobhub.v1 import revision_pb2_grpc as rpc
 
-from blobhub_server.blobtypes.contract import Dependents, Host
+from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidContent, InvalidReference, NotFound, PermissionDenied, WrongBlobType
 from blobhub_server.platform.admission.locators import version_of

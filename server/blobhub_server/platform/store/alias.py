@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, metadata
+from blobhub_server.db.schema import Id, Selected, metadata
 
 former_aliases = sa.Table(
     "former_aliases",

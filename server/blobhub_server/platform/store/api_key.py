@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Located, Selected
+from blobhub_server.blobtypes.contract import Located
 from blobhub_server.db.engine import Transaction, locked
-from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.api_key import ApiKey
 

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, metadata
+from blobhub_server.db.schema import Id, Selected, metadata
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Entry, Selected
+from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, Name, Time, metadata
+from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.platform.rules.revision import Revision
 
 entries = sa.Table(

@@ -7,9 +7,8 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction, locked
-from blobhub_server.db.schema import Id, Name, Time, metadata
+from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.platform.rules.credential import Credential, Sealed
 
 credentials = sa.Table(

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Dependents
+from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 
 NAMED = 100

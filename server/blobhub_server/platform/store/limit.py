@@ -6,9 +6,8 @@ from collections import defaultdict
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, metadata
+from blobhub_server.db.schema import Id, Selected, metadata
 from blobhub_server.platform.rules.limit import BLOB, ORGANIZATION, Rank, Setting
 
 limits = sa.Table(

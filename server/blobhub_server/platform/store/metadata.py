@@ -8,10 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, together
-from blobhub_server.db.schema import Id, Name, Time, metadata
+from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.platform.rules.metadata import MetadataRecord
 
 metadata_records = sa.Table(

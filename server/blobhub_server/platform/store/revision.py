@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Dependents, Selected
+from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction, locked
-from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 from blobhub_server.platform.store.dependents import dependents
 

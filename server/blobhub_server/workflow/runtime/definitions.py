@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from blobhub_server.blobtypes.contract import Contents, Entry
+from blobhub_server.blobtypes.contract import Contents
+from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Database
 from blobhub_server.errors import DefinitionNotRunnable, InvalidDefinitionContent, NotFound, Violation
 from blobhub_server.workflow.check import check

@@ -9,7 +9,8 @@ from blobhub.v1 import definition_pb2 as pb
 from blobhub.v1 import definition_pb2_grpc as rpc
 from google.protobuf import json_format
 
-from blobhub_server.blobtypes.contract import Entry, Host
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidDefinitionContent, NotFound, Violation
 from blobhub_server.rpc.paging import Page

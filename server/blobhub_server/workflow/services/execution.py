@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from blobhub.v1 import event_pb2
 from blobhub.v1 import execution_pb2 as pb
 from blobhub.v1 import execution_pb2_grpc as rpc
-from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host, Located, Settled
+from blobhub_server.db.engine import IntegrityError
 from blobhub_server.errors import BlobHubError
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack

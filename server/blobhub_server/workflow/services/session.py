@@ -7,10 +7,9 @@ from typing import Any
 
 from blobhub.v1 import session_pb2 as pb
 from blobhub.v1 import session_pb2_grpc as rpc
-from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host, Located, RevisionView
-from blobhub_server.db.engine import Transaction
+from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.rpc.paging import Page

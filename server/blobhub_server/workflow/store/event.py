@@ -8,9 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, metadata
+from blobhub_server.db.schema import Id, Selected, metadata
 from blobhub_server.workflow.store.session import of_blobs
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Dependents, Selected
+from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.platform.store.blob import blobs, only
 from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.rules.execution import TERMINAL, Execution

@@ -8,9 +8,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Dependents, Selected
+from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction, locked
-from blobhub_server.db.schema import Id, Time, metadata
+from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.platform.store.blob import blobs
 from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session

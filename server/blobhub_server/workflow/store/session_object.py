@@ -7,10 +7,9 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.schema import Id, Name, Time, metadata
+from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.store.session import of_blobs
 

@@ -87,6 +87,7 @@ class NotesServiceServicer:
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: there is no such revision in the blob, or no such note in it.
         * FAILED_PRECONDITION: the blob is not one of notes.
+        * DATA_LOSS: the stored text is gone or was changed beneath the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

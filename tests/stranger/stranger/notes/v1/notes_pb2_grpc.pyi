@@ -55,6 +55,7 @@ class NotesServiceStub:
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: there is no such revision in the blob, or no such note in it.
     * FAILED_PRECONDITION: the blob is not one of notes.
+    * DATA_LOSS: the stored text is gone or was changed beneath the server.
     """
     UploadNote: _grpc.StreamUnaryMultiCallable[_notes_pb2.UploadNoteRequest, _notes_pb2.UploadNoteResponse]
     """Writes a note that comes in pieces, once the last of them is there. The first message names revision and note.
@@ -108,6 +109,7 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: there is no such revision in the blob, or no such note in it.
     * FAILED_PRECONDITION: the blob is not one of notes.
+    * DATA_LOSS: the stored text is gone or was changed beneath the server.
     """
     UploadNote: _aio.StreamUnaryMultiCallable[_notes_pb2.UploadNoteRequest, _notes_pb2.UploadNoteResponse]  # type: ignore[assignment]
     """Writes a note that comes in pieces, once the last of them is there. The first message names revision and note.
@@ -170,6 +172,7 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: there is no such revision in the blob, or no such note in it.
         * FAILED_PRECONDITION: the blob is not one of notes.
+        * DATA_LOSS: the stored text is gone or was changed beneath the server.
         """
 
     @_abc_1.abstractmethod

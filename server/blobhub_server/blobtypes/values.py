@@ -1,0 +1,50 @@
+"""The values that blob types, rules and stores speak of. Pure: nothing here knows of SQL, gRPC or protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A named piece of a revision's content. `digest` is SHA-256 in lower-case hex, `size` is in bytes."""
+
+    id: str
+    revision_id: str
+    name: str
+    digest: str
+    size: int
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Dependents:
+    """Things of one kind that hang on something: how many, and the ids of the first hundred."""
+
+    kind: str
+    count: int
+    ids: Sequence[str] = ()
+
+
+class Place(Protocol):
+    """What access is decided on: an organization, a blob in it, or a user. `org_id` is empty outside organizations."""
+
+    @property
+    def org_id(self) -> str:
+        """The organization that roles are held on; empty for what belongs to none."""
+
+    @property
+    def blob_id(self) -> str | None:
+        """The blob that roles are held on, where it is in one."""
+
+    @property
+    def user_id(self) -> str | None:
+        """The user that it belongs to, where it belongs to one."""
+
+    @property
+    def public(self) -> bool:
+        """Whether everybody may read it."""

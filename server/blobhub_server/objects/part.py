@@ -1,0 +1,77 @@
+"""Parts: files that are being written, under names of their own, until they are whole.
+
+A part is locked for as long as somebody writes it. The kernel lets go of the lock however the process ends, so a part
+that can be locked was left behind, by a kill or a power cut, and is swept; its age says nothing, and no clock is needed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from contextlib import suppress
+from io import BufferedWriter
+from pathlib import Path
+
+
+class Part:
+    """A file in the folder of parts, written by this process until it is kept or discarded."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._file = _create(folder)
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Add bytes at the end."""
+        self._file.write(data)
+
+    def read_back(self) -> bytes:
+        """All that was written, once it is on disk."""
+        self._sync()
+        return self._path.read_bytes()
+
+    def keep(self, path: Path) -> None:
+        """Make the file appear as `<folder>/<folder>/<name>`, whole and durable, in place of one that is there."""
+        self._sync()
+        path.parent.mkdir(exist_ok=True)
+        self._path.rename(path)
+        self._file.close()
+        sync_folder(path.parent)
+        sync_folder(path.parent.parent)
+
+    def discard(self) -> None:
+        """Remove the file, unless it was kept."""
+        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # what a full disk did not take is tried once more by close
+            self._file.close()
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def sweep(folder: Path) -> None:
+    """Remove the parts that nobody writes any more, here or in another process."""
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create(folder: Path) -> tuple[Path, BufferedWriter]:
+    """A new part, locked."""
+    while True:
+        path = folder / secrets.token_hex(16)
+        file = path.open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()  # A sweep came between the two lines above.
