@@ -7,21 +7,11 @@ caller and is run against mutants of this file, so a check that is taken out or 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.access import Caller, Place, Role
 from blobhub_server.errors import InvalidValue, KeyTooStrong, PermissionDenied, Unauthenticated
-
-
-class Role(IntEnum):
-    """Roles, weakest first. The numbers are those of `blobhub.v1.Role`."""
-
-    NONE = 0
-    READ = 1
-    WRITE = 2
-    ADMIN = 3
 
 
 class Permission(IntEnum):
@@ -44,39 +34,6 @@ HELD: Mapping[Permission, Role] = {
 """The permissions that are held on a resource, and the role each takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who makes a call.
-
-    With a token or a personal key the caller acts as a user: `user_id` is set, roles come from memberships, and `role`
-    is the most that any of them counts for. A scoped key carries its own `role` on `org_id`, or on the one blob `blob_id`
-    of it. `administrator` is true for a user who administers the server and is not confined. `expire_time` is when the
-    key or token stops working.
-    """
-
-    key_id: str | None = None
-    user_id: str | None = None
-    org_id: str | None = None
-    blob_id: str | None = None
-    role: Role = Role.NONE
-    administrator: bool = False
-    expire_time: datetime | None = None
-    user_name: str = ""
-
-    @property
-    def anonymous(self) -> bool:
-        """True when neither key nor token came with the call."""
-        return not self.identity
-
-    @property
-    def identity(self) -> str:
-        """Under what a caller's request ids are remembered: the user, or the scoped key."""
-        return self.user_id or self.key_id or ""
-
-
-ANONYMOUS = Caller()
-
-
 def require_caller(caller: Caller, permission: Permission, *, public_read: bool) -> None:
     """What can be refused before any resource is looked up. Raises Unauthenticated, PermissionDenied."""
     if caller.anonymous and permission is not Permission.ANYONE and not public_read:
@@ -87,7 +44,7 @@ def require_caller(caller: Caller, permission: Permission, *, public_read: bool)
         raise PermissionDenied
 
 
-def held(caller: Caller, place: Located, membership: Role) -> Role:
+def held(caller: Caller, place: Place, membership: Role) -> Role:
     """The role a caller holds on an organization, a blob or a user.
 
     Users have what their memberships give (`membership`, the stronger of those on the organization and the blob) as far
@@ -104,7 +61,7 @@ def held(caller: Caller, place: Located, membership: Role) -> Role:
     return Role.NONE
 
 
-def require_role(role: Role, place: Located, permission: Permission, *, public_read: bool) -> None:
+def require_role(role: Role, place: Place, permission: Permission, *, public_read: bool) -> None:
     """Raise PermissionDenied unless a role suffices, or the place is public and the method is content with that."""
     if not (public_read and place.public) and role < HELD[permission]:
         raise PermissionDenied
@@ -116,7 +73,7 @@ def require_public_creation(role: Role, *, public: bool) -> None:
         raise PermissionDenied
 
 
-def require_key_role(place: Located, role: Role) -> None:
+def require_key_role(place: Place, role: Role) -> None:
     """Raise InvalidValue for `admin` on an organization or a blob: only a user can be that."""
     if role is Role.ADMIN and place.user_id is None:
         raise InvalidValue("role", "a key of an organization or a blob is for `read` or `write`")

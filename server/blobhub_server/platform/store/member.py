@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.contract import Selected
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Time, metadata
-from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.store.user import users
 
