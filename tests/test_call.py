@@ -125,11 +125,11 @@ async def test_a_change_leaves_its_answer_and_its_audit_entry_or_neither(
         raise AssertionError("it was made again")
 
     again = platform.call(request, acme, caller=owner, method=method)
-    assert blob_pb2.CreateBlobResponse.FromString(await again.first(never, bytes)) == made
+    assert blob_pb2.CreateBlobResponse.FromString(await again.first_answer(never, bytes)) == made
     assert again.recorded
     other = creation("other", request_id=request.request_id)
     with pytest.raises(RequestIdReused):
-        await platform.call(other, acme, caller=owner, method=method).first(never, bytes)
+        await platform.call(other, acme, caller=owner, method=method).first_answer(never, bytes)
 
 
 async def test_of_the_same_request_sent_twice_at_once_both_get_the_answer_of_the_one_that_came_first(
@@ -145,7 +145,7 @@ async def test_of_the_same_request_sent_twice_at_once_both_get_the_answer_of_the
             await both_looked.wait()
             return await blobs.CreateBlob(request, call)
 
-        return await call.first(make, blob_pb2.CreateBlobResponse.FromString)
+        return await call.first_answer(make, blob_pb2.CreateBlobResponse.FromString)
 
     first, second = await asyncio.gather(sent(), sent())
     assert first == second
@@ -162,10 +162,10 @@ async def test_an_answer_is_not_given_again_to_who_may_no_longer_read_where_it_c
     async def never() -> bytes:
         raise AssertionError("it was made again")
 
-    assert await platform.call(request, caller=key).first(never, bytes)
+    assert await platform.call(request, caller=key).first_answer(never, bytes)
     refused = platform.call(request, caller=lowered)
     with pytest.raises(PermissionDenied):
-        await refused.first(never, bytes)
+        await refused.first_answer(never, bytes)
     assert refused.place == Place(org_id=acme.id), "the audit log is to say where"
 
 

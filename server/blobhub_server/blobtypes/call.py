@@ -52,20 +52,20 @@ class Call(Generic[Resource_co]):
         """
         return await self.changes.once(self, make)
 
-    def settled(self, answer: Message, *, repeatable: bool = False) -> Settled:
+    def settlement(self, answer: Message, *, repeatable: bool = False) -> Settled:
         """For a change that is made outside `once`: what `Host.settle` is to write in the transaction of the change.
 
         A `repeatable` change may be made by two same calls at the same time: the answer settled first is that of both.
         """
-        return self.changes.settled(self, answer, repeatable=repeatable)
+        return self.changes.settlement(self, answer, repeatable=repeatable)
 
-    async def first(self, make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]) -> Made:
+    async def first_answer(self, make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]) -> Made:
         """What the request was answered with, `read` from memory; what `make` answers when it comes for the first time.
 
         For streams, which go on from there; all other calls come to their handler for the first time. Raises
         RequestIdReused.
         """
-        return await self.changes.first(self, make, read)
+        return await self.changes.first_answer(self, make, read)
 
 
 class Changes(Protocol):
@@ -74,8 +74,10 @@ class Changes(Protocol):
     async def once(self, call: Call[object], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """Make a change, its audit entry and its remembered answer in one transaction."""
 
-    def settled(self, call: Call[object], answer: Message, *, repeatable: bool) -> Settled:
+    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool) -> Settled:
         """Make the audit entry and the remembered answer of a change that is made elsewhere."""
 
-    async def first(self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]) -> Made:
+    async def first_answer(
+        self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]
+    ) -> Made:
         """Answer from memory, or by making the answer."""

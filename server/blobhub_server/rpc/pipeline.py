@@ -90,7 +90,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         codec = {"request_deserializer": _lenient(handler.request_deserializer), "response_serializer": encode}
         entrance = _Entrance(method, self._gate, self._guard, self._log)
         kind = _kind_of(handler)
-        serve = (_open if method.startswith(OPEN) else _gated)(entrance, kind, getattr(handler, kind), encode)
+        serve = (_wrap_open if method.startswith(OPEN) else _wrap_gated)(entrance, kind, getattr(handler, kind), encode)
         made: grpc.RpcMethodHandler[Any, Any] = getattr(grpc, f"{kind}_rpc_method_handler")(serve, **codec)
         return made
 
@@ -132,14 +132,14 @@ def _kind_of(handler: Any) -> str:
     return f"{kinds[handler.request_streaming]}_{kinds[handler.response_streaming]}"
 
 
-def _open(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[Any], bytes]) -> Callable[..., Any]:
+def _wrap_open(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[Any], bytes]) -> Callable[..., Any]:
     """A method of gRPC's own."""
     if kind == "unary_unary":
         return _open_unary(entrance, handler, encode)
     return _open_stream(entrance, handler, encode)
 
 
-def _gated(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[Any], bytes]) -> Callable[..., Any]:
+def _wrap_gated(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[Any], bytes]) -> Callable[..., Any]:
     """A method of ours."""
     match kind:
         case "unary_unary":
@@ -147,9 +147,9 @@ def _gated(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[Any],
         case "stream_unary":
             return _stream_unary(entrance, handler, encode)
         case "unary_stream":
-            return _streaming(entrance, _alone, handler, encode)
+            return _streaming(entrance, _one_request, handler, encode)
         case _:
-            return _streaming(entrance, _opened, handler, encode)
+            return _streaming(entrance, _request_stream, handler, encode)
 
 
 def _open_unary(
@@ -157,7 +157,7 @@ def _open_unary(
 ) -> Callable[..., Awaitable[bytes]]:
     async def call(request: Any, context: Any) -> bytes:
         async with _Observed(entrance, context):
-            return encode(await handler(_decoded(request), context))
+            return encode(await handler(_require_decoded(request), context))
 
     return call
 
@@ -167,7 +167,7 @@ def _open_stream(
 ) -> Callable[..., AsyncIterator[bytes]]:
     async def call(request: Any, context: Any) -> AsyncIterator[bytes]:
         async with _Observed(entrance, context):
-            decoded = _all_decoded(request) if hasattr(request, "__aiter__") else _decoded(request)
+            decoded = _decoded_stream(request) if hasattr(request, "__aiter__") else _require_decoded(request)
             answers = handler(decoded, context)
             if isawaitable(answers):
                 await answers  # It writes to the context by itself, as the health service's Watch does.
@@ -179,15 +179,15 @@ def _open_stream(
     return call
 
 
-def _decoded(request: Any) -> Any:
+def _require_decoded(request: Any) -> Any:
     if request is _UNDECODABLE:
         raise UndecodableRequest
     return request
 
 
-async def _all_decoded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _decoded_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _decoded(request)
+        yield _require_decoded(request)
 
 
 def _unary_unary(
@@ -210,7 +210,7 @@ def _stream_unary(
 ) -> Callable[..., Awaitable[bytes]]:
     async def serve(requests: Any, context: Any) -> bytes:
         async with _Observed(entrance, context) as observed:
-            first, checked = await _opened(requests)
+            first, checked = await _request_stream(requests)
             admission = observed.arrive(first)
 
             async def answer(call: Any) -> bytes:
@@ -225,15 +225,15 @@ def _stream_unary(
 
 def _streaming(
     entrance: _Entrance,
-    opened: Callable[[Any], Awaitable[tuple[Any, Any]]],
+    take: Callable[[Any], Awaitable[tuple[Any, Any]]],
     handler: Callable[..., Any],
     encode: Callable[[Any], bytes],
 ) -> Callable[..., AsyncIterator[bytes]]:
-    """A stream of answers; `opened` tells the request that is admitted, and what the handler gets."""
+    """A stream of answers; `take` tells the request that is admitted, and what the handler gets."""
 
     async def serve(request: Any, context: Any) -> AsyncIterator[bytes]:
         async with _Observed(entrance, context) as observed:
-            first, checked = await opened(request)
+            first, checked = await take(request)
             admission = observed.arrive(first)
             call = await admission.admit()
             observed.begin(first)
@@ -248,12 +248,12 @@ def _streaming(
     return serve
 
 
-async def _alone(request: Any) -> tuple[Any, Any]:
+async def _one_request(request: Any) -> tuple[Any, Any]:
     """The one request of a call."""
     return request, request
 
 
-async def _opened(requests: Any) -> tuple[Any, AsyncIterator[Any]]:
+async def _request_stream(requests: Any) -> tuple[Any, AsyncIterator[Any]]:
     """The first request of a stream, which is the one that is admitted, and all of them.
 
     A stream without one says nothing that could be admitted, so no handler sees it.
@@ -262,14 +262,14 @@ async def _opened(requests: Any) -> tuple[Any, AsyncIterator[Any]]:
     first = await anext(iterator, None)
     if first is None:
         raise InvalidRequest([Violation("", "the stream has no first message")])
-    return first, _validated(first, iterator)
+    return first, _validated_stream(first, iterator)
 
 
-async def _validated(first: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _validated_stream(first: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     """All requests of a stream; the first has been validated, the others are here."""
     yield first
     async for request in requests:
-        validate(_decoded(request))
+        validate(_require_decoded(request))
         yield request
 
 
@@ -299,7 +299,7 @@ class _Observed:
     def arrive(self, request: Any) -> Admission:
         """Take the call to the gate. Raises UndecodableRequest."""
         metadata = self._context.invocation_metadata()
-        self._admission = self._entrance.gate.arrive(self._entrance.method, _decoded(request), metadata)
+        self._admission = self._entrance.gate.arrive(self._entrance.method, _require_decoded(request), metadata)
         return self._admission
 
     def begin(self, request: Any) -> None:

@@ -79,7 +79,7 @@ class Admission:
             await self._locate()
             return await make(self._call)
 
-        return await self._gate.answers.first(self._call, admitted, bytes)
+        return await self._gate.answers.first_answer(self._call, admitted, bytes)
 
     async def admit(self) -> Call[object]:
         """The call, for a handler that goes on from what was answered before; so its caller is let in all the same."""

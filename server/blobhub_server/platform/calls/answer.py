@@ -17,7 +17,7 @@ from blobhub_server.blobtypes.access import Caller, Place
 from blobhub_server.blobtypes.call import Call, Made
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import RequestIdReused
+from blobhub_server.errors import RequestIdReused, Unauthenticated
 from blobhub_server.platform.store import request as store
 from blobhub_server.platform.store.request import RequestRow
 
@@ -48,7 +48,9 @@ class Answers:
         self._keys = keys
         self._current = current
 
-    async def first(self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]) -> Made:
+    async def first_answer(
+        self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]
+    ) -> Made:
         """The answer that is remembered for a request, as `read` makes it from bytes; else what `make` answers.
 
         Of the same request that is sent twice at once, one fails: on the index of request ids, or on what the other has
@@ -60,6 +62,9 @@ class Answers:
             return read(before)
         try:
             answer = await make()
+        except Unauthenticated:
+            # The key has been revoked while the call streamed: it is told nothing any more.
+            raise
         except Exception:
             before = await self._before(call)
             if before is None:

@@ -41,16 +41,18 @@ class Changes:
     async def _make(self, call: Call[object], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         async def work(tx: Transaction) -> Answer:
             answer = await make(tx)
-            await self.settle(tx, [self.settled(call, answer)])
+            await self.settle(tx, [self.settlement(call, answer)])
             return answer
 
         return await self._db.transact(work)
 
-    async def first(self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]) -> Made:
+    async def first_answer(
+        self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]
+    ) -> Made:
         """Answer from memory, or by making the answer."""
-        return await self._answers.first(call, make, read)
+        return await self._answers.first_answer(call, make, read)
 
-    def settled(self, call: Call[object], answer: Message, *, repeatable: bool = False) -> Settled:
+    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool = False) -> Settled:
         """What is to be written beside a change. Two that repeat each other are answered from memory, both."""
         call.repeatable = repeatable
         row = self._answers.row(call, answer)

@@ -76,14 +76,14 @@ class ExecutionService:
         """Start what the request asks for."""
 
         def remember(execution: Execution) -> Settled:
-            return call.settled(answer(execution=to_proto(execution)))
+            return call.settlement(answer(execution=to_proto(execution)))
 
         return answer(execution=to_proto(await self._runtime.start(to_start(call, request), remember)))
 
     async def RunExecution(self, request: pb.RunExecutionRequest, call: Call[Session]) -> AsyncIterator[bytes]:
         """See execution.proto."""
         answer = pb.RunExecutionResponse
-        started = await call.first(lambda: self._start(request, call, answer), answer.FromString)
+        started = await call.first_answer(lambda: self._start(request, call, answer), answer.FromString)
         head = started.SerializeToString()
         # Messages of the same type concatenate to their merge, so the execution rides with the events beside it:
         # https://protobuf.dev/programming-guides/encoding/#last-one-wins
@@ -117,7 +117,7 @@ class ExecutionService:
         """See execution.proto. Of two same calls at the same time either may win; both get its answer."""
 
         def remember(execution: Execution) -> Settled:
-            return call.settled(pb.StopExecutionResponse(execution=to_proto(execution)), repeatable=True)
+            return call.settlement(pb.StopExecutionResponse(execution=to_proto(execution)), repeatable=True)
 
         return pb.StopExecutionResponse(execution=to_proto(await self._runtime.stop(request.execution_id, remember)))
 
