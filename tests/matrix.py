@@ -35,9 +35,9 @@ from blobhub.v1 import (
     session_pb2,
     user_pb2,
 )
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.db.schema import metadata
-from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.api_key import checksum, make_secret
 from databases import select
 from google.protobuf.message_factory import GetMessageClass

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from blobhub_server.blobtypes.access import Caller
 from blobhub_server.platform.admission import authentication, gate
 from blobhub_server.platform.rules import access, api_key
 
@@ -29,14 +30,14 @@ DECISIONS: tuple[tuple[Any, str], ...] = (
     (access, "require_public_creation"),
     (access, "require_key_role"),
     (access, "require_lifetime"),
-    (access.Caller, "anonymous"),
-    (access.Caller, "identity"),
+    (Caller, "anonymous"),
+    (Caller, "identity"),
 )
 """Every function of the access module; each is changed in every way."""
 
 CHECKS: tuple[tuple[Any, str], ...] = (
-    (gate.Gate, "admit"),
-    (gate.Gate, "_locate"),
+    (gate.Admission, "_identify"),
+    (gate.Admission, "_locate"),
     (gate, "_require"),
     (authentication.Authentication, "_holder"),
     (authentication, "_require_enabled"),

@@ -11,10 +11,10 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import access_pb2, api_key_pb2, blob_pb2, caller_pb2, component_pb2, organization_pb2
+from blobhub_server.blobtypes.access import ANONYMOUS, Caller, Place, Role
 from blobhub_server.blobtypes.conformance import refused
-from blobhub_server.blobtypes.contract import Located
 from blobhub_server.errors import PermissionDenied
-from blobhub_server.platform.rules.access import ANONYMOUS, HELD, Caller, Permission, Role, held, require_role
+from blobhub_server.platform.rules.access import HELD, Permission, held, require_role
 from blobhub_server.platform.rules.api_key import make_secret, parse
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
@@ -55,7 +55,7 @@ BLOB_KEY = Caller(key_id="k", org_id="o", blob_id="b", role=Role.WRITE)
     ],
 )
 def test_the_effective_role(caller, org_id, blob_id, membership, public, expected) -> None:
-    place = Located(org_id, blob_id, public, None)
+    place = Place(org_id=org_id, blob_id=blob_id, public=public)
     role = held(caller, place, membership)
     for permission, needed in HELD.items():
         for public_read in (False, True) if permission is Permission.READ else (False,):

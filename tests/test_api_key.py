@@ -18,8 +18,8 @@ from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.ids import Uuid7
 from blobhub_server.platform.admission.usage import EXACT, KeyUsage
-from blobhub_server.platform.audit import Audit
 from blobhub_server.platform.bootstrap import bootstrap
+from blobhub_server.platform.calls.audit import Audit
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.store import api_key as store
 from google.protobuf.duration_pb2 import Duration

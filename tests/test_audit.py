@@ -26,7 +26,7 @@ from blobhub.v1 import (
 )
 from blobhub_client import page
 from blobhub_server.blobtypes.conformance import refused
-from blobhub_server.platform.audit import Budget
+from blobhub_server.platform.calls.audit import Budget
 from blobhub_server.rpc.paging import Page, _seal
 from scale import scaled
 from served import Api, Served, ServerProcess, connected, served

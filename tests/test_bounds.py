@@ -11,12 +11,12 @@ import grpc
 import pytest
 from acme import ADMIN, READ
 from blobhub.v1 import limit_pb2
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.conformance import refused, unpack
 from blobhub_server.errors import InvalidValue
 from blobhub_server.platform.rules import api_key as api_key_rules
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules import organization as organization_rules
-from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.limit import BLOB, DEFAULT, ORGANIZATION, Rank, Setting
 from google.rpc import error_details_pb2
 from served import Api, Served

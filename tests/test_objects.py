@@ -132,7 +132,7 @@ WRITES = st.tuples(st.lists(st.binary(max_size=40), max_size=8), st.sampled_from
 RANGES = st.tuples(st.integers(0, 220), st.one_of(st.none(), st.integers(0, 220)))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(100, least=20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(writes=st.lists(WRITES, max_size=6), ranges=st.lists(RANGES, max_size=6))
 async def test_what_is_committed_and_nothing_else_is_read_as_from_a_dictionary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: list[tuple[list[bytes], str]], ranges: list[Range]
@@ -292,7 +292,7 @@ def test_a_killed_writer_leaves_no_object_and_its_part_is_swept(tmp_path: Path) 
         "asyncio.run(main())\n"
     )
     seed, parts = random.Random(5), tmp_path / "parts"
-    for _ in range(5):
+    for _ in range(scaled(5, least=2)):
         with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
@@ -352,7 +352,7 @@ async def test_harmed_content_is_data_loss_until_the_same_document_is_put_again(
     assert (await acme.get_revision(api, commit.id)) == commit
 
 
-LARGE_BYTES = 128 << 20
+LARGE_BYTES = scaled(1 << 30, least=128 << 20)
 GROWTH_BYTES = 32 << 20
 LARGE = """
 import asyncio, hashlib, json, os, pathlib, re, sys, time

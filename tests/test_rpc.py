@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ KINDS = {
     "Up": (grpc.stream_unary_rpc_method_handler, "stream_unary"),
     "Both": (grpc.stream_stream_rpc_method_handler, "stream_stream"),
 }
+KINDS_SERVICE, OPEN_SERVICE = "test.v1.Kinds", "grpc.health.v1.Kinds"
+"""A service of ours, and one as gRPC's own are: open to all, and handed gRPC's context."""
+
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -43,20 +46,20 @@ def answering(alias: str) -> Answer:
     return Answer(organization=organization_pb2.Organization(alias=alias))
 
 
-async def one(request, _context):
+async def one(request, _call):
     return answering(request.alias)
 
 
-async def many(request, _context):
+async def many(request, _call):
     yield answering(request.alias)
     yield answering(request.alias)
 
 
-async def up(requests, _context):
+async def up(requests, _call):
     return answering("+".join([request.alias async for request in requests]))
 
 
-async def both(requests, _context):
+async def both(requests, _call):
     async for request in requests:
         yield answering(request.alias)
 
@@ -65,28 +68,31 @@ ECHO = {"One": one, "Many": many, "Up": up, "Both": both}
 
 
 class Admitted:
-    """Admits everybody, as a gate and as what it answers, and keeps what it saw."""
+    """Admits everybody, as a gate and as the way past it, and keeps what it saw. Handlers get itself as their call."""
 
     expire_time = None
 
-    def __init__(self, error: Exception | None = None, before: bytes | None = None, meanwhile: bytes | None = None) -> None:
-        self.given_meanwhile = meanwhile
+    def __init__(self, error: Exception | None = None, before: bytes | None = None) -> None:
         self.seen: list[tuple[str, Any]] = []
         self.refusals: list[tuple[str, bool]] = []
-        self.answer = before
+        self.before = before
         self.error = error
 
-    async def admit(self, method: str, request: Any, _context: Any) -> Admitted:
+    def arrive(self, method: str, request: Any, _metadata: Any) -> Admitted:
         self.seen.append((method, request))
+        return self
+
+    async def answer(self, make: Callable[[Any], Awaitable[bytes]]) -> bytes:
+        await self.recheck()
+        return self.before if self.before is not None else await make(self)
+
+    async def admit(self) -> Admitted:
         await self.recheck()
         return self
 
     async def recheck(self) -> None:
         if self.error is not None:
             raise self.error
-
-    async def meanwhile(self) -> bytes | None:
-        return self.given_meanwhile
 
     async def refused(self, error: BlobHubError, *, handled: bool) -> None:
         self.refusals.append((error.reason, handled))
@@ -102,8 +108,15 @@ class Served:
     """A server with one method of each kind, and a channel to it."""
 
     def __init__(
-        self, server: grpc.aio.Server, health: Health, channel: grpc.aio.Channel, admit: Admitted, bell: Doorbell
+        self,
+        server: grpc.aio.Server,
+        health: Health,
+        channel: grpc.aio.Channel,
+        admit: Admitted,
+        bell: Doorbell,
+        service: str,
     ) -> None:
+        self.service = service
         self.bell = bell
         self.server = server
         self.health = health
@@ -113,7 +126,7 @@ class Served:
     async def call(self, kind: str, *requests: Request | bytes, timeout: float = DEADLINE_SECONDS) -> list[Answer]:
         """Make a call of that kind; answer all answers."""
         data = [request if isinstance(request, bytes) else request.SerializeToString() for request in requests]
-        make = getattr(self.channel, KINDS[kind][1])(f"/test.v1.Kinds/{kind}", None, Answer.FromString)
+        make = getattr(self.channel, KINDS[kind][1])(f"/{self.service}/{kind}", None, Answer.FromString)
         call = make(data[0] if kind in ("One", "Many") else iter(data), timeout=timeout)
         return [await call] if kind in ("One", "Up") else [answer async for answer in call]
 
@@ -127,7 +140,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(admit: Admitted | None = None, **handlers: Callable[..., Any]) -> AsyncIterator[Served]:
+async def served(
+    admit: Admitted | None = None, service: str = KINDS_SERVICE, **handlers: Callable[..., Any]
+) -> AsyncIterator[Served]:
     admit = admit or Admitted()
     bell = Doorbell(Exclusive())
     guard = Guard(bell, utc_now, "access")
@@ -136,8 +151,8 @@ async def served(admit: Admitted | None = None, **handlers: Callable[..., Any]) 
         kind: KINDS[kind][0](handler, request_deserializer=Request.FromString, response_serializer=Answer.SerializeToString)
         for kind, handler in (ECHO | handlers).items()
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.v1.Kinds", made),))
-    health = Health(server, ["test.v1.Kinds"])
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, made),))
+    health = Health(server, [service])
     address = bind(server, "127.0.0.1:0")
     await server.start()
     await health.serving()
@@ -145,18 +160,18 @@ async def served(admit: Admitted | None = None, **handlers: Callable[..., Any]) 
         guard.watching(),
         grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel,
     ):
-        yield Served(server, health, channel, admit, bell)
+        yield Served(server, health, channel, admit, bell, service)
     await server.stop(0)
 
 
 def failing(kind: str, fail: Callable[[Any], Any]) -> Callable[..., Any]:
-    """A handler of that kind that does `await fail(context)`."""
+    """A handler of that kind that does `await fail(call)`."""
 
-    async def single(_request, context):
-        await fail(context)
+    async def single(_request, call):
+        await fail(call)
 
-    async def stream(_request, context):
-        await fail(context)
+    async def stream(_request, call):
+        await fail(call)
         yield
 
     return single if kind in ("One", "Up") else stream
@@ -172,7 +187,7 @@ async def test_every_kind_of_call_is_admitted_and_answered(kind: str) -> None:
 
 @each_kind
 async def test_refusal_comes_before_validation_and_before_the_handler(kind: str) -> None:
-    async def never(_context):
+    async def never(_call):
         raise AssertionError("the handler ran")
 
     async with served(Admitted(PermissionDenied()), **{kind: failing(kind, never)}) as there:
@@ -200,7 +215,7 @@ async def test_a_broken_constraint_names_its_field(kind: str) -> None:
 
 @each_kind
 async def test_errors_of_ours_carry_their_details(kind: str) -> None:
-    async def absent(_context):
+    async def absent(_call):
         raise NotFound("definition", "workflow")
 
     async with served(**{kind: failing(kind, absent)}) as there:
@@ -213,7 +228,7 @@ async def test_errors_of_ours_carry_their_details(kind: str) -> None:
 
 @each_kind
 async def test_an_unforeseen_error_is_internal_and_says_nothing(kind: str) -> None:
-    async def broken(_context):
+    async def broken(_call):
         raise RuntimeError("the password is swordfish")
 
     async with served(**{kind: failing(kind, broken)}) as there:
@@ -224,7 +239,7 @@ async def test_an_unforeseen_error_is_internal_and_says_nothing(kind: str) -> No
 
 @pytest.mark.parametrize("kind", ["One", "Up"])
 async def test_an_answer_of_the_wrong_type_is_internal_and_says_nothing(kind: str) -> None:
-    async def wrong(_request, _context):
+    async def wrong(_request, _call):
         return object()
 
     async with served(**{kind: wrong}) as there:
@@ -233,21 +248,33 @@ async def test_an_answer_of_the_wrong_type_is_internal_and_says_nothing(kind: st
     assert "object" not in (error.details() or "")
 
 
-@each_kind
-async def test_an_abort_is_passed_on(kind: str) -> None:
+OPEN_KINDS = ("One", "Many", "Both")
+
+
+@pytest.mark.parametrize("kind", OPEN_KINDS)
+async def test_an_abort_of_an_open_service_is_passed_on(kind: str) -> None:
     async def abort(context):
         await context.abort(grpc.StatusCode.DATA_LOSS, "as I said")
 
-    async with served(**{kind: failing(kind, abort)}) as there:
+    async with served(service=OPEN_SERVICE, **{kind: failing(kind, abort)}) as there:
         error = await there.refused(kind, GOOD)
     assert (error.code(), error.details()) == (grpc.StatusCode.DATA_LOSS, "as I said")
+
+
+@pytest.mark.parametrize("kind", OPEN_KINDS)
+async def test_an_open_service_answers_those_whom_the_gate_refuses_and_no_bytes_that_are_no_request(kind: str) -> None:
+    async with served(Admitted(PermissionDenied()), service=OPEN_SERVICE) as there:
+        assert {answer.organization.alias for answer in await there.call(kind, GOOD)} == {"acme"}
+        error = await there.refused(kind, b"\xff\xff\xff")
+        assert (error.code(), reason_of(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE_REQUEST")
+        assert there.admit.seen == []
 
 
 @each_kind
 async def test_cancellation_reaches_the_handler(kind: str) -> None:
     started, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def wait(_context):
+    async def wait(_call):
         started.set()
         try:
             await asyncio.Event().wait()
@@ -265,7 +292,7 @@ async def test_cancellation_reaches_the_handler(kind: str) -> None:
 async def test_a_deadline_reaches_the_handler_and_is_no_error_of_the_servers() -> None:
     ended = asyncio.Event()
 
-    async def wait(_context):
+    async def wait(_call):
         try:
             await asyncio.Event().wait()
         finally:
@@ -282,7 +309,7 @@ async def test_a_deadline_reaches_the_handler_and_is_no_error_of_the_servers() -
 async def test_a_stream_whose_reader_goes_away_is_closed() -> None:
     closed = asyncio.Event()
 
-    async def flood(_request, _context):
+    async def flood(_request, _call):
         try:
             while True:
                 yield answering("x" * 100_000)
@@ -311,7 +338,7 @@ async def test_every_message_of_a_client_stream_is_validated_and_the_first_is_ad
 
 @pytest.mark.parametrize("kind", ["Up", "Both"])
 async def test_a_client_stream_without_a_message_never_reaches_its_handler(kind: str) -> None:
-    async def never(_context):
+    async def never(_call):
         raise AssertionError("the handler ran")
 
     async with served(**{kind: failing(kind, never)}) as there:
@@ -320,7 +347,7 @@ async def test_a_client_stream_without_a_message_never_reaches_its_handler(kind:
 
 
 async def test_encoded_answers_go_out_as_they_are() -> None:
-    async def encoded(request, _context):
+    async def encoded(request, _call):
         yield answering(request.alias).SerializeToString()
         yield answering(request.alias)
 
@@ -328,31 +355,21 @@ async def test_encoded_answers_go_out_as_they_are() -> None:
         assert await there.call("Many", GOOD) == [answering("acme")] * 2
 
 
-async def test_a_remembered_answer_is_given_without_the_handler() -> None:
-    async def never(_context):
+@pytest.mark.parametrize("kind", ["One", "Up"])
+async def test_a_remembered_answer_is_given_without_the_handler(kind: str) -> None:
+    async def never(_call):
         raise AssertionError("the handler ran")
 
     before = answering("remembered")
-    async with served(Admitted(before=before.SerializeToString()), One=failing("One", never)) as there:
-        assert await there.call("One", GOOD) == [before]
-
-
-@pytest.mark.parametrize("kind", ["One", "Up"])
-async def test_where_the_same_request_came_first_its_answer_is_given(kind: str) -> None:
-    async def second(_context):
-        raise NotFound("revision", "draft")
-
-    before = answering("remembered")
-    async with served(Admitted(meanwhile=before.SerializeToString()), **{kind: failing(kind, second)}) as there:
+    async with served(Admitted(before=before.SerializeToString()), **{kind: failing(kind, never)}) as there:
         assert await there.call(kind, GOOD) == [before]
-        assert there.admit.refusals == []
 
 
-async def test_handlers_that_write_by_themselves_are_served() -> None:
+async def test_open_handlers_that_write_by_themselves_are_served() -> None:
     async def writes(request, context):
         await context.write(answering(request.alias))
 
-    async with served(Many=writes) as there:
+    async with served(service=OPEN_SERVICE, Many=writes) as there:
         assert await there.call("Many", GOOD) == [answering("acme")]
 
 
@@ -394,7 +411,7 @@ async def test_leaving_goes_in_order_health_then_streams_then_the_server() -> No
     drain.on_start(ringing.set)
     order: list[str] = []
 
-    async def watching(request, _context):
+    async def watching(request, _call):
         yield answering(request.alias)
         await ringing.wait()
         order.append(f"stream ends, draining: {drain.draining}")
@@ -431,11 +448,11 @@ def test_grpc_knows_every_option_it_is_given() -> None:
 STREAMS = ("Many", "Up", "Both")
 
 
-async def waiting(_request, _context):
+async def waiting(_request, _call):
     await asyncio.Event().wait()
 
 
-async def waiting_stream(requests, _context):
+async def waiting_stream(requests, _call):
     yield answering("first")
     await asyncio.Event().wait()
 
@@ -458,7 +475,7 @@ async def test_a_stream_whose_client_reads_nothing_is_ended_too() -> None:
     """The call waits in gRPC's hands for the client to take an answer; it must not wait for ever."""
     ended = asyncio.Event()
 
-    async def flood(_request, _context):
+    async def flood(_request, _call):
         try:
             while True:
                 yield answering("a" * (1 << 20))
@@ -488,7 +505,7 @@ async def test_a_stream_of_which_nothing_can_be_told_goes_on_until_it_can() -> N
 
 
 async def test_what_ends_with_an_error_is_reported_with_how_far_it_came() -> None:
-    async def absent(_context):
+    async def absent(_call):
         raise NotFound("definition", "workflow")
 
     async with served(One=failing("One", absent)) as made:

@@ -13,7 +13,8 @@ import grpc
 
 import blobhub_server.workflow.store  # noqa: F401  its tables belong to the schema
 from blobhub_server import logs
-from blobhub_server.blobtypes.contract import Host, Locator, Service
+from blobhub_server.blobtypes.access import Locator
+from blobhub_server.blobtypes.contract import Host, Service
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
@@ -28,13 +29,13 @@ from blobhub_server.platform.admission.locators import Locators
 from blobhub_server.platform.admission.oidc import open_tokens
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.admission.usage import KeyUsage
-from blobhub_server.platform.answers import Answers
 from blobhub_server.platform.assembly import Parts
 from blobhub_server.platform.assembly import kinds as platform_kinds
 from blobhub_server.platform.assembly import services as platform_services
-from blobhub_server.platform.audit import Audit
 from blobhub_server.platform.bootstrap import bootstrap
-from blobhub_server.platform.calls import Calls
+from blobhub_server.platform.calls.answer import Answers
+from blobhub_server.platform.calls.audit import Audit
+from blobhub_server.platform.calls.change import Changes
 from blobhub_server.platform.contents import Contents
 from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.sealing.credentials import Credentials
@@ -43,6 +44,7 @@ from blobhub_server.platform.sealing.rotation import adopt
 from blobhub_server.rpc.access_options import check_resources, rules
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.guard import Guard
+from blobhub_server.rpc.handlers import generic_handler
 from blobhub_server.rpc.pipeline import Pipeline
 from blobhub_server.rpc.reflection import add_reflection
 from blobhub_server.rpc.server import Health, bind, make_server, shut_down
@@ -78,7 +80,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await stack.enter_async_context(bell.hearing())
         audit = Audit(db, bell, clock, ids)
         stack.push_async_callback(audit.close)
-        answers = Answers(db, clock, keyring.derived(b"answers"), keyring.current)
+        roles = Roles(db)
+        answers = Answers(db, clock, roles, keyring.derived(b"answers"), keyring.current)
+        changes = Changes(db, answers, audit)
         credentials = Credentials(db, keyring)
         limits = Limits(types, clock)
         contents = Contents(objects, limits, clock, ids)
@@ -90,7 +94,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             ids=ids,
             drain=Drain(),
             contents=contents,
-            calls=Calls(db, answers, audit),
+            settle=changes.settle,
             limits=limits,
             credentials=credentials,
         )
@@ -99,7 +103,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         admin_key = await bootstrap(db, audit, clock, ids, entropy, given)
 
         # Blob types, and what they bring
-        locators, roles = Locators(db), Roles(db)
+        locators = Locators(db)
         kinds: dict[str, Locator] = dict(platform_kinds(locators))
         brought: list[Service] = []
         for installed in types.all():
@@ -114,7 +118,15 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         check_resources(access, kinds)
         compile_rules(rule.request for rule in access.values())
         authentication = await stack.enter_async_context(_authentication(host, audit))
-        gate = Gate(db, authentication, answers, audit, roles, access, kinds)
+        gate = Gate(
+            authentication=authentication,
+            roles=roles,
+            answers=answers,
+            changes=changes,
+            audit=audit,
+            rules=access,
+            locators=kinds,
+        )
         guard = Guard(bell, clock, TOPIC)
         await stack.enter_async_context(guard.watching())
         server = make_server(settings, Pipeline(gate, guard))
@@ -137,8 +149,7 @@ async def _authentication(host: Host, audit: Audit) -> AsyncIterator[Authenticat
 
 def _serve(server: grpc.aio.Server, services: Sequence[Service]) -> Health:
     """Register the services, and health and reflection of them."""
-    for service in services:
-        service.add(service.servicer, server)
+    server.add_generic_rpc_handlers([generic_handler(service.full_name, service.handlers) for service in services])
     names = [service.full_name for service in services]
     add_reflection(server, [*names, "grpc.health.v1.Health"])
     return Health(server, names)

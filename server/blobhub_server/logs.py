@@ -37,7 +37,6 @@ def set_up(settings: Settings) -> None:
     errors = [structlog.processors.ExceptionRenderer(_exception)] if settings.log_json else []
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *errors,

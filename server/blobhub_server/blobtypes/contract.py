@@ -17,21 +17,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self
 
-from google.protobuf.message import Message
-
+from blobhub_server.blobtypes.access import Locator
 from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.schema import Selected
-from blobhub_server.errors import Violation
+from blobhub_server.errors import Violation, WrongBlobType
 from blobhub_server.ids import Ids
 from blobhub_server.rpc.drain import Drain
-
-Answer = TypeVar("Answer", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +43,23 @@ class RevisionView:
     """`draft`, `commit` or `snapshot`."""
     etag: str
 
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """Where a resource belongs: roles are held on `org_id` and `blob_id`, or by the user `user_id` on themselves.
-
-    `org_id` is empty for what belongs to no organization; such things are their user's, or the server's administrators'.
-    `resource` is the record that was found, or the error that is raised once it is known that the caller may see it.
-    """
-
-    org_id: str
-    blob_id: str | None
-    public: bool
-    resource: Any
-    user_id: str | None = None
-
-
-Locator = Callable[[str], Awaitable[Located | None]]
-"""Resolves the value of a request field to where it belongs; None when there is no such thing."""
+    def of_type(self, blob_type: str) -> Self:
+        """The revision itself. Raises WrongBlobType when its blob is of another type."""
+        if self.blob_type != blob_type:
+            raise WrongBlobType(self.blob_type, blob_type)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A gRPC service to serve: its full name, its servicer, and the generated `add_…Servicer_to_server`."""
+    """A gRPC service to serve: its full name, and an object with a method for each of its RPCs, of the RPC's name.
+
+    A handler is `async def GetNote(self, request, call)`, where `call` is a `blobtypes.call.Call` of the resource that the
+    method's access option names; one that answers a stream is an asynchronous generator of messages, or of their bytes.
+    """
 
     full_name: str
-    servicer: object
-    add: Callable[[Any, Any], None]
+    handlers: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,33 +148,8 @@ class Settled:
     repeatable: bool = False
 
 
-class Calls(Protocol):
-    """What a service asks about the call it is serving."""
-
-    def located(self) -> Located:
-        """What the call's access rule resolved its resource to."""
-
-    def revision(self, blob_type: str) -> RevisionView:
-        """The revision the call is about. Raises WrongBlobType when its blob is of another type."""
-
-    async def once(self, request: Message, make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
-        """Run `make` in a transaction, and write the audit log's entry and the answer to remember there.
-
-        A request that is made again under its `request_id` does not come here: it is answered from memory. Of two that
-        come at the same time one fails, with IntegrityError or whatever `make` raises, and is answered like the other.
-        """
-
-    async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:
-        """The answer given before to this `request_id`, if any. Raises RequestIdReused."""
-
-    def settling(self, request: Message, *, repeatable: bool = False) -> Callable[[Message], Settled]:
-        """For a change that is made outside `once`: makes, from its answer, what is to be written beside it.
-
-        Hand that to `settle` in the transaction of the change.
-        """
-
-    async def settle(self, tx: Transaction, settled: Sequence[Settled]) -> None:
-        """Write audit entries and remembered answers; the last thing in a transaction, since it takes turns on a lock."""
+Settle = Callable[[Transaction, Sequence[Settled]], Awaitable[None]]
+"""Writes audit entries and remembered answers; the last thing in a transaction, since it takes turns on a lock."""
 
 
 class Limits(Protocol):
@@ -226,7 +188,7 @@ class Host:
     ids: Ids
     drain: Drain
     contents: Contents
-    calls: Calls
+    settle: Settle
     limits: Limits
     credentials: Credentials
 

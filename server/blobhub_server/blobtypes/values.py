@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +27,3 @@ class Dependents:
     kind: str
     count: int
     ids: Sequence[str] = ()
-
-
-class Place(Protocol):
-    """What access is decided on: an organization, a blob in it, or a user. `org_id` is empty outside organizations."""
-
-    @property
-    def org_id(self) -> str:
-        """The organization that roles are held on; empty for what belongs to none."""
-
-    @property
-    def blob_id(self) -> str | None:
-        """The blob that roles are held on, where it is in one."""
-
-    @property
-    def user_id(self) -> str | None:
-        """The user that it belongs to, where it belongs to one."""
-
-    @property
-    def public(self) -> bool:
-        """Whether everybody may read it."""

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
-from blobhub.v1 import (
-    api_key_pb2_grpc,
-    audit_pb2_grpc,
-    blob_pb2_grpc,
-    blob_type_pb2,
-    blob_type_pb2_grpc,
-    caller_pb2_grpc,
-    credential_pb2_grpc,
-    limit_pb2_grpc,
-    member_pb2_grpc,
-    metadata_pb2_grpc,
-    organization_pb2_grpc,
-    revision_pb2_grpc,
-    user_pb2_grpc,
-)
+from blobhub.v1 import blob_type_pb2
 
-from blobhub_server.blobtypes.contract import Host, Locator, Service
+from blobhub_server.blobtypes.access import Locator
+from blobhub_server.blobtypes.contract import Host, Service
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.platform.admission.locators import Locators
 from blobhub_server.platform.admission.roles import Roles
@@ -74,26 +60,21 @@ class Parts:
 
 def services(host: Host, parts: Parts, entropy: Callable[[int], bytes]) -> list[Service]:
     """The platform's services. The blob types are open."""
-    service = partial(_service, "blobhub.v1")
     events = BlobEvents(host.bell, host.clock, host.ids)
     return [
-        service("CallerService", CallerService(host.db, parts.locators, parts.roles), caller_pb2_grpc),
-        service("UserService", UserService(host), user_pb2_grpc),
-        service("ApiKeyService", ApiKeyService(host, entropy), api_key_pb2_grpc),
-        service("OrganizationService", OrganizationService(host, parts.types), organization_pb2_grpc),
-        service("MemberService", MemberService(host), member_pb2_grpc),
-        service("BlobService", BlobService(host, parts.types, events), blob_pb2_grpc),
-        service("BlobTypeService", BlobTypeService(_described(parts.types)), blob_type_pb2_grpc),
-        service("RevisionService", RevisionService(host, parts.contents, parts.types, events), revision_pb2_grpc),
-        service("CredentialService", CredentialService(host, parts.credentials), credential_pb2_grpc),
-        service("MetadataService", MetadataService(host, events), metadata_pb2_grpc),
-        service("LimitService", LimitService(host, parts.limits, parts.roles), limit_pb2_grpc),
-        service("AuditService", AuditService(host), audit_pb2_grpc),
+        Service("blobhub.v1.CallerService", CallerService(host.db, parts.locators, parts.roles)),
+        Service("blobhub.v1.UserService", UserService(host)),
+        Service("blobhub.v1.ApiKeyService", ApiKeyService(host, entropy)),
+        Service("blobhub.v1.OrganizationService", OrganizationService(host, parts.types)),
+        Service("blobhub.v1.MemberService", MemberService(host)),
+        Service("blobhub.v1.BlobService", BlobService(host, parts.types, events)),
+        Service("blobhub.v1.BlobTypeService", BlobTypeService(_described(parts.types))),
+        Service("blobhub.v1.RevisionService", RevisionService(host, parts.contents, parts.types, events)),
+        Service("blobhub.v1.CredentialService", CredentialService(host, parts.credentials)),
+        Service("blobhub.v1.MetadataService", MetadataService(host, events)),
+        Service("blobhub.v1.LimitService", LimitService(host, parts.limits, parts.roles)),
+        Service("blobhub.v1.AuditService", AuditService(host)),
     ]
-
-
-def _service(package: str, name: str, servicer: object, stubs: object) -> Service:
-    return Service(f"{package}.{name}", servicer, getattr(stubs, f"add_{name}Servicer_to_server"))
 
 
 def _described(types: BlobTypes) -> list[blob_type_pb2.BlobType]:

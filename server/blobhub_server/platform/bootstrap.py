@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import datetime
 
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.ids import Ids
-from blobhub_server.platform.audit import Audit, own_entry
+from blobhub_server.platform.calls.audit import Audit, own_entry
 from blobhub_server.platform.rules import api_key as rules
-from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.api_key import ApiKey
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import api_key as key_store

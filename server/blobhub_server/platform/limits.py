@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blobhub_server.blobtypes.contract import Limit, Located
+from blobhub_server.blobtypes.contract import Limit
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, LimitExceeded, PermissionDenied
 from blobhub_server.platform.rules import limit as rules
+from blobhub_server.platform.rules.blob import Blob
+from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import limit as store
@@ -49,21 +51,22 @@ class Limits:
         self._types = types
         self._on_organizations = on_organizations(clock)
 
-    def counted_in(self, place: Located) -> Sequence[Limit]:
+    def counted_in(self, scope: Organization | Blob) -> Sequence[Limit]:
         """The limits on what an organization itself, or a blob, holds."""
-        return self._on_organizations if place.blob_id is None else (*ON_BLOBS, *self._types.limits(place.resource.type))
+        return (*ON_BLOBS, *self._types.limits(scope.type)) if isinstance(scope, Blob) else self._on_organizations
 
-    def settable_on(self, place: Located) -> Sequence[Limit]:
+    def settable_on(self, scope: Organization | Blob) -> Sequence[Limit]:
         """The limits that hold for an organization and its blobs, or for a blob, by name."""
-        of_all_blobs = () if place.blob_id else (*ON_BLOBS, *self._types.limits())
-        return sorted((*self.counted_in(place), *of_all_blobs), key=lambda limit: limit.name)
+        of_all_blobs = () if isinstance(scope, Blob) else (*ON_BLOBS, *self._types.limits())
+        return sorted((*self.counted_in(scope), *of_all_blobs), key=lambda limit: limit.name)
 
-    def find(self, place: Located, name: str) -> Limit:
+    def find(self, scope: Organization | Blob, name: str) -> Limit:
         """One of those by its name. Raises InvalidValue."""
-        for limit in self.settable_on(place):
+        for limit in self.settable_on(scope):
             if limit.name == name:
                 return limit
-        raise InvalidValue("name", f"no such limit on {'a blob of this type' if place.blob_id else 'an organization'}")
+        kind = "a blob of this type" if isinstance(scope, Blob) else "an organization"
+        raise InvalidValue("name", f"no such limit on {kind}")
 
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
         """See the contract."""

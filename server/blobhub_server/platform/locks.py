@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.access import Place
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import PermissionDenied
 from blobhub_server.platform.store import blob as blob_store
@@ -10,7 +10,7 @@ from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import user as user_store
 
 
-async def lock_place(tx: Transaction, place: Located) -> None:
+async def lock_place(tx: Transaction, place: Place) -> None:
     """Let nobody else change what an organization, and its blob where the place is one, or a user hold until the commit.
 
     Raises PermissionDenied when any is gone.

@@ -33,14 +33,13 @@ class Resource:
 class Rule:
     """What a method needs: a permission, and where it is one held on resources, those, the main one first.
 
-    `changes` is false for methods that say `idempotency_level = NO_SIDE_EFFECTS`; `streams` is true for streams of answers.
+    `changes` is false for methods that say `idempotency_level = NO_SIDE_EFFECTS`.
     """
 
     permission: access_pb2.Permission.ValueType
     resources: Sequence[Resource]
     public_read: bool
     changes: bool
-    streams: bool
     request: Descriptor
 
 
@@ -66,7 +65,7 @@ def _rule(service: str, method: MethodDescriptor) -> Rule:
         raise MissingAccess(
             f"{name} changes something and takes no request_id; or it is NO_SIDE_EFFECTS and does not say so"
         )
-    return Rule(option.permission, resources, option.public_read, changes, method.server_streaming, method.input_type)
+    return Rule(option.permission, resources, option.public_read, changes, method.input_type)
 
 
 def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> Resource:

@@ -35,18 +35,11 @@ class Admission(Protocol):
     """What let a call in."""
 
     @property
-    def answer(self) -> bytes | None:
-        """The answer to a call that was made and answered before."""
-
-    @property
     def expire_time(self) -> datetime | None:
         """When the key or token that the call came with stops working."""
 
     async def recheck(self) -> None:
         """Raise what a call like this would be refused with now."""
-
-    async def meanwhile(self) -> bytes | None:
-        """The answer to the same request, sent twice at once, when the other call has been answered since."""
 
 
 class Stream:

@@ -1,13 +1,15 @@
 """What every call goes through, in this order: log, errors, decode, admit, validate, guard, handler.
 
-One interceptor does it for all four kinds of RPC. Handlers are wrapped once per method, not once per call.
+One interceptor does it for all four kinds of RPC. Handlers are wrapped once per method, not once per call. They get the
+request, or the stream of requests, and the call that the gate made of it; gRPC's context stays here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, Protocol, Self
 
@@ -16,22 +18,38 @@ import structlog
 from google.protobuf.message import Message
 
 from blobhub_server.errors import BlobHubError, InvalidRequest, UndecodableRequest, Unimplemented, Violation
+from blobhub_server.rpc import guard
 from blobhub_server.rpc.errors import known, status_of
-from blobhub_server.rpc.guard import Admission, Guard
+from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.validation import validate
 
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
-"""Services that need no admission: they tell nothing that a caller may not know."""
+"""gRPC's own services. They tell nothing that a caller may not know, need no admission, and get gRPC's context."""
+
+Metadata = Sequence[tuple[str, str | bytes]] | None
+
+
+class Admission(guard.Admission, Protocol):
+    """The way of one call past the gate."""
+
+    async def answer(self, make: Callable[[Any], Awaitable[bytes]]) -> bytes:
+        """Admit a call and return what `make` answers to it, or what the very same request was answered before.
+
+        Raises Unauthenticated, PermissionDenied and the like, and what `make` raises.
+        """
+
+    async def admit(self) -> Any:
+        """Admit a call that is answered with a stream; return it. Raises the same."""
+
+    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
+        """The call ends with an error; `handled` says that its handler had begun."""
 
 
 class Gate(Protocol):
-    """Authenticates the caller, authorizes the call, and keeps record of what was refused."""
+    """Authenticates callers, authorizes calls, and keeps record of what was refused."""
 
-    async def admit(self, method: str, request: Message, context: Any) -> Admission:
-        """Return when the call may go on. Raises Unauthenticated, PermissionDenied and the like."""
-
-    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
-        """The call being served ends with an error; `handled` says that its handler had begun."""
+    def arrive(self, method: str, request: Message, metadata: Metadata) -> Admission:
+        """A call has come; its first request is decoded, and nothing has been checked."""
 
 
 class _Undecodable:
@@ -63,23 +81,18 @@ class Pipeline(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 # Not kept: there is no end to the names of methods that do not exist.
-                return _unknown(_Entrance(method, None, self._guard, self._log))
+                return _unknown(_Entrance(method, self._gate, self._guard, self._log))
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
 
     def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         encode = _serializer(handler.response_serializer)
         codec = {"request_deserializer": _lenient(handler.request_deserializer), "response_serializer": encode}
-        entrance = _Entrance(method, None if method.startswith(OPEN) else self._gate, self._guard, self._log)
-        if handler.request_streaming and handler.response_streaming:
-            call = _streaming(entrance, entrance.stream, handler.stream_stream, encode)
-            return grpc.stream_stream_rpc_method_handler(call, **codec)
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(_stream_unary(entrance, handler.stream_unary, encode), **codec)
-        if handler.response_streaming:
-            call = _streaming(entrance, entrance.alone, handler.unary_stream, encode)
-            return grpc.unary_stream_rpc_method_handler(call, **codec)
-        return grpc.unary_unary_rpc_method_handler(_unary_unary(entrance, handler.unary_unary, encode), **codec)
+        entrance = _Entrance(method, self._gate, self._guard, self._log)
+        kind = _kind_of(handler)
+        serve = (_wrap_open if method.startswith(OPEN) else _wrap_gated)(entrance, kind, getattr(handler, kind), encode)
+        made: grpc.RpcMethodHandler[Any, Any] = getattr(grpc, f"{kind}_rpc_method_handler")(serve, **codec)
+        return made
 
 
 def _lenient(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -103,122 +116,128 @@ def _serializer(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     return serializer
 
 
+@dataclass(frozen=True, slots=True)
 class _Entrance:
-    """What happens to the requests of one method before a handler sees them. Without a gate, all may pass."""
+    """What the calls of one method share."""
 
-    def __init__(self, method: str, gate: Gate | None, guard: Guard, log: Any) -> None:
-        self.method = method
-        self.gate = gate
-        self.guard = guard
-        self.log = log
+    method: str
+    gate: Gate
+    guard: Guard
+    log: Any
 
-    async def single(self, request: Any, context: Any) -> Admission | None:
-        """Check one request."""
-        if request is _UNDECODABLE:
-            raise UndecodableRequest
-        if self.gate is None:
-            return None
-        admission = await self.gate.admit(self.method, request, context)
-        if admission.answer is None:
-            validate(request)
-        return admission
 
-    async def alone(self, request: Any, context: Any) -> tuple[Admission | None, Any]:
-        """The one request of a stream of answers, checked.
+def _kind_of(handler: Any) -> str:
+    """The kind of RPC, as gRPC names it: `unary_unary`, `unary_stream`, `stream_unary`, `stream_stream`."""
+    kinds = {False: "unary", True: "stream"}
+    return f"{kinds[handler.request_streaming]}_{kinds[handler.response_streaming]}"
 
-        Streams are not answered from memory: their handlers go on from the answer that is remembered.
-        """
-        return await self.single(request, context), request
 
-    async def stream(self, requests: AsyncIterator[Any], context: Any) -> tuple[Admission | None, AsyncIterator[Any]]:
-        """Requests, checked: the first is admitted before the handler starts, all are validated.
+def _wrap_open(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[Any], bytes]) -> Callable[..., Any]:
+    """A method of gRPC's own."""
+    if kind == "unary_unary":
+        return _open_unary(entrance, handler, encode)
+    return _open_stream(entrance, handler, encode)
 
-        A stream without a first request says nothing that could be admitted, so no handler sees it.
-        """
-        iterator = aiter(requests)
-        first = await anext(iterator, None)
-        admission = None
-        if first is not None:
-            admission = await self.single(first, context)
-        elif self.gate is not None:
-            raise InvalidRequest([Violation("", "the stream has no first message")])
-        return admission, self._rest(first, iterator)
 
-    async def _rest(self, first: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        if first is None:
-            return
-        yield first
-        async for request in requests:
-            if request is _UNDECODABLE:
-                raise UndecodableRequest
-            if self.gate is not None:
-                validate(request)
-            yield request
+def _wrap_gated(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[Any], bytes]) -> Callable[..., Any]:
+    """A method of ours."""
+    match kind:
+        case "unary_unary":
+            return _unary_unary(entrance, handler, encode)
+        case "stream_unary":
+            return _stream_unary(entrance, handler, encode)
+        case "unary_stream":
+            return _streaming(entrance, _one_request, handler, encode)
+        case _:
+            return _streaming(entrance, _request_stream, handler, encode)
+
+
+def _open_unary(
+    entrance: _Entrance, handler: Callable[..., Awaitable[Any]], encode: Callable[[Any], bytes]
+) -> Callable[..., Awaitable[bytes]]:
+    async def call(request: Any, context: Any) -> bytes:
+        async with _Observed(entrance, context):
+            return encode(await handler(_require_decoded(request), context))
+
+    return call
+
+
+def _open_stream(
+    entrance: _Entrance, handler: Callable[..., Any], encode: Callable[[Any], bytes]
+) -> Callable[..., AsyncIterator[bytes]]:
+    async def call(request: Any, context: Any) -> AsyncIterator[bytes]:
+        async with _Observed(entrance, context):
+            decoded = _decoded_stream(request) if hasattr(request, "__aiter__") else _require_decoded(request)
+            answers = handler(decoded, context)
+            if isawaitable(answers):
+                await answers  # It writes to the context by itself, as the health service's Watch does.
+                return
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield encode(answer)
+
+    return call
+
+
+def _require_decoded(request: Any) -> Any:
+    if request is _UNDECODABLE:
+        raise UndecodableRequest
+    return request
+
+
+async def _decoded_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _require_decoded(request)
 
 
 def _unary_unary(
     entrance: _Entrance, handler: Callable[..., Awaitable[Any]], encode: Callable[[Any], bytes]
 ) -> Callable[..., Awaitable[bytes]]:
-    async def call(request: Any, context: Any) -> bytes:
+    async def serve(request: Any, context: Any) -> bytes:
         async with _Observed(entrance, context) as observed:
-            admission = await entrance.single(request, context)
-            if admission is not None and admission.answer is not None:
-                return admission.answer
-            observed.handled = True
-            return await _answered(admission, handler(request, context), encode)
 
-    return call
+            async def answer(call: Any) -> bytes:
+                observed.begin(request)
+                return encode(await handler(request, call))
+
+            return await observed.arrive(request).answer(answer)
+
+    return serve
 
 
 def _stream_unary(
     entrance: _Entrance, handler: Callable[..., Awaitable[Any]], encode: Callable[[Any], bytes]
 ) -> Callable[..., Awaitable[bytes]]:
-    async def call(requests: Any, context: Any) -> bytes:
+    async def serve(requests: Any, context: Any) -> bytes:
         async with _Observed(entrance, context) as observed:
-            admission, checked = await entrance.stream(requests, context)
-            observed.handled = True
-            if admission is None:
-                return encode(await handler(checked, context))
-            if admission.answer is not None:
-                return admission.answer
-            with entrance.guard.watch(admission):
-                return await _answered(admission, handler(checked, context), encode)
+            first, checked = await _request_stream(requests)
+            admission = observed.arrive(first)
 
-    return call
+            async def answer(call: Any) -> bytes:
+                observed.begin(first)
+                with entrance.guard.watch(admission):
+                    return encode(await handler(checked, call))
 
+            return await admission.answer(answer)
 
-async def _answered(admission: Admission | None, answer: Awaitable[Any], encode: Callable[[Any], bytes]) -> bytes:
-    """What a handler answers. Where it fails because the same request came first, by a moment, that one's answer."""
-    try:
-        return encode(await answer)
-    except Exception:
-        before = None if admission is None else await admission.meanwhile()
-        if before is None:
-            raise
-        return before
+    return serve
 
 
 def _streaming(
     entrance: _Entrance,
-    check: Callable[[Any, Any], Awaitable[tuple[Admission | None, Any]]],
+    take: Callable[[Any], Awaitable[tuple[Any, Any]]],
     handler: Callable[..., Any],
     encode: Callable[[Any], bytes],
 ) -> Callable[..., AsyncIterator[bytes]]:
-    """A stream of answers to what `check` lets through."""
+    """A stream of answers; `take` tells the request that is admitted, and what the handler gets."""
 
-    async def call(request: Any, context: Any) -> AsyncIterator[bytes]:
+    async def serve(request: Any, context: Any) -> AsyncIterator[bytes]:
         async with _Observed(entrance, context) as observed:
-            admission, checked = await check(request, context)
-            observed.handled = True
-            answers = handler(checked, context)
-            if isawaitable(answers):
-                await answers  # It writes to the context by itself, as the health service's Watch does.
-                return
-            async with aclosing(answers):
-                if admission is None:
-                    async for answer in answers:
-                        yield encode(answer)
-                    return
+            first, checked = await take(request)
+            admission = observed.arrive(first)
+            call = await admission.admit()
+            observed.begin(first)
+            async with aclosing(handler(checked, call)) as answers:
                 with entrance.guard.watch(admission) as stream:
                     async for answer in answers:
                         stream.sending = True
@@ -226,7 +245,32 @@ def _streaming(
                         stream.sending = False
                         stream.raise_if_ended()
 
-    return call
+    return serve
+
+
+async def _one_request(request: Any) -> tuple[Any, Any]:
+    """The one request of a call."""
+    return request, request
+
+
+async def _request_stream(requests: Any) -> tuple[Any, AsyncIterator[Any]]:
+    """The first request of a stream, which is the one that is admitted, and all of them.
+
+    A stream without one says nothing that could be admitted, so no handler sees it.
+    """
+    iterator = aiter(requests)
+    first = await anext(iterator, None)
+    if first is None:
+        raise InvalidRequest([Violation("", "the stream has no first message")])
+    return first, _validated_stream(first, iterator)
+
+
+async def _validated_stream(first: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """All requests of a stream; the first has been validated, the others are here."""
+    yield first
+    async for request in requests:
+        validate(_require_decoded(request))
+        yield request
 
 
 def _unknown(entrance: _Entrance) -> grpc.RpcMethodHandler[Any, Any]:
@@ -240,19 +284,31 @@ def _unknown(entrance: _Entrance) -> grpc.RpcMethodHandler[Any, Any]:
 class _Observed:
     """Around one call: logs it, and turns what it raises into a status. Cancellation passes through untouched."""
 
-    __slots__ = ("_context", "_entrance", "_start", "handled")
+    __slots__ = ("_admission", "_context", "_entrance", "_handled", "_start")
 
     def __init__(self, entrance: _Entrance, context: Any) -> None:
         self._entrance = entrance
         self._context = context
         self._start = time.perf_counter()
-        self.handled = False
+        self._admission: Admission | None = None
+        self._handled = False
 
     async def __aenter__(self) -> Self:
         return self
 
+    def arrive(self, request: Any) -> Admission:
+        """Take the call to the gate. Raises UndecodableRequest."""
+        metadata = self._context.invocation_metadata()
+        self._admission = self._entrance.gate.arrive(self._entrance.method, _require_decoded(request), metadata)
+        return self._admission
+
+    def begin(self, request: Any) -> None:
+        """The call is admitted; see that its request is valid, and let its handler begin. Raises InvalidRequest."""
+        validate(request)
+        self._handled = True
+
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        log, gate = self._entrance.log, self._entrance.gate
+        log = self._entrance.log
         if error is None:
             self._log(log.debug, "OK")
         elif isinstance(error, grpc.aio.AbortError):
@@ -261,8 +317,8 @@ class _Observed:
             raised = known(error, self._entrance.method)
             status, message, trailers = status_of(raised)
             self._log(log.info, status.name)
-            if gate is not None and not isinstance(raised, UndecodableRequest):
-                await gate.refused(raised, handled=self.handled)
+            if self._admission is not None and not isinstance(raised, UndecodableRequest):
+                await self._admission.refused(raised, handled=self._handled)
             await self._context.abort(status, message, trailers)
         else:
             self._log(log.info, "CANCELLED")

@@ -6,14 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from blobhub.v1 import (
-    component_pb2_grpc,
-    definition_pb2_grpc,
-    execution_pb2_grpc,
-    session_object_pb2_grpc,
-    session_pb2_grpc,
-)
-
 from blobhub_server.blobtypes.contract import BlobType, Content, Host, Limit, Opened, Service
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
@@ -75,31 +67,11 @@ class WorkflowType(BlobType):
 
     def _services(self, host: Host, definitions: Definitions, runtime: Runtime) -> list[Service]:
         return [
-            Service(
-                "blobhub.v1.DefinitionService",
-                DefinitionService(host, definitions),
-                definition_pb2_grpc.add_DefinitionServiceServicer_to_server,
-            ),
-            Service(
-                "blobhub.v1.ComponentService",
-                ComponentService(self._components),
-                component_pb2_grpc.add_ComponentServiceServicer_to_server,
-            ),
-            Service(
-                "blobhub.v1.SessionService",
-                SessionService(host, runtime),
-                session_pb2_grpc.add_SessionServiceServicer_to_server,
-            ),
-            Service(
-                "blobhub.v1.SessionObjectService",
-                SessionObjectService(host, runtime),
-                session_object_pb2_grpc.add_SessionObjectServiceServicer_to_server,
-            ),
-            Service(
-                "blobhub.v1.ExecutionService",
-                ExecutionService(host, runtime),
-                execution_pb2_grpc.add_ExecutionServiceServicer_to_server,
-            ),
+            Service("blobhub.v1.DefinitionService", DefinitionService(host, definitions)),
+            Service("blobhub.v1.ComponentService", ComponentService(self._components)),
+            Service("blobhub.v1.SessionService", SessionService(host, runtime)),
+            Service("blobhub.v1.SessionObjectService", SessionObjectService(host, runtime)),
+            Service("blobhub.v1.ExecutionService", ExecutionService(host, runtime)),
         ]
 
     async def validate(self, content: Content) -> list[Violation]:

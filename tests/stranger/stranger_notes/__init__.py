@@ -6,44 +6,45 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import BlobType, Content, Host, Limit, Opened, RevisionView, Service, Transaction
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.errors import InvalidValue, NotFound, Violation
 from stranger.notes.v1 import notes_pb2 as pb
-from stranger.notes.v1 import notes_pb2_grpc as rpc
 
 NAME = "stranger.notes"
 MOST = 3
 LIMIT = "notes.notes_per_revision"
 
 
-class NotesService(rpc.NotesServiceServicer):
+class NotesService:
     """Writes and reads notes."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def PutNote(self, request: pb.PutNoteRequest, context: Any) -> pb.PutNoteResponse:
+    async def PutNote(self, request: pb.PutNoteRequest, call: Call[RevisionView]) -> pb.PutNoteResponse:
         """See notes.proto."""
-        revision = self._host.calls.revision(NAME)
+        revision = call.resource.of_type(NAME)
         stored = await self._host.contents.upload(request.text.encode())
 
         async def make(tx: Transaction) -> pb.PutNoteResponse:
             _, etag = await self._host.contents.put(tx, revision.id, request.name, stored, limit=LIMIT, etag=request.etag)
             return pb.PutNoteResponse(etag=etag)
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def GetNote(self, request: pb.GetNoteRequest, context: Any) -> pb.GetNoteResponse:
+    async def GetNote(self, request: pb.GetNoteRequest, call: Call[RevisionView]) -> pb.GetNoteResponse:
         """See notes.proto."""
-        entry = await self._note(self._host.calls.revision(NAME), request.name)
+        entry = await self._note(call.resource.of_type(NAME), request.name)
         return pb.GetNoteResponse(text=(await self._host.contents.read(entry.digest)).decode())
 
-    async def UploadNote(self, requests: AsyncIterator[pb.UploadNoteRequest], context: Any) -> pb.UploadNoteResponse:
+    async def UploadNote(
+        self, requests: AsyncIterator[pb.UploadNoteRequest], call: Call[RevisionView]
+    ) -> pb.UploadNoteResponse:
         """See notes.proto."""
-        revision = self._host.calls.revision(NAME)
+        revision = call.resource.of_type(NAME)
         first = await anext(requests)
         if not first.name:
             raise InvalidValue("name", "the first message has to name the note")
@@ -54,11 +55,11 @@ class NotesService(rpc.NotesServiceServicer):
             _, etag = await self._host.contents.put(tx, revision.id, first.name, stored, limit=LIMIT)
             return pb.UploadNoteResponse(etag=etag)
 
-        return await self._host.calls.once(first, make)
+        return await call.once(make)
 
-    async def SignNote(self, request: pb.SignNoteRequest, context: Any) -> pb.SignNoteResponse:
+    async def SignNote(self, request: pb.SignNoteRequest, call: Call[RevisionView]) -> pb.SignNoteResponse:
         """See notes.proto."""
-        revision = self._host.calls.revision(NAME)
+        revision = call.resource.of_type(NAME)
         entry = await self._note(revision, request.name)
         body = await self._host.credentials.use(revision.org_id, revision.blob_id, request.credential)
         key = body.get("key")
@@ -85,9 +86,8 @@ class NotesType(BlobType):
     @asynccontextmanager
     async def open(self, host: Host) -> AsyncIterator[Opened]:
         """Nothing to start."""
-        add = rpc.add_NotesServiceServicer_to_server
         yield Opened(
-            services=[Service("stranger.notes.v1.NotesService", NotesService(host), add)],
+            services=[Service("stranger.notes.v1.NotesService", NotesService(host))],
             limits=[Limit(LIMIT, "Notes in a revision", 100, host.contents.fullest)],
         )
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Protocol
 
+from blobhub_server.blobtypes.access import ANONYMOUS, Caller, Role
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database
 from blobhub_server.errors import Unauthenticated
 from blobhub_server.platform.rules import api_key as rules
-from blobhub_server.platform.rules.access import ANONYMOUS, Caller, Role
 from blobhub_server.platform.rules.api_key import ApiKey
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import api_key as store

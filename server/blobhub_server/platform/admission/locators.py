@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Generic
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.access import NOWHERE, Caller, Place, Resolution, Resource_co
+from blobhub_server.blobtypes.contract import RevisionView
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import InvalidReference, NotFound, Renamed
 from blobhub_server.ids import is_uuid
-from blobhub_server.platform.calls import BlobRevision, caller
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.organization import Organization
@@ -25,15 +26,38 @@ from blobhub_server.platform.store import user as user_store
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class BlobRevision(RevisionView):
+    """What a reference to a revision leads to."""
+
+    blob: Blob
+    revision: Revision
+
+    @classmethod
+    def of(cls, blob: Blob, revision: Revision) -> BlobRevision:
+        """A revision of a blob."""
+        return cls(
+            id=revision.id,
+            blob_id=blob.id,
+            org_id=blob.org_id,
+            blob_type=blob.type,
+            phase=revision.phase,
+            etag=revision.etag,
+            blob=blob,
+            revision=revision,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[Resource_co]):
     """A blob or an organization that a reference leads to; `renamed` is its reference of today, when it was an old one."""
 
-    place: Located
+    place: Place
+    resource: Resource_co
     renamed: str = ""
 
 
 class Locators:
-    """The platform's kinds of resource, each a function from a field's value to `Located`, or None.
+    """The platform's kinds of resource, each a function from a field's value, and the caller, to what it leads to, or None.
 
     A revision that is absent inside a blob that is there is located all the same, with the NotFound as its resource:
     the gate raises it once it knows that the caller may see the blob. So are a draft that is one of several, and what was
@@ -43,123 +67,123 @@ class Locators:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def organization(self, value: str) -> Located | None:
+    async def organization(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization by alias or id."""
         reference = grammar.parse("organization", "organization", value)
         async with self._db.read() as tx:
-            return _answer("organization", value, await _organization(tx, reference))
+            return _resolution("organization", value, await _organization(tx, reference))
 
-    async def blob(self, value: str) -> Located | None:
+    async def blob(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A blob by `organization/alias` or id."""
         reference = grammar.parse("blob", "blob", value)
         async with self._db.read() as tx:
-            return _answer("blob", value, await _blob(tx, reference))
+            return _resolution("blob", value, await _blob(tx, reference))
 
-    async def revision(self, value: str) -> Located | None:
+    async def revision(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A revision by `organization/alias@version` or id."""
         reference = grammar.parse("revision", "revision", value)
         async with self._db.read() as tx:
             return await _revision(tx, reference, "revision", value)
 
-    async def scope(self, value: str) -> Located | None:
+    async def scope(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization or a blob."""
         reference = grammar.parse("scope", "scope", value)
         async with self._db.read() as tx:
             return await _scope(tx, reference, value)
 
-    async def target(self, value: str) -> Located | None:
+    async def target(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A blob or a revision."""
         reference = grammar.parse("target", "target", value)
         async with self._db.read() as tx:
             if reference.id and not reference.version:
                 blob = await blob_store.get(tx, reference.id)
-                return _at(blob) if blob else await _revision(tx, reference, "target", value)
+                return Resolution(_at(blob).place, blob) if blob else await _revision(tx, reference, "target", value)
             if reference.version:
                 return await _revision(tx, reference, "target", value)
-            return _answer("blob", value, await _blob(tx, reference))
+            return _resolution("blob", value, await _blob(tx, reference))
 
-    async def user(self, value: str) -> Located | None:
+    async def user(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A user; `@me` is the caller's."""
         reference = grammar.parse("user", "user", value)
         async with self._db.read() as tx:
-            found = await user_of(tx, reference)
-        return None if found is None else Located("", None, False, found, user_id=found.id)
+            found = await user_of(tx, reference, caller)
+        return None if found is None else Resolution(Place(user_id=found.id), found)
 
-    async def owner(self, value: str) -> Located | None:
+    async def owner(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization, a blob or a user."""
         reference = grammar.parse("owner", "owner", value)
         async with self._db.read() as tx:
             found = None if reference.user else await _scope(tx, reference, value)
             if found is not None or not (reference.user or reference.id):
                 return found
-        return await self.user(value)
+        return await self.user(value, caller)
 
-    async def audit_scope(self, value: str) -> Located | None:
+    async def audit_scope(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization, a blob, or the whole server, which is nobody's but its administrators'."""
         if grammar.parse("audit_scope", "scope", value).organization == grammar.EVERYWHERE:
-            return Located("", None, False, None)
-        return await self.scope(value)
+            return Resolution(NOWHERE, None)
+        return await self.scope(value, caller)
 
-    async def api_key(self, value: str) -> Located | None:
+    async def api_key(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A key, by its id."""
         async with self._db.read() as tx:
             key = await api_key_store.get(tx, value)
-        return None if key is None else Located(key.org_id or "", key.blob_id, False, key, key.user_id)
+        return None if key is None else Resolution(Place(key.org_id or "", key.blob_id, key.user_id), key)
 
-    async def credential(self, value: str) -> Located | None:
+    async def credential(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A credential, by its id."""
         async with self._db.read() as tx:
             found = await credential_store.get(tx, value)
-        return None if found is None else Located(found.org_id or "", found.blob_id, False, found, found.user_id)
+        return None if found is None else Resolution(Place(found.org_id or "", found.blob_id, found.user_id), found)
 
 
-def _answer(kind: str, value: str, found: Found | None) -> Located | None:
-    if found is None or not found.renamed:
-        return found.place if found else None
-    return replace(found.place, resource=Renamed(kind, value, found.renamed))
+def _resolution(kind: str, value: str, found: Found[object] | None) -> Resolution[object] | None:
+    if found is None:
+        return None
+    return Resolution(found.place, Renamed(kind, value, found.renamed) if found.renamed else found.resource)
 
 
-def _at(blob: Blob) -> Located:
-    return Located(blob.org_id, blob.id, blob.public, blob)
+def _at(blob: Blob, renamed: str = "") -> Found[Blob]:
+    return Found(Place(org_id=blob.org_id, blob_id=blob.id, public=blob.public), blob, renamed)
 
 
-def _in(organization: Organization) -> Located:
-    return Located(organization.id, None, organization.public, organization)
+def _in(organization: Organization, renamed: str = "") -> Found[Organization]:
+    return Found(Place(org_id=organization.id, public=organization.public), organization, renamed)
 
 
-async def _organization(tx: Transaction, reference: Reference) -> Found | None:
+async def _organization(tx: Transaction, reference: Reference) -> Found[Organization] | None:
     found = await organization_store.find(tx, id_=reference.id, alias=reference.organization)
     if found is not None:
-        return Found(_in(found))
+        return _in(found)
     holder = None if reference.id else await alias_store.holder(tx, "", reference.organization)
     former = None if holder is None else await organization_store.find(tx, id_=holder)
-    return None if former is None else Found(_in(former), former.alias)
+    return None if former is None else _in(former, former.alias)
 
 
-async def _blob(tx: Transaction, reference: Reference) -> Found | None:
+async def _blob(tx: Transaction, reference: Reference) -> Found[Blob] | None:
     if reference.id:
         by_id = await blob_store.get(tx, reference.id)
-        return Found(_at(by_id)) if by_id else None
+        return _at(by_id) if by_id else None
     blob = await blob_store.find(tx, reference.organization, reference.blob, by_id=is_uuid(reference.organization))
-    return Found(_at(blob)) if blob else await _renamed_blob(tx, reference)
+    return _at(blob) if blob else await _renamed_blob(tx, reference)
 
 
-async def _renamed_blob(tx: Transaction, reference: Reference) -> Found | None:
+async def _renamed_blob(tx: Transaction, reference: Reference) -> Found[Blob] | None:
     """A blob by an alias that it, or its organization, has given up."""
     by_id = is_uuid(reference.organization)
     part = Reference(id=reference.organization) if by_id else Reference(organization=reference.organization)
     found = await _organization(tx, part)
     if found is None:
         return None
-    organization: Organization = found.place.resource
+    organization = found.resource
     blob = await blob_store.find(tx, organization.id, reference.blob, by_id=True)
     if blob is None:
         holder = await alias_store.holder(tx, organization.id, reference.blob)
         blob = None if holder is None else await blob_store.get(tx, holder)
-    return None if blob is None else Found(_at(blob), f"{organization.alias}/{blob.alias}")
+    return None if blob is None else _at(blob, f"{organization.alias}/{blob.alias}")
 
 
-async def _revision(tx: Transaction, reference: Reference, field: str, value: str) -> Located | None:
+async def _revision(tx: Transaction, reference: Reference, field: str, value: str) -> Resolution[object] | None:
     version, revision = reference.version, None
     if reference.id and not version:
         revision, version = await revision_store.get(tx, reference.id), grammar.DEFAULT
@@ -168,29 +192,27 @@ async def _revision(tx: Transaction, reference: Reference, field: str, value: st
     if found is None:
         return None
     if found.renamed:
-        return replace(found.place, resource=Renamed("blob", value, f"{found.renamed}@{version}"))
-    blob: Blob = found.place.resource
+        return Resolution(found.place, Renamed("blob", value, f"{found.renamed}@{version}"))
+    blob = found.resource
     try:
         revision = revision or await version_of(tx, blob, version, field)
     except InvalidReference as several:
-        return replace(found.place, resource=several)
-    resource = NotFound("revision", value) if revision is None else BlobRevision(blob, revision)
-    return replace(found.place, resource=resource)
+        return Resolution(found.place, several)
+    return Resolution(found.place, NotFound("revision", value) if revision is None else BlobRevision.of(blob, revision))
 
 
-async def _scope(tx: Transaction, reference: Reference, value: str) -> Located | None:
+async def _scope(tx: Transaction, reference: Reference, value: str) -> Resolution[object] | None:
     if not reference.blob:
-        found = _answer("organization", value, await _organization(tx, reference))
+        found = _resolution("organization", value, await _organization(tx, reference))
         if found is not None or not reference.id:
             return found
-    return _answer("blob", value, await _blob(tx, reference))
+    return _resolution("blob", value, await _blob(tx, reference))
 
 
-async def user_of(tx: Transaction, reference: Reference) -> User | None:
-    """The user that a reference names."""
+async def user_of(tx: Transaction, reference: Reference, caller: Caller) -> User | None:
+    """The user that a reference of a caller's names."""
     if reference.user == grammar.ME:
-        mine = caller().user_id
-        return None if mine is None else await user_store.get(tx, mine)
+        return None if caller.user_id is None else await user_store.get(tx, caller.user_id)
     if reference.user:
         return await user_store.named(tx, reference.user)
     return await user_store.get(tx, reference.id)

@@ -10,7 +10,7 @@ from blobhub_server.db.engine import Database, IntegrityError
 from blobhub_server.http.outbound import OutboundError
 from blobhub_server.ids import Ids
 from blobhub_server.platform.admission.jwks import Jwks, Source, source_of
-from blobhub_server.platform.audit import Audit, own_entry
+from blobhub_server.platform.calls.audit import Audit, own_entry
 from blobhub_server.platform.rules import oidc as rules
 from blobhub_server.platform.rules.oidc import Claims, Expected
 from blobhub_server.platform.rules.user import User

@@ -1,12 +1,14 @@
-"""Looking up what decides: the roles that callers hold."""
+"""Looking up what decides: places as they are now, and the roles that callers hold there."""
 
 from __future__ import annotations
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.access import Caller, Place, Role
 from blobhub_server.db.engine import Database
 from blobhub_server.platform.rules import access
-from blobhub_server.platform.rules.access import Caller, Role
+from blobhub_server.platform.rules.access import Permission
+from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import member as store
+from blobhub_server.platform.store import organization as organization_store
 
 
 class Roles:
@@ -15,7 +17,7 @@ class Roles:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def held(self, caller: Caller, place: Located) -> Role:
+    async def held(self, caller: Caller, place: Place) -> Role:
         """The role on an organization, a blob or a user; that it may be public does not count."""
         membership = Role.NONE
         if caller.user_id is not None and not caller.administrator and place.org_id:
@@ -23,3 +25,20 @@ class Roles:
             async with self._db.read() as tx:
                 membership = await store.membership(tx, caller.user_id, held_on)
         return access.held(caller, place, membership)
+
+    async def today(self, place: Place) -> Place | None:
+        """The same place as it is now, None when it is gone."""
+        async with self._db.read() as tx:
+            if place.blob_id:
+                blob = await blob_store.get(tx, place.blob_id)
+                return None if blob is None else Place(org_id=blob.org_id, blob_id=blob.id, public=blob.public)
+            if place.org_id:
+                organization = await organization_store.find(tx, id_=place.org_id)
+                return None if organization is None else Place(org_id=organization.id, public=organization.public)
+        return place
+
+    async def require_reader(self, caller: Caller, place: Place) -> None:
+        """Raise PermissionDenied for a caller who holds no role on a place that is still there."""
+        now = await self.today(place)
+        if now is not None:
+            access.require_role(await self.held(caller, now), now, Permission.READ, public_read=False)

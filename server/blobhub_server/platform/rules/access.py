@@ -7,21 +7,11 @@ caller and is run against mutants of this file, so a check that is taken out or 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
-from blobhub_server.blobtypes.values import Place
+from blobhub_server.blobtypes.access import Caller, Place, Role
 from blobhub_server.errors import InvalidValue, KeyTooStrong, PermissionDenied, Unauthenticated
-
-
-class Role(IntEnum):
-    """Roles, weakest first. The numbers are those of `blobhub.v1.Role`."""
-
-    NONE = 0
-    READ = 1
-    WRITE = 2
-    ADMIN = 3
 
 
 class Permission(IntEnum):
@@ -42,39 +32,6 @@ HELD: Mapping[Permission, Role] = {
     Permission.ADMIN: Role.ADMIN,
 }
 """The permissions that are held on a resource, and the role each takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who makes a call.
-
-    With a token or a personal key the caller acts as a user: `user_id` is set, roles come from memberships, and `role`
-    is the most that any of them counts for. A scoped key carries its own `role` on `org_id`, or on the one blob `blob_id`
-    of it. `administrator` is true for a user who administers the server and is not confined. `expire_time` is when the
-    key or token stops working.
-    """
-
-    key_id: str | None = None
-    user_id: str | None = None
-    org_id: str | None = None
-    blob_id: str | None = None
-    role: Role = Role.NONE
-    administrator: bool = False
-    expire_time: datetime | None = None
-    user_name: str = ""
-
-    @property
-    def anonymous(self) -> bool:
-        """True when neither key nor token came with the call."""
-        return not self.identity
-
-    @property
-    def identity(self) -> str:
-        """Under what a caller's request ids are remembered: the user, or the scoped key."""
-        return self.user_id or self.key_id or ""
-
-
-ANONYMOUS = Caller()
 
 
 def require_caller(caller: Caller, permission: Permission, *, public_read: bool) -> None:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.errors import KeyEnded, LimitExceeded
-from blobhub_server.platform.rules.access import Role
 
 MOST_PERSONAL = 100
 """How many keys that are neither revoked nor expired a user may have."""

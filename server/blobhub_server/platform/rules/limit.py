@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.errors import InvalidValue
-from blobhub_server.platform.rules.access import Role
 
 DEFAULT = "default"
 ORGANIZATION = "organization"

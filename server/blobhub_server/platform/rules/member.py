@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.errors import LastAdmin
-from blobhub_server.platform.rules.access import Role
 
 
 @dataclass(frozen=True, slots=True)

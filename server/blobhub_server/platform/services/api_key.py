@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from blobhub.v1 import access_pb2
 from blobhub.v1 import api_key_pb2 as pb
-from blobhub.v1 import api_key_pb2_grpc as rpc
 
+from blobhub_server.blobtypes.access import Caller, Role
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, PermissionDenied
 from blobhub_server.platform.admission import gate
-from blobhub_server.platform.calls import caller, located
 from blobhub_server.platform.locks import lock_place
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import api_key as rules
-from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.api_key import ApiKey
+from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.platform.rules.organization import Organization
+from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import api_key as store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_duration, to_timestamp
@@ -44,19 +45,21 @@ def to_proto(key: ApiKey) -> pb.ApiKey:
     )
 
 
-class ApiKeyService(rpc.ApiKeyServiceServicer):
+class ApiKeyService:
     """Makes, lists, changes, rotates and revokes API keys."""
 
     def __init__(self, host: Host, entropy: Callable[[int], bytes]) -> None:
         self._host = host
         self._entropy = entropy
 
-    async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Any) -> pb.CreateApiKeyResponse:
+    async def CreateApiKey(
+        self, request: pb.CreateApiKeyRequest, call: Call[Organization | Blob | User]
+    ) -> pb.CreateApiKeyResponse:
         """See api_key.proto. The answer that is remembered for the request id is the one without the key."""
-        place, role = located(), Role(request.role)
-        expire_time = self._expire_time(request)
+        place, role = call.place, Role(request.role)
+        expire_time = self._expire_time(request, call.caller)
         access.require_key_role(place, role)
-        access.require_lifetime(caller(), expire_time)
+        access.require_lifetime(call.caller, expire_time)
         secret = rules.make_secret(self._entropy)
 
         async def make(tx: Transaction) -> pb.CreateApiKeyResponse:
@@ -78,7 +81,7 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
             await self._require_room(tx, record, now)
             return pb.CreateApiKeyResponse(api_key=to_proto(record))
 
-        answer = await self._host.calls.once(request, make)
+        answer = await call.once(make)
         answer.key = secret
         return answer
 
@@ -90,10 +93,10 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
             held = await store.count(tx, record.org_id, now)
             await self._host.limits.require(tx, "organization.api_keys", org_id=record.org_id, blob_id="", held=held)
 
-    def _expire_time(self, request: pb.CreateApiKeyRequest) -> datetime | None:
+    def _expire_time(self, request: pb.CreateApiKeyRequest, caller: Caller) -> datetime | None:
         """When the new key ends: as asked for, else with the caller's own key or token. Raises InvalidValue."""
         if not request.HasField("expire_time"):
-            return caller().expire_time
+            return caller.expire_time
         try:
             expire_time = request.expire_time.ToDatetime(UTC)
         except (ValueError, OverflowError):
@@ -102,40 +105,42 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
             raise InvalidValue("expire_time", "must be in the future")
         return expire_time
 
-    async def GetApiKey(self, request: pb.GetApiKeyRequest, context: Any) -> pb.GetApiKeyResponse:
+    async def GetApiKey(self, request: pb.GetApiKeyRequest, call: Call[ApiKey]) -> pb.GetApiKeyResponse:
         """See api_key.proto."""
-        return pb.GetApiKeyResponse(api_key=to_proto(located().resource))
+        return pb.GetApiKeyResponse(api_key=to_proto(call.resource))
 
-    async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Any) -> pb.ListApiKeysResponse:
+    async def ListApiKeys(
+        self, request: pb.ListApiKeysRequest, call: Call[Organization | Blob | User]
+    ) -> pb.ListApiKeysResponse:
         """See api_key.proto."""
-        owner = located()
+        owner = call.place
         page = Page.parse(request, owner.user_id or "", owner.org_id, owner.blob_id or "")
         async with self._host.db.read() as tx:
             found = await store.page(tx, owner, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda key: key.id)
         return pb.ListApiKeysResponse(api_keys=map(to_proto, items), next_page_token=token)
 
-    async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, context: Any) -> pb.UpdateApiKeyResponse:
+    async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, call: Call[ApiKey]) -> pb.UpdateApiKeyResponse:
         """See api_key.proto."""
 
         async def make(tx: Transaction) -> pb.UpdateApiKeyResponse:
-            current = await self._locked(tx)
+            current = await self._locked(tx, call.resource.id)
             require_etag(request.etag, current.etag)
             await store.update(tx, current.id, description=request.description, etag=self._host.ids())
-            return pb.UpdateApiKeyResponse(api_key=to_proto(await self._locked(tx)))
+            return pb.UpdateApiKeyResponse(api_key=to_proto(await self._locked(tx, call.resource.id)))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: Any) -> pb.RotateApiKeyResponse:
+    async def RotateApiKey(self, request: pb.RotateApiKeyRequest, call: Call[ApiKey]) -> pb.RotateApiKeyResponse:
         """See api_key.proto."""
         secret = rules.make_secret(self._entropy)
 
         async def make(tx: Transaction) -> pb.RotateApiKeyResponse:
-            await lock_place(tx, located())
-            current, now = await self._locked(tx), self._host.clock()
+            await lock_place(tx, call.place)
+            current, now = await self._locked(tx, call.resource.id), self._host.clock()
             require_etag(request.etag, current.etag)
             rules.require_valid(current, now)
-            access.require_lifetime(caller(), current.expire_time)
+            access.require_lifetime(call.caller, current.expire_time)
             record = rules.successor(current, secret, id=self._host.ids(), now=now, etag=self._host.ids())
             ends = rules.after_grace(current, now, from_duration(request.grace))
             await store.update(tx, current.id, expire_time=ends, etag=self._host.ids())
@@ -143,27 +148,29 @@ class ApiKeyService(rpc.ApiKeyServiceServicer):
             if ends > now:
                 await self._require_room(tx, record, now)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            return pb.RotateApiKeyResponse(api_key=to_proto(record), rotated=to_proto(await self._locked(tx)))
+            return pb.RotateApiKeyResponse(
+                api_key=to_proto(record), rotated=to_proto(await self._locked(tx, call.resource.id))
+            )
 
-        answer = await self._host.calls.once(request, make)
+        answer = await call.once(make)
         answer.key = secret
         return answer
 
-    async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Any) -> pb.RevokeApiKeyResponse:
+    async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, call: Call[ApiKey]) -> pb.RevokeApiKeyResponse:
         """See api_key.proto."""
 
         async def make(tx: Transaction) -> pb.RevokeApiKeyResponse:
-            current = await self._locked(tx)
+            current = await self._locked(tx, call.resource.id)
             if current.revoke_time is None:
                 await store.update(tx, current.id, revoke_time=self._host.clock(), etag=self._host.ids())
                 await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            return pb.RevokeApiKeyResponse(api_key=to_proto(await self._locked(tx)))
+            return pb.RevokeApiKeyResponse(api_key=to_proto(await self._locked(tx, call.resource.id)))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def _locked(self, tx: Transaction) -> ApiKey:
-        """The key the call is about, as it is now. Raises PermissionDenied when it is gone."""
-        current = await store.get(tx, located().resource.id, lock=True)
+    async def _locked(self, tx: Transaction, key_id: str) -> ApiKey:
+        """A key, as it is now. Raises PermissionDenied when it is gone."""
+        current = await store.get(tx, key_id, lock=True)
         if current is None:
             raise PermissionDenied
         return current

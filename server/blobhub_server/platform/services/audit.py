@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 from blobhub.v1 import audit_pb2 as pb
-from blobhub.v1 import audit_pb2_grpc as rpc
 
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.errors import InvalidPageToken
-from blobhub_server.platform import audit
-from blobhub_server.platform.calls import located
+from blobhub_server.platform.calls import audit
 from blobhub_server.platform.rules.audit import AuditEntry
+from blobhub_server.platform.rules.blob import Blob
+from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store import audit as store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import BATCH, Watch, check_range, pack
@@ -50,15 +50,17 @@ class EntryLine:
     type: str = ""
 
 
-class AuditService(rpc.AuditServiceServicer):
+class AuditService:
     """Shows the audit log."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def ListAuditEntries(self, request: pb.ListAuditEntriesRequest, context: Any) -> pb.ListAuditEntriesResponse:
+    async def ListAuditEntries(
+        self, request: pb.ListAuditEntriesRequest, call: Call[Organization | Blob | None]
+    ) -> pb.ListAuditEntriesResponse:
         """See audit.proto."""
-        scope = located()
+        scope = call.place
         filters = (request.user_id, request.method, str(request.failures_only))
         page = Page.parse(request, scope.org_id, scope.blob_id or "", *filters)
         async with self._host.db.read() as tx:
@@ -75,9 +77,11 @@ class AuditService(rpc.AuditServiceServicer):
         items, token = page.cut(found, lambda entry: str(entry.sequence))
         return pb.ListAuditEntriesResponse(entries=map(to_proto, items), next_page_token=token)
 
-    async def WatchAuditEntries(self, request: pb.WatchAuditEntriesRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
+    async def WatchAuditEntries(
+        self, request: pb.WatchAuditEntriesRequest, call: Call[Organization | Blob | None]
+    ) -> AsyncIterator[bytes]:
         """See audit.proto."""
-        scope = located()
+        scope = call.place
         async with self._host.db.read() as tx:
             check_range(request.after_sequence, await store.last_sequence(tx))
 

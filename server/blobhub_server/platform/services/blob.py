@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from blobhub.v1 import blob_event_pb2
 from blobhub.v1 import blob_pb2 as pb
-from blobhub.v1 import blob_pb2_grpc as rpc
 
+from blobhub_server.blobtypes.access import Role
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
@@ -18,13 +18,12 @@ from blobhub_server.platform import blob_events
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.aliases import claimed, renamed
 from blobhub_server.platform.blob_events import BlobEvents
-from blobhub_server.platform.calls import caller, located, role
 from blobhub_server.platform.deletion import delete_blob
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import blob as rules
-from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 from blobhub_server.platform.services.revision import to_proto as revision_to_proto
 from blobhub_server.platform.services.visibility import from_visibility, to_visibility, updated
@@ -54,7 +53,7 @@ def to_proto(blob: Blob) -> pb.Blob:
     )
 
 
-class BlobService(rpc.BlobServiceServicer):
+class BlobService:
     """Creates, finds, changes, deletes and watches blobs."""
 
     def __init__(self, host: Host, types: BlobTypes, events: BlobEvents) -> None:
@@ -62,10 +61,10 @@ class BlobService(rpc.BlobServiceServicer):
         self._types = types
         self._events = events
 
-    async def CreateBlob(self, request: pb.CreateBlobRequest, context: Any) -> pb.CreateBlobResponse:
+    async def CreateBlob(self, request: pb.CreateBlobRequest, call: Call[Organization]) -> pb.CreateBlobResponse:
         """See blob.proto."""
-        type_, org_id = self._types.get(request.type).name, located().org_id
-        access.require_public_creation(role(), public=request.visibility == pb.VISIBILITY_PUBLIC)
+        type_, org_id = self._types.get(request.type).name, call.resource.id
+        access.require_public_creation(call.role, public=request.visibility == pb.VISIBILITY_PUBLIC)
 
         async def make(tx: Transaction) -> pb.CreateBlobResponse:
             blob, draft = self._new(request, type_, org_id)
@@ -80,7 +79,7 @@ class BlobService(rpc.BlobServiceServicer):
             await self._events.append(tx, blob.id, blob_created=created)
             return pb.CreateBlobResponse(blob=await self._today(tx, blob.id), revision=revision_to_proto(draft))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
     def _new(self, request: pb.CreateBlobRequest, type_: str, org_id: str) -> tuple[Blob, Revision]:
         """A blob and its first draft, which is its default revision."""
@@ -103,15 +102,15 @@ class BlobService(rpc.BlobServiceServicer):
         )
         return blob, draft
 
-    async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> pb.GetBlobResponse:
+    async def GetBlob(self, request: pb.GetBlobRequest, call: Call[Blob]) -> pb.GetBlobResponse:
         """See blob.proto."""
-        return pb.GetBlobResponse(blob=to_proto(located().resource))
+        return pb.GetBlobResponse(blob=to_proto(call.resource))
 
-    async def ListBlobs(self, request: pb.ListBlobsRequest, context: Any) -> pb.ListBlobsResponse:
+    async def ListBlobs(self, request: pb.ListBlobsRequest, call: Call[Organization]) -> pb.ListBlobsResponse:
         """See blob.proto."""
-        org_id, order_by = located().org_id, order_of(request)
+        org_id, order_by = call.resource.id, order_of(request)
         visibility = from_visibility(request.visibility, unset="")
-        outsider = caller() if role() is Role.NONE else None
+        outsider = call.caller if call.role is Role.NONE else None
         filters = (org_id, request.type, visibility, request.alias_prefix, order_by)
         page = Page.parse(request, outsider.identity if outsider else "", *filters)
         async with self._host.db.read() as tx:
@@ -129,38 +128,38 @@ class BlobService(rpc.BlobServiceServicer):
         items, token = page.cut(found, Order.by(store.blobs, order_by).key)
         return pb.ListBlobsResponse(blobs=map(to_proto, items), next_page_token=token)
 
-    async def UpdateBlob(self, request: pb.UpdateBlobRequest, context: Any) -> pb.UpdateBlobResponse:
+    async def UpdateBlob(self, request: pb.UpdateBlobRequest, call: Call[Blob]) -> pb.UpdateBlobResponse:
         """See blob.proto."""
 
         async def make(tx: Transaction) -> pb.UpdateBlobResponse:
-            current = await self._locked(tx, request.etag)
+            current = await self._locked(tx, call.resource.id, request.etag)
             values = updated(request, current, now=self._host.clock(), etag=self._host.ids())
             async with renamed(tx, "blob", current.org_id, current.alias, values.get("alias"), current.id):
                 await store.update(tx, current.id, **values)
-            now = await self._locked(tx, "")
+            now = await self._locked(tx, current.id, "")
             event = blob_event_pb2.BlobUpdated(alias=now.alias, public=now.public)
             await self._events.append(tx, now.id, blob_updated=event)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.UpdateBlobResponse(blob=await self._today(tx, now.id))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def DeleteBlob(self, request: pb.DeleteBlobRequest, context: Any) -> pb.DeleteBlobResponse:
+    async def DeleteBlob(self, request: pb.DeleteBlobRequest, call: Call[Blob]) -> pb.DeleteBlobResponse:
         """See blob.proto."""
 
         async def make(tx: Transaction) -> pb.DeleteBlobResponse:
-            await organization_store.count_blobs(tx, located().org_id, -1)
-            current = await self._locked(tx, request.etag)
+            await organization_store.count_blobs(tx, call.resource.org_id, -1)
+            current = await self._locked(tx, call.resource.id, request.etag)
             rules.require_unused(await self._types.in_use(tx, current.type, current.id), cascade=request.cascade)
             await delete_blob(tx, self._types, current.id)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.DeleteBlobResponse(blob_id=current.id)
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def WatchBlob(self, request: pb.WatchBlobRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
+    async def WatchBlob(self, request: pb.WatchBlobRequest, call: Call[Blob]) -> AsyncIterator[bytes]:
         """See blob.proto."""
-        blob: Blob = located().resource
+        blob = call.resource
         check_range(request.after_sequence, blob.last_sequence)
         watch = Watch(
             topic=blob_events.topic(blob.id),
@@ -175,9 +174,9 @@ class BlobService(rpc.BlobServiceServicer):
         async with self._host.db.read() as tx:
             return await event_store.page(tx, blob_id, after=after, limit=BATCH)
 
-    async def _locked(self, tx: Transaction, etag: str) -> Blob:
-        """The blob the call is about, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
-        current = await store.get(tx, located().blob_id or "", lock=True)
+    async def _locked(self, tx: Transaction, blob_id: str, etag: str) -> Blob:
+        """A blob, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+        current = await store.get(tx, blob_id, lock=True)
         if current is None:
             raise PermissionDenied
         require_etag(etag, current.etag)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from blobhub.v1 import access_pb2
 from blobhub.v1 import caller_pb2 as pb
-from blobhub.v1 import caller_pb2_grpc as rpc
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.access import Caller, Place, Role
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.db.engine import Database
 from blobhub_server.errors import BlobHubError
 from blobhub_server.platform.admission.locators import Locators
 from blobhub_server.platform.admission.roles import Roles
-from blobhub_server.platform.calls import caller
 from blobhub_server.platform.rules import access
-from blobhub_server.platform.rules.access import Caller, Role
 from blobhub_server.platform.store import caller as store
 from blobhub_server.rpc.wire import to_timestamp
 
 MOST = 1000
 
 
-class CallerService(rpc.CallerServiceServicer):
+class CallerService:
     """Tells a caller who the server takes it for."""
 
     def __init__(self, db: Database, locators: Locators, roles: Roles) -> None:
@@ -30,22 +26,23 @@ class CallerService(rpc.CallerServiceServicer):
         self._locators = locators
         self._roles = roles
 
-    async def GetCaller(self, request: pb.GetCallerRequest, context: Any) -> pb.GetCallerResponse:
+    async def GetCaller(self, request: pb.GetCallerRequest, call: Call[None]) -> pb.GetCallerResponse:
         """See caller.proto."""
-        who = caller()
+        who = call.caller
         roles = await self._on(who, request.scope) if request.scope else await self._everywhere(who)
         return pb.GetCallerResponse(caller=to_proto(who), roles=roles)
 
     async def _on(self, who: Caller, scope: str) -> list[pb.EffectiveRole]:
         """The role on one organization or blob. Raises Renamed, to who holds one."""
-        place = await self._locators.scope(scope)
-        if place is None:
+        found = await self._locators.scope(scope, who)
+        if found is None:
             return []
+        place = found.place
         role = max(await self._roles.held(who, place), Role.READ if place.public else Role.NONE)
         if role is Role.NONE:
             return []
-        if isinstance(place.resource, BlobHubError):
-            raise place.resource
+        if isinstance(found.resource, BlobHubError):
+            raise found.resource
         async with self._db.read() as tx:
             return [to_role(place, await store.reference(tx, place), role)]
 
@@ -57,11 +54,11 @@ class CallerService(rpc.CallerServiceServicer):
                 return [to_role(place, reference, access.held(who, place, role)) for place, reference, role in held]
             if who.org_id is None:
                 return []
-            place = Located(who.org_id, who.blob_id, False, None)
+            place = Place(who.org_id, who.blob_id)
             return [to_role(place, await store.reference(tx, place), who.role)]
 
 
-def to_role(place: Located, reference: str, role: Role) -> pb.EffectiveRole:
+def to_role(place: Place, reference: str, role: Role) -> pb.EffectiveRole:
     """A role on a place as its message."""
     return pb.EffectiveRole(
         org_id=place.org_id,

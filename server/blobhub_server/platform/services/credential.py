@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from blobhub.v1 import credential_pb2 as pb
-from blobhub.v1 import credential_pb2_grpc as rpc
 from google.protobuf.struct_pb2 import Struct, Value
 
+from blobhub_server.blobtypes.access import Place
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, InvalidValue, NotFound, PermissionDenied
-from blobhub_server.platform.calls import located
 from blobhub_server.platform.rules import credential as rules
+from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.credential import Credential
 from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.platform.rules.organization import Organization
+from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import user as user_store
@@ -40,20 +42,22 @@ def to_proto(credential: Credential) -> pb.Credential:
     )
 
 
-class CredentialService(rpc.CredentialServiceServicer):
+class CredentialService:
     """Keeps credentials. Bodies come in, and none goes out."""
 
     def __init__(self, host: Host, credentials: Credentials) -> None:
         self._host = host
         self._credentials = credentials
 
-    async def CreateCredential(self, request: pb.CreateCredentialRequest, context: Any) -> pb.CreateCredentialResponse:
+    async def CreateCredential(
+        self, request: pb.CreateCredentialRequest, call: Call[Organization | Blob | User]
+    ) -> pb.CreateCredentialResponse:
         """See credential.proto."""
         body = _encoded(request.body)
 
         async def make(tx: Transaction) -> pb.CreateCredentialResponse:
-            await self._lock_owner(tx)
-            made = self._new(request)
+            await self._lock_owner(tx, call.place)
+            made = self._new(request, call.place)
             rules.require_room(made.owner_id, await store.count(tx, made.owner_id))
             sealed = await self._credentials.seal(tx, made, body)
             try:
@@ -63,18 +67,17 @@ class CredentialService(rpc.CredentialServiceServicer):
                 raise AlreadyExists("credential", made.alias) from None
             return pb.CreateCredentialResponse(credential=to_proto(made))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def _lock_owner(self, tx: Transaction) -> None:
+    async def _lock_owner(self, tx: Transaction, owner: Place) -> None:
         """Keep the owner there, and others from adding to it, until the commit. Raises PermissionDenied when it is gone."""
-        owner = located()
         if owner.org_id:
             await self._host.limits.lock(tx, org_id=owner.org_id, blob_id=owner.blob_id or "")
         elif await user_store.get(tx, owner.user_id or "", lock=True) is None:
             raise PermissionDenied
 
-    def _new(self, request: pb.CreateCredentialRequest) -> Credential:
-        owner, now = located(), self._host.clock()
+    def _new(self, request: pb.CreateCredentialRequest, owner: Place) -> Credential:
+        now = self._host.clock()
         return Credential(
             id=self._host.ids(),
             user_id=owner.user_id,
@@ -88,30 +91,35 @@ class CredentialService(rpc.CredentialServiceServicer):
             etag=self._host.ids(),
         )
 
-    async def GetCredential(self, request: pb.GetCredentialRequest, context: Any) -> pb.GetCredentialResponse:
+    async def GetCredential(self, request: pb.GetCredentialRequest, call: Call[Credential]) -> pb.GetCredentialResponse:
         """See credential.proto."""
-        return pb.GetCredentialResponse(credential=to_proto(located().resource))
+        return pb.GetCredentialResponse(credential=to_proto(call.resource))
 
-    async def ListCredentials(self, request: pb.ListCredentialsRequest, context: Any) -> pb.ListCredentialsResponse:
+    async def ListCredentials(
+        self, request: pb.ListCredentialsRequest, call: Call[Organization | Blob | User]
+    ) -> pb.ListCredentialsResponse:
         """See credential.proto."""
-        owner = located()
-        owner_id = owner.blob_id or owner.org_id or owner.user_id or ""
+        owner_id = call.resource.id
         page = Page.parse(request, owner_id)
         async with self._host.db.read() as tx:
             found = await store.page(tx, owner_id, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda credential: credential.alias)
         return pb.ListCredentialsResponse(credentials=map(to_proto, items), next_page_token=token)
 
-    async def ResolveCredential(self, request: pb.ResolveCredentialRequest, context: Any) -> pb.ResolveCredentialResponse:
+    async def ResolveCredential(
+        self, request: pb.ResolveCredentialRequest, call: Call[Blob]
+    ) -> pb.ResolveCredentialResponse:
         """See credential.proto."""
-        blob = located()
+        blob = call.resource
         async with self._host.db.read() as tx:
-            found = await store.resolve(tx, blob.org_id, blob.blob_id or "", request.alias)
+            found = await store.resolve(tx, blob.org_id, blob.id, request.alias)
         if found is None:
             raise NotFound("credential", request.alias)
         return pb.ResolveCredentialResponse(credential=to_proto(found[0]))
 
-    async def UpdateCredential(self, request: pb.UpdateCredentialRequest, context: Any) -> pb.UpdateCredentialResponse:
+    async def UpdateCredential(
+        self, request: pb.UpdateCredentialRequest, call: Call[Credential]
+    ) -> pb.UpdateCredentialResponse:
         """See credential.proto."""
         fields = masked(request, "body", "description")
         if "body" in fields and not request.HasField("body"):
@@ -119,7 +127,7 @@ class CredentialService(rpc.CredentialServiceServicer):
         body = _encoded(request.body)
 
         async def make(tx: Transaction) -> pb.UpdateCredentialResponse:
-            current = await self._locked(tx, request.etag)
+            current = await self._locked(tx, call.resource.id, request.etag)
             changed = replace(current, update_time=self._host.clock(), etag=self._host.ids())
             if "description" in fields:
                 changed = replace(changed, description=request.description)
@@ -127,21 +135,23 @@ class CredentialService(rpc.CredentialServiceServicer):
             await store.update(tx, changed, sealed)
             return pb.UpdateCredentialResponse(credential=to_proto(changed))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def DeleteCredential(self, request: pb.DeleteCredentialRequest, context: Any) -> pb.DeleteCredentialResponse:
+    async def DeleteCredential(
+        self, request: pb.DeleteCredentialRequest, call: Call[Credential]
+    ) -> pb.DeleteCredentialResponse:
         """See credential.proto."""
 
         async def make(tx: Transaction) -> pb.DeleteCredentialResponse:
-            current = await self._locked(tx, request.etag)
+            current = await self._locked(tx, call.resource.id, request.etag)
             await store.delete(tx, current.id)
             return pb.DeleteCredentialResponse()
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def _locked(self, tx: Transaction, etag: str) -> Credential:
-        """The credential the call is about, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
-        current = await store.get(tx, located().resource.id, lock=True)
+    async def _locked(self, tx: Transaction, credential_id: str, etag: str) -> Credential:
+        """A credential, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+        current = await store.get(tx, credential_id, lock=True)
         if current is None:
             raise PermissionDenied
         require_etag(etag, current.etag)

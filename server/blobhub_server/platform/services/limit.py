@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from blobhub.v1 import limit_pb2 as pb
-from blobhub.v1 import limit_pb2_grpc as rpc
 
-from blobhub_server.blobtypes.contract import Host, Limit, Located
+from blobhub_server.blobtypes.access import Place
+from blobhub_server.blobtypes.call import Call
+from blobhub_server.blobtypes.contract import Host, Limit
 from blobhub_server.db.engine import Transaction
 from blobhub_server.platform.admission.roles import Roles
-from blobhub_server.platform.calls import caller, located
 from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.rules import limit as rules
+from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.limit import Rank, Setting
+from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store import limit as store
 
 _SOURCES = {
@@ -32,7 +33,7 @@ def to_proto(limit: Limit, settings: Sequence[Setting], held: int | None = None)
     )
 
 
-class LimitService(rpc.LimitServiceServicer):
+class LimitService:
     """Shows and sets limits."""
 
     def __init__(self, host: Host, limits: Limits, roles: Roles) -> None:
@@ -40,22 +41,22 @@ class LimitService(rpc.LimitServiceServicer):
         self._limits = limits
         self._roles = roles
 
-    async def GetLimits(self, request: pb.GetLimitsRequest, context: Any) -> pb.GetLimitsResponse:
+    async def GetLimits(self, request: pb.GetLimitsRequest, call: Call[Organization | Blob]) -> pb.GetLimitsResponse:
         """See limit.proto."""
-        place = located()
-        counted = self._limits.counted_in(place)
+        place = call.place
+        counted = self._limits.counted_in(call.resource)
         answered = []
         async with self._host.db.read() as tx:
             settings = await store.everything(tx, place.org_id, place.blob_id or "")
-            for limit in self._limits.settable_on(place):
-                held = await limit.held(tx, _scope_id(place)) if limit in counted else None
+            for limit in self._limits.settable_on(call.resource):
+                held = await limit.held(tx, call.resource.id) if limit in counted else None
                 answered.append(to_proto(limit, settings[limit.name], held))
         return pb.GetLimitsResponse(limits=answered)
 
-    async def SetLimit(self, request: pb.SetLimitRequest, context: Any) -> pb.SetLimitResponse:
+    async def SetLimit(self, request: pb.SetLimitRequest, call: Call[Organization | Blob]) -> pb.SetLimitResponse:
         """See limit.proto."""
-        place, rank = located(), await self._rank()
-        limit, scope_id = self._limits.find(place, request.name), _scope_id(place)
+        place, rank = call.place, await self._rank(call)
+        limit, scope_id = self._limits.find(call.resource, request.name), call.resource.id
 
         async def make(tx: Transaction) -> pb.SetLimitResponse:
             await self._limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id or "")
@@ -68,18 +69,13 @@ class LimitService(rpc.LimitServiceServicer):
             now = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
             return pb.SetLimitResponse(limit=to_proto(limit, now))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def _rank(self) -> Rank:
-        """The rank of the caller, who is an admin of what the call is about."""
-        organization = Located(located().org_id, None, False, None)
-        role = await self._roles.held(caller(), organization)
-        return rules.rank(administrator=caller().administrator, on_organization=role)
+    async def _rank(self, call: Call[Organization | Blob]) -> Rank:
+        """The rank of a caller who is an admin of what the call is about."""
+        role = await self._roles.held(call.caller, Place(org_id=call.place.org_id))
+        return rules.rank(administrator=call.caller.administrator, on_organization=role)
 
 
-def _source(place: Located) -> str:
+def _source(place: Place) -> str:
     return rules.BLOB if place.blob_id else rules.ORGANIZATION
-
-
-def _scope_id(place: Located) -> str:
-    return place.blob_id or place.org_id

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from blobhub.v1 import access_pb2
 from blobhub.v1 import member_pb2 as pb
-from blobhub.v1 import member_pb2_grpc as rpc
 
+from blobhub_server.blobtypes.access import Caller, Role
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.admission.locators import user_of
-from blobhub_server.platform.calls import located
 from blobhub_server.platform.locks import lock_place
 from blobhub_server.platform.rules import member as rules
 from blobhub_server.platform.rules import reference as grammar
-from blobhub_server.platform.rules.access import Role
+from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.member import Member
+from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import member as store
 from blobhub_server.rpc.paging import Page
@@ -41,18 +41,20 @@ def to_proto(member: Member) -> pb.Member:
     )
 
 
-class MemberService(rpc.MemberServiceServicer):
+class MemberService:
     """Manages who holds which role."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def CreateMember(self, request: pb.CreateMemberRequest, context: Any) -> pb.CreateMemberResponse:
+    async def CreateMember(
+        self, request: pb.CreateMemberRequest, call: Call[Organization | Blob]
+    ) -> pb.CreateMemberResponse:
         """See member.proto."""
 
         async def make(tx: Transaction) -> pb.CreateMemberResponse:
-            await lock_place(tx, located())
-            user, place = await _user(tx, request.user), located()
+            await lock_place(tx, call.place)
+            user, place = await _user(tx, request.user, call.caller), call.place
             if user is None:
                 raise NotFound("user", request.user)
             now, role = self._host.clock(), Role(request.role)
@@ -66,66 +68,68 @@ class MemberService(rpc.MemberServiceServicer):
             await self._host.limits.require(tx, "organization.members", org_id=place.org_id, blob_id="", held=held)
             return pb.CreateMemberResponse(member=to_proto(member))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def GetMember(self, request: pb.GetMemberRequest, context: Any) -> pb.GetMemberResponse:
+    async def GetMember(self, request: pb.GetMemberRequest, call: Call[Organization | Blob]) -> pb.GetMemberResponse:
         """See member.proto."""
         async with self._host.db.read() as tx:
-            return pb.GetMemberResponse(member=to_proto(await self._member(tx, request.user)))
+            return pb.GetMemberResponse(member=to_proto(await _member(tx, call, request.user)))
 
-    async def ListMembers(self, request: pb.ListMembersRequest, context: Any) -> pb.ListMembersResponse:
+    async def ListMembers(self, request: pb.ListMembersRequest, call: Call[Organization | Blob]) -> pb.ListMembersResponse:
         """See member.proto."""
-        resource_id = _resource_id()
+        resource_id = call.resource.id
         page = Page.parse(request, resource_id)
         async with self._host.db.read() as tx:
             found = await store.page(tx, resource_id, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda member: member.user_id)
         return pb.ListMembersResponse(members=map(to_proto, items), next_page_token=token)
 
-    async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Any) -> pb.UpdateMemberResponse:
+    async def UpdateMember(
+        self, request: pb.UpdateMemberRequest, call: Call[Organization | Blob]
+    ) -> pb.UpdateMemberResponse:
         """See member.proto."""
         role = Role(request.role)
 
         async def make(tx: Transaction) -> pb.UpdateMemberResponse:
-            current = await self._leaving(tx, request.user, request.etag, remains=role is Role.ADMIN)
+            current = await self._leaving(tx, call, request.user, request.etag, remains=role is Role.ADMIN)
             updated = replace(current, role=role, update_time=self._host.clock(), etag=self._host.ids())
             await store.update(tx, updated)
             return pb.UpdateMemberResponse(member=to_proto(updated))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def DeleteMember(self, request: pb.DeleteMemberRequest, context: Any) -> pb.DeleteMemberResponse:
+    async def DeleteMember(
+        self, request: pb.DeleteMemberRequest, call: Call[Organization | Blob]
+    ) -> pb.DeleteMemberResponse:
         """See member.proto."""
 
         async def make(tx: Transaction) -> pb.DeleteMemberResponse:
-            current = await self._leaving(tx, request.user, request.etag, remains=False)
-            await store.delete(tx, _resource_id(), current.user_id)
+            current = await self._leaving(tx, call, request.user, request.etag, remains=False)
+            await store.delete(tx, call.resource.id, current.user_id)
             return pb.DeleteMemberResponse()
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def _leaving(self, tx: Transaction, user: str, etag: str, *, remains: bool) -> Member:
+    async def _leaving(
+        self, tx: Transaction, call: Call[Organization | Blob], user: str, etag: str, *, remains: bool
+    ) -> Member:
         """The member whose role is about to change, when that may be. Open streams are looked at after the commit."""
-        await lock_place(tx, located())
-        current = await self._member(tx, user)
+        await lock_place(tx, call.place)
+        current = await _member(tx, call, user)
         require_etag(etag, current.etag)
         rules.require_admin_left(current, await store.admins(tx, current.org_id), remains=remains)
         await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
         return current
 
-    async def _member(self, tx: Transaction, reference: str) -> Member:
-        """A member of this place. Whether others are users of the server is not told."""
-        user = await _user(tx, reference)
-        found = None if user is None else await store.get(tx, _resource_id(), user.id)
-        if found is None:
-            raise NotFound("member", reference)
-        return found
+
+async def _member(tx: Transaction, call: Call[Organization | Blob], reference: str) -> Member:
+    """A member of the place that a call is about. Whether others are users of the server is not told."""
+    user = await _user(tx, reference, call.caller)
+    member = None if user is None else await store.get(tx, call.resource.id, user.id)
+    if member is None:
+        raise NotFound("member", reference)
+    return member
 
 
-async def _user(tx: Transaction, reference: str) -> User | None:
-    return await user_of(tx, grammar.parse("user", "user", reference))
-
-
-def _resource_id() -> str:
-    place = located()
-    return place.blob_id or place.org_id
+async def _user(tx: Transaction, reference: str, caller: Caller) -> User | None:
+    return await user_of(tx, grammar.parse("user", "user", reference), caller)

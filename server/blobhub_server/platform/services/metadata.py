@@ -8,14 +8,15 @@ from typing import Any
 
 from blobhub.v1 import blob_event_pb2
 from blobhub.v1 import metadata_pb2 as pb
-from blobhub.v1 import metadata_pb2_grpc as rpc
 
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, NotFound, PermissionDenied
+from blobhub_server.platform.admission.locators import BlobRevision
 from blobhub_server.platform.blob_events import BlobEvents
-from blobhub_server.platform.calls import BlobRevision, located
 from blobhub_server.platform.rules import metadata as rules
+from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.metadata import MetadataRecord
 from blobhub_server.platform.store import blob as blob_store
@@ -49,19 +50,21 @@ def to_resolved(record: MetadataRecord) -> pb.ResolvedMetadata:
     return pb.ResolvedMetadata(record=to_proto(record), source=source)
 
 
-class MetadataService(rpc.MetadataServiceServicer):
+class MetadataService:
     """Keeps what is known about blobs and revisions."""
 
     def __init__(self, host: Host, events: BlobEvents) -> None:
         self._host = host
         self._events = events
 
-    async def CreateMetadata(self, request: pb.CreateMetadataRequest, context: Any) -> pb.CreateMetadataResponse:
+    async def CreateMetadata(
+        self, request: pb.CreateMetadataRequest, call: Call[Blob | BlobRevision]
+    ) -> pb.CreateMetadataResponse:
         """See metadata.proto."""
         value = rules.encode(from_value(request.value))
 
         async def make(tx: Transaction) -> pb.CreateMetadataResponse:
-            blob_id, target_id = await _locked_target(tx)
+            blob_id, target_id = await _locked_target(tx, call)
             if await store.get(tx, target_id, request.key) is not None:
                 raise AlreadyExists(KIND, request.key)
             rules.require_room(target_id, await store.count(tx, target_id))
@@ -72,26 +75,30 @@ class MetadataService(rpc.MetadataServiceServicer):
             await self._events.append(tx, blob_id, metadata_created=created)
             return pb.CreateMetadataResponse(record=to_proto(record))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def GetMetadata(self, request: pb.GetMetadataRequest, context: Any) -> pb.GetMetadataResponse:
+    async def GetMetadata(self, request: pb.GetMetadataRequest, call: Call[Blob | BlobRevision]) -> pb.GetMetadataResponse:
         """See metadata.proto."""
         async with self._host.db.read() as tx:
-            record = await _found(tx, _target_id(), request.key)
+            record = await _found(tx, call.resource.id, request.key)
         return pb.GetMetadataResponse(record=to_proto(record))
 
-    async def ListMetadata(self, request: pb.ListMetadataRequest, context: Any) -> pb.ListMetadataResponse:
+    async def ListMetadata(
+        self, request: pb.ListMetadataRequest, call: Call[Blob | BlobRevision]
+    ) -> pb.ListMetadataResponse:
         """See metadata.proto."""
-        target_id = _target_id()
+        target_id = call.resource.id
         page = Page.parse(request, target_id, request.prefix)
         async with self._host.db.read() as tx:
             found = await store.page(tx, target_id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
         records, token = page.fill(found, lambda record: record.key, to_proto)
         return pb.ListMetadataResponse(records=records, next_page_token=token)
 
-    async def ResolveMetadata(self, request: pb.ResolveMetadataRequest, context: Any) -> pb.ResolveMetadataResponse:
+    async def ResolveMetadata(
+        self, request: pb.ResolveMetadataRequest, call: Call[BlobRevision]
+    ) -> pb.ResolveMetadataResponse:
         """See metadata.proto."""
-        found_at: BlobRevision = located().resource
+        found_at = call.resource
         page = Page.parse(request, found_at.revision.id, request.prefix, *request.keys)
         async with self._host.db.read() as tx:
             found = await store.resolve(
@@ -106,13 +113,15 @@ class MetadataService(rpc.MetadataServiceServicer):
         resolved, token = page.fill(found, lambda record: record.key, to_resolved)
         return pb.ResolveMetadataResponse(resolved=resolved, next_page_token=token)
 
-    async def UpdateMetadata(self, request: pb.UpdateMetadataRequest, context: Any) -> pb.UpdateMetadataResponse:
+    async def UpdateMetadata(
+        self, request: pb.UpdateMetadataRequest, call: Call[Blob | BlobRevision]
+    ) -> pb.UpdateMetadataResponse:
         """See metadata.proto."""
         fields = masked(request, "value", "description")
         value = rules.encode(from_value(request.value))
 
         async def make(tx: Transaction) -> pb.UpdateMetadataResponse:
-            blob_id, target_id = await _locked_target(tx)
+            blob_id, target_id = await _locked_target(tx, call)
             current = await _found(tx, target_id, request.key)
             require_etag(request.etag, current.etag)
             changed: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
@@ -123,13 +132,15 @@ class MetadataService(rpc.MetadataServiceServicer):
             await self._events.append(tx, blob_id, metadata_updated=updated)
             return pb.UpdateMetadataResponse(record=to_proto(replace(current, **changed)))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def DeleteMetadata(self, request: pb.DeleteMetadataRequest, context: Any) -> pb.DeleteMetadataResponse:
+    async def DeleteMetadata(
+        self, request: pb.DeleteMetadataRequest, call: Call[Blob | BlobRevision]
+    ) -> pb.DeleteMetadataResponse:
         """See metadata.proto."""
 
         async def make(tx: Transaction) -> pb.DeleteMetadataResponse:
-            blob_id, target_id = await _locked_target(tx)
+            blob_id, target_id = await _locked_target(tx, call)
             current = await _found(tx, target_id, request.key)
             require_etag(request.etag, current.etag)
             await store.delete(tx, target_id, request.key)
@@ -137,22 +148,16 @@ class MetadataService(rpc.MetadataServiceServicer):
             await self._events.append(tx, blob_id, metadata_deleted=deleted)
             return pb.DeleteMetadataResponse()
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
 
-def _target_id() -> str:
-    """The id of the blob or revision that the call is about."""
-    found = located().resource
-    return str(found.revision.id if isinstance(found, BlobRevision) else found.id)
-
-
-async def _locked_target(tx: Transaction) -> tuple[str, str]:
+async def _locked_target(tx: Transaction, call: Call[Blob | BlobRevision]) -> tuple[str, str]:
     """The ids of the blob, locked, and of the target that the call is about.
 
     Raises PermissionDenied and NotFound when they are gone since the call was admitted.
     """
-    target_id = _target_id()
-    blob = await blob_store.get(tx, located().blob_id or "", lock=True)
+    target_id = call.resource.id
+    blob = await blob_store.get(tx, call.place.blob_id or "", lock=True)
     if blob is None:
         raise PermissionDenied
     if target_id != blob.id and await revision_store.get(tx, target_id) is None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from blobhub.v1 import organization_pb2 as pb
-from blobhub.v1 import organization_pb2_grpc as rpc
 
+from blobhub_server.blobtypes.access import Role
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
@@ -14,11 +13,9 @@ from blobhub_server.db.keyset import Order
 from blobhub_server.errors import PermissionDenied
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.aliases import claimed, renamed
-from blobhub_server.platform.calls import caller, located
 from blobhub_server.platform.deletion import delete_organization
 from blobhub_server.platform.locks import lock_user
 from blobhub_server.platform.rules import organization as rules
-from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
@@ -42,16 +39,18 @@ def to_proto(organization: Organization) -> pb.Organization:
     )
 
 
-class OrganizationService(rpc.OrganizationServiceServicer):
+class OrganizationService:
     """Creates, finds, changes and deletes organizations."""
 
     def __init__(self, host: Host, types: BlobTypes) -> None:
         self._host = host
         self._types = types
 
-    async def CreateOrganization(self, request: pb.CreateOrganizationRequest, context: Any) -> pb.CreateOrganizationResponse:
+    async def CreateOrganization(
+        self, request: pb.CreateOrganizationRequest, call: Call[None]
+    ) -> pb.CreateOrganizationResponse:
         """See organization.proto."""
-        user_id = caller().user_id
+        user_id = call.caller.user_id
         assert user_id is not None, "the access rule asks for a user"
 
         async def make(tx: Transaction) -> pb.CreateOrganizationResponse:
@@ -62,24 +61,28 @@ class OrganizationService(rpc.OrganizationServiceServicer):
             made = Organization(ids(), request.alias, request.description, visibility, 0, now, now, ids())
             async with claimed(tx, "organization", "", request.alias, made.id):
                 await store.insert(tx, made, user_id)
-            admin = Member(user_id, caller().user_name, made.id, None, Role.ADMIN, now, now, ids())
+            admin = Member(user_id, call.caller.user_name, made.id, None, Role.ADMIN, now, now, ids())
             await member_store.insert(tx, admin)
             return pb.CreateOrganizationResponse(organization=to_proto(made))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def GetOrganization(self, request: pb.GetOrganizationRequest, context: Any) -> pb.GetOrganizationResponse:
+    async def GetOrganization(
+        self, request: pb.GetOrganizationRequest, call: Call[Organization]
+    ) -> pb.GetOrganizationResponse:
         """See organization.proto."""
-        return pb.GetOrganizationResponse(organization=to_proto(located().resource))
+        return pb.GetOrganizationResponse(organization=to_proto(call.resource))
 
-    async def ListOrganizations(self, request: pb.ListOrganizationsRequest, context: Any) -> pb.ListOrganizationsResponse:
+    async def ListOrganizations(
+        self, request: pb.ListOrganizationsRequest, call: Call[None]
+    ) -> pb.ListOrganizationsResponse:
         """See organization.proto."""
         visibility, order_by = from_visibility(request.visibility, unset=""), order_of(request)
-        page = Page.parse(request, caller().identity, request.alias_prefix, visibility, order_by)
+        page = Page.parse(request, call.caller.identity, request.alias_prefix, visibility, order_by)
         async with self._host.db.read() as tx:
             found = await store.page(
                 tx,
-                caller(),
+                call.caller,
                 order_by=order_by,
                 alias_prefix=request.alias_prefix,
                 visibility=visibility,
@@ -89,34 +92,38 @@ class OrganizationService(rpc.OrganizationServiceServicer):
         items, token = page.cut(found, Order.by(store.organizations, order_by).key)
         return pb.ListOrganizationsResponse(organizations=map(to_proto, items), next_page_token=token)
 
-    async def UpdateOrganization(self, request: pb.UpdateOrganizationRequest, context: Any) -> pb.UpdateOrganizationResponse:
+    async def UpdateOrganization(
+        self, request: pb.UpdateOrganizationRequest, call: Call[Organization]
+    ) -> pb.UpdateOrganizationResponse:
         """See organization.proto."""
 
         async def make(tx: Transaction) -> pb.UpdateOrganizationResponse:
-            current = await self._locked(tx, request.etag)
+            current = await self._locked(tx, call.resource.id, request.etag)
             values = updated(request, current, now=self._host.clock(), etag=self._host.ids())
             async with renamed(tx, "organization", "", current.alias, values.get("alias"), current.id):
                 await store.update(tx, current.id, **values)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            return pb.UpdateOrganizationResponse(organization=to_proto(await self._locked(tx, "")))
+            return pb.UpdateOrganizationResponse(organization=to_proto(await self._locked(tx, current.id, "")))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def DeleteOrganization(self, request: pb.DeleteOrganizationRequest, context: Any) -> pb.DeleteOrganizationResponse:
+    async def DeleteOrganization(
+        self, request: pb.DeleteOrganizationRequest, call: Call[Organization]
+    ) -> pb.DeleteOrganizationResponse:
         """See organization.proto."""
 
         async def make(tx: Transaction) -> pb.DeleteOrganizationResponse:
-            current = await self._locked(tx, request.etag)
+            current = await self._locked(tx, call.resource.id, request.etag)
             rules.require_empty(current, cascade=request.cascade)
             deleted = await delete_organization(tx, self._types, current.id)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.DeleteOrganizationResponse(org_id=current.id, deleted_blobs=deleted)
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def _locked(self, tx: Transaction, etag: str) -> Organization:
-        """The organization the call is about, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
-        current = await store.find(tx, id_=located().org_id, lock=True)
+    async def _locked(self, tx: Transaction, org_id: str, etag: str) -> Organization:
+        """An organization, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+        current = await store.find(tx, id_=org_id, lock=True)
         if current is None:
             raise PermissionDenied
         require_etag(etag, current.etag)

@@ -6,16 +6,15 @@ from typing import Any
 
 from blobhub.v1 import blob_event_pb2 as events
 from blobhub.v1 import revision_pb2 as pb
-from blobhub.v1 import revision_pb2_grpc as rpc
 
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidContent, InvalidReference, NotFound, PermissionDenied, WrongBlobType
-from blobhub_server.platform.admission.locators import version_of
+from blobhub_server.platform.admission.locators import BlobRevision, version_of
 from blobhub_server.platform.blob_events import BlobEvents
-from blobhub_server.platform.calls import BlobRevision, also, located
 from blobhub_server.platform.contents import Contents, RevisionContent
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import revision as rules
@@ -70,7 +69,7 @@ def to_change(change: Change) -> pb.ContentChange:
     )
 
 
-class RevisionService(rpc.RevisionServiceServicer):
+class RevisionService:
     """Takes a blob's content through its life."""
 
     def __init__(self, host: Host, contents: Contents, types: BlobTypes, events: BlobEvents) -> None:
@@ -79,15 +78,15 @@ class RevisionService(rpc.RevisionServiceServicer):
         self._contents = contents
         self._types = types
 
-    async def CreateRevision(self, request: pb.CreateRevisionRequest, context: Any) -> pb.CreateRevisionResponse:
+    async def CreateRevision(self, request: pb.CreateRevisionRequest, call: Call[Blob]) -> pb.CreateRevisionResponse:
         """See revision.proto."""
-        blob: Blob = located().resource
+        blob = call.resource
         version = request.parent or grammar.DEFAULT
         if not grammar.is_version(version):
             raise InvalidReference("parent", "`default`, a snapshot number, or a revision's id")
 
         async def make(tx: Transaction) -> pb.CreateRevisionResponse:
-            current = await self._locked_blob(tx)
+            current = await self._locked_blob(tx, blob.id)
             parent = await version_of(tx, current, version, "parent")
             if parent is None:
                 raise NotFound("revision", version)
@@ -103,30 +102,30 @@ class RevisionService(rpc.RevisionServiceServicer):
             await self._events.append(tx, blob.id, revision_created=events.RevisionCreated(revision=to_proto(draft)))
             return pb.CreateRevisionResponse(revision=to_proto(draft))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def GetRevision(self, request: pb.GetRevisionRequest, context: Any) -> pb.GetRevisionResponse:
+    async def GetRevision(self, request: pb.GetRevisionRequest, call: Call[BlobRevision]) -> pb.GetRevisionResponse:
         """See revision.proto."""
-        return pb.GetRevisionResponse(revision=to_proto(located().resource.revision))
+        return pb.GetRevisionResponse(revision=to_proto(call.resource.revision))
 
-    async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Any) -> pb.ListRevisionsResponse:
+    async def ListRevisions(self, request: pb.ListRevisionsRequest, call: Call[Blob]) -> pb.ListRevisionsResponse:
         """See revision.proto."""
-        blob: Blob = located().resource
+        blob = call.resource
         page = Page.parse(request, blob.id)
         async with self._host.db.read() as tx:
             found = await store.page(tx, blob.id, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda revision: revision.id)
         return pb.ListRevisionsResponse(revisions=map(to_proto, items), next_page_token=token)
 
-    async def CommitRevision(self, request: pb.CommitRevisionRequest, context: Any) -> pb.CommitRevisionResponse:
+    async def CommitRevision(self, request: pb.CommitRevisionRequest, call: Call[BlobRevision]) -> pb.CommitRevisionResponse:
         """See revision.proto."""
-        found: BlobRevision = located().resource
+        found = call.resource
         rules.require_phase(found.revision, DRAFT)
         require_etag(request.etag, found.revision.etag)
         digest = await self._validated(found)
 
         async def make(tx: Transaction) -> pb.CommitRevisionResponse:
-            _, current = await self._locked(tx)
+            _, current = await self._locked(tx, call.resource)
             rules.require_phase(current, DRAFT)
             require_etag(found.revision.etag, current.etag)
             comment = request.comment or current.comment
@@ -134,7 +133,7 @@ class RevisionService(rpc.RevisionServiceServicer):
             await self._events.append(tx, current.blob_id, revision_committed=events.RevisionCommitted(revision=revision))
             return pb.CommitRevisionResponse(revision=revision)
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
     async def _validated(self, found: BlobRevision) -> str:
         """The digest of a revision's content. Raises InvalidContent when its blob type finds anything wrong.
@@ -147,11 +146,13 @@ class RevisionService(rpc.RevisionServiceServicer):
             raise InvalidContent(violations)
         return manifest_digest(await content.list())
 
-    async def PublishRevision(self, request: pb.PublishRevisionRequest, context: Any) -> pb.PublishRevisionResponse:
+    async def PublishRevision(
+        self, request: pb.PublishRevisionRequest, call: Call[BlobRevision]
+    ) -> pb.PublishRevisionResponse:
         """See revision.proto."""
 
         async def make(tx: Transaction) -> pb.PublishRevisionResponse:
-            blob, current = await self._locked(tx)
+            blob, current = await self._locked(tx, call.resource)
             rules.require_phase(current, COMMIT)
             require_etag(request.etag, current.etag)
             number = await store.next_number(tx, blob.id)
@@ -161,13 +162,15 @@ class RevisionService(rpc.RevisionServiceServicer):
                 await self._set_default(tx, blob, current.id)
             return pb.PublishRevisionResponse(revision=revision)
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def DiscardRevision(self, request: pb.DiscardRevisionRequest, context: Any) -> pb.DiscardRevisionResponse:
+    async def DiscardRevision(
+        self, request: pb.DiscardRevisionRequest, call: Call[BlobRevision]
+    ) -> pb.DiscardRevisionResponse:
         """See revision.proto."""
 
         async def make(tx: Transaction) -> pb.DiscardRevisionResponse:
-            blob, current = await self._locked(tx)
+            blob, current = await self._locked(tx, call.resource)
             rules.require_phase(current, DRAFT, COMMIT)
             require_etag(request.etag, current.etag)
             rules.require_unused(await self._dependents(tx, blob, current))
@@ -177,37 +180,41 @@ class RevisionService(rpc.RevisionServiceServicer):
             await self._events.append(tx, blob.id, revision_discarded=events.RevisionDiscarded(revision_id=current.id))
             return pb.DiscardRevisionResponse(revision_id=current.id)
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def UpdateRevision(self, request: pb.UpdateRevisionRequest, context: Any) -> pb.UpdateRevisionResponse:
+    async def UpdateRevision(self, request: pb.UpdateRevisionRequest, call: Call[BlobRevision]) -> pb.UpdateRevisionResponse:
         """See revision.proto."""
 
         async def make(tx: Transaction) -> pb.UpdateRevisionResponse:
-            _, current = await self._locked(tx)
+            _, current = await self._locked(tx, call.resource)
             rules.require_phase(current, DRAFT)
             require_etag(request.etag, current.etag)
             revision = await self._update(tx, current.id, comment=request.comment)
             await self._events.append(tx, current.blob_id, revision_updated=events.RevisionUpdated(revision=revision))
             return pb.UpdateRevisionResponse(revision=revision)
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def SetDefaultRevision(self, request: pb.SetDefaultRevisionRequest, context: Any) -> pb.SetDefaultRevisionResponse:
+    async def SetDefaultRevision(
+        self, request: pb.SetDefaultRevisionRequest, call: Call[BlobRevision]
+    ) -> pb.SetDefaultRevisionResponse:
         """See revision.proto."""
 
         async def make(tx: Transaction) -> pb.SetDefaultRevisionResponse:
-            blob, current = await self._locked(tx)
+            blob, current = await self._locked(tx, call.resource)
             rules.require_phase(current, COMMIT, SNAPSHOT)
             require_etag(request.etag, blob.etag)
             etag = await self._set_default(tx, blob, current.id)
             return pb.SetDefaultRevisionResponse(revision=to_proto(current), blob_etag=etag)
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def CompareRevisions(self, request: pb.CompareRevisionsRequest, context: Any) -> pb.CompareRevisionsResponse:
+    async def CompareRevisions(
+        self, request: pb.CompareRevisionsRequest, call: Call[BlobRevision]
+    ) -> pb.CompareRevisionsResponse:
         """See revision.proto."""
-        found: BlobRevision = located().resource
-        base: BlobRevision = also()[0].resource
+        found = call.resource
+        base = call.also[0]
         if base.blob.type != found.blob.type:
             raise WrongBlobType(base.blob.type, found.blob.type)
         async with self._host.db.read() as tx:
@@ -221,10 +228,10 @@ class RevisionService(rpc.RevisionServiceServicer):
         )
 
     async def GetRevisionDependents(
-        self, request: pb.GetRevisionDependentsRequest, context: Any
+        self, request: pb.GetRevisionDependentsRequest, call: Call[BlobRevision]
     ) -> pb.GetRevisionDependentsResponse:
         """See revision.proto."""
-        found: BlobRevision = located().resource
+        found = call.resource
         async with self._host.db.read() as tx:
             dependents = await self._dependents(tx, found.blob, found.revision)
         messages = [pb.Dependents(kind=item.kind, count=item.count, ids=item.ids) for item in dependents if item.count]
@@ -248,19 +255,19 @@ class RevisionService(rpc.RevisionServiceServicer):
         await self._events.append(tx, blob.id, default_revision_changed=changed)
         return etag
 
-    async def _locked_blob(self, tx: Transaction) -> Blob:
-        """The blob the call is about, as it is now. Raises PermissionDenied when it is gone."""
-        blob = await blob_store.get(tx, located().blob_id or "", lock=True)
+    async def _locked_blob(self, tx: Transaction, blob_id: str) -> Blob:
+        """A blob, as it is now. Raises PermissionDenied when it is gone."""
+        blob = await blob_store.get(tx, blob_id, lock=True)
         if blob is None:
             raise PermissionDenied
         return blob
 
-    async def _locked(self, tx: Transaction) -> tuple[Blob, Revision]:
-        """The blob and the revision the call is about, locked in this order, as they are now. Raises NotFound."""
-        blob, wanted = await self._locked_blob(tx), located().resource.revision.id
-        current = await store.get(tx, wanted, lock=True)
+    async def _locked(self, tx: Transaction, wanted: BlobRevision) -> tuple[Blob, Revision]:
+        """A revision and its blob, locked, the blob first, as they are now. Raises NotFound."""
+        blob = await self._locked_blob(tx, wanted.blob_id)
+        current = await store.get(tx, wanted.id, lock=True)
         if current is None:
-            raise NotFound("revision", wanted)
+            raise NotFound("revision", wanted.id)
         return blob, current
 
     async def _update(self, tx: Transaction, revision_id: str, **values: Any) -> pb.Revision:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from blobhub.v1 import user_pb2 as pb
-from blobhub.v1 import user_pb2_grpc as rpc
 
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.admission.locators import user_of
-from blobhub_server.platform.calls import located
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import user as rules
 from blobhub_server.platform.rules.etag import require_etag
@@ -39,13 +36,13 @@ def to_proto(user: User) -> pb.User:
     )
 
 
-class UserService(rpc.UserServiceServicer):
+class UserService:
     """Creates, finds, changes and disables users."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def CreateUser(self, request: pb.CreateUserRequest, context: Any) -> pb.CreateUserResponse:
+    async def CreateUser(self, request: pb.CreateUserRequest, call: Call[None]) -> pb.CreateUserResponse:
         """See user.proto."""
 
         async def make(tx: Transaction) -> pb.CreateUserResponse:
@@ -58,13 +55,13 @@ class UserService(rpc.UserServiceServicer):
                 raise AlreadyExists("user", request.name) from None
             return pb.CreateUserResponse(user=to_proto(user))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.GetUserResponse:
+    async def GetUser(self, request: pb.GetUserRequest, call: Call[User]) -> pb.GetUserResponse:
         """See user.proto."""
-        return pb.GetUserResponse(user=to_proto(located().resource))
+        return pb.GetUserResponse(user=to_proto(call.resource))
 
-    async def ListUsers(self, request: pb.ListUsersRequest, context: Any) -> pb.ListUsersResponse:
+    async def ListUsers(self, request: pb.ListUsersRequest, call: Call[None]) -> pb.ListUsersResponse:
         """See user.proto."""
         page = Page.parse(request, request.name_prefix)
         async with self._host.db.read() as tx:
@@ -72,14 +69,14 @@ class UserService(rpc.UserServiceServicer):
         items, token = page.cut(found, lambda user: user.id)
         return pb.ListUsersResponse(users=map(to_proto, items), next_page_token=token)
 
-    async def UpdateUser(self, request: pb.UpdateUserRequest, context: Any) -> pb.UpdateUserResponse:
+    async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call[None]) -> pb.UpdateUserResponse:
         """See user.proto. The administrators are locked first, so that two calls cannot take the last two away."""
         fields = masked(request, "display_name", "administrator", "disabled")
         reference = grammar.parse("user", "user", request.user)
 
         async def make(tx: Transaction) -> pb.UpdateUserResponse:
             administrators = await store.administrators(tx, lock=True)
-            found = await user_of(tx, reference)
+            found = await user_of(tx, reference, call.caller)
             current = None if found is None else await store.get(tx, found.id, lock=True)
             if current is None:
                 raise NotFound("user", request.user)
@@ -94,4 +91,4 @@ class UserService(rpc.UserServiceServicer):
             assert updated is not None, "it is locked in this transaction"
             return pb.UpdateUserResponse(user=to_proto(updated))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)

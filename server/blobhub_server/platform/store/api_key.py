@@ -9,10 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Selected, Time, metadata
-from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.api_key import ApiKey
 
 _OF_NO_BLOB = sa.text("blob_id IS NULL")
@@ -69,7 +68,7 @@ async def by_public_id(tx: Transaction, public_id: str) -> ApiKey | None:
     return _record(row) if row else None
 
 
-async def page(tx: Transaction, owner: Located, *, after: str, limit: int) -> list[ApiKey]:
+async def page(tx: Transaction, owner: Place, *, after: str, limit: int) -> list[ApiKey]:
     """The keys of a user, of an organization itself, or of one blob, by id, those after `after`."""
     query = _SELECT.where(_of(owner), api_keys.c.id > after)
     return [_record(row) for row in await tx.execute(query.order_by(api_keys.c.id).limit(limit))]
@@ -112,7 +111,7 @@ async def _delete(tx: Transaction, where: sa.ColumnElement[bool]) -> None:
     await tx.execute(api_keys.delete().where(where))
 
 
-def _of(owner: Located) -> sa.ColumnElement[bool]:
+def _of(owner: Place) -> sa.ColumnElement[bool]:
     if owner.user_id is not None:
         return api_keys.c.user_id == owner.user_id
     if owner.blob_id is not None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.access import Caller
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.keyset import Order, together
 from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
-from blobhub_server.platform.rules.access import Caller
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.visibility import PRIVATE, PUBLIC
 from blobhub_server.platform.store.member import members

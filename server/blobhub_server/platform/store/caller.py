@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.db.engine import Transaction
-from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.store.blob import blobs
 from blobhub_server.platform.store.member import members
 from blobhub_server.platform.store.organization import organizations
@@ -36,18 +35,18 @@ _HELD = (
 )
 
 
-async def held(tx: Transaction, user_id: str, limit: int) -> list[tuple[Located, str, Role]]:
+async def held(tx: Transaction, user_id: str, limit: int) -> list[tuple[Place, str, Role]]:
     """Where a user holds a role, oldest organizations and blobs first: the place, its reference, and the stronger of the
     roles on it and on its organization.
     """
     rows = await tx.execute(_HELD.limit(limit), {"user": user_id})
     return [
-        (Located(org_id, blob_id, False, None), _reference(organization, blob), Role(max(role, on_organization or 0)))
+        (Place(org_id, blob_id), _reference(organization, blob), Role(max(role, on_organization or 0)))
         for org_id, blob_id, role, on_organization, organization, blob in rows
     ]
 
 
-async def reference(tx: Transaction, place: Located) -> str:
+async def reference(tx: Transaction, place: Place) -> str:
     """What an organization or a blob is called: `acme`, `acme/pipeline`. Empty when it is gone."""
     query = (
         sa.select(organizations.c.alias, blobs.c.alias)

@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Selected, Time, metadata
-from blobhub_server.platform.rules.access import Role
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.store.user import users
 

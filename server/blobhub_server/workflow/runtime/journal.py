@@ -93,7 +93,7 @@ class Journal:
         if written:
             await object_store.put(tx, written)
         await self._host.bell.announce(tx, {line.session_id for line in lines} | {u.execution.id for u in units})
-        await self._host.calls.settle(tx, [item for unit in units for item in unit.settled])
+        await self._host.settle(tx, [item for unit in units for item in unit.settled])
         tx.after_commit(lambda: self._tell(units, lines))
         return [None] * len(units)
 

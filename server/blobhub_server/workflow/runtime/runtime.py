@@ -169,7 +169,7 @@ class Runtime:
             raise OwnershipLost
         if not written:
             async with self._host.db.write() as tx:
-                await self._host.calls.settle(tx, [remember(execution)])
+                await self._host.settle(tx, [remember(execution)])
         return execution
 
     async def current(self, execution_id: str) -> Execution:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from blobhub.v1 import component_pb2 as pb
-from blobhub.v1 import component_pb2_grpc as rpc
 
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.workflow.components.contract import Component
 from blobhub_server.workflow.components.registry import ComponentRegistry
 
@@ -33,7 +31,7 @@ def to_proto(component: Component) -> pb.ComponentType:
     )
 
 
-class ComponentService(rpc.ComponentServiceServicer):
+class ComponentService:
     """Tells which component types are installed."""
 
     def __init__(self, registry: ComponentRegistry) -> None:
@@ -41,6 +39,6 @@ class ComponentService(rpc.ComponentServiceServicer):
             components=[to_proto(component) for component in sorted(registry, key=lambda item: item.type)]
         )
 
-    async def ListComponents(self, request: pb.ListComponentsRequest, context: Any) -> pb.ListComponentsResponse:
+    async def ListComponents(self, request: pb.ListComponentsRequest, call: Call[None]) -> pb.ListComponentsResponse:
         """See component.proto."""
         return self._answer

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from blobhub.v1 import definition_pb2 as pb
-from blobhub.v1 import definition_pb2_grpc as rpc
 from google.protobuf import json_format
 
-from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.call import Call
+from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidDefinitionContent, NotFound, Violation
@@ -63,16 +62,16 @@ def to_problem(problem: Problem) -> pb.DefinitionProblem:
     )
 
 
-class DefinitionService(rpc.DefinitionServiceServicer):
+class DefinitionService:
     """Stores, reads and checks the definitions of workflow revisions."""
 
     def __init__(self, host: Host, definitions: Definitions) -> None:
         self._host = host
         self._definitions = definitions
 
-    async def PutDefinition(self, request: pb.PutDefinitionRequest, context: Any) -> pb.PutDefinitionResponse:
+    async def PutDefinition(self, request: pb.PutDefinitionRequest, call: Call[RevisionView]) -> pb.PutDefinitionResponse:
         """See definition.proto."""
-        revision = self._host.calls.revision(TYPE)
+        revision = call.resource.of_type(TYPE)
         document = self._document(request)
         stored = await self._host.contents.upload(document.encode())
 
@@ -82,7 +81,7 @@ class DefinitionService(rpc.DefinitionServiceServicer):
             )
             return pb.PutDefinitionResponse(definition=to_proto(entry), etag=etag)
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
     def _document(self, request: pb.PutDefinitionRequest) -> str:
         typed = request.WhichOneof("content") == "definition"
@@ -91,25 +90,29 @@ class DefinitionService(rpc.DefinitionServiceServicer):
         to_message(document)
         return document
 
-    async def GetDefinition(self, request: pb.GetDefinitionRequest, context: Any) -> pb.GetDefinitionResponse:
+    async def GetDefinition(self, request: pb.GetDefinitionRequest, call: Call[RevisionView]) -> pb.GetDefinitionResponse:
         """See definition.proto."""
-        revision = self._host.calls.revision(TYPE)
+        revision = call.resource.of_type(TYPE)
         entry = await self._definitions.find(revision.id, request.definition)
         document = (await self._host.contents.read(entry.digest)).decode()
         return pb.GetDefinitionResponse(definition=to_proto(entry), document=document, content=to_message(document))
 
-    async def ListDefinitions(self, request: pb.ListDefinitionsRequest, context: Any) -> pb.ListDefinitionsResponse:
+    async def ListDefinitions(
+        self, request: pb.ListDefinitionsRequest, call: Call[RevisionView]
+    ) -> pb.ListDefinitionsResponse:
         """See definition.proto."""
-        revision = self._host.calls.revision(TYPE)
+        revision = call.resource.of_type(TYPE)
         page = Page.parse(request, revision.id)
         async with self._host.db.read() as tx:
             found = await self._host.contents.list(tx, revision.id, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda entry: entry.name)
         return pb.ListDefinitionsResponse(definitions=map(to_proto, items), next_page_token=token)
 
-    async def DeleteDefinition(self, request: pb.DeleteDefinitionRequest, context: Any) -> pb.DeleteDefinitionResponse:
+    async def DeleteDefinition(
+        self, request: pb.DeleteDefinitionRequest, call: Call[RevisionView]
+    ) -> pb.DeleteDefinitionResponse:
         """See definition.proto."""
-        revision = self._host.calls.revision(TYPE)
+        revision = call.resource.of_type(TYPE)
 
         async def make(tx: Transaction) -> pb.DeleteDefinitionResponse:
             entry = await self._host.contents.find(tx, revision.id, request.definition)
@@ -118,11 +121,13 @@ class DefinitionService(rpc.DefinitionServiceServicer):
             etag = await self._host.contents.delete(tx, revision.id, entry.name, etag=request.etag)
             return pb.DeleteDefinitionResponse(etag=etag)
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def CheckDefinition(self, request: pb.CheckDefinitionRequest, context: Any) -> pb.CheckDefinitionResponse:
+    async def CheckDefinition(
+        self, request: pb.CheckDefinitionRequest, call: Call[RevisionView]
+    ) -> pb.CheckDefinitionResponse:
         """See definition.proto."""
-        revision = self._host.calls.revision(TYPE)
+        revision = call.resource.of_type(TYPE)
         source = request.WhichOneof("source")
         if source == "definition":
             entry = await self._definitions.find(revision.id, request.definition)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from blobhub.v1 import event_pb2
 from blobhub.v1 import execution_pb2 as pb
-from blobhub.v1 import execution_pb2_grpc as rpc
 
-from blobhub_server.blobtypes.contract import Host, Located, Settled
-from blobhub_server.db.engine import IntegrityError
-from blobhub_server.errors import BlobHubError
+from blobhub_server.blobtypes.access import Caller, Place, Resolution
+from blobhub_server.blobtypes.call import Call
+from blobhub_server.blobtypes.contract import Host, Settled
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Execution, require_input
+from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.runtime import Runtime, Start
 from blobhub_server.workflow.services.watching import LAST_OF_EXECUTION, watch_execution
 from blobhub_server.workflow.store import execution as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
+StartRequest = pb.StartExecutionRequest | pb.RunExecutionRequest
 Answer = TypeVar("Answer", pb.StartExecutionResponse, pb.RunExecutionResponse)
 
 _STATES = {name.removeprefix("EXECUTION_STATE_").lower(): number for name, number in pb.ExecutionState.items() if number}
@@ -46,13 +47,13 @@ def to_proto(execution: Execution) -> pb.Execution:
     )
 
 
-def to_start(place: Located, request: pb.StartExecutionRequest | pb.RunExecutionRequest) -> Start:
+def to_start(call: Call[Session], request: StartRequest) -> Start:
     """What a request asks to start. Raises InvalidValue when its input is too large."""
     input_data = {item.alias: from_value(item.value) for item in request.input_data}
     require_input(input_data)
     return Start(
-        session=place.resource,
-        org_id=place.org_id,
+        session=call.resource,
+        org_id=call.place.org_id,
         definition=request.definition,
         input_data=input_data,
         timeout=from_duration(request.timeout) if request.HasField("timeout") else None,
@@ -60,41 +61,29 @@ def to_start(place: Located, request: pb.StartExecutionRequest | pb.RunExecution
     )
 
 
-class ExecutionService(rpc.ExecutionServiceServicer):
+class ExecutionService:
     """Starts, stops, finds and watches executions."""
 
     def __init__(self, host: Host, runtime: Runtime) -> None:
         self._host = host
         self._runtime = runtime
 
-    async def StartExecution(self, request: pb.StartExecutionRequest, context: Any) -> pb.StartExecutionResponse:
+    async def StartExecution(self, request: pb.StartExecutionRequest, call: Call[Session]) -> pb.StartExecutionResponse:
         """See execution.proto."""
-        return await self._started(request, pb.StartExecutionResponse)
+        return await self._start(request, call, pb.StartExecutionResponse)
 
-    async def _started(self, request: Any, answer: type[Answer]) -> Answer:
-        """Start what the request asks for, or answer what the same request was answered before."""
-        calls = self._host.calls
-        before = await calls.replayed(request, answer)
-        if before is not None:
-            return before
-        start = to_start(calls.located(), request)
-        settled = calls.settling(request)
+    async def _start(self, request: StartRequest, call: Call[Session], answer: type[Answer]) -> Answer:
+        """Start what the request asks for."""
 
         def remember(execution: Execution) -> Settled:
-            return settled(answer(execution=to_proto(execution)))
+            return call.settlement(answer(execution=to_proto(execution)))
 
-        try:
-            return answer(execution=to_proto(await self._runtime.start(start, remember)))
-        except (IntegrityError, BlobHubError):
-            # The same request may have been made and answered while this one was under way: then that is the answer.
-            before = await calls.replayed(request, answer)
-            if before is None:
-                raise
-            return before
+        return answer(execution=to_proto(await self._runtime.start(to_start(call, request), remember)))
 
-    async def RunExecution(self, request: pb.RunExecutionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
+    async def RunExecution(self, request: pb.RunExecutionRequest, call: Call[Session]) -> AsyncIterator[bytes]:
         """See execution.proto."""
-        started = await self._started(request, pb.RunExecutionResponse)
+        answer = pb.RunExecutionResponse
+        started = await call.first_answer(lambda: self._start(request, call, answer), answer.FromString)
         head = started.SerializeToString()
         # Messages of the same type concatenate to their merge, so the execution rides with the events beside it:
         # https://protobuf.dev/programming-guides/encoding/#last-one-wins
@@ -106,11 +95,11 @@ class ExecutionService(rpc.ExecutionServiceServicer):
             yield head + pack(batch, self._host.clock()) + tail
             head = b""
 
-    async def GetExecution(self, request: pb.GetExecutionRequest, context: Any) -> pb.GetExecutionResponse:
+    async def GetExecution(self, request: pb.GetExecutionRequest, call: Call[Execution]) -> pb.GetExecutionResponse:
         """See execution.proto."""
-        return pb.GetExecutionResponse(execution=to_proto(self._host.calls.located().resource))
+        return pb.GetExecutionResponse(execution=to_proto(call.resource))
 
-    async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Any) -> pb.ListExecutionsResponse:
+    async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[Session]) -> pb.ListExecutionsResponse:
         """See execution.proto."""
         page = Page.parse(request, request.session_id, str(request.state))
         async with self._host.db.read() as tx:
@@ -124,20 +113,17 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         items, token = page.cut(found, lambda execution: execution.id)
         return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
 
-    async def StopExecution(self, request: pb.StopExecutionRequest, context: Any) -> pb.StopExecutionResponse:
+    async def StopExecution(self, request: pb.StopExecutionRequest, call: Call[Execution]) -> pb.StopExecutionResponse:
         """See execution.proto. Of two same calls at the same time either may win; both get its answer."""
-        settled = self._host.calls.settling(request, repeatable=True)
 
         def remember(execution: Execution) -> Settled:
-            return settled(pb.StopExecutionResponse(execution=to_proto(execution)))
+            return call.settlement(pb.StopExecutionResponse(execution=to_proto(execution)), repeatable=True)
 
-        execution = await self._runtime.stop(request.execution_id, remember)
-        remembered = await self._host.calls.replayed(request, pb.StopExecutionResponse)
-        return remembered or pb.StopExecutionResponse(execution=to_proto(execution))
+        return pb.StopExecutionResponse(execution=to_proto(await self._runtime.stop(request.execution_id, remember)))
 
-    async def WatchExecution(self, request: pb.WatchExecutionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
+    async def WatchExecution(self, request: pb.WatchExecutionRequest, call: Call[Execution]) -> AsyncIterator[bytes]:
         """See execution.proto."""
-        execution: Execution = self._host.calls.located().resource
+        execution = call.resource
         check_range(request.after_sequence, execution.last_sequence)
         if execution.ended and request.after_sequence == execution.last_sequence:
             return
@@ -149,11 +135,11 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         return watch.stream(self._host.bell, self._host.drain, after, follow=follow)
 
 
-async def locate_execution(host: Host, value: str) -> Located | None:
+async def locate_execution(host: Host, value: str, _caller: Caller) -> Resolution[Execution] | None:
     """Where an execution belongs; for access rules that name an `execution`."""
     async with host.db.read() as tx:
         found = await store.locate(tx, value)
     if found is None:
         return None
     execution, org_id = found
-    return Located(org_id=org_id, blob_id=execution.blob_id, public=False, resource=execution)
+    return Resolution(Place(org_id=org_id, blob_id=execution.blob_id), execution)

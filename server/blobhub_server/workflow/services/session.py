@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from blobhub.v1 import session_pb2 as pb
-from blobhub.v1 import session_pb2_grpc as rpc
 
-from blobhub_server.blobtypes.contract import Host, Located, RevisionView
+from blobhub_server.blobtypes.access import Caller, Place, Resolution
+from blobhub_server.blobtypes.call import Call
+from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
+from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
@@ -46,16 +47,16 @@ def to_proto(session: Session) -> pb.Session:
     )
 
 
-class SessionService(rpc.SessionServiceServicer):
+class SessionService:
     """Opens, finds, closes and watches sessions."""
 
     def __init__(self, host: Host, runtime: Runtime) -> None:
         self._host = host
         self._runtime = runtime
 
-    async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:
+    async def CreateSession(self, request: pb.CreateSessionRequest, call: Call[RevisionView]) -> pb.CreateSessionResponse:
         """See session.proto."""
-        revision = self._host.calls.revision(TYPE)
+        revision = call.resource.of_type(TYPE)
         scope = {"org_id": revision.org_id, "blob_id": revision.blob_id}
 
         async def make(tx: Transaction) -> pb.CreateSessionResponse:
@@ -72,7 +73,7 @@ class SessionService(rpc.SessionServiceServicer):
             await limits.require(tx, limit.SESSIONS, **scope, held=held)
             return pb.CreateSessionResponse(session=to_proto(session))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
     def _new(self, request: pb.CreateSessionRequest, revision: RevisionView) -> Session:
         now = self._host.clock()
@@ -91,18 +92,17 @@ class SessionService(rpc.SessionServiceServicer):
             update_time=now,
         )
 
-    async def GetSession(self, request: pb.GetSessionRequest, context: Any) -> pb.GetSessionResponse:
+    async def GetSession(self, request: pb.GetSessionRequest, call: Call[Session]) -> pb.GetSessionResponse:
         """See session.proto."""
-        return pb.GetSessionResponse(session=to_proto(self._host.calls.located().resource))
+        return pb.GetSessionResponse(session=to_proto(call.resource))
 
-    async def ListSessions(self, request: pb.ListSessionsRequest, context: Any) -> pb.ListSessionsResponse:
+    async def ListSessions(self, request: pb.ListSessionsRequest, call: Call[Blob]) -> pb.ListSessionsResponse:
         """See session.proto."""
-        located = self._host.calls.located()
-        page = Page.parse(request, located.blob_id or "", request.alias, str(request.state))
+        page = Page.parse(request, call.resource.id, request.alias, str(request.state))
         async with self._host.db.read() as tx:
             found = await store.page(
                 tx,
-                located.blob_id or "",
+                call.resource.id,
                 alias=request.alias,
                 state=_NAMES.get(request.state),
                 after=page.after,
@@ -111,17 +111,17 @@ class SessionService(rpc.SessionServiceServicer):
         items, token = page.cut(found, lambda session: session.id)
         return pb.ListSessionsResponse(sessions=map(to_proto, items), next_page_token=token)
 
-    async def CloseSession(self, request: pb.CloseSessionRequest, context: Any) -> pb.CloseSessionResponse:
+    async def CloseSession(self, request: pb.CloseSessionRequest, call: Call[Session]) -> pb.CloseSessionResponse:
         """See session.proto."""
 
         async def make(tx: Transaction) -> pb.CloseSessionResponse:
             return pb.CloseSessionResponse(session=to_proto(await self._runtime.close(tx, request.session_id)))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def WatchSession(self, request: pb.WatchSessionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
+    async def WatchSession(self, request: pb.WatchSessionRequest, call: Call[Session]) -> AsyncIterator[bytes]:
         """See session.proto."""
-        session: Session = self._host.calls.located().resource
+        session = call.resource
         check_range(request.after_sequence, session.last_sequence)
         if session.state == "closed" and request.after_sequence == session.last_sequence:
             return
@@ -130,11 +130,11 @@ class SessionService(rpc.SessionServiceServicer):
             yield pack(batch, self._host.clock())
 
 
-async def locate_session(host: Host, value: str) -> Located | None:
+async def locate_session(host: Host, value: str, _caller: Caller) -> Resolution[Session] | None:
     """Where a session belongs; for access rules that name a `session`."""
     async with host.db.read() as tx:
         found = await store.locate(tx, value)
     if found is None:
         return None
     session, org_id = found
-    return Located(org_id=org_id, blob_id=session.blob_id, public=False, resource=session)
+    return Resolution(Place(org_id=org_id, blob_id=session.blob_id), session)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from blobhub.v1 import session_object_pb2 as pb
-from blobhub.v1 import session_object_pb2_grpc as rpc
 
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import NotFound, StaleEtag
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
 from blobhub_server.workflow.rules import session_object as rules
+from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.runtime import Runtime
 from blobhub_server.workflow.store import session_object as store
@@ -33,14 +33,16 @@ def to_proto(item: SessionObject) -> pb.SessionObject:
     )
 
 
-class SessionObjectService(rpc.SessionObjectServiceServicer):
+class SessionObjectService:
     """Reads and writes a session's objects."""
 
     def __init__(self, host: Host, runtime: Runtime) -> None:
         self._host = host
         self._runtime = runtime
 
-    async def PutSessionObject(self, request: pb.PutSessionObjectRequest, context: Any) -> pb.PutSessionObjectResponse:
+    async def PutSessionObject(
+        self, request: pb.PutSessionObjectRequest, call: Call[Session]
+    ) -> pb.PutSessionObjectResponse:
         """See session_object.proto."""
         value = from_value(request.value)
         text = rules.encode(value)
@@ -65,9 +67,11 @@ class SessionObjectService(rpc.SessionObjectServiceServicer):
             item.value = ""
             return pb.PutSessionObjectResponse(session_object=to_proto(item))
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
-    async def GetSessionObject(self, request: pb.GetSessionObjectRequest, context: Any) -> pb.GetSessionObjectResponse:
+    async def GetSessionObject(
+        self, request: pb.GetSessionObjectRequest, call: Call[Session]
+    ) -> pb.GetSessionObjectResponse:
         """See session_object.proto."""
         async with self._host.db.read() as tx:
             item = await store.get(tx, request.session_id, request.alias)
@@ -75,7 +79,9 @@ class SessionObjectService(rpc.SessionObjectServiceServicer):
             raise NotFound("session object", request.alias)
         return pb.GetSessionObjectResponse(session_object=to_proto(item))
 
-    async def ListSessionObjects(self, request: pb.ListSessionObjectsRequest, context: Any) -> pb.ListSessionObjectsResponse:
+    async def ListSessionObjects(
+        self, request: pb.ListSessionObjectsRequest, call: Call[Session]
+    ) -> pb.ListSessionObjectsResponse:
         """See session_object.proto."""
         page = Page.parse(request, request.session_id, request.prefix)
         async with self._host.db.read() as tx:
@@ -84,7 +90,7 @@ class SessionObjectService(rpc.SessionObjectServiceServicer):
         return pb.ListSessionObjectsResponse(session_objects=map(to_proto, items), next_page_token=token)
 
     async def DeleteSessionObject(
-        self, request: pb.DeleteSessionObjectRequest, context: Any
+        self, request: pb.DeleteSessionObjectRequest, call: Call[Session]
     ) -> pb.DeleteSessionObjectResponse:
         """See session_object.proto."""
 
@@ -98,7 +104,7 @@ class SessionObjectService(rpc.SessionObjectServiceServicer):
             await self._runtime.session_events.object_deleted(tx, request.session_id, request.alias)
             return pb.DeleteSessionObjectResponse()
 
-        return await self._host.calls.once(request, make)
+        return await call.once(make)
 
 
 def _match(etag: str, current: SessionObject | None) -> None:

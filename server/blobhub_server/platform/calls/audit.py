@@ -15,14 +15,13 @@ from typing import Any
 import structlog
 from google.protobuf.message import Message
 
-from blobhub_server.blobtypes.contract import Located
+from blobhub_server.blobtypes.call import Call
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.group import GroupCommitter
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.errors import BlobHubError
 from blobhub_server.ids import Ids
-from blobhub_server.platform.rules.access import Caller
 from blobhub_server.platform.rules.api_key import without_secrets
 from blobhub_server.platform.store import audit as store
 
@@ -64,35 +63,25 @@ Entry = Mapping[str, Any]
 """A row of the log, but for what `append` adds: sequence, id and time."""
 
 
-def entry_of(
-    caller: Caller,
-    located: Located | None,
-    method: str,
-    resource: tuple[str, str],
-    request: Message,
-    *,
-    answer: Message | None = None,
-    error: BlobHubError | None = None,
-) -> Entry:
+def entry_of(call: Call[object], *, answer: Message | None = None, error: BlobHubError | None = None) -> Entry:
     """The entry for a call that was answered with `answer`, or with `error`.
 
     What the call created is the resource where the request names none, and the blob where it is one.
     """
-    kind, value = resource
-    org_id, blob_id = (located.org_id, located.blob_id) if located else ("", None)
+    kind, value = call.reference
     created = _created(answer)
     return {
-        "method": method.removeprefix("/"),
-        "user_id": caller.user_id,
-        "api_key_id": caller.key_id,
-        "org_id": created.get("organization", org_id) or None,
-        "blob_id": created.get("blob", blob_id or "") or None,
+        "method": call.method.removeprefix("/"),
+        "user_id": call.caller.user_id,
+        "api_key_id": call.caller.key_id,
+        "org_id": created.get("organization", call.place.org_id) or None,
+        "blob_id": created.get("blob", call.place.blob_id or "") or None,
         "resource_type": kind or next(iter(created), ""),
         "resource": _shown(value or next(iter(created.values()), "")),
         "code": error.code if error else "OK",
         "reason": error.reason if error else "",
-        "request_id": _shown(getattr(request, "request_id", ""))[:REQUEST_ID_LENGTH],
-        "detail": _detail(request, created),
+        "request_id": _shown(getattr(call.request, "request_id", ""))[:REQUEST_ID_LENGTH],
+        "detail": _detail(call.request, created),
     }
 
 

@@ -1,0 +1,87 @@
+"""What access is decided on: who calls, where roles are held, and what a reference leads to. Values, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+from blobhub_server.errors import BlobHubError
+
+Resource_co = TypeVar("Resource_co", covariant=True)
+
+
+class Role(IntEnum):
+    """Roles, weakest first. The numbers are those of `blobhub.v1.Role`."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    ADMIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a call.
+
+    With a token or a personal key the caller acts as a user: `user_id` is set, roles come from memberships, and `role`
+    is the most that any of them counts for. A scoped key carries its own `role` on `org_id`, or on the one blob `blob_id`
+    of it. `administrator` is true for a user who administers the server and is not confined. `expire_time` is when the
+    key or token stops working.
+    """
+
+    key_id: str | None = None
+    user_id: str | None = None
+    org_id: str | None = None
+    blob_id: str | None = None
+    role: Role = Role.NONE
+    administrator: bool = False
+    expire_time: datetime | None = None
+    user_name: str = ""
+
+    @property
+    def anonymous(self) -> bool:
+        """True when neither key nor token came with the call."""
+        return not self.identity
+
+    @property
+    def identity(self) -> str:
+        """Under what a caller's request ids are remembered: the user, or the scoped key."""
+        return self.user_id or self.key_id or ""
+
+
+ANONYMOUS = Caller()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where roles are held: on an organization, on a blob of it, or by the user `user_id` on themselves.
+
+    `org_id` is empty for what belongs to no organization: that is its user's, or the server's administrators'.
+    """
+
+    org_id: str = ""
+    blob_id: str | None = None
+    user_id: str | None = None
+    public: bool = False
+
+
+NOWHERE = Place()
+"""The place of what is about the whole server, or about nothing in particular."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution(Generic[Resource_co]):
+    """What a reference leads to: a resource, and the place that roles on it are held on.
+
+    In place of a resource that is absent there is the error that says so, for callers who may see the place.
+    """
+
+    place: Place
+    resource: Resource_co | BlobHubError
+
+
+Locator = Callable[[str, Caller], Awaitable[Resolution[object] | None]]
+"""Resolves what a request field says, to a caller; None when there is no such place."""

@@ -1,0 +1,71 @@
+"""Changes: what a call does in a transaction, with the answer to remember and the entry of the audit log beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+from google.protobuf.message import Message
+
+from blobhub_server.blobtypes.call import Answer, Call, Made
+from blobhub_server.blobtypes.contract import Settled
+from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.platform.calls.answer import Answers
+from blobhub_server.platform.calls.audit import Audit, entry_of
+
+
+class Changes:
+    """Implements `blobtypes.call.Changes`."""
+
+    def __init__(self, db: Database, answers: Answers, audit: Audit) -> None:
+        self._db = db
+        self._answers = answers
+        self._audit = audit
+        self._making: set[asyncio.Task[Any]] = set()
+
+    async def once(self, call: Call[object], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
+        """Make a change in a transaction of its own, which goes on when the caller goes away."""
+        making = asyncio.create_task(self._make(call, make))
+        self._making.add(making)
+        making.add_done_callback(self._made)
+        return await asyncio.shield(making)
+
+    def _made(self, making: asyncio.Task[Any]) -> None:
+        """Let go of a task. What it raised is told to a caller that is still there, and to nobody else."""
+        self._making.discard(making)
+        if not making.cancelled():
+            making.exception()
+
+    async def _make(self, call: Call[object], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
+        async def work(tx: Transaction) -> Answer:
+            answer = await make(tx)
+            await self.settle(tx, [self.settlement(call, answer)])
+            return answer
+
+        return await self._db.transact(work)
+
+    async def first_answer(
+        self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]
+    ) -> Made:
+        """Answer from memory, or by making the answer."""
+        return await self._answers.first_answer(call, make, read)
+
+    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool = False) -> Settled:
+        """What is to be written beside a change. Two that repeat each other are answered from memory, both."""
+        call.repeatable = repeatable
+        row = self._answers.row(call, answer)
+        return Settled(entry_of(call, answer=answer), row, partial(setattr, call, "recorded", True), repeatable)
+
+    async def settle(self, tx: Transaction, settled: Sequence[Settled]) -> None:
+        """Write audit entries and remembered answers, in a transaction, as the last thing in it."""
+        await self._answers.remember(tx, [item.request for item in settled if item.request and not item.repeatable])
+        repeated = [item for item in settled if item.repeatable and not await self._is_first(tx, item)]
+        await self._audit.append(tx, [item.entry for item in settled if item not in repeated])
+        for item in settled:
+            tx.after_commit(item.committed)
+
+    async def _is_first(self, tx: Transaction, item: Settled) -> bool:
+        """Remember the answer of a repeatable change; False when the same request has been answered already."""
+        return item.request is None or await self._answers.remember_first(tx, item.request)
