@@ -202,6 +202,12 @@ class Calls(Protocol):
         come at the same time one fails, with IntegrityError or whatever `make` raises, and is answered like the other.
         """
 
+    def key(self, request: Message) -> str | None:
+        """What tells the current call's request from all others, and is the same when it is made again.
+
+        At most 160 characters; None for a request without a `request_id`.
+        """
+
     async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:
         """The answer given before to this `request_id`, if any. Raises RequestIdReused."""
 

@@ -126,6 +126,11 @@ class Calls:
 
         return await self._db.transact(work)
 
+    def key(self, request: Message) -> str | None:
+        """See the contract."""
+        call, request_id = CALL.get(), getattr(request, "request_id", "")
+        return f"{call.caller.identity} {call.method} {request_id}" if request_id else None
+
     async def replayed(self, request: Message, answer: type[Answer]) -> Answer | None:
         """See the contract."""
         call = CALL.get()

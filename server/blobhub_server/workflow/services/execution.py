@@ -8,15 +8,16 @@ from typing import Any, TypeVar
 from blobhub.v1 import event_pb2
 from blobhub.v1 import execution_pb2 as pb
 from blobhub.v1 import execution_pb2_grpc as rpc
-from sqlalchemy.exc import IntegrityError
 
 from blobhub_server.blobtypes.contract import Host, Located, Settled
+from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import BlobHubError
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
-from blobhub_server.workflow.rules.execution import STEP_LIMIT, Execution, require_input
-from blobhub_server.workflow.runtime.runtime import Runtime, Start
+from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution, require_input
+from blobhub_server.workflow.runtime.runtime import Runtime
+from blobhub_server.workflow.runtime.start import Start
 from blobhub_server.workflow.services.watching import LAST_OF_EXECUTION, watch_execution
 from blobhub_server.workflow.store import execution as store
 from blobhub_server.workflow.store.event import LoggedEvent
@@ -46,8 +47,8 @@ def to_proto(execution: Execution) -> pb.Execution:
     )
 
 
-def to_start(place: Located, request: pb.StartExecutionRequest | pb.RunExecutionRequest) -> Start:
-    """What a request asks to start. Raises InvalidValue when its input is too large."""
+def to_start(place: Located, request: pb.StartExecutionRequest | pb.RunExecutionRequest, key: str | None) -> Start:
+    """What a request asks to start; `key` tells it from all others. Raises InvalidValue when its input is too large."""
     input_data = {item.alias: from_value(item.value) for item in request.input_data}
     require_input(input_data)
     return Start(
@@ -55,6 +56,7 @@ def to_start(place: Located, request: pb.StartExecutionRequest | pb.RunExecution
         org_id=place.org_id,
         definition=request.definition,
         input_data=input_data,
+        cause=Cause(CauseKind.REQUEST, key) if key else None,
         timeout=from_duration(request.timeout) if request.HasField("timeout") else None,
         step_limit=request.step_limit or STEP_LIMIT,
     )
@@ -77,20 +79,21 @@ class ExecutionService(rpc.ExecutionServiceServicer):
         before = await calls.replayed(request, answer)
         if before is not None:
             return before
-        start = to_start(calls.located(), request)
+        start = to_start(calls.located(), request, calls.key(request))
         settled = calls.settling(request)
 
-        def remember(execution: Execution) -> Settled:
-            return settled(answer(execution=to_proto(execution)))
+        async def remember(tx: Transaction, execution: Execution) -> Sequence[Settled]:
+            return [settled(answer(execution=to_proto(execution)))]
 
+        # The same request may be made and answered while this one is under way: then that is the answer.
         try:
-            return answer(execution=to_proto(await self._runtime.start(start, remember)))
-        except (IntegrityError, BlobHubError):
-            # The same request may have been made and answered while this one was under way: then that is the answer.
+            execution = await self._runtime.starts.submit(start, remember)
+        except BlobHubError:
             before = await calls.replayed(request, answer)
             if before is None:
                 raise
             return before
+        return await calls.replayed(request, answer) or answer(execution=to_proto(execution))
 
     async def RunExecution(self, request: pb.RunExecutionRequest, context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded already
         """See execution.proto."""
