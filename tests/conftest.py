@@ -16,7 +16,7 @@ pytest_plugins = ["scale", "handover", "databases", "issuer", "noise"]
 def no_server_outlives_its_test() -> Iterator[None]:
     """End the server processes that a test which failed has left."""
     yield
-    for server in list(ServerProcess.running):
+    for server in list(ServerProcess.alive):
         server.kill()
 
 

@@ -125,11 +125,14 @@ async def served(data_dir: Path, database_url: str | None = None, **settings) ->
 
 
 class ServerProcess:
-    """`blobhub-server serve` as a process of its own."""
+    """`blobhub-server serve` as a process of its own, or another command that says where it serves."""
 
-    running: ClassVar[set[ServerProcess]] = set()
+    alive: ClassVar[set[ServerProcess]] = set()
 
-    def __init__(self, data_dir: Path, database_url: str | None = None, **settings: object) -> None:
+    def __init__(
+        self, data_dir: Path, database_url: str | None = None, *, command: list[str] | None = None, **settings: object
+    ) -> None:
+        self._command = command or [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
         self._env = os.environ | {
             "BLOBHUB_LISTEN": "127.0.0.1:0",
             "BLOBHUB_DATA_DIR": str(data_dir),
@@ -149,9 +152,8 @@ class ServerProcess:
 
     async def start(self) -> None:
         """Start, and return when it serves."""
-        command = [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
-        self._process = subprocess.Popen(command, env=self._env, stdout=subprocess.PIPE, text=True)
-        self.running.add(self)
+        self._process = subprocess.Popen(self._command, env=self._env, stdout=subprocess.PIPE, text=True)
+        self.alive.add(self)
         assert self._process.stdout is not None
         while True:
             line = await asyncio.to_thread(self._process.stdout.readline)
@@ -164,6 +166,15 @@ class ServerProcess:
                 self.address = serving.group(1)
                 return
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start it; leave to end it with SIGKILL."""
+        await self.start()
+        try:
+            yield
+        finally:
+            self.kill()
+
     def kill(self) -> None:
         """End it with SIGKILL."""
         self._end(signal.SIGKILL)
@@ -174,7 +185,7 @@ class ServerProcess:
 
     def _end(self, how: signal.Signals) -> int:
         assert self._process is not None
-        self.running.discard(self)
+        self.alive.discard(self)
         self._process.send_signal(how)
         assert self._process.stdout is not None
         self._process.stdout.close()

@@ -59,13 +59,20 @@ class Transaction(ABC):
             except Exception:
                 log.exception("after_commit_failed")
 
-    def upsert(self, table: sa.Table, *, keys: Sequence[Any], changed: Sequence[Any]) -> Any:
-        """An insert that, where a row with the same `keys` exists, sets its `changed` columns instead; nothing for none."""
+    def upsert(
+        self, table: sa.Table, *, keys: Sequence[Any], changed: Sequence[Any], where: sa.TextClause | None = None
+    ) -> Any:
+        """An insert that, where a row with the same `keys` exists, sets its `changed` columns instead; nothing for none.
+
+        `where` is the condition of the unique index on `keys`, if that is a partial one.
+        """
         insert = (postgresql if self.dialect == "postgresql" else sqlite).insert(table)
         if not changed:
-            return insert.on_conflict_do_nothing(index_elements=list(keys))
+            return insert.on_conflict_do_nothing(index_elements=list(keys), index_where=where)
         return insert.on_conflict_do_update(
-            index_elements=list(keys), set_={column.name: insert.excluded[column.name] for column in changed}
+            index_elements=list(keys),
+            index_where=where,
+            set_={column.name: insert.excluded[column.name] for column in changed},
         )
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from blobhub_server.errors import ExecutionEnded, InvalidValue
@@ -15,12 +16,32 @@ STEP_LIMIT = 10_000
 MAX_INPUT_BYTES = 1 << 20
 
 
+class CauseKind(StrEnum):
+    """What can start an execution."""
+
+    REQUEST = "request"
+    """A call with a `request_id`: the id is that of the caller, the method and the request."""
+    FIRING = "firing"
+    """A schedule that fired: the id is the firing's."""
+    STEP = "step"
+    """A step of another execution: the id is the execution's and the step's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an execution was started. One cause starts one execution, however often and wherever it is asked for."""
+
+    kind: CauseKind
+    id: str
+
+
 @dataclass(slots=True)
 class Execution:
     """An execution's record: what was asked, and a projection of what its log says happened.
 
-    `timeout` is None for no limit. `result` is any JSON value, told from no result by `has_result`. `failure` is
-    `{reason, message, line}`.
+    `revision_id` is the revision that the definition is in, `blob_id` the blob that the session is in. `cause` is None for
+    what nobody can ask for again. `timeout` is None for no limit. `result` is any JSON value, told from no result by
+    `has_result`. `failure` is `{reason, message, line}`.
     """
 
     id: str
@@ -30,6 +51,7 @@ class Execution:
     definition_id: str
     definition_alias: str
     definition_digest: str
+    cause: Cause | None
     state: str
     step_limit: int
     timeout: timedelta | None

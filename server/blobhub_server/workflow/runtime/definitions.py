@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from blobhub_server.blobtypes.contract import Contents
 from blobhub_server.blobtypes.values import Entry
-from blobhub_server.db.engine import Database
+from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import DefinitionNotRunnable, InvalidDefinitionContent, NotFound, Violation
 from blobhub_server.workflow.check import check
 from blobhub_server.workflow.components.registry import ComponentRegistry
@@ -49,7 +49,11 @@ class Definitions:
     async def find(self, revision_id: str, name_or_id: str) -> Entry:
         """The entry of a definition, by alias or id. Raises NotFound."""
         async with self._db.read() as tx:
-            entry = await self._contents.find(tx, revision_id, name_or_id)
+            return await self.entry(tx, revision_id, name_or_id)
+
+    async def entry(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry:
+        """The entry of a definition as a transaction sees it, by alias or id. Raises NotFound."""
+        entry = await self._contents.find(tx, revision_id, name_or_id)
         if entry is None:
             raise NotFound("definition", name_or_id)
         return entry

@@ -1,16 +1,16 @@
-"""The journal: what executions decide becomes durable here, many executions to a transaction.
+"""The journal: what executions decide becomes durable here, many executions to a transaction, or in somebody else's.
 
 A unit is what one step forward of one execution adds: its records, the projection of its state, the session objects it
-writes. The log, the projections and the objects change in the same transaction, and the fence of the session's owner is
-checked in it. Watchers are told after the commit.
+writes, and what is to be done beside it. All of that changes in the same transaction, and the fence of the session's owner
+is checked in it. Watchers are told after the commit.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from blobhub_server.blobtypes.contract import Host, Settled
@@ -31,6 +31,13 @@ from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
 from blobhub_server.workflow.store.event import LoggedEvent
 
+Beside = Callable[[Transaction, Execution], Awaitable[Sequence[Settled]]]
+"""Work in a unit's transaction: `await beside(tx, execution)`, where the execution is as the unit makes it.
+
+It returns what calls leave in the audit log and among the remembered answers: that is written for all units together, at
+the end of the transaction, since it takes turns on a lock. The transaction may be done again, and the work with it.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -39,7 +46,7 @@ class Unit:
     `execution` is its projection after `records`; `fence` is the one under which this server owns the session. `limit` is
     for a new execution, whose row is to be made: how many the session may have had, with it. `committed` is told the
     projection once it is durable, before any watcher can see the records. `objects` holds session objects to write, by
-    alias. `settled` is what the calls that brought the step about leave in the audit log and among the remembered answers.
+    alias.
     """
 
     execution: Execution
@@ -49,76 +56,81 @@ class Unit:
     committed: Callable[[Execution], None]
     limit: int | None = None
     objects: Mapping[str, Any] = field(default_factory=dict)
-    settled: Sequence[Settled] = ()
-
-    @property
-    def new(self) -> bool:
-        """True for an execution's first unit."""
-        return self.limit is not None
-
-    @property
-    def numbers(self) -> int:
-        """How many lines the unit adds to the session's log."""
-        return len(self.records) + len(self.objects)
+    beside: Beside | None = None
 
 
 class Journal:
-    """Makes units durable, in the order they were submitted."""
+    """Makes units durable."""
 
     def __init__(self, host: Host, log: EventLog) -> None:
         self._host = host
         self._log = log
-        self._committer: GroupCommitter[Unit, None] = GroupCommitter(host.db, self._apply)
+        self._committer: GroupCommitter[Unit, Execution] = GroupCommitter(host.db, self.write)
 
-    async def append(self, unit: Unit) -> None:
-        """Return when the unit is durable. Raises OwnershipLost when another server has taken the session."""
-        await self._committer.submit(unit)
+    async def append(self, unit: Unit) -> Execution:
+        """Write a unit in a transaction that it shares with others, in the order they came; return once it is durable.
+
+        Returns and raises what `write` does.
+        """
+        return await self._committer.submit(unit)
 
     async def close(self) -> None:
-        """Finish what was submitted."""
+        """Finish what was appended."""
         await self._committer.close()
 
-    async def _apply(self, tx: Transaction, units: Sequence[Unit]) -> Sequence[None]:
-        sessions = await self._take_numbers(tx, units)
+    async def write(self, tx: Transaction, units: Sequence[Unit]) -> Sequence[Execution]:
+        """Write units in a transaction; return each one's execution.
+
+        Of a new execution whose cause has started one before nothing is written, and that one is returned. Raises
+        OwnershipLost when another server has taken a session, SessionNotOpen and LimitExceeded for new executions; then
+        nothing has been written.
+        """
+        sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units})
+        first = await self._begin(tx, units, sessions)
+        written = [unit for unit in units if unit.execution.id not in first]
+        if written:
+            await self._write(tx, written, sessions)
+        return [first.get(unit.execution.id, unit.execution) for unit in units]
+
+    async def _begin(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> dict[str, Execution]:
+        """Check all units, and store those executions that are new.
+
+        Returns those that were started before by the same causes, by the id that the new ones would have had.
+        """
+        new = [unit.execution for unit in units if unit.limit is not None]
+        known = await execution_store.caused_by(tx, {item.cause for item in new if item.cause is not None})
+        first = {item.id: known[item.cause] for item in new if item.cause in known}
+        for unit in units:
+            if unit.execution.id not in first:
+                _require(unit, sessions.get(unit.execution.session_id))
+        unknown = [item for item in new if item.id not in first]
+        stored = await execution_store.insert(tx, unknown) if unknown else ()
+        # Two of one cause may be in this batch, or another server's transaction may have committed a moment ago.
+        late = [item for item in unknown if item.id not in stored]
+        known = await execution_store.caused_by(tx, {item.cause for item in late if item.cause is not None})
+        for item in late:
+            sessions[item.session_id].executions -= 1
+        return first | {item.id: known[item.cause] for item in late if item.cause is not None}
+
+    async def _write(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> None:
+        """Write units that have been checked, and whose new executions are stored."""
         lines = self._lines(units, sessions)
-        new = [unit.execution for unit in units if unit.new]
-        if new:
-            await execution_store.insert(tx, new)
-        changed = [unit.execution for unit in units if not unit.new]
+        touched = {unit.execution.session_id for unit in units}
+        await session_store.advance(tx, [sessions[id_] for id_ in sorted(touched)])
+        changed = [unit.execution for unit in units if unit.limit is None]
         if changed:
             await execution_store.project(tx, changed)
         if lines:
             await event_store.append(tx, lines)
-        written = [item for unit in units for item in self._objects(unit)]
-        if written:
-            await object_store.put(tx, written)
-        await self._host.bell.announce(tx, {line.session_id for line in lines} | {u.execution.id for u in units})
-        await self._host.settle(tx, [item for unit in units for item in unit.settled])
-        tx.after_commit(lambda: self._tell(units, lines))
-        return [None] * len(units)
-
-    def _tell(self, units: Sequence[Unit], lines: Sequence[LoggedEvent]) -> None:
+        objects = [item for unit in units for item in self._objects(unit)]
+        if objects:
+            await object_store.put(tx, objects)
+        await self._host.bell.announce(tx, touched | {unit.execution.id for unit in units})
+        settled = [item for unit in units if unit.beside for item in await unit.beside(tx, unit.execution)]
+        await self._host.settle(tx, settled)
         for unit in units:
-            unit.committed(unit.execution)
-        self._log.publish(lines)
-
-    async def _take_numbers(self, tx: Transaction, units: Sequence[Unit]) -> dict[str, Session]:
-        added: Counter[tuple[str, int]] = Counter()
-        started: Counter[tuple[str, int]] = Counter()
-        for unit in units:
-            added[unit.execution.session_id, unit.fence] += unit.numbers
-            started[unit.execution.session_id, unit.fence] += unit.new
-        sessions = await session_store.advance(tx, [(*owned, n, started[owned]) for owned, n in sorted(added.items())])
-        for unit in units:
-            session = sessions.get(unit.execution.session_id)
-            if session is None or session.fence != unit.fence:
-                raise OwnershipLost
-            if unit.limit is not None:
-                require_open(session.state)
-                require_room(session, unit.limit)
-        for (id_, _), n in added.items():
-            sessions[id_].last_sequence -= n
-        return sessions
+            tx.after_commit(partial(unit.committed, unit.execution))
+        tx.after_commit(partial(self._log.publish, lines))
 
     def _lines(self, units: Sequence[Unit], sessions: Mapping[str, Session]) -> list[LoggedEvent]:
         lines = []
@@ -177,3 +189,13 @@ class Journal:
                 )
             )
         return made
+
+
+def _require(unit: Unit, session: Session | None) -> None:
+    """Count a unit in its session. Raises OwnershipLost and, for a new execution, SessionNotOpen and LimitExceeded."""
+    if session is None or session.fence != unit.fence:
+        raise OwnershipLost
+    if unit.limit is not None:
+        require_open(session.state)
+        session.executions += 1
+        require_room(session, unit.limit)

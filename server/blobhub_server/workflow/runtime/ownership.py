@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import OwnershipLost
 from blobhub_server.workflow.store import session as store
 
@@ -35,10 +37,17 @@ class Ownership:
     async def claim(self, session_id: str) -> int:
         """Take a session that no living server holds; return its new fence. Raises OwnershipLost."""
         async with self._host.db.write() as tx:
-            fence = await store.claim(tx, session_id, self.server_id, self._host.clock())
+            return await self.take(tx, session_id)
+
+    async def take(self, tx: Transaction, session_id: str) -> int:
+        """Take a session in somebody's transaction; return its fence, which holds once that is committed.
+
+        Nobody else writes to the session's log until the transaction ends. Raises OwnershipLost.
+        """
+        fence = await store.claim(tx, session_id, self.server_id, self._host.clock())
         if fence is None:
             raise OwnershipLost
-        self._fences[session_id] = fence
+        tx.after_commit(partial(self._fences.__setitem__, session_id, fence))
         return fence
 
     def forget(self, session_id: str) -> None:

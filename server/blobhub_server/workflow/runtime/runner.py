@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from blobhub_server.blobtypes.contract import Settled
+from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import OwnershipLost
 from blobhub_server.workflow.components.contract import (
     ComponentContext,
@@ -44,24 +45,22 @@ from blobhub_server.workflow.interpreter import (
     todo,
 )
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.journal import Journal, Unit
+from blobhub_server.workflow.runtime.journal import Beside, Journal, Unit
+from blobhub_server.workflow.store import session_object as object_store
 
 log = structlog.get_logger()
 
 Remember = Callable[[Execution], Settled]
 """Makes, from the execution as it will be, what a call leaves in the audit log and among the remembered answers."""
 
-SessionValues = Callable[[str, frozenset[str]], Awaitable[dict[str, Any]]]
-"""Reads the named objects of a session: `await values(session_id, aliases)` → {alias: value}."""
-
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all executions of a server share."""
 
+    db: Database
     journal: Journal
     clock: Callable[[], datetime]
-    session_values: SessionValues
     services: Services
 
 
@@ -109,9 +108,9 @@ class Runner:
         self._deadline: asyncio.TimerHandle | None = None
         self._over = False
 
-    async def begin(self, happening: Happening, remember: Remember, limit: int) -> None:
-        """Make the execution's start durable, with whatever it decides at once. Raises what the journal raises."""
-        await self._commit([happening], [remember], limit=limit)
+    def begin(self, execution: Execution) -> None:
+        """Set to work: the start is durable, and the execution is this then."""
+        self.execution = execution
         self._arm_deadline()
         self._act()
 
@@ -184,30 +183,43 @@ class Runner:
             log.error("journal_failed", execution_id=self.execution.id, exc_info=error)
             self._broken(self)
 
-    async def _commit(
-        self, happenings: Sequence[Happening], remember: Sequence[Remember], *, limit: int | None = None
-    ) -> None:
-        session: dict[str, Any] = {}
+    async def _commit(self, happenings: Sequence[Happening], remember: Sequence[Remember]) -> None:
+        session: Mapping[str, Any] = {}
         if self._graph.session_aliases:
-            session = await self._around.session_values(self.execution.session_id, self._graph.session_aliases)
-        now = self._around.clock().timestamp()
+            async with self._around.db.read() as tx:
+                session = await object_store.values(tx, self.execution.session_id, self._graph.session_aliases)
+
+        async def beside(tx: Transaction, execution: Execution) -> Sequence[Settled]:
+            return [make(execution) for make in remember]
+
+        unit = self.unit(happenings, session, beside=beside if remember else None, committed=self._committed)
+        if unit.records or unit.beside:
+            await self._around.journal.append(unit)
+
+    def unit(
+        self,
+        happenings: Sequence[Happening],
+        session: Mapping[str, Any],
+        *,
+        committed: Callable[[Execution], None],
+        beside: Beside | None = None,
+        limit: int | None = None,
+    ) -> Unit:
+        """What happenings lead to, to be made durable. `session` holds the session's objects that the graph touches."""
+        now, values = self._around.clock().timestamp(), dict(session)
         records: list[Record] = []
         for happening in happenings:
-            records += self._advance(happening, now, session)
-        if not records and limit is None and not remember:
-            return
-        projected = self._project(len(records), now)
-        unit = Unit(
-            execution=projected,
+            records += self._advance(happening, now, values)
+        return Unit(
+            execution=self._project(len(records), now),
             graph=self._graph,
             fence=self.fence,
             records=records,
-            committed=self._committed,
+            committed=committed,
             limit=limit,
             objects=session_writes(self._graph, records),
-            settled=[make(projected) for make in remember],
+            beside=beside,
         )
-        await self._around.journal.append(unit)
 
     def _committed(self, execution: Execution) -> None:
         self.execution = execution

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import structlog
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue, OwnershipLost, PermissionDenied
+from blobhub_server.errors import OwnershipLost, PermissionDenied
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.interpreter import (
     ExecutionState,
@@ -25,44 +23,27 @@ from blobhub_server.workflow.interpreter import (
     Interrupted,
     Record,
     RunStep,
-    Started,
     StopRequested,
     replay,
     todo,
 )
 from blobhub_server.workflow.rules.execution import Execution, require_stoppable
-from blobhub_server.workflow.rules.limit import EXECUTIONS
-from blobhub_server.workflow.rules.session import CLOSED, CLOSING, OPEN, Session, require_open
+from blobhub_server.workflow.rules.session import CLOSED, CLOSING, OPEN, Session
 from blobhub_server.workflow.runtime.definitions import Definitions
 from blobhub_server.workflow.runtime.journal import Journal
 from blobhub_server.workflow.runtime.log import EventLog
 from blobhub_server.workflow.runtime.ownership import Ownership
 from blobhub_server.workflow.runtime.runner import Remember, Runner, Surroundings
 from blobhub_server.workflow.runtime.session_events import SessionEvents
+from blobhub_server.workflow.runtime.start import Starts
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
-from blobhub_server.workflow.store import session_object as object_store
 
 log = structlog.get_logger()
 
 _ENDED_LATELY = 1024
 """How many ended executions are kept at hand; what has ended does not change any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What to start: a definition (alias or id) of the session's revision, with inputs by alias.
-
-    The session belongs to a blob of the organization `org_id`.
-    """
-
-    session: Session
-    org_id: str
-    definition: str
-    input_data: Mapping[str, Any]
-    timeout: timedelta | None
-    step_limit: int
 
 
 class Runtime:
@@ -75,10 +56,12 @@ class Runtime:
         self._definitions = definitions
         self._journal = Journal(host, self.log)
         self._ownership = Ownership(host)
-        self._around = Surroundings(self._journal, host.clock, self._session_values, services)
+        self._around = Surroundings(host.db, self._journal, host.clock, services)
+        self.starts = Starts(host, definitions, self._journal, self._ownership, self._runner, self._launch)
         self._runners: dict[str, Runner] = {}
         self._ended_lately: OrderedDict[str, Execution] = OrderedDict()
         self._closing: set[str] = set()
+        self._leaving = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -93,6 +76,7 @@ class Runtime:
         try:
             yield
         finally:
+            self._leaving = True
             for task in keep:
                 task.cancel()
             for runner in list(self._runners.values()):
@@ -101,63 +85,14 @@ class Runtime:
             await self._journal.close()
             await self._ownership.leave()
 
-    async def start(self, start: Start, remember: Remember) -> Execution:
-        """Start an execution; return it once its start is durable.
+    def _runner(self, graph: Graph, execution: Execution, state: ExecutionState, fence: int) -> Runner:
+        return Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
 
-        Raises NotFound, DefinitionNotRunnable, SessionNotOpen, LimitExceeded, OwnershipLost, and IntegrityError when the
-        request id is taken.
-        """
-        require_open(start.session.state)
-        entry = await self._definitions.find(start.session.revision_id, start.definition)
-        graph = (await self._definitions.load(entry.digest)).runnable()
-        unknown = sorted(start.input_data.keys() - graph.input_aliases)
-        if unknown:
-            raise InvalidValue("input_data", f"the definition has no input {unknown[0]!r}")
-        execution = Execution(
-            id=self._host.ids(),
-            session_id=start.session.id,
-            blob_id=start.session.blob_id,
-            revision_id=start.session.revision_id,
-            definition_id=entry.id,
-            definition_alias=entry.name,
-            definition_digest=entry.digest,
-            state="pending",
-            step_limit=start.step_limit,
-            timeout=start.timeout,
-            has_result=False,
-            result=None,
-            failure=None,
-            last_sequence=0,
-            create_time=self._host.clock(),
-            end_time=None,
-        )
-        async with self._host.db.read() as tx:
-            blob_id = start.session.blob_id
-            limit = await self._host.limits.value(tx, EXECUTIONS, org_id=start.org_id, blob_id=blob_id)
-        try:
-            return await self._begin(execution, graph, start, remember, limit)
-        except OwnershipLost:
-            # The session was another server's for a while; ask once more before the caller has to.
-            self._ownership.forget(start.session.id)
-            return await self._begin(execution, graph, start, remember, limit)
-
-    async def _begin(self, execution: Execution, graph: Graph, start: Start, remember: Remember, limit: int) -> Execution:
-        fence = await self._ownership.fence(execution.session_id)
-        state = ExecutionState(step_limit=start.step_limit)
-        runner = Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
-        self._runners[execution.id] = runner
-        # A caller that goes away does not undo what may be committed already: the start is seen through without it.
-        launching = self._spawn(self._launch(runner, Started(dict(start.input_data)), remember, limit))
-        launching.add_done_callback(_told)
-        await asyncio.shield(launching)
-        return runner.execution
-
-    async def _launch(self, runner: Runner, started: Started, remember: Remember, limit: int) -> None:
-        try:
-            await runner.begin(started, remember, limit)
-        except BaseException:
-            self._runners.pop(runner.execution.id, None)
-            raise
+    def _launch(self, runner: Runner, execution: Execution) -> None:
+        """Set a new execution to work, unless this server is going away: then whoever is next finds it in the database."""
+        if not self._leaving:
+            self._runners[execution.id] = runner
+            runner.begin(execution)
 
     async def stop(self, execution_id: str, remember: Remember) -> Execution:
         """Ask an execution to stop; return it once that is durable. Raises ExecutionEnded, OwnershipLost."""
@@ -284,7 +219,7 @@ class Runtime:
             lines = await event_store.records(tx, execution.id)
         graph = (await self._definitions.load(execution.definition_digest)).runnable()
         state = replay(graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit)
-        runner = Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
+        runner = self._runner(graph, execution, state, fence)
         self._runners[execution.id] = runner
         now = self._host.clock().timestamp()
         commands = todo(graph, state)
@@ -311,14 +246,3 @@ class Runtime:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    async def _session_values(self, session_id: str, aliases: frozenset[str]) -> dict[str, Any]:
-        async with self._host.db.read() as tx:
-            texts = await object_store.values(tx, session_id, aliases)
-        return {alias: json.loads(text) for alias, text in texts.items()}
-
-
-def _told(launching: asyncio.Task[None]) -> None:
-    """What a start raised is told to a caller that is still there, and to nobody else."""
-    if not launching.cancelled():
-        launching.exception()

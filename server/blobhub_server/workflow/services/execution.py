@@ -11,12 +11,14 @@ from blobhub.v1 import execution_pb2 as pb
 from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, Settled
+from blobhub_server.db.engine import Transaction
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
-from blobhub_server.workflow.rules.execution import STEP_LIMIT, Execution, require_input
+from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
-from blobhub_server.workflow.runtime.runtime import Runtime, Start
+from blobhub_server.workflow.runtime.runtime import Runtime
+from blobhub_server.workflow.runtime.start import Start
 from blobhub_server.workflow.services.watching import LAST_OF_EXECUTION, watch_execution
 from blobhub_server.workflow.store import execution as store
 from blobhub_server.workflow.store.event import LoggedEvent
@@ -56,6 +58,7 @@ def to_start(call: Call[Session], request: StartRequest) -> Start:
         org_id=call.place.org_id,
         definition=request.definition,
         input_data=input_data,
+        cause=Cause(CauseKind.REQUEST, call.key) if call.key else None,
         timeout=from_duration(request.timeout) if request.HasField("timeout") else None,
         step_limit=request.step_limit or STEP_LIMIT,
     )
@@ -75,10 +78,12 @@ class ExecutionService:
     async def _start(self, request: StartRequest, call: Call[Session], answer: type[Answer]) -> Answer:
         """Start what the request asks for."""
 
-        def remember(execution: Execution) -> Settled:
-            return call.settlement(answer(execution=to_proto(execution)))
+        async def remember(_: Transaction, execution: Execution) -> Sequence[Settled]:
+            return [call.settlement(answer(execution=to_proto(execution)))]
 
-        return answer(execution=to_proto(await self._runtime.start(to_start(call, request), remember)))
+        # Where the same request has started it by now, nothing is settled here, and its answer is the one remembered.
+        call.repeatable = True
+        return answer(execution=to_proto(await self._runtime.starts.submit(to_start(call, request), remember)))
 
     async def RunExecution(self, request: pb.RunExecutionRequest, call: Call[Session]) -> AsyncIterator[bytes]:
         """See execution.proto."""

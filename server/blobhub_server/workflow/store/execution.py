@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,10 +14,11 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.platform.store.blob import blobs, only
 from blobhub_server.platform.store.dependents import dependents
-from blobhub_server.workflow.rules.execution import TERMINAL, Execution
+from blobhub_server.workflow.rules.execution import TERMINAL, Cause, CauseKind, Execution
 from blobhub_server.workflow.store.session import of_blobs, servers, sessions
 
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
+_CAUSED = sa.text("cause_id IS NOT NULL")
 
 executions = sa.Table(
     "executions",
@@ -29,6 +30,8 @@ executions = sa.Table(
     sa.Column("definition_id", Id(), nullable=False),
     sa.Column("definition_alias", sa.String(42), nullable=False),
     sa.Column("definition_digest", sa.String(64), nullable=False),
+    sa.Column("cause_kind", sa.String(16)),
+    sa.Column("cause_id", sa.String(160)),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("step_limit", sa.Integer, nullable=False),
     sa.Column("timeout_us", sa.BigInteger),
@@ -40,7 +43,10 @@ executions = sa.Table(
     sa.Index("ix_executions_session_id", "session_id", "id"),
     sa.Index("ix_executions_revision_id", "revision_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_running", "session_id", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
+    sa.Index("uq_executions_cause", "cause_kind", "cause_id", unique=True, sqlite_where=_CAUSED, postgresql_where=_CAUSED),
 )
+
+_CAUSE = (executions.c.cause_kind, executions.c.cause_id)
 
 
 def _row(execution: Execution) -> dict[str, Any]:
@@ -52,6 +58,8 @@ def _row(execution: Execution) -> dict[str, Any]:
         "definition_id": execution.definition_id,
         "definition_alias": execution.definition_alias,
         "definition_digest": execution.definition_digest,
+        "cause_kind": execution.cause and execution.cause.kind.value,
+        "cause_id": execution.cause and execution.cause.id,
         "step_limit": execution.step_limit,
         "timeout_us": None if execution.timeout is None else execution.timeout // timedelta(microseconds=1),
         "create_time": execution.create_time,
@@ -71,8 +79,10 @@ def _projection(execution: Execution) -> dict[str, Any]:
 def _record(row: Mapping[Any, Any]) -> Execution:
     columns = dict(row)
     timeout, result, failure = columns.pop("timeout_us"), columns.pop("result"), columns.pop("failure")
+    kind, cause_id = columns.pop("cause_kind"), columns.pop("cause_id")
     return Execution(
         **columns,
+        cause=None if cause_id is None else Cause(CauseKind(kind), cause_id),
         timeout=None if timeout is None else timedelta(microseconds=timeout),
         has_result=result is not None,
         result=None if result is None else json.loads(result),
@@ -80,9 +90,30 @@ def _record(row: Mapping[Any, Any]) -> Execution:
     )
 
 
-async def insert(tx: Transaction, new: Sequence[Execution]) -> None:
-    """Store new executions."""
-    await tx.execute(executions.insert(), [_row(execution) for execution in new])
+async def insert(tx: Transaction, new: Sequence[Execution]) -> Collection[str]:
+    """Store new executions, except where the cause has one already; return the ids of those that were stored.
+
+    Where another transaction is storing an execution of the same cause, this waits for its end.
+    """
+    free = [execution for execution in new if execution.cause is None]
+    if free:
+        await tx.execute(executions.insert(), [_row(execution) for execution in free])
+    caused = [execution for execution in new if execution.cause is not None]
+    if not caused:
+        return {execution.id for execution in free}
+    statement = tx.upsert(executions, keys=_CAUSE, changed=(), where=_CAUSED)
+    stored = await tx.execute(statement.returning(executions.c.id), [_row(execution) for execution in caused])
+    return {execution.id for execution in free} | set(stored.scalars())
+
+
+async def caused_by(tx: Transaction, causes: Collection[Cause]) -> dict[Cause, Execution]:
+    """The executions that were started by some causes."""
+    if not causes:
+        return {}
+    keys = [(cause.kind.value, cause.id) for cause in causes]
+    query = executions.select().where(sa.tuple_(*_CAUSE).in_(keys), _CAUSED)
+    found = [_record(row) for row in (await tx.execute(query)).mappings()]
+    return {execution.cause: execution for execution in found if execution.cause is not None}
 
 
 _PROJECT = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -138,26 +138,29 @@ def of_blobs(blob_ids: Selected) -> Selected:
     return sa.select(sessions.c.id).where(sessions.c.blob_id.in_(blob_ids))
 
 
+async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Session]:
+    """Some sessions by id; nobody else writes to their logs until the transaction ends. Those that are gone are left out."""
+    query = locked(sessions.select().where(sessions.c.id.in_(sorted(session_ids))).order_by(sessions.c.id))
+    return {row["id"]: Session(**row) for row in (await tx.execute(query)).mappings()}
+
+
 _ADVANCE = (
     sessions.update()
     .where(sessions.c.id == sa.bindparam("session_id"), sessions.c.fence == sa.bindparam("held_fence"))
-    .values(
-        last_sequence=sessions.c.last_sequence + sa.bindparam("added"),
-        executions=sessions.c.executions + sa.bindparam("started"),
-    )
+    .values(last_sequence=sa.bindparam("last_sequence"), executions=sa.bindparam("executions"))
 )
 
 
-async def advance(tx: Transaction, added: Sequence[tuple[str, int, int, int]]) -> dict[str, Session]:
-    """Add to each (session id, fence, lines, executions) whose fence is still that; return all as they are now.
+async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
+    """Store how far the logs of sessions have come, and how many executions were started in them.
 
-    The fence in the WHERE is what keeps out a server that has lost its lease: the caller compares and gives up.
+    The caller has locked them and compared their fences; the fence in the WHERE keeps out one who forgot to.
     """
-    await tx.execute(
-        _ADVANCE, [{"session_id": s, "held_fence": f, "added": n, "started": started} for s, f, n, started in added]
-    )
-    rows = await tx.execute(sessions.select().where(sessions.c.id.in_([id_ for id_, *_ in added])))
-    return {row[0]: Session(*row) for row in rows}
+    rows = [
+        {"session_id": s.id, "held_fence": s.fence, "last_sequence": s.last_sequence, "executions": s.executions}
+        for s in grown
+    ]
+    await tx.execute(_ADVANCE, rows)
 
 
 async def take_number(tx: Transaction, session_id: str) -> int:

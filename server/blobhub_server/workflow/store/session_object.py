@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -43,13 +45,13 @@ async def get(tx: Transaction, session_id: str, alias: str) -> SessionObject | N
     return SessionObject(**row) if row else None
 
 
-async def values(tx: Transaction, session_id: str, aliases: Iterable[str]) -> dict[str, str]:
-    """The values, as JSON text, of those of the named objects that exist."""
+async def values(tx: Transaction, session_id: str, aliases: Iterable[str]) -> dict[str, Any]:
+    """The values of those of the named objects that exist, by alias."""
     query = sa.select(_columns.alias, _columns.value).where(
         _columns.session_id == session_id, _columns.alias.in_(sorted(aliases))
     )
     rows = await tx.execute(query)
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: json.loads(row[1]) for row in rows}
 
 
 async def page(tx: Transaction, session_id: str, *, prefix: str, after: str, limit: int) -> list[SessionObject]:

@@ -1,0 +1,161 @@
+"""Starting executions: by themselves, many to a transaction, or as a part of somebody's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Protocol
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.values import Entry
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import InvalidValue, OwnershipLost
+from blobhub_server.workflow.interpreter import ExecutionState, Graph, Started
+from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, Execution
+from blobhub_server.workflow.rules.limit import EXECUTIONS
+from blobhub_server.workflow.rules.session import Session, require_open
+from blobhub_server.workflow.runtime.definitions import Definitions
+from blobhub_server.workflow.runtime.journal import Beside, Journal, Unit
+from blobhub_server.workflow.runtime.ownership import Ownership
+from blobhub_server.workflow.runtime.runner import Runner
+from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import session_object as object_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What to start: a definition (alias or id), with inputs by alias, in a session of a blob of the organization `org_id`.
+
+    The definition is one of the session's revision, or of `revision_id`, which may belong to any blob: the caller has
+    checked that it may be run. `cause` is what the execution is started for; None for what nobody can ask for again.
+    """
+
+    session: Session
+    org_id: str
+    definition: str
+    input_data: Mapping[str, Any]
+    cause: Cause | None
+    revision_id: str | None = None
+    timeout: timedelta | None = None
+    step_limit: int = STEP_LIMIT
+
+
+class MakeRunner(Protocol):
+    """Makes the runner of an execution that this server owns under a fence."""
+
+    def __call__(self, graph: Graph, execution: Execution, state: ExecutionState, fence: int) -> Runner:
+        """Make it."""
+
+
+class Launch(Protocol):
+    """Sets a runner to work whose execution is stored, as it was given."""
+
+    def __call__(self, runner: Runner, execution: Execution) -> None:
+        """Set it to work."""
+
+
+class Starts:
+    """Starts executions. What a cause has started once is not started again: the first execution is returned."""
+
+    def __init__(
+        self,
+        host: Host,
+        definitions: Definitions,
+        journal: Journal,
+        ownership: Ownership,
+        make_runner: MakeRunner,
+        launch: Launch,
+    ) -> None:
+        self._host = host
+        self._definitions = definitions
+        self._journal = journal
+        self._ownership = ownership
+        self._make_runner = make_runner
+        self._launch = launch
+
+    async def submit(self, start: Start, beside: Beside | None = None) -> Execution:
+        """Start an execution; return it once its start is durable, together with what `beside` does.
+
+        Where the cause has started one before, that is returned and nothing is done. Raises NotFound,
+        DefinitionNotRunnable, InvalidValue, SessionNotOpen, LimitExceeded, OwnershipLost.
+        """
+        async with self._host.db.read() as tx:
+            first = await self._first(tx, start)
+        if first is not None:
+            return first
+        try:
+            return await self._submit(start, beside)
+        except OwnershipLost:
+            # The session was another server's for a while; ask once more before the caller has to.
+            self._ownership.forget(start.session.id)
+            return await self._submit(start, beside)
+
+    async def join(self, tx: Transaction, start: Start) -> Execution:
+        """Start an execution as a part of a transaction; return it. It runs once that is committed, and never if it is not.
+
+        Where the cause has started one before, that is returned. Raises what `submit` raises, before anything is written.
+        A transaction that starts executions in several sessions goes through them by id, or is ready to be done again.
+        """
+        first = await self._first(tx, start)
+        if first is not None:
+            return first
+        fence = await self._ownership.take(tx, start.session.id)
+        unit = await self._unit(tx, start, fence)
+        (execution,) = await self._journal.write(tx, [unit])
+        return execution
+
+    async def _submit(self, start: Start, beside: Beside | None) -> Execution:
+        fence = await self._ownership.fence(start.session.id)
+        async with self._host.db.read() as tx:
+            unit = await self._unit(tx, start, fence, beside)
+        return await self._journal.append(unit)
+
+    async def _first(self, tx: Transaction, start: Start) -> Execution | None:
+        """The execution that the cause has started before."""
+        if start.cause is None:
+            return None
+        return (await execution_store.caused_by(tx, [start.cause])).get(start.cause)
+
+    async def _unit(self, tx: Transaction, start: Start, fence: int, beside: Beside | None = None) -> Unit:
+        """What starting adds to the log: nothing has been written yet, nothing runs before it is committed."""
+        session = start.session
+        require_open(session.state)
+        entry = await self._definitions.entry(tx, start.revision_id or session.revision_id, start.definition)
+        graph = (await self._definitions.load(entry.digest)).runnable()
+        unknown = sorted(start.input_data.keys() - graph.input_aliases)
+        if unknown:
+            raise InvalidValue("input_data", f"the definition has no input {unknown[0]!r}")
+        limit = await self._host.limits.value(tx, EXECUTIONS, org_id=start.org_id, blob_id=session.blob_id)
+        values = await object_store.values(tx, session.id, graph.session_aliases) if graph.session_aliases else {}
+        state = ExecutionState(step_limit=start.step_limit)
+        runner = self._make_runner(graph, self._execution(start, entry), state, fence)
+        return runner.unit(
+            [Started(dict(start.input_data))],
+            values,
+            beside=beside,
+            limit=limit,
+            committed=partial(self._launch, runner),
+        )
+
+    def _execution(self, start: Start, entry: Entry) -> Execution:
+        return Execution(
+            id=self._host.ids(),
+            session_id=start.session.id,
+            blob_id=start.session.blob_id,
+            revision_id=entry.revision_id,
+            definition_id=entry.id,
+            definition_alias=entry.name,
+            definition_digest=entry.digest,
+            cause=start.cause,
+            state="pending",
+            step_limit=start.step_limit,
+            timeout=start.timeout,
+            has_result=False,
+            result=None,
+            failure=None,
+            last_sequence=0,
+            create_time=self._host.clock(),
+            end_time=None,
+        )

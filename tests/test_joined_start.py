@@ -1,0 +1,227 @@
+"""A start is a part of whatever transaction asks for it: it happens with the rest of it or not at all, and once a cause."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import sys
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import flows
+import joining
+import pytest
+import sqlalchemy as sa
+from blobhub.v1 import limit_pb2, session_pb2
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import LimitExceeded, SessionNotOpen
+from blobhub_server.workflow.rules.execution import Cause, CauseKind
+from blobhub_server.workflow.store import session as session_store
+from calling import ask
+from databases import select
+from joining import Opened
+from served import WORKFLOW, Api, ServerProcess, connected, served
+from test_crash import MIXED
+
+FIRINGS = 100
+FIRED = "SELECT number FROM firings_of_a_test"
+CAUSES = "SELECT CAST(cause_id AS INTEGER) FROM executions WHERE cause_kind = 'firing'"
+UNFINISHED = "SELECT id FROM executions WHERE state NOT IN ('completed', 'failed', 'stopped')"
+
+
+async def numbers(url: str, query: str) -> list[int]:
+    return sorted(number for (number,) in await select(url, query))
+
+
+async def fired_until(url: str, count: int) -> list[int]:
+    """The firings, once there are so many, or all."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(sqlite3.OperationalError, asyncpg.UndefinedTableError):  # the table is still to be made
+                found = await numbers(url, FIRED)
+                if len(found) >= min(count, FIRINGS):
+                    return found
+            await asyncio.sleep(0.01)
+
+
+async def all_ended(url: str) -> None:
+    async with asyncio.timeout(60):
+        while await select(url, UNFINISHED):
+            await asyncio.sleep(0.05)
+
+
+async def log_of(api: Api, session_id: str) -> list[str]:
+    """The types of a session's events, whose numbers have no gap."""
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+    events = [event async for batch in watch for event in batch.events]
+    found = await api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session_id))
+    assert [event.sequence for event in events] == list(range(1, found.session.last_sequence + 1))
+    return [event.type for event in events]
+
+
+@pytest.fixture
+async def opened(tmp_path, database_url):
+    """A server, what its workflows were opened with, and a client of it."""
+    with joining.opening() as found:
+        async with served(tmp_path / "data", database_url) as server, connected(server.address, server.admin_key) as api:
+            await joining.make_table(found[0])
+            yield found[0], api
+
+
+@pytest.mark.timeout(400)
+async def test_a_start_and_the_row_beside_it_are_both_there_or_neither_whenever_the_server_is_killed(
+    tmp_path: Path, database_url: str
+) -> None:
+    dice = random.Random(20261125)
+    async with (
+        served(tmp_path / "data", database_url) as first,
+        connected(first.address, first.admin_key) as api,
+    ):
+        session_id = await api.session(MIXED)
+    command = [sys.executable, joining.__file__, session_id, str(FIRINGS)]
+    server = ServerProcess(tmp_path / "data", database_url, command=command, lease_seconds=1)
+    kills, fired = 0, []
+    while len(fired) < FIRINGS:
+        async with server.running():
+            await fired_until(database_url, len(fired) + dice.randint(5, 25))
+            await asyncio.sleep(dice.uniform(0, 0.05))
+        kills += 1
+        fired = await numbers(database_url, FIRED)
+        assert await numbers(database_url, CAUSES) == fired
+    async with server.running():
+        await all_ended(database_url)
+    assert fired == list(range(FIRINGS))
+    assert await numbers(database_url, CAUSES) == fired
+    print(f"{FIRINGS} firings, {kills} kills")
+
+
+async def test_one_cause_asked_for_by_many_at_once_in_two_servers_starts_one_execution(
+    tmp_path: Path, database_url: str
+) -> None:
+    """SQLite has one server; there, all ask that one."""
+    servers = 1 if database_url.startswith("sqlite") else 2
+    async with AsyncExitStack() as stack:
+        found = stack.enter_context(joining.opening())
+        first = await stack.enter_async_context(served(tmp_path / "data", database_url))
+        for _ in range(1, servers):
+            await stack.enter_async_context(served(tmp_path / "data", database_url))
+        api = await stack.enter_async_context(connected(first.address, first.admin_key))
+        sessions = [await api.session(flows.scripts(1))]
+        for _ in range(1, servers):
+            request = session_pb2.CreateSessionRequest(revision="acme/pipeline@draft")
+            sessions.append((await api.sessions.CreateSession(request)).session.id)
+
+        async def by_itself(opened: Opened, session_id: str, number: int) -> str:
+            return (await opened.starts.submit(await opened.start(session_id, number))).id
+
+        async def in_a_transaction(opened: Opened, session_id: str, number: int) -> str:
+            start = await opened.start(session_id, number)
+            return (await opened.host.db.transact(lambda tx: opened.starts.join(tx, start))).id
+
+        for number in range(5):
+            ids = await asyncio.gather(
+                *(
+                    how(opened, session_id, number)
+                    for opened, session_id in zip(found, sessions, strict=True)
+                    for how in (by_itself, in_a_transaction) * 8
+                )
+            )
+            assert len(ids) == 16 * servers
+            assert len(set(ids)) == 1, "one cause has started several executions"
+        assert await numbers(database_url, CAUSES) == list(range(5))
+        await all_ended(database_url)
+        types = [type_ for session_id in sessions for type_ in await log_of(api, session_id)]
+        assert types.count("flow.entered") == types.count("flow.exited") == 5
+        assert await select(database_url, "SELECT sum(executions) FROM sessions") == [(5,)]
+
+
+async def test_a_transaction_that_is_rolled_back_starts_nothing(opened: tuple[Opened, Api], database_url: str) -> None:
+    here, api = opened
+    session_id = await api.session(flows.steps())
+    start = await here.start(session_id, 1)
+    with suppress(ZeroDivisionError):
+        async with here.host.db.write() as tx:
+            await here.starts.join(tx, start)
+            raise ZeroDivisionError
+    assert await numbers(database_url, CAUSES) == []
+    assert await log_of(api, session_id) == []
+    execution = await here.fire(start, 1)
+    assert execution.state == "completed"
+    assert await log_of(api, session_id) == ["flow.entered", *["processor.entered", "processor.exited"] * 5, "flow.exited"]
+
+
+async def test_one_transaction_starts_several_in_a_session_that_it_has_made(
+    opened: tuple[Opened, Api], database_url: str
+) -> None:
+    here, api = opened
+    start = await here.start(await api.session(flows.scripts(1)), 0)
+    made = replace(start.session, id=here.host.ids(), owner=None, fence=0)
+    async with here.host.db.write() as tx:
+        await session_store.insert(tx, made)
+        for number in range(3):
+            await here.starts.join(tx, replace(start, session=made, cause=Cause(CauseKind.FIRING, str(number))))
+    await all_ended(database_url)
+    types = await log_of(api, made.id)
+    assert types.count("flow.exited") == 3
+
+
+async def test_a_start_that_is_refused_leaves_the_transaction_to_its_owner(
+    opened: tuple[Opened, Api], database_url: str
+) -> None:
+    here, api = opened
+    session_id = await api.session(flows.steps(1))
+    await api.limits.SetLimit(
+        limit_pb2.SetLimitRequest(scope="acme/pipeline", name="workflow.executions_per_session", value=1)
+    )
+    await here.fire(await here.start(session_id, 1), 1)
+
+    async def refuse(tx: Transaction) -> None:
+        start = await here.start(session_id, 2)
+        with pytest.raises(LimitExceeded):
+            await here.starts.join(tx, start)
+        await joining.record(tx, 2)
+
+    await here.host.db.transact(refuse)
+    assert await numbers(database_url, FIRED) == [1, 2]
+    assert await numbers(database_url, CAUSES) == [1]
+
+
+async def test_a_cause_gets_its_first_execution_also_when_nothing_can_be_started_any_more(
+    opened: tuple[Opened, Api],
+) -> None:
+    here, api = opened
+    session_id = await api.session(flows.steps(1))
+    first = await here.fire(await here.start(session_id, 1), 1)
+    await ask(api, "CloseSession", session_id=session_id)
+    again = await here.start(session_id, 1)
+    assert (await here.fire(again, 1)).id == first.id
+    assert (await here.starts.submit(again)).id == first.id
+    with pytest.raises(SessionNotOpen):
+        await here.starts.submit(await here.start(session_id, 2))
+
+
+async def test_a_session_runs_a_definition_of_another_blob(opened: tuple[Opened, Api], database_url: str) -> None:
+    here, api = opened
+    session_id = await api.session(flows.steps(1))
+    made = await ask(api, "CreateBlob", organization="acme", alias="other", type=WORKFLOW)
+    await api.put(flows.steps(3), revision="acme/other@draft")
+    revision_id = (await ask(api, "GetRevision", revision="acme/other@draft")).revision.id
+    execution = await here.fire(await here.start(session_id, 1, revision_id=revision_id), 1)
+    assert (execution.revision_id, execution.result) == (revision_id, 3)
+    assert execution.blob_id != made.blob.id
+    started = await ask(api, "GetExecution", execution_id=execution.id)
+    assert (started.execution.session_id, started.execution.revision_id) == (session_id, revision_id)
+
+
+async def test_the_index_of_causes_refuses_a_second_execution(opened: tuple[Opened, Api], database_url: str) -> None:
+    """Whoever writes past the store is stopped by the database."""
+    here, api = opened
+    await here.fire(await here.start(await api.session(flows.steps(1)), 1), 1)
+    names = "session_id, blob_id, revision_id, definition_id, definition_alias, definition_digest, cause_kind, cause_id, "
+    names += "state, step_limit, last_sequence, create_time"
+    with pytest.raises(sa.exc.IntegrityError):
+        async with here.host.db.write() as tx:
+            await tx.execute(sa.text(f"INSERT INTO executions (id, {names}) SELECT 'another', {names} FROM executions"))
