@@ -12,10 +12,18 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 Item = TypeVar("Item")
 
 DEFAULT = 0.1
+
+SLOW_MACHINES = (HealthCheck.too_slow,)
+"""How long hypothesis takes to think of an example says nothing about us."""
+
+SHARED_FIXTURES = (*SLOW_MACHINES, HealthCheck.function_scoped_fixture)
+"""What a property suppresses whose examples share a database: each begins where the one before has ended."""
+
 _scale = DEFAULT
 
 
@@ -40,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep what the knob is set to."""
     global _scale  # noqa: PLW0603  one run has one scale, and decorators have no fixtures to get it from
     _scale = config.getoption("scale")
+    settings.register_profile("any machine", deadline=None, suppress_health_check=SLOW_MACHINES)
+    settings.load_profile("any machine")
 
 
 def scaled(full: int, least: int) -> int:

@@ -20,9 +20,9 @@ from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite import DatabaseInUse
 from blobhub_server.ids import Uuid7, is_uuid
 from blobhub_server.start import StartError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scale import scaled
+from scale import SHARED_FIXTURES, scaled
 from waiting import DEADLINE_SECONDS, within_deadline
 
 # Not on the shared metadata: these are no tables of the product.
@@ -343,7 +343,7 @@ async def test_units_share_transactions_and_each_gets_its_own_result(db):
     assert len(batches) <= 4
 
 
-@settings(max_examples=scaled(15, least=5), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(15, least=5), deadline=None, suppress_health_check=SHARED_FIXTURES)
 @given(waves=st.lists(st.lists(st.sampled_from(["good", "bad", "left"]), max_size=6), max_size=4))
 async def test_a_bad_unit_fails_alone_and_a_left_one_is_done_all_the_same(sqlite, waves):
     """`left` is a unit whose caller goes away; `bad` ones break the batch they are in."""

@@ -30,9 +30,9 @@ from blobhub_server.blobtypes.conformance import refused, unpack
 from calling import ask
 from databases import select
 from google.rpc import error_details_pb2
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scale import scaled
+from scale import SHARED_FIXTURES, scaled
 from served import WORKFLOW, Api, Served, connected
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
 
@@ -270,7 +270,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=scaled(12, least=4), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(12, least=4), deadline=None, suppress_health_check=SHARED_FIXTURES)
 @given(changes=CHANGES)
 async def test_what_is_counted_is_what_the_revisions_hold(server: Served, api: Api, changes: list[tuple[Any, ...]]) -> None:
     """The counters keep up, whatever is put, replaced, removed, branched and discarded, in however many revisions."""

@@ -17,9 +17,9 @@ from blobhub_server.rpc.wire import from_value, to_value
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scale import scaled
+from scale import SHARED_FIXTURES, scaled
 from served import WORKFLOW, Api
 
 BLOB = "acme/pipeline"
@@ -249,7 +249,7 @@ def as_floats(value):
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-@settings(max_examples=scaled(40, least=10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(40, least=10), deadline=None, suppress_health_check=SHARED_FIXTURES)
 @given(values=st.lists(json_values, min_size=1, max_size=5))
 async def test_any_json_value_is_stored_and_answered_equal(api: Api, values) -> None:
     await once(api)
@@ -269,7 +269,7 @@ async def once(api: Api) -> None:
 keys = st.text("aB.-/_", min_size=1, max_size=3)
 
 
-@settings(max_examples=scaled(25, least=8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(25, least=8), deadline=None, suppress_health_check=SHARED_FIXTURES)
 @given(
     of_blob=st.dictionaries(keys, st.integers(0, 9), max_size=12),
     of_revision=st.dictionaries(keys, st.integers(10, 19), max_size=12),

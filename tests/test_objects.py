@@ -29,9 +29,9 @@ from blobhub_server.objects.contract import DigestMismatch, ObjectNotFound, Obje
 from blobhub_server.objects.local import LocalObjects
 from blobhub_server.objects.outline import BLOCK_BYTES
 from google.rpc import error_details_pb2
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scale import scaled
+from scale import SHARED_FIXTURES, scaled
 from served import Api, Served, served
 
 
@@ -40,7 +40,7 @@ def store(request, tmp_path: Path) -> ObjectStore:
     return request.param(tmp_path / "objects")
 
 
-@settings(max_examples=scaled(30, least=10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(30, least=10), deadline=None, suppress_health_check=SHARED_FIXTURES)
 @given(data=st.binary(max_size=5000))
 async def test_what_was_put_is_got_by_its_digest(store: ObjectStore, data: bytes) -> None:
     digest = await store.put(data)
@@ -132,7 +132,7 @@ WRITES = st.tuples(st.lists(st.binary(max_size=40), max_size=8), st.sampled_from
 RANGES = st.tuples(st.integers(0, 220), st.one_of(st.none(), st.integers(0, 220)))
 
 
-@settings(max_examples=scaled(100, least=20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(100, least=20), deadline=None, suppress_health_check=SHARED_FIXTURES)
 @given(writes=st.lists(WRITES, max_size=6), ranges=st.lists(RANGES, max_size=6))
 async def test_what_is_committed_and_nothing_else_is_read_as_from_a_dictionary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: list[tuple[list[bytes], str]], ranges: list[Range]
