@@ -161,9 +161,15 @@ class Runner:
                     return
                 for item in batch:
                     item.tell(written=True)
+                    self._forget(item.happening)
                 self._act()
         finally:
             self._pump = None
+
+    def _forget(self, happening: Happening) -> None:
+        """Forget the task of a step whose end is taken. Before that it must be known, or the step would be run again."""
+        if isinstance(happening, Completion) and happening.result is not None:
+            self._steps.pop((happening.step, happening.attempt), None)
 
     def _give_up(self, batch: list[Arrival], error: Exception) -> None:
         """Leave the execution as the log has it.
@@ -270,9 +276,7 @@ class Runner:
     def _start(self, command: RunStep) -> None:
         key = (command.step, command.attempt)
         if key not in self._steps:
-            task = asyncio.create_task(self._step(command), name=f"step {command.component_id}")
-            self._steps[key] = task
-            task.add_done_callback(lambda _: self._steps.pop(key, None))
+            self._steps[key] = asyncio.create_task(self._step(command), name=f"step {command.component_id}")
 
     async def _step(self, command: RunStep) -> None:
         started = time.monotonic()
