@@ -6,19 +6,17 @@ from collections import Counter
 from typing import Any
 
 from blobhub_server.workflow.check import check
-from blobhub_server.workflow.components.contract import ComponentError, Outcome
+from blobhub_server.workflow.components.contract import Outcome
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definition import parse
 from blobhub_server.workflow.interpreter import (
+    Completion,
     Continue,
     ExecutionState,
     Graph,
     Record,
     Started,
-    StepCompleted,
-    StepFailed,
-    Timer,
-    TimerFired,
+    Wait,
     advance,
     todo,
 )
@@ -27,10 +25,10 @@ REGISTRY = ComponentRegistry.load()
 TERMINAL = {"flow.exited", "flow.error", "flow.stopped"}
 
 
-def compiled(document: str) -> Graph:
+def compiled(document: str, registry: ComponentRegistry = REGISTRY) -> Graph:
     definition = parse(document.encode())
-    assert check(definition, REGISTRY) == []
-    return Graph.compile(definition, REGISTRY)
+    assert check(definition, registry) == []
+    return Graph.compile(definition, registry)
 
 
 class Run:
@@ -44,34 +42,35 @@ class Run:
         self.records: list[Record] = []
 
     def tell(self, happening) -> list[Record]:
-        made = advance(self.graph, self.state, happening, now=self.now, session=self.session)
-        self.records += made
+        made = self._turn(happening)
         while self.state.runnable:
-            made = advance(self.graph, self.state, Continue(), now=self.now, session=self.session)
-            self.records += made
+            made = self._turn(Continue())
         return made
+
+    def _turn(self, happening) -> list[Record]:
+        """A turn that is kept."""
+        turn = advance(self.graph, self.state, [happening], now=self.now, session=self.session)
+        self.state, self.session = turn.state, turn.session
+        self.records += turn.records
+        return turn.records
 
     def start(self, **inputs: Any) -> Run:
         self.tell(Started(inputs))
         return self
 
     def pending(self) -> list[Any]:
-        return todo(self.graph, self.state)
+        return todo(self.graph, self.state, self.now)
 
     def finish(self, outcome=lambda command: Outcome("success"), pick=lambda commands: commands[0]) -> Run:
         """Do what is asked for until nothing is."""
         while commands := self.pending():
             command = pick(commands)
-            if isinstance(command, Timer):
+            if isinstance(command, Wait):
+                assert command.until is not None, "nobody brings about what is waited for"
                 self.now = max(self.now, command.until)
-                self.tell(TimerFired(command.step))
-                continue
-            self.now = max(self.now, command.not_before)
-            result = outcome(command)
-            if isinstance(result, ComponentError):
-                self.tell(StepFailed(command.step, command.attempt, result))
+                self.tell(Completion(command.step, command.attempt))
             else:
-                self.tell(StepCompleted(command.step, command.attempt, result, 0.1))
+                self.tell(Completion(command.step, command.attempt, outcome(command), 0.1))
         return self
 
     @property

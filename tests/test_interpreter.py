@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import flows
-from blobhub_server.workflow.components.contract import ComponentError, Outcome
+from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, Await, signal, time
+from blobhub_server.workflow.components.contract import ComponentError, Inputs, Outcome, PortSpec, PureComponent
+from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import (
+    Completion,
     Interrupted,
     Record,
-    StepCompleted,
     Stopped,
     StopRequested,
     TimedOut,
-    Timer,
-    TimerFired,
+    Wait,
     replay,
     session_writes,
+    todo,
 )
-from interpreting import Run, compiled
+from interpreting import REGISTRY, Run, compiled
 
 
 def test_five_steps_in_place_are_twelve_records() -> None:
@@ -52,9 +57,9 @@ def branches(mode: str = "all", *, third: bool = True) -> str:
 def test_a_join_waits_for_all_branches() -> None:
     run = Run(compiled(branches())).start()
     left, right = run.pending()
-    run.tell(StepCompleted(right.step, 1, Outcome("success"), 0.0))
+    run.tell(Completion(right.step, 1, Outcome("success")))
     assert run.exits()["join", "next"] == 0
-    run.tell(StepCompleted(left.step, 1, Outcome("success"), 0.0))
+    run.tell(Completion(left.step, 1, Outcome("success")))
     assert run.exits()["join", "next"] == 1
     assert run.state.phase == "completed"
 
@@ -62,9 +67,9 @@ def test_a_join_waits_for_all_branches() -> None:
 def test_a_join_of_the_first_swallows_the_others() -> None:
     run = Run(compiled(branches("first"))).start()
     left, right = run.pending()
-    run.tell(StepCompleted(right.step, 1, Outcome("success"), 0.0))
+    run.tell(Completion(right.step, 1, Outcome("success")))
     assert run.exits()["join", "next"] == 1
-    run.tell(StepCompleted(left.step, 1, Outcome("success"), 0.0))
+    run.tell(Completion(left.step, 1, Outcome("success")))
     assert run.exits()["join", "next"] == 1
     assert run.state.phase == "completed"
 
@@ -72,8 +77,8 @@ def test_a_join_of_the_first_swallows_the_others() -> None:
 def test_a_join_whose_branch_never_comes_fails_and_names_it() -> None:
     run = Run(compiled(branches())).start()
     left, right = run.pending()
-    run.tell(StepCompleted(left.step, 1, Outcome("elsewhere"), 0.0))
-    run.tell(StepCompleted(right.step, 1, Outcome("success"), 0.0))
+    run.tell(Completion(left.step, 1, Outcome("elsewhere")))
+    run.tell(Completion(right.step, 1, Outcome("success")))
     assert run.state.error["reason"] == "JOIN_STARVED"
     assert "left-success-join" in run.state.error["message"]
 
@@ -126,10 +131,10 @@ def test_what_cannot_be_helped_is_not_tried_again() -> None:
 def test_a_terminal_outcome_ends_everything() -> None:
     run = Run(compiled(branches())).start()
     left, right = run.pending()
-    run.tell(StepCompleted(left.step, 1, Outcome("success", terminal=True), 0.0))
+    run.tell(Completion(left.step, 1, Outcome("success", terminal=True)))
     assert run.state.phase == "completed"
     assert run.pending() == []
-    assert run.tell(StepCompleted(right.step, 1, Outcome("success"), 0.0)) == []
+    assert run.tell(Completion(right.step, 1, Outcome("success"))) == []
 
 
 def test_a_cycle_is_bounded_by_the_step_limit() -> None:
@@ -148,7 +153,7 @@ def test_a_cycle_is_bounded_by_the_step_limit() -> None:
 def test_a_delay_is_a_wait_until_a_time() -> None:
     run = Run(compiled(flows.delay(2.5))).start()
     assert run.state.status == "waiting"
-    assert run.pending() == [Timer(2, 2.5)]
+    assert run.pending() == [Wait(2, 1, time(2.5), 2.5)]
     assert run.finish().state.phase == "completed"
 
 
@@ -157,7 +162,7 @@ def test_stopping_comes_in_two_steps_and_only_once() -> None:
     run.tell(StopRequested())
     assert run.tell(StopRequested()) == []
     assert run.pending() == []
-    assert run.tell(TimerFired(2)) == []
+    assert run.tell(Completion(2, 1)) == []
     run.tell(Stopped())
     assert run.types[-2:] == ["flow.stopping", "flow.stopped"]
     assert run.tell(TimedOut()) == []
@@ -175,7 +180,7 @@ def test_an_interrupted_step_gets_a_higher_attempt_and_the_old_one_is_not_heard(
     run.tell(Interrupted(command.step))
     (again,) = run.pending()
     assert (again.step, again.attempt) == (command.step, 2)
-    assert run.tell(StepCompleted(command.step, 1, Outcome("success"), 0.0)) == []
+    assert run.tell(Completion(command.step, 1, Outcome("success"))) == []
 
 
 def counter(persistence: str) -> str:
@@ -218,3 +223,87 @@ def test_a_value_of_the_session_is_read_and_written_and_replays_without_the_sess
 def test_a_record_survives_json() -> None:
     run = Run(compiled(counter("session")), session={"counter": 1}).start()
     assert [Record.from_json(record.to_json()) for record in run.records] == run.records
+
+
+class Signalled(PureComponent):
+    """Waits for the signal `go` of a key, for a minute at most where `patient` is not set."""
+
+    type = "test.signalled"
+    title = "Signalled"
+    ports = (
+        PortSpec("flow_input", "in", "Control enters here."),
+        PortSpec("data_input", "key", "The signal's key.", "text", required=True),
+        PortSpec("data_input", "patient", "True to wait without an end.", "boolean"),
+        PortSpec("data_output", "value", "What came with the signal."),
+    )
+    routes = ("received", "timeout")
+
+    def run(self, inputs: Inputs) -> Await:
+        return signal("go", inputs["key"], None if inputs.get("patient") else 60.0)
+
+
+def signalled(**values: object) -> Run:
+    """An execution whose step 2 waits for a signal, after which it ends with what came, or after the time."""
+    document = flows.document(
+        [
+            flows.component("start", "flow.start"),
+            flows.component("wait", "test.signalled", key="mine", **values),
+            flows.component("end", "flow.end"),
+            flows.component("late", "flow.end", value="too late"),
+        ],
+        [
+            flows.control("start", "wait"),
+            flows.control("wait", "end", "received"),
+            flows.control("wait", "late", "timeout"),
+            flows.data("wait", "value", "end", "value"),
+        ],
+    )
+    return Run(compiled(document, ComponentRegistry([*REGISTRY, Signalled()]))).start()
+
+
+def test_a_signal_is_waited_for_and_brings_its_value() -> None:
+    run = signalled()
+    assert run.state.status == "waiting"
+    assert run.pending() == [Wait(2, 1, signal("go", "mine", 60.0), 60.0)]
+    run.tell(Completion(2, 1, Outcome("received", {"value": 7})))
+    assert (run.state.phase, run.state.result) == ("completed", 7)
+    assert run.tell(Completion(2, 1)) == [], "the time comes for a step that has ended"
+    assert replay(run.graph, run.records) == run.state
+
+
+def test_a_signal_that_does_not_come_in_time_takes_the_route_of_its_time() -> None:
+    run = signalled().finish()
+    assert run.exits()["wait", "timeout"] == 1
+    assert run.state.result == "too late"
+
+
+def test_a_signal_may_be_waited_for_without_an_end() -> None:
+    (wait,) = signalled(patient=True).pending()
+    assert wait.until is None
+
+
+def test_an_await_survives_replay_and_json() -> None:
+    run = signalled()
+    records = [Record.from_json(json.loads(json.dumps(record.to_json()))) for record in run.records]
+    assert records == run.records
+    assert todo(run.graph, replay(run.graph, records), run.now) == run.pending()
+
+
+def test_what_an_effect_waits_for_is_not_run_again_when_the_time_comes() -> None:
+    run = Run(compiled(flows.code("pass"))).start()
+    (command,) = run.pending()
+    run.tell(Completion(command.step, 1, time(5)))
+    assert run.pending() == [Wait(command.step, 1, time(5), 5.0)]
+
+
+def test_the_next_attempt_is_waited_for_and_then_run_without_a_record() -> None:
+    policy = {"retry": {"attempts": 2, "first_interval": "1s"}}
+    run = Run(compiled(flows.code("pass", policy=policy))).start()
+    (command,) = run.pending()
+    run.tell(Completion(command.step, 1, ComponentError("again")))
+    assert run.pending() == [Wait(command.step, 2, NEXT_ATTEMPT, 1.0)]
+    assert run.tell(Completion(command.step, 2)) == []
+    assert run.pending() == [Wait(command.step, 2, NEXT_ATTEMPT, 1.0)], "the time has not come yet"
+    run.now = 1.0
+    assert run.tell(Completion(command.step, 2)) == []
+    assert run.pending() == [replace(command, attempt=2)]

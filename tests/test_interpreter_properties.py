@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import flows
 import pytest
+from blobhub_server.workflow.components.awaits import signal
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
 from blobhub_server.workflow.definition import parse
 from blobhub_server.workflow.interpreter import (
+    Completion,
     Continue,
     ExecutionState,
+    Failed,
     Graph,
+    Happening,
+    Interrupted,
     RunStep,
     Started,
+    StepOutput,
+    Stopped,
+    StopRequested,
+    TimedOut,
+    Turn,
     advance,
     apply,
     replay,
@@ -143,10 +154,40 @@ def test_the_order_of_independent_completions_does_not_change_the_outcome(docume
 def test_a_small_budget_changes_nothing_but_the_pace(budget: int) -> None:
     graph = compiled(flows.steps(10))
     whole = Run(graph).start()
-    state, records = ExecutionState(), []
-    records += advance(graph, state, Started({}), now=0.0, session={}, budget=budget)
-    while state.runnable:
-        made = advance(graph, state, Continue(), now=0.0, session={}, budget=budget)
-        assert len(made) <= 2 * budget + 1
-        records += made
+    turn = advance(graph, ExecutionState(), [Started({})], now=0.0, session={}, budget=budget)
+    records = turn.records
+    while turn.state.runnable:
+        turn = advance(graph, turn.state, [Continue()], now=0.0, session={}, budget=budget)
+        assert len(turn.records) <= 2 * budget + 1
+        records += turn.records
     assert records == whole.records
+
+
+@settings(max_examples=200, deadline=None)
+@given(graphs(), st.integers(0, 2**32))
+def test_a_turn_that_is_thrown_away_leaves_the_state_as_it_was(document: str, number: int) -> None:
+    """Whatever happens next, and however much of it: it can be decided, thrown away, and decided again, to the same end."""
+    seed = random.Random(number)
+    run = Run(graph_of(document), step_limit=40, session={"object": [1]})
+
+    def happenings() -> list[Happening]:
+        possible: list[Happening] = [Started({}), Continue(), StopRequested(), Stopped(), TimedOut(), Failed("A", "b")]
+        for step, open_ in run.state.open.items():
+            results = (None, Outcome("success"), Outcome("success", terminal=True), ComponentError("no"), signal("a", "b"))
+            possible += [Completion(step, open_.attempt, result) for result in results]
+            possible += [Interrupted(step), StepOutput(step, 1)]
+        return seed.sample(possible, min(len(possible), seed.randint(1, 5)))
+
+    def turn(next_: list[Happening]) -> Turn:
+        return advance(run.graph, run.state, next_, now=run.now, session=run.session)
+
+    def pick(commands):
+        before, next_ = copy.deepcopy((run.state, run.session)), happenings()
+        thrown_away = turn(next_)
+        assert repr((run.state, run.session)) == repr(before), "repr shows the order of dictionaries too"
+        assert turn(next_) == thrown_away
+        return seed.choice(commands)
+
+    pick([None])
+    run.start().finish(random_outcome(seed), pick=pick)
+    pick([None])

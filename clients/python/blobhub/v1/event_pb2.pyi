@@ -487,27 +487,59 @@ Global___ProcessorRetrying: _TypeAlias = ProcessorRetrying  # noqa: Y015
 
 @_typing.final
 class ProcessorWaiting(_message.Message):
-    """A component waits for a time to come."""
+    """A component waits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WAKE_TIME_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def wake_time(self) -> _timestamp_pb2.Timestamp:
-        """When it goes on."""
+        """When it goes on, whether or not what it waits for has come; unset where it waits without an end."""
+
+    @_builtins.property
+    def signal(self) -> Global___Signal:
+        """The signal it waits for; unset where it waits for the time alone."""
 
     def __init__(
         self,
         *,
         wake_time: _timestamp_pb2.Timestamp | None = ...,
+        signal: Global___Signal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["wake_time", b"wake_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal", "wake_time", b"wake_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["wake_time", b"wake_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal", "wake_time", b"wake_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProcessorWaiting: _TypeAlias = ProcessorWaiting  # noqa: Y015
+
+@_typing.final
+class Signal(_message.Message):
+    """What tells one signal from another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    key: _builtins.str
+    """Its key: of signals of one name, which."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Signal: _TypeAlias = Signal  # noqa: Y015
 
 @_typing.final
 class SessionObjectModified(_message.Message):

@@ -1,11 +1,12 @@
 """The contract of a component type, on one page.
 
-A component type is a class in the entry-point group `blobhub.components`, named after the type. There are three kinds:
+A component type is a class in the entry-point group `blobhub.components`, named after the type. There are two kinds:
 
 * `PURE`: `run` is a function of its inputs, evaluated in place; nothing outside changes, so it needs no commit.
 * `EFFECT`: `run` is awaited after the commit that says it was entered. When the server goes down under it, it is run
   again with the same idempotency key and a higher attempt.
-* `TIMER`: `seconds` says how long to wait; the wait survives restarts.
+
+Either gives an outcome, or an await (`components/awaits.py`): what the step waits for. Waiting survives restarts.
 
 Inputs are the component's data inputs by name: each the latest value from its connection, else the port's own value;
 names without either are absent. Values are JSON, plain or value objects; `values.unwrap` gives what is inside.
@@ -20,6 +21,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from blobhub_server.workflow.code.contract import ScriptRunner
+from blobhub_server.workflow.components.awaits import Await
 
 Inputs = Mapping[str, Any]
 
@@ -29,7 +31,6 @@ class Kind(Enum):
 
     PURE = "pure"
     EFFECT = "effect"
-    TIMER = "timer"
     JOIN = "join"
     """`flow.join`: the interpreter itself counts its tokens."""
     DATA = "data"
@@ -134,8 +135,8 @@ class PureComponent(Component):
     kind = Kind.PURE
 
     @abstractmethod
-    def run(self, inputs: Inputs) -> Outcome:
-        """The outcome. Raises ComponentError."""
+    def run(self, inputs: Inputs) -> Outcome | Await:
+        """The outcome, or what is waited for. Raises ComponentError."""
 
 
 class EffectComponent(Component):
@@ -144,15 +145,5 @@ class EffectComponent(Component):
     kind = Kind.EFFECT
 
     @abstractmethod
-    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
-        """The outcome. Raises ComponentError."""
-
-
-class TimerComponent(Component):
-    """Waits."""
-
-    kind = Kind.TIMER
-
-    @abstractmethod
-    def seconds(self, inputs: Inputs) -> float:
-        """How long to wait. Raises ComponentError."""
+    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome | Await:
+        """The outcome, or what is waited for. Raises ComponentError."""

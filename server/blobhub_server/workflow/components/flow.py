@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from blobhub_server.workflow.components.awaits import Await, time
 from blobhub_server.workflow.components.cel import compile_expression, evaluate, variables
 from blobhub_server.workflow.components.contract import (
     Component,
@@ -14,7 +15,6 @@ from blobhub_server.workflow.components.contract import (
     Outcome,
     PortSpec,
     PureComponent,
-    TimerComponent,
 )
 from blobhub_server.workflow.values import unwrap
 
@@ -113,7 +113,7 @@ class Join(Component):
         return [] if known else [("mode", "must be `all` or `first`")]
 
 
-class Delay(TimerComponent):
+class Delay(PureComponent):
     """Waits so many seconds, also across restarts of the server."""
 
     type = "flow.delay"
@@ -121,12 +121,12 @@ class Delay(TimerComponent):
     ports = (_IN, _NEXT, PortSpec("data_input", "seconds", "How long to wait.", "float", required=True))
     routes = ("next",)
 
-    def seconds(self, inputs: Inputs) -> float:
-        """How long."""
+    def run(self, inputs: Inputs) -> Await:
+        """Wait."""
         value = unwrap(inputs.get("seconds"))
         if not _is_span(value):
             raise ComponentError("`seconds` must be a number from 0 to a year", reason="INVALID_INPUT", retryable=False)
-        return float(value)
+        return time(float(value))
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
         """A span that is set must be one that can be waited for."""

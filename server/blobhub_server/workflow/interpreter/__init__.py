@@ -1,9 +1,10 @@
 """The pure core of the workflow slice: records are the truth, state is their fold."""
 
 from blobhub_server.workflow.interpreter.graph import Graph, Node
-from blobhub_server.workflow.interpreter.interpreter import advance, session_writes, todo
+from blobhub_server.workflow.interpreter.interpreter import Turn, advance, session_writes, todo
 from blobhub_server.workflow.interpreter.records import (
     Command,
+    Completion,
     Continue,
     Failed,
     Happening,
@@ -11,19 +12,20 @@ from blobhub_server.workflow.interpreter.records import (
     Record,
     RunStep,
     Started,
-    StepCompleted,
-    StepFailed,
     StepOutput,
     Stopped,
     StopRequested,
     TimedOut,
-    Timer,
-    TimerFired,
+    Wait,
 )
-from blobhub_server.workflow.interpreter.state import ExecutionState, apply, replay
+from blobhub_server.workflow.interpreter.state import ENDINGS, RECORD_TYPES, TERMINAL, ExecutionState, apply, replay
 
 __all__ = [
+    "ENDINGS",
+    "RECORD_TYPES",
+    "TERMINAL",
     "Command",
+    "Completion",
     "Continue",
     "ExecutionState",
     "Failed",
@@ -34,14 +36,12 @@ __all__ = [
     "Record",
     "RunStep",
     "Started",
-    "StepCompleted",
-    "StepFailed",
     "StepOutput",
     "StopRequested",
     "Stopped",
     "TimedOut",
-    "Timer",
-    "TimerFired",
+    "Turn",
+    "Wait",
     "advance",
     "apply",
     "replay",

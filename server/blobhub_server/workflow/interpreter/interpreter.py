@@ -1,38 +1,38 @@
 """The interpreter: what is so and what happens → what is so then, and what to do next.
 
 It is pure: no I/O, no clock, no randomness, no asyncio. Time and the session's values come in as arguments. It decides by
-making records, and changes state only by folding them; so a log, replayed, leads to the very same state.
+making records, and changes state only by folding them, into a copy; so a log, replayed, leads to the very same state, and
+what was decided can be thrown away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from blobhub_server.workflow.components.awaits import Await, AwaitKind
 from blobhub_server.workflow.components.contract import (
     ComponentError,
     Kind,
     Outcome,
     PureComponent,
-    TimerComponent,
 )
 from blobhub_server.workflow.interpreter.graph import Graph, Node
 from blobhub_server.workflow.interpreter.records import (
     Command,
+    Completion,
     Failed,
     Happening,
     Interrupted,
     Record,
     RunStep,
     Started,
-    StepCompleted,
-    StepFailed,
     StepOutput,
     Stopped,
     StopRequested,
     TimedOut,
-    Timer,
-    TimerFired,
+    Wait,
 )
 from blobhub_server.workflow.interpreter.state import ExecutionState, apply
 
@@ -42,39 +42,51 @@ BUDGET = 200
 _INTERRUPTED = {"reason": "INTERRUPTED", "message": "the server went down under the step", "line": 0}
 
 
+@dataclass(slots=True)
+class Turn:
+    """What happenings lead to: records, and the state and the session's objects after them.
+
+    What the turn began with is as it was: a turn that is thrown away has not happened.
+    """
+
+    state: ExecutionState
+    session: dict[str, Any]
+    records: list[Record] = field(default_factory=list)
+
+
 def advance(
     graph: Graph,
     state: ExecutionState,
-    happening: Happening,
+    happenings: Sequence[Happening],
     *,
     now: float,
-    session: dict[str, Any],
+    session: Mapping[str, Any],
     budget: int = BUDGET,
-) -> list[Record]:
-    """Let something happen; return the records it leads to, already folded into `state`.
+) -> Turn:
+    """Let things happen, one after the other; return what they lead to.
 
-    `session` holds the session's objects that the graph touches, and takes on what the records write to them. When
-    `state.runnable` afterwards, there is more to do: let Continue happen. What happens to an execution that has ended, or
-    to a step that has, leads to nothing.
+    `session` holds the session's objects that the graph touches. When the turn's state is `runnable`, there is more to do:
+    let Continue happen. What happens to an execution that has ended, or to a step that has, leads to nothing.
     """
-    turn = _Turn(graph, state, now, session)
-    turn.take(happening)
-    turn.go_on(budget)
-    return turn.records
+    turn = Turn(state.copy(), dict(session))
+    taking = _Taking(graph, turn, now)
+    for happening in happenings:
+        taking.take(happening)
+        taking.go_on(budget)
+    return turn
 
 
-def todo(graph: Graph, state: ExecutionState) -> list[Command]:
-    """What the state asks for: components to run and times to wait for. The live path and recovery both use this."""
+def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
+    """What the state asks for: components to run and what to wait for. The live path and recovery both use this."""
     if state.phase != "running":
         return []
     commands: list[Command] = []
     for number, step in state.open.items():
         node = graph.components[step.component_id]
-        if node.kind is Kind.EFFECT:
-            timeout = node.policy.timeout
-            commands.append(RunStep(number, step.attempt, node.id, step.inputs, timeout, step.until or 0.0))
-        elif step.until is not None:
-            commands.append(Timer(number, step.until))
+        if step.awaits is not None and step.waits(now):
+            commands.append(Wait(number, step.attempt, step.awaits, step.until))
+        elif node.kind is Kind.EFFECT:
+            commands.append(RunStep(number, step.attempt, node.id, step.inputs, node.policy.timeout))
     return commands
 
 
@@ -95,15 +107,15 @@ def _collect(node: Node, record: Record, written: dict[str, Any]) -> None:
                     written[alias] = value
 
 
-class _Turn:
-    """One happening's worth of records."""
+class _Taking:
+    """Takes happenings into a turn."""
 
-    def __init__(self, graph: Graph, state: ExecutionState, now: float, session: dict[str, Any]) -> None:
+    def __init__(self, graph: Graph, turn: Turn, now: float) -> None:
         self._graph = graph
-        self._state = state
+        self._state = turn.state
+        self._session = turn.session
+        self._records = turn.records
         self._now = now
-        self._session = session
-        self.records: list[Record] = []
 
     def take(self, happening: Happening) -> None:
         """What the happening itself leads to."""
@@ -113,14 +125,10 @@ class _Turn:
         match happening:
             case Started(input_data) if state.phase == "pending":
                 self._emit("flow.entered", private={"input_data": dict(input_data)})
-            case StepCompleted(step, attempt, outcome, elapsed) if self._current(step, attempt):
-                self._complete(step, outcome, elapsed)
-            case StepFailed(step, attempt, error) if self._current(step, attempt):
-                self._fail(step, error)
+            case Completion(step, attempt, result, elapsed) if self._current(step, attempt):
+                self._end_await(step, result, elapsed)
             case StepOutput(step, value) if self._current(step):
                 self._emit("processor.output", step, {"value": value})
-            case TimerFired(step) if self._current(step):
-                self._complete(step, Outcome("next"), 0.0)
             case Interrupted(step) if self._current(step):
                 self._retry(step, dict(_INTERRUPTED), 0.0)
             case StopRequested() if state.phase != "stopping":
@@ -175,15 +183,26 @@ class _Turn:
         component = node.implementation
         if isinstance(component, PureComponent):
             try:
-                outcome = component.run(inputs)
+                result = component.run(inputs)
             except ComponentError:
                 raise
             except Exception:
                 raise ComponentError("cannot work on these inputs", reason="INVALID_INPUT", retryable=False) from None
-            self._complete(step, outcome, 0.0)
-        elif isinstance(component, TimerComponent):
-            until = self._now + component.seconds(inputs)
-            self._emit("processor.waiting", step, {"until": until})
+            self._end_await(step, result, 0.0)
+
+    def _end_await(self, step: int, result: Outcome | Await | ComponentError | None, elapsed: float) -> None:
+        """Go on from what a step waited for. The next attempt is run when its time has come, without a record of that."""
+        awaits = self._state.open[step].awaits
+        match result:
+            case Outcome():
+                self._complete(step, result, elapsed)
+            case Await():
+                until = None if result.seconds is None else self._now + result.seconds
+                self._emit("processor.waiting", step, {"await": result.to_json(), "until": until})
+            case ComponentError():
+                self._fail(step, result)
+            case None if awaits is not None and awaits.kind is not AwaitKind.ATTEMPT:
+                self._complete(step, Outcome(awaits.expiry), elapsed)
 
     def _complete(self, step: int, outcome: Outcome, elapsed: float) -> None:
         node = self._node(step)
@@ -255,4 +274,4 @@ class _Turn:
 
     def _append(self, record: Record) -> None:
         apply(self._graph, self._state, record)
-        self.records.append(record)
+        self._records.append(record)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from blobhub_server.workflow.components.awaits import Await
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
 
 
@@ -53,22 +54,16 @@ class Continue:
 
 
 @dataclass(frozen=True, slots=True)
-class StepCompleted:
-    """An attempt at a step ended with an outcome, after so many seconds."""
+class Completion:
+    """What a step waited for has come: the end of its run after `elapsed` seconds, a signal, or whatever its await is for.
+
+    `result` is None where it is the time that has come.
+    """
 
     step: int
     attempt: int
-    outcome: Outcome
-    elapsed: float
-
-
-@dataclass(frozen=True, slots=True)
-class StepFailed:
-    """An attempt at a step failed."""
-
-    step: int
-    attempt: int
-    error: ComponentError
+    result: Outcome | Await | ComponentError | None = None
+    elapsed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +72,6 @@ class StepOutput:
 
     step: int
     value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class TimerFired:
-    """The time that a step waited for has come."""
-
-    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,39 +104,28 @@ class Failed:
     message: str
 
 
-Happening = (
-    Started
-    | Continue
-    | StepCompleted
-    | StepFailed
-    | StepOutput
-    | TimerFired
-    | Interrupted
-    | StopRequested
-    | Stopped
-    | TimedOut
-    | Failed
-)
+Happening = Started | Continue | Completion | StepOutput | Interrupted | StopRequested | Stopped | TimedOut | Failed
 
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """Run a component with these inputs, not before `not_before` (unix time), for at most `timeout` seconds."""
+    """Run a component with these inputs, for at most `timeout` seconds; then say Completion."""
 
     step: int
     attempt: int
     component_id: str
     inputs: Mapping[str, Any]
     timeout: float | None
-    not_before: float
 
 
 @dataclass(frozen=True, slots=True)
-class Timer:
-    """Wait until a unix time, then say TimerFired."""
+class Wait:
+    """Say Completion when what is waited for comes, or at `until` (unix time; None: never), whichever is first."""
 
     step: int
-    until: float
+    attempt: int
+    awaits: Await
+    until: float | None
 
 
-Command = RunStep | Timer
+Command = RunStep | Wait

@@ -7,24 +7,33 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, Await, AwaitKind
 from blobhub_server.workflow.components.contract import Kind
 from blobhub_server.workflow.interpreter.graph import Graph, Node
 from blobhub_server.workflow.interpreter.records import Record
 
-TERMINAL = frozenset({"completed", "failed", "stopped"})
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Step:
-    """An activation of a component that has not ended. `until` is the unix time it waits for."""
+    """An activation of a component that has not ended.
+
+    `awaits` is what it waits for, until the unix time `until` at most; None while the component is run.
+    """
 
     component_id: str
     attempt: int
-    inputs: dict[str, Any]
+    inputs: Mapping[str, Any]
+    awaits: Await | None = None
     until: float | None = None
+
+    def waits(self, now: float) -> bool:
+        """True unless it is to be run: the next attempt waits for its time alone, and is run from then on."""
+        if self.awaits is None:
+            return False
+        return self.awaits.kind is not AwaitKind.ATTEMPT or self.until is None or self.until > now
 
 
 @dataclass(slots=True)
@@ -33,6 +42,8 @@ class ExecutionState:
 
     `ready` holds the components that have a token and have not been entered, in order. `arrived` counts the tokens that
     wait at a join, `owed` those it is to swallow, by connection.
+
+    Values in it are replaced and never changed in place, so that a copy costs no more than its dictionaries.
     """
 
     step_limit: int = 10_000
@@ -40,8 +51,8 @@ class ExecutionState:
     steps: int = 0
     ready: deque[str] = field(default_factory=deque)
     open: dict[int, Step] = field(default_factory=dict)
-    arrived: dict[str, dict[str, int]] = field(default_factory=dict)
-    owed: dict[str, dict[str, int]] = field(default_factory=dict)
+    arrived: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    owed: dict[str, Mapping[str, int]] = field(default_factory=dict)
     outputs: dict[tuple[str, str], Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     has_result: bool = False
@@ -62,8 +73,20 @@ class ExecutionState:
     def status(self) -> str:
         """The execution's state as clients know it."""
         idle = self.phase == "running" and not self.ready and self.open
-        waiting = idle and all(step.until is not None for step in self.open.values())
+        waiting = idle and all(step.awaits is not None for step in self.open.values())
         return "waiting" if waiting else self.phase
+
+    def copy(self) -> ExecutionState:
+        """The same state; what happens to one of the two does not happen to the other."""
+        return replace(
+            self,
+            ready=deque(self.ready),
+            open=dict(self.open),
+            arrived=dict(self.arrived),
+            owed=dict(self.owed),
+            outputs=dict(self.outputs),
+            values=dict(self.values),
+        )
 
 
 def replay(graph: Graph, records: Iterable[Record], *, step_limit: int = 10_000) -> ExecutionState:
@@ -76,7 +99,12 @@ def replay(graph: Graph, records: Iterable[Record], *, step_limit: int = 10_000)
 
 def apply(graph: Graph, state: ExecutionState, record: Record) -> None:
     """Take one record into the state."""
-    _FOLD[record.type](graph, state, record)
+    type_ = RECORD_TYPES[record.type]
+    type_.fold(graph, state, record)
+    if type_.ends:
+        state.phase = type_.ends
+        state.ready.clear()
+        state.open.clear()
 
 
 def inputs_of(graph: Graph, state: ExecutionState, node: Node, session: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,29 +130,12 @@ def _flow_entered(graph: Graph, state: ExecutionState, record: Record) -> None:
     state.ready.append(graph.start)
 
 
-def _flow_exited(graph: Graph, state: ExecutionState, record: Record) -> None:
-    state.phase = "completed"
-    _clear(state)
-
-
 def _flow_error(graph: Graph, state: ExecutionState, record: Record) -> None:
-    state.phase = "failed"
     state.error = dict(record.public["error"])
-    _clear(state)
 
 
 def _flow_stopping(graph: Graph, state: ExecutionState, record: Record) -> None:
     state.phase = "stopping"
-
-
-def _flow_stopped(graph: Graph, state: ExecutionState, record: Record) -> None:
-    state.phase = "stopped"
-    _clear(state)
-
-
-def _clear(state: ExecutionState) -> None:
-    state.ready.clear()
-    state.open.clear()
 
 
 def _entered(graph: Graph, state: ExecutionState, record: Record) -> None:
@@ -156,17 +167,18 @@ def _error(graph: Graph, state: ExecutionState, record: Record) -> None:
 
 def _retrying(graph: Graph, state: ExecutionState, record: Record) -> None:
     assert record.step is not None
-    step = state.open[record.step]
-    step.attempt, step.until = record.public["attempt"], record.public["until"]
+    step, public = state.open[record.step], record.public
+    state.open[record.step] = replace(step, attempt=public["attempt"], awaits=NEXT_ATTEMPT, until=public["until"])
 
 
 def _waiting(graph: Graph, state: ExecutionState, record: Record) -> None:
     assert record.step is not None
-    state.open[record.step].until = record.public["until"]
+    step, public = state.open[record.step], record.public
+    state.open[record.step] = replace(step, awaits=Await.from_json(public["await"]), until=public["until"])
 
 
-def _output(graph: Graph, state: ExecutionState, record: Record) -> None:
-    """What a component says on the way changes nothing."""
+def _nothing(graph: Graph, state: ExecutionState, record: Record) -> None:
+    """Change nothing by itself."""
 
 
 def _pass(graph: Graph, state: ExecutionState, node: Node, route: str) -> None:
@@ -180,7 +192,7 @@ def _pass(graph: Graph, state: ExecutionState, node: Node, route: str) -> None:
 
 def _arrive(state: ExecutionState, join: Node, connection_id: str) -> None:
     """A token reaches a join, by one of its connections."""
-    owed = state.owed.setdefault(join.id, {})
+    owed = dict(state.owed.get(join.id, {}))
     if owed.get(connection_id):
         owed[connection_id] -= 1
     elif join.join_first:
@@ -189,24 +201,40 @@ def _arrive(state: ExecutionState, join: Node, connection_id: str) -> None:
                 owed[other] = owed.get(other, 0) + 1
         state.ready.append(join.id)
     else:
-        arrived = state.arrived.setdefault(join.id, dict.fromkeys(join.incoming, 0))
+        arrived = dict(state.arrived.get(join.id) or dict.fromkeys(join.incoming, 0))
         arrived[connection_id] += 1
         if all(arrived.values()):
-            for other in arrived:
-                arrived[other] -= 1
+            arrived = {other: count - 1 for other, count in arrived.items()}
             state.ready.append(join.id)
+        state.arrived[join.id] = arrived
+    state.owed[join.id] = owed
 
 
-_FOLD: dict[str, Callable[[Graph, ExecutionState, Record], None]] = {
-    "flow.entered": _flow_entered,
-    "flow.exited": _flow_exited,
-    "flow.error": _flow_error,
-    "flow.stopping": _flow_stopping,
-    "flow.stopped": _flow_stopped,
-    "processor.entered": _entered,
-    "processor.exited": _exited,
-    "processor.error": _error,
-    "processor.retrying": _retrying,
-    "processor.waiting": _waiting,
-    "processor.output": _output,
+@dataclass(frozen=True, slots=True)
+class RecordType:
+    """What a type of record does to the state. One that `ends` the log leads to that phase, and nothing follows it."""
+
+    fold: Callable[[Graph, ExecutionState, Record], None]
+    ends: str = ""
+
+
+RECORD_TYPES: Mapping[str, RecordType] = {
+    "flow.entered": RecordType(_flow_entered),
+    "flow.exited": RecordType(_nothing, ends="completed"),
+    "flow.error": RecordType(_flow_error, ends="failed"),
+    "flow.stopping": RecordType(_flow_stopping),
+    "flow.stopped": RecordType(_nothing, ends="stopped"),
+    "processor.entered": RecordType(_entered),
+    "processor.exited": RecordType(_exited),
+    "processor.error": RecordType(_error),
+    "processor.retrying": RecordType(_retrying),
+    "processor.waiting": RecordType(_waiting),
+    "processor.output": RecordType(_nothing),
 }
+"""Every type of record. How watchers see it is told by `runtime/encode.py`."""
+
+ENDINGS = frozenset(name for name, type_ in RECORD_TYPES.items() if type_.ends)
+"""The types of record that end an execution's log."""
+
+TERMINAL = frozenset(type_.ends for type_ in RECORD_TYPES.values() if type_.ends)
+"""The phases in which nothing happens any more."""

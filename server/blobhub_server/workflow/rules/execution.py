@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from blobhub_server.errors import ExecutionEnded, InvalidValue
+from blobhub_server.workflow.interpreter import TERMINAL
 
-TERMINAL = frozenset({"completed", "failed", "stopped"})
 STEP_LIMIT = 10_000
 MAX_INPUT_BYTES = 1 << 20
 

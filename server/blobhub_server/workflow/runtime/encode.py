@@ -9,6 +9,7 @@ from blobhub.v1 import event_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from blobhub_server.rpc.wire import stamp, to_duration, to_value
+from blobhub_server.workflow.components.awaits import AwaitKind
 from blobhub_server.workflow.interpreter import Graph, Record
 from blobhub_server.workflow.rules.execution import Execution
 
@@ -69,10 +70,16 @@ def _processor_retrying(event: pb.Event, public: Mapping[str, Any], execution: E
 
 
 def _processor_waiting(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
-    event.processor_waiting.wake_time.CopyFrom(stamp(public["until"]))
+    waiting, details = event.processor_waiting, public["await"]["details"]
+    waiting.SetInParent()
+    if public["until"] is not None:
+        waiting.wake_time.CopyFrom(stamp(public["until"]))
+    if public["await"]["kind"] == AwaitKind.SIGNAL:
+        waiting.signal.name = details["name"]
+        waiting.signal.key = details["key"]
 
 
-_FILL: dict[str, Fill] = {
+FORMS: Mapping[str, Fill] = {
     "flow.entered": _flow_entered,
     "flow.exited": _flow_exited,
     "flow.error": _flow_error,
@@ -85,6 +92,7 @@ _FILL: dict[str, Fill] = {
     "processor.retrying": _processor_retrying,
     "processor.waiting": _processor_waiting,
 }
+"""How watchers see every type of record. What it does to the state is told by `interpreter/state.py`."""
 
 
 def encode_record(
@@ -114,7 +122,7 @@ def encode_record(
         processor.processor_type = component.type
         processor.processor_name = component.name
         processor.step = record.step or 0
-    _FILL[record.type](event, record.public, execution)
+    FORMS[record.type](event, record.public, execution)
     return event.SerializeToString()
 
 

@@ -26,20 +26,18 @@ from blobhub_server.workflow.components.contract import (
     Services,
 )
 from blobhub_server.workflow.interpreter import (
+    Completion,
     Continue,
     ExecutionState,
     Failed,
     Graph,
     Happening,
-    Record,
     RunStep,
-    StepCompleted,
-    StepFailed,
     StepOutput,
     Stopped,
     TimedOut,
-    Timer,
-    TimerFired,
+    Turn,
+    Wait,
     advance,
     session_writes,
     todo,
@@ -81,7 +79,7 @@ class Arrival:
 class Runner:
     """Drives one execution until it ends here, or until another server has taken it.
 
-    `execution` is the projection as of the last commit.
+    `execution` is the projection as of the last commit, and so is the state.
     """
 
     def __init__(
@@ -104,13 +102,12 @@ class Runner:
         self._inbox: deque[Arrival] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._steps: dict[tuple[int, int], asyncio.Task[None]] = {}
-        self._timers: dict[tuple[int, float], asyncio.TimerHandle] = {}
+        self._timers: dict[tuple[int, int, float], asyncio.TimerHandle] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._over = False
 
-    def begin(self, execution: Execution) -> None:
-        """Set to work: the start is durable, and the execution is this then."""
-        self.execution = execution
+    def begin(self) -> None:
+        """Set to work, once the start is durable."""
         self._arm_deadline()
         self._act()
 
@@ -164,12 +161,18 @@ class Runner:
                     return
                 for item in batch:
                     item.tell(written=True)
+                    self._forget(item.happening)
                 self._act()
         finally:
             self._pump = None
 
+    def _forget(self, happening: Happening) -> None:
+        """Forget the task of a step whose end is taken. Before that it must be known, or the step would be run again."""
+        if isinstance(happening, Completion) and happening.result is not None:
+            self._steps.pop((happening.step, happening.attempt), None)
+
     def _give_up(self, batch: list[Arrival], error: Exception) -> None:
-        """Leave the execution as the log has it: what is in memory here is ahead of it.
+        """Leave the execution as the log has it.
 
         Where another server has taken over there is nothing more to do; else somebody has to start from the log again.
         """
@@ -192,7 +195,7 @@ class Runner:
         async def beside(tx: Transaction, execution: Execution) -> Sequence[Settled]:
             return [make(execution) for make in remember]
 
-        unit = self.unit(happenings, session, beside=beside if remember else None, committed=self._committed)
+        unit = self.unit(happenings, session, beside=beside if remember else None)
         if unit.records or unit.beside:
             await self._around.journal.append(unit)
 
@@ -201,39 +204,43 @@ class Runner:
         happenings: Sequence[Happening],
         session: Mapping[str, Any],
         *,
-        committed: Callable[[Execution], None],
         beside: Beside | None = None,
         limit: int | None = None,
+        then: Callable[[], None] | None = None,
     ) -> Unit:
-        """What happenings lead to, to be made durable. `session` holds the session's objects that the graph touches."""
-        now, values = self._around.clock().timestamp(), dict(session)
-        records: list[Record] = []
-        for happening in happenings:
-            records += self._advance(happening, now, values)
+        """What happenings lead to, to be made durable; then this takes it on, and calls `then`.
+
+        `session` holds the session's objects that the graph touches.
+        """
+        now = self._around.clock().timestamp()
+        turn = self._advance(happenings, now, session)
+
+        def committed(execution: Execution) -> None:
+            self._state, self.execution = turn.state, execution
+            if then is not None:
+                then()
+
         return Unit(
-            execution=self._project(len(records), now),
+            execution=self._project(turn, now),
             graph=self._graph,
             fence=self.fence,
-            records=records,
+            records=turn.records,
             committed=committed,
             limit=limit,
-            objects=session_writes(self._graph, records),
+            objects=session_writes(self._graph, turn.records),
             beside=beside,
         )
 
-    def _committed(self, execution: Execution) -> None:
-        self.execution = execution
-
-    def _advance(self, happening: Happening, now: float, session: dict[str, Any]) -> list[Record]:
+    def _advance(self, happenings: Sequence[Happening], now: float, session: Mapping[str, Any]) -> Turn:
         try:
-            return advance(self._graph, self._state, happening, now=now, session=session)
+            return advance(self._graph, self._state, happenings, now=now, session=session)
         except Exception:
             log.exception("interpreter_failed", execution_id=self.execution.id)
             failure = Failed("INTERNAL", "the execution could not go on")
-            return advance(self._graph, self._state, failure, now=now, session=session)
+            return advance(self._graph, self._state, [failure], now=now, session=session)
 
-    def _project(self, added: int, now: float) -> Execution:
-        state = self._state
+    def _project(self, turn: Turn, now: float) -> Execution:
+        state = turn.state
         ended = state.ended
         return replace(
             self.execution,
@@ -241,7 +248,7 @@ class Runner:
             has_result=state.has_result,
             result=state.result,
             failure=state.error,
-            last_sequence=self.execution.last_sequence + added,
+            last_sequence=self.execution.last_sequence + len(turn.records),
             end_time=datetime.fromtimestamp(now, UTC) if ended else None,
         )
 
@@ -258,23 +265,20 @@ class Runner:
             self._let_go()
             self.post(Stopped())
             return
-        for command in todo(self._graph, self._state):
+        for command in todo(self._graph, self._state, self._around.clock().timestamp()):
             if isinstance(command, RunStep):
                 self._start(command)
-            else:
-                self._set(command)
+            elif command.until is not None:
+                self._set(command, command.until)
         if self._state.runnable:
             self.post(Continue())
 
     def _start(self, command: RunStep) -> None:
         key = (command.step, command.attempt)
         if key not in self._steps:
-            task = asyncio.create_task(self._step(command), name=f"step {command.component_id}")
-            self._steps[key] = task
-            task.add_done_callback(lambda _: self._steps.pop(key, None))
+            self._steps[key] = asyncio.create_task(self._step(command), name=f"step {command.component_id}")
 
     async def _step(self, command: RunStep) -> None:
-        await asyncio.sleep(max(0.0, command.not_before - self._around.clock().timestamp()))
         started = time.monotonic()
         component = self._graph.components[command.component_id].implementation
         assert isinstance(component, EffectComponent), "others are evaluated in place"
@@ -288,7 +292,7 @@ class Runner:
         )
         try:
             async with asyncio.timeout(command.timeout):
-                outcome = await component.run(command.inputs, context)
+                result = await component.run(command.inputs, context)
         except TimeoutError:
             self._failed(command, ComponentError(f"took longer than {command.timeout:g} s", reason="TIMEOUT"))
         except ComponentError as error:
@@ -298,20 +302,21 @@ class Runner:
             self._failed(command, ComponentError("the component failed unexpectedly", reason="INTERNAL"))
         else:
             elapsed = time.monotonic() - started
-            self.post(StepCompleted(command.step, command.attempt, outcome, elapsed))
+            self.post(Completion(command.step, command.attempt, result, elapsed))
 
     def _failed(self, command: RunStep, error: ComponentError) -> None:
-        self.post(StepFailed(command.step, command.attempt, error))
+        self.post(Completion(command.step, command.attempt, error))
 
-    def _set(self, command: Timer) -> None:
-        key = (command.step, command.until)
+    def _set(self, command: Wait, until: float) -> None:
+        """Have the time come for an await; whatever else it waits for is brought about by others."""
+        key = (command.step, command.attempt, until)
         if key not in self._timers:
-            delay = max(0.0, command.until - self._around.clock().timestamp())
+            delay = max(0.0, until - self._around.clock().timestamp())
             self._timers[key] = asyncio.get_running_loop().call_later(delay, self._fire, key)
 
-    def _fire(self, key: tuple[int, float]) -> None:
+    def _fire(self, key: tuple[int, int, float]) -> None:
         self._timers.pop(key, None)
-        self.post(TimerFired(key[0]))
+        self.post(Completion(key[0], key[1]))
 
     def _arm_deadline(self) -> None:
         if self.execution.timeout is None or self._state.ended:

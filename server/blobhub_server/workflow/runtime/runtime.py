@@ -88,11 +88,11 @@ class Runtime:
     def _runner(self, graph: Graph, execution: Execution, state: ExecutionState, fence: int) -> Runner:
         return Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
 
-    def _launch(self, runner: Runner, execution: Execution) -> None:
+    def _launch(self, runner: Runner) -> None:
         """Set a new execution to work, unless this server is going away: then whoever is next finds it in the database."""
         if not self._leaving:
-            self._runners[execution.id] = runner
-            runner.begin(execution)
+            self._runners[runner.execution.id] = runner
+            runner.begin()
 
     async def stop(self, execution_id: str, remember: Remember) -> Execution:
         """Ask an execution to stop; return it once that is durable. Raises ExecutionEnded, OwnershipLost."""
@@ -221,9 +221,8 @@ class Runtime:
         state = replay(graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit)
         runner = self._runner(graph, execution, state, fence)
         self._runners[execution.id] = runner
-        now = self._host.clock().timestamp()
-        commands = todo(graph, state)
-        return runner, [Interrupted(c.step) for c in commands if isinstance(c, RunStep) and c.not_before <= now]
+        commands = todo(graph, state, self._host.clock().timestamp())
+        return runner, [Interrupted(command.step) for command in commands if isinstance(command, RunStep)]
 
     def _broken(self, runner: Runner) -> None:
         """A commit failed for another reason than ownership: the execution fails, from what its log says."""

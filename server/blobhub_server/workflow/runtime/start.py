@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -49,13 +49,6 @@ class MakeRunner(Protocol):
         """Make it."""
 
 
-class Launch(Protocol):
-    """Sets a runner to work whose execution is stored, as it was given."""
-
-    def __call__(self, runner: Runner, execution: Execution) -> None:
-        """Set it to work."""
-
-
 class Starts:
     """Starts executions. What a cause has started once is not started again: the first execution is returned."""
 
@@ -66,7 +59,7 @@ class Starts:
         journal: Journal,
         ownership: Ownership,
         make_runner: MakeRunner,
-        launch: Launch,
+        launch: Callable[[Runner], None],
     ) -> None:
         self._host = host
         self._definitions = definitions
@@ -136,7 +129,7 @@ class Starts:
             values,
             beside=beside,
             limit=limit,
-            committed=partial(self._launch, runner),
+            then=partial(self._launch, runner),
         )
 
     def _execution(self, start: Start, entry: Entry) -> Execution:

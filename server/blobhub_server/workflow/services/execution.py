@@ -15,11 +15,12 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
+from blobhub_server.workflow.interpreter import ENDINGS
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.runtime import Runtime
 from blobhub_server.workflow.runtime.start import Start
-from blobhub_server.workflow.services.watching import LAST_OF_EXECUTION, watch_execution
+from blobhub_server.workflow.services.watching import watch_execution
 from blobhub_server.workflow.store import execution as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
@@ -94,7 +95,7 @@ class ExecutionService:
         # https://protobuf.dev/programming-guides/encoding/#last-one-wins
         async for batch in self._watch(started.execution.id, 0, follow=True):
             tail = b""
-            if not isinstance(batch, Idle) and batch[-1].type in LAST_OF_EXECUTION:
+            if not isinstance(batch, Idle) and batch[-1].type in ENDINGS:
                 ended = await self._runtime.ended(started.execution.id)
                 head, tail = b"", pb.RunExecutionResponse(execution=to_proto(ended)).SerializeToString()
             yield head + pack(batch, self._host.clock()) + tail

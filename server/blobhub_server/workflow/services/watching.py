@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from blobhub_server.rpc.watch import Watch
+from blobhub_server.workflow.interpreter import ENDINGS
 from blobhub_server.workflow.runtime.log import EventLog
 from blobhub_server.workflow.store.event import LoggedEvent
 
-LAST_OF_EXECUTION = frozenset({"flow.exited", "flow.error", "flow.stopped"})
 LAST_OF_SESSION = frozenset({"session_closed"})
 
 
@@ -27,6 +27,6 @@ def watch_execution(log: EventLog, execution_id: str, progress_seconds: float) -
         topic=execution_id,
         read=lambda after: log.execution(execution_id, after),
         number=lambda line: line.execution_sequence,
-        last=LAST_OF_EXECUTION,
+        last=ENDINGS,
         progress_seconds=progress_seconds,
     )

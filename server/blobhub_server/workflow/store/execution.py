@@ -14,7 +14,8 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.platform.store.blob import blobs, only
 from blobhub_server.platform.store.dependents import dependents
-from blobhub_server.workflow.rules.execution import TERMINAL, Cause, CauseKind, Execution
+from blobhub_server.workflow.interpreter import TERMINAL
+from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
 from blobhub_server.workflow.store.session import of_blobs, servers, sessions
 
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")

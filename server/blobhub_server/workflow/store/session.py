@@ -138,10 +138,15 @@ def of_blobs(blob_ids: Selected) -> Selected:
     return sa.select(sessions.c.id).where(sessions.c.blob_id.in_(blob_ids))
 
 
+_LOCK = locked(
+    sessions.select().where(sessions.c.id.in_(sa.bindparam("session_ids", expanding=True))).order_by(sessions.c.id)
+)
+
+
 async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Session]:
     """Some sessions by id; nobody else writes to their logs until the transaction ends. Those that are gone are left out."""
-    query = locked(sessions.select().where(sessions.c.id.in_(sorted(session_ids))).order_by(sessions.c.id))
-    return {row["id"]: Session(**row) for row in (await tx.execute(query)).mappings()}
+    rows = await tx.execute(_LOCK, {"session_ids": sorted(session_ids)})
+    return {row[0]: Session(*row) for row in rows}
 
 
 _ADVANCE = (

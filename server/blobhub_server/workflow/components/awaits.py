@@ -1,0 +1,59 @@
+"""What a component may wait for in place of an outcome.
+
+An await is data: it is kept in the state of the step, and ended by one kind of happening, a completion. Its time is ended
+by the clock; whatever else it is for is ended by whoever brings that about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class AwaitKind(StrEnum):
+    """What is waited for."""
+
+    TIME = "time"
+    """That a span of time passes."""
+    ATTEMPT = "attempt"
+    """That it is time for the next attempt at the step."""
+    SIGNAL = "signal"
+    """A signal. `details`: its `name` and `key`, both texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """What is waited for, and for how long.
+
+    After `seconds` (None: never) the step ends with the route `expiry`. `details` is JSON, by the kind.
+    """
+
+    kind: AwaitKind
+    seconds: float | None
+    expiry: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The await as JSON."""
+        return {"kind": self.kind.value, "seconds": self.seconds, "expiry": self.expiry, "details": self.details}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Await:
+        """The await that a JSON object stands for."""
+        return cls(AwaitKind(content["kind"]), content["seconds"], content["expiry"], content["details"])
+
+
+NEXT_ATTEMPT = Await(AwaitKind.ATTEMPT, None, "")
+"""How long it takes is told by the step's policy, attempt by attempt; after it the step is run, so there is no route."""
+
+
+def time(seconds: float) -> Await:
+    """Wait so many seconds, then go on with `next`."""
+    return Await(AwaitKind.TIME, seconds, "next")
+
+
+def signal(name: str, key: str, timeout: float | None = None) -> Await:
+    """Wait for a signal, for at most `timeout` seconds; then go on with `timeout`."""
+    return Await(AwaitKind.SIGNAL, timeout, "timeout", {"name": name, "key": key})

@@ -1,0 +1,63 @@
+"""Every type of record has a fold and a public form, and there is an event for each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import flows
+from blobhub.v1 import event_pb2
+from blobhub_server.workflow.components.awaits import Await, signal, time
+from blobhub_server.workflow.interpreter import ENDINGS, RECORD_TYPES, TERMINAL, Record
+from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.runtime.encode import FORMS, encode_record
+from interpreting import compiled
+
+EXECUTION = Execution(
+    id="e",
+    session_id="s",
+    blob_id="b",
+    revision_id="r",
+    definition_id="d",
+    definition_alias="workflow",
+    definition_digest="",
+    cause=None,
+    state="running",
+    step_limit=10,
+    timeout=None,
+    has_result=False,
+    result=None,
+    failure=None,
+    last_sequence=0,
+    create_time=datetime(2026, 1, 1, tzinfo=UTC),
+    end_time=None,
+)
+
+
+def test_folds_forms_and_events_are_of_the_same_types() -> None:
+    payloads = {field.name for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
+    of_executions = {name for name in payloads if name.startswith(("flow_", "processor_"))}
+    assert RECORD_TYPES.keys() == FORMS.keys()
+    assert {name.replace(".", "_") for name in RECORD_TYPES} == of_executions
+
+
+def test_three_types_end_an_execution() -> None:
+    assert {"flow.exited", "flow.error", "flow.stopped"} == ENDINGS
+    assert {"completed", "failed", "stopped"} == TERMINAL
+
+
+def waiting(awaits: Await, until: float | None) -> event_pb2.ProcessorWaiting:
+    """How watchers see that a step waits."""
+    record = Record("processor.waiting", 1.0, 2, "wait", {"await": awaits.to_json(), "until": until})
+    encoded = encode_record(record, compiled(flows.delay(1)), EXECUTION, event_id="i", sequence=1, execution_sequence=1)
+    event = event_pb2.Event.FromString(encoded)
+    assert event.WhichOneof("payload") == "processor_waiting"
+    return event.processor_waiting
+
+
+def test_a_wait_shows_its_time_and_its_signal() -> None:
+    shown = waiting(time(2), 3.0)
+    assert shown.wake_time.seconds == 3
+    assert not shown.HasField("signal")
+    shown = waiting(signal("go", "mine"), None)
+    assert (shown.signal.name, shown.signal.key) == ("go", "mine")
+    assert not shown.HasField("wake_time")

@@ -1,0 +1,74 @@
+"""The runner of one execution, with a journal that takes its time."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import flows
+from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
+from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.interpreter import ExecutionState, Started
+from blobhub_server.workflow.runtime.journal import Unit
+from blobhub_server.workflow.runtime.runner import Runner, Surroundings
+from interpreting import REGISTRY, compiled
+from test_event_forms import EXECUTION
+
+
+class SlowJournal:
+    """Says when a commit has begun, and commits when it may."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_commit = asyncio.Event(), asyncio.Event()
+
+    async def append(self, unit: Unit) -> None:
+        self.begun.set()
+        await self.may_commit.wait()
+        await asyncio.sleep(0)  # a commit lets others go on
+        unit.committed(unit.execution)
+
+
+class Counted(EffectComponent):
+    """Notes that it was run. The one named `second` ends while what came of the first is being committed."""
+
+    type = "test.counted"
+    title = "Counted"
+    ports = (PortSpec("flow_input", "in", "Control enters here."), PortSpec("data_input", "name", "Its name.", "text"))
+    routes = ("success",)
+
+    def __init__(self, journal: SlowJournal, runs: list[str]) -> None:
+        self._journal = journal
+        self._runs = runs
+
+    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
+        self._runs.append(inputs["name"])
+        if inputs["name"] == "second":
+            await self._journal.begun.wait()
+        return Outcome("success")
+
+
+async def test_a_step_that_ends_during_a_commit_is_not_run_again() -> None:
+    journal, runs, ended = SlowJournal(), [], asyncio.Event()
+    document = flows.document(
+        [
+            flows.component("start", "flow.start"),
+            flows.component("first", "test.counted", name="first"),
+            flows.component("second", "test.counted", name="second"),
+        ],
+        [flows.control("start", "first"), flows.control("start", "second")],
+    )
+    graph = compiled(document, ComponentRegistry([*REGISTRY, Counted(journal, runs)]))
+    around = Surroundings(None, journal, lambda: datetime.now(UTC), None)
+    execution = replace(EXECUTION, state="pending")
+    runner = Runner(around, graph, execution, ExecutionState(), 1, lambda _: ended.set(), lambda _: ended.set())
+    unit = runner.unit([Started({})], {}, limit=1, then=runner.begin)
+    unit.committed(unit.execution)
+    await journal.begun.wait()
+    while len(asyncio.all_tasks()) > 2:  # until the second step has ended too: what is left is this test and the commit
+        await asyncio.sleep(0)
+    journal.may_commit.set()
+    async with asyncio.timeout(60):
+        await ended.wait()
+    assert runs == ["first", "second"]
+    assert runner.execution.state == "completed"
