@@ -7,7 +7,7 @@ DOC ?=
 SCALE ?= 0.1
 PROTOBUF_7 := 7.36.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test soak steady check fix generate baseline migration bench clean

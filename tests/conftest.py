@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import entry_points
 
 import pytest
 from blobhub_server import logs
+from blobhub_server.blobtypes import registry as blob_types
 from blobhub_server.config import Settings
+from blobhub_server.workflow.components import registry as components
 from served import Api, Served, ServerProcess, connected, served
 
 pytest_plugins = ["scale", "handover", "databases", "issuer", "noise"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed_once() -> Iterator[None]:
+    """What is installed is looked up once a run, not at every start of a server: nothing is installed meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in (blob_types, components):
+            patch.setattr(registry, "entry_points", cache(entry_points))
+        yield
 
 
 @pytest.fixture(autouse=True)

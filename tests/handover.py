@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,8 +109,9 @@ class Whole:
 
     def _search(self, config: pytest.Config) -> tuple[str, str]:
         """What is wrong, if anything, and what was searched, in words."""
+        start = time.monotonic()
         leaks, found = search(self._run, _basetemp(config))
-        print(f"\n{found} searched for secrets, {len(leaks)} found")
+        print(f"\n{found} searched for secrets in {time.monotonic() - start:.0f} s, {len(leaks)} found")
         problems = [*map(str, sorted(leaks)), *self._problems]
         if self._runs_all(config):
             problems += [f"only {found[name]} of {name}" for name, count in least().items() if found[name] < count]
@@ -169,6 +172,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Whole(run), "whole")
     if config.getoption("dist", "no") == "no":
         config.pluginmanager.register(Part(run, "alone"), "part")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: a test waits for PostgreSQL, or for a server process, much of its time."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(tryfirst=True)

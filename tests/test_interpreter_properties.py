@@ -163,7 +163,7 @@ def test_a_small_budget_changes_nothing_but_the_pace(budget: int) -> None:
     assert records == whole.records
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200, least=40), deadline=None)
 @given(graphs(), st.integers(0, 2**32))
 def test_a_turn_that_is_thrown_away_leaves_the_state_as_it_was(document: str, number: int) -> None:
     """Whatever happens next, and however much of it: it can be decided, thrown away, and decided again, to the same end."""

@@ -23,10 +23,11 @@ from blobhub_server.workflow.store import session as session_store
 from calling import ask
 from databases import select
 from joining import Opened
+from scale import scaled
 from served import WORKFLOW, Api, ServerProcess, connected, served
 from test_crash import MIXED
 
-FIRINGS = 100
+FIRINGS = scaled(100, least=40)
 FIRED = "SELECT number FROM firings_of_a_test"
 CAUSES = "SELECT CAST(cause_id AS INTEGER) FROM executions WHERE cause_kind = 'firing'"
 UNFINISHED = "SELECT id FROM executions WHERE state NOT IN ('completed', 'failed', 'stopped')"
@@ -71,7 +72,7 @@ async def opened(tmp_path, database_url):
             yield found[0], api
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(3600)
 async def test_a_start_and_the_row_beside_it_are_both_there_or_neither_whenever_the_server_is_killed(
     tmp_path: Path, database_url: str
 ) -> None:
