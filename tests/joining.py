@@ -33,7 +33,12 @@ class Opened:
     """What a server's workflows were opened with, and how executions are started there."""
 
     host: Host
-    starts: Starts
+    runtime: Runtime
+
+    @property
+    def starts(self) -> Starts:
+        """What starts executions."""
+        return self.runtime.starts
 
     async def start(self, session_id: str, number: int, **fields: object) -> Start:
         """A start for a firing, in a session."""
@@ -74,7 +79,7 @@ def opening() -> Iterator[list[Opened]]:
     class Seen(Runtime):
         def __init__(self, host: Host, *others: object) -> None:
             super().__init__(host, *others)
-            found.append(Opened(host, self.starts))
+            found.append(Opened(host, self))
 
     blob_type.Runtime = Seen
     try:

@@ -271,6 +271,27 @@ def test_a_signal_is_waited_for_and_brings_its_value() -> None:
     assert replay(run.graph, run.records) == run.state
 
 
+class Forgetful(PureComponent):
+    """Forgets to return its outcome."""
+
+    type = "test.forgetful"
+    title = "Forgetful"
+    ports = (PortSpec("flow_input", "in", "Control enters here."),)
+    routes = ("success",)
+
+    def run(self, inputs: Inputs) -> Outcome:
+        del inputs
+
+
+def test_a_component_that_gives_nothing_fails() -> None:
+    document = flows.document(
+        [flows.component("start", "flow.start"), flows.component("it", "test.forgetful")], [flows.control("start", "it")]
+    )
+    run = Run(compiled(document, ComponentRegistry([*REGISTRY, Forgetful()]))).start()
+    assert (run.state.phase, run.state.error["reason"]) == ("failed", "INTERNAL")
+    assert "neither an outcome nor an await" in run.state.error["message"]
+
+
 def test_a_signal_that_does_not_come_in_time_takes_the_route_of_its_time() -> None:
     run = signalled().finish()
     assert run.exits()["wait", "timeout"] == 1

@@ -6,7 +6,7 @@ import asyncio
 import random
 import sqlite3
 import sys
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +15,17 @@ import flows
 import joining
 import pytest
 import sqlalchemy as sa
-from blobhub.v1 import limit_pb2, session_pb2
-from blobhub_server.db.engine import Transaction
+from blobhub.v1 import execution_pb2, limit_pb2, session_pb2
+from blobhub_server.db.engine import Transaction, open_database
+from blobhub_server.db.migrations import migrate
 from blobhub_server.errors import LimitExceeded, SessionNotOpen
 from blobhub_server.workflow.rules.execution import Cause, CauseKind
+from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
 from calling import ask
 from databases import select
 from joining import Opened
+from plans import asked
 from scale import scaled
 from served import WORKFLOW, Api, ServerProcess, connected, served
 from test_crash import MIXED
@@ -226,3 +229,35 @@ async def test_the_index_of_causes_refuses_a_second_execution(opened: tuple[Open
     with pytest.raises(sa.exc.IntegrityError):
         async with here.host.db.write() as tx:
             await tx.execute(sa.text(f"INSERT INTO executions (id, {names}) SELECT 'another', {names} FROM executions"))
+
+
+async def test_what_has_no_runner_is_gone_on_with_by_the_server_that_owns_its_session(tmp_path, database_url):
+    """A start may claim the session of a dead server before recovery does; what ran in it is that server's then."""
+    with joining.opening() as found:
+        async with (
+            served(tmp_path / "data", database_url, lease_seconds=0.5) as server,
+            connected(server.address, server.admin_key) as api,
+        ):
+            session_id = await api.session(flows.delay(0.2))
+            left = await ask(api, "StartExecution", session_id=session_id, definition="workflow")
+            found[0].runtime._runners.pop(left.execution.id).abandon()
+            watch = api.executions.WatchExecution(
+                execution_pb2.WatchExecutionRequest(execution_id=left.execution.id, follow=True)
+            )
+            types = [event.type async for batch in watch for event in batch.events]
+    assert types[-1] == "flow.exited"
+
+
+async def test_many_causes_are_looked_up_in_their_index(tmp_path):
+    """SQLite walks a whole index that it is given pairs for; the statement is one that it need not."""
+    db = await open_database(f"sqlite:///{tmp_path / 'blobhub.db'}")
+    await migrate(f"sqlite:///{tmp_path / 'blobhub.db'}")
+    with asked() as statements:
+        async with db.read() as tx:
+            await execution_store.caused_by(tx, [Cause(CauseKind.REQUEST, str(number)) for number in range(40)])
+    (statement,) = statements
+    with closing(sqlite3.connect(tmp_path / "blobhub.db")) as beside:
+        plan = beside.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.parameters).fetchall()
+    assert plan
+    assert all(detail.startswith("SEARCH") for *_, detail in plan), plan
+    await db.close()

@@ -352,7 +352,7 @@ async def test_harmed_content_is_data_loss_until_the_same_document_is_put_again(
     assert (await acme.get_revision(api, commit.id)) == commit
 
 
-LARGE_BYTES = scaled(1 << 30, least=128 << 20)
+LARGE_BYTES = scaled(1024, least=128) << 20
 GROWTH_BYTES = 32 << 20
 LARGE = """
 import asyncio, hashlib, json, os, pathlib, re, sys, time

@@ -81,6 +81,13 @@ class ComponentError(Exception):
         self.retryable = retryable
 
 
+def require_result(result: object) -> Outcome | Await:
+    """What a component gave, if it is one of the things it may give. Raises ComponentError."""
+    if not isinstance(result, Outcome | Await):
+        raise ComponentError("the component gave neither an outcome nor an await", reason="INTERNAL", retryable=False)
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the server offers to effect components."""

@@ -17,6 +17,7 @@ from blobhub_server.workflow.components.contract import (
     Kind,
     Outcome,
     PureComponent,
+    require_result,
 )
 from blobhub_server.workflow.interpreter.graph import Graph, Node
 from blobhub_server.workflow.interpreter.records import (
@@ -188,7 +189,7 @@ class _Taking:
                 raise
             except Exception:
                 raise ComponentError("cannot work on these inputs", reason="INVALID_INPUT", retryable=False) from None
-            self._end_await(step, result, 0.0)
+            self._end_await(step, require_result(result), 0.0)
 
     def _end_await(self, step: int, result: Outcome | Await | ComponentError | None, elapsed: float) -> None:
         """Go on from what a step waited for. The next attempt is run when its time has come, without a record of that."""

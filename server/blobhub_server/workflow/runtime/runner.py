@@ -24,6 +24,7 @@ from blobhub_server.workflow.components.contract import (
     ComponentError,
     EffectComponent,
     Services,
+    require_result,
 )
 from blobhub_server.workflow.interpreter import (
     Completion,
@@ -292,7 +293,7 @@ class Runner:
         )
         try:
             async with asyncio.timeout(command.timeout):
-                result = await component.run(command.inputs, context)
+                result = require_result(await component.run(command.inputs, context))
         except TimeoutError:
             self._failed(command, ComponentError(f"took longer than {command.timeout:g} s", reason="TIMEOUT"))
         except ComponentError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -61,6 +61,7 @@ class Runtime:
         self._runners: dict[str, Runner] = {}
         self._ended_lately: OrderedDict[str, Execution] = OrderedDict()
         self._closing: set[str] = set()
+        self._unattended: frozenset[str] = frozenset()
         self._leaving = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -89,8 +90,11 @@ class Runtime:
         return Runner(self._around, graph, execution, state, fence, self._ended, self._broken)
 
     def _launch(self, runner: Runner) -> None:
-        """Set a new execution to work, unless this server is going away: then whoever is next finds it in the database."""
-        if not self._leaving:
+        """Set a new execution to work, unless recovery was quicker.
+
+        A server that is going away leaves it in the database, to whoever is next.
+        """
+        if not self._leaving and runner.execution.id not in self._runners:
             self._runners[runner.execution.id] = runner
             runner.begin()
 
@@ -193,25 +197,47 @@ class Runtime:
                 log.exception("recovery_failed")
 
     async def _recover(self) -> None:
-        """Take over the sessions whose server is gone, and go on with what ran in them."""
+        """Go on with what ran in sessions whose server is gone, and with what runs nowhere in those of this one."""
         async with self._host.db.read() as tx:
             orphans = await execution_store.orphans(tx, self._host.clock())
             closing = await session_store.closing_of(tx, self._ownership.server_id)
+            running = await execution_store.running_on(tx, self._ownership.server_id)
         for session_id in orphans:
-            with suppress(OwnershipLost):
-                await self._adopt(session_id, await self._ownership.claim(session_id))
+            await _attempt(self._adopt, session_id)
+        # What was committed a moment ago is about to be launched; what has no runner the next time either was left behind,
+        # by a start that claimed the session of a dead server, or by a connection that was lost during its commit.
+        unattended = frozenset(running - self._runners.keys())
+        for execution_id in unattended & self._unattended:
+            await _attempt(self._attend, execution_id)
+        self._unattended = unattended
         for session_id in closing:
-            await self._finish_closing(session_id)
+            await _attempt(self._finish_closing, session_id)
 
-    async def _adopt(self, session_id: str, fence: int) -> None:
+    async def _adopt(self, session_id: str) -> None:
+        """Take over a session, and go on with what ran in it. Raises OwnershipLost when another server was quicker."""
+        fence = await self._ownership.claim(session_id)
         async with self._host.db.read() as tx:
             session = await session_store.get(tx, session_id)
             left = await execution_store.running(tx, session_id)
         for execution in left:
-            runner, interrupted = await self._from_log(execution, fence)
-            runner.resume(interrupted)
+            await self._resume(execution, fence)
         if session is not None and session.state == CLOSING:
             await self._finish_closing(session_id)
+
+    async def _attend(self, execution_id: str) -> None:
+        execution = await self._stored(execution_id)
+        if not execution.ended:
+            await self._resume(execution, await self._ownership.fence(execution.session_id))
+
+    async def _resume(self, execution: Execution, fence: int) -> None:
+        """Go on with an execution that has no runner here, from its log."""
+        if execution.id in self._runners:
+            return
+        runner, interrupted = await self._from_log(execution, fence)
+        # It may have been launched while its log was read: two runners would run its steps twice.
+        if execution.id not in self._runners:
+            self._runners[execution.id] = runner
+            runner.resume(interrupted)
 
     async def _from_log(self, execution: Execution, fence: int) -> tuple[Runner, list[Happening]]:
         """A runner in the state that the log says, and the steps that were in flight when it was written."""
@@ -220,7 +246,6 @@ class Runtime:
         graph = (await self._definitions.load(execution.definition_digest)).runnable()
         state = replay(graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit)
         runner = self._runner(graph, execution, state, fence)
-        self._runners[execution.id] = runner
         commands = todo(graph, state, self._host.clock().timestamp())
         return runner, [Interrupted(command.step) for command in commands if isinstance(command, RunStep)]
 
@@ -234,7 +259,8 @@ class Runtime:
             try:
                 execution = await self.current(execution_id)
                 if not execution.ended:
-                    runner, _ = await self._from_log(execution, fence)
+                    made, _ = await self._from_log(execution, fence)
+                    runner = self._runners.setdefault(execution_id, made)
                     await runner.settle(Failed("INTERNAL", "what the execution did could not be stored"))
                 return
             except Exception:
@@ -245,3 +271,13 @@ class Runtime:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _attempt(work: Callable[[str], Awaitable[None]], id_: str) -> None:
+    """Recover one thing. What cannot be recovered now holds up no other, nor the start of the server."""
+    try:
+        await work(id_)
+    except OwnershipLost:
+        pass  # another server goes on with it
+    except Exception:
+        log.exception("not_recovered", id=id_)

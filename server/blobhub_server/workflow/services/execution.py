@@ -79,12 +79,16 @@ class ExecutionService:
     async def _start(self, request: StartRequest, call: Call[Session], answer: type[Answer]) -> Answer:
         """Start what the request asks for."""
 
+        settled: set[str] = set()
+
         async def remember(_: Transaction, execution: Execution) -> Sequence[Settled]:
+            settled.add(execution.id)
             return [call.settlement(answer(execution=to_proto(execution)))]
 
-        # Where the same request has started it by now, nothing is settled here, and its answer is the one remembered.
-        call.repeatable = True
-        return answer(execution=to_proto(await self._runtime.starts.submit(to_start(call, request), remember)))
+        execution = await self._runtime.starts.submit(to_start(call, request), remember)
+        # Where the same request has started it meanwhile, the answer is the one that is remembered of that.
+        call.repeatable = execution.id not in settled
+        return answer(execution=to_proto(execution))
 
     async def RunExecution(self, request: pb.RunExecutionRequest, call: Call[Session]) -> AsyncIterator[bytes]:
         """See execution.proto."""

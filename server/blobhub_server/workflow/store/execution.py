@@ -109,12 +109,14 @@ async def insert(tx: Transaction, new: Sequence[Execution]) -> Collection[str]:
 
 async def caused_by(tx: Transaction, causes: Collection[Cause]) -> dict[Cause, Execution]:
     """The executions that were started by some causes."""
-    if not causes:
-        return {}
-    keys = [(cause.kind.value, cause.id) for cause in causes]
-    query = executions.select().where(sa.tuple_(*_CAUSE).in_(keys), _CAUSED)
-    found = [_record(row) for row in (await tx.execute(query)).mappings()]
-    return {execution.cause: execution for execution in found if execution.cause is not None}
+    found: dict[Cause, Execution] = {}
+    # Kind by kind: given pairs, SQLite would walk the whole index as soon as there are two of them.
+    for kind in {cause.kind for cause in causes}:
+        ids = [cause.id for cause in causes if cause.kind is kind]
+        query = executions.select().where(executions.c.cause_kind == kind.value, executions.c.cause_id.in_(ids), _CAUSED)
+        records = [_record(row) for row in (await tx.execute(query)).mappings()]
+        found |= {record.cause: record for record in records if record.cause is not None}
+    return found
 
 
 _PROJECT = (
@@ -167,6 +169,12 @@ async def running(tx: Transaction, session_id: str) -> list[Execution]:
     """A session's executions that have not ended."""
     query = executions.select().where(executions.c.session_id == session_id, RUNNING).order_by(executions.c.id)
     return [_record(row) for row in (await tx.execute(query)).mappings()]
+
+
+async def running_on(tx: Transaction, server: str) -> set[str]:
+    """The executions that have not ended in the sessions of a server, by id."""
+    owned = sa.select(sessions.c.id).where(sessions.c.owner == server)
+    return set((await tx.execute(sa.select(executions.c.id).where(executions.c.session_id.in_(owned), RUNNING))).scalars())
 
 
 async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
