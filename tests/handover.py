@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import POSTGRES, postgres_in
 from disguises import Leak, Scanner
 from marked import ISSUED, planted
 from outputs import Recording, leaks_in_outputs, size_of_outputs
 from scale import scaled
 from stored import leaks_in_postgres, leaks_in_tree
 
-OUTPUTS, POSTGRES = "outputs", "postgres"
+OUTPUTS = "outputs"
 SEARCH = "tests/handover.py::no output of the whole run holds a secret"
 """What the search is called among the tests."""
 
@@ -141,8 +142,6 @@ def search(run: Path, temporary: Path) -> tuple[set[Leak], dict[str, int]]:
 
 
 def _leaks_in_postgres(scanner: Scanner, folder: Path) -> set[Leak]:
-    from databases import postgres_in  # noqa: PLC0415  its fixtures use this module
-
     with postgres_in(folder) as server:
         return asyncio.run(leaks_in_postgres(scanner, server))
 

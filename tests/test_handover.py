@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 
 CONFTEST = """
-pytest_plugins = ["scale", "handover", "databases"]
+pytest_plugins = ["scale", "databases", "handover"]
 """
 
 ACROSS = """

@@ -88,7 +88,8 @@ class Starts:
     async def join(self, tx: Transaction, start: Start) -> Execution:
         """Start an execution as a part of a transaction; return it. It runs once that is committed, and never if it is not.
 
-        Where the cause has started one before, that is returned. Raises what `submit` raises, before anything is written.
+        Where the cause has started one before, that is returned. Raises what `submit` raises, when at most the session has
+        been claimed for this server.
         A transaction that starts executions in several sessions goes through them by id, or is ready to be done again.
         """
         first = await self._first(tx, start)
