@@ -75,8 +75,11 @@ class Stream:
             raise self.error
 
     def was_cancelled_by_us(self) -> bool:
-        """Whether a cancellation that has arrived is the one of `end`; takes it back if so."""
-        if self.error is None:
+        """Whether a cancellation that has arrived is the one of `end`; takes it back if so.
+
+        One that interrupts a write stays: gRPC sends no status while it holds a message that the client does not take.
+        """
+        if self.error is None or self.sending:
             return False
         self._task.uncancel()
         return True

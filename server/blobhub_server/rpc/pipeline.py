@@ -6,6 +6,7 @@ request, or the stream of requests, and the call that the gate made of it; gRPC'
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -164,8 +165,8 @@ def _open_unary(
 
 def _open_stream(
     entrance: _Entrance, handler: Callable[..., Any], encode: Callable[[Any], bytes]
-) -> Callable[..., AsyncIterator[bytes]]:
-    async def call(request: Any, context: Any) -> AsyncIterator[bytes]:
+) -> Callable[..., Awaitable[None]]:
+    async def call(request: Any, context: Any) -> None:
         async with _Observed(entrance, context):
             decoded = _decoded_stream(request) if hasattr(request, "__aiter__") else _require_decoded(request)
             answers = handler(decoded, context)
@@ -174,7 +175,7 @@ def _open_stream(
                 return
             async with aclosing(answers):
                 async for answer in answers:
-                    yield encode(answer)
+                    await _write(context, encode(answer))
 
     return call
 
@@ -228,10 +229,10 @@ def _streaming(
     take: Callable[[Any], Awaitable[tuple[Any, Any]]],
     handler: Callable[..., Any],
     encode: Callable[[Any], bytes],
-) -> Callable[..., AsyncIterator[bytes]]:
+) -> Callable[..., Awaitable[None]]:
     """A stream of answers; `take` tells the request that is admitted, and what the handler gets."""
 
-    async def serve(request: Any, context: Any) -> AsyncIterator[bytes]:
+    async def serve(request: Any, context: Any) -> None:
         async with _Observed(entrance, context) as observed:
             first, checked = await take(request)
             admission = observed.arrive(first)
@@ -241,11 +242,19 @@ def _streaming(
                 with entrance.guard.watch(admission) as stream:
                     async for answer in answers:
                         stream.sending = True
-                        yield encode(answer)
+                        await _write(context, encode(answer))
                         stream.sending = False
                         stream.raise_if_ended()
 
     return serve
+
+
+async def _write(context: Any, answer: bytes) -> None:
+    """Write an answer. Its reader may go away meanwhile: that is a cancellation, and to gRPC a fault that it logs."""
+    try:
+        await context.write(answer)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
 
 
 async def _one_request(request: Any) -> tuple[Any, Any]:
