@@ -24,6 +24,7 @@ from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
 from calling import ask
 from databases import select
+from figures import Figure
 from joining import Opened
 from plans import asked
 from scale import scaled
@@ -77,7 +78,7 @@ async def opened(tmp_path, database_url):
 
 @pytest.mark.timeout(3600)
 async def test_a_start_and_the_row_beside_it_are_both_there_or_neither_whenever_the_server_is_killed(
-    tmp_path: Path, database_url: str
+    tmp_path: Path, database_url: str, figure: Figure
 ) -> None:
     dice = random.Random(20261125)
     async with (
@@ -99,7 +100,7 @@ async def test_a_start_and_the_row_beside_it_are_both_there_or_neither_whenever_
         await all_ended(database_url)
     assert fired == list(range(FIRINGS))
     assert await numbers(database_url, CAUSES) == fired
-    print(f"{FIRINGS} firings, {kills} kills")
+    figure(f"{FIRINGS} firings, {kills} kills")
 
 
 async def test_one_cause_asked_for_by_many_at_once_in_two_servers_starts_one_execution(
