@@ -11,10 +11,11 @@ from blobhub_client import page
 from figures import Figure
 from google.protobuf import descriptor, descriptor_pool
 from grpc_reflection.v1alpha import reflection_pb2
-from matrix import ALLOWED, DENIED, UNAUTHENTICATED, World, beyond, cells, columns, expected, fingerprint, settings
+from matrix import ALLOWED, DENIED, UNAUTHENTICATED, beyond, cells, columns, expected, fingerprint
 from methods import Method, served_methods
 from scale import scaled
 from served import connected, served
+from world import World, settings
 
 METHODS = (*served_methods(), *served_methods("stranger.notes.v1"))
 

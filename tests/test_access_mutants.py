@@ -9,11 +9,12 @@ import grpc
 import pytest
 from blobhub_server.platform.rules import access
 from figures import Figure
-from matrix import Kind, Row, World, beyond, cells, columns, settings
+from matrix import beyond, cells, columns
 from mutants import CHECKS, DECISIONS, mutants
 from scale import sample, scaled
 from served import connected, served
 from test_access_matrix import METHODS
+from world import Kind, Row, World, settings
 
 
 async def wrong_cell(world: World, tried: list[tuple[Kind, list[Row]]]) -> str:

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,7 +17,6 @@ from blobhub_server.db.engine import ATTEMPTS, Database, locked, open_database, 
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
 from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite import DatabaseInUse
-from blobhub_server.ids import Uuid7, is_uuid
 from blobhub_server.start import StartError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -389,17 +387,3 @@ async def test_a_batch_that_answers_too_few_results_fails_instead_of_hanging(sql
     for outcome in await within_deadline(asyncio.gather(*(committer.submit(n) for n in range(3)), return_exceptions=True)):
         assert isinstance(outcome, ValueError)
     assert await numbers(sqlite) == []
-
-
-# Ids
-
-
-def test_ids_are_version_7_and_ascend_even_when_the_clock_goes_back():
-    clock = iter([1000, 1000, 999, 5, 1001] + [1001] * 10_000)
-    ids = Uuid7(milliseconds=lambda: next(clock))
-    made = [ids() for _ in range(10_005)]
-    assert made == sorted(set(made))
-    for text in made[:5]:
-        assert is_uuid(text)
-        assert (uuid.UUID(text).version, uuid.UUID(text).variant) == (7, uuid.RFC_4122)
-    assert uuid.UUID(made[0]).int >> 80 == 1000
