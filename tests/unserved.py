@@ -21,11 +21,11 @@ from blobhub_server.db.notify import Doorbell
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.local import LocalObjects
 from blobhub_server.platform.admission.roles import Roles
+from blobhub_server.platform.blobs.contents import Contents
+from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.calls.answer import Answers
 from blobhub_server.platform.calls.audit import Audit
 from blobhub_server.platform.calls.change import Changes
-from blobhub_server.platform.contents import Contents
-from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.sealing.keyring import load
 from blobhub_server.rpc.drain import Drain

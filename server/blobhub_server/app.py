@@ -32,12 +32,12 @@ from blobhub_server.platform.admission.usage import KeyUsage
 from blobhub_server.platform.assembly import Parts
 from blobhub_server.platform.assembly import kinds as platform_kinds
 from blobhub_server.platform.assembly import services as platform_services
+from blobhub_server.platform.blobs.contents import Contents
+from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.calls.answer import Answers
 from blobhub_server.platform.calls.audit import Audit
 from blobhub_server.platform.calls.change import Changes
-from blobhub_server.platform.contents import Contents
-from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.sealing.keyring import load
 from blobhub_server.platform.sealing.rotation import adopt
