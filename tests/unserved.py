@@ -15,9 +15,9 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
-from blobhub_server.db.engine import open_database
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
+from blobhub_server.db.opening import open_database
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.local import LocalObjects
 from blobhub_server.platform.admission.roles import Roles
