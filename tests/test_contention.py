@@ -15,9 +15,10 @@ import pytest
 from blobhub.v1 import audit_pb2, blob_pb2, revision_pb2, session_pb2
 from blobhub_client import page
 from blobhub_server.clock import utc_now
-from blobhub_server.db.engine import Database, open_database
+from blobhub_server.db.engine import Database
+from blobhub_server.db.opening import open_database
 from blobhub_server.errors import AlreadyExists
-from blobhub_server.platform.aliases import claimed
+from blobhub_server.platform.blobs.aliases import claimed
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
 from calling import ask

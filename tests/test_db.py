@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from blobhub_server.clock import utc_now
-from blobhub_server.db.engine import ATTEMPTS, Database, locked, open_database, parsed
+from blobhub_server.db.engine import ATTEMPTS, Database, locked
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
+from blobhub_server.db.opening import open_database, parsed
 from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite import DatabaseInUse
 from blobhub_server.start import StartError
@@ -93,6 +94,25 @@ async def test_a_savepoint_fails_by_itself(db):
                 await note(tx, 1)
         await note(tx, 3)
     assert await numbers(db) == [1, 3]
+
+
+async def test_a_hook_of_a_savepoint_that_is_rolled_back_is_not_called_after_the_commit(db):
+    told = []
+    async with db.write() as tx:
+        tx.after_commit(lambda: told.append("before"))
+        async with tx.savepoint():
+            tx.after_commit(lambda: told.append("kept"))
+            with pytest.raises(ZeroDivisionError):
+                async with tx.savepoint():
+                    await note(tx, 1)
+                    tx.after_commit(lambda: told.append("undone"))
+                    raise ZeroDivisionError
+        with pytest.raises(sa.exc.IntegrityError):
+            async with tx.savepoint():
+                tx.after_commit(lambda: told.append("refused"))
+                await note(tx, 2, 2)
+        tx.after_commit(lambda: told.append("after"))
+    assert (told, await numbers(db)) == (["before", "kept", "after"], [])
 
 
 async def test_an_upsert_changes_the_row_that_is_there(db):
@@ -260,7 +280,7 @@ async def test_a_killed_server_holds_nothing(tmp_path):
     url = f"sqlite:///{tmp_path / 'blobhub.db'}"
     code = f"""
 import asyncio, time
-from blobhub_server.db.engine import open_database
+from blobhub_server.db.opening import open_database
 db = asyncio.run(open_database({url!r}))
 print("open", flush=True)
 time.sleep(60)

@@ -16,8 +16,9 @@ import joining
 import pytest
 import sqlalchemy as sa
 from blobhub.v1 import execution_pb2, limit_pb2, session_pb2
-from blobhub_server.db.engine import Transaction, open_database
+from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import migrate
+from blobhub_server.db.opening import open_database
 from blobhub_server.errors import LimitExceeded, SessionNotOpen
 from blobhub_server.workflow.rules.execution import Cause, CauseKind
 from blobhub_server.workflow.store import execution as execution_store

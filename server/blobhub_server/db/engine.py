@@ -5,18 +5,15 @@ There are two, `db/sqlite.py` and `db/postgresql.py`; the same statements run on
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
-
-from blobhub_server.start import StartError
+from sqlalchemy.engine import URL
 
 log = structlog.get_logger()
 
@@ -43,12 +40,26 @@ class Transaction(ABC):
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
         """Run a statement; a list of parameters runs it once for each in one go."""
 
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """A part that can fail by itself: on an exception what it did is undone, the transaction lives on.
+
+        The hooks that it has registered are forgotten with it: what they would tell has not happened.
+        """
+        before = len(self._hooks)
+        try:
+            async with self._savepoint():
+                yield
+        except BaseException:
+            del self._hooks[before:]
+            raise
+
     @abstractmethod
-    def savepoint(self) -> AbstractAsyncContextManager[Any]:
-        """A part that can fail by itself: on an exception what it did is undone, the transaction lives on."""
+    def _savepoint(self) -> AbstractAsyncContextManager[Any]:
+        """A savepoint of the database."""
 
     def after_commit(self, hook: Callable[[], None]) -> None:
-        """Call `hook` once the transaction is committed; never when it is not."""
+        """Call `hook` once the transaction is committed; never when it, or the savepoint around this, is rolled back."""
         self._hooks.append(hook)
 
     def committed(self) -> None:
@@ -124,33 +135,3 @@ class Database(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Close every connection."""
-
-
-def parsed(url: str) -> URL:
-    """A database URL. Raises StartError unless it names a database that BlobHub runs on.
-
-    What libpq and its friends write is understood: `postgres://`, and `sslmode`, which the driver calls `ssl`.
-    """
-    try:
-        made = make_url(re.sub("^postgres:", "postgresql:", url))
-    except sa.exc.ArgumentError:
-        raise StartError("BLOBHUB_DATABASE_URL is not a database URL") from None
-    if made.get_backend_name() == "sqlite" and made.database in (None, "", ":memory:"):
-        raise StartError("BLOBHUB_DATABASE_URL names no file")
-    if "sslmode" in made.query:
-        made = made.difference_update_query(["sslmode"]).update_query_dict({"ssl": made.query["sslmode"]})
-    if made.get_backend_name() not in ("sqlite", "postgresql"):
-        raise StartError(f"BLOBHUB_DATABASE_URL names a {made.get_backend_name()} database; there are sqlite and postgresql")
-    return made
-
-
-async def open_database(url: str) -> Database:
-    """Open a database by its URL. Raises StartError, and DatabaseInUse when another server has it."""
-    made = parsed(url)
-    if made.get_backend_name() == "sqlite":
-        from blobhub_server.db.sqlite import SqliteDatabase  # noqa: PLC0415  only the database in use is imported
-
-        return SqliteDatabase(made)
-    from blobhub_server.db.postgresql import PostgresqlDatabase  # noqa: PLC0415  an extra, and slow to import
-
-    return PostgresqlDatabase(made)

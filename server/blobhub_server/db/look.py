@@ -12,7 +12,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from blobhub_server.db.engine import Transaction, parsed
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.opening import parsed
 from blobhub_server.db.sqlite import SqliteTransaction
 from blobhub_server.start import StartError
 

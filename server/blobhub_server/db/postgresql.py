@@ -31,7 +31,7 @@ class PostgresqlTransaction(Transaction):
         """See Transaction."""
         return await self._connection.execute(statement, parameters)
 
-    def savepoint(self) -> AbstractAsyncContextManager[Any]:
+    def _savepoint(self) -> AbstractAsyncContextManager[Any]:
         """See Transaction."""
         return self._connection.begin_nested()
 

@@ -46,7 +46,7 @@ class SqliteTransaction(Transaction):
         return self._connection.execute(statement, parameters)
 
     @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
+    async def _savepoint(self) -> AsyncIterator[None]:
         """See Transaction."""
         with self._connection.begin_nested():
             yield

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from blobhub_server.db.engine import Transaction, parsed
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.opening import parsed
 from blobhub_server.db.schema import metadata
 
 if TYPE_CHECKING:
