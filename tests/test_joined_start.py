@@ -121,11 +121,11 @@ async def test_one_cause_asked_for_by_many_at_once_in_two_servers_starts_one_exe
             sessions.append((await api.sessions.CreateSession(request)).session.id)
 
         async def by_itself(opened: Opened, session_id: str, number: int) -> str:
-            return (await opened.starts.submit(await opened.start(session_id, number))).id
+            return (await opened.runtime.start(await opened.start(session_id, number))).id
 
         async def in_a_transaction(opened: Opened, session_id: str, number: int) -> str:
             start = await opened.start(session_id, number)
-            return (await opened.host.db.transact(lambda tx: opened.starts.join(tx, start))).id
+            return (await opened.host.db.transact(lambda tx: opened.runtime.join(tx, start))).id
 
         for number in range(5):
             ids = await asyncio.gather(
@@ -150,7 +150,7 @@ async def test_a_transaction_that_is_rolled_back_starts_nothing(opened: tuple[Op
     start = await here.start(session_id, 1)
     with suppress(ZeroDivisionError):
         async with here.host.db.write() as tx:
-            await here.starts.join(tx, start)
+            await here.runtime.join(tx, start)
             raise ZeroDivisionError
     assert await numbers(database_url, CAUSES) == []
     assert await log_of(api, session_id) == []
@@ -168,7 +168,7 @@ async def test_one_transaction_starts_several_in_a_session_that_it_has_made(
     async with here.host.db.write() as tx:
         await session_store.insert(tx, made)
         for number in range(3):
-            await here.starts.join(tx, replace(start, session=made, cause=Cause(CauseKind.FIRING, str(number))))
+            await here.runtime.join(tx, replace(start, session=made, cause=Cause(CauseKind.FIRING, str(number))))
     await all_ended(database_url)
     types = await log_of(api, made.id)
     assert types.count("flow.exited") == 3
@@ -187,7 +187,7 @@ async def test_a_start_that_is_refused_leaves_the_transaction_to_its_owner(
     async def refuse(tx: Transaction) -> None:
         start = await here.start(session_id, 2)
         with pytest.raises(LimitExceeded):
-            await here.starts.join(tx, start)
+            await here.runtime.join(tx, start)
         await joining.record(tx, 2)
 
     await here.host.db.transact(refuse)
@@ -204,9 +204,9 @@ async def test_a_cause_gets_its_first_execution_also_when_nothing_can_be_started
     await ask(api, "CloseSession", session_id=session_id)
     again = await here.start(session_id, 1)
     assert (await here.fire(again, 1)).id == first.id
-    assert (await here.starts.submit(again)).id == first.id
+    assert (await here.runtime.start(again)).id == first.id
     with pytest.raises(SessionNotOpen):
-        await here.starts.submit(await here.start(session_id, 2))
+        await here.runtime.start(await here.start(session_id, 2))
 
 
 async def test_a_session_runs_a_definition_of_another_blob(opened: tuple[Opened, Api], database_url: str) -> None:

@@ -14,8 +14,9 @@ GROUND = {"sqlalchemy", "google.protobuf", "structlog", "grpc", "blobhub"}
 PURE = {
     "blobhub_server.blobtypes.values",
     "blobhub_server.errors",
-    "blobhub_server.workflow.check",
-    "blobhub_server.workflow.definition",
+    "blobhub_server.workflow.definitions.check",
+    "blobhub_server.workflow.definitions.document",
+    "blobhub_server.workflow.definitions.graph",
     "blobhub_server.workflow.interpreter",
 }
 IMPORT = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"

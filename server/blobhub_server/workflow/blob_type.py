@@ -11,14 +11,17 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Selected
 from blobhub_server.errors import Violation
-from blobhub_server.workflow.check import check
 from blobhub_server.workflow.code.monty import MontyRunner
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definition import InvalidDefinition, parse
+from blobhub_server.workflow.definitions.check import check
+from blobhub_server.workflow.definitions.document import InvalidDefinition, parse
+from blobhub_server.workflow.definitions.finder import Definitions
+from blobhub_server.workflow.log.log import EventLog
+from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules import limit
-from blobhub_server.workflow.runtime.definitions import Definitions
-from blobhub_server.workflow.runtime.runtime import Runtime
+from blobhub_server.workflow.runtime.contract import Runtime
+from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
 from blobhub_server.workflow.services.component import ComponentService
 from blobhub_server.workflow.services.definition import DefinitionService
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
@@ -48,13 +51,15 @@ class WorkflowType(BlobType):
         """Start the script workers and the runtime; recover what ran before."""
         settings = host.settings
         definitions = Definitions(host.db, host.contents, self._components)
+        log = EventLog(host.db, host.bell)
+        events = SessionEvents(host, log)
         async with MontyRunner(
             workers=settings.code_workers, seconds=settings.code_seconds, memory_mib=settings.code_memory_mib
         ) as scripts:
-            runtime = Runtime(host, definitions, Services(scripts=scripts))
+            runtime = EmbeddedRuntime(host, definitions, Services(scripts=scripts), log, events)
             async with runtime.running():
                 yield Opened(
-                    services=self._services(host, definitions, runtime),
+                    services=self._services(host, definitions, runtime, log, events),
                     locators={
                         "session": partial(locate_session, host),
                         "execution": partial(locate_execution, host),
@@ -65,13 +70,15 @@ class WorkflowType(BlobType):
                     limits=_limits(host),
                 )
 
-    def _services(self, host: Host, definitions: Definitions, runtime: Runtime) -> list[Service]:
+    def _services(
+        self, host: Host, definitions: Definitions, runtime: Runtime, log: EventLog, events: SessionEvents
+    ) -> list[Service]:
         return [
             Service("blobhub.v1.DefinitionService", DefinitionService(host, definitions)),
             Service("blobhub.v1.ComponentService", ComponentService(self._components)),
-            Service("blobhub.v1.SessionService", SessionService(host, runtime)),
-            Service("blobhub.v1.SessionObjectService", SessionObjectService(host, runtime)),
-            Service("blobhub.v1.ExecutionService", ExecutionService(host, runtime)),
+            Service("blobhub.v1.SessionService", SessionService(host, runtime, log)),
+            Service("blobhub.v1.SessionObjectService", SessionObjectService(host, events)),
+            Service("blobhub.v1.ExecutionService", ExecutionService(host, runtime, log)),
         ]
 
     async def validate(self, content: Content) -> list[Violation]:
