@@ -106,10 +106,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         locators = Locators(db)
         kinds: dict[str, Locator] = dict(platform_kinds(locators))
         brought: list[Service] = []
-        for installed in types.all():
-            installed.opened = await stack.enter_async_context(installed.type.open(host))
-            brought += installed.opened.services
-            kinds |= installed.opened.locators
+        await stack.enter_async_context(types.running(host))
+        for opened in types.opened():
+            brought += opened.services
+            kinds |= opened.locators
         parts = Parts(contents, credentials, limits, types, locators, roles)
         services = [*platform_services(host, parts, entropy), *brought]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from blobhub_server.blobtypes.contract import BlobType, Limit, Opened
+from blobhub_server.blobtypes.contract import BlobType, Given, Host, Limit, Opened
+from blobhub_server.blobtypes.order import opening_order
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Selected
@@ -24,6 +26,10 @@ class BrokenBlobType(StartError):
     """A blob type cannot be loaded, or is not what its entry point says."""
 
 
+class BrokenOffer(StartError):
+    """A blob type does not bring the capabilities that it says it offers."""
+
+
 @dataclass(slots=True)
 class Installed:
     """A blob type, where it comes from, and, once it is open, what it brings."""
@@ -37,11 +43,13 @@ class BlobTypes:
     """All blob types, by name."""
 
     def __init__(self, installed: Mapping[str, Installed]) -> None:
+        """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds."""
         self._installed = dict(installed)
+        self._opening = [item.name for item in opening_order(item.type for item in installed.values())]
 
     @classmethod
     def load(cls, points: Iterable[EntryPoint] | None = None) -> BlobTypes:
-        """Load every entry point of the group. Raises DuplicateBlobType, BrokenBlobType."""
+        """Load every entry point of the group. Raises StartError for types that do not load or do not fit together."""
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=GROUP) if points is None else points:
             other = found.setdefault(point.name, point)
@@ -51,9 +59,29 @@ class BlobTypes:
                 )
         return cls({name: Installed(_load(point), _origin(point)) for name, point in found.items()})
 
+    @asynccontextmanager
+    async def running(self, host: Host) -> AsyncIterator[None]:
+        """Open every type after those that offer what it needs; leave to close them in reverse. Raises BrokenOffer."""
+        offered: dict[type, object] = {}
+        async with AsyncExitStack() as stack:
+            for installed in self.in_opening_order():
+                given = Given({kind: offered[kind] for kind in installed.type.needs})
+                installed.opened = await stack.enter_async_context(installed.type.open(host, given))
+                _require_offers(installed.type, installed.opened)
+                offered |= installed.opened.offers
+            yield
+
     def all(self) -> list[Installed]:
         """All blob types, ordered by name."""
         return [self._installed[name] for name in sorted(self._installed)]
+
+    def in_opening_order(self) -> list[Installed]:
+        """All blob types, each after those that offer what it needs."""
+        return [self._installed[name] for name in self._opening]
+
+    def opened(self) -> list[Opened]:
+        """What the open blob types bring, ordered by the types' names."""
+        return [item.opened for item in self.all() if item.opened is not None]
 
     def get(self, name: str) -> BlobType:
         """The blob type of a name. Raises UnknownBlobType."""
@@ -82,12 +110,25 @@ class BlobTypes:
         """The limits that a blob type, or every one, brings."""
         if name is not None:
             return self._opened(name).limits
-        return [limit for item in self.all() for limit in self._opened(item.type.name).limits]
+        return [limit for opened in self.opened() for limit in opened.limits]
 
     def _opened(self, name: str) -> Opened:
         """What a type brings; nothing for one that is no longer installed, whose blobs can still be seen and deleted."""
         found = self._installed.get(name)
         return found.opened if found is not None and found.opened is not None else Opened(services=())
+
+
+def _require_offers(type_: BlobType, opened: Opened) -> None:
+    """Raise BrokenOffer unless a type brings what it says it offers, and nothing else."""
+    for kind in type_.offers:
+        if kind not in opened.offers:
+            raise BrokenOffer(f"the blob type {type_.name} says that it offers {kind.__name__}, and does not bring it")
+    for kind, offered in opened.offers.items():
+        if kind not in type_.offers:
+            raise BrokenOffer(f"the blob type {type_.name} brings {kind.__name__}, and does not say that it offers it")
+        if not isinstance(offered, kind):
+            made = type(offered).__name__
+            raise BrokenOffer(f"what the blob type {type_.name} offers as {kind.__name__} is none: {made}")
 
 
 def _origin(point: EntryPoint) -> str:

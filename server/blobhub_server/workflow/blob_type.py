@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from blobhub_server.blobtypes.contract import BlobType, Content, Host, Limit, Opened, Service
+from blobhub_server.blobtypes.contract import BlobType, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Selected
@@ -44,7 +44,7 @@ class WorkflowType(BlobType):
         self._components = ComponentRegistry.load()
 
     @asynccontextmanager
-    async def open(self, host: Host) -> AsyncIterator[Opened]:
+    async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Start the script workers and the runtime; recover what ran before."""
         settings = host.settings
         definitions = Definitions(host.db, host.contents, self._components)
