@@ -41,6 +41,7 @@ from blobhub.v1 import (
 )
 from blobhub_client import KeyChannel
 from blobhub_server.app import running
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
 from marked import planted
 from waiting import DEADLINE_SECONDS
@@ -120,7 +121,7 @@ async def served(data_dir: Path, database_url: str | None = None, **settings) ->
     )
     if made.admin_key:
         planted(made.admin_key.get_secret_value(), "an administrator's key that was given")
-    async with running(made) as server:
+    async with running(made, BlobTypes.load()) as server:
         yield Served(server.address, planted(server.admin_key or "", "an administrator's key"), made)
 
 

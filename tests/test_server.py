@@ -16,7 +16,7 @@ import structlog
 from blobhub.v1 import blob_pb2, caller_pb2, execution_pb2, organization_pb2, session_pb2
 from blobhub_server.blobtypes.conformance import reason_of, refused, unpack
 from blobhub_server.config import Settings
-from blobhub_server.db.migrations import HEAD
+from blobhub_server.db.migrations import PLATFORM
 from blobhub_server.db.sqlite import DatabaseInUse
 from blobhub_server.platform.store import blob as store
 from blobhub_server.rpc.server import PortInUse
@@ -82,7 +82,8 @@ def test_a_bad_setting_is_named_in_one_line_and_not_repeated(tmp_path: Path, env
 def test_migrate_says_where_the_database_is(tmp_path: Path) -> None:
     env = os.environ | {"BLOBHUB_DATA_DIR": str(tmp_path)}
     done = subprocess.run([BIN / "blobhub-server", "migrate"], env=env, capture_output=True, text=True, check=True)
-    assert f"migration {HEAD}" in done.stdout
+    assert f"platform is at migration {PLATFORM.head}\n" in done.stdout
+    assert "blobhub.compute.workflow is at migration 0001\n" in done.stdout
 
 
 async def test_the_administrators_key_is_shown_once_and_can_be_given(tmp_path: Path) -> None:

@@ -21,20 +21,37 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
-from blobhub_server.blobtypes.access import Locator
+from blobhub_server.blobtypes.access import Locator, Resolution
 from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.notify import Doorbell
-from blobhub_server.db.schema import Selected
+from blobhub_server.db.schema import Selected, Table
 from blobhub_server.errors import Violation, WrongBlobType
 from blobhub_server.ids import Ids
 from blobhub_server.rpc.drain import Drain
 
 Thing = TypeVar("Thing")
+
+
+class BlobView(Protocol):
+    """What a blob type sees of the blob that a call is about."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def org_id(self) -> str:
+        """The organization that it belongs to, for as long as it exists."""
+
+    @property
+    def type(self) -> str:
+        """The name of its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +116,16 @@ class Opened:
     delete: Callable[[Transaction, Selected], Awaitable[None]] | None = None
     limits: Sequence[Limit] = ()
     offers: Mapping[type, object] = field(default_factory=dict)
+
+
+class Revisions(Protocol):
+    """Revisions, for what refers to them in other ways than by a request's field."""
+
+    async def resolve(self, tx: Transaction, reference: str) -> Resolution[RevisionView] | None:
+        """What a reference leads to, as a transaction sees it; None when there is no such blob, or no revision of that id.
+
+        Raises InvalidReference.
+        """
 
 
 class Content(Protocol):
@@ -195,6 +222,7 @@ class Host:
     clock: Clock
     ids: Ids
     drain: Drain
+    revisions: Revisions
     contents: Contents
     settle: Settle
     limits: Limits
@@ -224,6 +252,10 @@ class BlobType(ABC):
     """The capabilities it needs of others, as `runtime_checkable` protocols; `given` has an object for each."""
     offers: ClassVar[Sequence[type]] = ()
     """The capabilities it offers, as `runtime_checkable` protocols; only one installed type may offer each."""
+    tables: ClassVar[Sequence[Table]] = ()
+    """Its tables, on `db.schema.metadata`. Foreign keys may name the platform's tables."""
+    migrations: ClassVar[Path | None] = None
+    """The folder of the Alembic revisions that make those tables, `0001_….py` first; None without tables."""
 
     @abstractmethod
     def open(self, host: Host, given: Given) -> AbstractAsyncContextManager[Opened]:

@@ -11,6 +11,7 @@ from blobhub_server.blobtypes.contract import BlobType, Given, Host, Limit, Open
 from blobhub_server.blobtypes.order import opening_order
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.migrations import Chain
 from blobhub_server.db.schema import Selected
 from blobhub_server.errors import UnknownBlobType
 from blobhub_server.start import StartError
@@ -78,6 +79,11 @@ class BlobTypes:
     def in_opening_order(self) -> list[Installed]:
         """All blob types, each after those that offer what it needs."""
         return [self._installed[name] for name in self._opening]
+
+    def chains(self) -> list[Chain]:
+        """The types' migrations, those of a type after those of the types that offer what it needs."""
+        types = [item.type for item in self.in_opening_order()]
+        return [Chain.of_type(item.name, item.migrations) for item in types if item.migrations is not None]
 
     def opened(self) -> list[Opened]:
         """What the open blob types bring, ordered by the types' names."""

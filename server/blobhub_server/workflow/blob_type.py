@@ -24,6 +24,7 @@ from blobhub_server.workflow.services.definition import DefinitionService
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
 from blobhub_server.workflow.services.session import TYPE, SessionService, locate_session
 from blobhub_server.workflow.services.session_object import SessionObjectService
+from blobhub_server.workflow.store import MIGRATIONS, TABLES
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
@@ -39,6 +40,9 @@ class WorkflowType(BlobType):
         "Stores workflow definitions, documents of components and the connections between them, and runs them in "
         "sessions: durably, with every step an event that can be watched."
     )
+
+    tables = TABLES
+    migrations = MIGRATIONS
 
     def __init__(self) -> None:
         self._components = ComponentRegistry.load()

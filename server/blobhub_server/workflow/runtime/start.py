@@ -26,14 +26,13 @@ from blobhub_server.workflow.store import session_object as object_store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What to start: a definition (alias or id), with inputs by alias, in a session of a blob of the organization `org_id`.
+    """What to start: a definition (alias or id), with inputs by alias, in a session.
 
     The definition is one of the session's revision, or of `revision_id`, which may belong to any blob: the caller has
     checked that it may be run. `cause` is what the execution is started for; None for what nobody can ask for again.
     """
 
     session: Session
-    org_id: str
     definition: str
     input_data: Mapping[str, Any]
     cause: Cause | None
@@ -121,7 +120,7 @@ class Starts:
         unknown = sorted(start.input_data.keys() - graph.input_aliases)
         if unknown:
             raise InvalidValue("input_data", f"the definition has no input {unknown[0]!r}")
-        limit = await self._host.limits.value(tx, EXECUTIONS, org_id=start.org_id, blob_id=session.blob_id)
+        limit = await self._host.limits.value(tx, EXECUTIONS, org_id=session.org_id, blob_id=session.blob_id)
         values = await object_store.values(tx, session.id, graph.session_aliases) if graph.session_aliases else {}
         state = ExecutionState(step_limit=start.step_limit)
         runner = self._make_runner(graph, self._execution(start, entry), state, fence)
