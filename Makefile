@@ -70,8 +70,8 @@ baseline: $(STAMP) ## At a release: make today's contract the one that `check` h
 	$(BIN)/python tools/generate.py --image
 	$(BIN)/buf build .build/image.binpb --exclude-source-info -o protos/baseline.binpb
 
-migration: $(STAMP) ## Write the next migration: M="what changes"
-	$(BIN)/python tools/make_migration.py "$(M)"
+migration: $(STAMP) ## Write the next migration: M="what changes", TYPE=name for a blob type's
+	$(BIN)/python tools/make_migration.py "$(M)" $(TYPE)
 
 bench: $(STAMP) ## Measure beside the bare machine, as ratios
 	cd tests && ../$(BIN)/python -m benchmarks

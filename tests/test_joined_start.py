@@ -16,6 +16,7 @@ import joining
 import pytest
 import sqlalchemy as sa
 from blobhub.v1 import execution_pb2, limit_pb2, session_pb2
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.opening import open_database
@@ -253,7 +254,7 @@ async def test_what_has_no_runner_is_gone_on_with_by_the_server_that_owns_its_se
 async def test_many_causes_are_looked_up_in_their_index(tmp_path):
     """SQLite walks a whole index that it is given pairs for; the statement is one that it need not."""
     db = await open_database(f"sqlite:///{tmp_path / 'blobhub.db'}")
-    await migrate(f"sqlite:///{tmp_path / 'blobhub.db'}")
+    await migrate(f"sqlite:///{tmp_path / 'blobhub.db'}", BlobTypes.load().chains())
     with asked() as statements:
         async with db.read() as tx:
             await execution_store.caused_by(tx, [Cause(CauseKind.REQUEST, str(number)) for number in range(40)])

@@ -8,16 +8,22 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 
-import blobhub_server.app  # noqa: F401  every module that declares tables
+import blobhub_server.app  # noqa: F401  every module of the platform that declares tables
 import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
-from blobhub_server.db.migrations import HEAD, HERE, config, differences, migrate
+from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub_server.db.migrations import HERE, PLATFORM, Chain, config, differences, migrate
 from blobhub_server.db.postgresql import make_engine
 from blobhub_server.db.schema import metadata
+from blobhub_server.platform import store
 from scale import scaled
 from sqlalchemy.dialects import postgresql
+
+TYPES = BlobTypes.load()
+CHAINS = TYPES.chains()
+EVERY = (PLATFORM, *CHAINS)
 
 
 @asynccontextmanager
@@ -49,17 +55,17 @@ async def differing(url: str) -> list:
 
 
 async def test_migrations_match_the_tables(empty_database_url):
-    await migrate(empty_database_url)
+    await migrate(empty_database_url, CHAINS)
     assert await differing(empty_database_url) == []
 
 
 async def test_servers_that_start_together_migrate_once(empty_database_url):
     if empty_database_url.startswith("sqlite"):
         # The file lock lets only one server come this far; twice in a row is what can happen.
-        await migrate(empty_database_url)
-        await migrate(empty_database_url)
+        await migrate(empty_database_url, CHAINS)
+        await migrate(empty_database_url, CHAINS)
     else:
-        await asyncio.gather(*(migrate(empty_database_url) for _ in range(4)))
+        await asyncio.gather(*(migrate(empty_database_url, CHAINS) for _ in range(4)))
     assert await differing(empty_database_url) == []
 
 
@@ -69,48 +75,62 @@ async def test_a_migration_killed_at_any_point_is_done_by_the_next_start(tmp_pat
         url = f"sqlite:///{tmp_path / f'{round_}.db'}"
         code = f"""
 import asyncio, alembic.command, blobhub_server.app
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.migrations import migrate
+chains = BlobTypes.load().chains()
 print("ready", flush=True)
-asyncio.run(migrate({url!r}))
+asyncio.run(migrate({url!r}, chains))
 """
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as server:
             server.stdout.readline()
             await asyncio.sleep(0.02 + dice.random() * 0.15)
             server.kill()
-        await migrate(url)
+        await migrate(url, CHAINS)
         assert await differing(url) == []
 
 
-async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_database_url, monkeypatch):
-    """The version row is written last: refusing it is failing as late as can be."""
+@pytest.mark.parametrize("chain", EVERY, ids=lambda chain: chain.name)
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_database_url, chain):
+    """The version row is written last: refusing it is failing as late as can be in a chain."""
 
     def late(_connection, _cursor, statement, *_):
-        if statement.lstrip().upper().startswith("INSERT INTO ALEMBIC_VERSION"):
+        if statement.lstrip().startswith(f"INSERT INTO {chain.version_table} "):
             raise ZeroDivisionError
 
     sa.event.listen(sa.Engine, "before_cursor_execute", late)
     try:
         with pytest.raises(ZeroDivisionError):
-            await migrate(empty_database_url)
+            await migrate(empty_database_url, CHAINS)
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", late)
     async with engine_of(empty_database_url) as run:
         assert await run(lambda sync: sa.inspect(sync).get_table_names()) == []
-    await migrate(empty_database_url)
+    await migrate(empty_database_url, CHAINS)
     assert await differing(empty_database_url) == []
 
 
-def test_the_newest_revision_is_the_one_that_alembic_finds():
-    assert ScriptDirectory(str(HERE)).get_current_head() == HEAD
+@pytest.mark.parametrize("chain", EVERY, ids=lambda chain: chain.name)
+def test_the_newest_revision_is_the_one_that_alembic_finds(chain: Chain) -> None:
+    assert ScriptDirectory(str(HERE), version_locations=[str(chain.folder)]).get_current_head() == chain.head
+
+
+def test_every_table_is_the_platforms_or_one_types() -> None:
+    of_types = [table.name for item in TYPES.all() for table in item.type.tables]
+    assert len(of_types) == len(set(of_types))
+    modules = [getattr(store, name) for name in store.__all__]
+    of_platform = {item.name for module in modules for item in vars(module).values() if isinstance(item, sa.Table)}
+    assert of_platform | set(of_types) == metadata.tables.keys()
+    assert of_platform & set(of_types) == set()
 
 
 async def test_nothing_slow_is_imported_when_the_database_is_up_to_date(tmp_path):
     url = f"sqlite:///{tmp_path / 'blobhub.db'}"
-    await migrate(url)
+    await migrate(url, CHAINS)
     code = f"""
 import asyncio, sys
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.migrations import migrate
-asyncio.run(migrate({url!r}))
+asyncio.run(migrate({url!r}, BlobTypes.load().chains()))
 sys.exit("alembic" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -134,7 +154,7 @@ INSERT INTO executions VALUES ('x', 's', 'b', 'r', 'd', 'flow', '', 'completed',
 
 async def test_what_was_there_before_the_platform_half_is_brought_along(empty_database_url):
     def first(connection: sa.Connection) -> None:
-        command.upgrade(config(connection), "0001")
+        command.upgrade(config(connection, PLATFORM), "0001")
         for statement in BEFORE.strip().splitlines():
             connection.execute(
                 sa.text(statement if connection.dialect.name == "sqlite" else statement.replace("x'00'", r"'\x00'"))
@@ -143,7 +163,7 @@ async def test_what_was_there_before_the_platform_half_is_brought_along(empty_da
 
     async with engine_of(empty_database_url) as run:
         await run(first)
-    await migrate(empty_database_url)
+    await migrate(empty_database_url, CHAINS)
     expected = {
         "SELECT visibility, blob_count, etag FROM organizations": ("private", 1, "e"),
         "SELECT display_name, disabled, issuer, update_time, etag FROM users": ("", False, None, 3, "u"),
@@ -152,7 +172,7 @@ async def test_what_was_there_before_the_platform_half_is_brought_along(empty_da
         "SELECT entries FROM revisions": (3,),
         "SELECT DISTINCT blob_id FROM entries": ("b",),
         "SELECT etag, last_used_time FROM api_keys": ("k", None),
-        "SELECT executions FROM sessions": (1,),
+        "SELECT executions, org_id FROM sessions": (1, "o"),
         "SELECT last_sequence FROM audit_head": (0,),
     }
     async with engine_of(empty_database_url) as run:

@@ -93,7 +93,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Database, Keyring, C
     """What a server has of its credentials once it has started."""
     db = await open_database(settings.url)
     try:
-        await migrate(settings.url)
+        await migrate(settings.url, ())
         ring = load(settings, os.urandom)
         await adopt(db, ring)
         yield db, ring, Credentials(db, ring)

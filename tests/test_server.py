@@ -15,8 +15,9 @@ import pytest
 import structlog
 from blobhub.v1 import blob_pb2, caller_pb2, execution_pb2, organization_pb2, session_pb2
 from blobhub_server.blobtypes.conformance import reason_of, refused, unpack
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
-from blobhub_server.db.migrations import HEAD
+from blobhub_server.db.migrations import PLATFORM
 from blobhub_server.db.sqlite import DatabaseInUse
 from blobhub_server.platform.store import blob as store
 from blobhub_server.rpc.server import PortInUse
@@ -67,6 +68,7 @@ async def test_a_second_server_on_the_same_sqlite_database_is_refused(tmp_path: 
     ("environment", "said"),
     [
         ({"BLOBHUB_LEASE_SECONDS": "never"}, "BLOBHUB_LEASE_SECONDS"),
+        ({"BLOBHUB_DRAIN_SECONDS": "never"}, "BLOBHUB_DRAIN_SECONDS"),
         ({"BLOBHUB_DATABASE_URL": "mysql://x"}, "BLOBHUB_DATABASE_URL"),
         ({"BLOBHUB_ADMIN_KEY": "secret-nonsense"}, "BLOBHUB_ADMIN_KEY"),
     ],
@@ -82,7 +84,8 @@ def test_a_bad_setting_is_named_in_one_line_and_not_repeated(tmp_path: Path, env
 def test_migrate_says_where_the_database_is(tmp_path: Path) -> None:
     env = os.environ | {"BLOBHUB_DATA_DIR": str(tmp_path)}
     done = subprocess.run([BIN / "blobhub-server", "migrate"], env=env, capture_output=True, text=True, check=True)
-    assert f"migration {HEAD}" in done.stdout
+    assert f"platform is at migration {PLATFORM.head}\n" in done.stdout
+    assert "blobhub.compute.workflow is at migration 0001\n" in done.stdout
 
 
 async def test_the_administrators_key_is_shown_once_and_can_be_given(tmp_path: Path) -> None:
@@ -205,4 +208,6 @@ async def the_end(call) -> grpc.aio.AioRpcError:
 
 def test_settings_are_described_and_read_from_the_environment() -> None:
     assert Settings.model_config["env_prefix"] == "BLOBHUB_"
-    assert all(field.description for field in Settings.model_fields.values())
+    models = [Settings, *(item.type.settings for item in BlobTypes.load().all())]
+    assert all(field.description for model in models for field in model.model_fields.values())
+    assert {"listen", "code_workers", "lease_seconds"} <= {name for model in models for name in model.model_fields}

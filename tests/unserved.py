@@ -20,6 +20,7 @@ from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.local import LocalObjects
+from blobhub_server.platform.admission.locators import Locators
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.blobs.contents import Contents
 from blobhub_server.platform.blobs.limits import Limits
@@ -69,9 +70,9 @@ async def unserved(data_dir: Path, database_url: str) -> AsyncIterator[Unserved]
     settings = Settings(data_dir=data_dir, database_url=database_url)
     data_dir.mkdir(exist_ok=True)
     db = await open_database(settings.url)
-    await migrate(settings.url)
-    keyring = load(settings, os.urandom)
     types, ids, bell = BlobTypes.load(), Uuid7(), Doorbell(db)
+    await migrate(settings.url, types.chains())
+    keyring = load(settings, os.urandom)
     audit = Audit(db, bell, utc_now, ids)
     limits = Limits(types, utc_now)
     answers = Answers(db, utc_now, Roles(db), keyring.derived(b"answers"), keyring.current)
@@ -83,6 +84,7 @@ async def unserved(data_dir: Path, database_url: str) -> AsyncIterator[Unserved]
         clock=utc_now,
         ids=ids,
         drain=Drain(),
+        revisions=Locators(db),
         contents=Contents(LocalObjects(data_dir / "objects"), limits, utc_now, ids),
         settle=changes.settle,
         limits=limits,

@@ -35,12 +35,15 @@ def migrate() -> None:
     """Bring the database up to date, and say so. `serve` does it as well."""
     import asyncio  # noqa: PLC0415  so that --help is quick
 
+    from blobhub_server.blobtypes.registry import BlobTypes  # noqa: PLC0415  so that --help is quick
     from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
-    from blobhub_server.db.migrations import HEAD  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.db.migrations import PLATFORM  # noqa: PLC0415  so that --help is quick
     from blobhub_server.db.migrations import migrate as run  # noqa: PLC0415  so that --help is quick
 
-    asyncio.run(run(Settings().url))
-    typer.echo(f"the database is at migration {HEAD}")
+    chains = BlobTypes.load().chains()
+    asyncio.run(run(Settings().url, chains))
+    for chain in (PLATFORM, *chains):
+        typer.echo(f"{chain.name} is at migration {chain.head or 'none'}")
 
 
 @commands.command("make-key")
@@ -73,13 +76,14 @@ def doctor() -> None:
 
     from pydantic import ValidationError  # noqa: PLC0415  so that --help is quick
 
+    from blobhub_server.blobtypes.registry import BlobTypes  # noqa: PLC0415  so that --help is quick
     from blobhub_server.clock import utc_now  # noqa: PLC0415  so that --help is quick
     from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
-    from blobhub_server.doctor import FAIL, Finding, examine  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.doctor import FAIL, Finding, Installation, examine  # noqa: PLC0415  so that --help is quick
 
     async def run() -> bool:
         failed = False
-        async for finding in examine(Settings(), utc_now):
+        async for finding in examine(Installation(Settings(), BlobTypes.load(), utc_now)):
             typer.echo(finding)
             failed |= finding.verdict == FAIL
         return failed
@@ -108,7 +112,9 @@ def main() -> None:
 
 def _wrong(error: ValidationError) -> str:
     """Which settings are wrong, without what they are set to."""
-    return "; ".join(f"BLOBHUB_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+    from blobhub_server.config import variable  # noqa: PLC0415  so that --help is quick
+
+    return "; ".join(f"{variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import grpc
 
-import blobhub_server.workflow.store  # noqa: F401  its tables belong to the schema
 from blobhub_server import logs
 from blobhub_server.blobtypes.access import Locator
 from blobhub_server.blobtypes.contract import Host, Service
@@ -60,16 +59,15 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running]:
     """Start a server; leave to shut it down gracefully. Raises StartError when it cannot start."""
     logs.set_up(settings)
     clock, ids, entropy = utc_now, Uuid7(), os.urandom
-    types = BlobTypes.load()
     async with AsyncExitStack() as stack:
         # Storage
         db = await open_database(settings.url)
         stack.push_async_callback(db.close)
-        await migrate(settings.url)
+        await migrate(settings.url, types.chains())
         keyring = load(settings, entropy)
         await adopt(db, keyring)
         objects = LocalObjects(settings.data_dir / "objects")
@@ -86,6 +84,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         credentials = Credentials(db, keyring)
         limits = Limits(types, clock)
         contents = Contents(objects, limits, clock, ids)
+        locators = Locators(db)
         host = Host(
             settings=settings,
             db=db,
@@ -93,6 +92,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             clock=clock,
             ids=ids,
             drain=Drain(),
+            revisions=locators,
             contents=contents,
             settle=changes.settle,
             limits=limits,
@@ -103,13 +103,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         admin_key = await bootstrap(db, audit, clock, ids, entropy, given)
 
         # Blob types, and what they bring
-        locators = Locators(db)
         kinds: dict[str, Locator] = dict(platform_kinds(locators))
         brought: list[Service] = []
-        for installed in types.all():
-            installed.opened = await stack.enter_async_context(installed.type.open(host))
-            brought += installed.opened.services
-            kinds |= installed.opened.locators
+        await stack.enter_async_context(types.running(host))
+        for opened in types.opened():
+            brought += opened.services
+            kinds |= opened.locators
         parts = Parts(contents, credentials, limits, types, locators, roles)
         services = [*platform_services(host, parts, entropy), *brought]
 
@@ -161,6 +160,6 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    async with running(settings) as server:
+    async with running(settings, BlobTypes.load()) as server:
         logs.announce(server.address, server.admin_key)
         await asked.wait()

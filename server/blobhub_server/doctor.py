@@ -18,10 +18,11 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from blobhub_server import logs
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import Clock
-from blobhub_server.config import Settings
+from blobhub_server.config import Settings, variable
 from blobhub_server.db.look import NoDatabaseYet, looking, server_time
-from blobhub_server.db.migrations import HEAD, position
+from blobhub_server.db.migrations import PLATFORM, Chain, position
 from blobhub_server.db.opening import parsed
 from blobhub_server.http.outbound import OutboundError
 from blobhub_server.objects.local import LocalObjects
@@ -59,10 +60,19 @@ class Doubt(Exception):
     """Something looks as if it were wrong; the message says what."""
 
 
-async def examine(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What is looked at: a server's settings, its blob types, and its clock."""
+
+    settings: Settings
+    types: BlobTypes
+    clock: Clock
+
+
+async def examine(installation: Installation) -> AsyncIterator[Finding]:
     """Check one thing after the other."""
     for what, check in _CHECKS.items():
-        yield await _checked(what, check(settings, clock))
+        yield await _checked(what, check(installation))
 
 
 async def _checked(what: str, check: Awaitable[str]) -> Finding:
@@ -81,15 +91,18 @@ async def _checked(what: str, check: Awaitable[str]) -> Finding:
         return Finding(FAIL, what, f"cannot be told, for a {type(error).__name__}")
 
 
-async def _configuration(settings: Settings, _clock: Clock) -> str:
+async def _configuration(installation: Installation) -> str:
+    settings = installation.settings
     logs.set_up(settings)
     if settings.admin_key is not None and key_rules.parse(settings.admin_key.get_secret_value()) is None:
         raise StartError("BLOBHUB_ADMIN_KEY is not a well-formed key; `blobhub-server make-key` makes one")
-    given = sorted(f"BLOBHUB_{name.upper()}" for name in settings.model_fields_set)
+    every = (settings, *(item.settings for item in installation.types.all()))
+    given = sorted(variable(name) for model in every for name in model.model_fields_set)
     return ", ".join(given) if given else "nothing is set, so the defaults hold"
 
 
-async def _address(settings: Settings, _clock: Clock) -> str:
+async def _address(installation: Installation) -> str:
+    settings = installation.settings
     listen = settings.listen
     if await _serves(listen):
         return f"a BlobHub server serves on {listen}"
@@ -114,7 +127,8 @@ async def _serves(listen: str) -> bool:
         return True
 
 
-async def _database(settings: Settings, _clock: Clock) -> str:
+async def _database(installation: Installation) -> str:
+    settings = installation.settings
     url = parsed(settings.url)
     try:
         async with looking(settings.url) as tx:
@@ -125,19 +139,27 @@ async def _database(settings: Settings, _clock: Clock) -> str:
     return f"{url.database} can be read" + (f" at {url.host}" if url.host else "")
 
 
-async def _migrations(settings: Settings, _clock: Clock) -> str:
-    async with looking(settings.url) as tx:
-        at = await position(tx)
-    if at == HEAD:
-        return f"the database is at {at}, as this program"
-    if at is None:
-        return f"the database is empty; the first start brings it to {HEAD}"
-    if at > HEAD:
-        raise StartError(f"the database is at {at}, made by a newer program; this one knows {HEAD}. Run the newer one")
-    raise StartError(f"the database is at {at}, this program at {HEAD}; back it up and run `blobhub-server migrate`")
+async def _migrations(installation: Installation) -> str:
+    chains = (PLATFORM, *installation.types.chains())
+    async with looking(installation.settings.url) as tx:
+        return ", ".join([_compared_with_head(chain, await position(tx, chain)) for chain in chains])
 
 
-async def _objects(settings: Settings, _clock: Clock) -> str:
+def _compared_with_head(chain: Chain, at: str) -> str:
+    """What is to be said of a chain of migrations. Raises StartError unless the next start brings it to this program's."""
+    if at == chain.head:
+        return f"{chain.name} is at {at or 'none'}, as this program"
+    if not at:
+        return f"{chain.name} has no tables yet; the first start brings it to {chain.head}"
+    if at > chain.head:
+        raise StartError(f"{chain.name} is at {at}, made by a newer program; this one knows {chain.head}. Run the newer one")
+    raise StartError(
+        f"{chain.name} is at {at}, this program at {chain.head}; back the database up and run `blobhub-server migrate`"
+    )
+
+
+async def _objects(installation: Installation) -> str:
+    settings = installation.settings
     root = settings.data_dir / "objects"
     if not root.exists():
         _require_writable(root)
@@ -160,7 +182,8 @@ def _require_writable(path: Path) -> None:
         raise StartError(f"{path} cannot be made: {there} is no folder that can be written to; see BLOBHUB_DATA_DIR")
 
 
-async def _master_key(settings: Settings, _clock: Clock) -> str:
+async def _master_key(installation: Installation) -> str:
+    settings = installation.settings
     if settings.master_key is not None:
         where, keys = "BLOBHUB_MASTER_KEY", key_file.parse(settings.master_key.get_secret_value(), "BLOBHUB_MASTER_KEY")
     else:
@@ -177,7 +200,7 @@ async def _sealed_under(settings: Settings) -> set[str]:
     """The ids of the master keys that the database needs; none that has not come as far as this program."""
     try:
         async with looking(settings.url) as tx:
-            if await position(tx) != HEAD:
+            if await position(tx) != PLATFORM.head:
                 return set()
             current = await master_key_store.registered(tx)
             return await credential_store.master_key_ids(tx) | ({current} if current else set())
@@ -185,7 +208,8 @@ async def _sealed_under(settings: Settings) -> set[str]:
         return set()
 
 
-async def _issuer(settings: Settings, _clock: Clock) -> str:
+async def _issuer(installation: Installation) -> str:
+    settings = installation.settings
     configured = oidc.configuration(settings)
     if configured is None:
         return "no issuer of tokens is configured"
@@ -200,13 +224,13 @@ async def _issuer(settings: Settings, _clock: Clock) -> str:
     return f"{expected.issuer} has {len(fitting)} keys to verify tokens with"
 
 
-async def _clocks(settings: Settings, clock: Clock) -> str:
-    async with looking(settings.url) as tx:
-        before = clock()
+async def _clocks(installation: Installation) -> str:
+    async with looking(installation.settings.url) as tx:
+        before = installation.clock()
         there = await server_time(tx)
         if there is not None:
-            return _compared("the database server's", there, before, clock())
-        newest = await audit_store.newest(tx) if await position(tx) == HEAD else None
+            return _compared("the database server's", there, before, installation.clock())
+        newest = await audit_store.newest(tx) if await position(tx) == PLATFORM.head else None
     if newest is None:
         return "there is nothing to compare it with yet"
     # What was written earlier says only whether time has gone backwards since.
@@ -222,7 +246,7 @@ def _compared(whose: str, there: datetime, before: datetime, after: datetime) ->
     return said
 
 
-_CHECKS: dict[str, Callable[[Settings, Clock], Awaitable[str]]] = {
+_CHECKS: dict[str, Callable[[Installation], Awaitable[str]]] = {
     "configuration": _configuration,
     "address": _address,
     "database": _database,

@@ -10,12 +10,13 @@ import grpc
 import uvloop
 from bare import Committer, handlers
 from blobhub_server.app import running
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
 
 
 async def main(data_dir: Path) -> None:
     settings = Settings(listen="127.0.0.1:0", data_dir=data_dir, log_level="warning")
-    async with running(settings) as server:
+    async with running(settings, BlobTypes.load()) as server:
         bare = grpc.aio.server()
         bare.add_generic_rpc_handlers((handlers(Committer(data_dir / "bare.db")),))
         port = bare.add_insecure_port("127.0.0.1:0")

@@ -2,10 +2,14 @@
 
 A blob type is a class in the entry-point group `blobhub.blob_types`, named after the type. Its life:
 
-1. the registry instantiates it (no arguments) and reads its name and descriptions;
-2. at start, `open(host)` is entered; what it yields says which services and access kinds the type brings;
+1. the registry instantiates it (no arguments) and reads its class variables;
+2. at start, `open(host, given)` is entered, after the types that offer what this one needs; what it yields says which
+   services, access kinds and capabilities the type brings;
 3. when a draft of such a blob is committed, `validate` is asked for everything that is wrong with its content;
-4. at shutdown, after the streams have ended, `open` is left.
+4. at shutdown, after the streams have ended, `open` is left, before the types that offer what this one needs.
+
+Types know nothing of each other. They meet through capabilities: one type *offers* an object that fulfils a protocol, others
+*need* it.
 
 Content is a set of named entries, each some bytes in the object store, known by their SHA-256. The platform does
 revisions, digests, access, idempotency and paging; the type does meaning.
@@ -17,18 +21,37 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
-from blobhub_server.blobtypes.access import Locator
+from blobhub_server.blobtypes.access import Locator, Resolution
 from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
-from blobhub_server.config import Settings
+from blobhub_server.config import Settings, SettingsModel
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.notify import Doorbell
-from blobhub_server.db.schema import Selected
+from blobhub_server.db.schema import Selected, Table
 from blobhub_server.errors import Violation, WrongBlobType
 from blobhub_server.ids import Ids
 from blobhub_server.rpc.drain import Drain
+
+Thing = TypeVar("Thing")
+
+
+class BlobView(Protocol):
+    """What a blob type sees of the blob that a call is about."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def org_id(self) -> str:
+        """The organization that it belongs to, for as long as it exists."""
+
+    @property
+    def type(self) -> str:
+        """The name of its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +106,7 @@ class Opened:
     is not discarded underneath; `in_use` what is at work in a blob, so that it is not deleted underneath; `delete` removes
     all that the type keeps for blobs that are deleted nevertheless, one or all of an organization: they are locked, and what
     is locked in them is, over all of them, in the order of ids. `limits` are those of its blobs, beside the platform's.
+    `offers` has an object for every capability that the type says it offers.
     """
 
     services: Sequence[Service]
@@ -91,6 +115,17 @@ class Opened:
     in_use: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
     delete: Callable[[Transaction, Selected], Awaitable[None]] | None = None
     limits: Sequence[Limit] = ()
+    offers: Mapping[type, object] = field(default_factory=dict)
+
+
+class Revisions(Protocol):
+    """Revisions, for what refers to them in other ways than by a request's field."""
+
+    async def resolve(self, tx: Transaction, reference: str) -> Resolution[RevisionView] | None:
+        """What a reference leads to, as a transaction sees it; None when there is no such blob, or no revision of that id.
+
+        Raises InvalidReference.
+        """
 
 
 class Content(Protocol):
@@ -187,22 +222,45 @@ class Host:
     clock: Clock
     ids: Ids
     drain: Drain
+    revisions: Revisions
     contents: Contents
     settle: Settle
     limits: Limits
     credentials: Credentials
 
 
+class Given:
+    """What a blob type has asked for by its class variables: `given[MySettings]` are its settings, and so on."""
+
+    def __init__(self, things: Mapping[object, object]) -> None:
+        self._things = things
+
+    # A protocol is no `type[Thing]` to a type checker, which only takes classes that can be instantiated for that.
+    def __getitem__(self, kind: Callable[..., Thing]) -> Thing:
+        """The object of a kind. Raises KeyError for what was not asked for."""
+        return cast(Thing, self._things[kind])
+
+
 class BlobType(ABC):
-    """A kind of blob. Subclasses set the three class variables."""
+    """A kind of blob. Subclasses set the first three class variables, and of the others those they have a use for."""
 
     name: ClassVar[str]
     """Dotted lower-case name, such as `blobhub.compute.workflow`; also the entry point's name."""
     title: ClassVar[str]
     description: ClassVar[str]
+    needs: ClassVar[Sequence[type]] = ()
+    """The capabilities it needs of others, as `runtime_checkable` protocols; `given` has an object for each."""
+    offers: ClassVar[Sequence[type]] = ()
+    """The capabilities it offers, as `runtime_checkable` protocols; only one installed type may offer each."""
+    settings: ClassVar[type[SettingsModel]] = SettingsModel
+    """The settings it brings, each with a description and a name that nobody else has; `given` has them as they are set."""
+    tables: ClassVar[Sequence[Table]] = ()
+    """Its tables, on `db.schema.metadata`. Foreign keys may name the platform's tables."""
+    migrations: ClassVar[Path | None] = None
+    """The folder of the Alembic revisions that make those tables, `0001_….py` first; None without tables."""
 
     @abstractmethod
-    def open(self, host: Host) -> AbstractAsyncContextManager[Opened]:
+    def open(self, host: Host, given: Given) -> AbstractAsyncContextManager[Opened]:
         """Start what the type needs; leave it to stop that."""
 
     @abstractmethod

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from blobhub_server.blobtypes.contract import BlobType, Limit, Opened
+from blobhub_server.blobtypes.contract import BlobType, Given, Host, Limit, Opened
+from blobhub_server.blobtypes.order import opening_order
 from blobhub_server.blobtypes.values import Dependents
+from blobhub_server.config import Settings, SettingsModel, variable
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.migrations import Chain
 from blobhub_server.db.schema import Selected
 from blobhub_server.errors import UnknownBlobType
 from blobhub_server.start import StartError
@@ -24,12 +29,21 @@ class BrokenBlobType(StartError):
     """A blob type cannot be loaded, or is not what its entry point says."""
 
 
+class DuplicateSetting(StartError):
+    """Two parts of the server read the same variable."""
+
+
+class BrokenOffer(StartError):
+    """A blob type does not bring the capabilities that it says it offers."""
+
+
 @dataclass(slots=True)
 class Installed:
-    """A blob type, where it comes from, and, once it is open, what it brings."""
+    """A blob type, where it comes from, how it is set, and, once it is open, what it brings."""
 
     type: BlobType
     distribution: str
+    settings: SettingsModel
     opened: Opened | None = None
 
 
@@ -37,11 +51,18 @@ class BlobTypes:
     """All blob types, by name."""
 
     def __init__(self, installed: Mapping[str, Installed]) -> None:
+        """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds, DuplicateSetting."""
         self._installed = dict(installed)
+        _require_distinct_settings(self.all())
+        self._opening = [item.name for item in opening_order(item.type for item in installed.values())]
 
     @classmethod
-    def load(cls, points: Iterable[EntryPoint] | None = None) -> BlobTypes:
-        """Load every entry point of the group. Raises DuplicateBlobType, BrokenBlobType."""
+    def load(cls, points: Iterable[EntryPoint] | None = None, *, settings: Mapping[str, Any] | None = None) -> BlobTypes:
+        """Load every entry point of the group. Raises StartError for types that do not load or do not fit together.
+
+        `settings` take the place of what is in the environment, by name; ValidationError is raised for what is wrong in
+        either.
+        """
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=GROUP) if points is None else points:
             other = found.setdefault(point.name, point)
@@ -49,11 +70,37 @@ class BlobTypes:
                 raise DuplicateBlobType(
                     f"the blob type {point.name} comes from both {_origin(other)} and {_origin(point)}; remove one"
                 )
-        return cls({name: Installed(_load(point), _origin(point)) for name, point in found.items()})
+        return cls({name: _installed(point, settings or {}) for name, point in found.items()})
+
+    @asynccontextmanager
+    async def running(self, host: Host) -> AsyncIterator[None]:
+        """Open every type after those that offer what it needs; leave to close them in reverse. Raises BrokenOffer."""
+        offered: dict[type, object] = {}
+        async with AsyncExitStack() as stack:
+            for installed in self.in_opening_order():
+                given: dict[object, object] = {kind: offered[kind] for kind in installed.type.needs}
+                given[installed.type.settings] = installed.settings
+                installed.opened = await stack.enter_async_context(installed.type.open(host, Given(given)))
+                _require_offers(installed.type, installed.opened)
+                offered |= installed.opened.offers
+            yield
 
     def all(self) -> list[Installed]:
         """All blob types, ordered by name."""
         return [self._installed[name] for name in sorted(self._installed)]
+
+    def in_opening_order(self) -> list[Installed]:
+        """All blob types, each after those that offer what it needs."""
+        return [self._installed[name] for name in self._opening]
+
+    def chains(self) -> list[Chain]:
+        """The types' migrations, those of a type after those of the types that offer what it needs."""
+        types = [item.type for item in self.in_opening_order()]
+        return [Chain.of_type(item.name, item.migrations) for item in types if item.migrations is not None]
+
+    def opened(self) -> list[Opened]:
+        """What the open blob types bring, ordered by the types' names."""
+        return [item.opened for item in self.all() if item.opened is not None]
 
     def get(self, name: str) -> BlobType:
         """The blob type of a name. Raises UnknownBlobType."""
@@ -82,7 +129,7 @@ class BlobTypes:
         """The limits that a blob type, or every one, brings."""
         if name is not None:
             return self._opened(name).limits
-        return [limit for item in self.all() for limit in self._opened(item.type.name).limits]
+        return [limit for opened in self.opened() for limit in opened.limits]
 
     def _opened(self, name: str) -> Opened:
         """What a type brings; nothing for one that is no longer installed, whose blobs can still be seen and deleted."""
@@ -90,8 +137,37 @@ class BlobTypes:
         return found.opened if found is not None and found.opened is not None else Opened(services=())
 
 
+def _require_offers(type_: BlobType, opened: Opened) -> None:
+    """Raise BrokenOffer unless a type brings what it says it offers, and nothing else."""
+    for kind in type_.offers:
+        if kind not in opened.offers:
+            raise BrokenOffer(f"the blob type {type_.name} says that it offers {kind.__name__}, and does not bring it")
+    for kind, offered in opened.offers.items():
+        if kind not in type_.offers:
+            raise BrokenOffer(f"the blob type {type_.name} brings {kind.__name__}, and does not say that it offers it")
+        if not isinstance(offered, kind):
+            made = type(offered).__name__
+            raise BrokenOffer(f"what the blob type {type_.name} offers as {kind.__name__} is none: {made}")
+
+
 def _origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _installed(point: EntryPoint, settings: Mapping[str, Any]) -> Installed:
+    made = _load(point)
+    own = {name: value for name, value in settings.items() if name in made.settings.model_fields}
+    return Installed(made, _origin(point), made.settings(**own))
+
+
+def _require_distinct_settings(every: Iterable[Installed]) -> None:
+    """Raise DuplicateSetting when two parts of the server read the same variable."""
+    owners = dict.fromkeys(Settings.model_fields, "the server")
+    for item in every:
+        for name in item.type.settings.model_fields:
+            other = owners.setdefault(name, item.type.name)
+            if other != item.type.name:
+                raise DuplicateSetting(f"{variable(name)} is a setting of both {other} and {item.type.name}; remove one")
 
 
 def _load(point: EntryPoint) -> BlobType:

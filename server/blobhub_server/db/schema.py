@@ -1,4 +1,8 @@
-"""What all tables share. Every table is declared by the store module of its noun, on this metadata."""
+"""What all tables share. Every table is declared by the store module of its noun, on this metadata.
+
+It is one metadata for the platform and all blob types, so that a foreign key of a type can name a table of the platform by a
+string. Which tables are a type's the type says itself (`BlobType.tables`).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ metadata = sa.MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+Table = sa.Table
 
 Selected = sa.Select[tuple[str]]
 """A query of ids, for the `IN` of a statement that is about all of them at once."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from blobhub_server.blobtypes.contract import BlobType, Content, Host, Limit, Opened, Service
+from blobhub_server.blobtypes.contract import BlobType, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Selected
@@ -27,6 +27,8 @@ from blobhub_server.workflow.services.definition import DefinitionService
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
 from blobhub_server.workflow.services.session import TYPE, SessionService, locate_session
 from blobhub_server.workflow.services.session_object import SessionObjectService
+from blobhub_server.workflow.settings import WorkflowSettings
+from blobhub_server.workflow.store import MIGRATIONS, TABLES
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
@@ -43,20 +45,24 @@ class WorkflowType(BlobType):
         "sessions: durably, with every step an event that can be watched."
     )
 
+    settings = WorkflowSettings
+    tables = TABLES
+    migrations = MIGRATIONS
+
     def __init__(self) -> None:
         self._components = ComponentRegistry.load()
 
     @asynccontextmanager
-    async def open(self, host: Host) -> AsyncIterator[Opened]:
+    async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Start the script workers and the runtime; recover what ran before."""
-        settings = host.settings
+        settings = given[WorkflowSettings]
         definitions = Definitions(host.db, host.contents, self._components)
         log = EventLog(host.db, host.bell)
         events = SessionEvents(host, log)
         async with MontyRunner(
             workers=settings.code_workers, seconds=settings.code_seconds, memory_mib=settings.code_memory_mib
         ) as scripts:
-            runtime = EmbeddedRuntime(host, definitions, Services(scripts=scripts), log, events)
+            runtime = EmbeddedRuntime(host, definitions, Services(scripts=scripts), log, events, settings.lease_seconds)
             async with runtime.running():
                 yield Opened(
                     services=self._services(host, definitions, runtime, log, events),

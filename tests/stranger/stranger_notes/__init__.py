@@ -8,7 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from blobhub_server.blobtypes.call import Call
-from blobhub_server.blobtypes.contract import BlobType, Content, Host, Limit, Opened, RevisionView, Service, Transaction
+from blobhub_server.blobtypes.contract import (
+    BlobType,
+    Content,
+    Given,
+    Host,
+    Limit,
+    Opened,
+    RevisionView,
+    Service,
+    Transaction,
+)
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.errors import InvalidValue, NotFound, Violation
 from stranger.notes.v1 import notes_pb2 as pb
@@ -84,7 +94,7 @@ class NotesType(BlobType):
     description = "Stores up to three short texts, none of them empty."
 
     @asynccontextmanager
-    async def open(self, host: Host) -> AsyncIterator[Opened]:
+    async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Nothing to start."""
         yield Opened(
             services=[Service("stranger.notes.v1.NotesService", NotesService(host))],

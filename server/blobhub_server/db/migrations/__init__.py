@@ -1,11 +1,17 @@
 """Migrations: Alembic, forward only, run by `blobhub-server migrate` and at every start.
 
+They come in chains: the platform's, and one of each blob type that has tables. A chain is a folder of revisions and a table
+in the database that says how far it has come. The platform's chain is run first, so that what types keep can refer to it.
+
 A revision's id is the four digits its file name begins with, so the newest one is known without importing Alembic.
 `make migration M="what changes"` writes the next file from what the tables say.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +26,34 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HERE = Path(__file__).resolve().parent
-HEAD = max((path.name[:4] for path in (HERE / "versions").glob("[0-9]*.py")), default="")
+VERSION_TABLE = "alembic_version"
 
 
-async def migrate(url: str) -> None:
-    """Bring a database up to date. Nothing happens when it is."""
-    made = parsed(url)
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain of migrations: whose it is, the folder its revisions are in, and the table that says how far it has come."""
+
+    name: str
+    folder: Path
+    version_table: str
+
+    @classmethod
+    def of_type(cls, name: str, folder: Path) -> Chain:
+        """The chain of a blob type."""
+        return cls(name, folder, f"{VERSION_TABLE}_{name.replace('.', '_')}")
+
+    @property
+    def head(self) -> str:
+        """The newest revision; empty when there is none."""
+        return max((path.name[:4] for path in self.folder.glob("[0-9]*.py")), default="")
+
+
+PLATFORM = Chain("platform", HERE / "versions", VERSION_TABLE)
+
+
+async def migrate(url: str, of_types: Sequence[Chain]) -> None:
+    """Bring a database up to date: the platform's tables, then those of types, in that order. Nothing happens when it is."""
+    made, bring_up = parsed(url), partial(_bring_up, chains=(PLATFORM, *of_types))
     if made.get_backend_name() == "sqlite":
         Path(made.database or "").parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(made.set(drivername="sqlite"), hide_parameters=True)
@@ -33,7 +61,7 @@ async def migrate(url: str) -> None:
         event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
         try:
             with engine.begin() as connection:
-                _bring_up(connection)
+                bring_up(connection)
         finally:
             engine.dispose()
         return
@@ -42,56 +70,75 @@ async def migrate(url: str) -> None:
     remote = make_engine(made)
     try:
         async with remote.begin() as remote_connection:
-            await remote_connection.run_sync(_bring_up)
+            await remote_connection.run_sync(bring_up)
     finally:
         await remote.dispose()
 
 
-def _bring_up(connection: sa.Connection) -> None:
+def _bring_up(connection: sa.Connection, chains: Sequence[Chain]) -> None:
     if connection.dialect.name == "postgresql":
         # Servers that start together migrate one after the other; the lock goes with the transaction.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7443)"))
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-    if _current(connection) != HEAD:
-        _upgrade(connection)
+    for chain in chains:
+        if _current(connection, chain) != chain.head:
+            _upgrade(connection, chain)
 
 
-def _current(connection: sa.Connection) -> str | None:
-    if not sa.inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(_POSITION).scalar()
+def _current(connection: sa.Connection, chain: Chain) -> str:
+    if not sa.inspect(connection).has_table(chain.version_table):
+        return ""
+    return connection.execute(_position(chain)).scalar() or ""
+
+
+def _position(chain: Chain) -> sa.Select[str]:
+    number: sa.ColumnClause[str] = sa.column("version_num")
+    return sa.select(number).select_from(sa.table(chain.version_table, number))
 
 
 _PRESENT = {
-    "sqlite": sa.text("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"),
-    "postgresql": sa.text("SELECT 1 WHERE to_regclass('alembic_version') IS NOT NULL"),
+    "sqlite": sa.text("SELECT 1 FROM sqlite_master WHERE name = :name"),
+    "postgresql": sa.text("SELECT 1 WHERE to_regclass(:name) IS NOT NULL"),
 }
-_POSITION = sa.text("SELECT version_num FROM alembic_version")
 
 
-async def position(tx: Transaction) -> str | None:
-    """The migration that a database is at; None on an empty one."""
-    if (await tx.execute(_PRESENT[tx.dialect])).first() is None:
-        return None
-    at: str | None = (await tx.execute(_POSITION)).scalar()
-    return at
+async def position(tx: Transaction, chain: Chain = PLATFORM) -> str:
+    """The migration of a chain that a database is at; empty where it has none."""
+    if (await tx.execute(_PRESENT[tx.dialect], {"name": chain.version_table})).first() is None:
+        return ""
+    return (await tx.execute(_position(chain))).scalar() or ""
 
 
-def config(connection: sa.Connection) -> Config:
-    """Alembic's configuration for an open connection."""
+def config(connection: sa.Connection, chain: Chain, others: Collection[str] = ()) -> Config:
+    """Alembic's configuration for a chain on an open connection; `others` are tables that a new revision leaves alone."""
     from alembic.config import Config  # noqa: PLC0415  slow to import, and not needed when up to date
 
     made = Config()
     made.set_main_option("script_location", str(HERE))
-    made.attributes["connection"] = connection
+    made.set_main_option("path_separator", "newline")
+    made.set_main_option("version_locations", str(chain.folder))
+    made.attributes |= {
+        "connection": connection,
+        "version_table": chain.version_table,
+        "include_object": _but(others),
+    }
     return made
 
 
-def _upgrade(connection: sa.Connection) -> None:
+def _upgrade(connection: sa.Connection, chain: Chain) -> None:
     from alembic import command  # noqa: PLC0415  slow to import, and not needed when up to date
 
-    command.upgrade(config(connection), "head")
+    command.upgrade(config(connection, chain), "head")
+
+
+def _but(others: Collection[str]) -> Callable[..., bool]:
+    """Alembic's filter for the tables it compares: all but some, and but those that say how far chains have come."""
+
+    def include(_item: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
+        return kind != "table" or not (name in others or (name or "").startswith(VERSION_TABLE))
+
+    return include
 
 
 def differences(connection: sa.Connection) -> list[Any]:
@@ -99,5 +146,6 @@ def differences(connection: sa.Connection) -> list[Any]:
     from alembic.autogenerate import compare_metadata  # noqa: PLC0415  slow to import
     from alembic.migration import MigrationContext  # noqa: PLC0415  slow to import
 
-    found: list[Any] = compare_metadata(MigrationContext.configure(connection), metadata)
+    context = MigrationContext.configure(connection, opts={"include_object": _but(())})
+    found: list[Any] = compare_metadata(context, metadata)
     return found

@@ -12,6 +12,13 @@ def render(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     return "sa.BigInteger()" if kind == "type" and isinstance(item, Time) else False
 
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_item=render)
+given = context.config.attributes
+context.configure(
+    connection=given["connection"],
+    version_table=given["version_table"],
+    include_object=given["include_object"],
+    target_metadata=metadata,
+    render_item=render,
+)
 with context.begin_transaction():
     context.run_migrations()

@@ -85,6 +85,10 @@ class Locators:
         async with self._db.read() as tx:
             return await _revision(tx, reference, "revision", value)
 
+    async def resolve(self, tx: Transaction, reference: str) -> Resolution[BlobRevision] | None:
+        """Implements `blobtypes.contract.Revisions`."""
+        return await _revision(tx, grammar.parse("revision", "revision", reference), "revision", reference)
+
     async def scope(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization or a blob."""
         reference = grammar.parse("scope", "scope", value)
@@ -183,7 +187,7 @@ async def _renamed_blob(tx: Transaction, reference: Reference) -> Found[Blob] | 
     return None if blob is None else _at(blob, f"{organization.alias}/{blob.alias}")
 
 
-async def _revision(tx: Transaction, reference: Reference, field: str, value: str) -> Resolution[object] | None:
+async def _revision(tx: Transaction, reference: Reference, field: str, value: str) -> Resolution[BlobRevision] | None:
     version, revision = reference.version, None
     if reference.id and not version:
         revision, version = await revision_store.get(tx, reference.id), grammar.DEFAULT

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue, LimitExceeded
-from blobhub_server.platform.rules import json_text
 
 MAX_RECORDS = 256
 MAX_BYTES = 64 << 10

@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.values import Dependents
+from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
-from blobhub_server.platform.store.dependents import dependents
 
 revisions = sa.Table(
     "revisions",
@@ -79,7 +79,7 @@ async def update(tx: Transaction, revision_id: str, **values: Any) -> None:
 
 async def branched(tx: Transaction, revision_id: str) -> Dependents:
     """The revisions that were branched from this one."""
-    return await dependents(tx, "branched revisions", revisions.c.id, revisions.c.parent_id == revision_id)
+    return Dependents("branched revisions", *await count_and_name(tx, revisions.c.id, revisions.c.parent_id == revision_id))
 
 
 async def count(tx: Transaction, blob_id: str) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from blobhub_server.platform.rules import json_text
+from blobhub_server.blobtypes import json_text
 
 MAX_BYTES = 1 << 20
 

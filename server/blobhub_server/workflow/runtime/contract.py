@@ -25,14 +25,13 @@ Remember = Callable[[Execution], Settled]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What to start: a definition (alias or id), with inputs by alias, in a session of a blob of the organization `org_id`.
+    """What to start: a definition (alias or id), with inputs by alias, in a session.
 
     The definition is one of the session's revision, or of `revision_id`, which may belong to any blob: the caller has
     checked that it may be run. `cause` is what the execution is started for; None for what nobody can ask for again.
     """
 
     session: Session
-    org_id: str
     definition: str
     input_data: Mapping[str, Any]
     cause: Cause | None

@@ -56,7 +56,6 @@ def to_start(call: Call[Session], request: StartRequest) -> Start:
     require_input(input_data)
     return Start(
         session=call.resource,
-        org_id=call.place.org_id,
         definition=request.definition,
         input_data=input_data,
         cause=Cause(CauseKind.REQUEST, call.key) if call.key else None,

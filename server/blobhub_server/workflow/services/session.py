@@ -8,11 +8,9 @@ from blobhub.v1 import session_pb2 as pb
 
 from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
-from blobhub_server.blobtypes.contract import Host, RevisionView
+from blobhub_server.blobtypes.contract import BlobView, Host, RevisionView
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
-from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
@@ -64,7 +62,7 @@ class SessionService:
         async def make(tx: Transaction) -> pb.CreateSessionResponse:
             session, limits = self._new(request, revision), self._host.limits
             await limits.lock(tx, **scope)
-            if await revision_store.get(tx, revision.id) is None:
+            if await self._host.revisions.resolve(tx, revision.id) is None:
                 raise NotFound("revision", request.revision)
             try:
                 async with tx.savepoint():
@@ -81,6 +79,7 @@ class SessionService:
         now = self._host.clock()
         return Session(
             id=self._host.ids(),
+            org_id=revision.org_id,
             blob_id=revision.blob_id,
             revision_id=revision.id,
             alias=request.alias or None,
@@ -98,7 +97,7 @@ class SessionService:
         """See session.proto."""
         return pb.GetSessionResponse(session=to_proto(call.resource))
 
-    async def ListSessions(self, request: pb.ListSessionsRequest, call: Call[Blob]) -> pb.ListSessionsResponse:
+    async def ListSessions(self, request: pb.ListSessionsRequest, call: Call[BlobView]) -> pb.ListSessionsResponse:
         """See session.proto."""
         page = Page.parse(request, call.resource.id, request.alias, str(request.state))
         async with self._host.db.read() as tx:
@@ -135,8 +134,5 @@ class SessionService:
 async def locate_session(host: Host, value: str, _caller: Caller) -> Resolution[Session] | None:
     """Where a session belongs; for access rules that name a `session`."""
     async with host.db.read() as tx:
-        found = await store.locate(tx, value)
-    if found is None:
-        return None
-    session, org_id = found
-    return Resolution(Place(org_id=org_id, blob_id=session.blob_id), session)
+        session = await store.get(tx, value)
+    return None if session is None else Resolution(Place(org_id=session.org_id, blob_id=session.blob_id), session)

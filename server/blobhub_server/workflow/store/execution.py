@@ -10,10 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.values import Dependents
+from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Id, Selected, Time, metadata
-from blobhub_server.platform.store.blob import blobs, only
-from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
 from blobhub_server.workflow.store.session import of_blobs, servers, sessions
@@ -138,8 +137,8 @@ async def get(tx: Transaction, execution_id: str) -> Execution | None:
 
 
 _LOCATE = (
-    sa.select(executions, blobs.c.org_id)
-    .join(blobs, blobs.c.id == executions.c.blob_id)
+    sa.select(executions, sessions.c.org_id)
+    .join(sessions, sessions.c.id == executions.c.session_id)
     .where(executions.c.id == sa.bindparam("execution_id"))
 )
 
@@ -179,13 +178,15 @@ async def running_on(tx: Transaction, server: str) -> set[str]:
 
 async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
     """The executions that run definitions of a revision and have not ended."""
-    return await dependents(tx, "running executions", executions.c.id, executions.c.revision_id == revision_id, RUNNING)
+    held = (executions.c.revision_id == revision_id, RUNNING)
+    return Dependents("running executions", *await count_and_name(tx, executions.c.id, *held))
 
 
 async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
     """The executions of a blob that have not ended."""
-    own = executions.c.session_id.in_(of_blobs(only(blob_id)))
-    return await dependents(tx, "running executions", executions.c.id, own, RUNNING)
+    own = sa.select(sessions.c.id).where(sessions.c.blob_id == blob_id)
+    held = (executions.c.session_id.in_(own), RUNNING)
+    return Dependents("running executions", *await count_and_name(tx, executions.c.id, *held))
 
 
 async def delete_all(tx: Transaction, blob_ids: Selected) -> None:

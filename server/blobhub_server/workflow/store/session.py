@@ -9,10 +9,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.values import Dependents
+from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Selected, Time, metadata
-from blobhub_server.platform.store.blob import blobs
-from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session
 
 NOT_CLOSED = sa.text("state <> 'closed'")
@@ -22,6 +21,7 @@ sessions = sa.Table(
     "sessions",
     metadata,
     sa.Column("id", Id(), primary_key=True),
+    sa.Column("org_id", Id(), nullable=False),
     sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
     sa.Column("revision_id", Id(), sa.ForeignKey("revisions.id"), nullable=False),
     sa.Column("alias", sa.String(42)),
@@ -62,24 +62,14 @@ async def insert(tx: Transaction, session: Session) -> None:
     await tx.execute(sessions.insert(), asdict(session))
 
 
+_GET = sessions.select().where(sessions.c.id == sa.bindparam("session_id"))
+_GET_LOCKED = locked(_GET)
+
+
 async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Session | None:
     """One session. With `lock` nobody else changes it until the transaction ends."""
-    query = sessions.select().where(sessions.c.id == session_id)
-    row = (await tx.execute(locked(query) if lock else query)).mappings().first()
-    return Session(**row) if row else None
-
-
-_LOCATE = (
-    sa.select(sessions, blobs.c.org_id)
-    .join(blobs, blobs.c.id == sessions.c.blob_id)
-    .where(sessions.c.id == sa.bindparam("session_id"))
-)
-
-
-async def locate(tx: Transaction, session_id: str) -> tuple[Session, str] | None:
-    """A session and the organization it belongs to."""
-    row = (await tx.execute(_LOCATE, {"session_id": session_id})).first()
-    return (Session(*row[:-1]), row[-1]) if row else None
+    row = (await tx.execute(_GET_LOCKED if lock else _GET, {"session_id": session_id})).first()
+    return Session(*row) if row else None
 
 
 async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int) -> list[Session]:
@@ -100,12 +90,13 @@ async def set_state(tx: Transaction, session_id: str, state: str, now: datetime)
 
 async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
     """The sessions that are bound to a revision, closed ones included: their history tells what ran."""
-    return await dependents(tx, "sessions", sessions.c.id, sessions.c.revision_id == revision_id)
+    return Dependents("sessions", *await count_and_name(tx, sessions.c.id, sessions.c.revision_id == revision_id))
 
 
 async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
     """The sessions of a blob that are not closed."""
-    return await dependents(tx, "open sessions", sessions.c.id, sessions.c.blob_id == blob_id, sessions.c.state != CLOSED)
+    held = (sessions.c.blob_id == blob_id, sessions.c.state != CLOSED)
+    return Dependents("open sessions", *await count_and_name(tx, sessions.c.id, *held))
 
 
 async def count_open(tx: Transaction, blob_id: str) -> int:

@@ -51,13 +51,20 @@ class EmbeddedRuntime:
     """Runs executions in this process. See `contract.Runtime` for what the services ask of it."""
 
     def __init__(
-        self, host: Host, definitions: Definitions, services: Services, log: EventLog, session_events: SessionEvents
+        self,
+        host: Host,
+        definitions: Definitions,
+        services: Services,
+        log: EventLog,
+        session_events: SessionEvents,
+        lease_seconds: float,
     ) -> None:
         self._host = host
         self._definitions = definitions
         self._session_events = session_events
+        self._lease_seconds = lease_seconds
         self._journal = Journal(host, log)
-        self._ownership = Ownership(host)
+        self._ownership = Ownership(host, lease_seconds)
         self._around = Surroundings(host.db, self._journal, host.clock, services)
         self._starts = Starts(host, definitions, self._journal, self._ownership, self._runner, self._launch)
         self._runners: dict[str, Runner] = {}
@@ -200,7 +207,7 @@ class EmbeddedRuntime:
 
     async def _recover_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._host.settings.lease_seconds)
+            await asyncio.sleep(self._lease_seconds)
             try:
                 await self._recover()
             except Exception:

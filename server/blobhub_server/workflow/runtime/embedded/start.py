@@ -94,7 +94,7 @@ class Starts:
         unknown = sorted(start.input_data.keys() - graph.input_aliases)
         if unknown:
             raise InvalidValue("input_data", f"the definition has no input {unknown[0]!r}")
-        limit = await self._host.limits.value(tx, EXECUTIONS, org_id=start.org_id, blob_id=session.blob_id)
+        limit = await self._host.limits.value(tx, EXECUTIONS, org_id=session.org_id, blob_id=session.blob_id)
         values = await object_store.values(tx, session.id, graph.session_aliases) if graph.session_aliases else {}
         state = ExecutionState(step_limit=start.step_limit)
         runner = self._make_runner(graph, self._execution(start, entry), state, fence)
