@@ -33,7 +33,8 @@ the reason; the message is for people. What a method answers with, and why, is u
 SETTINGS_HEAD = """# Settings
 
 Made by `make generate` from [config.py](../server/blobhub_server/config.py) and from what the blob types bring that
-come with the server; do not edit. They are read from the environment and nowhere else. `blobhub-server doctor` says which are set.
+come with the server; do not edit. They are read from the environment and nowhere else. `blobhub-server doctor` says
+which are set.
 """
 
 Comments = Mapping[tuple[int, ...], str]
