@@ -18,6 +18,7 @@ from blobhub_server.app import running
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared, upsert
 from blobhub_server.errors import OwnershipLost
 from blobhub_server.workflow import blob_type
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
@@ -26,6 +27,7 @@ from blobhub_server.workflow.runtime.start import Start, Starts
 from blobhub_server.workflow.store import session as session_store
 
 firings = sa.Table("firings_of_a_test", sa.MetaData(), sa.Column("number", sa.Integer, primary_key=True))
+RECORD = Prepared(upsert(firings, keys=[firings.c.number], changed=()))
 
 
 @dataclass
@@ -68,7 +70,7 @@ class Opened:
 
 async def record(tx: Transaction, number: int) -> None:
     """Record a firing, unless it has been."""
-    await tx.execute(tx.upsert(firings, keys=[firings.c.number], changed=()), {"number": number})
+    await tx.run(RECORD, number=number)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ _POSITION = sa.text("SELECT version_num FROM alembic_version")
 
 async def position(tx: Transaction) -> str | None:
     """The migration that a database is at; None on an empty one."""
-    if (await tx.execute(_PRESENT[tx.dialect])).first() is None:
+    if (await tx.execute(_PRESENT[tx.dialect.name])).first() is None:
         return None
     at: str | None = (await tx.execute(_POSITION)).scalar()
     return at
