@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,7 @@ class SqliteDatabase(Database):
         self._writer = self._writing.connect()
         self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"), isolation_level="AUTOCOMMIT")
         self._reader = self._reading.connect()
+        self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers can be given the same.
         self._turn = asyncio.Lock()
 
     async def close(self) -> None:
@@ -103,14 +104,13 @@ class SqliteDatabase(Database):
             engine.dispose()
         os.close(self._lock)
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[Transaction]:
+    def read(self) -> AbstractAsyncContextManager[Transaction]:
         """See Database. One connection serves all readers: none of them holds anything across an await.
 
         So a result is read whole (`first`, `scalars().all()`, a comprehension) before the next await: a half-read one
         keeps SQLite at its snapshot, for every reader.
         """
-        yield SqliteTransaction(self._reader)
+        return self._read
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
