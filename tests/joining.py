@@ -19,6 +19,7 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared, upsert
 from blobhub_server.errors import OwnershipLost
 from blobhub_server.workflow import blob_type
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
@@ -27,6 +28,7 @@ from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
 from blobhub_server.workflow.store import session as session_store
 
 firings = sa.Table("firings_of_a_test", sa.MetaData(), sa.Column("number", sa.Integer, primary_key=True))
+RECORD = Prepared(upsert(firings, keys=[firings.c.number], changed=()))
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Opened:
 
 async def record(tx: Transaction, number: int) -> None:
     """Record a firing, unless it has been."""
-    await tx.execute(tx.upsert(firings, keys=[firings.c.number], changed=()), {"number": number})
+    await tx.run(RECORD, number=number)
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from blobhub_server.clock import utc_now
-from blobhub_server.db.engine import ATTEMPTS, Database, locked
+from blobhub_server.db.engine import ATTEMPTS, Database
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
 from blobhub_server.db.opening import open_database, parsed
+from blobhub_server.db.prepared import Prepared, locked, upsert
 from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite import DatabaseInUse
 from blobhub_server.start import StartError
@@ -119,7 +120,7 @@ async def test_an_upsert_changes_the_row_that_is_there(db):
     early, late = datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC)
     for at in (early, late):
         async with db.write() as tx:
-            await tx.execute(tx.upsert(notes, keys=[notes.c.id], changed=[notes.c.at]), [{"id": 1, "at": at}])
+            await tx.run(Prepared(upsert(notes, keys=[notes.c.id], changed=[notes.c.at])), id=1, at=at)
     async with db.read() as tx:
         assert (await tx.execute(sa.select(notes.c.at))).scalars().all() == [late]
 

@@ -6,14 +6,16 @@ There are two, `db/sqlite.py` and `db/postgresql.py`; the same statements run on
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
+
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Row
 
 log = structlog.get_logger()
 
@@ -31,14 +33,49 @@ GAVE_WAY = ("40001", "40P01")
 class Transaction(ABC):
     """A connection inside `read` or `write`."""
 
-    dialect: str
+    dialect: sa.Dialect
 
     def __init__(self) -> None:
         self._hooks: list[Callable[[], None]] = []
 
+    async def first(self, query: Prepared[Value], /, **given: Any) -> Value | None:
+        """The first of what a query finds, if it finds anything."""
+        found = await self.all(query, **given)
+        return found[0] if found else None
+
+    async def one(self, query: Prepared[Value], /, **given: Any) -> Value:
+        """What a query finds that always finds something."""
+        return (await self.all(query, **given))[0]
+
+    async def all(self, query: Prepared[Value], /, **given: Any) -> list[Value]:
+        """All that a query finds."""
+        compiled = query.compiled(self.dialect)
+        return compiled.rows(await self._fetch(compiled.sql, compiled.values(given)))
+
+    async def run(self, statement: Prepared[Any], /, **given: Any) -> None:
+        """Run a statement for what it does."""
+        compiled = statement.compiled(self.dialect)
+        await self._fetch(compiled.sql, compiled.values(given))
+
+    async def run_each(self, statement: Prepared[Value], rows: Iterable[Mapping[str, Any]]) -> list[Value]:
+        """Run a statement once for each of many parameters, in one go; return what it returned, if it returns anything."""
+        compiled = statement.compiled(self.dialect)
+        values = [compiled.values(row) for row in rows]
+        if not values:
+            return []
+        return compiled.rows(await self._fetch_each(compiled.sql, values, returning=compiled.read is not None))
+
     @abstractmethod
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
-        """Run a statement; a list of parameters runs it once for each in one go."""
+        """Run a statement that is made where it is needed; a list of parameters runs it once for each in one go."""
+
+    @abstractmethod
+    async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
+        """Have the driver run a statement, and return its rows."""
+
+    @abstractmethod
+    async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
+        """Have the driver run a statement once for each of many parameters; with `returning` return all rows."""
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -69,31 +106,6 @@ class Transaction(ABC):
                 hook()
             except Exception:
                 log.exception("after_commit_failed")
-
-    def upsert(
-        self, table: sa.Table, *, keys: Sequence[Any], changed: Sequence[Any], where: sa.TextClause | None = None
-    ) -> Any:
-        """An insert that, where a row with the same `keys` exists, sets its `changed` columns instead; nothing for none.
-
-        `where` is the condition of the unique index on `keys`, if that is a partial one.
-        """
-        insert = (postgresql if self.dialect == "postgresql" else sqlite).insert(table)
-        if not changed:
-            return insert.on_conflict_do_nothing(index_elements=list(keys), index_where=where)
-        return insert.on_conflict_do_update(
-            index_elements=list(keys),
-            index_where=where,
-            set_={column.name: insert.excluded[column.name] for column in changed},
-        )
-
-
-def locked(query: sa.Select[Any]) -> sa.Select[Any]:
-    """The query, its rows to be locked and changed by nobody else until the transaction ends.
-
-    Rows that refer to them can be written meanwhile. PostgreSQL locks what a foreign key points to (when a row is made, and
-    when one is changed twice in a transaction), from the child to the parent: against our order, but not in its way.
-    """
-    return query.with_for_update(key_share=True)
 
 
 class Database(ABC):

@@ -46,7 +46,7 @@ async def looking(url: str) -> AsyncIterator[Transaction]:
 
 async def server_time(tx: Transaction) -> datetime | None:
     """The time of the machine that the database is on; None where that is this one."""
-    if tx.dialect == "sqlite":
+    if tx.dialect.name == "sqlite":
         return None
     time: datetime = (await tx.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
     return time
