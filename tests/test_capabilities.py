@@ -10,7 +10,10 @@ from typing import Protocol, runtime_checkable
 import pytest
 from blobhub_server.blobtypes.contract import BlobType, Opened
 from blobhub_server.blobtypes.order import CapabilityAmbiguous, CapabilityMissing, CircularNeeds
-from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, Installed
+from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, DuplicateSetting, Installed
+from blobhub_server.config import SettingsModel
+from pydantic import Field
+from served import WORKFLOW
 from unserved import unserved
 
 
@@ -65,7 +68,7 @@ def types_of(*kinds: Kind) -> BlobTypes:
     diary: list[str] = []
     for kind in kinds:
         kind.diary = diary
-    return BlobTypes({kind.name: Installed(kind, "a test") for kind in kinds})
+    return BlobTypes({kind.name: Installed(kind, "a test", kind.settings()) for kind in kinds})
 
 
 @pytest.fixture
@@ -138,3 +141,34 @@ async def test_a_type_that_does_not_bring_what_it_says_stops_the_start(host, off
     with pytest.raises(BrokenOffer, match=said):
         async with types_of(kind).running(host):
             pass
+
+
+class Shared(SettingsModel):
+    oven_degrees: int = Field(180, description="How hot.")
+
+
+class Taken(SettingsModel):
+    listen: str = Field("", description="What the server has.")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([Shared, Shared], r"BLOBHUB_OVEN_DEGREES .* both a\.a and b\.b"),
+        ([Taken], r"BLOBHUB_LISTEN .* both the server and a\.a"),
+    ],
+)
+def test_two_settings_of_one_name_stop_the_start_and_both_owners_are_named(settings, said) -> None:
+    kinds = [Kind(name) for name in ("a.a", "b.b")]
+    for kind, model in zip(kinds, settings, strict=False):
+        kind.settings = model
+    with pytest.raises(DuplicateSetting, match=said):
+        types_of(*kinds)
+
+
+async def test_a_type_is_given_its_settings_from_the_environment_or_from_whoever_starts_it(host, monkeypatch) -> None:
+    monkeypatch.setenv("BLOBHUB_CODE_WORKERS", "7")
+    (workflow,) = (item for item in BlobTypes.load().all() if item.type.name == WORKFLOW)
+    assert workflow.settings.model_dump()["code_workers"] == 7
+    (workflow,) = (item for item in BlobTypes.load(settings={"code_workers": 3}).all() if item.type.name == WORKFLOW)
+    assert workflow.settings.model_dump()["code_workers"] == 3

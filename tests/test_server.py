@@ -15,6 +15,7 @@ import pytest
 import structlog
 from blobhub.v1 import blob_pb2, caller_pb2, execution_pb2, organization_pb2, session_pb2
 from blobhub_server.blobtypes.conformance import reason_of, refused, unpack
+from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
 from blobhub_server.db.migrations import PLATFORM
 from blobhub_server.db.sqlite import DatabaseInUse
@@ -67,6 +68,7 @@ async def test_a_second_server_on_the_same_sqlite_database_is_refused(tmp_path: 
     ("environment", "said"),
     [
         ({"BLOBHUB_LEASE_SECONDS": "never"}, "BLOBHUB_LEASE_SECONDS"),
+        ({"BLOBHUB_DRAIN_SECONDS": "never"}, "BLOBHUB_DRAIN_SECONDS"),
         ({"BLOBHUB_DATABASE_URL": "mysql://x"}, "BLOBHUB_DATABASE_URL"),
         ({"BLOBHUB_ADMIN_KEY": "secret-nonsense"}, "BLOBHUB_ADMIN_KEY"),
     ],
@@ -206,4 +208,6 @@ async def the_end(call) -> grpc.aio.AioRpcError:
 
 def test_settings_are_described_and_read_from_the_environment() -> None:
     assert Settings.model_config["env_prefix"] == "BLOBHUB_"
-    assert all(field.description for field in Settings.model_fields.values())
+    models = [Settings, *(item.type.settings for item in BlobTypes.load().all())]
+    assert all(field.description for model in models for field in model.model_fields.values())
+    assert {"listen", "code_workers", "lease_seconds"} <= {name for model in models for name in model.model_fields}

@@ -121,7 +121,7 @@ def main() -> int:
     for path, text in _pages(descriptors).items():
         if "--check" not in sys.argv:
             path.write_text(text)
-        elif path.read_text() != text:
+        elif not path.exists() or path.read_text() != text:
             stale.append(str(path.relative_to(ROOT)))
     for name in stale:
         print(f"{name}: not what `make generate` makes")

@@ -1,4 +1,7 @@
-"""The reference pages that are made from the contract: `docs/errors.md`, and the table of methods in `docs/access.md`."""
+"""The reference pages that are made from the contract and the code.
+
+They are `docs/errors.md`, `docs/settings.md`, and the table of methods in `docs/access.md`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blobhub.v1 import access_pb2
+from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub_server.config import Settings, SettingsModel, variable
 from google.protobuf import descriptor_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
-ERRORS, ACCESS = ROOT / "docs" / "errors.md", ROOT / "docs" / "access.md"
+ERRORS, ACCESS, SETTINGS = (ROOT / "docs" / name for name in ("errors.md", "access.md", "settings.md"))
 BEGIN, END = "<!-- methods: made by `make generate` -->", "<!-- end of methods -->"
 
 ERRORS_HEAD = """# Errors
@@ -23,6 +28,13 @@ the reason; the message is for people. What a method answers with, and why, is u
 
 | reason | code | cause, metadata, further details |
 |---|---|---|
+"""
+
+SETTINGS_HEAD = """# Settings
+
+Made by `make generate` from [config.py](../server/blobhub_server/config.py) and from what the blob types bring that come
+with the server; do not edit. They are read from the environment and nowhere else; `blobhub-server doctor` says which are
+set.
 """
 
 Comments = Mapping[tuple[int, ...], str]
@@ -56,6 +68,24 @@ def errors(image: Path) -> str:
     return ERRORS_HEAD + "".join(rows)
 
 
+def settings() -> str:
+    """The page of settings: a table for the server, and for each blob type that comes with it."""
+    own = [item for item in BlobTypes.load().all() if item.distribution.startswith("blobhub-server ")]
+    tables: list[tuple[str, type[SettingsModel]]] = [
+        ("The server", Settings),
+        *((f"`{item.type.name}`", item.type.settings) for item in own),
+    ]
+    return SETTINGS_HEAD + "".join(_table(title, model) for title, model in tables if model.model_fields)
+
+
+def _table(title: str, model: type[SettingsModel]) -> str:
+    rows = [
+        f"| `{variable(name)}` | {'unset' if field.default is None else f'`{field.default}`'} | {field.description} |\n"
+        for name, field in model.model_fields.items()
+    ]
+    return f"\n## {title}\n\n| variable | default | what for |\n|---|---|---|\n{''.join(rows)}"
+
+
 def methods(image: Path) -> str:
     """The table of methods: what each needs, on what, and whether it changes anything."""
     services = sorted((service for file in files(image) for service in file.proto.service), key=lambda item: item.name)
@@ -82,4 +112,4 @@ def pages(image: Path) -> dict[Path, str]:
     access = ACCESS.read_text()
     head, _, rest = access.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    return {ERRORS: errors(image), ACCESS: f"{head}{BEGIN}\n{methods(image)}{END}{tail}"}
+    return {ERRORS: errors(image), SETTINGS: settings(), ACCESS: f"{head}{BEGIN}\n{methods(image)}{END}{tail}"}

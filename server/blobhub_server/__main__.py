@@ -112,7 +112,9 @@ def main() -> None:
 
 def _wrong(error: ValidationError) -> str:
     """Which settings are wrong, without what they are set to."""
-    return "; ".join(f"BLOBHUB_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+    from blobhub_server.config import variable  # noqa: PLC0415  so that --help is quick
+
+    return "; ".join(f"{variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Settings: one model, read from `BLOBHUB_*` and nowhere else."""
+"""Settings: read from `BLOBHUB_*` and nowhere else. Here are those of the server; blob types bring models of their own.
+
+`docs/settings.md` lists all of them.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,19 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class Settings(BaseSettings):
-    """What an operator can set. Every field is read from the environment variable `BLOBHUB_<NAME>`."""
+class SettingsModel(BaseSettings):
+    """A model of settings. Every field is read from the environment variable `BLOBHUB_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="BLOBHUB_", frozen=True)
+
+
+def variable(name: str) -> str:
+    """The environment variable that a field is read from."""
+    return f"BLOBHUB_{name.upper()}"
+
+
+class Settings(SettingsModel):
+    """What an operator can set of the server itself."""
 
     listen: str = Field("127.0.0.1:7443", description="Address and port to serve gRPC on; port 0 takes a free one.")
     data_dir: Path = Field(Path(".data"), description="Where the SQLite database and the local objects live.")
@@ -35,10 +47,6 @@ class Settings(BaseSettings):
     max_connection_age_seconds: float = Field(3600, gt=0, description="After this a connection is asked to come anew.")
     drain_seconds: float = Field(10, ge=0, description="How long calls may go on after a shutdown was asked for.")
     progress_seconds: float = Field(15, gt=0, description="Idle time after which a watch sends a sign of life.")
-    lease_seconds: float = Field(10, gt=0, description="How long a silent server keeps its sessions from others.")
-    code_workers: int = Field(2, gt=0, description="Worker processes that run `logic.code` scripts.")
-    code_seconds: float = Field(5, gt=0, description="How long one script may run.")
-    code_memory_mib: int = Field(64, gt=0, description="How much memory one script may use.")
 
     @property
     def url(self) -> str:

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2
 from blobhub_server import logs
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import Clock
-from blobhub_server.config import Settings
+from blobhub_server.config import Settings, variable
 from blobhub_server.db.engine import parsed
 from blobhub_server.db.look import NoDatabaseYet, looking, server_time
 from blobhub_server.db.migrations import PLATFORM, Chain, position
@@ -96,7 +96,8 @@ async def _configuration(installation: Installation) -> str:
     logs.set_up(settings)
     if settings.admin_key is not None and key_rules.parse(settings.admin_key.get_secret_value()) is None:
         raise StartError("BLOBHUB_ADMIN_KEY is not a well-formed key; `blobhub-server make-key` makes one")
-    given = sorted(f"BLOBHUB_{name.upper()}" for name in settings.model_fields_set)
+    every = (settings, *(item.settings for item in installation.types.all()))
+    given = sorted(variable(name) for model in every for name in model.model_fields_set)
     return ", ".join(given) if given else "nothing is set, so the defaults hold"
 
 

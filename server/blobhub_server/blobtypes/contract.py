@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 from blobhub_server.blobtypes.access import Locator, Resolution
 from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
-from blobhub_server.config import Settings
+from blobhub_server.config import Settings, SettingsModel
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.schema import Selected, Table
@@ -230,7 +230,7 @@ class Host:
 
 
 class Given:
-    """What a blob type has asked for by its class variables: `given[Invocable]` is an Invocable."""
+    """What a blob type has asked for by its class variables: `given[MySettings]` are its settings, and so on."""
 
     def __init__(self, things: Mapping[object, object]) -> None:
         self._things = things
@@ -252,6 +252,8 @@ class BlobType(ABC):
     """The capabilities it needs of others, as `runtime_checkable` protocols; `given` has an object for each."""
     offers: ClassVar[Sequence[type]] = ()
     """The capabilities it offers, as `runtime_checkable` protocols; only one installed type may offer each."""
+    settings: ClassVar[type[SettingsModel]] = SettingsModel
+    """The settings it brings, each with a description and a name that nobody else has; `given` has them as they are set."""
     tables: ClassVar[Sequence[Table]] = ()
     """Its tables, on `db.schema.metadata`. Foreign keys may name the platform's tables."""
     migrations: ClassVar[Path | None] = None

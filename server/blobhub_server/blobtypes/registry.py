@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from blobhub_server.blobtypes.contract import BlobType, Given, Host, Limit, Opened
 from blobhub_server.blobtypes.order import opening_order
 from blobhub_server.blobtypes.values import Dependents
+from blobhub_server.config import Settings, SettingsModel, variable
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import Chain
 from blobhub_server.db.schema import Selected
@@ -27,16 +29,21 @@ class BrokenBlobType(StartError):
     """A blob type cannot be loaded, or is not what its entry point says."""
 
 
+class DuplicateSetting(StartError):
+    """Two parts of the server read the same variable."""
+
+
 class BrokenOffer(StartError):
     """A blob type does not bring the capabilities that it says it offers."""
 
 
 @dataclass(slots=True)
 class Installed:
-    """A blob type, where it comes from, and, once it is open, what it brings."""
+    """A blob type, where it comes from, how it is set, and, once it is open, what it brings."""
 
     type: BlobType
     distribution: str
+    settings: SettingsModel
     opened: Opened | None = None
 
 
@@ -44,13 +51,18 @@ class BlobTypes:
     """All blob types, by name."""
 
     def __init__(self, installed: Mapping[str, Installed]) -> None:
-        """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds."""
+        """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds, DuplicateSetting."""
         self._installed = dict(installed)
+        _require_distinct_settings(self.all())
         self._opening = [item.name for item in opening_order(item.type for item in installed.values())]
 
     @classmethod
-    def load(cls, points: Iterable[EntryPoint] | None = None) -> BlobTypes:
-        """Load every entry point of the group. Raises StartError for types that do not load or do not fit together."""
+    def load(cls, points: Iterable[EntryPoint] | None = None, *, settings: Mapping[str, Any] | None = None) -> BlobTypes:
+        """Load every entry point of the group. Raises StartError for types that do not load or do not fit together.
+
+        `settings` take the place of what is in the environment, by name; ValidationError is raised for what is wrong in
+        either.
+        """
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=GROUP) if points is None else points:
             other = found.setdefault(point.name, point)
@@ -58,7 +70,7 @@ class BlobTypes:
                 raise DuplicateBlobType(
                     f"the blob type {point.name} comes from both {_origin(other)} and {_origin(point)}; remove one"
                 )
-        return cls({name: Installed(_load(point), _origin(point)) for name, point in found.items()})
+        return cls({name: _installed(point, settings or {}) for name, point in found.items()})
 
     @asynccontextmanager
     async def running(self, host: Host) -> AsyncIterator[None]:
@@ -66,8 +78,9 @@ class BlobTypes:
         offered: dict[type, object] = {}
         async with AsyncExitStack() as stack:
             for installed in self.in_opening_order():
-                given = Given({kind: offered[kind] for kind in installed.type.needs})
-                installed.opened = await stack.enter_async_context(installed.type.open(host, given))
+                given: dict[object, object] = {kind: offered[kind] for kind in installed.type.needs}
+                given[installed.type.settings] = installed.settings
+                installed.opened = await stack.enter_async_context(installed.type.open(host, Given(given)))
                 _require_offers(installed.type, installed.opened)
                 offered |= installed.opened.offers
             yield
@@ -139,6 +152,22 @@ def _require_offers(type_: BlobType, opened: Opened) -> None:
 
 def _origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _installed(point: EntryPoint, settings: Mapping[str, Any]) -> Installed:
+    made = _load(point)
+    own = {name: value for name, value in settings.items() if name in made.settings.model_fields}
+    return Installed(made, _origin(point), made.settings(**own))
+
+
+def _require_distinct_settings(every: Iterable[Installed]) -> None:
+    """Raise DuplicateSetting when two parts of the server read the same variable."""
+    owners = dict.fromkeys(Settings.model_fields, "the server")
+    for item in every:
+        for name in item.type.settings.model_fields:
+            other = owners.setdefault(name, item.type.name)
+            if other != item.type.name:
+                raise DuplicateSetting(f"{variable(name)} is a setting of both {other} and {item.type.name}; remove one")
 
 
 def _load(point: EntryPoint) -> BlobType:

@@ -24,6 +24,7 @@ from blobhub_server.workflow.services.definition import DefinitionService
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
 from blobhub_server.workflow.services.session import TYPE, SessionService, locate_session
 from blobhub_server.workflow.services.session_object import SessionObjectService
+from blobhub_server.workflow.settings import WorkflowSettings
 from blobhub_server.workflow.store import MIGRATIONS, TABLES
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
@@ -41,6 +42,7 @@ class WorkflowType(BlobType):
         "sessions: durably, with every step an event that can be watched."
     )
 
+    settings = WorkflowSettings
     tables = TABLES
     migrations = MIGRATIONS
 
@@ -50,12 +52,12 @@ class WorkflowType(BlobType):
     @asynccontextmanager
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Start the script workers and the runtime; recover what ran before."""
-        settings = host.settings
+        settings = given[WorkflowSettings]
         definitions = Definitions(host.db, host.contents, self._components)
         async with MontyRunner(
             workers=settings.code_workers, seconds=settings.code_seconds, memory_mib=settings.code_memory_mib
         ) as scripts:
-            runtime = Runtime(host, definitions, Services(scripts=scripts))
+            runtime = Runtime(host, definitions, Services(scripts=scripts), settings.lease_seconds)
             async with runtime.running():
                 yield Opened(
                     services=self._services(host, definitions, runtime),

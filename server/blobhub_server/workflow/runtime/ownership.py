@@ -21,8 +21,9 @@ log = structlog.get_logger()
 class Ownership:
     """This server's lease, and the fences of the sessions it holds."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, lease_seconds: float) -> None:
         self._host = host
+        self._lease_seconds = lease_seconds
         self._fences: dict[str, int] = {}
         self.server_id = host.ids()
 
@@ -64,7 +65,7 @@ class Ownership:
     async def renew_forever(self) -> None:
         """Keep the lease, until cancelled."""
         while True:
-            await asyncio.sleep(self._host.settings.lease_seconds / 3)
+            await asyncio.sleep(self._lease_seconds / 3)
             try:
                 async with self._host.db.write() as tx:
                     await store.renew(tx, self.server_id, self._until())
@@ -77,4 +78,4 @@ class Ownership:
             await store.release(tx, self.server_id)
 
     def _until(self) -> datetime:
-        return self._host.clock() + timedelta(seconds=self._host.settings.lease_seconds)
+        return self._host.clock() + timedelta(seconds=self._lease_seconds)

@@ -49,13 +49,14 @@ _ENDED_LATELY = 1024
 class Runtime:
     """Runs executions."""
 
-    def __init__(self, host: Host, definitions: Definitions, services: Services) -> None:
+    def __init__(self, host: Host, definitions: Definitions, services: Services, lease_seconds: float) -> None:
         self.log = EventLog(host.db, host.bell)
         self.session_events = SessionEvents(host, self.log)
         self._host = host
         self._definitions = definitions
+        self._lease_seconds = lease_seconds
         self._journal = Journal(host, self.log)
-        self._ownership = Ownership(host)
+        self._ownership = Ownership(host, lease_seconds)
         self._around = Surroundings(host.db, self._journal, host.clock, services)
         self.starts = Starts(host, definitions, self._journal, self._ownership, self._runner, self._launch)
         self._runners: dict[str, Runner] = {}
@@ -190,7 +191,7 @@ class Runtime:
 
     async def _recover_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._host.settings.lease_seconds)
+            await asyncio.sleep(self._lease_seconds)
             try:
                 await self._recover()
             except Exception:
