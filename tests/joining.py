@@ -19,8 +19,8 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import OwnershipLost
 from blobhub_server.workflow import blob_type
+from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
 from blobhub_server.workflow.runtime.runtime import Runtime
 from blobhub_server.workflow.runtime.start import Start, Starts

@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
+from google.protobuf.descriptor import EnumDescriptor
+
 from blobhub_server.blobtypes.access import Locator, Resolution
 from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
@@ -254,6 +256,8 @@ class BlobType(ABC):
     """The capabilities it offers, as `runtime_checkable` protocols; only one installed type may offer each."""
     settings: ClassVar[type[SettingsModel]] = SettingsModel
     """The settings it brings, each with a description and a name that nobody else has; `given` has them as they are set."""
+    reasons: ClassVar[EnumDescriptor | None] = None
+    """The enum of the reasons of its own errors, whose `domain` is the type's name; None when it has none."""
     tables: ClassVar[Sequence[Table]] = ()
     """Its tables, on `db.schema.metadata`. Foreign keys may name the platform's tables."""
     migrations: ClassVar[Path | None] = None

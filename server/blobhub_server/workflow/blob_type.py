@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
+from blobhub.v1.workflow_error_pb2 import WorkflowErrorReason
+
 from blobhub_server.blobtypes.contract import BlobType, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
@@ -43,6 +45,7 @@ class WorkflowType(BlobType):
     )
 
     settings = WorkflowSettings
+    reasons = WorkflowErrorReason.DESCRIPTOR
     tables = TABLES
     migrations = MIGRATIONS
 

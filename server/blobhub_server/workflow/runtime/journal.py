@@ -16,8 +16,8 @@ from typing import Any
 from blobhub_server.blobtypes.contract import Host, Settled
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.group import GroupCommitter
-from blobhub_server.errors import OwnershipLost
 from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import Graph, Record
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution

@@ -13,8 +13,9 @@ import structlog
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import OwnershipLost, PermissionDenied
+from blobhub_server.errors import PermissionDenied
 from blobhub_server.workflow.components.contract import Services
+from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import (
     ExecutionState,
     Failed,

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue, OwnershipLost
+from blobhub_server.errors import InvalidValue
+from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import ExecutionState, Graph, Started
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
