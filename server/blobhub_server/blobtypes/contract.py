@@ -101,6 +101,17 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """A line of `blobhub-server doctor`: what is looked at, and a function that looks and tells how it is.
+
+    It raises StartError when that is wrong, and Doubt when it may be. A server may be running beside it.
+    """
+
+    what: str
+    look: Callable[[], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """What an open blob type brings.
 
@@ -262,6 +273,10 @@ class BlobType(ABC):
     """Its tables, on `db.schema.metadata`. Foreign keys may name the platform's tables."""
     migrations: ClassVar[Path | None] = None
     """The folder of the Alembic revisions that make those tables, `0001_….py` first; None without tables."""
+
+    def checks(self, settings: Settings, given: Given) -> Sequence[Check]:
+        """What the doctor is to look at. Nothing is open: `given` has the type's own settings alone."""
+        return ()
 
     @abstractmethod
     def open(self, host: Host, given: Given) -> AbstractAsyncContextManager[Opened]:
