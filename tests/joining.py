@@ -20,8 +20,8 @@ from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared, upsert
-from blobhub_server.errors import OwnershipLost
 from blobhub_server.workflow import blob_type
+from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
 from blobhub_server.workflow.runtime.contract import Start
 from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime

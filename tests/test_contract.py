@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import grpc
 import pytest
 from blobhub.v1 import access_pb2, error_pb2, event_pb2
 from blobhub_server import errors
+from blobhub_server.blobtypes.registry import BlobTypes
+from google.protobuf.descriptor import EnumDescriptor
 from methods import Method, served_methods
 
 TESTS = Path(__file__).resolve().parent
@@ -109,18 +112,41 @@ def subclasses(kind: type) -> set[type]:
     return {kind} | {deeper for child in kind.__subclasses__() for deeper in subclasses(child)}
 
 
-def test_every_error_reason_has_one_class_and_the_code_its_comment_says() -> None:
-    proto = (TESTS.parent / "protos" / "blobhub" / "v1" / "error.proto").read_text()
-    documented = {
-        name: code
-        for code, name in re.findall(r"// ([A-Z_]+)\. [^\n]*\n(?:\s*//[^\n]*\n)*\s*ERROR_REASON_([A-Z_]+) = \d+;", proto)
+def enums() -> dict[str, EnumDescriptor]:
+    """The enums of error reasons, by domain."""
+    types = [item.type for item in BlobTypes.load().all()]
+    return {"blobhub": error_pb2.ErrorReason.DESCRIPTOR} | {item.name: item.reasons for item in types if item.reasons}
+
+
+def classes(domain: str) -> dict[str, type[errors.BlobHubError]]:
+    """The classes of errors of a domain that have a reason of their own, by reason."""
+    every = subclasses(errors.BlobHubError) - {errors.BlobHubError}
+    own = [kind for kind in every if kind.domain == domain and "reason" in vars(kind)]
+    found = {kind.reason: kind for kind in own}
+    assert len(found) == len(own), "two classes share a reason"
+    return found
+
+
+def test_every_domain_is_the_platforms_or_a_types() -> None:
+    assert {kind.domain for kind in subclasses(errors.BlobHubError)} == enums().keys()
+
+
+@pytest.mark.parametrize("domain", sorted(enums()))
+def test_every_error_reason_has_one_class_and_the_code_its_comment_says(domain: str) -> None:
+    enum = enums()[domain]
+    roots = (TESTS.parent / "protos", TESTS / "stranger" / "protos")
+    (proto,) = (root / enum.file.name for root in roots if (root / enum.file.name).exists())
+    prefix = enum.values[0].name.removesuffix("UNSPECIFIED")
+    comment = rf"// ([A-Z_]+)\. [^\n]*\n(?:\s*//[^\n]*\n)*\s*{prefix}([A-Z_]+) = \d+;"
+    documented = {name: code for code, name in re.findall(comment, proto.read_text())}
+    assert documented.keys() == {value.name.removeprefix(prefix) for value in enum.values[1:]}
+    assert {reason: kind.code for reason, kind in classes(domain).items()} == documented
+
+
+def test_every_error_is_raised_somewhere() -> None:
+    sources = [*(TESTS.parent / "server").rglob("*.py"), *(TESTS / "stranger" / "stranger_notes").rglob("*.py")]
+    nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text()))]
+    used = {node.id for node in nodes if isinstance(node, ast.Name)} | {
+        node.attr for node in nodes if isinstance(node, ast.Attribute)
     }
-    declared = {
-        name.removeprefix("ERROR_REASON_")
-        for name in error_pb2.ErrorReason.keys()  # noqa: SIM118  an enum wrapper, not a dict
-    } - {"UNSPECIFIED"}
-    classes = {kind.reason: kind for kind in subclasses(errors.BlobHubError) - {errors.BlobHubError}}
-    assert len(classes) == len(subclasses(errors.BlobHubError)) - 1, "two classes share a reason"
-    assert classes.keys() == declared == documented.keys()
-    for reason, kind in classes.items():
-        assert kind.code == documented[reason], reason
+    assert {kind.__name__ for domain in enums() for kind in classes(domain).values()} <= used

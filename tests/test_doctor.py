@@ -29,11 +29,16 @@ from issuer import Issuer
 from served import connected, served
 
 BIN = Path(sys.executable).parent
-WHATS = ["configuration", "address", "database", "migrations", "object store", "master key", "token issuer", "clock"]
+WHATS = [
+    *("configuration", "blob types", "address", "database", "migrations"),
+    *("object store", "master key", "token issuer", "clock"),
+    "blobhub.compute.workflow, script workers",
+]
 
 
-async def examined(settings: Settings, clock=utc_now) -> dict[str, Finding]:
-    return {finding.what: finding async for finding in examine(Installation(settings, BlobTypes.load(), clock))}
+async def examined(settings: Settings, clock=utc_now, **of_types) -> dict[str, Finding]:
+    installation = Installation(settings, BlobTypes.load(settings=of_types), clock)
+    return {finding.what: finding async for finding in examine(installation)}
 
 
 async def failing(settings: Settings, what: str, said: str, *, verdict: str = FAIL, clock=utc_now) -> None:
@@ -74,8 +79,9 @@ async def test_all_is_well_beside_a_running_server(tmp_path: Path, database_url:
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"ok   {what}" for what in WHATS], done.stdout + done.stderr
     assert done.returncode == 0
-    assert f"serves on {server.address}" in lines[1]
-    assert "has 3 keys" in lines[6]
+    assert "blobhub.compute.workflow of blobhub-server" in lines[1]
+    assert f"serves on {server.address}" in lines[2]
+    assert "has 3 keys" in lines[7]
 
 
 async def test_all_is_well_when_the_server_is_down_and_before_it_ever_ran(settings: Settings, tmp_path: Path) -> None:
@@ -235,3 +241,27 @@ async def test_a_clock_that_is_behind(settings: Settings, seconds: int, verdict:
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_a_clock_that_is_ahead_of_the_database_servers(settings: Settings) -> None:
     await failing(settings, "clock", "database server's", clock=lambda: datetime.now(UTC) + timedelta(minutes=5))
+
+
+async def test_script_workers_that_get_no_time(settings: Settings) -> None:
+    found = await examined(settings, code_seconds=1e-9)
+    what = "blobhub.compute.workflow, script workers"
+    assert {finding.what for finding in found.values() if finding.verdict != OK} == {what}
+    assert "BLOBHUB_CODE_SECONDS" in found[what].said
+
+
+def test_blob_types_that_do_not_fit_together_are_a_finding(tmp_path: Path) -> None:
+    """A need that nobody meets, say; the command tells it as it tells everything else."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "rival.py").write_text(
+        "from stranger_notes import NotesType\nclass Rival(NotesType):\n    name = 'other.notes'\n    needs = (int,)\n"
+    )
+    folder = tmp_path / "other" / "rival-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("[blobhub.blob_types]\nother.notes = rival:Rival\n")
+    done = run(tmp_path / "data", PYTHONPATH=str(tmp_path / "other"))
+    assert done.returncode == 1
+    assert done.stdout == (
+        "FAIL blob types: the blob type other.notes needs int, which no installed blob type offers; install one that does\n"
+    )

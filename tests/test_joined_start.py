@@ -20,7 +20,8 @@ from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.opening import open_database
-from blobhub_server.errors import LimitExceeded, SessionNotOpen
+from blobhub_server.errors import LimitExceeded
+from blobhub_server.workflow.errors import SessionNotOpen
 from blobhub_server.workflow.rules.execution import Cause, CauseKind
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store

@@ -12,11 +12,13 @@ import pytest
 
 GROUND = {"sqlalchemy", "google.protobuf", "structlog", "grpc", "blobhub"}
 PURE = {
+    "blobhub_server.blobtypes.json_text",
     "blobhub_server.blobtypes.values",
     "blobhub_server.errors",
     "blobhub_server.workflow.definitions.check",
     "blobhub_server.workflow.definitions.document",
     "blobhub_server.workflow.definitions.graph",
+    "blobhub_server.workflow.errors",
     "blobhub_server.workflow.interpreter",
 }
 IMPORT = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"

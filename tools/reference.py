@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blobhub.v1 import access_pb2
-from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub.v1.error_pb2 import ErrorReason
+from blobhub_server.blobtypes.registry import BlobTypes, Installed
 from blobhub_server.config import Settings, SettingsModel, variable
+from blobhub_server.errors import BlobHubError
 from google.protobuf import descriptor_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,20 +23,18 @@ BEGIN, END = "<!-- methods: made by `make generate` -->", "<!-- end of methods -
 
 ERRORS_HEAD = """# Errors
 
-Made from [error.proto](../protos/blobhub/v1/error.proto) by `make generate`; do not edit.
+Made from [error.proto](../protos/blobhub/v1/error.proto), and the like of the blob types, by `make generate`; do not edit.
 
-Every status but OK carries a `google.rpc.ErrorInfo` with `domain: "blobhub"` and one of these reasons. Programs decide by
-the reason; the message is for people. What a method answers with, and why, is under `Errors:` in its comment.
-
-| reason | code | cause, metadata, further details |
-|---|---|---|
+Every status but OK carries a `google.rpc.ErrorInfo` with one of these reasons and its domain: `blobhub`, or the type of blob
+that alone fails so. Programs decide by the reason; the message is for people. What a method answers with, and why, is under
+`Errors:` in its comment.
 """
 
 SETTINGS_HEAD = """# Settings
 
-Made by `make generate` from [config.py](../server/blobhub_server/config.py) and from what the blob types bring that
-come with the server; do not edit. They are read from the environment and nowhere else. `blobhub-server doctor` says
-which are set.
+Made by `make generate` from [config.py](../server/blobhub_server/config.py) and from what the blob types bring that come
+with the server; do not edit. They are read from the environment and nowhere else; `blobhub-server doctor` says which are
+set.
 """
 
 Comments = Mapping[tuple[int, ...], str]
@@ -57,23 +57,39 @@ def files(image: Path) -> Iterator[File]:
 
 
 def errors(image: Path) -> str:
-    """The page of errors: a row for every value of ErrorReason but the unspecified one."""
-    (file,) = (item for item in files(image) if item.proto.name.endswith("/error.proto"))
-    rows = []
-    for number, value in enumerate(file.proto.enum_type[0].value):
-        if value.number == 0:
-            continue
-        code, _, rest = _prose(file.comments[5, 0, 2, number]).partition(". ")
-        rows.append(f"| `{value.name.removeprefix('ERROR_REASON_')}` | {code} | {rest} |\n")
-    return ERRORS_HEAD + "".join(rows)
+    """The page of errors: for every domain a table of its reasons."""
+    domains = {ErrorReason.DESCRIPTOR.full_name: BlobHubError.domain}
+    domains |= {item.type.reasons.full_name: item.type.name for item in built_in() if item.type.reasons is not None}
+    by_enum = {
+        f"{file.proto.package}.{enum.name}": _reasons(file, number, enum)
+        for file in files(image)
+        for number, enum in enumerate(file.proto.enum_type)
+    }
+    return ERRORS_HEAD + "".join(
+        f"\n## `{domain}`\n\n| reason | code | cause, metadata, further details |\n|---|---|---|\n{by_enum[enum]}"
+        for enum, domain in domains.items()
+    )
+
+
+def _reasons(file: File, number: int, enum: descriptor_pb2.EnumDescriptorProto) -> str:
+    """A row for every value of an enum but the unspecified one, which tells the prefix of the others."""
+    prefix, rows = enum.value[0].name.removesuffix("UNSPECIFIED"), []
+    for place, value in enumerate(enum.value[1:], 1):
+        code, _, rest = _prose(file.comments[5, number, 2, place]).partition(". ")
+        rows.append(f"| `{value.name.removeprefix(prefix)}` | {code} | {rest} |\n")
+    return "".join(rows)
+
+
+def built_in() -> list[Installed]:
+    """The blob types that come with the server."""
+    return [item for item in BlobTypes.load().all() if item.distribution.startswith("blobhub-server ")]
 
 
 def settings() -> str:
     """The page of settings: a table for the server, and for each blob type that comes with it."""
-    own = [item for item in BlobTypes.load().all() if item.distribution.startswith("blobhub-server ")]
     tables: list[tuple[str, type[SettingsModel]]] = [
         ("The server", Settings),
-        *((f"`{item.type.name}`", item.type.settings) for item in own),
+        *((f"`{item.type.name}`", item.type.settings) for item in built_in()),
     ]
     return SETTINGS_HEAD + "".join(_table(title, model) for title, model in tables if model.model_fields)
 

@@ -36,7 +36,7 @@ from blobhub_server.platform.store import audit as audit_store
 from blobhub_server.platform.store import credential as credential_store
 from blobhub_server.platform.store import master_key as master_key_store
 from blobhub_server.rpc.server import PortInUse, bind
-from blobhub_server.start import StartError
+from blobhub_server.start import Doubt, StartError
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 SECONDS = 10.0
@@ -56,10 +56,6 @@ class Finding:
         return f"{self.verdict:4} {self.what}: {self.said}"
 
 
-class Doubt(Exception):
-    """Something looks as if it were wrong; the message says what."""
-
-
 @dataclass(frozen=True, slots=True)
 class Installation:
     """What is looked at: a server's settings, its blob types, and its clock."""
@@ -70,9 +66,11 @@ class Installation:
 
 
 async def examine(installation: Installation) -> AsyncIterator[Finding]:
-    """Check one thing after the other."""
+    """Check one thing after the other: what every server needs, then what its blob types need."""
     for what, check in _CHECKS.items():
         yield await _checked(what, check(installation))
+    for name, own in installation.types.checks(installation.settings):
+        yield await _checked(f"{name}, {own.what}", own.look())
 
 
 async def _checked(what: str, check: Awaitable[str]) -> Finding:
@@ -99,6 +97,10 @@ async def _configuration(installation: Installation) -> str:
     every = (settings, *(item.settings for item in installation.types.all()))
     given = sorted(variable(name) for model in every for name in model.model_fields_set)
     return ", ".join(given) if given else "nothing is set, so the defaults hold"
+
+
+async def _types(installation: Installation) -> str:
+    return ", ".join(f"{item.type.name} of {item.distribution}" for item in installation.types.all())
 
 
 async def _address(installation: Installation) -> str:
@@ -248,6 +250,7 @@ def _compared(whose: str, there: datetime, before: datetime, after: datetime) ->
 
 _CHECKS: dict[str, Callable[[Installation], Awaitable[str]]] = {
     "configuration": _configuration,
+    "blob types": _types,
     "address": _address,
     "database": _database,
     "migrations": _migrations,

@@ -1,8 +1,8 @@
-"""The errors BlobHub raises, each with its gRPC status code and its reason.
+"""The errors of the platform and the ground, each with its gRPC status code and its reason; those of a slice are with it.
 
-Rules, stores and services raise these; `rpc/errors.py` alone turns them into statuses. The reasons are the values of
-`ErrorReason` in `protos/blobhub/v1/error.proto`, where cause and metadata of each are documented; a test holds that
-both lists are the same. This module knows nothing of gRPC, so that rules can import it.
+Rules, stores and services raise these; `rpc/errors.py` alone turns them into statuses. A reason belongs to a domain. Those
+of the domain `blobhub` are the values of `ErrorReason` in `protos/blobhub/v1/error.proto`, where cause and metadata of each
+are documented; a test holds that both lists are the same. This module knows nothing of gRPC, so that rules can import it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ class Violation:
 
 
 class BlobHubError(Exception):
-    """Base of all. `code` is the name of a gRPC status code, `reason` that of an `ErrorReason` without its prefix."""
+    """Base of all. `code` is the name of a gRPC status code, `reason` that of an error reason without its prefix.
 
+    `domain` says whose reason it is: `blobhub`, or the blob type of that name.
+    """
+
+    domain: ClassVar[str] = "blobhub"
     code: ClassVar[str] = "INTERNAL"
     reason: ClassVar[str] = "INTERNAL"
 
@@ -47,6 +51,8 @@ class BlobHubError(Exception):
 
 class Internal(BlobHubError):
     """Something unforeseen; the log has it under the error id, the caller gets the id alone."""
+
+    code, reason = "INTERNAL", "INTERNAL"
 
     def __init__(self, error_id: str) -> None:
         super().__init__(f"internal error {error_id}", metadata={"error_id": error_id})
@@ -107,15 +113,6 @@ class UnknownBlobType(BlobHubError):
 
     def __init__(self, name: str) -> None:
         super().__init__("no such blob type is installed", metadata={"type": name})
-
-
-class InvalidDefinitionContent(BlobHubError):
-    """A workflow definition cannot be read."""
-
-    code, reason = "INVALID_ARGUMENT", "INVALID_DEFINITION"
-
-    def __init__(self, violations: Sequence[Violation]) -> None:
-        super().__init__("not a workflow definition", violations=violations)
 
 
 class Unauthenticated(BlobHubError):
@@ -186,15 +183,6 @@ class StaleEtag(BlobHubError):
         super().__init__("the etag is not the current one", metadata={"etag": current})
 
 
-class OwnershipLost(BlobHubError):
-    """Another server took the session over while this one was writing."""
-
-    code, reason = "ABORTED", "OWNERSHIP_LOST"
-
-    def __init__(self) -> None:
-        super().__init__("another server owns the session now; try again", retry_after=1.0)
-
-
 class WrongPhase(BlobHubError):
     """The revision is not in the phase that this needs."""
 
@@ -220,33 +208,6 @@ class WrongBlobType(BlobHubError):
 
     def __init__(self, type_: str, needs: str) -> None:
         super().__init__(f"the blob is a {type_}; this needs a {needs}", metadata={"type": type_, "needs": needs})
-
-
-class DefinitionNotRunnable(BlobHubError):
-    """The definition has problems that keep it from running."""
-
-    code, reason = "FAILED_PRECONDITION", "DEFINITION_NOT_RUNNABLE"
-
-    def __init__(self, violations: Sequence[Violation]) -> None:
-        super().__init__(f"the definition has {len(violations)} problems", violations=violations)
-
-
-class SessionNotOpen(BlobHubError):
-    """The session takes nothing new any more."""
-
-    code, reason = "FAILED_PRECONDITION", "SESSION_NOT_OPEN"
-
-    def __init__(self, state: str) -> None:
-        super().__init__(f"the session is {state}", metadata={"state": state})
-
-
-class ExecutionEnded(BlobHubError):
-    """The execution has already reached its terminal state."""
-
-    code, reason = "FAILED_PRECONDITION", "EXECUTION_ENDED"
-
-    def __init__(self, state: str) -> None:
-        super().__init__(f"the execution has {state}", metadata={"state": state})
 
 
 class RevisionInUse(BlobHubError):

@@ -1,7 +1,11 @@
-"""Why a server does not start: errors that an operator is told in one line."""
+"""Why a server does not start, or may not do well: what an operator is told in one line."""
 
 from __future__ import annotations
 
 
 class StartError(Exception):
     """The server cannot start; the message says why and what to do."""
+
+
+class Doubt(Exception):
+    """Something looks as if it were wrong; the message says what."""

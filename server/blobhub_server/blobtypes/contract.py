@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
+from google.protobuf.descriptor import EnumDescriptor
+
 from blobhub_server.blobtypes.access import Locator, Resolution
 from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
@@ -96,6 +98,17 @@ class Limit:
     description: str
     default: int
     held: Callable[[Transaction, str], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A line of `blobhub-server doctor`: what is looked at, and a function that looks and tells how it is.
+
+    It raises StartError when that is wrong, and Doubt when it may be. A server may be running beside it.
+    """
+
+    what: str
+    look: Callable[[], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,10 +267,16 @@ class BlobType(ABC):
     """The capabilities it offers, as `runtime_checkable` protocols; only one installed type may offer each."""
     settings: ClassVar[type[SettingsModel]] = SettingsModel
     """The settings it brings, each with a description and a name that nobody else has; `given` has them as they are set."""
+    reasons: ClassVar[EnumDescriptor | None] = None
+    """The enum of the reasons of its own errors, whose `domain` is the type's name; None when it has none."""
     tables: ClassVar[Sequence[Table]] = ()
     """Its tables, on `db.schema.metadata`. Foreign keys may name the platform's tables."""
     migrations: ClassVar[Path | None] = None
     """The folder of the Alembic revisions that make those tables, `0001_….py` first; None without tables."""
+
+    def checks(self, settings: Settings, given: Given) -> Sequence[Check]:
+        """What the doctor is to look at. Nothing is open: `given` has the type's own settings alone."""
+        return ()
 
     @abstractmethod
     def open(self, host: Host, given: Given) -> AbstractAsyncContextManager[Opened]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from blobhub_server.blobtypes.contract import BlobType, Given, Host, Limit, Opened
+from blobhub_server.blobtypes.contract import BlobType, Check, Given, Host, Limit, Opened
 from blobhub_server.blobtypes.order import opening_order
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings, SettingsModel, variable
@@ -97,6 +97,14 @@ class BlobTypes:
         """The types' migrations, those of a type after those of the types that offer what it needs."""
         types = [item.type for item in self.in_opening_order()]
         return [Chain.of_type(item.name, item.migrations) for item in types if item.migrations is not None]
+
+    def checks(self, settings: Settings) -> list[tuple[str, Check]]:
+        """What the types want the doctor to look at, each with the type's name."""
+        return [
+            (item.type.name, check)
+            for item in self.all()
+            for check in item.type.checks(settings, Given({item.type.settings: item.settings}))
+        ]
 
     def opened(self) -> list[Opened]:
         """What the open blob types bring, ordered by the types' names."""

@@ -1,6 +1,6 @@
 """From errors to statuses: the only place where that happens.
 
-A status carries a `google.rpc.ErrorInfo` with the reason, and `BadRequest`, `ResourceInfo`, `QuotaFailure` or
+A status carries a `google.rpc.ErrorInfo` with the reason and its domain, and `BadRequest`, `ResourceInfo`, `QuotaFailure` or
 `RetryInfo` where they help (https://google.aip.dev/193). What is not a BlobHubError is logged under an id, and the
 caller gets the id and nothing else.
 """
@@ -21,7 +21,6 @@ from blobhub_server.rpc.wire import to_duration
 
 log = structlog.get_logger()
 
-DOMAIN = "blobhub"
 TRAILER = "grpc-status-details-bin"
 
 MAX_TEXT_BYTES = 512
@@ -57,7 +56,7 @@ def status_of(error: BlobHubError) -> tuple[grpc.StatusCode, str, tuple[tuple[st
 
 def _details(error: BlobHubError) -> list[Message]:
     metadata = {key: _cut(value, MAX_TEXT_BYTES // 2) for key, value in error.metadata.items()}
-    made: list[Message] = [details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
+    made: list[Message] = [details.ErrorInfo(reason=error.reason, domain=error.domain, metadata=metadata)]
     if error.violations:
         made.append(_bad_request(error))
     if error.resource:

@@ -6,11 +6,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from blobhub_server.blobtypes.contract import BlobType, Content, Given, Host, Limit, Opened, Service
+from blobhub.v1.workflow_error_pb2 import WorkflowErrorReason
+
+from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.blobtypes.values import Dependents
+from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Selected
 from blobhub_server.errors import Violation
+from blobhub_server.start import StartError
+from blobhub_server.workflow.code.contract import ScriptError
 from blobhub_server.workflow.code.monty import MontyRunner
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.components.registry import ComponentRegistry
@@ -46,11 +51,16 @@ class WorkflowType(BlobType):
     )
 
     settings = WorkflowSettings
+    reasons = WorkflowErrorReason.DESCRIPTOR
     tables = TABLES
     migrations = MIGRATIONS
 
     def __init__(self) -> None:
         self._components = ComponentRegistry.load()
+
+    def checks(self, settings: Settings, given: Given) -> list[Check]:
+        """That scripts run."""
+        return [Check("script workers", partial(_look_at_script_workers, given[WorkflowSettings]))]
 
     @asynccontextmanager
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
@@ -59,9 +69,7 @@ class WorkflowType(BlobType):
         definitions = Definitions(host.db, host.contents, self._components)
         log = EventLog(host.db, host.bell)
         events = SessionEvents(host, log)
-        async with MontyRunner(
-            workers=settings.code_workers, seconds=settings.code_seconds, memory_mib=settings.code_memory_mib
-        ) as scripts:
+        async with _script_workers(settings) as scripts:
             runtime = EmbeddedRuntime(host, definitions, Services(scripts=scripts), log, events, settings.lease_seconds)
             async with runtime.running():
                 yield Opened(
@@ -102,6 +110,24 @@ class WorkflowType(BlobType):
                 path = f"definitions[{entry.name}].{problem.path}".rstrip(".")
                 found.append(Violation(path, problem.message))
         return found
+
+
+def _script_workers(settings: WorkflowSettings) -> MontyRunner:
+    return MontyRunner(workers=settings.code_workers, seconds=settings.code_seconds, memory_mib=settings.code_memory_mib)
+
+
+async def _look_at_script_workers(settings: WorkflowSettings) -> str:
+    """Have a script add two numbers."""
+    async with _script_workers(settings) as scripts:
+        try:
+            result = await scripts.run("set_data_output('sum', 1 + 1)", {}, lambda _: None)
+        except ScriptError as error:
+            raise StartError(
+                f"a short script failed: {error.message}; see BLOBHUB_CODE_SECONDS and BLOBHUB_CODE_MEMORY_MIB"
+            ) from None
+    if result.outputs != {"sum": 2}:
+        raise StartError(f"a script says that 1 + 1 is {result.outputs.get('sum')}; install pydantic-monty anew")
+    return f"a script ran in one of {settings.code_workers}, in {settings.code_seconds:g} s at most"
 
 
 def _limits(host: Host) -> list[Limit]:

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from blobhub_server.errors import ExecutionEnded, InvalidValue
+from blobhub_server.errors import InvalidValue
+from blobhub_server.workflow.errors import ExecutionEnded
 from blobhub_server.workflow.interpreter import TERMINAL
 
 STEP_LIMIT = 10_000

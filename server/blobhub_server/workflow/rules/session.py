@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from blobhub_server.errors import LimitExceeded, SessionNotOpen
+from blobhub_server.errors import LimitExceeded
+from blobhub_server.workflow.errors import SessionNotOpen
 from blobhub_server.workflow.rules import limit
 
 OPEN = "open"

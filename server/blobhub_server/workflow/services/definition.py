@@ -11,11 +11,12 @@ from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidDefinitionContent, NotFound, Violation
+from blobhub_server.errors import NotFound, Violation
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definitions.document import Problem
 from blobhub_server.workflow.definitions.finder import Definitions
+from blobhub_server.workflow.errors import InvalidDefinitionContent
 from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.services.session import TYPE
 

@@ -16,9 +16,9 @@ from typing import Any
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.group import GroupCommitter
-from blobhub_server.errors import OwnershipLost
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import Record
 from blobhub_server.workflow.log.encode import encode_record, encode_session_event
 from blobhub_server.workflow.log.log import EventLog

@@ -12,7 +12,7 @@ import structlog
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import OwnershipLost
+from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.store import session as store
 
 log = structlog.get_logger()

@@ -18,7 +18,6 @@ import structlog
 
 from blobhub_server.blobtypes.contract import Settled
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import OwnershipLost
 from blobhub_server.workflow.components.contract import (
     ComponentContext,
     ComponentError,
@@ -27,6 +26,7 @@ from blobhub_server.workflow.components.contract import (
     require_result,
 )
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import (
     Completion,
     Continue,

@@ -13,10 +13,11 @@ import structlog
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import OwnershipLost, PermissionDenied
+from blobhub_server.errors import PermissionDenied
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import (
     ExecutionState,
     Failed,

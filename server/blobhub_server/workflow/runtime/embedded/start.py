@@ -9,9 +9,10 @@ from typing import Protocol
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue, OwnershipLost
+from blobhub_server.errors import InvalidValue
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import ExecutionState, Started
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS

@@ -1,0 +1,61 @@
+"""The errors of workflows, each with its gRPC status code and its reason.
+
+The reasons are the values of `WorkflowErrorReason` in `protos/blobhub/v1/workflow_error.proto`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blobhub_server.errors import BlobHubError, Violation
+
+
+class WorkflowError(BlobHubError):
+    """Base of those."""
+
+    domain = "blobhub.compute.workflow"
+
+
+class InvalidDefinitionContent(WorkflowError):
+    """A workflow definition cannot be read."""
+
+    code, reason = "INVALID_ARGUMENT", "INVALID_DEFINITION"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("not a workflow definition", violations=violations)
+
+
+class DefinitionNotRunnable(WorkflowError):
+    """The definition has problems that keep it from running."""
+
+    code, reason = "FAILED_PRECONDITION", "DEFINITION_NOT_RUNNABLE"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__(f"the definition has {len(violations)} problems", violations=violations)
+
+
+class SessionNotOpen(WorkflowError):
+    """The session takes nothing new any more."""
+
+    code, reason = "FAILED_PRECONDITION", "SESSION_NOT_OPEN"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the session is {state}", metadata={"state": state})
+
+
+class ExecutionEnded(WorkflowError):
+    """The execution has already reached its terminal state."""
+
+    code, reason = "FAILED_PRECONDITION", "EXECUTION_ENDED"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the execution has {state}", metadata={"state": state})
+
+
+class OwnershipLost(WorkflowError):
+    """Another server took the session over while this one was writing."""
+
+    code, reason = "ABORTED", "OWNERSHIP_LOST"
+
+    def __init__(self) -> None:
+        super().__init__("another server owns the session now; try again", retry_after=1.0)
