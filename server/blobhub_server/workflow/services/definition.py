@@ -15,10 +15,9 @@ from blobhub_server.errors import NotFound, Violation
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definition import Problem
-from blobhub_server.workflow.errors import InvalidDefinitionContent
+from blobhub_server.workflow.errors import TYPE, InvalidDefinitionContent
 from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.runtime.definitions import Definitions
-from blobhub_server.workflow.services.session import TYPE
 
 
 def to_proto(entry: Entry) -> pb.Definition:

@@ -72,6 +72,13 @@ async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Sessio
     return Session(*row) if row else None
 
 
+async def named(tx: Transaction, blob_id: str, alias: str) -> Session | None:
+    """The session of a blob that has an alias and is not closed."""
+    query = sessions.select().where(sessions.c.blob_id == blob_id, sessions.c.alias == alias, NOT_CLOSED)
+    row = (await tx.execute(query)).first()
+    return Session(*row) if row else None
+
+
 async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int) -> list[Session]:
     """A blob's sessions by id, those after `after`."""
     query = sessions.select().where(sessions.c.blob_id == blob_id, sessions.c.id > after)
