@@ -12,6 +12,7 @@ from blobhub_server.blobtypes.conformance import BlobTypeConformance, Hub
 from blobhub_server.blobtypes.registry import BlobTypes, BrokenBlobType, DuplicateBlobType
 from served import Api, Served, served
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
+from stranger_notes import NotesType
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -105,3 +106,10 @@ def test_a_type_that_does_not_load_stops_the_start_and_is_named() -> None:
         BlobTypes.load([point("other.type", "stranger_notes:NotesType", "blobhub-stranger")])
     with pytest.raises(BrokenBlobType, match=r"stranger.notes of blobhub-stranger"):
         BlobTypes.load([point("stranger.notes", "stranger_notes:Nothing", "blobhub-stranger")])
+
+
+@pytest.mark.parametrize("name", ["notes", "Stranger.notes", "stranger.my_notes", f"stranger.{'n' * 40}"])
+def test_a_type_whose_name_is_none_stops_the_start(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NotesType, "name", name)
+    with pytest.raises(BrokenBlobType, match="words of a-z and 0-9 with dots between"):
+        BlobTypes.load([point(name, "stranger_notes:NotesType", "blobhub-stranger")])

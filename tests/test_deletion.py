@@ -179,6 +179,10 @@ async def populated(api: Api, organization: str) -> None:
             session = await acme.session(api, f"{reference}@draft")
             await ask(api, "StartExecution", session_id=session.id, definition="workflow")
             await ask(api, "PutSessionObject", session_id=session.id, alias="a", value={"number_value": 1})
+        else:
+            await ask(api, "PutNote", revision=f"{reference}@draft", name="one", text="A note.")
+            run = {"workflow": f"{organization}/one@draft", "definition": "workflow"}
+            await ask(api, "RunNote", revision=f"{reference}@draft", name="one", **run)
     await held(api, organization, "organization.blobs")
     await acme.rename_organization(api, organization, f"{organization}-renamed")
 

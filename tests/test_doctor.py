@@ -33,6 +33,7 @@ WHATS = [
     *("configuration", "blob types", "address", "database", "migrations"),
     *("object store", "master key", "token issuer", "clock"),
     "blobhub.compute.workflow, script workers",
+    "stranger.notes, session",
 ]
 
 
@@ -113,6 +114,7 @@ async def test_looking_leaves_everything_as_it_was_and_the_server_can_start(sett
         ({"BLOBHUB_DATABASE_URL": "postgresql://kim:swordfish@127.0.0.1:1/x"}, "database", "Connect call failed"),
         ({"BLOBHUB_MASTER_KEY": "swordfish"}, "master key", "BLOBHUB_MASTER_KEY: key 1 is not"),
         ({"BLOBHUB_OIDC_ISSUER": "https://issuer.example"}, "token issuer", "BLOBHUB_OIDC_AUDIENCE"),
+        ({"BLOBHUB_NOTES_SESSION": "Swordfish!"}, "stranger.notes, session", "BLOBHUB_NOTES_SESSION"),
     ],
 )
 def test_a_wrong_setting_is_named_and_not_repeated(
@@ -254,7 +256,11 @@ def test_blob_types_that_do_not_fit_together_are_a_finding(tmp_path: Path) -> No
     """A need that nobody meets, say; the command tells it as it tells everything else."""
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "rival.py").write_text(
-        "from stranger_notes import NotesType\nclass Rival(NotesType):\n    name = 'other.notes'\n    needs = (int,)\n"
+        "from stranger_notes import BlobType\n"
+        "class Rival(BlobType):\n"
+        "    name, title, description, needs = 'other.notes', 'Notes', 'Other notes', (int,)\n"
+        "    def open(self, host, given): ...\n"
+        "    async def validate(self, content): ...\n"
     )
     folder = tmp_path / "other" / "rival-1.dist-info"
     folder.mkdir()

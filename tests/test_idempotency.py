@@ -215,6 +215,10 @@ async def notes(call: Caller, name: str) -> None:
         await call("CreateBlob", organization=name, alias=alias, type="stranger.notes")
         await call("PutNote", revision=f"{name}/{alias}@draft", name="one", text="A note.")
         await call("UploadNote", revision=f"{name}/{alias}@draft", name="two", text="A note in one piece.")
+    made = await call(
+        "RunNote", revision=f"{name}/notes@draft", name="one", workflow=f"{name}/workflow", definition="quick-one"
+    )
+    await call("CloseSession", session_id=made.session_id)
     await call("DeleteBlob", blob=f"{name}/gone")
 
 

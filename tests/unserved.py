@@ -20,6 +20,7 @@ from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.local import LocalObjects
+from blobhub_server.platform.admission.actors import Actors
 from blobhub_server.platform.admission.locators import Locators
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.blobs.contents import Contents
@@ -85,6 +86,7 @@ async def unserved(data_dir: Path, database_url: str) -> AsyncIterator[Unserved]
         ids=ids,
         drain=Drain(),
         revisions=Locators(db),
+        actors=Actors(utc_now),
         contents=Contents(LocalObjects(data_dir / "objects"), limits, utc_now, ids),
         settle=changes.settle,
         limits=limits,

@@ -22,6 +22,7 @@ from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.local import LocalObjects
+from blobhub_server.platform.admission.actors import Actors
 from blobhub_server.platform.admission.authentication import Authentication
 from blobhub_server.platform.admission.gate import TOPIC, Gate
 from blobhub_server.platform.admission.locators import Locators
@@ -93,6 +94,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
             ids=ids,
             drain=Drain(),
             revisions=locators,
+            actors=Actors(clock),
             contents=contents,
             settle=changes.settle,
             limits=limits,

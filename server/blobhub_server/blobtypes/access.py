@@ -47,6 +47,11 @@ class Caller:
         return not self.identity
 
     @property
+    def actor_id(self) -> str:
+        """Who acts, for what is done on their behalf later: the key itself, or the user of a token; empty for nobody."""
+        return self.key_id or self.user_id or ""
+
+    @property
     def identity(self) -> str:
         """Under what a caller's request ids are remembered: the user, or the scoped key."""
         return self.user_id or self.key_id or ""

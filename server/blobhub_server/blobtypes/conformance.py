@@ -125,7 +125,7 @@ class BlobTypeConformance:
             listed = await hub.blob_types.ListBlobTypes(blob_type_pb2.ListBlobTypesRequest())
         own = [item for item in listed.blob_types if item.name == self.blob_type]
         assert len(own) == 1
-        assert re.fullmatch(r"[a-z0-9]+(\.[a-z0-9_]+)+", own[0].name)
+        assert re.fullmatch(r"[a-z0-9]+(\.[a-z0-9]+)+", own[0].name)
         assert own[0].title
         assert own[0].description
         assert own[0].distribution

@@ -9,7 +9,7 @@ A blob type is a class in the entry-point group `blobhub.blob_types`, named afte
 4. at shutdown, after the streams have ended, `open` is left, before the types that offer what this one needs.
 
 Types know nothing of each other. They meet through capabilities: one type *offers* an object that fulfils a protocol, others
-*need* it.
+*need* it. Those that ship are in `blobtypes/capabilities.py`.
 
 Content is a set of named entries, each some bytes in the object store, known by their SHA-256. The platform does
 revisions, digests, access, idempotency and paging; the type does meaning.
@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 from google.protobuf.descriptor import EnumDescriptor
 
-from blobhub_server.blobtypes.access import Locator, Resolution
+from blobhub_server.blobtypes.access import Locator, Place, Resolution, Role
 from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings, SettingsModel
@@ -141,6 +141,16 @@ class Revisions(Protocol):
         """
 
 
+class Actors(Protocol):
+    """Who acts, for what is done on somebody's behalf when no call of theirs is there."""
+
+    async def role(self, tx: Transaction, actor_id: str, place: Place) -> Role:
+        """The role that a key or user (`Caller.actor_id`) holds on a place now, not counting that it may be public.
+
+        It is NONE for one that was revoked, has expired, is disabled or is gone.
+        """
+
+
 class Content(Protocol):
     """A revision's content as `validate` sees it."""
 
@@ -236,6 +246,7 @@ class Host:
     ids: Ids
     drain: Drain
     revisions: Revisions
+    actors: Actors
     contents: Contents
     settle: Settle
     limits: Limits
@@ -258,7 +269,7 @@ class BlobType(ABC):
     """A kind of blob. Subclasses set the first three class variables, and of the others those they have a use for."""
 
     name: ClassVar[str]
-    """Dotted lower-case name, such as `blobhub.compute.workflow`; also the entry point's name."""
+    """Words of a-z and 0-9 with dots between, such as `blobhub.compute.workflow`; also the entry point's name."""
     title: ClassVar[str]
     description: ClassVar[str]
     needs: ClassVar[Sequence[type]] = ()

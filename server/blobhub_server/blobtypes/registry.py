@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from blobhub_server.errors import UnknownBlobType
 from blobhub_server.start import StartError
 
 GROUP = "blobhub.blob_types"
+
+NAME = re.compile(r"(?=.{3,47}$)[a-z0-9]+(\.[a-z0-9]+)+")
+NAME_MEANS = "words of a-z and 0-9 with dots between, at most 47 characters"
+"""A table is called after it, whose name PostgreSQL cuts at 63 characters, and which has `_` for the dots."""
 
 
 class DuplicateBlobType(StartError):
@@ -185,4 +190,6 @@ def _load(point: EntryPoint) -> BlobType:
         raise BrokenBlobType(f"the blob type {point.name} of {_origin(point)} does not load: {error}") from error
     if not isinstance(made, BlobType) or made.name != point.name:
         raise BrokenBlobType(f"the entry point {point.name} of {_origin(point)} is not a blob type of that name")
+    if not NAME.fullmatch(made.name):
+        raise BrokenBlobType(f"the name of the blob type {point.name} of {_origin(point)} is not {NAME_MEANS}")
     return made

@@ -8,6 +8,7 @@ from functools import partial
 
 from blobhub.v1.workflow_error_pb2 import WorkflowErrorReason
 
+from blobhub_server.blobtypes.capabilities import Invocable
 from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings
@@ -22,6 +23,8 @@ from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.check import check
 from blobhub_server.workflow.definitions.document import InvalidDefinition, parse
 from blobhub_server.workflow.definitions.finder import Definitions
+from blobhub_server.workflow.errors import TYPE
+from blobhub_server.workflow.invocations import Invocations
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules import limit
@@ -30,7 +33,7 @@ from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
 from blobhub_server.workflow.services.component import ComponentService
 from blobhub_server.workflow.services.definition import DefinitionService
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
-from blobhub_server.workflow.services.session import TYPE, SessionService, locate_session
+from blobhub_server.workflow.services.session import SessionService, locate_session
 from blobhub_server.workflow.services.session_object import SessionObjectService
 from blobhub_server.workflow.settings import WorkflowSettings
 from blobhub_server.workflow.store import MIGRATIONS, TABLES
@@ -50,6 +53,7 @@ class WorkflowType(BlobType):
         "sessions: durably, with every step an event that can be watched."
     )
 
+    offers = (Invocable,)
     settings = WorkflowSettings
     reasons = WorkflowErrorReason.DESCRIPTOR
     tables = TABLES
@@ -82,6 +86,7 @@ class WorkflowType(BlobType):
                     in_use=_in_use,
                     delete=partial(_delete, runtime),
                     limits=_limits(host),
+                    offers={Invocable: Invocations(host, runtime)},
                 )
 
     def _services(

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 
 from blobhub_server.errors import BlobHubError, Violation
 
+TYPE = "blobhub.compute.workflow"
+"""The name of the blob type, which is the domain of its reasons."""
+
 
 class WorkflowError(BlobHubError):
     """Base of those."""
 
-    domain = "blobhub.compute.workflow"
+    domain = TYPE
 
 
 class InvalidDefinitionContent(WorkflowError):

@@ -1,89 +1,24 @@
-"""A blob type that BlobHub does not know: plain notes."""
+"""A blob type that BlobHub does not know: plain notes. Everything that a type can bring is here, once."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from blobhub_server.blobtypes.call import Call
-from blobhub_server.blobtypes.contract import (
-    BlobType,
-    Content,
-    Given,
-    Host,
-    Limit,
-    Opened,
-    RevisionView,
-    Service,
-    Transaction,
-)
-from blobhub_server.blobtypes.values import Entry
-from blobhub_server.errors import InvalidValue, NotFound, Violation
-from stranger.notes.v1 import notes_pb2 as pb
+from blobhub_server.blobtypes.capabilities import Invocable
+from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, Host, Limit, Opened, Service
+from blobhub_server.config import Settings
+from blobhub_server.errors import Violation
+from blobhub_server.start import StartError
+from stranger.notes.v1.notes_pb2 import NotesErrorReason
 
-NAME = "stranger.notes"
+from stranger_notes import store
+from stranger_notes.errors import NAME
+from stranger_notes.service import LIMIT, NotesService
+from stranger_notes.settings import NotesSettings
+
 MOST = 3
-LIMIT = "notes.notes_per_revision"
-
-
-class NotesService:
-    """Writes and reads notes."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    async def PutNote(self, request: pb.PutNoteRequest, call: Call[RevisionView]) -> pb.PutNoteResponse:
-        """See notes.proto."""
-        revision = call.resource.of_type(NAME)
-        stored = await self._host.contents.upload(request.text.encode())
-
-        async def make(tx: Transaction) -> pb.PutNoteResponse:
-            _, etag = await self._host.contents.put(tx, revision.id, request.name, stored, limit=LIMIT, etag=request.etag)
-            return pb.PutNoteResponse(etag=etag)
-
-        return await call.once(make)
-
-    async def GetNote(self, request: pb.GetNoteRequest, call: Call[RevisionView]) -> pb.GetNoteResponse:
-        """See notes.proto."""
-        entry = await self._note(call.resource.of_type(NAME), request.name)
-        return pb.GetNoteResponse(text=(await self._host.contents.read(entry.digest)).decode())
-
-    async def UploadNote(
-        self, requests: AsyncIterator[pb.UploadNoteRequest], call: Call[RevisionView]
-    ) -> pb.UploadNoteResponse:
-        """See notes.proto."""
-        revision = call.resource.of_type(NAME)
-        first = await anext(requests)
-        if not first.name:
-            raise InvalidValue("name", "the first message has to name the note")
-        text = first.text + "".join([request.text async for request in requests])
-        stored = await self._host.contents.upload(text.encode())
-
-        async def make(tx: Transaction) -> pb.UploadNoteResponse:
-            _, etag = await self._host.contents.put(tx, revision.id, first.name, stored, limit=LIMIT)
-            return pb.UploadNoteResponse(etag=etag)
-
-        return await call.once(make)
-
-    async def SignNote(self, request: pb.SignNoteRequest, call: Call[RevisionView]) -> pb.SignNoteResponse:
-        """See notes.proto."""
-        revision = call.resource.of_type(NAME)
-        entry = await self._note(revision, request.name)
-        body = await self._host.credentials.use(revision.org_id, revision.blob_id, request.credential)
-        key = body.get("key")
-        if not isinstance(key, str):
-            raise InvalidValue("credential", "has no text under `key`")
-        signed = hmac.new(key.encode(), await self._host.contents.read(entry.digest), hashlib.sha256)
-        return pb.SignNoteResponse(signature=signed.hexdigest())
-
-    async def _note(self, revision: RevisionView, name: str) -> Entry:
-        async with self._host.db.read() as tx:
-            entry = await self._host.contents.find(tx, revision.id, name)
-        if entry is None:
-            raise NotFound("note", name)
-        return entry
 
 
 class NotesType(BlobType):
@@ -91,13 +26,20 @@ class NotesType(BlobType):
 
     name = NAME
     title = "Notes"
-    description = "Stores up to three short texts, none of them empty."
+    description = "Stores up to three short texts, none of them empty, and runs workflows with them."
+    needs = (Invocable,)
+    settings = NotesSettings
+    reasons = NotesErrorReason.DESCRIPTOR
+    tables = store.TABLES
+    migrations = store.MIGRATIONS
 
     @asynccontextmanager
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Nothing to start."""
+        service = NotesService(host, given[Invocable], given[NotesSettings].notes_session)
         yield Opened(
-            services=[Service("stranger.notes.v1.NotesService", NotesService(host))],
+            services=[Service("stranger.notes.v1.NotesService", service)],
+            delete=store.delete_all,
             limits=[Limit(LIMIT, "Notes in a revision", 100, host.contents.fullest)],
         )
 
@@ -108,3 +50,14 @@ class NotesType(BlobType):
         if not 1 <= len(entries) <= MOST:
             empty.append(Violation("notes", f"must be 1 to {MOST}"))
         return empty
+
+    def checks(self, settings: Settings, given: Given) -> list[Check]:
+        """That a session can have the alias that is set."""
+        alias = given[NotesSettings].notes_session
+
+        async def look() -> str:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,41}", alias):
+                raise StartError("BLOBHUB_NOTES_SESSION is not the alias of a session; unset it, or use `notes`, say")
+            return f"notes are run in the session {alias}"
+
+        return [Check("session", look)]

@@ -72,7 +72,7 @@ class Authentication:
             return ANONYMOUS
         if self._tokens is not None and self._tokens.claims(presented):
             user, ends = await self._tokens.user(presented)
-            return _require_enabled(_acting(user, Role.ADMIN, None, ends), user)
+            return _require_enabled(acting(user, Role.ADMIN, None, ends), user)
         return await self._holder(presented)
 
     async def _holder(self, key: str) -> Caller:
@@ -85,7 +85,7 @@ class Authentication:
             if record is None or not rules.matches(record, secret_hash):
                 raise Unauthenticated
             user = None if record.user_id is None else await user_store.get(tx, record.user_id)
-        caller = _scoped(record) if user is None else _acting(user, record.role, record.id, record.expire_time)
+        caller = holder(record, user)
         if not record.valid(self._clock()):
             raise Unauthenticated(claimed=caller)
         self._usage.used(record.id)
@@ -115,7 +115,15 @@ def _require_enabled(caller: Caller, user: User | None) -> Caller:
     return caller
 
 
-def _acting(user: User, role: Role, key_id: str | None, ends: datetime | None) -> Caller:
+def holder(key: ApiKey, user: User | None) -> Caller:
+    """The caller that a key stands for; `user` is the one it acts as, if any."""
+    if user is not None:
+        return acting(user, key.role, key.id, key.expire_time)
+    return Caller(key_id=key.id, org_id=key.org_id, blob_id=key.blob_id, role=key.role, expire_time=key.expire_time)
+
+
+def acting(user: User, role: Role, key_id: str | None, ends: datetime | None) -> Caller:
+    """The caller that a user is, at most in a role."""
     return Caller(
         key_id=key_id,
         user_id=user.id,
@@ -124,7 +132,3 @@ def _acting(user: User, role: Role, key_id: str | None, ends: datetime | None) -
         expire_time=ends,
         user_name=user.name,
     )
-
-
-def _scoped(key: ApiKey) -> Caller:
-    return Caller(key_id=key.id, org_id=key.org_id, blob_id=key.blob_id, role=key.role, expire_time=key.expire_time)

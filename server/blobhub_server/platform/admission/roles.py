@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from blobhub_server.blobtypes.access import Caller, Place, Role
-from blobhub_server.db.engine import Database
+from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules.access import Permission
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import member as store
 from blobhub_server.platform.store import organization as organization_store
+
+
+def _by_membership(caller: Caller, place: Place) -> bool:
+    """Whether the role that a caller holds on a place depends on memberships."""
+    return bool(caller.user_id is not None and not caller.administrator and place.org_id)
+
+
+async def held(tx: Transaction, caller: Caller, place: Place) -> Role:
+    """The role on an organization, a blob or a user, as a transaction sees it; that it may be public does not count."""
+    membership = Role.NONE
+    if caller.user_id is not None and _by_membership(caller, place):
+        held_on = [place.org_id, *([place.blob_id] if place.blob_id else [])]
+        membership = await store.membership(tx, caller.user_id, held_on)
+    return access.held(caller, place, membership)
 
 
 class Roles:
@@ -19,12 +33,10 @@ class Roles:
 
     async def held(self, caller: Caller, place: Place) -> Role:
         """The role on an organization, a blob or a user; that it may be public does not count."""
-        membership = Role.NONE
-        if caller.user_id is not None and not caller.administrator and place.org_id:
-            held_on = [place.org_id, *([place.blob_id] if place.blob_id else [])]
-            async with self._db.read() as tx:
-                membership = await store.membership(tx, caller.user_id, held_on)
-        return access.held(caller, place, membership)
+        if not _by_membership(caller, place):
+            return access.held(caller, place, Role.NONE)
+        async with self._db.read() as tx:
+            return await held(tx, caller, place)
 
     async def today(self, place: Place) -> Place | None:
         """The same place as it is now, None when it is gone."""

@@ -16,9 +16,8 @@ from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definitions.document import Problem
 from blobhub_server.workflow.definitions.finder import Definitions
-from blobhub_server.workflow.errors import InvalidDefinitionContent
+from blobhub_server.workflow.errors import TYPE, InvalidDefinitionContent
 from blobhub_server.workflow.rules import limit
-from blobhub_server.workflow.services.session import TYPE
 
 
 def to_proto(entry: Entry) -> pb.Definition:

@@ -9,19 +9,17 @@ from blobhub.v1 import session_pb2 as pb
 from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import BlobView, Host, RevisionView
-from blobhub_server.db.engine import IntegrityError, Transaction
-from blobhub_server.errors import AlreadyExists, NotFound
+from blobhub_server.db.engine import Transaction
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.workflow.errors import TYPE
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_session
-from blobhub_server.workflow.rules import limit
-from blobhub_server.workflow.rules.session import OPEN, Session
+from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.contract import Runtime
+from blobhub_server.workflow.sessions import Sessions
 from blobhub_server.workflow.store import session as store
-
-TYPE = "blobhub.compute.workflow"
 
 _STATES = {
     "open": pb.SESSION_STATE_OPEN,
@@ -53,45 +51,19 @@ class SessionService:
         self._host = host
         self._runtime = runtime
         self._log = log
+        self._sessions = Sessions(host)
 
     async def CreateSession(self, request: pb.CreateSessionRequest, call: Call[RevisionView]) -> pb.CreateSessionResponse:
         """See session.proto."""
         revision = call.resource.of_type(TYPE)
-        scope = {"org_id": revision.org_id, "blob_id": revision.blob_id}
 
         async def make(tx: Transaction) -> pb.CreateSessionResponse:
-            session, limits = self._new(request, revision), self._host.limits
-            await limits.lock(tx, **scope)
-            if await self._host.revisions.resolve(tx, revision.id) is None:
-                raise NotFound("revision", request.revision)
-            try:
-                async with tx.savepoint():
-                    await store.insert(tx, session)
-            except IntegrityError:
-                raise AlreadyExists("session", request.alias) from None
-            held = await store.count_open(tx, revision.blob_id)
-            await limits.require(tx, limit.SESSIONS, **scope, held=held)
+            session = await self._sessions.create(
+                tx, revision, reference=request.revision, alias=request.alias, description=request.description
+            )
             return pb.CreateSessionResponse(session=to_proto(session))
 
         return await call.once(make)
-
-    def _new(self, request: pb.CreateSessionRequest, revision: RevisionView) -> Session:
-        now = self._host.clock()
-        return Session(
-            id=self._host.ids(),
-            org_id=revision.org_id,
-            blob_id=revision.blob_id,
-            revision_id=revision.id,
-            alias=request.alias or None,
-            description=request.description,
-            state=OPEN,
-            owner=None,
-            fence=0,
-            last_sequence=0,
-            executions=0,
-            create_time=now,
-            update_time=now,
-        )
 
     async def GetSession(self, request: pb.GetSessionRequest, call: Call[Session]) -> pb.GetSessionResponse:
         """See session.proto."""

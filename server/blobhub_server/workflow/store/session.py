@@ -76,6 +76,13 @@ async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Sessio
     return await tx.first(_GET.locked if lock else _GET, session=session_id)
 
 
+async def named(tx: Transaction, blob_id: str, alias: str) -> Session | None:
+    """The session of a blob that has an alias and is not closed."""
+    query = sessions.select().where(sessions.c.blob_id == blob_id, sessions.c.alias == alias, NOT_CLOSED)
+    row = (await tx.execute(query)).first()
+    return Session(*row) if row else None
+
+
 async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int) -> list[Session]:
     """A blob's sessions by id, those after `after`."""
     query = _SESSION.select().where(sessions.c.blob_id == blob_id, sessions.c.id > after)

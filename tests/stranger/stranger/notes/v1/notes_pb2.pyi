@@ -5,6 +5,7 @@ Notes: short texts under a name, the content of a `stranger.notes` blob."""
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -15,6 +16,28 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _NotesErrorReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NotesErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NotesErrorReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NOTES_ERROR_REASON_UNSPECIFIED: _NotesErrorReason.ValueType  # 0
+    """Never sent."""
+    NOTES_ERROR_REASON_EMPTY_NOTE: _NotesErrorReason.ValueType  # 1
+    """FAILED_PRECONDITION. The note has no text, so there is nothing to run. Metadata: `note`, its name."""
+
+class NotesErrorReason(_NotesErrorReason, metaclass=_NotesErrorReasonEnumTypeWrapper):
+    """Why a call about notes failed, beside the reasons of BlobHub itself; the `domain` is `stranger.notes`. The comment of each
+    value says the status code, the cause, and the metadata of the ErrorInfo.
+    """
+
+NOTES_ERROR_REASON_UNSPECIFIED: NotesErrorReason.ValueType  # 0
+"""Never sent."""
+NOTES_ERROR_REASON_EMPTY_NOTE: NotesErrorReason.ValueType  # 1
+"""FAILED_PRECONDITION. The note has no text, so there is nothing to run. Metadata: `note`, its name."""
+Global___NotesErrorReason: _TypeAlias = NotesErrorReason  # noqa: Y015
 
 @_typing.final
 class PutNoteRequest(_message.Message):
@@ -231,3 +254,75 @@ class SignNoteResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignNoteResponse: _TypeAlias = SignNoteResponse  # noqa: Y015
+
+@_typing.final
+class RunNoteRequest(_message.Message):
+    """Request of RunNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """Reference of the revision."""
+    name: _builtins.str
+    """The note's name."""
+    workflow: _builtins.str
+    """Reference of the workflow's revision."""
+    definition: _builtins.str
+    """Alias or id of the definition in it."""
+    input: _builtins.str
+    """Alias of the definition's input that gets the note's text; empty for none."""
+    request_id: _builtins.str
+    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        name: _builtins.str = ...,
+        workflow: _builtins.str = ...,
+        definition: _builtins.str = ...,
+        input: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input", b"input", "name", b"name", "request_id", b"request_id", "revision", b"revision", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunNoteRequest: _TypeAlias = RunNoteRequest  # noqa: Y015
+
+@_typing.final
+class RunNoteResponse(_message.Message):
+    """Answer of RunNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    execution_id: _builtins.str
+    """The execution that was started."""
+    session_id: _builtins.str
+    """The session that it is in."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        execution_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "run_id", b"run_id", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunNoteResponse: _TypeAlias = RunNoteResponse  # noqa: Y015

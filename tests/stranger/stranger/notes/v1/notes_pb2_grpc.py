@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class NotesServiceStub:
-    """Writes and reads the notes of a revision.
+    """Writes, reads and runs the notes of a revision.
     """
 
     def __init__(self, channel):
@@ -55,10 +55,15 @@ class NotesServiceStub:
                 request_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteRequest.SerializeToString,
                 response_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteResponse.FromString,
                 _registered_method=True)
+        self.RunNote = channel.unary_unary(
+                '/stranger.notes.v1.NotesService/RunNote',
+                request_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteRequest.SerializeToString,
+                response_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteResponse.FromString,
+                _registered_method=True)
 
 
 class NotesServiceServicer:
-    """Writes and reads the notes of a revision.
+    """Writes, reads and runs the notes of a revision.
     """
 
     def PutNote(self, request, context):
@@ -125,6 +130,25 @@ class NotesServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RunNote(self, request, context):
+        """Runs a workflow with a note as its input, in the session that the operator has set aside for that, and keeps that it
+        did: both happen, or neither. It is done on behalf of whoever calls.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the definition has no such input.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob of notes or to the workflow, or one of them does not exist.
+        * NOT_FOUND: there is no such revision, note, or definition.
+        * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
+        definition cannot be run; the session is closing.
+        * ABORTED: another server owns the session; try again.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the workflow has as many open sessions, or the session as many executions, as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NotesServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +172,11 @@ def add_NotesServiceServicer_to_server(servicer, server):
                     request_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteRequest.FromString,
                     response_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteResponse.SerializeToString,
             ),
+            'RunNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunNote,
+                    request_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteRequest.FromString,
+                    response_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'stranger.notes.v1.NotesService', rpc_method_handlers)
@@ -157,7 +186,7 @@ def add_NotesServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NotesService:
-    """Writes and reads the notes of a revision.
+    """Writes, reads and runs the notes of a revision.
     """
 
     @staticmethod
@@ -258,6 +287,33 @@ class NotesService:
             '/stranger.notes.v1.NotesService/SignNote',
             stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteRequest.SerializeToString,
             stranger_dot_notes_dot_v1_dot_notes__pb2.SignNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stranger.notes.v1.NotesService/RunNote',
+            stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteRequest.SerializeToString,
+            stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class NotesServiceStub:
-    """Writes and reads the notes of a revision."""
+    """Writes, reads and runs the notes of a revision."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -81,10 +81,25 @@ class NotesServiceStub:
     * FAILED_PRECONDITION: the blob is not one of notes.
     * DATA_LOSS: the stored credential is not what was stored.
     """
+    RunNote: _grpc.UnaryUnaryMultiCallable[_notes_pb2.RunNoteRequest, _notes_pb2.RunNoteResponse]
+    """Runs a workflow with a note as its input, in the session that the operator has set aside for that, and keeps that it
+    did: both happen, or neither. It is done on behalf of whoever calls.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the definition has no such input.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob of notes or to the workflow, or one of them does not exist.
+    * NOT_FOUND: there is no such revision, note, or definition.
+    * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
+      definition cannot be run; the session is closing.
+    * ABORTED: another server owns the session; try again.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the workflow has as many open sessions, or the session as many executions, as it may.
+    """
 
 @_typing.type_check_only
 class NotesServiceAsyncStub(NotesServiceStub):
-    """Writes and reads the notes of a revision."""
+    """Writes, reads and runs the notes of a revision."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutNote: _aio.UnaryUnaryMultiCallable[_notes_pb2.PutNoteRequest, _notes_pb2.PutNoteResponse]  # type: ignore[assignment]
@@ -135,9 +150,24 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * FAILED_PRECONDITION: the blob is not one of notes.
     * DATA_LOSS: the stored credential is not what was stored.
     """
+    RunNote: _aio.UnaryUnaryMultiCallable[_notes_pb2.RunNoteRequest, _notes_pb2.RunNoteResponse]  # type: ignore[assignment]
+    """Runs a workflow with a note as its input, in the session that the operator has set aside for that, and keeps that it
+    did: both happen, or neither. It is done on behalf of whoever calls.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the definition has no such input.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob of notes or to the workflow, or one of them does not exist.
+    * NOT_FOUND: there is no such revision, note, or definition.
+    * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
+      definition cannot be run; the session is closing.
+    * ABORTED: another server owns the session; try again.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the workflow has as many open sessions, or the session as many executions, as it may.
+    """
 
 class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Writes and reads the notes of a revision."""
+    """Writes, reads and runs the notes of a revision."""
 
     @_abc_1.abstractmethod
     def PutNote(
@@ -209,6 +239,27 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: there is no such revision, note or credential.
         * FAILED_PRECONDITION: the blob is not one of notes.
         * DATA_LOSS: the stored credential is not what was stored.
+        """
+
+    @_abc_1.abstractmethod
+    def RunNote(
+        self,
+        request: _notes_pb2.RunNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notes_pb2.RunNoteResponse, _abc.Awaitable[_notes_pb2.RunNoteResponse]]:
+        """Runs a workflow with a note as its input, in the session that the operator has set aside for that, and keeps that it
+        did: both happen, or neither. It is done on behalf of whoever calls.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the definition has no such input.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob of notes or to the workflow, or one of them does not exist.
+        * NOT_FOUND: there is no such revision, note, or definition.
+        * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
+          definition cannot be run; the session is closing.
+        * ABORTED: another server owns the session; try again.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the workflow has as many open sessions, or the session as many executions, as it may.
         """
 
 def add_NotesServiceServicer_to_server(servicer: NotesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,74 @@
+"""What workflows offer other blob types: executions, started in their transactions."""
+
+from __future__ import annotations
+
+from blobhub_server.blobtypes.access import Role
+from blobhub_server.blobtypes.capabilities import Invocable, Invocation, Invoked
+from blobhub_server.blobtypes.contract import Host, RevisionView
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import BlobHubError, PermissionDenied
+from blobhub_server.workflow.errors import TYPE
+from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution, require_input
+from blobhub_server.workflow.rules.session import Session
+from blobhub_server.workflow.runtime.contract import Runtime, Start
+from blobhub_server.workflow.sessions import Sessions
+from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import session as session_store
+
+
+class Invocations(Invocable):
+    """Implements `blobtypes.capabilities.Invocable`."""
+
+    def __init__(self, host: Host, runtime: Runtime) -> None:
+        self._host = host
+        self._runtime = runtime
+        self._sessions = Sessions(host)
+
+    async def invoke(self, tx: Transaction, invocation: Invocation) -> Invoked:
+        """See the capability."""
+        revision = await self._revision(tx, invocation)
+        require_input(invocation.inputs)
+        cause = Cause(CauseKind.FIRING, invocation.cause)
+        # A refusal may come after a session was made for it: that is undone with it.
+        async with tx.savepoint():
+            execution = await _started(tx, cause) or await self._start(tx, invocation, revision, cause)
+        return Invoked(execution_id=execution.id, session_id=execution.session_id)
+
+    async def _revision(self, tx: Transaction, invocation: Invocation) -> RevisionView:
+        """The workflow's revision that is invoked, once it is clear that the actor may."""
+        found = await self._host.revisions.resolve(tx, invocation.revision)
+        if found is None or await self._host.actors.role(tx, invocation.actor_id, found.place) < Role.WRITE:
+            raise PermissionDenied
+        if isinstance(found.resource, BlobHubError):
+            raise found.resource
+        return found.resource.of_type(TYPE)
+
+    async def _start(self, tx: Transaction, invocation: Invocation, revision: RevisionView, cause: Cause) -> Execution:
+        session = await _named(tx, revision, invocation.session)
+        if session is None:
+            await self._host.limits.lock(tx, org_id=revision.org_id, blob_id=revision.blob_id)
+            # Whoever made the session, or came with the same cause, a moment ago has committed by now.
+            first = await _started(tx, cause)
+            if first is not None:
+                return first
+            session = await _named(tx, revision, invocation.session) or await self._sessions.create(
+                tx, revision, reference=invocation.revision, alias=invocation.session
+            )
+        start = Start(
+            session=session,
+            definition=invocation.definition,
+            input_data=invocation.inputs,
+            cause=cause,
+            revision_id=revision.id,
+        )
+        return await self._runtime.join(tx, start)
+
+
+async def _started(tx: Transaction, cause: Cause) -> Execution | None:
+    """The execution that a cause has started before."""
+    return (await execution_store.caused_by(tx, [cause])).get(cause)
+
+
+async def _named(tx: Transaction, revision: RevisionView, alias: str) -> Session | None:
+    """The session of a revision's blob that has an alias and is not closed."""
+    return await session_store.named(tx, revision.blob_id, alias) if alias else None

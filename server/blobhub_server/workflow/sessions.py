@@ -1,0 +1,51 @@
+"""Making sessions: for callers, and for invocations that find none."""
+
+from __future__ import annotations
+
+from blobhub_server.blobtypes.contract import Host, RevisionView
+from blobhub_server.db.engine import IntegrityError, Transaction
+from blobhub_server.errors import AlreadyExists, NotFound
+from blobhub_server.workflow.rules import limit
+from blobhub_server.workflow.rules.session import OPEN, Session
+from blobhub_server.workflow.store import session as store
+
+
+class Sessions:
+    """Makes sessions."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def create(
+        self, tx: Transaction, revision: RevisionView, *, reference: str, alias: str, description: str = ""
+    ) -> Session:
+        """Open a session of a revision, which `reference` refers to. Raises NotFound, AlreadyExists, LimitExceeded."""
+        session, scope = self._new(revision, alias, description), {"org_id": revision.org_id, "blob_id": revision.blob_id}
+        await self._host.limits.lock(tx, **scope)
+        if await self._host.revisions.resolve(tx, revision.id) is None:
+            raise NotFound("revision", reference)
+        try:
+            async with tx.savepoint():
+                await store.insert(tx, session)
+        except IntegrityError:
+            raise AlreadyExists("session", alias) from None
+        await self._host.limits.require(tx, limit.SESSIONS, **scope, held=await store.count_open(tx, revision.blob_id))
+        return session
+
+    def _new(self, revision: RevisionView, alias: str, description: str) -> Session:
+        now = self._host.clock()
+        return Session(
+            id=self._host.ids(),
+            org_id=revision.org_id,
+            blob_id=revision.blob_id,
+            revision_id=revision.id,
+            alias=alias or None,
+            description=description,
+            state=OPEN,
+            owner=None,
+            fence=0,
+            last_sequence=0,
+            executions=0,
+            create_time=now,
+            update_time=now,
+        )

@@ -1,0 +1,112 @@
+"""NotesService on the wire."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+
+from blobhub_server.blobtypes.call import Call
+from blobhub_server.blobtypes.capabilities import Invocable, Invocation
+from blobhub_server.blobtypes.contract import Host, RevisionView
+from blobhub_server.blobtypes.values import Entry
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import InvalidValue, NotFound
+from stranger.notes.v1 import notes_pb2 as pb
+
+from stranger_notes import store
+from stranger_notes.errors import NAME, EmptyNote
+from stranger_notes.store import Run
+
+LIMIT = "notes.notes_per_revision"
+
+
+class NotesService:
+    """Writes, reads and runs notes."""
+
+    def __init__(self, host: Host, invocable: Invocable, session: str) -> None:
+        self._host = host
+        self._invocable = invocable
+        self._session = session
+
+    async def PutNote(self, request: pb.PutNoteRequest, call: Call[RevisionView]) -> pb.PutNoteResponse:
+        """See notes.proto."""
+        revision = call.resource.of_type(NAME)
+        stored = await self._host.contents.upload(request.text.encode())
+
+        async def make(tx: Transaction) -> pb.PutNoteResponse:
+            _, etag = await self._host.contents.put(tx, revision.id, request.name, stored, limit=LIMIT, etag=request.etag)
+            return pb.PutNoteResponse(etag=etag)
+
+        return await call.once(make)
+
+    async def GetNote(self, request: pb.GetNoteRequest, call: Call[RevisionView]) -> pb.GetNoteResponse:
+        """See notes.proto."""
+        entry = await self._note(call.resource.of_type(NAME), request.name)
+        return pb.GetNoteResponse(text=(await self._host.contents.read(entry.digest)).decode())
+
+    async def UploadNote(
+        self, requests: AsyncIterator[pb.UploadNoteRequest], call: Call[RevisionView]
+    ) -> pb.UploadNoteResponse:
+        """See notes.proto."""
+        revision = call.resource.of_type(NAME)
+        first = await anext(requests)
+        if not first.name:
+            raise InvalidValue("name", "the first message has to name the note")
+        text = first.text + "".join([request.text async for request in requests])
+        stored = await self._host.contents.upload(text.encode())
+
+        async def make(tx: Transaction) -> pb.UploadNoteResponse:
+            _, etag = await self._host.contents.put(tx, revision.id, first.name, stored, limit=LIMIT)
+            return pb.UploadNoteResponse(etag=etag)
+
+        return await call.once(make)
+
+    async def SignNote(self, request: pb.SignNoteRequest, call: Call[RevisionView]) -> pb.SignNoteResponse:
+        """See notes.proto."""
+        revision = call.resource.of_type(NAME)
+        entry = await self._note(revision, request.name)
+        body = await self._host.credentials.use(revision.org_id, revision.blob_id, request.credential)
+        key = body.get("key")
+        if not isinstance(key, str):
+            raise InvalidValue("credential", "has no text under `key`")
+        signed = hmac.new(key.encode(), await self._host.contents.read(entry.digest), hashlib.sha256)
+        return pb.SignNoteResponse(signature=signed.hexdigest())
+
+    async def RunNote(self, request: pb.RunNoteRequest, call: Call[RevisionView]) -> pb.RunNoteResponse:
+        """See notes.proto."""
+        revision = call.resource.of_type(NAME)
+        entry = await self._note(revision, request.name)
+        if entry.size == 0:
+            raise EmptyNote(request.name)
+        text = (await self._host.contents.read(entry.digest)).decode()
+
+        async def make(tx: Transaction) -> pb.RunNoteResponse:
+            run_id = self._host.ids()
+            invocation = Invocation(
+                cause=run_id,
+                actor_id=call.caller.actor_id,
+                revision=request.workflow,
+                definition=request.definition,
+                session=self._session,
+                inputs={request.input: text} if request.input else {},
+            )
+            invoked = await self._invocable.invoke(tx, invocation)
+            run = Run(
+                id=run_id,
+                blob_id=revision.blob_id,
+                note=request.name,
+                execution_id=invoked.execution_id,
+                create_time=self._host.clock(),
+            )
+            await store.insert(tx, run)
+            return pb.RunNoteResponse(run_id=run_id, execution_id=invoked.execution_id, session_id=invoked.session_id)
+
+        return await call.once(make)
+
+    async def _note(self, revision: RevisionView, name: str) -> Entry:
+        async with self._host.db.read() as tx:
+            entry = await self._host.contents.find(tx, revision.id, name)
+        if entry is None:
+            raise NotFound("note", name)
+        return entry
