@@ -5,6 +5,7 @@ There are two, `db/sqlite.py` and `db/postgresql.py`; the same statements run on
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,6 +27,9 @@ IntegrityError = sa.exc.IntegrityError
 """A unique index has such a row already, or a foreign key points nowhere."""
 
 ATTEMPTS = 3
+WAIT_SECONDS = 0.05
+"""Before the second attempt, and once more before each that follows."""
+
 GAVE_WAY = ("40001", "40P01")
 """What PostgreSQL says of a transaction that it has ended for the sake of others: serialization failure, deadlock."""
 
@@ -133,7 +137,7 @@ class Database(ABC):
 
         Where the transaction had to give way to others nothing of it has happened, and it is done again, twice at most.
         """
-        for _ in range(ATTEMPTS - 1):
+        for attempt in range(1, ATTEMPTS):
             try:
                 async with self.write() as tx:
                     return await work(tx)
@@ -141,6 +145,8 @@ class Database(ABC):
                 if getattr(error.orig, "sqlstate", None) not in GAVE_WAY:
                     raise
                 log.warning("transaction_gave_way")
+                # Those it gave way to shall come first: at once, it might get in between them again.
+                await asyncio.sleep(WAIT_SECONDS * attempt)
         async with self.write() as tx:
             return await work(tx)
 
