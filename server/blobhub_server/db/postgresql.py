@@ -45,10 +45,12 @@ class PostgresqlDatabase(Database):
         self.url = url
         self._writer = make_engine(url)
         self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+        self._reserve = make_engine(url, pool_size=1, max_overflow=0)
 
     async def close(self) -> None:
         """See Database."""
         await self._writer.dispose()
+        await self._reserve.dispose()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
@@ -56,18 +58,26 @@ class PostgresqlDatabase(Database):
         async with self._reader.connect() as connection:
             yield PostgresqlTransaction(connection)
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[Transaction]:
+    def write(self) -> AbstractAsyncContextManager[Transaction]:
         """See Database."""
-        async with self._writer.connect() as connection:
-            begun = await connection.begin()
-            tx = PostgresqlTransaction(connection)
-            try:
-                yield tx
-            except BaseException:
-                await uninterrupted(_rollback(begun))
-                raise
-            await uninterrupted(_commit(begun, tx))
+        return _transaction(self._writer)
+
+    def reserved(self) -> AbstractAsyncContextManager[Transaction]:
+        """See Database."""
+        return _transaction(self._reserve)
+
+
+@asynccontextmanager
+async def _transaction(engine: AsyncEngine) -> AsyncIterator[Transaction]:
+    async with engine.connect() as connection:
+        begun = await connection.begin()
+        tx = PostgresqlTransaction(connection)
+        try:
+            yield tx
+        except BaseException:
+            await uninterrupted(_rollback(begun))
+            raise
+        await uninterrupted(_commit(begun, tx))
 
 
 async def _commit(begun: AsyncTransaction, tx: Transaction) -> None:
@@ -91,13 +101,13 @@ async def connect(url: URL) -> Any:
     return await asyncpg.connect(**options)
 
 
-def make_engine(url: URL) -> AsyncEngine:
+def make_engine(url: URL, *, pool_size: int = POOL, max_overflow: int = POOL) -> AsyncEngine:
     """A pooled engine. Raises StartError where the driver is not installed."""
     try:
         return create_async_engine(
             url.set(drivername=DRIVER),
-            pool_size=POOL,
-            max_overflow=POOL,
+            pool_size=pool_size,
+            max_overflow=max_overflow,
             pool_pre_ping=True,
             hide_parameters=True,  # or errors and logs would hold what requests do
         )

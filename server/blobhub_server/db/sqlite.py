@@ -12,7 +12,7 @@ import fcntl
 import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,10 @@ class SqliteDatabase(Database):
             except BaseException:
                 self._undo(begun)
                 raise
+
+    def reserved(self) -> AbstractAsyncContextManager[Transaction]:
+        """See Database. There is one writer, and nobody else whom a late one would make way for."""
+        return self.write()
 
     async def _commit(self, begun: sa.RootTransaction, tx: Transaction) -> None:
         await asyncio.get_running_loop().run_in_executor(self._commits, begun.commit)

@@ -16,7 +16,8 @@ from blobhub_server.platform.store.blob import blobs, only
 from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
-from blobhub_server.workflow.store.session import of_blobs, servers, sessions
+from blobhub_server.workflow.store.server import living
+from blobhub_server.workflow.store.session import of_blobs, sessions
 
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
 _CAUSED = sa.text("cause_id IS NOT NULL")
@@ -193,10 +194,9 @@ async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
     await tx.execute(executions.delete().where(executions.c.session_id.in_(of_blobs(blob_ids))))
 
 
-async def orphans(tx: Transaction, now: Any) -> list[str]:
+async def orphans(tx: Transaction) -> list[str]:
     """Sessions with work to do (executions that have not ended, or a closing to finish) that no living server owns."""
-    alive = sa.select(servers.c.id).where(servers.c.lease_until > now)
-    unowned = sa.or_(sessions.c.owner.is_(None), sessions.c.owner.not_in(alive))
+    unowned = sa.or_(sessions.c.owner.is_(None), sessions.c.owner.not_in(living()))
     busy = sa.select(executions.c.session_id).where(RUNNING)
     query = sa.select(sessions.c.id).where(unowned, sa.or_(sessions.c.state == "closing", sessions.c.id.in_(busy)))
     return list((await tx.execute(query)).scalars())

@@ -14,6 +14,7 @@ from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.platform.store.blob import blobs
 from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session
+from blobhub_server.workflow.store.server import living
 
 NOT_CLOSED = sa.text("state <> 'closed'")
 _NAMED = sa.text("alias IS NOT NULL")
@@ -47,13 +48,6 @@ sessions = sa.Table(
         sqlite_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
         postgresql_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
     ),
-)
-
-servers = sa.Table(
-    "servers",
-    metadata,
-    sa.Column("id", Id(), primary_key=True),
-    sa.Column("lease_until", Time(), nullable=False),
 )
 
 
@@ -179,17 +173,16 @@ async def take_number(tx: Transaction, session_id: str) -> int:
     return int((await tx.execute(query)).scalar_one())
 
 
-async def claim(tx: Transaction, session_id: str, server: str, now: datetime) -> int | None:
+async def claim(tx: Transaction, session_id: str, server: str) -> int | None:
     """Make `server` the owner if nobody alive is; return the fence, None when another server holds it.
 
     The fence goes up when the owner changes, and only then.
     """
-    alive = sa.select(servers.c.id).where(servers.c.lease_until > now)
     query = (
         sessions.update()
         .where(
             sessions.c.id == session_id,
-            sa.or_(sessions.c.owner.is_(None), sessions.c.owner == server, sessions.c.owner.not_in(alive)),
+            sa.or_(sessions.c.owner.is_(None), sessions.c.owner == server, sessions.c.owner.not_in(living())),
         )
         .values(owner=server, fence=sessions.c.fence + sa.case((sessions.c.owner == server, 0), else_=1))
         .returning(sessions.c.fence)
@@ -204,19 +197,6 @@ async def closing_of(tx: Transaction, server: str) -> list[str]:
 
 
 async def release(tx: Transaction, server: str) -> None:
-    """Let go of every session of a server that is going away, and of its lease."""
+    """Let go of every session of a server that is going away."""
     await tx.execute(locked(sa.select(sessions.c.id).where(sessions.c.owner == server).order_by(sessions.c.id)))
     await tx.execute(sessions.update().where(sessions.c.owner == server).values(owner=None))
-    await tx.execute(servers.delete().where(servers.c.id == server))
-
-
-async def renew(tx: Transaction, server: str, until: datetime) -> None:
-    """Say that a server is alive until a time."""
-    done = await tx.execute(servers.update().where(servers.c.id == server).values(lease_until=until))
-    if done.rowcount == 0:
-        await tx.execute(servers.insert(), {"id": server, "lease_until": until})
-
-
-async def forget_servers(tx: Transaction) -> None:
-    """Drop all leases. Only for a database that no other server can have open."""
-    await tx.execute(servers.delete())

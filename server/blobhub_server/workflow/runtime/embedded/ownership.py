@@ -5,7 +5,7 @@ under which it was claimed, so a server that slept through its lease writes noth
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -13,6 +13,7 @@ import structlog
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import OwnershipLost
+from blobhub_server.workflow.store import server as server_store
 from blobhub_server.workflow.store import session as store
 
 log = structlog.get_logger()
@@ -24,6 +25,7 @@ class Ownership:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._fences: dict[str, int] = {}
+        self._lease = timedelta(seconds=host.settings.lease_seconds)
         self.server_id = host.ids()
 
     async def fence(self, session_id: str) -> int:
@@ -44,7 +46,7 @@ class Ownership:
 
         Nobody else writes to the session's log until the transaction ends. Raises OwnershipLost.
         """
-        fence = await store.claim(tx, session_id, self.server_id, self._host.clock())
+        fence = await store.claim(tx, session_id, self.server_id)
         if fence is None:
             raise OwnershipLost
         tx.after_commit(partial(self._fences.__setitem__, session_id, fence))
@@ -58,16 +60,18 @@ class Ownership:
         """Take the first lease. A database that only this server can open has no other living server."""
         async with self._host.db.write() as tx:
             if self._host.db.exclusive:
-                await store.forget_servers(tx)
-            await store.renew(tx, self.server_id, self._until())
+                await server_store.delete_all(tx)
+            await server_store.renew(tx, self.server_id, self._lease)
 
     async def renew_forever(self) -> None:
         """Keep the lease, until cancelled."""
+        seconds = self._lease.total_seconds()
         while True:
-            await asyncio.sleep(self._host.settings.lease_seconds / 3)
+            await asyncio.sleep(seconds / 3)
             try:
-                async with self._host.db.write() as tx:
-                    await store.renew(tx, self.server_id, self._until())
+                # A connection that does not answer is given up, and the next try makes another.
+                async with asyncio.timeout(seconds), self._host.db.reserved() as tx:
+                    await server_store.renew(tx, self.server_id, self._lease)
             except Exception:
                 log.exception("lease_not_renewed")
 
@@ -75,6 +79,4 @@ class Ownership:
         """Give everything up, so that another server can take it at once."""
         async with self._host.db.write() as tx:
             await store.release(tx, self.server_id)
-
-    def _until(self) -> datetime:
-        return self._host.clock() + timedelta(seconds=self._host.settings.lease_seconds)
+            await server_store.delete(tx, self.server_id)

@@ -209,7 +209,7 @@ class EmbeddedRuntime:
     async def _recover(self) -> None:
         """Go on with what ran in sessions whose server is gone, and with what runs nowhere in those of this one."""
         async with self._host.db.read() as tx:
-            orphans = await execution_store.orphans(tx, self._host.clock())
+            orphans = await execution_store.orphans(tx)
             closing = await session_store.closing_of(tx, self._ownership.server_id)
             running = await execution_store.running_on(tx, self._ownership.server_id)
         for session_id in orphans:
