@@ -18,7 +18,6 @@ from blobhub_server.app import running
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import OwnershipLost
 from blobhub_server.workflow import blob_type
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
 from blobhub_server.workflow.runtime.contract import Start
@@ -98,12 +97,7 @@ async def main(session_id: str, count: int) -> None:
             await make_table(opened)
             for number in range(count):
                 start = await opened.start(session_id, number)
-                while True:
-                    try:
-                        await opened.fire(start, number)
-                        break
-                    except OwnershipLost:
-                        await asyncio.sleep(0.1)
+                await opened.fire(start, number)
             await asyncio.Event().wait()
 
 

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     max_connection_age_seconds: float = Field(3600, gt=0, description="After this a connection is asked to come anew.")
     drain_seconds: float = Field(10, ge=0, description="How long calls may go on after a shutdown was asked for.")
     progress_seconds: float = Field(15, gt=0, description="Idle time after which a watch sends a sign of life.")
-    lease_seconds: float = Field(10, gt=0, description="How long a silent server keeps its sessions from others.")
+    lease_seconds: float = Field(10, gt=0, description="How long a silent server keeps its executions from others.")
     code_workers: int = Field(2, gt=0, description="Worker processes that run `logic.code` scripts.")
     code_seconds: float = Field(5, gt=0, description="How long one script may run.")
     code_memory_mib: int = Field(64, gt=0, description="How much memory one script may use.")

@@ -186,15 +186,6 @@ class StaleEtag(BlobHubError):
         super().__init__("the etag is not the current one", metadata={"etag": current})
 
 
-class OwnershipLost(BlobHubError):
-    """Another server took the session over while this one was writing."""
-
-    code, reason = "ABORTED", "OWNERSHIP_LOST"
-
-    def __init__(self) -> None:
-        super().__init__("another server owns the session now; try again", retry_after=1.0)
-
-
 class WrongPhase(BlobHubError):
     """The revision is not in the phase that this needs."""
 

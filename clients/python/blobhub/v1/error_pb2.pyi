@@ -101,8 +101,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 24
     """UNIMPLEMENTED. No such method."""
-    ERROR_REASON_OWNERSHIP_LOST: _ErrorReason.ValueType  # 25
-    """ABORTED. Another server took over the session while this one was writing; retry. Details: `RetryInfo`."""
     ERROR_REASON_INVALID_VALUE: _ErrorReason.ValueType  # 26
     """INVALID_ARGUMENT. A value in the request is not acceptable for a reason only the server can see. Details:
     `BadRequest`.
@@ -221,8 +219,6 @@ the id of what is full. Details: `QuotaFailure`.
 """
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 24
 """UNIMPLEMENTED. No such method."""
-ERROR_REASON_OWNERSHIP_LOST: ErrorReason.ValueType  # 25
-"""ABORTED. Another server took over the session while this one was writing; retry. Details: `RetryInfo`."""
 ERROR_REASON_INVALID_VALUE: ErrorReason.ValueType  # 26
 """INVALID_ARGUMENT. A value in the request is not acceptable for a reason only the server can see. Details:
 `BadRequest`.

@@ -20,7 +20,7 @@ from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_session
 from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.rules.session import OPEN, Session
-from blobhub_server.workflow.runtime.contract import Runtime
+from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.store import session as store
 
 TYPE = "blobhub.compute.workflow"
@@ -51,9 +51,9 @@ def to_proto(session: Session) -> pb.Session:
 class SessionService:
     """Opens, finds, closes and watches sessions."""
 
-    def __init__(self, host: Host, runtime: Runtime, log: EventLog) -> None:
+    def __init__(self, host: Host, inbox: Inbox, log: EventLog) -> None:
         self._host = host
-        self._runtime = runtime
+        self._inbox = inbox
         self._log = log
 
     async def CreateSession(self, request: pb.CreateSessionRequest, call: Call[RevisionView]) -> pb.CreateSessionResponse:
@@ -86,8 +86,6 @@ class SessionService:
             alias=request.alias or None,
             description=request.description,
             state=OPEN,
-            owner=None,
-            fence=0,
             last_sequence=0,
             executions=0,
             create_time=now,
@@ -117,7 +115,7 @@ class SessionService:
         """See session.proto."""
 
         async def make(tx: Transaction) -> pb.CloseSessionResponse:
-            return pb.CloseSessionResponse(session=to_proto(await self._runtime.close(tx, request.session_id)))
+            return pb.CloseSessionResponse(session=to_proto(await self._inbox.close(tx, request.session_id)))
 
         return await call.once(make)
 

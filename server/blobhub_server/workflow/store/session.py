@@ -1,4 +1,4 @@
-"""Sessions, and who owns them."""
+"""Sessions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from blobhub_server.db.engine import Transaction, locked
 from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.platform.store.blob import blobs
 from blobhub_server.platform.store.dependents import dependents
-from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session
-from blobhub_server.workflow.store.server import living
+from blobhub_server.workflow.rules.session import CLOSED, Session
 
 NOT_CLOSED = sa.text("state <> 'closed'")
 _NAMED = sa.text("alias IS NOT NULL")
@@ -28,8 +27,6 @@ sessions = sa.Table(
     sa.Column("alias", sa.String(42)),
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("owner", Id()),
-    sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Column("executions", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
@@ -38,7 +35,6 @@ sessions = sa.Table(
     sa.Index("ix_sessions_blob_id_state_id", "blob_id", "state", "id"),
     sa.Index("ix_sessions_blob_id_alias_id", "blob_id", "alias", "id", sqlite_where=_NAMED, postgresql_where=_NAMED),
     sa.Index("ix_sessions_revision_id", "revision_id"),
-    sa.Index("ix_sessions_owner", "owner"),
     sa.Index("ix_sessions_open", "blob_id", sqlite_where=NOT_CLOSED, postgresql_where=NOT_CLOSED),
     sa.Index(
         "uq_sessions_alias",
@@ -87,9 +83,9 @@ async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, 
     return [Session(**row) for row in rows]
 
 
-async def set_state(tx: Transaction, session_id: str, state: str, now: datetime) -> None:
-    """Move a session on in its life."""
-    await tx.execute(sessions.update().where(sessions.c.id == session_id).values(state=state, update_time=now))
+async def set_state(tx: Transaction, session_ids: Collection[str], state: str, now: datetime) -> None:
+    """Move sessions on in their life. The caller has locked them."""
+    await tx.execute(sessions.update().where(sessions.c.id.in_(session_ids)).values(state=state, update_time=now))
 
 
 async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
@@ -145,7 +141,7 @@ async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Sessi
 
 _ADVANCE = (
     sessions.update()
-    .where(sessions.c.id == sa.bindparam("session_id"), sessions.c.fence == sa.bindparam("held_fence"))
+    .where(sessions.c.id == sa.bindparam("session_id"))
     .values(last_sequence=sa.bindparam("last_sequence"), executions=sa.bindparam("executions"))
 )
 
@@ -153,17 +149,14 @@ _ADVANCE = (
 async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
     """Store how far the logs of sessions have come, and how many executions were started in them.
 
-    The caller has locked them and compared their fences; the fence in the WHERE keeps out one who forgot to.
+    The caller has locked them.
     """
-    rows = [
-        {"session_id": s.id, "held_fence": s.fence, "last_sequence": s.last_sequence, "executions": s.executions}
-        for s in grown
-    ]
+    rows = [{"session_id": s.id, "last_sequence": s.last_sequence, "executions": s.executions} for s in grown]
     await tx.execute(_ADVANCE, rows)
 
 
 async def take_number(tx: Transaction, session_id: str) -> int:
-    """Take the next number of a session's log, whoever owns it; its row stays locked until the commit."""
+    """Take the next number of a session's log; its row stays locked until the commit."""
     query = (
         sessions.update()
         .where(sessions.c.id == session_id)
@@ -171,32 +164,3 @@ async def take_number(tx: Transaction, session_id: str) -> int:
         .returning(sessions.c.last_sequence)
     )
     return int((await tx.execute(query)).scalar_one())
-
-
-async def claim(tx: Transaction, session_id: str, server: str) -> int | None:
-    """Make `server` the owner if nobody alive is; return the fence, None when another server holds it.
-
-    The fence goes up when the owner changes, and only then.
-    """
-    query = (
-        sessions.update()
-        .where(
-            sessions.c.id == session_id,
-            sa.or_(sessions.c.owner.is_(None), sessions.c.owner == server, sessions.c.owner.not_in(living())),
-        )
-        .values(owner=server, fence=sessions.c.fence + sa.case((sessions.c.owner == server, 0), else_=1))
-        .returning(sessions.c.fence)
-    )
-    return (await tx.execute(query)).scalar_one_or_none()
-
-
-async def closing_of(tx: Transaction, server: str) -> list[str]:
-    """The sessions of a server that are closing."""
-    query = sa.select(sessions.c.id).where(sessions.c.owner == server, sessions.c.state == CLOSING)
-    return list((await tx.execute(query)).scalars())
-
-
-async def release(tx: Transaction, server: str) -> None:
-    """Let go of every session of a server that is going away."""
-    await tx.execute(locked(sa.select(sessions.c.id).where(sessions.c.owner == server).order_by(sessions.c.id)))
-    await tx.execute(sessions.update().where(sessions.c.owner == server).values(owner=None))
