@@ -153,13 +153,13 @@ class Hoard:
         for i in range(MANY):
             state = "open" if i % 2 == 0 else "closed"
             alias = "daily" if state == "closed" else None
-            plain = {"description": "", "fence": 0, "last_sequence": 0, "executions": 0}
+            plain = {"description": "", "last_sequence": 0, "executions": 0}
             self._add("sessions", state=state, alias=alias, **bound, **plain)
         inside = {"session_id": self["sessions"][0]["id"]}
         definition = {"definition_id": "", "definition_alias": "workflow", "definition_digest": DIGEST, "step_limit": 1}
         for i in range(MANY):
             state = "stopped" if i % 2 else "completed"
-            self._add("executions", state=state, last_sequence=0, **inside, **bound, **definition)
+            self._add("executions", state=state, fence=1, last_sequence=0, last_message=0, **inside, **bound, **definition)
             self._add("session_objects", alias=self._alias(), type="text", value='""', size=2, **inside)
             self._add("entries", **bound, name=self._alias(), digest=DIGEST, size=0)
 

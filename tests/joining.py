@@ -21,7 +21,6 @@ from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared, upsert
 from blobhub_server.workflow import blob_type
-from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
 from blobhub_server.workflow.runtime.contract import Start
 from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
@@ -100,12 +99,7 @@ async def main(session_id: str, count: int) -> None:
             await make_table(opened)
             for number in range(count):
                 start = await opened.start(session_id, number)
-                while True:
-                    try:
-                        await opened.fire(start, number)
-                        break
-                    except OwnershipLost:
-                        await asyncio.sleep(0.1)
+                await opened.fire(start, number)
             await asyncio.Event().wait()
 
 

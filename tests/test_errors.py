@@ -32,7 +32,6 @@ EVERY = [
     errors.AlreadyExists("blob", "acme/pipeline"),
     errors.RequestIdReused("an-id"),
     errors.StaleEtag("7"),
-    workflow_errors.OwnershipLost(),
     errors.WrongPhase("commit", "draft"),
     errors.InvalidContent(WRONG),
     errors.WrongBlobType("acme.type", "other.type"),

@@ -13,6 +13,7 @@ from blobhub_server.workflow.interpreter import (
     Completion,
     Interrupted,
     Record,
+    Signalled,
     Stopped,
     StopRequested,
     TimedOut,
@@ -225,7 +226,7 @@ def test_a_record_survives_json() -> None:
     assert [Record.from_json(record.to_json()) for record in run.records] == run.records
 
 
-class Signalled(PureComponent):
+class WaitsForSignal(PureComponent):
     """Waits for the signal `go` of a key, for a minute at most where `patient` is not set."""
 
     type = "test.signalled"
@@ -242,9 +243,9 @@ class Signalled(PureComponent):
         return signal("go", inputs["key"], None if inputs.get("patient") else 60.0)
 
 
-def signalled(**values: object) -> Run:
-    """An execution whose step 2 waits for a signal, after which it ends with what came, or after the time."""
-    document = flows.document(
+def signalled_document(**values: object) -> str:
+    """Step 2 waits for a signal, after which the execution ends with what came, or after the time."""
+    return flows.document(
         [
             flows.component("start", "flow.start"),
             flows.component("wait", "test.signalled", key="mine", **values),
@@ -258,7 +259,11 @@ def signalled(**values: object) -> Run:
             flows.data("wait", "value", "end", "value"),
         ],
     )
-    return Run(compiled(document, ComponentRegistry([*REGISTRY, Signalled()]))).start()
+
+
+def signalled(**values: object) -> Run:
+    """An execution of that."""
+    return Run(compiled(signalled_document(**values), ComponentRegistry([*REGISTRY, WaitsForSignal()]))).start()
 
 
 def test_a_signal_is_waited_for_and_brings_its_value() -> None:
@@ -269,6 +274,15 @@ def test_a_signal_is_waited_for_and_brings_its_value() -> None:
     assert (run.state.phase, run.state.result) == ("completed", 7)
     assert run.tell(Completion(2, 1)) == [], "the time comes for a step that has ended"
     assert replay(run.graph, run.records) == run.state
+
+
+def test_a_signal_is_for_the_step_that_waits_for_its_name_and_key() -> None:
+    run = signalled()
+    for name, key in (("stay", "mine"), ("go", "yours")):
+        assert run.tell(Signalled(name, key, 7)) == []
+    run.tell(Signalled("go", "mine", 7))
+    assert (run.state.phase, run.state.result) == ("completed", 7)
+    assert run.tell(Signalled("go", "mine", 8)) == []
 
 
 class Forgetful(PureComponent):

@@ -182,6 +182,49 @@ async def test_what_was_there_before_the_platform_half_is_brought_along(empty_da
     assert await differing(empty_database_url) == []
 
 
+OWNED = """
+INSERT INTO organizations (id, alias, description, visibility, create_time, update_time, etag, blob_count)
+    VALUES ('o', 'acme', '', 'private', 1, 1, 'e', 1);
+INSERT INTO blobs (id, org_id, alias, type, visibility, description, default_revision_id, create_time, update_time, etag)
+    VALUES ('b', 'o', 'pipeline', 'blobhub.compute.workflow', 'private', '', 'r', 1, 1, 'e');
+INSERT INTO revisions (id, blob_id, phase, comment, label, digest, create_time, update_time, etag)
+    VALUES ('r', 'b', 'draft', '', '', '', 1, 1, 'e');
+INSERT INTO sessions
+    (id, blob_id, revision_id, description, state, owner, fence, last_sequence, executions, create_time, update_time)
+    VALUES ('s', 'b', 'r', '', 'open', 'one', 3, 0, 1, 1, 1), ('t', 'b', 'r', '', 'closing', 'two', 5, 0, 2, 1, 1);
+INSERT INTO executions (id, session_id, blob_id, revision_id, definition_id, definition_alias, definition_digest, state,
+    step_limit, last_sequence, create_time) VALUES ('w', 's', 'b', 'r', 'd', '', '', 'completed', 1, 0, 1),
+    ('x', 's', 'b', 'r', 'd', '', '', 'running', 1, 0, 1), ('y', 't', 'b', 'r', 'd', '', '', 'waiting', 1, 0, 1),
+    ('z', 't', 'b', 'r', 'd', '', '', 'stopping', 1, 0, 1);
+"""
+
+
+async def test_what_runs_stays_with_the_server_that_owned_its_session(empty_database_url):
+    def before(connection: sa.Connection) -> None:
+        command.upgrade(config(connection, PLATFORM), "0003")
+        for statement in OWNED.split(";\n")[:-1]:
+            connection.execute(sa.text(statement))
+        connection.commit()
+
+    async with engine_of(empty_database_url) as run:
+        await run(before)
+    await migrate(empty_database_url, CHAINS)
+    expected = {
+        "SELECT id, owner, fence, last_message, state FROM executions ORDER BY id": [
+            ("w", None, 0, 0, "completed"),
+            ("x", "one", 3, 0, "running"),
+            ("y", "two", 5, 1, "stopping"),
+            ("z", "two", 5, 0, "stopping"),
+        ],
+        "SELECT * FROM messages": [("y", 1, "stop", "{}")],
+    }
+    async with engine_of(empty_database_url) as run:
+        for query, rows in expected.items():
+            found = await run(lambda connection, query=query: connection.execute(sa.text(query)).fetchall())
+            assert [tuple(row) for row in found] == rows
+    assert await differing(empty_database_url) == []
+
+
 async def test_names_are_in_the_order_of_code_points_in_every_language(fresh_postgres):
     """The comparison of tables does not look at collations, and SQLite has none to look at."""
     url = await fresh_postgres()

@@ -61,7 +61,7 @@ async def test_a_step_that_ends_during_a_commit_is_not_run_again() -> None:
     graph = compiled(document, ComponentRegistry([*REGISTRY, Counted(journal, runs)]))
     around = Surroundings(None, journal, lambda: datetime.now(UTC), None)
     execution = replace(EXECUTION, state="pending")
-    runner = Runner(around, graph, execution, ExecutionState(), 1, lambda _: ended.set(), lambda _: ended.set())
+    runner = Runner(around, graph, execution, ExecutionState(), lambda _: ended.set(), lambda _: ended.set())
     unit = runner.unit([Started({})], {}, limit=1, then=runner.begin)
     unit.committed(unit.execution)
     await journal.begun.wait()

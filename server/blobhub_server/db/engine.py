@@ -132,6 +132,13 @@ class Database(ABC):
         The commit and its hooks are not interrupted: a caller that is cancelled meanwhile leaves nothing open.
         """
 
+    @abstractmethod
+    def reserved(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction like that of `write`, on a connection that is kept for such: the others may all be busy for long.
+
+        For what has to be in time, and is short.
+        """
+
     async def transact(self, work: Callable[[Transaction], Awaitable[Value]]) -> Value:
         """Do `work` in a transaction and return what it returns.
 

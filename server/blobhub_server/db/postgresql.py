@@ -6,7 +6,7 @@ Importing this raises StartError where the driver, an extra, is not installed.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -105,10 +105,12 @@ class PostgresqlDatabase(Database):
         self.url = url
         # Transactions are the driver's, so that statements of Core and of the driver are in the same one.
         self._engine = make_engine(url, isolation_level="AUTOCOMMIT")
+        self._reserve = make_engine(url, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
 
     async def close(self) -> None:
         """See Database."""
         await self._engine.dispose()
+        await self._reserve.dispose()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
@@ -116,18 +118,26 @@ class PostgresqlDatabase(Database):
         async with self._engine.connect() as connection:
             yield PostgresqlTransaction(connection)
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[Transaction]:
+    def write(self) -> AbstractAsyncContextManager[Transaction]:
         """See Database."""
-        async with self._engine.connect() as connection:
-            tx = PostgresqlTransaction(connection)
-            try:
-                await tx.begin()
-                yield tx
-            except BaseException:
-                await uninterrupted(tx.rollback())
-                raise
-            await uninterrupted(tx.commit())
+        return _transaction(self._engine)
+
+    def reserved(self) -> AbstractAsyncContextManager[Transaction]:
+        """See Database."""
+        return _transaction(self._reserve)
+
+
+@asynccontextmanager
+async def _transaction(engine: AsyncEngine) -> AsyncIterator[Transaction]:
+    async with engine.connect() as connection:
+        tx = PostgresqlTransaction(connection)
+        try:
+            await tx.begin()
+            yield tx
+        except BaseException:
+            await uninterrupted(tx.rollback())
+            raise
+        await uninterrupted(tx.commit())
 
 
 async def connect(url: URL) -> Any:
@@ -140,12 +150,12 @@ async def connect(url: URL) -> Any:
     return await asyncpg.connect(**options)
 
 
-def make_engine(url: URL, **options: Any) -> AsyncEngine:
+def make_engine(url: URL, *, pool_size: int = POOL, max_overflow: int = POOL, **options: Any) -> AsyncEngine:
     """A pooled engine."""
     return create_async_engine(
         url.set(drivername=DRIVER),
-        pool_size=POOL,
-        max_overflow=POOL,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
         pool_pre_ping=True,
         hide_parameters=True,  # or errors and logs would hold what requests do
         **options,

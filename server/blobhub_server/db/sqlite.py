@@ -125,6 +125,10 @@ class SqliteDatabase(Database):
                 self._undo(begun)
                 raise
 
+    def reserved(self) -> AbstractAsyncContextManager[Transaction]:
+        """See Database. There is one writer, and nobody else whom a late one would make way for."""
+        return self.write()
+
     async def _commit(self, begun: sa.RootTransaction, tx: Transaction) -> None:
         await asyncio.get_running_loop().run_in_executor(self._commits, begun.commit)
         tx.committed()

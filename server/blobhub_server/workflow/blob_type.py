@@ -30,6 +30,7 @@ from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.runtime.contract import Runtime
 from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
+from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.services.component import ComponentService
 from blobhub_server.workflow.services.definition import DefinitionService
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
@@ -39,6 +40,7 @@ from blobhub_server.workflow.settings import WorkflowSettings
 from blobhub_server.workflow.store import MIGRATIONS, TABLES
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
 
@@ -74,7 +76,7 @@ class WorkflowType(BlobType):
         log = EventLog(host.db, host.bell)
         events = SessionEvents(host, log)
         async with _script_workers(settings) as scripts:
-            runtime = EmbeddedRuntime(host, definitions, Services(scripts=scripts), log, events, settings.lease_seconds)
+            runtime = EmbeddedRuntime(host, definitions, Services(scripts=scripts), log, settings.lease_seconds)
             async with runtime.running():
                 yield Opened(
                     services=self._services(host, definitions, runtime, log, events),
@@ -92,12 +94,13 @@ class WorkflowType(BlobType):
     def _services(
         self, host: Host, definitions: Definitions, runtime: Runtime, log: EventLog, events: SessionEvents
     ) -> list[Service]:
+        inbox = Inbox(host, events)
         return [
             Service("blobhub.v1.DefinitionService", DefinitionService(host, definitions)),
             Service("blobhub.v1.ComponentService", ComponentService(self._components)),
-            Service("blobhub.v1.SessionService", SessionService(host, runtime, log)),
+            Service("blobhub.v1.SessionService", SessionService(host, inbox, log)),
             Service("blobhub.v1.SessionObjectService", SessionObjectService(host, events)),
-            Service("blobhub.v1.ExecutionService", ExecutionService(host, runtime, log)),
+            Service("blobhub.v1.ExecutionService", ExecutionService(host, runtime, inbox, log)),
         ]
 
     async def validate(self, content: Content) -> list[Violation]:
@@ -157,6 +160,7 @@ async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
 async def _delete(runtime: Runtime, tx: Transaction, blob_ids: Selected) -> None:
     """Remove everything that runs, or has run, in workflows. What runs here ends at once, elsewhere at its next commit."""
     session_ids = await session_store.lock_all(tx, blob_ids)
-    for store in (event_store, object_store, execution_store, session_store):
+    await execution_store.lock_all(tx, blob_ids)
+    for store in (message_store, event_store, object_store, execution_store, session_store):
         await store.delete_all(tx, blob_ids)
     tx.after_commit(partial(runtime.cut_off, session_ids))

@@ -53,12 +53,3 @@ class ExecutionEnded(WorkflowError):
 
     def __init__(self, state: str) -> None:
         super().__init__(f"the execution has {state}", metadata={"state": state})
-
-
-class OwnershipLost(WorkflowError):
-    """Another server took the session over while this one was writing."""
-
-    code, reason = "ABORTED", "OWNERSHIP_LOST"
-
-    def __init__(self) -> None:
-        super().__init__("another server owns the session now; try again", retry_after=1.0)

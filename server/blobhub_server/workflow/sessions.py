@@ -42,8 +42,6 @@ class Sessions:
             alias=alias or None,
             description=description,
             state=OPEN,
-            owner=None,
-            fence=0,
             last_sequence=0,
             executions=0,
             create_time=now,

@@ -83,7 +83,6 @@ class ExecutionServiceServicer:
         * NOT_FOUND: the session's revision has no such definition.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
-        * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down.
         * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server.
@@ -105,7 +104,6 @@ class ExecutionServiceServicer:
         * NOT_FOUND: the session's revision has no such definition.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
-        * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server.
@@ -139,15 +137,15 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopExecution(self, request, context):
-        """Asks an execution to stop and answers once that is durable. What runs is cancelled; a `flow.stopped` follows.
-        Stopping an execution that is stopping or stopped changes nothing.
+        """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
+        is cancelled, and a `flow.stopped` follows. Where the end came first, the stop is refused and has no effect. Stopping
+        an execution that is stopping or stopped changes nothing.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
         * FAILED_PRECONDITION: the execution has already completed or failed.
-        * ABORTED: another server took the session over in that moment; retry.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -45,7 +45,6 @@ class ExecutionServiceStub:
     * NOT_FOUND: the session's revision has no such definition.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
-    * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down.
     * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
@@ -63,7 +62,6 @@ class ExecutionServiceStub:
     * NOT_FOUND: the session's revision has no such definition.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
-    * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
@@ -85,15 +83,15 @@ class ExecutionServiceStub:
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
     """
     StopExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.StopExecutionRequest, _execution_pb2.StopExecutionResponse]
-    """Asks an execution to stop and answers once that is durable. What runs is cancelled; a `flow.stopped` follows.
-    Stopping an execution that is stopping or stopped changes nothing.
+    """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
+    is cancelled, and a `flow.stopped` follows. Where the end came first, the stop is refused and has no effect. Stopping
+    an execution that is stopping or stopped changes nothing.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
     * FAILED_PRECONDITION: the execution has already completed or failed.
-    * ABORTED: another server took the session over in that moment; retry.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]
@@ -126,7 +124,6 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * NOT_FOUND: the session's revision has no such definition.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
-    * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down.
     * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
@@ -144,7 +141,6 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * NOT_FOUND: the session's revision has no such definition.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
-    * ABORTED: another server took the session over in that moment; retry.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
@@ -166,15 +162,15 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
     """
     StopExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.StopExecutionRequest, _execution_pb2.StopExecutionResponse]  # type: ignore[assignment]
-    """Asks an execution to stop and answers once that is durable. What runs is cancelled; a `flow.stopped` follows.
-    Stopping an execution that is stopping or stopped changes nothing.
+    """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
+    is cancelled, and a `flow.stopped` follows. Where the end came first, the stop is refused and has no effect. Stopping
+    an execution that is stopping or stopped changes nothing.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
     * FAILED_PRECONDITION: the execution has already completed or failed.
-    * ABORTED: another server took the session over in that moment; retry.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]  # type: ignore[assignment]
@@ -210,7 +206,6 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: the session's revision has no such definition.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
-        * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down.
         * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server.
@@ -234,7 +229,6 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: the session's revision has no such definition.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
-        * ABORTED: another server took the session over in that moment; retry.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server.
@@ -274,15 +268,15 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.StopExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.StopExecutionResponse, _abc.Awaitable[_execution_pb2.StopExecutionResponse]]:
-        """Asks an execution to stop and answers once that is durable. What runs is cancelled; a `flow.stopped` follows.
-        Stopping an execution that is stopping or stopped changes nothing.
+        """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
+        is cancelled, and a `flow.stopped` follows. Where the end came first, the stop is refused and has no effect. Stopping
+        an execution that is stopping or stopped changes nothing.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
         * FAILED_PRECONDITION: the execution has already completed or failed.
-        * ABORTED: another server took the session over in that moment; retry.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
 

@@ -38,8 +38,6 @@ class _WorkflowErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_W
     """FAILED_PRECONDITION. The session is closing or closed. Metadata: `state`."""
     WORKFLOW_ERROR_REASON_EXECUTION_ENDED: _WorkflowErrorReason.ValueType  # 4
     """FAILED_PRECONDITION. The execution is already in a terminal state. Metadata: `state`."""
-    WORKFLOW_ERROR_REASON_OWNERSHIP_LOST: _WorkflowErrorReason.ValueType  # 5
-    """ABORTED. Another server took over the session while this one was writing; retry. Details: `RetryInfo`."""
 
 class WorkflowErrorReason(_WorkflowErrorReason, metaclass=_WorkflowErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -60,6 +58,4 @@ WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN: WorkflowErrorReason.ValueType  # 3
 """FAILED_PRECONDITION. The session is closing or closed. Metadata: `state`."""
 WORKFLOW_ERROR_REASON_EXECUTION_ENDED: WorkflowErrorReason.ValueType  # 4
 """FAILED_PRECONDITION. The execution is already in a terminal state. Metadata: `state`."""
-WORKFLOW_ERROR_REASON_OWNERSHIP_LOST: WorkflowErrorReason.ValueType  # 5
-"""ABORTED. Another server took over the session while this one was writing; retry. Details: `RetryInfo`."""
 Global___WorkflowErrorReason: _TypeAlias = WorkflowErrorReason  # noqa: Y015

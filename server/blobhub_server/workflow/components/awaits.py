@@ -35,6 +35,10 @@ class Await:
     expiry: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    def same_as(self, other: Await | None) -> bool:
+        """Whether the same thing is waited for, for however long."""
+        return other is not None and (self.kind, self.details) == (other.kind, other.details)
+
     def to_json(self) -> dict[str, Any]:
         """The await as JSON."""
         return {"kind": self.kind.value, "seconds": self.seconds, "expiry": self.expiry, "details": self.details}
@@ -54,6 +58,10 @@ def time(seconds: float) -> Await:
     return Await(AwaitKind.TIME, seconds, "next")
 
 
+RECEIVED = "received"
+"""The route of a step whose signal has come; the data output `value` is what came with it."""
+
+
 def signal(name: str, key: str, timeout: float | None = None) -> Await:
-    """Wait for a signal, for at most `timeout` seconds; then go on with `timeout`."""
+    """Wait for a signal and go on with `received`; after `timeout` seconds without it go on with `timeout`."""
     return Await(AwaitKind.SIGNAL, timeout, "timeout", {"name": name, "key": key})

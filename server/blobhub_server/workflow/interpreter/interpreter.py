@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from blobhub_server.workflow.components.awaits import Await, AwaitKind
+from blobhub_server.workflow.components.awaits import RECEIVED, Await, AwaitKind, signal
 from blobhub_server.workflow.components.contract import (
     ComponentError,
     Kind,
@@ -28,6 +28,7 @@ from blobhub_server.workflow.interpreter.records import (
     Interrupted,
     Record,
     RunStep,
+    Signalled,
     Started,
     StepOutput,
     Stopped,
@@ -130,13 +131,15 @@ class _Taking:
                 self._end_await(step, result, elapsed)
             case StepOutput(step, value) if self._current(step):
                 self._emit("processor.output", step, {"value": value})
+            case Signalled(name, key, value) if (waits := self._waits_for(name, key)) is not None:
+                self._end_await(waits, Outcome(RECEIVED, {"value": value}), 0.0)
             case Interrupted(step) if self._current(step):
                 self._retry(step, dict(_INTERRUPTED), 0.0)
             case StopRequested() if state.phase != "stopping":
                 self._emit("flow.stopping")
             case Stopped() if state.phase == "stopping":
                 self._emit("flow.stopped")
-            case TimedOut():
+            case TimedOut() if state.phase != "stopping":
                 self._end_with("TIMEOUT", "the execution took longer than it may")
             case Failed(reason, message):
                 self._end_with(reason, message)
@@ -259,6 +262,13 @@ class _Taking:
         """Whether a step is open and, when asked, at that attempt, and the execution is not being stopped."""
         found = self._state.open.get(step)
         return found is not None and attempt in (None, found.attempt) and self._state.phase == "running"
+
+    def _waits_for(self, name: str, key: str) -> int | None:
+        """The first step that waits for a signal; None when none does."""
+        if self._state.phase != "running":
+            return None
+        awaited = signal(name, key)
+        return next((number for number, step in self._state.open.items() if awaited.same_as(step.awaits)), None)
 
     def _node(self, step: int) -> Node:
         return self._graph.components[self._state.open[step].component_id]

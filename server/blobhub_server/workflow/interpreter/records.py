@@ -75,6 +75,15 @@ class StepOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class Signalled:
+    """A signal has come; it is for the first of the steps that wait for it, and for nobody if none does."""
+
+    name: str
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Interrupted:
     """The server went down under a step; it is to be run again."""
 
@@ -104,7 +113,9 @@ class Failed:
     message: str
 
 
-Happening = Started | Continue | Completion | StepOutput | Interrupted | StopRequested | Stopped | TimedOut | Failed
+Happening = (
+    Started | Continue | Completion | StepOutput | Signalled | Interrupted | StopRequested | Stopped | TimedOut | Failed
+)
 
 
 @dataclass(frozen=True, slots=True)

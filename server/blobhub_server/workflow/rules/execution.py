@@ -41,8 +41,9 @@ class Execution:
     """An execution's record: what was asked, and a projection of what its log says happened.
 
     `revision_id` is the revision that the definition is in, `blob_id` the blob that the session is in. `cause` is None for
-    what nobody can ask for again. `timeout` is None for no limit. `result` is any JSON value, told from no result by
-    `has_result`. `failure` is `{reason, message, line}`.
+    what nobody can ask for again. `owner` is the server that runs it, `fence` counts the changes of ownership: a write under
+    an older one is refused. `last_message` is the number of the last message to it. `timeout` is None for no limit. `result`
+    is any JSON value, told from no result by `has_result`. `failure` is `{reason, message, line}`.
     """
 
     id: str
@@ -53,6 +54,9 @@ class Execution:
     definition_alias: str
     definition_digest: str
     cause: Cause | None
+    owner: str | None
+    fence: int
+    last_message: int
     state: str
     step_limit: int
     timeout: timedelta | None

@@ -18,8 +18,7 @@ CLOSED = "closed"
 class Session:
     """A session's record.
 
-    `owner` is the server that runs its executions, `fence` counts changes of ownership: a write that carries an older
-    fence is refused. `last_sequence` is the last number of its log, `executions` how many were started in it.
+    `last_sequence` is the last number of its log, `executions` how many were started in it.
     """
 
     id: str
@@ -29,8 +28,6 @@ class Session:
     alias: str | None
     description: str
     state: str
-    owner: str | None
-    fence: int
     last_sequence: int
     executions: int
     create_time: datetime
@@ -43,7 +40,7 @@ def require_open(state: str) -> None:
         raise SessionNotOpen(state)
 
 
-def require_room(session: Session, most: int) -> None:
-    """Raise LimitExceeded when more executions were started in the session, the new ones included, than may be."""
-    if session.executions > most:
+def require_room(session: Session, executions: int, most: int) -> None:
+    """Raise LimitExceeded when `executions`, those that were started in a session and a new one, are more than may be."""
+    if executions > most:
         raise LimitExceeded(limit.EXECUTIONS, most, session.id)

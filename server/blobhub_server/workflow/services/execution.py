@@ -21,6 +21,7 @@ from blobhub_server.workflow.log.watching import watch_execution
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.contract import Runtime, Start
+from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.store import execution as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
@@ -67,9 +68,10 @@ def to_start(call: Call[Session], request: StartRequest) -> Start:
 class ExecutionService:
     """Starts, stops, finds and watches executions."""
 
-    def __init__(self, host: Host, runtime: Runtime, log: EventLog) -> None:
+    def __init__(self, host: Host, runtime: Runtime, inbox: Inbox, log: EventLog) -> None:
         self._host = host
         self._runtime = runtime
+        self._inbox = inbox
         self._log = log
 
     async def StartExecution(self, request: pb.StartExecutionRequest, call: Call[Session]) -> pb.StartExecutionResponse:
@@ -124,12 +126,12 @@ class ExecutionService:
         return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
 
     async def StopExecution(self, request: pb.StopExecutionRequest, call: Call[Execution]) -> pb.StopExecutionResponse:
-        """See execution.proto. Of two same calls at the same time either may win; both get its answer."""
+        """See execution.proto."""
 
-        def remember(execution: Execution) -> Settled:
-            return call.settlement(pb.StopExecutionResponse(execution=to_proto(execution)), repeatable=True)
+        async def make(tx: Transaction) -> pb.StopExecutionResponse:
+            return pb.StopExecutionResponse(execution=to_proto(await self._inbox.stop(tx, request.execution_id)))
 
-        return pb.StopExecutionResponse(execution=to_proto(await self._runtime.stop(request.execution_id, remember)))
+        return await call.once(make)
 
     async def WatchExecution(self, request: pb.WatchExecutionRequest, call: Call[Execution]) -> AsyncIterator[bytes]:
         """See execution.proto."""

@@ -17,7 +17,7 @@ from blobhub_server.workflow.errors import TYPE
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_session
 from blobhub_server.workflow.rules.session import Session
-from blobhub_server.workflow.runtime.contract import Runtime
+from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.sessions import Sessions
 from blobhub_server.workflow.store import session as store
 
@@ -47,9 +47,9 @@ def to_proto(session: Session) -> pb.Session:
 class SessionService:
     """Opens, finds, closes and watches sessions."""
 
-    def __init__(self, host: Host, runtime: Runtime, log: EventLog) -> None:
+    def __init__(self, host: Host, inbox: Inbox, log: EventLog) -> None:
         self._host = host
-        self._runtime = runtime
+        self._inbox = inbox
         self._log = log
         self._sessions = Sessions(host)
 
@@ -88,7 +88,7 @@ class SessionService:
         """See session.proto."""
 
         async def make(tx: Transaction) -> pb.CloseSessionResponse:
-            return pb.CloseSessionResponse(session=to_proto(await self._runtime.close(tx, request.session_id)))
+            return pb.CloseSessionResponse(session=to_proto(await self._inbox.close(tx, request.session_id)))
 
         return await call.once(make)
 

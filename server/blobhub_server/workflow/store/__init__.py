@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
-from blobhub_server.workflow.store import event, execution, session, session_object
+from blobhub_server.workflow.store import event, execution, message, server, session, session_object
 
-TABLES = (session.sessions, session.servers, execution.executions, event.events, session_object.session_objects)
+TABLES = (
+    session.sessions,
+    server.servers,
+    execution.executions,
+    message.messages,
+    event.events,
+    session_object.session_objects,
+)
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 """What has changed in them since the platform's migration 0003; until then they were made with the platform's."""
 
-__all__ = ["MIGRATIONS", "TABLES", "event", "execution", "session", "session_object"]
+__all__ = ["MIGRATIONS", "TABLES", "event", "execution", "message", "server", "session", "session_object"]

@@ -11,13 +11,15 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared, among, upsert
+from blobhub_server.db.prepared import Prepared, among, locked, upsert
 from blobhub_server.db.records import Mapper, Pair, Part, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, Json, Selected, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
-from blobhub_server.workflow.store.session import of_blobs, servers, sessions
+from blobhub_server.workflow.store.server import living
+from blobhub_server.workflow.store.session import of_blobs, sessions
 
+STOPPING = "stopping"
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
 _CAUSED = sa.text("cause_id IS NOT NULL")
 
@@ -33,6 +35,9 @@ executions = sa.Table(
     sa.Column("definition_digest", sa.String(64), nullable=False),
     sa.Column("cause_kind", Choice(CauseKind, sa.String(16))),
     sa.Column("cause_id", sa.String(160)),
+    sa.Column("owner", Id()),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("last_message", sa.BigInteger, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("step_limit", sa.Integer, nullable=False),
     sa.Column("timeout_us", Duration(), key="timeout"),
@@ -44,6 +49,7 @@ executions = sa.Table(
     sa.Index("ix_executions_session_id", "session_id", "id"),
     sa.Index("ix_executions_revision_id", "revision_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_running", "session_id", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
+    sa.Index("ix_executions_owner", "owner", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("uq_executions_cause", "cause_kind", "cause_id", unique=True, sqlite_where=_CAUSED, postgresql_where=_CAUSED),
 )
 
@@ -114,13 +120,39 @@ async def caused_by(tx: Transaction, causes: Collection[Cause]) -> dict[Cause, E
     return found
 
 
+_LOCK = Prepared(
+    locked(
+        sa.select(executions.c.id, executions.c.fence, executions.c.last_message)
+        .where(among(executions.c.id, "ids"))
+        .order_by(executions.c.id)
+    ),
+    Pair(Scalar(str, "id"), Pair(Scalar(int, "fence"), Scalar(int, "last_message"))),
+)
+
+
+async def lock(tx: Transaction, execution_ids: Collection[str]) -> dict[str, tuple[int, int]]:
+    """Fence and number of the last message of executions, by id. Those that are gone are left out.
+
+    Until the transaction ends no server takes them over, and nobody sends them a message.
+    """
+    return dict(await tx.all(_LOCK, ids=sorted(execution_ids)))
+
+
 _PROJECTED = ("state", "result", "failure", "last_sequence", "end_time")
-_PROJECT = Prepared(executions.update().where(_ID).values({name: sa.bindparam(name) for name in _PROJECTED}))
+_PROJECT = Prepared(
+    executions.update()
+    .where(_ID, executions.c.fence == sa.bindparam("held_fence"))
+    .values({name: sa.bindparam(name) for name in _PROJECTED})
+)
 
 
 async def project(tx: Transaction, changed: Sequence[Execution]) -> None:
-    """Bring rows up to what their logs say. The caller has checked the fence of their sessions."""
-    await tx.run_each(_PROJECT, [{"execution": item.id, **_EXECUTION.row(item)} for item in changed])
+    """Bring rows up to what their logs say.
+
+    The caller has locked them and compared their fences; the fence in the WHERE keeps out one who forgot to.
+    """
+    rows = [{"execution": item.id, "held_fence": item.fence, **_EXECUTION.row(item)} for item in changed]
+    await tx.run_each(_PROJECT, rows)
 
 
 _GET = Prepared(_SELECT.where(_ID), _EXECUTION)
@@ -152,20 +184,63 @@ async def page(tx: Transaction, session_id: str, *, state: str | None, after: st
     return _EXECUTION.all(await tx.execute(query.order_by(executions.c.id).limit(limit)))
 
 
-_RUNNING = Prepared(
-    _SELECT.where(executions.c.session_id == sa.bindparam("session"), RUNNING).order_by(executions.c.id), _EXECUTION
+_BUSY = Prepared(
+    sa.select(executions.c.session_id).where(among(executions.c.session_id, "ids"), RUNNING).distinct(), Scalar(str)
 )
 
 
-async def running(tx: Transaction, session_id: str) -> list[Execution]:
-    """A session's executions that have not ended."""
-    return await tx.all(_RUNNING, session=session_id)
+async def busy(tx: Transaction, session_ids: Collection[str]) -> set[str]:
+    """Those of some sessions in which an execution has not ended."""
+    return {*await tx.all(_BUSY, ids=sorted(session_ids))}
 
 
-async def running_on(tx: Transaction, server: str) -> set[str]:
-    """The executions that have not ended in the sessions of a server, by id."""
-    owned = sa.select(sessions.c.id).where(sessions.c.owner == server)
-    return set((await tx.execute(sa.select(executions.c.id).where(executions.c.session_id.in_(owned), RUNNING))).scalars())
+async def running_on(tx: Transaction, server_id: str) -> set[str]:
+    """The executions that a server owns and that have not ended, by id."""
+    return set((await tx.execute(sa.select(executions.c.id).where(executions.c.owner == server_id, RUNNING))).scalars())
+
+
+async def claim(tx: Transaction, server_id: str, limit: int) -> list[Execution]:
+    """Take over executions that have not ended and that no living server owns, under a fence that is one higher.
+
+    What other servers are taking over, or writing to, at this moment is left to them.
+    """
+    unowned = sa.or_(executions.c.owner.is_(None), executions.c.owner.not_in(living()))
+    orphans = sa.select(executions.c.id).where(RUNNING, unowned).order_by(executions.c.id).limit(limit)
+    orphans = orphans.with_for_update(key_share=True, skip_locked=True)
+    return await _update(tx, executions.c.id.in_(orphans), owner=server_id, fence=executions.c.fence + 1)
+
+
+_STOP = {"state": STOPPING, "last_message": executions.c.last_message + 1}
+
+
+async def stop(tx: Transaction, execution_id: str) -> Execution | None:
+    """Count a stop among the messages to an execution; None where it has ended, is stopping, or is gone."""
+    found = await _update(tx, executions.c.id == execution_id, executions.c.state != STOPPING, RUNNING, **_STOP)
+    return found[0] if found else None
+
+
+async def stop_all(tx: Transaction, session_id: str) -> list[Execution]:
+    """Count a stop among the messages to those executions of a session that have not ended and are not stopping."""
+    own = sa.select(executions.c.id).where(executions.c.session_id == session_id, executions.c.state != STOPPING, RUNNING)
+    return await _update(tx, executions.c.id.in_(locked(own.order_by(executions.c.id))), **_STOP)
+
+
+async def count_message(tx: Transaction, execution_id: str) -> Execution | None:
+    """Count a message to an execution; None where it has ended or is gone."""
+    found = await _update(tx, executions.c.id == execution_id, RUNNING, last_message=executions.c.last_message + 1)
+    return found[0] if found else None
+
+
+async def _update(tx: Transaction, *conditions: sa.ColumnElement[bool] | sa.TextClause, **values: Any) -> list[Execution]:
+    """Change executions; return them as they are then."""
+    query = executions.update().where(*conditions).values(**values).returning(*_EXECUTION.columns)
+    return _EXECUTION.all(await tx.execute(query))
+
+
+async def lock_all(tx: Transaction, blob_ids: Selected) -> None:
+    """Let nobody send messages to executions of these blobs until the transaction ends; whoever does so finishes first."""
+    running = sa.select(executions.c.id).where(executions.c.session_id.in_(of_blobs(blob_ids)), RUNNING)
+    await tx.execute(locked(running.order_by(executions.c.id)))
 
 
 async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
@@ -184,15 +259,6 @@ async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
 async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
     """Remove the executions of blobs."""
     await tx.execute(executions.delete().where(executions.c.session_id.in_(of_blobs(blob_ids))))
-
-
-async def orphans(tx: Transaction, now: Any) -> list[str]:
-    """Sessions with work to do (executions that have not ended, or a closing to finish) that no living server owns."""
-    alive = sa.select(servers.c.id).where(servers.c.lease_until > now)
-    unowned = sa.or_(sessions.c.owner.is_(None), sessions.c.owner.not_in(alive))
-    busy = sa.select(executions.c.session_id).where(RUNNING)
-    query = sa.select(sessions.c.id).where(unowned, sa.or_(sessions.c.state == "closing", sessions.c.id.in_(busy)))
-    return list((await tx.execute(query)).scalars())
 
 
 assert {"completed", "failed", "stopped"} == TERMINAL, "RUNNING spells the terminal states out for the indexes"

@@ -1,4 +1,4 @@
-"""Sessions, and who owns them."""
+"""Sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared, among, locked
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Selected, Time, metadata
-from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session
+from blobhub_server.workflow.rules.session import CLOSED, Session
 
 NOT_CLOSED = sa.text("state <> 'closed'")
 _NAMED = sa.text("alias IS NOT NULL")
@@ -28,8 +28,6 @@ sessions = sa.Table(
     sa.Column("alias", sa.String(42)),
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("owner", Id()),
-    sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Column("executions", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
@@ -38,7 +36,6 @@ sessions = sa.Table(
     sa.Index("ix_sessions_blob_id_state_id", "blob_id", "state", "id"),
     sa.Index("ix_sessions_blob_id_alias_id", "blob_id", "alias", "id", sqlite_where=_NAMED, postgresql_where=_NAMED),
     sa.Index("ix_sessions_revision_id", "revision_id"),
-    sa.Index("ix_sessions_owner", "owner"),
     sa.Index("ix_sessions_open", "blob_id", sqlite_where=NOT_CLOSED, postgresql_where=NOT_CLOSED),
     sa.Index(
         "uq_sessions_alias",
@@ -48,13 +45,6 @@ sessions = sa.Table(
         sqlite_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
         postgresql_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
     ),
-)
-
-servers = sa.Table(
-    "servers",
-    metadata,
-    sa.Column("id", Id(), primary_key=True),
-    sa.Column("lease_until", Time(), nullable=False),
 )
 
 
@@ -96,9 +86,9 @@ async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, 
 _SET_STATE = Prepared(sessions.update().where(_ID).values({name: sa.bindparam(name) for name in ("state", "update_time")}))
 
 
-async def set_state(tx: Transaction, session_id: str, state: str, now: datetime) -> None:
-    """Move a session on in its life."""
-    await tx.run(_SET_STATE, session=session_id, state=state, update_time=now)
+async def set_state(tx: Transaction, session_ids: Collection[str], state: str, now: datetime) -> None:
+    """Move sessions on in their life. The caller has locked them."""
+    await tx.run_each(_SET_STATE, [{"session": id_, "state": state, "update_time": now} for id_ in session_ids])
 
 
 async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
@@ -151,18 +141,16 @@ async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Sessi
 
 
 _ADVANCE = Prepared(
-    sessions.update()
-    .where(_ID, sessions.c.fence == sa.bindparam("held_fence"))
-    .values({name: sa.bindparam(name) for name in ("last_sequence", "executions")})
+    sessions.update().where(_ID).values({name: sa.bindparam(name) for name in ("last_sequence", "executions")})
 )
 
 
 async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
     """Store how far the logs of sessions have come, and how many executions were started in them.
 
-    The caller has locked them and compared their fences; the fence in the WHERE keeps out one who forgot to.
+    The caller has locked them.
     """
-    await tx.run_each(_ADVANCE, [{"session": item.id, "held_fence": item.fence, **_SESSION.row(item)} for item in grown])
+    await tx.run_each(_ADVANCE, [{"session": item.id, **_SESSION.row(item)} for item in grown])
 
 
 _TAKE_NUMBER = Prepared(
@@ -172,48 +160,5 @@ _TAKE_NUMBER = Prepared(
 
 
 async def take_number(tx: Transaction, session_id: str) -> int:
-    """Take the next number of a session's log, whoever owns it; its row stays locked until the commit."""
+    """Take the next number of a session's log; its row stays locked until the commit."""
     return await tx.one(_TAKE_NUMBER, session=session_id)
-
-
-async def claim(tx: Transaction, session_id: str, server: str, now: datetime) -> int | None:
-    """Make `server` the owner if nobody alive is; return the fence, None when another server holds it.
-
-    The fence goes up when the owner changes, and only then.
-    """
-    alive = sa.select(servers.c.id).where(servers.c.lease_until > now)
-    query = (
-        sessions.update()
-        .where(
-            sessions.c.id == session_id,
-            sa.or_(sessions.c.owner.is_(None), sessions.c.owner == server, sessions.c.owner.not_in(alive)),
-        )
-        .values(owner=server, fence=sessions.c.fence + sa.case((sessions.c.owner == server, 0), else_=1))
-        .returning(sessions.c.fence)
-    )
-    return (await tx.execute(query)).scalar_one_or_none()
-
-
-async def closing_of(tx: Transaction, server: str) -> list[str]:
-    """The sessions of a server that are closing."""
-    query = sa.select(sessions.c.id).where(sessions.c.owner == server, sessions.c.state == CLOSING)
-    return list((await tx.execute(query)).scalars())
-
-
-async def release(tx: Transaction, server: str) -> None:
-    """Let go of every session of a server that is going away, and of its lease."""
-    await tx.execute(locked(sa.select(sessions.c.id).where(sessions.c.owner == server).order_by(sessions.c.id)))
-    await tx.execute(sessions.update().where(sessions.c.owner == server).values(owner=None))
-    await tx.execute(servers.delete().where(servers.c.id == server))
-
-
-async def renew(tx: Transaction, server: str, until: datetime) -> None:
-    """Say that a server is alive until a time."""
-    done = await tx.execute(servers.update().where(servers.c.id == server).values(lease_until=until))
-    if done.rowcount == 0:
-        await tx.execute(servers.insert(), {"id": server, "lease_until": until})
-
-
-async def forget_servers(tx: Transaction) -> None:
-    """Drop all leases. Only for a database that no other server can have open."""
-    await tx.execute(servers.delete())

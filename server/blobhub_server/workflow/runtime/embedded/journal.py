@@ -1,13 +1,14 @@
 """The journal: what executions decide becomes durable here, many executions to a transaction, or in somebody else's.
 
 A unit is what one step forward of one execution adds: its records, the projection of its state, the session objects it
-writes, and what is to be done beside it. All of that changes in the same transaction, and the fence of the session's owner
-is checked in it. Watchers are told after the commit.
+writes, and what is to be done beside it. All of that changes in the same transaction, in which the execution's row is
+locked, its fence compared, and the number of the last message to it. Watchers are told after the commit.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,39 +17,52 @@ from typing import Any
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.group import GroupCommitter
+from blobhub_server.errors import LimitExceeded, PermissionDenied
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definitions.graph import Graph
-from blobhub_server.workflow.errors import OwnershipLost
+from blobhub_server.workflow.errors import SessionNotOpen
 from blobhub_server.workflow.interpreter import Record
 from blobhub_server.workflow.log.encode import encode_record, encode_session_event
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.rules.session import Session, require_open, require_room
+from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session, require_open, require_room
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.contract import Beside
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
 from blobhub_server.workflow.store.event import LoggedEvent
+
+
+class OwnershipLost(Exception):
+    """Another server has taken over the execution, or it has been deleted: its runner has nothing to do any more."""
+
+
+class TurnOutdated(Exception):
+    """A message to the execution was committed that the turn does not take account of: it is to be decided again."""
+
+
+Refusal = OwnershipLost | TurnOutdated | PermissionDenied | SessionNotOpen | LimitExceeded
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One step forward of one execution.
 
-    `execution` is its projection after `records`; `fence` is the one under which this server owns the session. `limit` is
-    for a new execution, whose row is to be made: how many the session may have had, with it. `committed` is told the
-    projection once it is durable, before any watcher can see the records. `objects` holds session objects to write, by
-    alias.
+    `execution` is its projection after `records`, under the fence that its runner holds; it takes account of the messages up
+    to `last_message`, of which `messages` are taken in by this unit. `limit` is for a new execution, whose row is to be
+    made: how many the session may have had, with it. `committed` is told the projection once it is durable, before any
+    watcher can see the records. `objects` holds session objects to write, by alias.
     """
 
     execution: Execution
     graph: Graph
-    fence: int
     records: Sequence[Record]
     committed: Callable[[Execution], None]
+    messages: int = 0
     limit: int | None = None
     objects: Mapping[str, Any] = field(default_factory=dict)
     beside: Beside | None = None
@@ -60,63 +74,85 @@ class Journal:
     def __init__(self, host: Host, log: EventLog) -> None:
         self._host = host
         self._log = log
-        self._committer: GroupCommitter[Unit, Execution] = GroupCommitter(host.db, self.write)
+        self._committer: GroupCommitter[Unit, Execution | Refusal] = GroupCommitter(host.db, self._write)
 
     async def append(self, unit: Unit) -> Execution:
         """Write a unit in a transaction that it shares with others, in the order they came; return once it is durable.
 
-        Returns and raises what `write` does.
+        Returns and raises what `join` does.
         """
-        return await self._committer.submit(unit)
+        return _execution(await self._committer.submit(unit))
+
+    async def join(self, tx: Transaction, unit: Unit) -> Execution:
+        """Write a unit in somebody's transaction; return its execution.
+
+        Where the cause of a new execution has started one before, nothing is written, and that one is returned. Raises, when
+        nothing has been written: PermissionDenied, SessionNotOpen and LimitExceeded for a new execution, OwnershipLost and
+        TurnOutdated for others.
+        """
+        (answer,) = await self._write(tx, [unit])
+        return _execution(answer)
 
     async def close(self) -> None:
         """Finish what was appended."""
         await self._committer.close()
 
-    async def write(self, tx: Transaction, units: Sequence[Unit]) -> Sequence[Execution]:
-        """Write units in a transaction; return each one's execution.
-
-        Of a new execution whose cause has started one before nothing is written, and that one is returned. Raises
-        OwnershipLost when another server has taken a session, SessionNotOpen and LimitExceeded for new executions; then
-        nothing has been written.
-        """
+    async def _write(self, tx: Transaction, units: Sequence[Unit]) -> Sequence[Execution | Refusal]:
+        """Write units in a transaction; answer for each its execution, or why nothing of it was written."""
         sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units})
-        first = await self._begin(tx, units, sessions)
-        written = [unit for unit in units if unit.execution.id not in first]
+        others = await self._begin(tx, [unit for unit in units if unit.limit is not None], sessions)
+        others |= await self._go_on(tx, [unit.execution for unit in units if unit.limit is None])
+        written = [unit for unit in units if unit.execution.id not in others]
         if written:
-            await self._write(tx, written, sessions)
-        return [first.get(unit.execution.id, unit.execution) for unit in units]
+            await self._store(tx, written, sessions)
+        return [others.get(unit.execution.id, unit.execution) for unit in units]
 
-    async def _begin(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> dict[str, Execution]:
-        """Check all units, and store those executions that are new.
+    async def _begin(
+        self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]
+    ) -> dict[str, Execution | Refusal]:
+        """Store executions that are new.
 
-        Returns those that were started before by the same causes, by the id that the new ones would have had.
+        Returns, by their ids, those that are not: which execution the same cause has started before, or why it is refused.
         """
-        new = [unit.execution for unit in units if unit.limit is not None]
-        known = await execution_store.caused_by(tx, {item.cause for item in new if item.cause is not None})
-        first = {item.id: known[item.cause] for item in new if item.cause in known}
-        for unit in units:
-            if unit.execution.id not in first:
-                _require(unit, sessions.get(unit.execution.session_id))
-        unknown = [item for item in new if item.id not in first]
-        stored = await execution_store.insert(tx, unknown) if unknown else ()
-        # Two of one cause may be in this batch, or another server's transaction may have committed a moment ago.
-        late = [item for item in unknown if item.id not in stored]
-        known = await execution_store.caused_by(tx, {item.cause for item in late if item.cause is not None})
-        for item in late:
-            sessions[item.session_id].executions -= 1
-        return first | {item.id: known[item.cause] for item in late if item.cause is not None}
+        first: dict[str, Execution | Refusal] = {}
+        refused = _refused(units, sessions)
+        if refused:
+            # A cause gets its first execution, also where no other could be started any more.
+            first |= await self._first(tx, [unit.execution for unit in units])
+            refused = _refused([unit for unit in units if unit.execution.id not in first], sessions)
+        left = [unit.execution for unit in units if unit.execution.id not in first.keys() | refused.keys()]
+        stored = await execution_store.insert(tx, left) if left else ()
+        for execution in left:
+            sessions[execution.session_id].executions += execution.id in stored
+        # The cause may have been there before, twice in this batch, or in another server's transaction of a moment ago.
+        return first | refused | await self._first(tx, [item for item in left if item.id not in stored])
 
-    async def _write(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> None:
-        """Write units that have been checked, and whose new executions are stored."""
-        lines = self._lines(units, sessions)
-        touched = {unit.execution.session_id for unit in units}
-        await session_store.advance(tx, [sessions[id_] for id_ in sorted(touched)])
-        changed = [unit.execution for unit in units if unit.limit is None]
+    async def _first(self, tx: Transaction, new: Sequence[Execution]) -> dict[str, Execution]:
+        """The executions that were started by the same causes, by the ids that the new ones would have."""
+        known = await execution_store.caused_by(tx, {item.cause for item in new if item.cause is not None})
+        return {item.id: known[item.cause] for item in new if item.cause in known}
+
+    async def _go_on(self, tx: Transaction, executions: Sequence[Execution]) -> dict[str, Refusal]:
+        """Project executions that are not new. Returns by their ids why some are refused."""
+        if not executions:
+            return {}
+        rows = await execution_store.lock(tx, [item.id for item in executions])
+        refused = {item.id: refusal for item in executions if (refusal := _outdated(item, rows.get(item.id)))}
+        changed = [item for item in executions if item.id not in refused]
         if changed:
             await execution_store.project(tx, changed)
+        return refused
+
+    async def _store(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> None:
+        """Write units that have been checked, and whose executions are stored and projected."""
+        touched = {unit.execution.session_id for unit in units}
+        lines = [*self._lines(units, sessions), *await self._closed(tx, units, sessions)]
+        await session_store.advance(tx, [sessions[id_] for id_ in sorted(touched)])
         if lines:
             await event_store.append(tx, lines)
+        taken = {unit.execution.id: unit.execution.last_message for unit in units if unit.messages}
+        if taken:
+            await message_store.delete(tx, taken)
         objects = [item for unit in units for item in self._objects(unit)]
         if objects:
             await object_store.put(tx, objects)
@@ -126,6 +162,15 @@ class Journal:
         for unit in units:
             tx.after_commit(partial(unit.committed, unit.execution))
         tx.after_commit(partial(self._log.publish, lines))
+
+    async def _closed(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> list[LoggedEvent]:
+        """Close those sessions that are closing and in which the last execution ends with these units."""
+        ids = {unit.execution.session_id for unit in units if unit.execution.ended}
+        closing = {id_ for id_ in ids if sessions[id_].state == CLOSING}
+        idle = sorted(closing - await execution_store.busy(tx, closing)) if closing else []
+        if idle:
+            await session_store.set_state(tx, idle, CLOSED, self._host.clock())
+        return [self._session_line(sessions[id_], "session_closed", {}) for id_ in idle]
 
     def _lines(self, units: Sequence[Unit], sessions: Mapping[str, Session]) -> list[LoggedEvent]:
         lines = []
@@ -137,8 +182,8 @@ class Journal:
                 number += 1
                 lines.append(self._line(unit, record, session.last_sequence, number))
             for alias, value in unit.objects.items():
-                session.last_sequence += 1
-                lines.append(self._object_line(session, alias, value))
+                fields = {"alias": alias, "object_type": object_rules.type_of(value)}
+                lines.append(self._session_line(session, "session_object_modified", fields))
         return lines
 
     def _line(self, unit: Unit, record: Record, sequence: int, number: int) -> LoggedEvent:
@@ -154,11 +199,11 @@ class Journal:
         kept = json.dumps(record.to_json(), separators=(",", ":"))
         return LoggedEvent(execution.session_id, sequence, execution.id, number, record.type, event, kept)
 
-    def _object_line(self, session: Session, alias: str, value: Any) -> LoggedEvent:
-        payload = "session_object_modified"
+    def _session_line(self, session: Session, payload: str, fields: dict[str, str]) -> LoggedEvent:
+        session.last_sequence += 1
         event = encode_session_event(
             payload,
-            {"alias": alias, "object_type": object_rules.type_of(value)},
+            fields,
             event_id=self._host.ids(),
             session_id=session.id,
             sequence=session.last_sequence,
@@ -186,11 +231,33 @@ class Journal:
         return made
 
 
-def _require(unit: Unit, session: Session | None) -> None:
-    """Count a unit in its session. Raises OwnershipLost and, for a new execution, SessionNotOpen and LimitExceeded."""
-    if session is None or session.fence != unit.fence:
-        raise OwnershipLost
-    if unit.limit is not None:
-        require_open(session.state)
-        session.executions += 1
-        require_room(session, unit.limit)
+def _execution(answer: Execution | Refusal) -> Execution:
+    if isinstance(answer, Execution):
+        return answer
+    raise answer
+
+
+def _refused(units: Sequence[Unit], sessions: Mapping[str, Session]) -> dict[str, Refusal]:
+    """Why new executions cannot be started, by their ids."""
+    refused: dict[str, Refusal] = {}
+    started: Counter[str] = Counter()
+    for unit in units:
+        session = sessions.get(unit.execution.session_id)
+        try:
+            if session is None:
+                raise PermissionDenied
+            require_open(session.state)
+            assert unit.limit is not None, "it is for new executions"
+            require_room(session, session.executions + started[session.id] + 1, unit.limit)
+        except (PermissionDenied, SessionNotOpen, LimitExceeded) as error:
+            refused[unit.execution.id] = error
+        else:
+            started[session.id] += 1
+    return refused
+
+
+def _outdated(execution: Execution, row: tuple[int, int] | None) -> Refusal | None:
+    """Why a step forward of an execution is not to be written, from its row's fence and number of the last message."""
+    if row is None or row[0] != execution.fence:
+        return OwnershipLost()
+    return TurnOutdated() if row[1] != execution.last_message else None

@@ -16,8 +16,7 @@ from typing import Any
 
 import structlog
 
-from blobhub_server.blobtypes.contract import Settled
-from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.db.engine import Database
 from blobhub_server.workflow.components.contract import (
     ComponentContext,
     ComponentError,
@@ -26,16 +25,18 @@ from blobhub_server.workflow.components.contract import (
     require_result,
 )
 from blobhub_server.workflow.definitions.graph import Graph
-from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import (
     Completion,
     Continue,
     ExecutionState,
     Failed,
     Happening,
+    Interrupted,
     RunStep,
+    Signalled,
     StepOutput,
     Stopped,
+    StopRequested,
     TimedOut,
     Turn,
     Wait,
@@ -44,8 +45,10 @@ from blobhub_server.workflow.interpreter import (
     todo,
 )
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.contract import Beside, Remember
-from blobhub_server.workflow.runtime.embedded.journal import Journal, Unit
+from blobhub_server.workflow.rules.message import Message, MessageKind
+from blobhub_server.workflow.runtime.contract import Beside
+from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated, Unit
+from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session_object as object_store
 
 log = structlog.get_logger()
@@ -63,22 +66,21 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Something that is to happen; `done` is told whether it was written, once that is durable."""
+    """Something that is to happen; `done` is told once what follows from it is durable, or that nothing does."""
 
     happening: Happening
-    done: asyncio.Future[bool] | None = None
-    remember: Remember | None = None
+    done: asyncio.Future[None] | None = None
 
-    def tell(self, *, written: bool) -> None:
+    def tell(self) -> None:
         """Tell whoever waits."""
         if self.done is not None and not self.done.done():
-            self.done.set_result(written)
+            self.done.set_result(None)
 
 
 class Runner:
     """Drives one execution until it ends here, or until another server has taken it.
 
-    `execution` is the projection as of the last commit, and so is the state.
+    `execution` is the projection as of the last commit, and so is the state; its `last_message` is the last one taken in.
     """
 
     def __init__(
@@ -87,18 +89,17 @@ class Runner:
         graph: Graph,
         execution: Execution,
         state: ExecutionState,
-        fence: int,
         ended: Callable[[Runner], None],
         broken: Callable[[Runner], None],
     ) -> None:
         self.execution = execution
-        self.fence = fence
         self._around = around
         self._graph = graph
         self._state = state
         self._ended = ended
         self._broken = broken
-        self._inbox: deque[Arrival] = deque()
+        self._arrivals: deque[Arrival] = deque()
+        self._messages: Sequence[Message] = ()
         self._pump: asyncio.Task[None] | None = None
         self._steps: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._timers: dict[tuple[int, int, float], asyncio.TimerHandle] = {}
@@ -110,9 +111,11 @@ class Runner:
         self._arm_deadline()
         self._act()
 
-    def resume(self, interrupted: list[Happening]) -> None:
+    def resume(self) -> None:
         """Go on after a restart: the steps that were in flight are run again, timers are set again."""
         self._arm_deadline()
+        commands = todo(self._graph, self._state, self._around.clock().timestamp())
+        interrupted = [Interrupted(command.step) for command in commands if isinstance(command, RunStep)]
         for happening in interrupted:
             self.post(happening)
         if self._state.status == "stopping":
@@ -122,20 +125,24 @@ class Runner:
 
     def post(self, happening: Happening) -> None:
         """Let something happen to the execution, whenever its turn comes."""
-        self._inbox.append(Arrival(happening))
+        self._arrivals.append(Arrival(happening))
         self._wake()
 
-    async def settle(self, happening: Happening, remember: Remember | None = None) -> bool:
-        """Let something happen, and return when what follows from it is durable.
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Take in messages to the execution whenever their turn comes. It does not matter how often they are delivered."""
+        known = {message.number: message for message in (*self._messages, *messages)}
+        self._messages = [known[number] for number in sorted(known) if number > self.execution.last_message]
+        if self._messages:
+            self._wake()
 
-        False when the execution has ended before; then nothing was written, nor what `remember` makes.
-        """
+    async def settle(self, happening: Happening) -> None:
+        """Let something happen, and return when what follows from it is durable, or the execution has ended before."""
         if self._over:
-            return False
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._inbox.append(Arrival(happening, done, remember))
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arrivals.append(Arrival(happening, done))
         self._wake()
-        return await done
+        await done
 
     def abandon(self) -> None:
         """Stop working on the execution without a word: another server, or the next start, goes on with it."""
@@ -150,17 +157,18 @@ class Runner:
 
     async def _run(self) -> None:
         try:
-            while self._inbox and not self._over:
-                batch = list(self._inbox)
-                self._inbox.clear()
+            while (self._arrivals or self._messages) and not self._over:
+                batch = list(self._arrivals)
+                self._arrivals.clear()
                 try:
-                    await self._commit([item.happening for item in batch], [r.remember for r in batch if r.remember])
+                    await self._commit([item.happening for item in batch])
                 except Exception as error:
                     self._give_up(batch, error)
                     return
                 for item in batch:
-                    item.tell(written=True)
+                    item.tell()
                     self._forget(item.happening)
+                self.deliver(self._messages)
                 self._act()
         finally:
             self._pump = None
@@ -175,7 +183,7 @@ class Runner:
 
         Where another server has taken over there is nothing more to do; else somebody has to start from the log again.
         """
-        for item in [*batch, *self._inbox]:
+        for item in [*batch, *self._arrivals]:
             if item.done is not None and not item.done.done():
                 item.done.set_exception(error)
         self._over = True
@@ -185,18 +193,25 @@ class Runner:
             log.error("journal_failed", execution_id=self.execution.id, exc_info=error)
             self._broken(self)
 
-    async def _commit(self, happenings: Sequence[Happening], remember: Sequence[Remember]) -> None:
-        session: Mapping[str, Any] = {}
-        if self._graph.session_aliases:
-            async with self._around.db.read() as tx:
-                session = await object_store.values(tx, self.execution.session_id, self._graph.session_aliases)
+    async def _commit(self, happenings: Sequence[Happening]) -> None:
+        """Make what happenings and messages lead to durable. A turn that a message came before is decided again."""
+        while True:
+            unit = self.unit(happenings, await self._session_objects())
+            if not unit.records and not unit.messages:
+                return
+            try:
+                await self._around.journal.append(unit)
+                return
+            except TurnOutdated:
+                async with self._around.db.read() as tx:
+                    self.deliver(await message_store.to_execution(tx, self.execution.id))
 
-        async def beside(tx: Transaction, execution: Execution) -> Sequence[Settled]:
-            return [make(execution) for make in remember]
-
-        unit = self.unit(happenings, session, beside=beside if remember else None)
-        if unit.records or unit.beside:
-            await self._around.journal.append(unit)
+    async def _session_objects(self) -> Mapping[str, Any]:
+        """The session's objects that the graph touches."""
+        if not self._graph.session_aliases:
+            return {}
+        async with self._around.db.read() as tx:
+            return await object_store.values(tx, self.execution.session_id, self._graph.session_aliases)
 
     def unit(
         self,
@@ -207,12 +222,14 @@ class Runner:
         limit: int | None = None,
         then: Callable[[], None] | None = None,
     ) -> Unit:
-        """What happenings lead to, to be made durable; then this takes it on, and calls `then`.
+        """What messages and happenings lead to, to be made durable; then this takes it on, and calls `then`.
 
+        Messages come first: what has been asked for, and answered, is not undone by what happens at the same time.
         `session` holds the session's objects that the graph touches.
         """
         now = self._around.clock().timestamp()
-        turn = self._advance(happenings, now, session)
+        messages = self._messages
+        turn = self._advance([*map(_happening, messages), *happenings], now, session)
 
         def committed(execution: Execution) -> None:
             self._state, self.execution = turn.state, execution
@@ -220,9 +237,9 @@ class Runner:
                 then()
 
         return Unit(
-            execution=self._project(turn, now),
+            execution=self._project(turn, now, messages),
             graph=self._graph,
-            fence=self.fence,
+            messages=len(messages),
             records=turn.records,
             committed=committed,
             limit=limit,
@@ -238,7 +255,7 @@ class Runner:
             failure = Failed("INTERNAL", "the execution could not go on")
             return advance(self._graph, self._state, [failure], now=now, session=session)
 
-    def _project(self, turn: Turn, now: float) -> Execution:
+    def _project(self, turn: Turn, now: float, messages: Sequence[Message]) -> Execution:
         state = turn.state
         ended = state.ended
         return replace(
@@ -248,6 +265,7 @@ class Runner:
             result=state.result,
             failure=state.error,
             last_sequence=self.execution.last_sequence + len(turn.records),
+            last_message=messages[-1].number if messages else self.execution.last_message,
             end_time=datetime.fromtimestamp(now, UTC) if ended else None,
         )
 
@@ -256,8 +274,8 @@ class Runner:
         if self._state.ended:
             self._over = True
             self._let_go()
-            for item in self._inbox:
-                item.tell(written=False)
+            for item in self._arrivals:
+                item.tell()
             self._ended(self)
             return
         if self._state.status == "stopping":
@@ -331,3 +349,12 @@ class Runner:
         self._timers.clear()
         if self._deadline is not None:
             self._deadline.cancel()
+
+
+def _happening(message: Message) -> Happening:
+    """What a message is to the interpreter."""
+    match message.kind:
+        case MessageKind.STOP:
+            return StopRequested()
+        case MessageKind.SIGNAL:
+            return Signalled(message.body["name"], message.body["key"], message.body["value"])

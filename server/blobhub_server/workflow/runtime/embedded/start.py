@@ -2,83 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue
 from blobhub_server.workflow.definitions.finder import Definitions
-from blobhub_server.workflow.definitions.graph import Graph
-from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import ExecutionState, Started
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
 from blobhub_server.workflow.runtime.contract import Beside, Start
 from blobhub_server.workflow.runtime.embedded.journal import Journal, Unit
-from blobhub_server.workflow.runtime.embedded.ownership import Ownership
-from blobhub_server.workflow.runtime.embedded.runner import Runner
+from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session_object as object_store
-
-
-class MakeRunner(Protocol):
-    """Makes the runner of an execution that this server owns under a fence."""
-
-    def __call__(self, graph: Graph, execution: Execution, state: ExecutionState, fence: int) -> Runner:
-        """Make it."""
 
 
 class Starts:
     """Starts executions. What a cause has started once is not started again: the first execution is returned."""
 
-    def __init__(
-        self,
-        host: Host,
-        definitions: Definitions,
-        journal: Journal,
-        ownership: Ownership,
-        make_runner: MakeRunner,
-        launch: Callable[[Runner], None],
-    ) -> None:
+    def __init__(self, host: Host, definitions: Definitions, journal: Journal, runners: Runners, server_id: str) -> None:
         self._host = host
         self._definitions = definitions
         self._journal = journal
-        self._ownership = ownership
-        self._make_runner = make_runner
-        self._launch = launch
+        self._runners = runners
+        self._server_id = server_id
 
     async def submit(self, start: Start, beside: Beside | None = None) -> Execution:
         """See Runtime.start."""
         async with self._host.db.read() as tx:
             first = await self._first(tx, start)
-        if first is not None:
-            return first
-        try:
-            return await self._submit(start, beside)
-        except OwnershipLost:
-            # The session was another server's for a while; ask once more before the caller has to.
-            self._ownership.forget(start.session.id)
-            return await self._submit(start, beside)
+            if first is not None:
+                return first
+            unit = await self._unit(tx, start, beside)
+        return await self._journal.append(unit)
 
     async def join(self, tx: Transaction, start: Start) -> Execution:
         """See Runtime.join."""
         first = await self._first(tx, start)
         if first is not None:
             return first
-        fence = await self._ownership.take(tx, start.session.id)
-        unit = await self._unit(tx, start, fence)
-        (execution,) = await self._journal.write(tx, [unit])
-        return execution
-
-    async def _submit(self, start: Start, beside: Beside | None) -> Execution:
-        fence = await self._ownership.fence(start.session.id)
-        async with self._host.db.read() as tx:
-            unit = await self._unit(tx, start, fence, beside)
-        return await self._journal.append(unit)
+        return await self._journal.join(tx, await self._unit(tx, start))
 
     async def _first(self, tx: Transaction, start: Start) -> Execution | None:
         """The execution that the cause has started before."""
@@ -86,7 +52,7 @@ class Starts:
             return None
         return (await execution_store.caused_by(tx, [start.cause])).get(start.cause)
 
-    async def _unit(self, tx: Transaction, start: Start, fence: int, beside: Beside | None = None) -> Unit:
+    async def _unit(self, tx: Transaction, start: Start, beside: Beside | None = None) -> Unit:
         """What starting adds to the log: nothing has been written yet, nothing runs before it is committed."""
         session = start.session
         require_open(session.state)
@@ -97,14 +63,13 @@ class Starts:
             raise InvalidValue("input_data", f"the definition has no input {unknown[0]!r}")
         limit = await self._host.limits.value(tx, EXECUTIONS, org_id=session.org_id, blob_id=session.blob_id)
         values = await object_store.values(tx, session.id, graph.session_aliases) if graph.session_aliases else {}
-        state = ExecutionState(step_limit=start.step_limit)
-        runner = self._make_runner(graph, self._execution(start, entry), state, fence)
+        runner = self._runners.make(graph, self._execution(start, entry), ExecutionState(step_limit=start.step_limit))
         return runner.unit(
             [Started(dict(start.input_data))],
             values,
             beside=beside,
             limit=limit,
-            then=partial(self._launch, runner),
+            then=partial(self._runners.launch, runner),
         )
 
     def _execution(self, start: Start, entry: Entry) -> Execution:
@@ -117,6 +82,9 @@ class Starts:
             definition_alias=entry.name,
             definition_digest=entry.digest,
             cause=start.cause,
+            owner=self._server_id,
+            fence=1,
+            last_message=0,
             state="pending",
             step_limit=start.step_limit,
             timeout=start.timeout,

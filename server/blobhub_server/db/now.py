@@ -1,0 +1,29 @@
+"""The time as the database has it, inside statements. Servers whose clocks differ agree on it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from blobhub_server.db.schema import Time
+
+
+class now(FunctionElement[datetime]):
+    """The time at which the statement runs, in whole microseconds as `Time` keeps it. SQLite tells milliseconds."""
+
+    type = Time()
+    inherit_cache = True
+
+
+@compiles(now, "postgresql")
+def _of_postgresql(_element: now, _compiler: Any, **_: Any) -> str:
+    # Not `now()`: that is when the transaction began, which may have waited since.
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+@compiles(now, "sqlite")
+def _of_sqlite(_element: now, _compiler: Any, **_: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000"

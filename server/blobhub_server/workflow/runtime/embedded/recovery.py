@@ -1,0 +1,112 @@
+"""Going on with executions that have no runner: those of servers that are gone, and those that were left behind here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.workflow.definitions.finder import Definitions
+from blobhub_server.workflow.interpreter import Failed, Record, replay
+from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.rules.message import Message
+from blobhub_server.workflow.runtime.embedded.ownership import Ownership
+from blobhub_server.workflow.runtime.embedded.runner import Runner
+from blobhub_server.workflow.runtime.embedded.runners import Runners
+from blobhub_server.workflow.store import event as event_store
+from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import message as message_store
+
+log = structlog.get_logger()
+
+
+class Recovery:
+    """Goes on, from their logs, with executions that no runner has."""
+
+    def __init__(
+        self, host: Host, definitions: Definitions, ownership: Ownership, runners: Runners, lease_seconds: float
+    ) -> None:
+        self._host = host
+        self._definitions = definitions
+        self._ownership = ownership
+        self._lease_seconds = lease_seconds
+        self._runners = runners
+        self._unattended: frozenset[str] = frozenset()
+
+    async def recover_forever(self) -> None:
+        """Recover now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(self._lease_seconds)
+            try:
+                await self.recover()
+            except Exception:
+                log.exception("recovery_failed")
+
+    async def recover(self) -> None:
+        """Go on with what no living server owns, and with what this one owns and does not run."""
+        while claimed := await self._ownership.claim():
+            for execution in claimed:
+                await _attempt(execution.id, self._resume(execution))
+        async with self._host.db.read() as tx:
+            owned = await execution_store.running_on(tx, self._ownership.server_id)
+        # What was committed a moment ago is about to be launched; what has no runner the next time either was left behind,
+        # by a connection that was lost during its commit, say.
+        unattended = frozenset(owned - self._runners.running)
+        for execution_id in unattended & self._unattended:
+            await _attempt(execution_id, self._attend(execution_id))
+        self._unattended = unattended
+
+    async def fail(self, execution_id: str) -> None:
+        """End an execution, from its log, whose runner could not go on."""
+        execution = await self._own(execution_id)
+        if execution is not None:
+            made, inbox = await self._from_log(execution)
+            self._runners.keep(made, inbox)
+            await made.settle(Failed("INTERNAL", "what the execution did could not be stored"))
+
+    async def _attend(self, execution_id: str) -> None:
+        execution = await self._own(execution_id)
+        if execution is not None:
+            await self._resume(execution)
+
+    async def _own(self, execution_id: str) -> Execution | None:
+        """An execution that this server owns and that has not ended."""
+        async with self._host.db.read() as tx:
+            execution = await execution_store.get(tx, execution_id)
+        mine = execution is not None and execution.owner == self._ownership.server_id and not execution.ended
+        return execution if mine else None
+
+    async def _resume(self, execution: Execution) -> None:
+        """Go on with an execution that has no runner here, from its log."""
+        if execution.id in self._runners:
+            return
+        runner, inbox = await self._from_log(execution)
+        # It may have been launched while its log was read: two runners would run its steps twice.
+        if self._runners.keep(runner, inbox):
+            runner.resume()
+
+    async def _from_log(self, execution: Execution) -> tuple[Runner, list[Message]]:
+        """A runner in the state that the log says, and what is in the inbox, of which the log has nothing yet.
+
+        The execution's row was read before: whatever is in the inbox besides came after it.
+        """
+        async with self._host.db.read() as tx:
+            lines = await event_store.records(tx, execution.id)
+            inbox = await message_store.to_execution(tx, execution.id)
+        graph = (await self._definitions.load(execution.definition_digest)).runnable()
+        state = replay(graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit)
+        taken = inbox[0].number - 1 if inbox else execution.last_message
+        return self._runners.make(graph, replace(execution, last_message=taken), state), inbox
+
+
+async def _attempt(execution_id: str, work: Coroutine[Any, Any, None]) -> None:
+    """Recover one thing. What cannot be recovered now holds up no other, nor the start of the server."""
+    try:
+        await work
+    except Exception:
+        log.exception("not_recovered", execution_id=execution_id)

@@ -1,0 +1,87 @@
+"""What is asked of executions while they run: each has an inbox, to which any server may add.
+
+A message is a row, written in the transaction of whoever asks, and counted on the execution's row. The server that owns the
+execution is rung after the commit, reads the row, and removes it in the transaction that journals what came of it: so it is
+taken in once, also when the owner is killed. The journal compares the count under the lock of the execution's row; so
+nothing is journaled that was decided without a message which is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import PermissionDenied
+from blobhub_server.workflow.errors import ExecutionEnded
+from blobhub_server.workflow.log.session_events import SessionEvents
+from blobhub_server.workflow.rules.execution import Execution, require_stoppable
+from blobhub_server.workflow.rules.message import Message, MessageKind
+from blobhub_server.workflow.rules.session import CLOSED, CLOSING, OPEN, Session
+from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import message as message_store
+from blobhub_server.workflow.store import session as session_store
+
+
+class Inbox:
+    """Sends messages to executions."""
+
+    def __init__(self, host: Host, events: SessionEvents) -> None:
+        self._host = host
+        self._events = events
+
+    async def stop(self, tx: Transaction, execution_id: str) -> Execution:
+        """Have an execution stop; return it as it is then. One that is stopping or has been stopped stays as it is.
+
+        Once this is committed the execution ends as stopped. Raises ExecutionEnded, PermissionDenied.
+        """
+        stopping = await execution_store.stop(tx, execution_id)
+        if stopping is not None:
+            await self._send(tx, [stopping], MessageKind.STOP)
+            return stopping
+        execution = await execution_store.get(tx, execution_id)
+        if execution is None:
+            raise PermissionDenied
+        require_stoppable(execution)
+        return execution
+
+    async def signal(self, tx: Transaction, execution_id: str, *, name: str, key: str, value: Any) -> None:
+        """Send a signal to an execution: the first step that waits for it goes on. If none does, nothing follows.
+
+        Raises ExecutionEnded, PermissionDenied.
+        """
+        execution = await execution_store.count_message(tx, execution_id)
+        if execution is None:
+            ended = await execution_store.get(tx, execution_id)
+            raise PermissionDenied if ended is None else ExecutionEnded(ended.state)
+        await self._send(tx, [execution], MessageKind.SIGNAL, {"name": name, "key": key, "value": value})
+
+    async def close(self, tx: Transaction, session_id: str) -> Session:
+        """Let a session take nothing new, and have everything in it stop; return it as it is then.
+
+        It is closed at once when nothing runs in it; else by the journal, together with the end of what runs last. Raises
+        PermissionDenied.
+        """
+        session = await session_store.get(tx, session_id, lock=True)
+        if session is None:
+            raise PermissionDenied
+        if session.state == OPEN:
+            await session_store.set_state(tx, [session_id], CLOSING, self._host.clock())
+            await self._events.closing(tx, session_id)
+            await self._send(tx, await execution_store.stop_all(tx, session_id), MessageKind.STOP)
+        if session.state != CLOSED and not await execution_store.busy(tx, {session_id}):
+            await session_store.set_state(tx, [session_id], CLOSED, self._host.clock())
+            await self._events.closed(tx, session_id)
+        now = await session_store.get(tx, session_id)
+        assert now is not None, "it is locked in this transaction"
+        return now
+
+    async def _send(
+        self, tx: Transaction, to: Sequence[Execution], kind: MessageKind, body: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store a message to executions on which it has been counted, and ring those who own them."""
+        if not to:
+            return
+        await message_store.insert(tx, [Message(item.id, item.last_message, kind, body or {}) for item in to])
+        await self._host.bell.ring_after_commit(tx, sorted({item.owner for item in to if item.owner}))

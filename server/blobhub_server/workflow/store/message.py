@@ -1,0 +1,74 @@
+"""Messages to executions that have not been taken into their logs yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper
+from blobhub_server.db.schema import Choice, Id, Json, Selected, metadata
+from blobhub_server.workflow.rules.message import Message, MessageKind
+from blobhub_server.workflow.store.execution import executions
+from blobhub_server.workflow.store.session import of_blobs
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("execution_id", Id(), sa.ForeignKey("executions.id"), primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", Choice(MessageKind, sa.String(16)), nullable=False),
+    sa.Column("body", Json(), nullable=False),
+)
+
+_MESSAGE = Mapper(Message, messages)
+_INSERT = Prepared(messages.insert())
+
+
+async def insert(tx: Transaction, new: Sequence[Message]) -> None:
+    """Store messages whose numbers were taken from their executions in this transaction."""
+    await tx.run_each(_INSERT, [_MESSAGE.row(item) for item in new])
+
+
+_TO_EXECUTION = Prepared(
+    _MESSAGE.select().where(messages.c.execution_id == sa.bindparam("execution")).order_by(messages.c.number), _MESSAGE
+)
+
+
+async def to_execution(tx: Transaction, execution_id: str) -> list[Message]:
+    """The messages to an execution, in order."""
+    return await tx.all(_TO_EXECUTION, execution=execution_id)
+
+
+_TO_SERVER = Prepared(
+    _MESSAGE.select()
+    .join(executions, executions.c.id == messages.c.execution_id)
+    .where(executions.c.owner == sa.bindparam("server"))
+    .order_by(messages.c.execution_id, messages.c.number),
+    _MESSAGE,
+)
+
+
+async def to_server(tx: Transaction, server_id: str) -> list[Message]:
+    """The messages to all executions that a server owns, those to each in order."""
+    return await tx.all(_TO_SERVER, server=server_id)
+
+
+_DELETE = Prepared(
+    messages.delete().where(
+        messages.c.execution_id == sa.bindparam("execution"), messages.c.number <= sa.bindparam("last_number")
+    )
+)
+
+
+async def delete(tx: Transaction, taken: Mapping[str, int]) -> None:
+    """Remove the messages to executions up to a number each."""
+    await tx.run_each(_DELETE, [{"execution": id_, "last_number": number} for id_, number in taken.items()])
+
+
+async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+    """Remove the messages to all executions of blobs. The caller has locked those that run."""
+    own = sa.select(executions.c.id).where(executions.c.session_id.in_(of_blobs(blob_ids)))
+    await tx.execute(messages.delete().where(messages.c.execution_id.in_(own)))

@@ -1,0 +1,41 @@
+"""Servers, each alive until its lease runs out. Leases go by the database's clock."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.now import now
+from blobhub_server.db.schema import Id, Selected, Time, metadata
+
+servers = sa.Table(
+    "servers",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    sa.Column("lease_until", Time(), nullable=False),
+)
+
+
+def living() -> Selected:
+    """The servers whose leases have not run out."""
+    return sa.select(servers.c.id).where(servers.c.lease_until > now())
+
+
+async def renew(tx: Transaction, server_id: str, lease: timedelta) -> None:
+    """Let a server be alive for so long from now on."""
+    until = sa.type_coerce(now(), sa.BigInteger) + sa.literal(lease // timedelta(microseconds=1), sa.BigInteger)
+    renewed = servers.update().where(servers.c.id == server_id).values(lease_until=until).returning(servers.c.id)
+    if (await tx.execute(renewed)).first() is None:
+        await tx.execute(servers.insert().values(id=server_id, lease_until=until))
+
+
+async def delete(tx: Transaction, server_id: str) -> None:
+    """End a server's lease: it goes away."""
+    await tx.execute(servers.delete().where(servers.c.id == server_id))
+
+
+async def delete_all(tx: Transaction) -> None:
+    """End all leases. Only for a database that no other server can have open."""
+    await tx.execute(servers.delete())

@@ -1,0 +1,293 @@
+"""Who runs what: leases of servers, executions that change hands, and what is asked of those that another server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import acme
+import flows
+import joining
+import pytest
+import sqlalchemy as sa
+from blobhub.v1 import execution_pb2 as pb
+from blobhub.v1 import session_pb2
+from blobhub_server import app
+from blobhub_server.clock import utc_now
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.postgresql import POOL
+from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.log.log import EventLog
+from blobhub_server.workflow.log.session_events import SessionEvents
+from blobhub_server.workflow.runtime.inbox import Inbox
+from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import server as server_store
+from blobhub_server.workflow.store.execution import executions
+from blobhub_server.workflow.store.server import living, servers
+from calling import ask
+from databases import FreshPostgres, select
+from interpreting import REGISTRY
+from joining import Opened
+from scale import scaled
+from served import Api, connected, served
+from test_deletion import outcome
+from test_interpreter import WaitsForSignal, signalled_document
+from waiting import until
+
+FOREVER = timedelta(days=1)
+
+
+@asynccontextmanager
+async def together(tmp_path: Path, url: str, count: int = 2, **settings: object) -> AsyncIterator[list[tuple[Opened, Api]]]:
+    """So many servers on a PostgreSQL, and one on a SQLite file, which has no more; each with a client."""
+    async with AsyncExitStack() as stack:
+        found = stack.enter_context(joining.opening())
+        key, clients = "", []
+        for _ in range(1 if url.startswith("sqlite") else count):
+            server = await stack.enter_async_context(served(tmp_path / "data", url, **settings))
+            key = key or server.admin_key
+            clients.append(await stack.enter_async_context(connected(server.address, key)))
+        yield list(zip(found, clients, strict=True))
+
+
+def inbox(opened: Opened) -> Inbox:
+    host = opened.host
+    return Inbox(host, SessionEvents(host, EventLog(host.db, host.bell)))
+
+
+async def hand_over(opened: Opened, execution_id: str) -> str:
+    """Have an execution be taken over by a server that lives and does nothing; return that server's id."""
+    idle = opened.host.ids()
+    async with opened.host.db.write() as tx:
+        await server_store.renew(tx, idle, FOREVER)
+        await tx.execute(take_over(execution_id, idle))
+    return idle
+
+
+def take_over(execution_id: str, server_id: str) -> sa.Update:
+    taken = executions.update().where(executions.c.id == execution_id)
+    return taken.values(owner=server_id, fence=executions.c.fence + 1)
+
+
+async def started(api: Api, session_id: str) -> str:
+    return (await ask(api, "StartExecution", session_id=session_id, definition="workflow")).execution.id
+
+
+async def state_of(api: Api, execution_id: str) -> str:
+    state = (await ask(api, "GetExecution", execution_id=execution_id)).execution.state
+    return pb.ExecutionState.Name(state).removeprefix("EXECUTION_STATE_")
+
+
+async def ended(api: Api, execution_id: str) -> list[str]:
+    """The types of an execution's events, once it has ended."""
+    watch = api.executions.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id, follow=True))
+    return [event.type async for batch in watch for event in batch.events]
+
+
+async def lease_of(opened: Opened) -> int:
+    async with opened.host.db.reserved() as tx:
+        lease_until = sa.type_coerce(servers.c.lease_until, sa.BigInteger)
+        return (await tx.execute(sa.select(lease_until))).scalar_one()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_server_whose_clock_is_wrong_is_alive_all_the_same(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    monkeypatch.setattr(app, "utc_now", lambda: utc_now() + timedelta(hours=hours))
+    with joining.opening() as found:
+        async with served(tmp_path / "data", database_url):
+            (opened,) = found
+            async with opened.host.db.read() as tx:
+                assert len((await tx.execute(living())).all()) == 1
+            lease = await lease_of(opened)
+            assert lease / 1e6 - utc_now().timestamp() < 60, "the lease would outlive the server by an hour"
+
+
+async def test_a_lease_is_renewed_while_the_pool_is_full_of_slow_statements(
+    tmp_path: Path, fresh_postgres: FreshPostgres
+) -> None:
+    async def sleep(opened: Opened) -> None:
+        async with opened.host.db.read() as tx:
+            await tx.execute(sa.text("SELECT pg_sleep(60)"))
+
+    with joining.opening() as found:
+        async with served(tmp_path / "data", await fresh_postgres(), lease_seconds=1):
+            (opened,) = found
+            slow = [asyncio.create_task(sleep(opened)) for _ in range(2 * POOL + 1)]
+            for _ in range(3):
+                before = await lease_of(opened)
+                await until(lambda before=before: _grown(opened, before))
+            assert not any(task.done() for task in slow)
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def _grown(opened: Opened, before: int) -> bool:
+    return await lease_of(opened) > before
+
+
+async def test_every_server_starts_and_stops_in_every_session(tmp_path: Path, database_url: str) -> None:
+    async with together(tmp_path, database_url) as found:
+        session_id = await found[0][1].session(flows.delay(60))
+        ids = [await started(api, session_id) for _, api in found * 3]
+        for (_, api), id_ in zip(reversed(found * 3), ids, strict=True):
+            answer = await ask(api, "StopExecution", execution_id=id_)
+            assert answer.execution.state in (pb.EXECUTION_STATE_STOPPING, pb.EXECUTION_STATE_STOPPED)
+        for id_ in ids:
+            assert (await ended(found[0][1], id_))[-2:] == ["flow.stopping", "flow.stopped"]
+
+
+async def test_a_session_is_closed_through_a_server_that_runs_nothing_in_it(tmp_path: Path, database_url: str) -> None:
+    async with together(tmp_path, database_url) as found:
+        session_id = await found[0][1].session(flows.delay(60))
+        for _, api in found * 2:
+            await started(api, session_id)
+        api = found[-1][1]
+        answer = await ask(api, "CloseSession", session_id=session_id)
+        assert answer.session.state == session_pb2.SESSION_STATE_CLOSING
+        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
+        types = [event.type async for batch in watch for event in batch.events]
+        assert types[-1] == "session_closed"
+        assert types.count("flow.stopped") == 2 * len(found)
+        assert types.count("session_closed") == 1
+        assert await select(database_url, "SELECT * FROM messages") == []
+
+
+async def test_a_stop_waits_in_the_inbox_for_whoever_takes_over(tmp_path: Path, database_url: str) -> None:
+    async with together(tmp_path, database_url, count=1, lease_seconds=0.5) as ((opened, api),):
+        session_id = await api.session(flows.delay(60))
+        id_ = await started(api, session_id)
+        idle = await hand_over(opened, id_)
+        answer = await ask(api, "StopExecution", execution_id=id_)
+        assert answer.execution.state == pb.EXECUTION_STATE_STOPPING
+        again = await ask(api, "StopExecution", execution_id=id_)
+        assert again.execution.state == pb.EXECUTION_STATE_STOPPING
+        assert await select(database_url, "SELECT number, kind FROM messages") == [(1, "stop")]
+        assert await state_of(api, id_) == "STOPPING"
+        async with opened.host.db.write() as tx:
+            await server_store.delete(tx, idle)
+        assert (await ended(api, id_))[-2:] == ["flow.stopping", "flow.stopped"]
+        assert await select(database_url, "SELECT * FROM messages") == []
+
+
+async def test_a_blob_is_deleted_with_what_waits_in_an_inbox(tmp_path: Path, database_url: str) -> None:
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        id_ = await started(api, await api.session(flows.delay(60)))
+        await hand_over(opened, id_)
+        await ask(api, "StopExecution", execution_id=id_)
+        await acme.delete_blob(api, cascade=True)
+        assert await select(database_url, "SELECT * FROM messages") == []
+
+
+async def test_what_was_taken_over_is_not_written_to_by_the_server_that_had_it(tmp_path: Path, database_url: str) -> None:
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        id_ = await started(api, await api.session(flows.delay(0.3)))
+        before = await select(database_url, "SELECT * FROM events ORDER BY sequence")
+        await hand_over(opened, id_)
+        await until(lambda: id_ not in opened.runtime._runners)
+        assert await select(database_url, "SELECT * FROM events ORDER BY sequence") == before
+        assert await state_of(api, id_) == "WAITING"
+
+
+async def test_a_commit_that_meets_a_claim_comes_after_it_and_writes_nothing(tmp_path: Path, database_url: str) -> None:
+    """The delay passes, and what follows from it waits for the transaction that claims the execution."""
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        id_ = await started(api, await api.session(flows.delay(0.2)))
+        async with opened.host.db.write() as tx:
+            idle = opened.host.ids()
+            await server_store.renew(tx, idle, FOREVER)
+            await tx.execute(take_over(id_, idle))
+            await asyncio.sleep(0.5)
+            assert id_ in opened.runtime._runners
+        await until(lambda: id_ not in opened.runtime._runners)
+        assert await state_of(api, id_) == "WAITING"
+
+
+async def test_a_claim_passes_by_what_is_being_written(tmp_path: Path, fresh_postgres: FreshPostgres) -> None:
+    async with together(tmp_path, await fresh_postgres(), count=1) as ((opened, api),):
+        session_id = await api.session(flows.delay(60))
+        ids = [await started(api, session_id) for _ in range(2)]
+        dead = [take_over(id_, opened.host.ids()) for id_ in ids]
+        async with opened.host.db.write() as tx:
+            for statement in dead:
+                await tx.execute(statement)
+        async with opened.host.db.write() as writing, opened.host.db.write() as claiming:
+            await execution_store.lock(writing, ids[:1])
+            claimed = await execution_store.claim(claiming, opened.host.ids(), 10)
+            assert [(execution.id, execution.fence) for execution in claimed] == [(ids[1], 3)]
+
+
+async def test_a_turn_that_was_decided_without_a_stop_is_decided_again(tmp_path: Path, database_url: str) -> None:
+    """The delay passes while a stop is being committed: what follows from it would end the execution as completed."""
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        id_ = await started(api, await api.session(flows.delay(0.2)))
+
+        async def stop_slowly(tx: Transaction) -> None:
+            await inbox(opened).stop(tx, id_)
+            await asyncio.sleep(0.5)
+
+        await opened.host.db.transact(stop_slowly)
+        assert (await ended(api, id_))[-1] == "flow.stopped"
+        assert await state_of(api, id_) == "STOPPED"
+
+
+async def stop_outcome(api: Api, execution_id: str, request_id: str) -> str:
+    """The state that an execution has to end with, by what its stop is answered."""
+    answers = {"OK": "STOPPED", "EXECUTION_ENDED": "COMPLETED"}
+    return answers[await outcome(ask(api, "StopExecution", execution_id=execution_id, request_id=request_id))]
+
+
+async def test_a_stop_that_is_acknowledged_is_final_and_one_that_is_refused_has_no_effect(
+    tmp_path: Path, database_url: str
+) -> None:
+    dice, seconds = random.Random(20261126), 0.05
+    async with together(tmp_path, database_url) as found:
+        session_id = await found[0][1].session(flows.delay(seconds))
+
+        async def round_(number: int) -> None:
+            api = dice.choice(found)[1]
+            id_ = await started(dice.choice(found)[1], session_id)
+            await asyncio.sleep(dice.uniform(0.5, 1.5) * seconds)
+            expected = await stop_outcome(api, id_, found[0][0].host.ids() if number % 2 else "")
+            await ended(api, id_)
+            outcomes[expected] += 1
+            assert await state_of(api, id_) == expected
+
+        outcomes = {"STOPPED": 0, "COMPLETED": 0}
+        while min(outcomes.values()) < scaled(100, least=10):
+            await asyncio.gather(*(round_(number) for number in range(20)))
+    print(outcomes)
+
+
+@pytest.mark.parametrize("name", ["go", "another"])
+async def test_a_signal_from_anybodys_transaction_ends_what_waits_for_it(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, WaitsForSignal()]))
+    async with together(tmp_path, database_url) as found:
+        api = found[0][1]
+        id_ = await started(api, await api.session(signalled_document(patient=True)))
+        assert await state_of(api, id_) == "WAITING"
+        opened = found[-1][0]
+
+        async def send(tx: Transaction) -> None:
+            await inbox(opened).signal(tx, id_, name=name, key="mine", value={"n": 7})
+            await inbox(opened).signal(tx, id_, name=name, key="mine", value={"n": 8})
+
+        await opened.host.db.transact(send)
+        if name == "go":
+            assert (await ended(api, id_))[-1] == "flow.exited"
+            execution = (await ask(api, "GetExecution", execution_id=id_)).execution
+            assert execution.result.struct_value.fields["n"].number_value == 7
+        await until(lambda: _nothing_waits(database_url))
+        assert await state_of(api, id_) == ("COMPLETED" if name == "go" else "WAITING")
+
+
+async def _nothing_waits(url: str) -> bool:
+    return await select(url, "SELECT * FROM messages") == []
