@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -157,6 +158,7 @@ _scanner: Scanner
 
 def _make_scanner(secrets: Mapping[str, str]) -> None:
     global _scanner  # noqa: PLW0603  how a pool gives its processes what all of their work needs
+    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")  # as in pyproject.toml
     _scanner = Scanner(secrets)
 
 
