@@ -41,7 +41,7 @@ test: $(STAMP) ## Run all tests, on all cores, small: SCALE=1 is full size
 
 soak: $(STAMP) ## Run all tests at full size
 	$(BIN)/python tools/generate.py --image
-	$(PYTEST) --scale 1 --durations 25 -rP
+	$(PYTEST) --scale 1 --durations 25
 
 steady: $(STAMP) ## Run the tests five times in a row on a busy machine
 	@$(BIN)/python tools/steady.py

@@ -13,7 +13,7 @@ from blobhub_server.config import Settings
 from blobhub_server.workflow.components import registry as components
 from served import Api, Served, ServerProcess, connected, served
 
-pytest_plugins = ["scale", "databases", "handover", "issuer", "noise"]
+pytest_plugins = ["scale", "databases", "figures", "handover", "issuer", "noise"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import multiprocessing
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,24 +128,42 @@ class Whole:
 
 
 def search(run: Path, temporary: Path) -> tuple[set[Leak], dict[str, int]]:
-    """The leaks in everything that a run left, and how much there was of each kind."""
+    """The leaks in everything that a run left, and how much there was of each kind.
+
+    Places are searched side by side, by processes of their own: the scanner does not let other threads run.
+    """
     plant_master_keys(temporary)
-    scanner = Scanner(ISSUED)
     folders = [path for path in run.glob(f"*/{OUTPUTS}") if path.is_dir()]
-    leaks = {leak for folder in folders for leak in leaks_in_outputs(scanner, folder)}
     found = {"secrets": len(ISSUED)}
     found |= {kind: sum(size_of_outputs(folder, kind) for folder in folders) for kind in KINDS_OF_OUTPUT}
-    before = scanner.scanned
-    leaks |= leaks_in_tree(scanner, temporary)
-    for folder in run.glob(f"*/{POSTGRES}"):
-        leaks |= _leaks_in_postgres(scanner, folder)
-    found["stored"] = scanner.scanned - before
-    return leaks, found
+    stored = [(leaks_in_tree, temporary), *((_leaks_in_postgres, folder) for folder in run.glob(f"*/{POSTGRES}"))]
+    printed = [(leaks_in_outputs, folder) for folder in folders]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, _make_scanner, [dict(ISSUED)]) as pool:
+        searches = [pool.submit(_search_place, leaks_in, place) for leaks_in, place in (*stored, *printed)]
+        searched = [search.result() for search in searches]
+    found["stored"] = sum(scanned for _, scanned in searched[: len(stored)])
+    return {leak for leaks, _ in searched for leak in leaks}, found
 
 
 def _leaks_in_postgres(scanner: Scanner, folder: Path) -> set[Leak]:
     with postgres_in(folder) as server:
         return asyncio.run(leaks_in_postgres(scanner, server))
+
+
+_scanner: Scanner
+"""What a process that searches looks with."""
+
+
+def _make_scanner(secrets: Mapping[str, str]) -> None:
+    global _scanner  # noqa: PLW0603  how a pool gives its processes what all of their work needs
+    _scanner = Scanner(secrets)
+
+
+def _search_place(leaks_in: Callable[[Scanner, Path], set[Leak]], place: Path) -> tuple[set[Leak], int]:
+    """The leaks in a place, and how many bytes it had."""
+    before = _scanner.scanned
+    return leaks_in(_scanner, place), _scanner.scanned - before
 
 
 def plant_master_keys(folder: Path) -> None:

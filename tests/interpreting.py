@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from blobhub_server.workflow.check import check
 from blobhub_server.workflow.components.contract import Outcome
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definition import parse
+from blobhub_server.workflow.definitions.check import check
+from blobhub_server.workflow.definitions.document import parse
+from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
     Completion,
     Continue,
     ExecutionState,
-    Graph,
     Record,
     Started,
     Wait,

@@ -19,14 +19,16 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared, upsert
 from blobhub_server.workflow import blob_type
 from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
-from blobhub_server.workflow.runtime.runtime import Runtime
-from blobhub_server.workflow.runtime.start import Start, Starts
+from blobhub_server.workflow.runtime.contract import Start
+from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
 from blobhub_server.workflow.store import session as session_store
 
 firings = sa.Table("firings_of_a_test", sa.MetaData(), sa.Column("number", sa.Integer, primary_key=True))
+RECORD = Prepared(upsert(firings, keys=[firings.c.number], changed=()))
 
 
 @dataclass
@@ -34,12 +36,7 @@ class Opened:
     """What a server's workflows were opened with, and how executions are started there."""
 
     host: Host
-    runtime: Runtime
-
-    @property
-    def starts(self) -> Starts:
-        """What starts executions."""
-        return self.runtime.starts
+    runtime: EmbeddedRuntime
 
     async def start(self, session_id: str, number: int, **fields: object) -> Start:
         """A start for a firing, in a session."""
@@ -57,8 +54,8 @@ class Opened:
             if number % 2:
                 await record(tx, number)
                 await asyncio.sleep(random.random() * 0.01)
-                return await self.starts.join(tx, start)
-            execution = await self.starts.join(tx, start)
+                return await self.runtime.join(tx, start)
+            execution = await self.runtime.join(tx, start)
             await asyncio.sleep(random.random() * 0.01)
             await record(tx, number)
             return execution
@@ -68,7 +65,7 @@ class Opened:
 
 async def record(tx: Transaction, number: int) -> None:
     """Record a firing, unless it has been."""
-    await tx.execute(tx.upsert(firings, keys=[firings.c.number], changed=()), {"number": number})
+    await tx.run(RECORD, number=number)
 
 
 @contextmanager
@@ -76,16 +73,16 @@ def opening() -> Iterator[list[Opened]]:
     """Collects what the servers that are started meanwhile are opened with, in their order."""
     found: list[Opened] = []
 
-    class Seen(Runtime):
+    class Seen(EmbeddedRuntime):
         def __init__(self, host: Host, *others: object) -> None:
             super().__init__(host, *others)
             found.append(Opened(host, self))
 
-    blob_type.Runtime = Seen
+    blob_type.EmbeddedRuntime = Seen
     try:
         yield found
     finally:
-        blob_type.Runtime = Runtime
+        blob_type.EmbeddedRuntime = EmbeddedRuntime
 
 
 async def make_table(opened: Opened) -> None:

@@ -10,102 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from collections.abc import AsyncIterator, Mapping
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import flows
 import grpc
 from blobhub.v1 import (
     access_pb2,
     api_key_pb2,
     blob_pb2,
-    caller_pb2,
-    credential_pb2,
-    execution_pb2,
-    member_pb2,
-    organization_pb2,
-    revision_pb2,
-    session_pb2,
-    user_pb2,
 )
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.db.schema import metadata
-from blobhub_server.platform.rules.api_key import checksum, make_secret
 from databases import select
-from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
-from issuer import AUDIENCE, ISSUER, SERVED, claims, key_set, signed
 from methods import Method
 from scale import sample
 from served import WORKFLOW, Api, Served, connected
-from waiting import refused_in_the_end
-
-NOT_AN_ID = "not-a-uuid"
-NOWHERE = "01890000-0000-7000-8000-000000000000"
+from world import Kind, Row, World
 
 ALLOWED = "allowed"
 UNAUTHENTICATED = "UNAUTHENTICATED"
 DENIED = "PERMISSION_DENIED"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of caller: the key it calls with (empty for none), and the roles it holds.
-
-    `roles` are held on the organization, on its blob and on the user; `authentic` is false when the key does not hold;
-    `user` is true for users who are not confined, `administrator` for those of the server.
-    """
-
-    name: str
-    key: str = ""
-    organization: Role = Role.NONE
-    blob: Role = Role.NONE
-    self: Role = Role.NONE
-    authentic: bool = True
-    user: bool = False
-    administrator: bool = False
-
-    @property
-    def anonymous(self) -> bool:
-        return not self.key
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A value for a field that names a resource, and whether that is public.
-
-    `level` says where roles on it are held: on the `organization`, its `blob`, the user `self`; or by none of the callers.
-    """
-
-    value: str
-    level: str
-    public: bool = False
-
-    def role(self, kind: Kind) -> Role:
-        """The role that a kind of caller holds on it."""
-        if kind.administrator:
-            return Role.ADMIN
-        return Role.NONE if self.level == "foreign" else getattr(kind, self.level)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method, one of the resources it names, and the value for that; the other resources are ones everybody may read."""
-
-    method: Method
-    rule: access_pb2.AccessRule | None
-    subject: Subject | None
-
-    def __str__(self) -> str:
-        return f"{self.method.path} {self.rule.field if self.rule else ''}={self.subject.value if self.subject else ''}"
 
 
 NEEDED = {
@@ -134,190 +61,6 @@ def expected(row: Row, kind: Kind) -> str:
     if row.rule.public_read and row.subject.public:
         role = max(role, Role.READ)
     return ALLOWED if role >= NEEDED[row.rule.permission] else DENIED
-
-
-def settings(folder: Path) -> dict[str, str]:
-    """Settings of a server for a world: it takes the tokens of the test's own issuer."""
-    jwks = folder / "jwks.json"
-    jwks.write_bytes(key_set(SERVED))
-    return {"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "oidc_jwks": str(jwks)}
-
-
-class World:
-    """The organizations, blobs, users and keys that the cells are about. The matrix is read from it and changes nothing."""
-
-    def __init__(self, server: Served, api: Api) -> None:
-        self.server = server
-        self.api = api
-        self.kinds: list[Kind] = []
-        self.subjects: dict[str, list[Subject]] = {}
-
-    async def build(self) -> None:
-        """Make everything, as the administrator."""
-        await self.api.session(flows.steps(1), organization="acme", blob="main")
-        private = await self._place("acme", "main")
-        await self.api.blobs.CreateBlob(blob_pb2.CreateBlobRequest(organization="acme", alias="other", type=WORKFLOW))
-        await self._notes("acme/notes")
-        await self.api.session(flows.steps(1), organization="open", blob="main")
-        public = await self._place("open", "main")
-        await self._open()
-        self.subjects = private
-        for kind, subjects in public.items():
-            made_public = [Subject(s.value, "foreign", public=True) for s in subjects if s.level != "self"]
-            self.subjects[kind] = self.subjects[kind] + made_public
-        self.subjects["audit_scope"].append(Subject("-", "foreign"))
-        # A draft that is one of several reads like any other revision to those who may not see it.
-        self.subjects["revision"].append(Subject("acme/main@draft", "blob"))
-        await self._callers()
-
-    async def _place(self, organization: str, blob: str) -> dict[str, list[Subject]]:
-        """Subjects of every kind in an organization: on itself, on its blob, and on a user."""
-        place = f"{organization}/{blob}"
-        sessions = await self.api.sessions.ListSessions(session_pb2.ListSessionsRequest(blob=place))
-        session_id = sessions.sessions[0].id
-        start = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
-        execution = await self.api.executions.StartExecution(start)
-        found = await self.api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=place))
-        await self.api.revisions.CommitRevision(revision_pb2.CommitRevisionRequest(revision=found.revision.id))
-        for _ in range(2):
-            await self.api.revisions.CreateRevision(revision_pb2.CreateRevisionRequest(blob=place))
-        user = (await self.api.users.CreateUser(user_pb2.CreateUserRequest(name=f"self-{organization}"))).user
-        on_both = [Subject(organization, "organization"), Subject(place, "blob")]
-        on_all = [*on_both, Subject(f"@{user.name}", "self")]
-        return {
-            "organization": [Subject(organization, "organization")],
-            "blob": [Subject(place, "blob"), Subject(found.revision.blob_id, "blob")],
-            "revision": [Subject(f"{place}@default", "blob"), Subject(found.revision.id, "blob")],
-            "scope": on_both,
-            "target": [Subject(place, "blob"), Subject(f"{place}@default", "blob")],
-            "owner": on_all,
-            "user": [Subject(f"@{user.name}", "self"), Subject(user.id, "self")],
-            "audit_scope": list(on_both),
-            "api_key": [Subject(await self._key_id(s.value), s.level) for s in on_all],
-            "credential": [Subject(await self._credential_id(s.value), s.level) for s in on_all],
-            "session": [Subject(session_id, "blob")],
-            "execution": [Subject(execution.execution.id, "blob")],
-        }
-
-    async def _key_id(self, scope: str) -> str:
-        return (await self.key(scope, "ROLE_READ")).api_key.id
-
-    async def _credential_id(self, owner: str) -> str:
-        request = credential_pb2.CreateCredentialRequest(owner=owner, alias="matrix", type="test", body={"user": "nobody"})
-        return (await self.api.credentials.CreateCredential(request)).credential.id
-
-    async def _notes(self, place: str) -> None:
-        organization, alias = place.split("/")
-        request = blob_pb2.CreateBlobRequest(organization=organization, alias=alias, type="stranger.notes")
-        await self.api.blobs.CreateBlob(request)
-
-    async def _open(self) -> None:
-        request = organization_pb2.UpdateOrganizationRequest(organization="open", visibility="VISIBILITY_PUBLIC")
-        await self.api.organizations.UpdateOrganization(request)
-        await self.api.blobs.UpdateBlob(blob_pb2.UpdateBlobRequest(blob="open/main", visibility="VISIBILITY_PUBLIC"))
-
-    async def key(self, scope: str, role: str, seconds: float | None = None) -> api_key_pb2.CreateApiKeyResponse:
-        """A key of a scope, which may end after so many seconds."""
-        request = api_key_pb2.CreateApiKeyRequest(scope=scope, role=role)
-        if seconds is not None:
-            ends = Timestamp()
-            ends.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
-            request.expire_time.CopyFrom(ends)
-        return await self.api.api_keys.CreateApiKey(request)
-
-    async def user(self, name: str, *memberships: tuple[str, str], role: str = "ROLE_ADMIN") -> str:
-        """A user with roles on scopes; returns a personal key of theirs, confined to `role`."""
-        await self.api.users.CreateUser(user_pb2.CreateUserRequest(name=name))
-        for scope, held in memberships:
-            await self.api.members.CreateMember(member_pb2.CreateMemberRequest(scope=scope, user=f"@{name}", role=held))
-        return (await self.key(f"@{name}", role)).key
-
-    async def _callers(self) -> None:
-        """The thirteen kinds, and some more that tell the rules of keys apart."""
-        expired = (await self.key("acme", "ROLE_WRITE", 0.5)).key
-        revoked = await self.key("acme", "ROLE_WRITE")
-        await self.api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=revoked.api_key.id))
-        disabled = await self.user("disabled", ("acme", "ROLE_ADMIN"), ("acme/main", "ROLE_ADMIN"))
-        update = user_pb2.UpdateUserRequest(user="@disabled", update_mask={"paths": ["disabled"]}, disabled=True)
-        await self.api.users.UpdateUser(update)
-        token = signed(*SERVED["es"][::-1], "es", claims("matrix", exp=time.time() + 86_400))
-        async with connected(self.server.address, token) as anybody:
-            by_token = (await anybody.callers.GetCaller(caller_pb2.GetCallerRequest())).caller.user_id
-        reads = member_pb2.CreateMemberRequest(scope="acme", user=by_token, role="ROLE_READ")
-        await self.api.members.CreateMember(reads)
-        foreign = signed(*SERVED["es"][::-1], "es", claims("matrix", iss="https://other.example"))
-        confined = await self.user("confined", ("acme", "ROLE_ADMIN"), role="ROLE_READ")
-        R, W, A = Role.READ, Role.WRITE, Role.ADMIN
-        self.kinds = [
-            Kind("anonymous"),
-            Kind("malformed key", "bhk_nonsense", authentic=False),
-            Kind("expired key", expired, authentic=False),
-            Kind("revoked key", revoked.key, authentic=False),
-            Kind("disabled user", disabled, authentic=False),
-            Kind("forged key", forged(self.server.admin_key), authentic=False),
-            Kind("token of another issuer", foreign, authentic=False),
-            Kind("reader with a token", token, R, R, user=True),
-            Kind("stranger", await self.user("stranger"), user=True),
-            Kind("reader of the blob", await self.user("reads-blob", ("acme/main", "ROLE_READ")), blob=R, user=True),
-            Kind("writer of the blob", await self.user("writes-blob", ("acme/main", "ROLE_WRITE")), blob=W, user=True),
-            Kind("admin of the blob", await self.user("admins-blob", ("acme/main", "ROLE_ADMIN")), blob=A, user=True),
-            Kind("reader of the organization", await self.user("reads", ("acme", "ROLE_READ")), R, R, user=True),
-            Kind("writer of the organization", await self.user("writes", ("acme", "ROLE_WRITE")), W, W, user=True),
-            Kind("admin of the organization", await self.user("admins", ("acme", "ROLE_ADMIN")), A, A, user=True),
-            Kind("key of another blob", (await self.key("acme/other", "ROLE_WRITE")).key),
-            Kind("key of the blob", (await self.key("acme/main", "ROLE_WRITE")).key, blob=W),
-            Kind("key of the organization", (await self.key("acme", "ROLE_READ")).key, R, R),
-            Kind("admin with a reading key", confined, R, R),
-            Kind("oneself", (await self.key("@self-acme", "ROLE_ADMIN")).key, self=A, user=True),
-            Kind("oneself with a writing key", (await self.key("@self-acme", "ROLE_WRITE")).key, self=W),
-            Kind("administrator", self.server.admin_key, user=True, administrator=True),
-        ]
-        async with connected(self.server.address, expired) as late:
-            caller = partial(late.callers.GetCaller, caller_pb2.GetCallerRequest())
-            await refused_in_the_end(caller, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
-
-    def rows(self, methods: Iterable[Method]) -> list[Row]:
-        """A row for every method, resource it names, and subject of that kind. Raises KeyError for an unknown kind."""
-        made = []
-        for method in methods:
-            rules = [method.access, *method.access.also] if method.access.field else []
-            if not rules:
-                made.append(Row(method, None, None))
-            for rule in rules:
-                made += [Row(method, rule, subject) for subject in self.subjects[rule.resource]]
-        return made
-
-    def request(self, row: Row, value: str) -> bytes:
-        """The request of a cell, with `value` for the row's field."""
-        made = GetMessageClass(row.method.input)()
-        for rule in (row.method.access, *row.method.access.also):
-            if rule.field:
-                own = row.rule is not None and rule.field == row.rule.field
-                setattr(made, rule.field, value if own else "open/main")
-        if row.method.changes:
-            made.request_id = NOT_AN_ID
-        return made.SerializeToString()
-
-    def absent(self, row: Row) -> str:
-        """A value of the row's kind that leads nowhere."""
-        assert row.rule is not None
-        return {
-            "organization": "no-such",
-            "blob": "no-such/blob",
-            "revision": "no-such/blob@1",
-            "scope": "no-such/blob",
-            "target": "no-such/blob",
-            "owner": "@no-such",
-            "user": "@no-such",
-            "audit_scope": "no-such",
-        }.get(row.rule.resource, NOWHERE)
-
-
-def forged(key: str) -> str:
-    """A well-formed key with the public id of another one, and a secret of its own."""
-    other = make_secret(os.urandom)
-    text = f"{key[:17]}{other.split('_')[2][:22]}"
-    return text + checksum(text)
 
 
 async def answer(api: Api, method: Method, data: bytes) -> grpc.aio.AioRpcError | None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
+import pytest
 import sqlalchemy as sa
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.postgresql import PostgresqlTransaction
+from blobhub_server.db.sqlite import SqliteTransaction
 from sqlalchemy import event
 from sqlalchemy.sql import visitors
 
@@ -52,9 +56,25 @@ def asked() -> Iterator[list[Statement]]:
 
     event.listen(sa.Engine, "before_cursor_execute", note)
     try:
-        yield found
+        with _noting_prepared(SqliteTransaction, found), _noting_prepared(PostgresqlTransaction, found):
+            yield found
     finally:
         event.remove(sa.Engine, "before_cursor_execute", note)
+
+
+@contextmanager
+def _noting_prepared(transaction: type[Transaction], found: list[Statement]) -> Iterator[None]:
+    """Note the queries that Core has compiled before; it does not see them run."""
+    fetch = transaction._fetch
+
+    async def noting(tx: Transaction, sql: str, values: Sequence[Any]) -> Any:
+        if sql.startswith("SELECT"):
+            found.append(Statement(sql, tuple(values), "count(" in sql))
+        return await fetch(tx, sql, values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transaction, "_fetch", noting)
+        yield
 
 
 class Sqlite:

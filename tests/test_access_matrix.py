@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 import pytest
 from blobhub.v1 import audit_pb2
 from blobhub_client import page
+from figures import Figure
 from google.protobuf import descriptor, descriptor_pool
 from grpc_reflection.v1alpha import reflection_pb2
-from matrix import ALLOWED, DENIED, UNAUTHENTICATED, World, beyond, cells, columns, expected, fingerprint, settings
+from matrix import ALLOWED, DENIED, UNAUTHENTICATED, beyond, cells, columns, expected, fingerprint
 from methods import Method, served_methods
 from scale import scaled
 from served import connected, served
+from world import World, settings
 
 METHODS = (*served_methods(), *served_methods("stranger.notes.v1"))
 
@@ -48,7 +50,7 @@ async def world(request, tmp_path_factory) -> AsyncIterator[World]:
 
 
 @pytest.mark.timeout(3600)
-async def test_cells_are_as_the_access_options_say(world: World) -> None:
+async def test_cells_are_as_the_access_options_say(world: World, figure: Figure) -> None:
     """And what is refused changes nothing, and is in the audit log, but for keys that cannot be any."""
     rows = world.rows(METHODS)
     before, recorded = await fingerprint(world.server), await refusals(world)
@@ -67,7 +69,7 @@ async def test_cells_are_as_the_access_options_say(world: World) -> None:
     assert found[UNAUTHENTICATED] == expected_entries[UNAUTHENTICATED]
     assert found[DENIED] == expected_entries[DENIED] + asked_for_the_absent
     size = f"{len(METHODS)} methods, {len(rows)} rows, {len(world.kinds)} kinds of caller"
-    print(f"{size}: {len(outcomes)} cells, {dict(counts)}")
+    figure(f"{size}: {len(outcomes)} cells, {dict(counts)}")
 
 
 async def test_what_rules_decide_beyond_the_options(world: World) -> None:

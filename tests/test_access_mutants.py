@@ -8,11 +8,13 @@ import random
 import grpc
 import pytest
 from blobhub_server.platform.rules import access
-from matrix import Kind, Row, World, beyond, cells, columns, settings
+from figures import Figure
+from matrix import beyond, cells, columns
 from mutants import CHECKS, DECISIONS, mutants
 from scale import sample, scaled
 from served import connected, served
 from test_access_matrix import METHODS
+from world import Kind, Row, World, settings
 
 
 async def wrong_cell(world: World, tried: list[tuple[Kind, list[Row]]]) -> str:
@@ -36,7 +38,7 @@ def test_no_function_of_the_access_module_is_left_out() -> None:
 
 
 @pytest.mark.timeout(3600)
-async def test_no_mutant_survives(tmp_path) -> None:
+async def test_no_mutant_survives(tmp_path, figure: Figure) -> None:
     async with (
         served(tmp_path / "data", **settings(tmp_path)) as server,
         connected(server.address, server.admin_key) as api,
@@ -56,4 +58,4 @@ async def test_no_mutant_survives(tmp_path) -> None:
         assert not survived, "\n".join(survived)
         assert {(mutant.owner, mutant.name) for mutant in tried} == {*DECISIONS, *CHECKS}
         assert len(tried) > scaled(60, least=12)
-        print(f"{len(tried)} mutants, none survived")
+        figure(f"{len(tried)} mutants, none survived")

@@ -13,9 +13,9 @@ import pytest
 from acme import ADMIN, READ, WRITE
 from blobhub.v1 import access_pb2, api_key_pb2, caller_pb2, organization_pb2
 from blobhub_server.blobtypes.conformance import refused, unpack
-from blobhub_server.db.engine import open_database
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
+from blobhub_server.db.opening import open_database
 from blobhub_server.ids import Uuid7
 from blobhub_server.platform.admission.usage import EXACT, KeyUsage
 from blobhub_server.platform.bootstrap import bootstrap

@@ -15,7 +15,7 @@ from blobhub.v1 import blob_pb2, organization_pb2
 from blobhub_server.blobtypes.access import Caller, Place, Role
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, PermissionDenied, RequestIdReused, StaleEtag, UnknownBlobType
-from blobhub_server.platform.blob_events import BlobEvents
+from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.services.blob import BlobService

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import acme
 import grpc
 import pytest
-import sqlalchemy as sa
 from acme import ADMIN, PUBLIC, READ, WRITE
 from blobhub.v1 import access_pb2, caller_pb2, user_pb2
 from blobhub_server.blobtypes.conformance import refused
+from plans import asked
 from served import Api, Served, connected
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -141,29 +138,14 @@ async def test_a_scope_that_is_too_long_is_refused(anonymous: Api) -> None:
     await refused(who(anonymous, "a/" * 65), INVALID, "INVALID_REQUEST")
 
 
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """Every statement that this process sends to a database meanwhile."""
-    seen: list[str] = []
-
-    def record(_connection, _cursor, statement, *_) -> None:
-        seen.append(statement)
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", record)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", record)
-
-
 async def test_a_caller_with_many_roles_costs_no_more_statements_than_one_with_few(server: Served, house: Api) -> None:
     async with acme.person(server, house, "ann", ("acme", READ)) as ann:
 
         async def reading() -> int:
             """How many statements read organizations, blobs and members for one answer."""
-            with statements() as seen:
+            with asked() as seen:
                 await who(ann)
-            return sum(any(table in statement for table in ("organizations", "blobs", "members")) for statement in seen)
+            return sum(any(table in statement.sql for table in ("organizations", "blobs", "members")) for statement in seen)
 
         few = await reading()
         for number in range(40):

@@ -15,13 +15,15 @@ import pytest
 from blobhub.v1 import audit_pb2, blob_pb2, revision_pb2, session_pb2
 from blobhub_client import page
 from blobhub_server.clock import utc_now
-from blobhub_server.db.engine import Database, open_database
+from blobhub_server.db.engine import Database
+from blobhub_server.db.opening import open_database
 from blobhub_server.errors import AlreadyExists
-from blobhub_server.platform.aliases import claimed
+from blobhub_server.platform.blobs.aliases import claimed
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
 from calling import ask
 from databases import select
+from figures import Figure
 from scale import scaled
 from served import WORKFLOW, Api, connected, served
 from waiting import until
@@ -206,7 +208,7 @@ async def hub(tmp_path: Path, url: str) -> AsyncIterator[tuple[Api, Database]]:
     await db.close()
 
 
-async def test_whatever_meets_nothing_breaks(tmp_path: Path, url: str) -> None:
+async def test_whatever_meets_nothing_breaks(tmp_path: Path, url: str, figure: Figure) -> None:
     """No call fails for want of an order of locks, and every log is whole."""
     async with (
         served(tmp_path / "data", url, lease_seconds=2) as one,
@@ -225,7 +227,7 @@ async def test_whatever_meets_nothing_breaks(tmp_path: Path, url: str) -> None:
     deadlocks = await select(url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     assert deadlocks == [(0,)]
     assert crowd.codes["OK"] > crowd.codes.total() / 2, "there was too little to meet"
-    print(f"{crowd.codes.total()} calls: {dict(crowd.codes)}")
+    figure(f"{crowd.codes.total()} calls: {dict(crowd.codes)}")
 
 
 async def require_whole_sessions(api: Api) -> None:

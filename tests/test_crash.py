@@ -13,6 +13,7 @@ import grpc
 import pytest
 from blobhub.v1 import event_pb2, execution_pb2, session_pb2
 from blobhub_client import page
+from figures import Figure
 from scale import scaled
 from served import Api, ServerProcess, connected
 from waiting import until
@@ -134,7 +135,7 @@ def run_again(events: list[event_pb2.Event]) -> int:
 
 
 @pytest.mark.timeout(3600)
-async def test_no_kill_loses_anything(tmp_path: Path, database_url: str) -> None:
+async def test_no_kill_loses_anything(tmp_path: Path, database_url: str, figure: Figure) -> None:
     seed = random.Random(20261124)
     server = ServerProcess(tmp_path / "data", database_url, lease_seconds=1)
     await server.start()
@@ -152,5 +153,5 @@ async def test_no_kill_loses_anything(tmp_path: Path, database_url: str) -> None
                 events = await read_log(api, session_id)
             check_log(events, acknowledged)
     assert len(acknowledged) >= ROUNDS
-    print(f"{kills} kills, {len(acknowledged)} executions, {len(events)} events, {run_again(events)} steps run again")
+    figure(f"{kills} kills, {len(acknowledged)} executions, {len(events)} events, {run_again(events)} steps run again")
     assert server.stop() == 0

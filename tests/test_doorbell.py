@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import sqlalchemy as sa
 from blobhub_server.db import notify, postgresql
-from blobhub_server.db.engine import open_database
 from blobhub_server.db.notify import Doorbell
+from blobhub_server.db.opening import open_database
 from waiting import DEADLINE_SECONDS
 
 

@@ -8,8 +8,8 @@ import flows
 from blobhub.v1 import event_pb2
 from blobhub_server.workflow.components.awaits import Await, signal, time
 from blobhub_server.workflow.interpreter import ENDINGS, RECORD_TYPES, TERMINAL, Record
+from blobhub_server.workflow.log.encode import FORMS, encode_record
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.encode import FORMS, encode_record
 from interpreting import compiled
 
 EXECUTION = Execution(

@@ -11,6 +11,7 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import execution_pb2
+from figures import Figure
 from google.protobuf import descriptor, message, message_factory
 from methods import Method, served_methods
 from scale import scaled
@@ -145,7 +146,7 @@ def require_clear(error: grpc.aio.AioRpcError, request: str) -> None:
 
 
 @pytest.mark.timeout(3600)
-async def test_fuzzed_requests_get_clear_answers(api: Api, anonymous: Api) -> None:
+async def test_fuzzed_requests_get_clear_answers(api: Api, anonymous: Api, figure: Figure) -> None:
     seed = random.Random(1)
     session_id = await api.session(flows.steps(2))
     started = await api.executions.StartExecution(
@@ -172,4 +173,4 @@ async def test_fuzzed_requests_get_clear_answers(api: Api, anonymous: Api) -> No
             data = request_bytes(method, seed, known)
             tasks.create_task(make(anonymous if seed.random() < 0.1 else api, method, data))
     assert min(codes["OK"], codes["INVALID_ARGUMENT"]) > scaled(1_000, least=10), codes
-    print(f"{sum(codes.values())} requests: {codes}")
+    figure(f"{sum(codes.values())} requests: {codes}")

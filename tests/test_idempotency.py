@@ -20,6 +20,7 @@ from blobhub_server.db.schema import metadata
 from calling import METHODS, ask, request_of, send
 from databases import select
 from dropping import Dropping, Fate, dropping
+from figures import Figure
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from methods import Method
@@ -259,7 +260,7 @@ async def check(server: Served, api: Api, before: Counter[str], once: Counter[st
 
 
 @pytest.mark.timeout(3600)
-async def test_calls_over_a_network_that_loses_answers_happen_once(server: Served, api: Api) -> None:
+async def test_calls_over_a_network_that_loses_answers_happen_once(server: Served, api: Api, figure: Figure) -> None:
     """They leave behind what the same calls leave that are made once, and each is answered once and for all."""
     before = await rows(server)
     quiet, hasty = Quiet(api, seed=1), Hasty(api, seed=2)
@@ -275,7 +276,7 @@ async def test_calls_over_a_network_that_loses_answers_happen_once(server: Serve
         stubborn = Stubborn(lossy, 4, proxy)
         await in_flight(stubborn, [f"life-{number}" for number in range(LIVES)])
     await check(server, api, before, once, quiet, hasty, stubborn)
-    report(stubborn, proxy)
+    report(stubborn, proxy, figure)
 
 
 async def in_flight(call: Caller, names: list[str]) -> None:
@@ -291,12 +292,12 @@ async def in_flight(call: Caller, names: list[str]) -> None:
             tasks.create_task(one_after_the_other())
 
 
-def report(call: Stubborn, proxy: Dropping) -> None:
+def report(call: Stubborn, proxy: Dropping, figure: Figure) -> None:
     """Say how much was tried; and that it was enough."""
     calls, fates = len(call.request_ids), ", ".join(f"{n} {fate.value}" for fate, n in proxy.fates.items())
     assert calls >= 50 * LIVES
     assert min(proxy.fates[fate] for fate in Fate) > scaled(100, least=10)
-    print(f"{calls} calls of {len(CHANGES)} methods, sent {call.sent} times: {fates}")
+    figure(f"{calls} calls of {len(CHANGES)} methods, sent {call.sent} times: {fates}")
 
 
 async def test_a_stream_is_taken_up_again_by_those_alone_who_still_may(server: Served, api: Api) -> None:

@@ -9,7 +9,7 @@ import flows
 import pytest
 from blobhub_server.workflow.components.awaits import signal
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
-from blobhub_server.workflow.definition import parse
+from blobhub_server.workflow.definitions.document import parse
 from blobhub_server.workflow.interpreter import (
     Completion,
     Continue,

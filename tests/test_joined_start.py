@@ -17,8 +17,9 @@ import pytest
 import sqlalchemy as sa
 from blobhub.v1 import execution_pb2, limit_pb2, session_pb2
 from blobhub_server.blobtypes.registry import BlobTypes
-from blobhub_server.db.engine import Transaction, open_database
+from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import migrate
+from blobhub_server.db.opening import open_database
 from blobhub_server.errors import LimitExceeded
 from blobhub_server.workflow.errors import SessionNotOpen
 from blobhub_server.workflow.rules.execution import Cause, CauseKind
@@ -26,6 +27,7 @@ from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
 from calling import ask
 from databases import select
+from figures import Figure
 from joining import Opened
 from plans import asked
 from scale import scaled
@@ -79,7 +81,7 @@ async def opened(tmp_path, database_url):
 
 @pytest.mark.timeout(3600)
 async def test_a_start_and_the_row_beside_it_are_both_there_or_neither_whenever_the_server_is_killed(
-    tmp_path: Path, database_url: str
+    tmp_path: Path, database_url: str, figure: Figure
 ) -> None:
     dice = random.Random(20261125)
     async with (
@@ -101,7 +103,7 @@ async def test_a_start_and_the_row_beside_it_are_both_there_or_neither_whenever_
         await all_ended(database_url)
     assert fired == list(range(FIRINGS))
     assert await numbers(database_url, CAUSES) == fired
-    print(f"{FIRINGS} firings, {kills} kills")
+    figure(f"{FIRINGS} firings, {kills} kills")
 
 
 async def test_one_cause_asked_for_by_many_at_once_in_two_servers_starts_one_execution(
@@ -121,11 +123,11 @@ async def test_one_cause_asked_for_by_many_at_once_in_two_servers_starts_one_exe
             sessions.append((await api.sessions.CreateSession(request)).session.id)
 
         async def by_itself(opened: Opened, session_id: str, number: int) -> str:
-            return (await opened.starts.submit(await opened.start(session_id, number))).id
+            return (await opened.runtime.start(await opened.start(session_id, number))).id
 
         async def in_a_transaction(opened: Opened, session_id: str, number: int) -> str:
             start = await opened.start(session_id, number)
-            return (await opened.host.db.transact(lambda tx: opened.starts.join(tx, start))).id
+            return (await opened.host.db.transact(lambda tx: opened.runtime.join(tx, start))).id
 
         for number in range(5):
             ids = await asyncio.gather(
@@ -150,7 +152,7 @@ async def test_a_transaction_that_is_rolled_back_starts_nothing(opened: tuple[Op
     start = await here.start(session_id, 1)
     with suppress(ZeroDivisionError):
         async with here.host.db.write() as tx:
-            await here.starts.join(tx, start)
+            await here.runtime.join(tx, start)
             raise ZeroDivisionError
     assert await numbers(database_url, CAUSES) == []
     assert await log_of(api, session_id) == []
@@ -168,7 +170,7 @@ async def test_one_transaction_starts_several_in_a_session_that_it_has_made(
     async with here.host.db.write() as tx:
         await session_store.insert(tx, made)
         for number in range(3):
-            await here.starts.join(tx, replace(start, session=made, cause=Cause(CauseKind.FIRING, str(number))))
+            await here.runtime.join(tx, replace(start, session=made, cause=Cause(CauseKind.FIRING, str(number))))
     await all_ended(database_url)
     types = await log_of(api, made.id)
     assert types.count("flow.exited") == 3
@@ -187,7 +189,7 @@ async def test_a_start_that_is_refused_leaves_the_transaction_to_its_owner(
     async def refuse(tx: Transaction) -> None:
         start = await here.start(session_id, 2)
         with pytest.raises(LimitExceeded):
-            await here.starts.join(tx, start)
+            await here.runtime.join(tx, start)
         await joining.record(tx, 2)
 
     await here.host.db.transact(refuse)
@@ -204,9 +206,9 @@ async def test_a_cause_gets_its_first_execution_also_when_nothing_can_be_started
     await ask(api, "CloseSession", session_id=session_id)
     again = await here.start(session_id, 1)
     assert (await here.fire(again, 1)).id == first.id
-    assert (await here.starts.submit(again)).id == first.id
+    assert (await here.runtime.start(again)).id == first.id
     with pytest.raises(SessionNotOpen):
-        await here.starts.submit(await here.start(session_id, 2))
+        await here.runtime.start(await here.start(session_id, 2))
 
 
 async def test_a_session_runs_a_definition_of_another_blob(opened: tuple[Opened, Api], database_url: str) -> None:
@@ -260,6 +262,6 @@ async def test_many_causes_are_looked_up_in_their_index(tmp_path):
     (statement,) = statements
     with closing(sqlite3.connect(tmp_path / "blobhub.db")) as beside:
         plan = beside.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.parameters).fetchall()
-    assert plan
-    assert all(detail.startswith("SEARCH") for *_, detail in plan), plan
+    ours = [detail for *_, detail in plan if "executions" in detail]
+    assert ours == ["SEARCH executions USING INDEX uq_executions_cause (cause_kind=? AND cause_id=?)"], plan
     await db.close()

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 import structlog
 from blobhub_server import logs
 from blobhub_server.config import Settings
-from blobhub_server.db.engine import Database, open_database
+from blobhub_server.db.engine import Database
+from blobhub_server.db.opening import open_database
 from disguises import Scanner
 from marked import made
 

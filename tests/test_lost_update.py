@@ -16,6 +16,7 @@ from blobhub.v1 import access_pb2, audit_pb2
 from blobhub_client import page
 from blobhub_server.blobtypes.conformance import reason_of
 from calling import METHODS, ask
+from figures import Figure
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 from scale import scaled
@@ -122,7 +123,7 @@ async def entries(api: Api, method: str) -> list[audit_pb2.AuditEntry]:
     return [entry async for entry in page(api.audit.ListAuditEntries, request) if entry.code == "OK"]
 
 
-async def test_writers_with_etags_lose_nothing(api: Api) -> None:
+async def test_writers_with_etags_lose_nothing(api: Api, figure: Figure) -> None:
     """Each leaves its word exactly once."""
     rng = random.Random(4)
     for kept in await records(api):
@@ -136,7 +137,7 @@ async def test_writers_with_etags_lose_nothing(api: Api) -> None:
         written, _ = await kept.read()
         assert sorted(written) == words, f"{kept.method} lost some"
         assert sum(stale), "no two ever met; the test does not test what it says"
-        print(f"{kept.method}: {kept.writers} writers, {sum(stale)} times too late")
+        figure(f"{kept.method}: {kept.writers} writers, {sum(stale)} times too late")
 
 
 async def test_of_writers_without_etags_the_last_wins_and_none_fails(api: Api) -> None:

@@ -27,9 +27,7 @@ DRAFT = "acme/pipeline@draft"
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
-ABORTED = grpc.StatusCode.ABORTED
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
-EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -147,7 +145,7 @@ async def test_a_stale_etag_is_told_the_current_one(api: Api) -> None:
     ]
     for call in stale:
         info = error_details_pb2.ErrorInfo()
-        assert unpack(await refused(call, ABORTED, "STALE_ETAG"), info)
+        assert unpack(await refused(call, grpc.StatusCode.ABORTED, "STALE_ETAG"), info)
         assert info.metadata["etag"] == second.etag
     assert await get(api, BLOB, "key") == second
     await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(target=BLOB, key="key", etag=second.etag))
@@ -164,7 +162,7 @@ async def test_concurrent_writers_with_etags_lose_no_update(api: Api) -> None:
             (done,) = await asyncio.gather(change, return_exceptions=True)
             if isinstance(done, metadata_pb2.MetadataRecord):
                 return
-            assert done.code() is ABORTED
+            assert done.code() is grpc.StatusCode.ABORTED
 
     await asyncio.gather(*(add_one() for _ in range(12)))
     assert from_value((await get(api, BLOB, "count")).value) == 12
@@ -205,7 +203,7 @@ async def test_a_target_has_at_most_256_records(api: Api) -> None:
     tried = await asyncio.gather(*(create(api, BLOB, f"key-{n:03}") for n in range(270)), return_exceptions=True)
     assert sum(isinstance(item, metadata_pb2.MetadataRecord) for item in tried) == 256
     quota, info = error_details_pb2.QuotaFailure(), error_details_pb2.ErrorInfo()
-    error = await refused(create(api, BLOB, "more"), EXHAUSTED, "LIMIT_EXCEEDED")
+    error = await refused(create(api, BLOB, "more"), grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
     assert unpack(error, quota)
     assert unpack(error, info)
     assert info.metadata["value"] == "256"

@@ -15,8 +15,9 @@ PURE = {
     "blobhub_server.blobtypes.json_text",
     "blobhub_server.blobtypes.values",
     "blobhub_server.errors",
-    "blobhub_server.workflow.check",
-    "blobhub_server.workflow.definition",
+    "blobhub_server.workflow.definitions.check",
+    "blobhub_server.workflow.definitions.document",
+    "blobhub_server.workflow.definitions.graph",
     "blobhub_server.workflow.errors",
     "blobhub_server.workflow.interpreter",
 }

@@ -25,6 +25,7 @@ from blobhub.v1 import (
     session_pb2,
     user_pb2,
 )
+from figures import Figure
 from google.protobuf.timestamp_pb2 import Timestamp
 from scale import scaled
 from served import Api, Served, ServerProcess, connected
@@ -202,7 +203,7 @@ async def two_servers(tmp_path, fresh_postgres: Callable[[], Awaitable[str]]) ->
 
 @pytest.mark.timeout(3600)
 async def test_who_loses_access_is_refused_on_two_servers_and_their_streams_end(
-    two_servers: list[ServerProcess],
+    two_servers: list[ServerProcess], figure: Figure
 ) -> None:
     took = Took()
     async with AsyncExitStack() as stack:
@@ -217,7 +218,7 @@ async def test_who_loses_access_is_refused_on_two_servers_and_their_streams_end(
         for first in range(0, ROUNDS, AT_ONCE):
             batch = rounds[first : first + AT_ONCE]
             await asyncio.gather(*(one.run(ways[one.number % len(ways)], took) for one in batch))
-    print(
+    figure(
         f"{ROUNDS} rounds: new calls refused after at most {max(took.calls):.2f} s, "
         f"streams ended after at most {max(took.streams):.2f} s"
     )

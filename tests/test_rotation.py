@@ -19,8 +19,9 @@ import pytest
 from blobhub.v1 import organization_pb2
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
-from blobhub_server.db.engine import Database, open_database
+from blobhub_server.db.engine import Database
 from blobhub_server.db.migrations import migrate
+from blobhub_server.db.opening import open_database
 from blobhub_server.errors import MasterKeyMissing
 from blobhub_server.ids import Uuid7
 from blobhub_server.platform.rules.credential import Credential, encode

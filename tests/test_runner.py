@@ -10,8 +10,8 @@ import flows
 from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import ExecutionState, Started
-from blobhub_server.workflow.runtime.journal import Unit
-from blobhub_server.workflow.runtime.runner import Runner, Surroundings
+from blobhub_server.workflow.runtime.embedded.journal import Unit
+from blobhub_server.workflow.runtime.embedded.runner import Runner, Surroundings
 from interpreting import REGISTRY, compiled
 from test_event_forms import EXECUTION
 

@@ -11,6 +11,7 @@ import acme
 import flows
 import pytest
 from beside import ACCEPTED, ADMINISTRATOR, ANN, ANONYMOUS, BOB, CID, READER, Beside, House
+from figures import Figure
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -312,7 +313,7 @@ class Platform(Beside, RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(3600)
-async def test_the_platform_does_what_its_model_does(server: Served, api: Api) -> None:
+async def test_the_platform_does_what_its_model_does(server: Served, api: Api, figure: Figure) -> None:
     async with AsyncExitStack() as stack:
         apis = {ADMINISTRATOR: api}
         for who in (ANN, BOB, CID):
@@ -333,6 +334,6 @@ async def test_the_platform_does_what_its_model_does(server: Served, api: Api) -
     seen = house.seen
     wanted = {(method, reason) for method, reasons in REFUSALS.items() for reason in reasons}
     missed = {refusal for refusal in wanted if not seen[refusal]}
-    print(f"{seen.total()} calls, {len(wanted) - len(missed)} of {len(wanted)} refusals met")
+    figure(f"{seen.total()} calls, {len(wanted) - len(missed)} of {len(wanted)} refusals met")
     assert not {method: count for method in REFUSALS if (count := seen[method, ACCEPTED]) < OFTEN}
     assert len(wanted) - len(missed) >= scaled(len(wanted), least=4 * len(wanted) // 5), missed

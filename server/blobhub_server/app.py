@@ -17,9 +17,9 @@ from blobhub_server.blobtypes.contract import Host, Service
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
-from blobhub_server.db.engine import open_database
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
+from blobhub_server.db.opening import open_database
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.local import LocalObjects
 from blobhub_server.platform.admission.actors import Actors
@@ -32,12 +32,12 @@ from blobhub_server.platform.admission.usage import KeyUsage
 from blobhub_server.platform.assembly import Parts
 from blobhub_server.platform.assembly import kinds as platform_kinds
 from blobhub_server.platform.assembly import services as platform_services
+from blobhub_server.platform.blobs.contents import Contents
+from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.calls.answer import Answers
 from blobhub_server.platform.calls.audit import Audit
 from blobhub_server.platform.calls.change import Changes
-from blobhub_server.platform.contents import Contents
-from blobhub_server.platform.limits import Limits
 from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.sealing.keyring import load
 from blobhub_server.platform.sealing.rotation import adopt

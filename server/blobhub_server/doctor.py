@@ -21,9 +21,9 @@ from blobhub_server import logs
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings, variable
-from blobhub_server.db.engine import parsed
 from blobhub_server.db.look import NoDatabaseYet, looking, server_time
 from blobhub_server.db.migrations import PLATFORM, Chain, position
+from blobhub_server.db.opening import parsed
 from blobhub_server.http.outbound import OutboundError
 from blobhub_server.objects.local import LocalObjects
 from blobhub_server.platform.admission import oidc

@@ -5,18 +5,18 @@ There are two, `db/sqlite.py` and `db/postgresql.py`; the same statements run on
 
 from __future__ import annotations
 
-import re
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
-from blobhub_server.start import StartError
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Row
 
 log = structlog.get_logger()
 
@@ -27,6 +27,9 @@ IntegrityError = sa.exc.IntegrityError
 """A unique index has such a row already, or a foreign key points nowhere."""
 
 ATTEMPTS = 3
+WAIT_SECONDS = 0.05
+"""Before the second attempt, and once more before each that follows."""
+
 GAVE_WAY = ("40001", "40P01")
 """What PostgreSQL says of a transaction that it has ended for the sake of others: serialization failure, deadlock."""
 
@@ -34,21 +37,70 @@ GAVE_WAY = ("40001", "40P01")
 class Transaction(ABC):
     """A connection inside `read` or `write`."""
 
-    dialect: str
+    dialect: sa.Dialect
 
     def __init__(self) -> None:
         self._hooks: list[Callable[[], None]] = []
 
+    async def first(self, query: Prepared[Value], /, **given: Any) -> Value | None:
+        """The first of what a query finds, if it finds anything."""
+        found = await self.all(query, **given)
+        return found[0] if found else None
+
+    async def one(self, query: Prepared[Value], /, **given: Any) -> Value:
+        """What a query finds that always finds something."""
+        return (await self.all(query, **given))[0]
+
+    async def all(self, query: Prepared[Value], /, **given: Any) -> list[Value]:
+        """All that a query finds."""
+        compiled = query.compiled(self.dialect)
+        return compiled.rows(await self._fetch(compiled.sql, compiled.values(given)))
+
+    async def run(self, statement: Prepared[Any], /, **given: Any) -> None:
+        """Run a statement for what it does."""
+        compiled = statement.compiled(self.dialect)
+        await self._fetch(compiled.sql, compiled.values(given))
+
+    async def run_each(self, statement: Prepared[Value], rows: Iterable[Mapping[str, Any]]) -> list[Value]:
+        """Run a statement once for each of many parameters, in one go; return what it returned, if it returns anything."""
+        compiled = statement.compiled(self.dialect)
+        values = [compiled.values(row) for row in rows]
+        if not values:
+            return []
+        return compiled.rows(await self._fetch_each(compiled.sql, values, returning=compiled.read is not None))
+
     @abstractmethod
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
-        """Run a statement; a list of parameters runs it once for each in one go."""
+        """Run a statement that is made where it is needed; a list of parameters runs it once for each in one go."""
 
     @abstractmethod
-    def savepoint(self) -> AbstractAsyncContextManager[Any]:
-        """A part that can fail by itself: on an exception what it did is undone, the transaction lives on."""
+    async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
+        """Have the driver run a statement, and return its rows."""
+
+    @abstractmethod
+    async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
+        """Have the driver run a statement once for each of many parameters; with `returning` return all rows."""
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """A part that can fail by itself: on an exception what it did is undone, the transaction lives on.
+
+        The hooks that it has registered are forgotten with it: what they would tell has not happened.
+        """
+        before = len(self._hooks)
+        try:
+            async with self._savepoint():
+                yield
+        except BaseException:
+            del self._hooks[before:]
+            raise
+
+    @abstractmethod
+    def _savepoint(self) -> AbstractAsyncContextManager[Any]:
+        """A savepoint of the database."""
 
     def after_commit(self, hook: Callable[[], None]) -> None:
-        """Call `hook` once the transaction is committed; never when it is not."""
+        """Call `hook` once the transaction is committed; never when it, or the savepoint around this, is rolled back."""
         self._hooks.append(hook)
 
     def committed(self) -> None:
@@ -58,31 +110,6 @@ class Transaction(ABC):
                 hook()
             except Exception:
                 log.exception("after_commit_failed")
-
-    def upsert(
-        self, table: sa.Table, *, keys: Sequence[Any], changed: Sequence[Any], where: sa.TextClause | None = None
-    ) -> Any:
-        """An insert that, where a row with the same `keys` exists, sets its `changed` columns instead; nothing for none.
-
-        `where` is the condition of the unique index on `keys`, if that is a partial one.
-        """
-        insert = (postgresql if self.dialect == "postgresql" else sqlite).insert(table)
-        if not changed:
-            return insert.on_conflict_do_nothing(index_elements=list(keys), index_where=where)
-        return insert.on_conflict_do_update(
-            index_elements=list(keys),
-            index_where=where,
-            set_={column.name: insert.excluded[column.name] for column in changed},
-        )
-
-
-def locked(query: sa.Select[Any]) -> sa.Select[Any]:
-    """The query, its rows to be locked and changed by nobody else until the transaction ends.
-
-    Rows that refer to them can be written meanwhile. PostgreSQL locks what a foreign key points to (when a row is made, and
-    when one is changed twice in a transaction), from the child to the parent: against our order, but not in its way.
-    """
-    return query.with_for_update(key_share=True)
 
 
 class Database(ABC):
@@ -110,7 +137,7 @@ class Database(ABC):
 
         Where the transaction had to give way to others nothing of it has happened, and it is done again, twice at most.
         """
-        for _ in range(ATTEMPTS - 1):
+        for attempt in range(1, ATTEMPTS):
             try:
                 async with self.write() as tx:
                     return await work(tx)
@@ -118,39 +145,11 @@ class Database(ABC):
                 if getattr(error.orig, "sqlstate", None) not in GAVE_WAY:
                     raise
                 log.warning("transaction_gave_way")
+                # Those it gave way to shall come first: at once, it might get in between them again.
+                await asyncio.sleep(WAIT_SECONDS * attempt)
         async with self.write() as tx:
             return await work(tx)
 
     @abstractmethod
     async def close(self) -> None:
         """Close every connection."""
-
-
-def parsed(url: str) -> URL:
-    """A database URL. Raises StartError unless it names a database that BlobHub runs on.
-
-    What libpq and its friends write is understood: `postgres://`, and `sslmode`, which the driver calls `ssl`.
-    """
-    try:
-        made = make_url(re.sub("^postgres:", "postgresql:", url))
-    except sa.exc.ArgumentError:
-        raise StartError("BLOBHUB_DATABASE_URL is not a database URL") from None
-    if made.get_backend_name() == "sqlite" and made.database in (None, "", ":memory:"):
-        raise StartError("BLOBHUB_DATABASE_URL names no file")
-    if "sslmode" in made.query:
-        made = made.difference_update_query(["sslmode"]).update_query_dict({"ssl": made.query["sslmode"]})
-    if made.get_backend_name() not in ("sqlite", "postgresql"):
-        raise StartError(f"BLOBHUB_DATABASE_URL names a {made.get_backend_name()} database; there are sqlite and postgresql")
-    return made
-
-
-async def open_database(url: str) -> Database:
-    """Open a database by its URL. Raises StartError, and DatabaseInUse when another server has it."""
-    made = parsed(url)
-    if made.get_backend_name() == "sqlite":
-        from blobhub_server.db.sqlite import SqliteDatabase  # noqa: PLC0415  only the database in use is imported
-
-        return SqliteDatabase(made)
-    from blobhub_server.db.postgresql import PostgresqlDatabase  # noqa: PLC0415  an extra, and slow to import
-
-    return PostgresqlDatabase(made)

@@ -12,7 +12,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from blobhub_server.db.engine import Transaction, parsed
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.opening import parsed
 from blobhub_server.db.sqlite import SqliteTransaction
 from blobhub_server.start import StartError
 
@@ -45,7 +46,7 @@ async def looking(url: str) -> AsyncIterator[Transaction]:
 
 async def server_time(tx: Transaction) -> datetime | None:
     """The time of the machine that the database is on; None where that is this one."""
-    if tx.dialect == "sqlite":
+    if tx.dialect.name == "sqlite":
         return None
     time: datetime = (await tx.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
     return time

@@ -1,39 +1,99 @@
-"""PostgreSQL: a pool of connections, for readers and writers alike."""
+"""PostgreSQL: a pool of connections, for readers and writers alike.
+
+Importing this raises StartError where the driver, an extra, is not installed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from blobhub_server.background import uninterrupted
 from blobhub_server.db.engine import Database, Result, Transaction
+from blobhub_server.db.records import Row
 from blobhub_server.start import StartError
+
+try:
+    import asyncpg
+except ImportError:
+    raise StartError("PostgreSQL needs the extra: pip install 'blobhub-server[postgres]'") from None
+
+log = structlog.get_logger()
 
 POOL = 10
 DRIVER = "postgresql+asyncpg"
+_ERRORS: Any = PGDialect_asyncpg.import_dbapi()  # type: ignore[no-untyped-call]
+DIALECT: sa.Dialect = PGDialect_asyncpg(dbapi=_ERRORS)  # type: ignore[no-untyped-call]
 
 
 class PostgresqlTransaction(Transaction):
     """A transaction on a PostgreSQL connection."""
 
-    dialect = "postgresql"
+    dialect = DIALECT
 
     def __init__(self, connection: AsyncConnection) -> None:
         super().__init__()
         self._connection = connection
+        assert connection.sync_connection is not None, "the connection has been entered"
+        driver: Any = connection.sync_connection.connection.driver_connection
+        self._driver, self._begun = driver, driver.transaction()
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
         """See Transaction."""
         return await self._connection.execute(statement, parameters)
 
-    def savepoint(self) -> AbstractAsyncContextManager[Any]:
-        """See Transaction."""
-        return self._connection.begin_nested()
+    async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
+        with _translating(sql):
+            found: Sequence[Row] = await self._driver.fetch(sql, *values)
+            return found
+
+    async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
+        with _translating(sql):
+            run = self._driver.fetchmany if returning else self._driver.executemany
+            return await run(sql, values) or ()
+
+    async def begin(self) -> None:
+        """Begin a transaction."""
+        with _translating("BEGIN"):
+            await self._begun.start()
+
+    async def commit(self) -> None:
+        """Commit it, and run the hooks."""
+        with _translating("COMMIT"):
+            await self._begun.commit()
+        self.committed()
+
+    async def rollback(self) -> None:
+        """Roll it back. A connection that cannot do so, because it is lost say, is given to nobody again."""
+        try:
+            await self._begun.rollback()
+        except Exception as error:
+            log.warning("rollback_failed", reason=type(error).__name__)
+            await self._connection.invalidate()
+
+    @asynccontextmanager
+    async def _savepoint(self) -> AsyncIterator[None]:
+        with _translating("SAVEPOINT"):
+            async with self._driver.transaction():
+                yield
+
+
+@contextmanager
+def _translating(sql: str) -> Iterator[None]:
+    """Raise what the driver raises as Core would. Its own errors also hold values that it was given."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        refused = isinstance(error, asyncpg.IntegrityConstraintViolationError)
+        said = (_ERRORS.IntegrityError if refused else _ERRORS.Error)(str(error.args[0]), error)
+        raise sa.exc.DBAPIError.instance(sql, None, said, _ERRORS.Error, hide_parameters=True) from None
 
 
 class PostgresqlDatabase(Database):
@@ -43,40 +103,31 @@ class PostgresqlDatabase(Database):
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        self._writer = make_engine(url)
-        self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+        # Transactions are the driver's, so that statements of Core and of the driver are in the same one.
+        self._engine = make_engine(url, isolation_level="AUTOCOMMIT")
 
     async def close(self) -> None:
         """See Database."""
-        await self._writer.dispose()
+        await self._engine.dispose()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
         """See Database."""
-        async with self._reader.connect() as connection:
+        async with self._engine.connect() as connection:
             yield PostgresqlTransaction(connection)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
         """See Database."""
-        async with self._writer.connect() as connection:
-            begun = await connection.begin()
+        async with self._engine.connect() as connection:
             tx = PostgresqlTransaction(connection)
             try:
+                await tx.begin()
                 yield tx
             except BaseException:
-                await uninterrupted(_rollback(begun))
+                await uninterrupted(tx.rollback())
                 raise
-            await uninterrupted(_commit(begun, tx))
-
-
-async def _commit(begun: AsyncTransaction, tx: Transaction) -> None:
-    await begun.commit()
-    tx.committed()
-
-
-async def _rollback(begun: AsyncTransaction) -> None:
-    await begun.rollback()
+            await uninterrupted(tx.commit())
 
 
 async def connect(url: URL) -> Any:
@@ -84,22 +135,18 @@ async def connect(url: URL) -> Any:
 
     What the URL says means the same here as to the engine, TLS and socket folders included.
     """
-    import asyncpg  # noqa: PLC0415  an extra, and slow to import
-
     driven = url.set(drivername=DRIVER)
     _, options = driven.get_dialect()().create_connect_args(driven)
     return await asyncpg.connect(**options)
 
 
-def make_engine(url: URL) -> AsyncEngine:
-    """A pooled engine. Raises StartError where the driver is not installed."""
-    try:
-        return create_async_engine(
-            url.set(drivername=DRIVER),
-            pool_size=POOL,
-            max_overflow=POOL,
-            pool_pre_ping=True,
-            hide_parameters=True,  # or errors and logs would hold what requests do
-        )
-    except ImportError:
-        raise StartError("PostgreSQL needs the extra: pip install 'blobhub-server[postgres]'") from None
+def make_engine(url: URL, **options: Any) -> AsyncEngine:
+    """A pooled engine."""
+    return create_async_engine(
+        url.set(drivername=DRIVER),
+        pool_size=POOL,
+        max_overflow=POOL,
+        pool_pre_ping=True,
+        hide_parameters=True,  # or errors and logs would hold what requests do
+        **options,
+    )

@@ -6,7 +6,9 @@ string. Which tables are a type's the type says itself (`BlobType.tables`).
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any
 
 import sqlalchemy as sa
@@ -43,6 +45,56 @@ class Time(TypeDecorator[datetime]):
     def process_result_value(self, value: int | None, dialect: Any) -> datetime | None:
         """Load."""
         return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+class Duration(TypeDecorator[timedelta]):
+    """A length of time, kept as whole microseconds."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: timedelta | None, dialect: Any) -> int | None:
+        """Store."""
+        return None if value is None else value // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Any) -> timedelta | None:
+        """Load."""
+        return None if value is None else timedelta(microseconds=value)
+
+
+class Choice(TypeDecorator[Enum]):
+    """A member of an enum, kept as its value in a column of another type: text, or a small number."""
+
+    impl: Any = sa.String
+    cache_ok = True
+
+    def __init__(self, members: type[Enum], kept: sa.types.TypeEngine[Any]) -> None:
+        super().__init__()
+        self.members, self.kept = members, kept
+        self.impl = kept
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        """Store."""
+        return None if value is None else self.members(value).value
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        """Load."""
+        return None if value is None else self.members(value)
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value other than null, kept as text."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> str | None:
+        """Store."""
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: str | None, dialect: Any) -> Any:
+        """Load."""
+        return None if value is None else json.loads(value)
 
 
 def Id() -> sa.String:

@@ -10,20 +10,25 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
 from blobhub_server.background import uninterrupted
 from blobhub_server.db.engine import Database, Result, Transaction
+from blobhub_server.db.records import Row
 from blobhub_server.start import StartError
+
+DIALECT: sa.Dialect = sqlite.dialect(dbapi=sqlite3)
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000", "cache_size=-65536")
 
@@ -35,21 +40,40 @@ class DatabaseInUse(StartError):
 class SqliteTransaction(Transaction):
     """A transaction on a SQLite connection."""
 
-    dialect = "sqlite"
+    dialect = DIALECT
 
     def __init__(self, connection: sa.Connection) -> None:
         super().__init__()
         self._connection = connection
+        self._driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # any driver's
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
         """See Transaction."""
         return self._connection.execute(statement, parameters)
 
+    async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
+        try:
+            return self._driver.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise _translated(error, sql) from error
+
+    async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
+        try:
+            if returning:
+                return [row for each in values for row in self._driver.execute(sql, each).fetchall()]
+            return self._driver.executemany(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise _translated(error, sql) from error
+
     @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
-        """See Transaction."""
+    async def _savepoint(self) -> AsyncIterator[None]:
         with self._connection.begin_nested():
             yield
+
+
+def _translated(error: sqlite3.Error, sql: str) -> Exception:
+    """A driver's error as Core would raise it."""
+    return sa.exc.DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
 
 
 class SqliteDatabase(Database):
@@ -68,6 +92,7 @@ class SqliteDatabase(Database):
         self._writer = self._writing.connect()
         self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"), isolation_level="AUTOCOMMIT")
         self._reader = self._reading.connect()
+        self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers can be given the same.
         self._turn = asyncio.Lock()
 
     async def close(self) -> None:
@@ -79,14 +104,13 @@ class SqliteDatabase(Database):
             engine.dispose()
         os.close(self._lock)
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[Transaction]:
+    def read(self) -> AbstractAsyncContextManager[Transaction]:
         """See Database. One connection serves all readers: none of them holds anything across an await.
 
         So a result is read whole (`first`, `scalars().all()`, a comprehension) before the next await: a half-read one
         keeps SQLite at its snapshot, for every reader.
         """
-        yield SqliteTransaction(self._reader)
+        return self._read
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
@@ -119,7 +143,7 @@ def _engine(url: URL, pragmas: tuple[str, ...], **options: Any) -> sa.Engine:
     engine = sa.create_engine(
         url.set(drivername="sqlite"),
         poolclass=StaticPool,
-        connect_args={"check_same_thread": False},
+        connect_args={"check_same_thread": False, "cached_statements": 512},
         hide_parameters=True,  # or errors and logs would hold what requests do
         **options,
     )

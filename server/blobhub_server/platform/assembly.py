@@ -12,9 +12,9 @@ from blobhub_server.blobtypes.contract import Host, Service
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.platform.admission.locators import Locators
 from blobhub_server.platform.admission.roles import Roles
-from blobhub_server.platform.blob_events import BlobEvents
-from blobhub_server.platform.contents import Contents
-from blobhub_server.platform.limits import Limits
+from blobhub_server.platform.blobs.contents import Contents
+from blobhub_server.platform.blobs.events import BlobEvents
+from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.services.api_key import ApiKeyService
 from blobhub_server.platform.services.audit import AuditService

@@ -16,17 +16,20 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import Selected
 from blobhub_server.errors import Violation
 from blobhub_server.start import StartError
-from blobhub_server.workflow.check import check
 from blobhub_server.workflow.code.contract import ScriptError
 from blobhub_server.workflow.code.monty import MontyRunner
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definition import InvalidDefinition, parse
+from blobhub_server.workflow.definitions.check import check
+from blobhub_server.workflow.definitions.document import InvalidDefinition, parse
+from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.errors import TYPE
 from blobhub_server.workflow.invocations import Invocations
+from blobhub_server.workflow.log.log import EventLog
+from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules import limit
-from blobhub_server.workflow.runtime.definitions import Definitions
-from blobhub_server.workflow.runtime.runtime import Runtime
+from blobhub_server.workflow.runtime.contract import Runtime
+from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
 from blobhub_server.workflow.services.component import ComponentService
 from blobhub_server.workflow.services.definition import DefinitionService
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
@@ -68,11 +71,13 @@ class WorkflowType(BlobType):
         """Start the script workers and the runtime; recover what ran before."""
         settings = given[WorkflowSettings]
         definitions = Definitions(host.db, host.contents, self._components)
+        log = EventLog(host.db, host.bell)
+        events = SessionEvents(host, log)
         async with _script_workers(settings) as scripts:
-            runtime = Runtime(host, definitions, Services(scripts=scripts), settings.lease_seconds)
+            runtime = EmbeddedRuntime(host, definitions, Services(scripts=scripts), log, events, settings.lease_seconds)
             async with runtime.running():
                 yield Opened(
-                    services=self._services(host, definitions, runtime),
+                    services=self._services(host, definitions, runtime, log, events),
                     locators={
                         "session": partial(locate_session, host),
                         "execution": partial(locate_execution, host),
@@ -81,16 +86,18 @@ class WorkflowType(BlobType):
                     in_use=_in_use,
                     delete=partial(_delete, runtime),
                     limits=_limits(host),
-                    offers={Invocable: Invocations(host, runtime.starts)},
+                    offers={Invocable: Invocations(host, runtime)},
                 )
 
-    def _services(self, host: Host, definitions: Definitions, runtime: Runtime) -> list[Service]:
+    def _services(
+        self, host: Host, definitions: Definitions, runtime: Runtime, log: EventLog, events: SessionEvents
+    ) -> list[Service]:
         return [
             Service("blobhub.v1.DefinitionService", DefinitionService(host, definitions)),
             Service("blobhub.v1.ComponentService", ComponentService(self._components)),
-            Service("blobhub.v1.SessionService", SessionService(host, runtime)),
-            Service("blobhub.v1.SessionObjectService", SessionObjectService(host, runtime)),
-            Service("blobhub.v1.ExecutionService", ExecutionService(host, runtime)),
+            Service("blobhub.v1.SessionService", SessionService(host, runtime, log)),
+            Service("blobhub.v1.SessionObjectService", SessionObjectService(host, events)),
+            Service("blobhub.v1.ExecutionService", ExecutionService(host, runtime, log)),
         ]
 
     async def validate(self, content: Content) -> list[Violation]:

@@ -10,7 +10,7 @@ from blobhub_server.errors import BlobHubError, PermissionDenied
 from blobhub_server.workflow.errors import TYPE
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
-from blobhub_server.workflow.runtime.start import Start, Starts
+from blobhub_server.workflow.runtime.contract import Runtime, Start
 from blobhub_server.workflow.sessions import Sessions
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
@@ -19,9 +19,9 @@ from blobhub_server.workflow.store import session as session_store
 class Invocations(Invocable):
     """Implements `blobtypes.capabilities.Invocable`."""
 
-    def __init__(self, host: Host, starts: Starts) -> None:
+    def __init__(self, host: Host, runtime: Runtime) -> None:
         self._host = host
-        self._starts = starts
+        self._runtime = runtime
         self._sessions = Sessions(host)
 
     async def invoke(self, tx: Transaction, invocation: Invocation) -> Invoked:
@@ -61,7 +61,7 @@ class Invocations(Invocable):
             cause=cause,
             revision_id=revision.id,
         )
-        return await self._starts.join(tx, start)
+        return await self._runtime.join(tx, start)
 
 
 async def _started(tx: Transaction, cause: Cause) -> Execution | None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from blobhub_server.db.engine import Transaction, parsed
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.opening import parsed
 from blobhub_server.db.schema import metadata
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ _PRESENT = {
 
 async def position(tx: Transaction, chain: Chain = PLATFORM) -> str:
     """The migration of a chain that a database is at; empty where it has none."""
-    if (await tx.execute(_PRESENT[tx.dialect], {"name": chain.version_table})).first() is None:
+    if (await tx.execute(_PRESENT[tx.dialect.name], {"name": chain.version_table})).first() is None:
         return ""
     return (await tx.execute(_position(chain))).scalar() or ""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blobhub_server.config import Settings
-from blobhub_server.db.engine import Database, open_database
+from blobhub_server.db.engine import Database
 from blobhub_server.db.migrations import migrate
+from blobhub_server.db.opening import open_database
 from blobhub_server.platform.sealing import keyring as keyrings
 from blobhub_server.platform.sealing.key_file import KEY_BYTES, KeyFile
 from blobhub_server.platform.sealing.keyring import Entropy, Keyring, Unreadable

@@ -14,7 +14,7 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, PermissionDenied
 from blobhub_server.platform.admission import gate
-from blobhub_server.platform.locks import lock_place
+from blobhub_server.platform.blobs.locks import lock_place
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.api_key import ApiKey

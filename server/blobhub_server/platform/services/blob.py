@@ -14,11 +14,11 @@ from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.errors import PermissionDenied
-from blobhub_server.platform import blob_events
 from blobhub_server.platform.admission import gate
-from blobhub_server.platform.aliases import claimed, renamed
-from blobhub_server.platform.blob_events import BlobEvents
-from blobhub_server.platform.deletion import delete_blob
+from blobhub_server.platform.blobs import events as blob_events
+from blobhub_server.platform.blobs.aliases import claimed, renamed
+from blobhub_server.platform.blobs.deletion import delete_blob
+from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import blob as rules
 from blobhub_server.platform.rules.blob import Blob

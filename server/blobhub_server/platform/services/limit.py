@@ -11,7 +11,7 @@ from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, Limit
 from blobhub_server.db.engine import Transaction
 from blobhub_server.platform.admission.roles import Roles
-from blobhub_server.platform.limits import Limits
+from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.limit import Rank, Setting

@@ -14,7 +14,7 @@ from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.admission.locators import user_of
-from blobhub_server.platform.locks import lock_place
+from blobhub_server.platform.blobs.locks import lock_place
 from blobhub_server.platform.rules import member as rules
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob

@@ -14,7 +14,7 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, NotFound, PermissionDenied
 from blobhub_server.platform.admission.locators import BlobRevision
-from blobhub_server.platform.blob_events import BlobEvents
+from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import metadata as rules
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag

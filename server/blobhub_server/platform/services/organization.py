@@ -12,9 +12,9 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.errors import PermissionDenied
 from blobhub_server.platform.admission import gate
-from blobhub_server.platform.aliases import claimed, renamed
-from blobhub_server.platform.deletion import delete_organization
-from blobhub_server.platform.locks import lock_user
+from blobhub_server.platform.blobs.aliases import claimed, renamed
+from blobhub_server.platform.blobs.deletion import delete_organization
+from blobhub_server.platform.blobs.locks import lock_user
 from blobhub_server.platform.rules import organization as rules
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.member import Member

@@ -14,8 +14,8 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidContent, InvalidReference, NotFound, PermissionDenied, WrongBlobType
 from blobhub_server.platform.admission.locators import BlobRevision, version_of
-from blobhub_server.platform.blob_events import BlobEvents
-from blobhub_server.platform.contents import Contents, RevisionContent
+from blobhub_server.platform.blobs.contents import Contents, RevisionContent
+from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import revision as rules
 from blobhub_server.platform.rules.blob import Blob

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Scalar
 from blobhub_server.db.schema import Id, Selected, metadata
 
 former_aliases = sa.Table(
@@ -18,24 +20,25 @@ former_aliases = sa.Table(
 """`parent_id` is the organization of a blob; empty for organizations."""
 
 
+_AT = (former_aliases.c.parent_id == sa.bindparam("parent"), former_aliases.c.alias == sa.bindparam("wanted"))
+_HOLDER = Prepared(sa.select(former_aliases.c.resource_id).where(*_AT), Scalar(str))
+_GIVE_UP = Prepared(former_aliases.insert())
+_TAKE_BACK = Prepared(former_aliases.delete().where(*_AT))
+
+
 async def holder(tx: Transaction, parent_id: str, alias: str) -> str | None:
     """The id of what gave an alias up."""
-    query = sa.select(former_aliases.c.resource_id).where(
-        former_aliases.c.parent_id == parent_id, former_aliases.c.alias == alias
-    )
-    return (await tx.execute(query)).scalar_one_or_none()
+    return await tx.first(_HOLDER, parent=parent_id, wanted=alias)
 
 
 async def give_up(tx: Transaction, parent_id: str, alias: str, resource_id: str) -> None:
     """Keep an alias for what is giving it up."""
-    row = {"parent_id": parent_id, "alias": alias, "resource_id": resource_id}
-    await tx.execute(former_aliases.insert(), row)
+    await tx.run(_GIVE_UP, parent_id=parent_id, alias=alias, resource_id=resource_id)
 
 
 async def take_back(tx: Transaction, parent_id: str, alias: str) -> None:
     """Let its former holder have an alias again."""
-    where = (former_aliases.c.parent_id == parent_id, former_aliases.c.alias == alias)
-    await tx.execute(former_aliases.delete().where(*where))
+    await tx.run(_TAKE_BACK, parent=parent_id, wanted=alias)
 
 
 async def delete_all(tx: Transaction, resource_ids: Selected) -> None:

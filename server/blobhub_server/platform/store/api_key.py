@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Place, Role
-from blobhub_server.db.engine import Transaction, locked
-from blobhub_server.db.schema import Id, Selected, Time, metadata
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared, locked
+from blobhub_server.db.records import Mapper
+from blobhub_server.db.schema import Choice, Id, Selected, Time, metadata
 from blobhub_server.platform.rules.api_key import ApiKey
 
 _OF_NO_BLOB = sa.text("blob_id IS NULL")
@@ -25,7 +26,7 @@ api_keys = sa.Table(
     sa.Column("user_id", Id(), sa.ForeignKey("users.id")),
     sa.Column("org_id", Id(), sa.ForeignKey("organizations.id")),
     sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id")),
-    sa.Column("role", sa.SmallInteger, nullable=False),
+    sa.Column("role", Choice(Role, sa.SmallInteger()), nullable=False),
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("expire_time", Time()),
@@ -38,40 +39,35 @@ api_keys = sa.Table(
     sa.Index("ix_api_keys_blob_id_id", "blob_id", "id"),
 )
 
-
-_SELECT = sa.select(*(api_keys.c[name] for name in ApiKey.__slots__))
-
-
-def _record(row: Sequence[Any]) -> ApiKey:
-    columns = dict(zip(ApiKey.__slots__, row, strict=True))
-    return ApiKey(**{**columns, "role": Role(columns["role"])})
+_KEY = Mapper(ApiKey, api_keys)
+_INSERT = Prepared(api_keys.insert())
 
 
 async def insert(tx: Transaction, key: ApiKey) -> None:
     """Store a new key's record."""
-    await tx.execute(api_keys.insert(), asdict(key))
+    await tx.run(_INSERT, **_KEY.row(key))
+
+
+_GET = Prepared(_KEY.select().where(api_keys.c.id == sa.bindparam("key")), _KEY)
 
 
 async def get(tx: Transaction, key_id: str, *, lock: bool = False) -> ApiKey | None:
     """A key by its id. With `lock` nobody else changes it until the transaction ends."""
-    query = _SELECT.where(api_keys.c.id == key_id)
-    row = (await tx.execute(locked(query) if lock else query)).first()
-    return _record(row) if row else None
+    return await tx.first(_GET.locked if lock else _GET, key=key_id)
 
 
-_BY_PUBLIC_ID = _SELECT.where(api_keys.c.public_id == sa.bindparam("presented"))
+_BY_PUBLIC_ID = Prepared(_KEY.select().where(api_keys.c.public_id == sa.bindparam("presented")), _KEY)
 
 
 async def by_public_id(tx: Transaction, public_id: str) -> ApiKey | None:
     """A key by the public part of itself."""
-    row = (await tx.execute(_BY_PUBLIC_ID, {"presented": public_id})).first()
-    return _record(row) if row else None
+    return await tx.first(_BY_PUBLIC_ID, presented=public_id)
 
 
 async def page(tx: Transaction, owner: Place, *, after: str, limit: int) -> list[ApiKey]:
     """The keys of a user, of an organization itself, or of one blob, by id, those after `after`."""
-    query = _SELECT.where(_of(owner), api_keys.c.id > after)
-    return [_record(row) for row in await tx.execute(query.order_by(api_keys.c.id).limit(limit))]
+    query = _KEY.select().where(_of(owner), api_keys.c.id > after)
+    return _KEY.all(await tx.execute(query.order_by(api_keys.c.id).limit(limit)))
 
 
 async def count(tx: Transaction, org_id: str, now: datetime) -> int:
@@ -122,11 +118,11 @@ def _of(owner: Place) -> sa.ColumnElement[bool]:
 _FREE = (
     sa.select(api_keys.c.id).where(api_keys.c.id == sa.bindparam("key_id")).with_for_update(key_share=True, skip_locked=True)
 )
-_USED = api_keys.update().where(api_keys.c.id.in_(_FREE)).values(last_used_time=sa.bindparam("used_time"))
+_USED = Prepared(api_keys.update().where(api_keys.c.id.in_(_FREE)).values(last_used_time=sa.bindparam("used_time")))
 
 
 async def used(tx: Transaction, times: Mapping[str, datetime]) -> None:
     """Note when keys were last used, but for those that somebody changes right now: many are locked here, and in an order
     that is not that of others, so this waits for nobody.
     """
-    await tx.execute(_USED, [{"key_id": key_id, "used_time": time} for key_id, time in times.items()])
+    await tx.run_each(_USED, [{"key_id": key_id, "used_time": time} for key_id, time in times.items()])

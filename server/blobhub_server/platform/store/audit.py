@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.audit import AuditEntry
 
@@ -42,23 +44,24 @@ audit_head = sa.Table(
 )
 """One row: the number of the log's last entry. Whoever appends holds it until the commit."""
 
-_TAKE = (
+_ENTRY = Mapper(AuditEntry, audit_entries)
+_TAKE = Prepared(
     audit_head.update()
     .values(last_sequence=audit_head.c.last_sequence + sa.bindparam("added"))
-    .returning(audit_head.c.last_sequence)
+    .returning(audit_head.c.last_sequence),
+    Scalar(int),
 )
-_INSERT = audit_entries.insert()
+_INSERT = Prepared(audit_entries.insert())
 
 
 async def take_numbers(tx: Transaction, count: int) -> int:
     """Take the next `count` numbers; return the first."""
-    last = (await tx.execute(_TAKE, {"added": count})).scalar_one()
-    return int(last) - count + 1
+    return await tx.one(_TAKE, added=count) - count + 1
 
 
 async def insert(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
     """Append entries."""
-    await tx.execute(_INSERT, [dict(row) for row in rows])
+    await tx.run_each(_INSERT, rows)
 
 
 async def newest(tx: Transaction) -> datetime | None:
@@ -85,7 +88,7 @@ async def page(
     limit: int,
 ) -> list[AuditEntry]:
     """Entries after a number, in order: of a blob, of an organization, or, with neither, of the whole server."""
-    query = audit_entries.select().where(audit_entries.c.sequence > after)
+    query = _ENTRY.select().where(audit_entries.c.sequence > after)
     if blob_id:
         query = query.where(audit_entries.c.blob_id == blob_id)
     elif org_id:
@@ -96,5 +99,4 @@ async def page(
         query = query.where(audit_entries.c.method == method)
     if failures_only:
         query = query.where(audit_entries.c.code != "OK")
-    rows = await tx.execute(query.order_by(audit_entries.c.sequence).limit(limit))
-    return [AuditEntry(*row) for row in rows]
+    return _ENTRY.all(await tx.execute(query.order_by(audit_entries.c.sequence).limit(limit)))

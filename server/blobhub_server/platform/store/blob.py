@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Caller
-from blobhub_server.db.engine import Transaction, locked
+from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, together
+from blobhub_server.db.prepared import Prepared, locked
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.visibility import PRIVATE, PUBLIC
@@ -42,35 +43,38 @@ blobs = sa.Table(
     sa.Index("ix_blobs_org_id_visibility_update_time_id", "org_id", "visibility", "update_time", "id"),
 )
 
-_SELECT = sa.select(*(blobs.c[name] for name in Blob.__slots__))
+_BLOB = Mapper(Blob, blobs)
+_SELECT = _BLOB.select()
+_INSERT = Prepared(blobs.insert())
 
 
 async def insert(tx: Transaction, blob: Blob) -> None:
     """Store a new blob. Raises IntegrityError when the alias is taken."""
-    await tx.execute(blobs.insert(), asdict(blob))
+    await tx.run(_INSERT, **_BLOB.row(blob))
 
 
-_GET = _SELECT.where(blobs.c.id == sa.bindparam("blob"))
+_ID = blobs.c.id == sa.bindparam("blob")
+_GET = Prepared(_SELECT.where(_ID), _BLOB)
 
 
 async def get(tx: Transaction, blob_id: str, *, lock: bool = False) -> Blob | None:
     """One blob by id. With `lock` nobody else changes it until the transaction ends."""
-    row = (await tx.execute(locked(_GET) if lock else _GET, {"blob": blob_id})).first()
-    return Blob(*row) if row else None
+    return await tx.first(_GET.locked if lock else _GET, blob=blob_id)
 
 
 _ALIAS = blobs.c.alias == sa.bindparam("blob")
-_BY_ID = _SELECT.where(blobs.c.org_id == sa.bindparam("organization"), _ALIAS)
-_BY_ALIAS = _SELECT.join(organizations, organizations.c.id == blobs.c.org_id).where(
-    organizations.c.alias == sa.bindparam("organization"), _ALIAS
+_BY_ID = Prepared(_SELECT.where(blobs.c.org_id == sa.bindparam("organization"), _ALIAS), _BLOB)
+_BY_ALIAS = Prepared(
+    _SELECT.join(organizations, organizations.c.id == blobs.c.org_id).where(
+        organizations.c.alias == sa.bindparam("organization"), _ALIAS
+    ),
+    _BLOB,
 )
 
 
 async def find(tx: Transaction, organization: str, alias: str, *, by_id: bool) -> Blob | None:
     """One blob by its alias within an organization, itself named by alias or, with `by_id`, by id."""
-    query = _BY_ID if by_id else _BY_ALIAS
-    row = (await tx.execute(query, {"organization": organization, "blob": alias})).first()
-    return Blob(*row) if row else None
+    return await tx.first(_BY_ID if by_id else _BY_ALIAS, organization=organization, blob=alias)
 
 
 async def page(
@@ -101,7 +105,7 @@ async def page(
     else:
         public, shared = here.where(blobs.c.visibility == PUBLIC), _shared_with(seen_by, org_id)
         found = [order.apply(public.where(*filters), after, limit), order.beyond(shared.where(*filters), after)]
-    return order.merge([Blob(*row) for row in await tx.execute(together(found))], limit)
+    return order.merge(_BLOB.all(await tx.execute(together(found))), limit)
 
 
 def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
@@ -139,9 +143,12 @@ async def types(tx: Transaction, blob_ids: Selected) -> list[str]:
     return list((await tx.execute(query)).scalars())
 
 
+_HELD_BYTES = Prepared(sa.select(blobs.c.bytes).where(_ID), Scalar(int))
+
+
 async def held_bytes(tx: Transaction, blob_id: str) -> int:
     """How many bytes of content a blob holds, each content counted once."""
-    return (await tx.execute(sa.select(blobs.c.bytes).where(blobs.c.id == blob_id))).scalar_one_or_none() or 0
+    return await tx.first(_HELD_BYTES, blob=blob_id) or 0
 
 
 async def update(tx: Transaction, blob_id: str, **values: Any) -> None:
@@ -149,17 +156,14 @@ async def update(tx: Transaction, blob_id: str, **values: Any) -> None:
     await tx.execute(blobs.update().where(blobs.c.id == blob_id).values(values))
 
 
-_TAKE_NUMBER = (
-    blobs.update()
-    .where(blobs.c.id == sa.bindparam("blob"))
-    .values(last_sequence=blobs.c.last_sequence + 1)
-    .returning(blobs.c.last_sequence)
+_TAKE_NUMBER = Prepared(
+    blobs.update().where(_ID).values(last_sequence=blobs.c.last_sequence + 1).returning(blobs.c.last_sequence), Scalar(int)
 )
 
 
 async def take_number(tx: Transaction, blob_id: str) -> int:
     """Take the next number of a blob's events; its row stays locked until the commit."""
-    return int((await tx.execute(_TAKE_NUMBER, {"blob": blob_id})).scalar_one())
+    return await tx.one(_TAKE_NUMBER, blob=blob_id)
 
 
 async def delete_all(tx: Transaction, blob_ids: Selected) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Id, Selected, metadata
 
 
@@ -31,20 +33,27 @@ blob_events = sa.Table(
 )
 
 
+_LINE = Mapper(BlobEventLine, blob_events)
+_APPEND = Prepared(blob_events.insert())
+
+
 async def append(tx: Transaction, line: BlobEventLine) -> None:
     """Add a line."""
-    await tx.execute(blob_events.insert(), asdict(line))
+    await tx.run(_APPEND, **_LINE.row(line))
+
+
+_PAGE = Prepared(
+    _LINE.select()
+    .where(blob_events.c.blob_id == sa.bindparam("blob"), blob_events.c.sequence > sa.bindparam("after"))
+    .order_by(blob_events.c.sequence)
+    .limit(sa.bindparam("most", type_=sa.BigInteger)),
+    _LINE,
+)
 
 
 async def page(tx: Transaction, blob_id: str, *, after: int, limit: int) -> list[BlobEventLine]:
     """A blob's lines after a sequence."""
-    query = (
-        blob_events.select()
-        .where(blob_events.c.blob_id == blob_id, blob_events.c.sequence > after)
-        .order_by(blob_events.c.sequence)
-        .limit(limit)
-    )
-    return [BlobEventLine(*row) for row in await tx.execute(query)]
+    return await tx.all(_PAGE, blob=blob_id, after=after, most=limit)
 
 
 async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.platform.store.blob import blobs
 from blobhub_server.platform.store.member import members
 from blobhub_server.platform.store.organization import organizations
 
 _on_organization = members.alias()
 
-_HELD = (
-    sa.select(
-        members.c.org_id,
-        members.c.blob_id,
-        members.c.role,
-        _on_organization.c.role,
-        organizations.c.alias,
-        blobs.c.alias,
-    )
+
+@dataclass(frozen=True, slots=True)
+class _Membership:
+    """A role that a user holds, that on the organization, and what both are called."""
+
+    org_id: str
+    blob_id: str | None
+    role: Role
+    on_organization: Role | None
+    organization: str
+    blob: str | None
+
+
+_MEMBERSHIP = Mapper(
+    _Membership,
+    members,
+    looked_up={
+        "on_organization": _on_organization.c.role,
+        "organization": organizations.c.alias,
+        "blob": blobs.c.alias,
+    },
+)
+_HELD = Prepared(
+    _MEMBERSHIP.select()
     .join(organizations, organizations.c.id == members.c.org_id)
     .outerjoin(blobs, blobs.c.id == members.c.blob_id)
     .outerjoin(
@@ -32,6 +51,8 @@ _HELD = (
     )
     .where(members.c.user_id == sa.bindparam("user"))
     .order_by(members.c.resource_id)
+    .limit(sa.bindparam("most", type_=sa.BigInteger)),
+    _MEMBERSHIP,
 )
 
 
@@ -39,22 +60,28 @@ async def held(tx: Transaction, user_id: str, limit: int) -> list[tuple[Place, s
     """Where a user holds a role, oldest organizations and blobs first: the place, its reference, and the stronger of the
     roles on it and on its organization.
     """
-    rows = await tx.execute(_HELD.limit(limit), {"user": user_id})
     return [
-        (Place(org_id, blob_id), _reference(organization, blob), Role(max(role, on_organization or 0)))
-        for org_id, blob_id, role, on_organization, organization, blob in rows
+        (
+            Place(held.org_id, held.blob_id),
+            _reference(held.organization, held.blob),
+            max(held.role, held.on_organization or Role.NONE),
+        )
+        for held in await tx.all(_HELD, user=user_id, most=limit)
     ]
+
+
+_ALIASES = Prepared(
+    sa.select(organizations.c.alias.label("organization"), blobs.c.alias.label("blob"))
+    .outerjoin(blobs, blobs.c.id == sa.bindparam("wanted"))
+    .where(organizations.c.id == sa.bindparam("org")),
+    Pair(Scalar(str, "organization"), Scalar(str, "blob")),
+)
 
 
 async def reference(tx: Transaction, place: Place) -> str:
     """What an organization or a blob is called: `acme`, `acme/pipeline`. Empty when it is gone."""
-    query = (
-        sa.select(organizations.c.alias, blobs.c.alias)
-        .outerjoin(blobs, blobs.c.id == place.blob_id)
-        .where(organizations.c.id == place.org_id)
-    )
-    row = (await tx.execute(query)).first()
-    return _reference(*row) if row else ""
+    found = await tx.first(_ALIASES, org=place.org_id, wanted=place.blob_id)
+    return _reference(*found) if found else ""
 
 
 def _reference(organization: str, blob: str | None) -> str:

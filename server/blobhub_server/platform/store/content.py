@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.platform.rules.revision import Revision
 
@@ -29,41 +30,52 @@ entries = sa.Table(
 )
 """`blob_id` is the revision's, for asking what else in the blob holds the same content."""
 
-_SELECT = sa.select(*(entries.c[name] for name in Entry.__slots__))
+_ENTRY = Mapper(Entry, entries)
+_INSERT = Prepared(entries.insert())
 
 
 async def insert(tx: Transaction, blob_id: str, entry: Entry) -> None:
     """Store a new entry."""
-    await tx.execute(entries.insert(), asdict(entry) | {"blob_id": blob_id})
+    await tx.run(_INSERT, **_ENTRY.row(entry), blob_id=blob_id)
+
+
+_ID = entries.c.id == sa.bindparam("entry")
+_REPLACE = Prepared(
+    entries.update().where(_ID).values({name: sa.bindparam(name) for name in ("digest", "size", "update_time")})
+)
 
 
 async def replace(tx: Transaction, entry_id: str, *, digest: str, size: int, now: datetime) -> None:
     """Give an entry other bytes."""
-    values = {"digest": digest, "size": size, "update_time": now}
-    await tx.execute(entries.update().where(entries.c.id == entry_id).values(values))
+    await tx.run(_REPLACE, entry=entry_id, digest=digest, size=size, update_time=now)
 
 
-_FIND = _SELECT.where(
-    entries.c.revision_id == sa.bindparam("revision"),
-    sa.or_(entries.c.name == sa.bindparam("wanted"), entries.c.id == sa.bindparam("wanted")),
+_WANTED: sa.BindParameter[str] = sa.bindparam("wanted")
+_FIND = Prepared(
+    _ENTRY.select().where(
+        entries.c.revision_id == sa.bindparam("revision"), sa.or_(entries.c.name == _WANTED, entries.c.id == _WANTED)
+    ),
+    _ENTRY,
 )
 
 
 async def find(tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
     """A revision's entry of that name or id."""
-    row = (await tx.execute(_FIND, {"revision": revision_id, "wanted": name_or_id})).first()
-    return Entry(*row) if row else None
+    return await tx.first(_FIND, revision=revision_id, wanted=name_or_id)
 
 
 async def page(tx: Transaction, revision_id: str, *, after: str, limit: int | None) -> list[Entry]:
     """A revision's entries by name, those after `after`."""
-    query = _SELECT.where(entries.c.revision_id == revision_id, entries.c.name > after)
-    return [Entry(*row) for row in await tx.execute(query.order_by(entries.c.name).limit(limit))]
+    query = _ENTRY.select().where(entries.c.revision_id == revision_id, entries.c.name > after)
+    return _ENTRY.all(await tx.execute(query.order_by(entries.c.name).limit(limit)))
+
+
+_DELETE = Prepared(entries.delete().where(_ID))
 
 
 async def delete(tx: Transaction, entry_id: str) -> None:
     """Remove one entry; the bytes stay, others may have the same."""
-    await tx.execute(entries.delete().where(entries.c.id == entry_id))
+    await tx.run(_DELETE, entry=entry_id)
 
 
 async def delete_all(tx: Transaction, revision_id: str) -> None:
@@ -81,19 +93,17 @@ async def copy(tx: Transaction, source_id: str, draft: Revision, ids: Callable[[
     found = await page(tx, source_id, after="", limit=None)
     place = {"revision_id": draft.id, "blob_id": draft.blob_id}
     times = {"create_time": draft.create_time, "update_time": draft.create_time}
-    rows = [asdict(entry) | place | times | {"id": ids()} for entry in found]
-    if rows:
-        await tx.execute(entries.insert(), rows)
+    await tx.run_each(_INSERT, [_ENTRY.row(entry) | place | times | {"id": ids()} for entry in found])
 
 
-_HOLDS = sa.select(
-    sa.exists().where(entries.c.blob_id == sa.bindparam("blob"), entries.c.digest == sa.bindparam("wanted")),
+_HOLDS = Prepared(
+    sa.select(sa.exists().where(entries.c.blob_id == sa.bindparam("blob"), entries.c.digest == _WANTED)), Scalar(bool)
 )
 
 
 async def holds(tx: Transaction, blob_id: str, digest: str) -> bool:
     """True when any revision of a blob holds the content of a digest."""
-    return bool((await tx.execute(_HOLDS, {"blob": blob_id, "wanted": digest})).scalar_one())
+    return await tx.one(_HOLDS, blob=blob_id, wanted=digest)
 
 
 async def held_alone(tx: Transaction, revision_id: str) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from blobhub_server.db.engine import Transaction, locked
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared, locked
+from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.platform.rules.credential import Credential, Sealed
 
@@ -35,38 +36,37 @@ credentials = sa.Table(
 )
 """`owner_id` is the id of the blob, organization or user whose the credential is."""
 
-_RECORD = [credentials.c[name] for name in Credential.__slots__]
-_SEALED = [credentials.c[name] for name in Sealed.__slots__]
-_SELECT = sa.select(*_RECORD)
-_SELECT_SEALED = sa.select(*_RECORD, *_SEALED)
-_CREDENTIAL = credentials.c.id == sa.bindparam("credential")
-
 Kept = tuple[Credential, Sealed]
 """A record and its sealed body."""
 
+_CREDENTIAL, _SEALED = Mapper(Credential, credentials), Mapper(Sealed, credentials)
+_KEPT = Pair(_CREDENTIAL, _SEALED)
+_SELECT_KEPT = _CREDENTIAL.select(*_SEALED.columns)
+_ID = credentials.c.id == sa.bindparam("credential")
+_OWNER = credentials.c.owner_id == sa.bindparam("owner")
 
-def _kept(row: Sequence[object]) -> Kept:
-    return Credential(*row[: len(_RECORD)]), Sealed(*row[len(_RECORD) :])  # type: ignore[arg-type]  # columns in their order
+_INSERT = Prepared(credentials.insert())
 
 
 async def insert(tx: Transaction, credential: Credential, sealed: Sealed) -> None:
     """Store a new credential. Raises IntegrityError when the owner has one of that alias."""
-    row = {"owner_id": credential.owner_id, **asdict(credential), **asdict(sealed)}
-    await tx.execute(credentials.insert(), row)
+    await tx.run(_INSERT, **_CREDENTIAL.row(credential), **_SEALED.row(sealed), owner_id=credential.owner_id)
+
+
+_GET = Prepared(_CREDENTIAL.select().where(_ID), _CREDENTIAL)
 
 
 async def get(tx: Transaction, credential_id: str, *, lock: bool = False) -> Credential | None:
     """One record. With `lock` nobody else changes it until the transaction ends."""
-    query = _SELECT.where(_CREDENTIAL)
-    row = (await tx.execute(locked(query) if lock else query, {"credential": credential_id})).first()
-    return Credential(*row) if row else None
+    return await tx.first(_GET.locked if lock else _GET, credential=credential_id)
+
+
+_FIND = Prepared(_SELECT_KEPT.where(_OWNER, credentials.c.alias == sa.bindparam("alias")), _KEPT)
 
 
 async def find(tx: Transaction, owner_id: str, alias: str) -> Kept | None:
     """The credential that an owner has under an alias."""
-    query = _SELECT_SEALED.where(credentials.c.owner_id == owner_id, credentials.c.alias == alias)
-    row = (await tx.execute(query)).first()
-    return _kept(row) if row else None
+    return await tx.first(_FIND, owner=owner_id, alias=alias)
 
 
 async def resolve(tx: Transaction, org_id: str, blob_id: str, alias: str) -> Kept | None:
@@ -76,22 +76,23 @@ async def resolve(tx: Transaction, org_id: str, blob_id: str, alias: str) -> Kep
 
 async def page(tx: Transaction, owner_id: str, *, after: str, limit: int) -> list[Credential]:
     """An owner's credentials by alias, those after `after`."""
-    query = _SELECT.where(credentials.c.owner_id == owner_id, credentials.c.alias > after)
-    return [Credential(*row) for row in await tx.execute(query.order_by(credentials.c.alias).limit(limit))]
+    query = _CREDENTIAL.select().where(credentials.c.owner_id == owner_id, credentials.c.alias > after)
+    return _CREDENTIAL.all(await tx.execute(query.order_by(credentials.c.alias).limit(limit)))
+
+
+_COUNT = Prepared(sa.select(sa.func.count()).where(_OWNER), Scalar(int))
 
 
 async def count(tx: Transaction, owner_id: str) -> int:
     """How many credentials an owner has."""
-    query = sa.select(sa.func.count()).where(credentials.c.owner_id == owner_id)
-    return int((await tx.execute(query)).scalar_one())
+    return await tx.one(_COUNT, owner=owner_id)
 
 
 async def update(tx: Transaction, credential: Credential, sealed: Sealed | None) -> None:
     """Change a record, and with `sealed` its body."""
     values = {name: getattr(credential, name) for name in ("description", "update_time", "etag")}
-    await tx.execute(
-        credentials.update().where(credentials.c.id == credential.id).values(values | (asdict(sealed) if sealed else {}))
-    )
+    body = _SEALED.row(sealed) if sealed else {}
+    await tx.execute(credentials.update().where(credentials.c.id == credential.id).values(values | body))
 
 
 async def delete(tx: Transaction, credential_id: str) -> None:
@@ -118,15 +119,23 @@ async def master_key_ids(tx: Transaction) -> set[str]:
         last = following
 
 
+_UNDER = Prepared(
+    _SELECT_KEPT.where(credentials.c.master_key_id == sa.bindparam("master_key"), credentials.c.id > sa.bindparam("after"))
+    .order_by(credentials.c.id)
+    .limit(sa.bindparam("most", type_=sa.BigInteger)),
+    _KEPT,
+)
+
+
 async def under(tx: Transaction, master_key_id: str, *, after: str, limit: int) -> list[Kept]:
     """Credentials sealed under a master key, by id, those after `after`; locked until the transaction ends."""
-    query = _SELECT_SEALED.where(credentials.c.master_key_id == master_key_id, credentials.c.id > after)
-    return [_kept(row) for row in await tx.execute(query.order_by(credentials.c.id).limit(limit).with_for_update())]
+    return await tx.all(_UNDER.locked, master_key=master_key_id, after=after, most=limit)
+
+
+_REWRAPPED = ("master_key_id", "key_nonce", "wrapped_key")
+_REWRAP = Prepared(credentials.update().where(_ID).values({name: sa.bindparam(name) for name in _REWRAPPED}))
 
 
 async def rewrap(tx: Transaction, rewrapped: Sequence[tuple[str, Sealed]]) -> None:
     """Store the keys of some credentials, wrapped anew."""
-    changed = ("master_key_id", "key_nonce", "wrapped_key")
-    rows = [{"credential": id_, **{name: getattr(sealed, name) for name in changed}} for id_, sealed in rewrapped]
-    if rows:
-        await tx.execute(credentials.update().where(_CREDENTIAL), rows)
+    await tx.run_each(_REWRAP, [{"credential": id_, **_SEALED.row(sealed)} for id_, sealed in rewrapped])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, Selected, metadata
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper
+from blobhub_server.db.schema import Choice, Id, Selected, metadata
 from blobhub_server.platform.rules.limit import BLOB, ORGANIZATION, Rank, Setting
 
 limits = sa.Table(
@@ -15,43 +18,64 @@ limits = sa.Table(
     metadata,
     sa.Column("scope_id", Id(), primary_key=True),
     sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("rank", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("rank", Choice(Rank, sa.SmallInteger()), primary_key=True, autoincrement=False),
     sa.Column("value", sa.BigInteger, nullable=False),
 )
 """`scope_id` is an organization or a blob; of each rank there is one value."""
 
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A row of the table."""
+
+    scope_id: str
+    name: str
+    rank: Rank
+    value: int
+
+    def setting(self, blob_id: str) -> Setting:
+        return Setting(source=BLOB if self.scope_id == blob_id else ORGANIZATION, rank=self.rank, value=self.value)
+
+
+_LIMIT = Mapper(_Limit, limits)
 _SCOPES = limits.c.scope_id.in_([sa.bindparam("organization"), sa.bindparam("blob")])
-_ALL = sa.select(limits.c.name, limits.c.scope_id, limits.c.rank, limits.c.value).where(_SCOPES)
-_GET = _ALL.where(limits.c.name == sa.bindparam("limit"))
+_ALL = Prepared(_LIMIT.select().where(_SCOPES), _LIMIT)
+_GET = Prepared(_LIMIT.select().where(_SCOPES, limits.c.name == sa.bindparam("limit")), _LIMIT)
 
 
 async def get(tx: Transaction, name: str, org_id: str, blob_id: str) -> list[Setting]:
     """What is set for one limit on an organization and a blob of it; no `blob_id` for the organization alone."""
-    rows = await tx.execute(_GET, {"organization": org_id, "blob": blob_id, "limit": name})
-    return [_setting(scope_id, blob_id, rank, value) for _, scope_id, rank, value in rows]
+    return [found.setting(blob_id) for found in await tx.all(_GET, organization=org_id, blob=blob_id, limit=name)]
 
 
 async def everything(tx: Transaction, org_id: str, blob_id: str) -> dict[str, list[Setting]]:
     """What is set on an organization and a blob of it, by name of the limit; an empty list where nothing is."""
-    found: defaultdict[str, list[Setting]] = defaultdict(list)
-    for name, scope_id, rank, value in await tx.execute(_ALL, {"organization": org_id, "blob": blob_id}):
-        found[name].append(_setting(scope_id, blob_id, rank, value))
-    return found
+    settings: defaultdict[str, list[Setting]] = defaultdict(list)
+    for found in await tx.all(_ALL, organization=org_id, blob=blob_id):
+        settings[found.name].append(found.setting(blob_id))
+    return settings
 
 
-def _setting(scope_id: str, blob_id: str, rank: int, value: int) -> Setting:
-    return Setting(BLOB if scope_id == blob_id else ORGANIZATION, Rank(rank), value)
+_PUT = Prepared(limits.insert())
 
 
 async def put(tx: Transaction, scope_id: str, name: str, rank: Rank, value: int) -> None:
     """Set a limit. The caller has taken back what the rank had set."""
-    await tx.execute(limits.insert(), {"scope_id": scope_id, "name": name, "rank": int(rank), "value": value})
+    await tx.run(_PUT, **_LIMIT.row(_Limit(scope_id=scope_id, name=name, rank=rank, value=value)))
+
+
+_DELETE = Prepared(
+    limits.delete().where(
+        limits.c.scope_id == sa.bindparam("scope"),
+        limits.c.name == sa.bindparam("limit"),
+        limits.c.rank <= sa.bindparam("highest"),
+    )
+)
 
 
 async def delete(tx: Transaction, scope_id: str, name: str, rank: Rank) -> None:
     """Take back what a rank and those below it have set."""
-    of_limit = (limits.c.scope_id == scope_id, limits.c.name == name)
-    await tx.execute(limits.delete().where(*of_limit, limits.c.rank <= int(rank)))
+    await tx.run(_DELETE, scope=scope_id, limit=name, highest=rank)
 
 
 async def delete_all(tx: Transaction, scope_ids: Selected) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared, upsert
 from blobhub_server.db.schema import metadata
 
 master_keys = sa.Table(
@@ -16,12 +17,12 @@ master_keys = sa.Table(
 
 _CURRENT = "current"
 _SELECT = sa.select(master_keys.c.key_id).where(master_keys.c.role == _CURRENT)
+_KEEP = Prepared(upsert(master_keys, keys=[master_keys.c.role], changed=[master_keys.c.role]))
 
 
 async def register(tx: Transaction, key_id: str) -> str:
     """The current key's id, which is `key_id` on a database that has none yet; locked until the transaction ends."""
-    keep = tx.upsert(master_keys, keys=[master_keys.c.role], changed=[master_keys.c.role])
-    await tx.execute(keep, {"role": _CURRENT, "key_id": key_id})
+    await tx.run(_KEEP, role=_CURRENT, key_id=key_id)
     return str((await tx.execute(_SELECT.with_for_update())).scalar_one())
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, together
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.platform.rules.metadata import MetadataRecord
 
@@ -29,25 +30,30 @@ metadata_records = sa.Table(
 """`target_id` is a blob or one of its revisions."""
 
 _columns = metadata_records.c
-_SELECT = sa.select(*(_columns[name] for name in MetadataRecord.__slots__))
+_RECORD = Mapper(MetadataRecord, metadata_records)
+_TARGET = _columns.target_id == sa.bindparam("target")
 _BY_KEY = Order((_columns.key,))
+
+
+_INSERT = Prepared(metadata_records.insert())
 
 
 async def insert(tx: Transaction, record: MetadataRecord) -> None:
     """Store a new record. The caller has locked the blob, and seen that there is none of that key."""
-    await tx.execute(metadata_records.insert(), asdict(record))
+    await tx.run(_INSERT, **_RECORD.row(record))
+
+
+_GET = Prepared(_RECORD.select().where(_TARGET, _columns.key == sa.bindparam("wanted")), _RECORD)
 
 
 async def get(tx: Transaction, target_id: str, key: str) -> MetadataRecord | None:
     """One record of a target itself."""
-    row = (await tx.execute(_SELECT.where(*_at(target_id, key)))).first()
-    return MetadataRecord(*row) if row else None
+    return await tx.first(_GET, target=target_id, wanted=key)
 
 
 async def page(tx: Transaction, target_id: str, *, prefix: str, after: str, limit: int) -> list[MetadataRecord]:
     """The records of a target itself by key, those after `after`."""
-    rows = await tx.execute(_BY_KEY.apply(_of(target_id, prefix, after), after, limit))
-    return [MetadataRecord(*row) for row in rows]
+    return _RECORD.all(await tx.execute(_BY_KEY.apply(_of(target_id, prefix, after), after, limit)))
 
 
 async def resolve(
@@ -57,21 +63,22 @@ async def resolve(
     queries = [_of(target_id, prefix, after) for target_id in (blob_id, revision_id)]
     if keys:
         queries = [query.where(_columns.key.in_(keys)) for query in queries]
-    rows = await tx.execute(together(_BY_KEY.apply(query, after, limit) for query in queries))
-    found = [MetadataRecord(*row) for row in rows]
+    found = _RECORD.all(await tx.execute(together(_BY_KEY.apply(query, after, limit) for query in queries)))
     own = {record.key for record in found if record.target_id == revision_id}
     return _BY_KEY.merge((record for record in found if record.target_id == revision_id or record.key not in own), limit)
 
 
 def _of(target_id: str, prefix: str, after: str) -> sa.Select[Any]:
-    query = _SELECT.where(_columns.target_id == target_id)
+    query = _RECORD.select().where(_columns.target_id == target_id)
     return query.where(_BY_KEY.begins(_columns.key, prefix, after)) if prefix else query
+
+
+_COUNT = Prepared(sa.select(sa.func.count()).where(_TARGET), Scalar(int))
 
 
 async def count(tx: Transaction, target_id: str) -> int:
     """How many records a target has."""
-    query = sa.select(sa.func.count()).where(_columns.target_id == target_id)
-    return int((await tx.execute(query)).scalar_one())
+    return await tx.one(_COUNT, target=target_id)
 
 
 async def update(tx: Transaction, target_id: str, key: str, **values: Any) -> None:

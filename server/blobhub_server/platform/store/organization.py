@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Caller
-from blobhub_server.db.engine import Transaction, locked
+from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store.member import members
@@ -34,27 +35,30 @@ organizations = sa.Table(
 )
 """`creator_id` is the user whose organizations it counts among."""
 
-_SELECT = sa.select(*(organizations.c[name] for name in Organization.__slots__))
-_BY_ID = _SELECT.where(organizations.c.id == sa.bindparam("organization"))
-_BY_ALIAS = _SELECT.where(organizations.c.alias == sa.bindparam("organization"))
+_ORGANIZATION = Mapper(Organization, organizations)
+_ID = organizations.c.id == sa.bindparam("organization")
+_BY_ID = Prepared(_ORGANIZATION.select().where(_ID), _ORGANIZATION)
+_BY_ALIAS = Prepared(_ORGANIZATION.select().where(organizations.c.alias == sa.bindparam("organization")), _ORGANIZATION)
+_INSERT = Prepared(organizations.insert())
 
 
 async def insert(tx: Transaction, organization: Organization, creator_id: str) -> None:
     """Store a user's new organization. Raises IntegrityError when the alias is taken."""
-    await tx.execute(organizations.insert(), {**asdict(organization), "creator_id": creator_id})
+    await tx.run(_INSERT, **_ORGANIZATION.row(organization), creator_id=creator_id)
+
+
+_CREATED_BY = Prepared(sa.select(sa.func.count()).where(organizations.c.creator_id == sa.bindparam("user")), Scalar(int))
 
 
 async def created_by(tx: Transaction, user_id: str) -> int:
     """How many organizations there are that a user has created."""
-    query = sa.select(sa.func.count()).where(organizations.c.creator_id == user_id)
-    return int((await tx.execute(query)).scalar_one())
+    return await tx.one(_CREATED_BY, user=user_id)
 
 
 async def find(tx: Transaction, *, id_: str = "", alias: str = "", lock: bool = False) -> Organization | None:
     """One organization, by id or by alias. With `lock` nobody else changes it until the transaction ends."""
     query = _BY_ID if id_ else _BY_ALIAS
-    row = (await tx.execute(locked(query) if lock else query, {"organization": id_ or alias})).first()
-    return Organization(*row) if row else None
+    return await tx.first(query.locked if lock else query, organization=id_ or alias)
 
 
 async def page(
@@ -64,7 +68,7 @@ async def page(
 
     A user's are found by their memberships, which are in the order of creation; for another order they are sorted.
     """
-    query, order = _SELECT, Order.by(organizations, order_by)
+    query, order = _ORGANIZATION.select(), Order.by(organizations, order_by)
     if caller.user_id is not None and not caller.administrator:
         query = query.join(members, members.c.resource_id == organizations.c.id).where(members.c.user_id == caller.user_id)
         order = Order.by(organizations, order_by, joined=members.c.resource_id)
@@ -74,7 +78,7 @@ async def page(
         query = query.where(order.begins(organizations.c.alias, alias_prefix, after))
     if visibility:
         query = query.where(organizations.c.visibility == visibility)
-    return [Organization(*row) for row in await tx.execute(order.apply(query, after, limit))]
+    return _ORGANIZATION.all(await tx.execute(order.apply(query, after, limit)))
 
 
 async def update(tx: Transaction, org_id: str, **values: Any) -> None:
@@ -82,24 +86,29 @@ async def update(tx: Transaction, org_id: str, **values: Any) -> None:
     await tx.execute(organizations.update().where(organizations.c.id == org_id).values(values))
 
 
+_COUNT_BLOBS = Prepared(
+    organizations.update()
+    .where(_ID)
+    .values(blob_count=organizations.c.blob_count + sa.bindparam("added"))
+    .returning(organizations.c.blob_count),
+    Scalar(int),
+)
+
+
 async def count_blobs(tx: Transaction, org_id: str, added: int) -> int | None:
     """Count blobs in or out; return how many there are now, None when the organization is gone.
 
     The row stays locked until the commit: nothing is put into an organization that is being deleted.
     """
-    query = (
-        organizations.update()
-        .where(organizations.c.id == org_id)
-        .values(blob_count=organizations.c.blob_count + added)
-        .returning(organizations.c.blob_count)
-    )
-    return (await tx.execute(query)).scalar_one_or_none()
+    return await tx.first(_COUNT_BLOBS, organization=org_id, added=added)
+
+
+_BLOB_COUNT = Prepared(sa.select(organizations.c.blob_count).where(_ID), Scalar(int))
 
 
 async def blob_count(tx: Transaction, org_id: str) -> int:
     """How many blobs an organization holds."""
-    query = sa.select(organizations.c.blob_count).where(organizations.c.id == org_id)
-    return (await tx.execute(query)).scalar_one_or_none() or 0
+    return await tx.first(_BLOB_COUNT, organization=org_id) or 0
 
 
 def only(org_id: str) -> Selected:

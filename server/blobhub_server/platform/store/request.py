@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared, upsert
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Time, metadata
 
 requests = sa.Table(
@@ -37,25 +39,33 @@ class RequestRow:
     user_id: str | None
 
 
+_REQUEST = Mapper(RequestRow, requests)
+_INSERT = Prepared(requests.insert())
+_KEEP_FIRST = Prepared(
+    upsert(requests, keys=[*requests.primary_key], changed=(), returning=[requests.c.request_id]), Scalar(str)
+)
+
+
 async def insert(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
     """Remember answers. Raises IntegrityError when a request id is taken."""
-    await tx.execute(requests.insert(), [dict(row) for row in rows])
+    await tx.run_each(_INSERT, rows)
 
 
 async def keep_first(tx: Transaction, row: Mapping[str, Any]) -> bool:
     """Remember an answer, unless there is one under its request id; then False."""
-    statement = tx.upsert(requests, keys=list(requests.primary_key), changed=()).returning(requests.c.request_id)
-    return (await tx.execute(statement, dict(row))).first() is not None
+    return await tx.first(_KEEP_FIRST, **row) is not None
 
 
-_FIND = sa.select(*(requests.c[name] for name in RequestRow.__slots__)).where(
-    requests.c.caller == sa.bindparam("who"),
-    requests.c.method == sa.bindparam("what"),
-    requests.c.request_id == sa.bindparam("which"),
+_FIND = Prepared(
+    _REQUEST.select().where(
+        requests.c.caller == sa.bindparam("who"),
+        requests.c.method == sa.bindparam("what"),
+        requests.c.request_id == sa.bindparam("which"),
+    ),
+    _REQUEST,
 )
 
 
 async def find(tx: Transaction, caller: str, method: str, request_id: str) -> RequestRow | None:
     """What is remembered of an earlier request."""
-    row = (await tx.execute(_FIND, {"who": caller, "what": method, "which": request_id})).first()
-    return RequestRow(*row) if row else None
+    return await tx.first(_FIND, who=caller, what=method, which=request_id)

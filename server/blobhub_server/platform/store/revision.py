@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
-from blobhub_server.db.engine import Transaction, locked
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 
@@ -35,41 +36,52 @@ revisions = sa.Table(
 )
 
 
+_REVISION = Mapper(Revision, revisions)
+_SELECT = _REVISION.select()
+_INSERT = Prepared(revisions.insert())
+
+
 async def insert(tx: Transaction, revision: Revision) -> None:
     """Store a new revision."""
-    await tx.execute(revisions.insert(), asdict(revision))
+    await tx.run(_INSERT, **_REVISION.row(revision))
+
+
+_ID = revisions.c.id == sa.bindparam("revision")
+_BLOB = revisions.c.blob_id == sa.bindparam("blob")
+_GET = Prepared(_SELECT.where(_ID), _REVISION)
 
 
 async def get(tx: Transaction, revision_id: str, *, lock: bool = False) -> Revision | None:
     """One revision. With `lock` nobody else changes it until the transaction ends."""
-    query = revisions.select().where(revisions.c.id == revision_id)
-    row = (await tx.execute(locked(query) if lock else query)).first()
-    return Revision(*row) if row else None
+    return await tx.first(_GET.locked if lock else _GET, revision=revision_id)
+
+
+_NUMBERED = Prepared(_SELECT.where(_BLOB, revisions.c.number == sa.bindparam("wanted")), _REVISION)
 
 
 async def numbered(tx: Transaction, blob_id: str, number: int) -> Revision | None:
     """A blob's snapshot of a number."""
-    query = revisions.select().where(revisions.c.blob_id == blob_id, revisions.c.number == number)
-    row = (await tx.execute(query)).first()
-    return Revision(*row) if row else None
+    return await tx.first(_NUMBERED, blob=blob_id, wanted=number)
 
 
 async def drafts(tx: Transaction, blob_id: str, limit: int) -> list[Revision]:
     """A blob's drafts, oldest first."""
-    query = revisions.select().where(revisions.c.blob_id == blob_id, revisions.c.phase == DRAFT)
-    return [Revision(*row) for row in await tx.execute(query.order_by(revisions.c.id).limit(limit))]
+    query = _SELECT.where(revisions.c.blob_id == blob_id, revisions.c.phase == DRAFT)
+    return _REVISION.all(await tx.execute(query.order_by(revisions.c.id).limit(limit)))
 
 
 async def page(tx: Transaction, blob_id: str, *, after: str, limit: int) -> list[Revision]:
     """A blob's revisions by id, those after `after`."""
-    query = revisions.select().where(revisions.c.blob_id == blob_id, revisions.c.id > after)
-    return [Revision(*row) for row in await tx.execute(query.order_by(revisions.c.id).limit(limit))]
+    query = _SELECT.where(revisions.c.blob_id == blob_id, revisions.c.id > after)
+    return _REVISION.all(await tx.execute(query.order_by(revisions.c.id).limit(limit)))
+
+
+_LAST_NUMBER = Prepared(sa.select(sa.func.max(revisions.c.number)).where(_BLOB), Scalar(int))
 
 
 async def next_number(tx: Transaction, blob_id: str) -> int:
     """The number of a blob's next snapshot. The caller has locked the blob."""
-    query = sa.select(sa.func.max(revisions.c.number)).where(revisions.c.blob_id == blob_id)
-    return ((await tx.execute(query)).scalar() or 0) + 1
+    return (await tx.first(_LAST_NUMBER, blob=blob_id) or 0) + 1
 
 
 async def update(tx: Transaction, revision_id: str, **values: Any) -> None:
@@ -82,21 +94,28 @@ async def branched(tx: Transaction, revision_id: str) -> Dependents:
     return Dependents("branched revisions", *await count_and_name(tx, revisions.c.id, revisions.c.parent_id == revision_id))
 
 
+_COUNT = Prepared(sa.select(sa.func.count()).where(_BLOB), Scalar(int))
+
+
 async def count(tx: Transaction, blob_id: str) -> int:
     """How many revisions a blob has."""
-    query = sa.select(sa.func.count()).where(revisions.c.blob_id == blob_id)
-    return int((await tx.execute(query)).scalar_one())
+    return await tx.one(_COUNT, blob=blob_id)
+
+
+_MOST_ENTRIES = Prepared(sa.select(sa.func.max(revisions.c.entries)).where(_BLOB), Scalar(int))
 
 
 async def most_entries(tx: Transaction, blob_id: str) -> int:
     """How many entries that revision of a blob has that has the most."""
-    query = sa.select(sa.func.max(revisions.c.entries)).where(revisions.c.blob_id == blob_id)
-    return (await tx.execute(query)).scalar() or 0
+    return await tx.first(_MOST_ENTRIES, blob=blob_id) or 0
+
+
+_DELETE = Prepared(revisions.delete().where(_ID))
 
 
 async def delete(tx: Transaction, revision_id: str) -> None:
     """Remove a revision. The caller has removed its content."""
-    await tx.execute(revisions.delete().where(revisions.c.id == revision_id))
+    await tx.run(_DELETE, revision=revision_id)
 
 
 async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:

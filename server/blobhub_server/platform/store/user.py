@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.db.engine import Transaction, locked
+from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.user import User
 
@@ -29,35 +30,38 @@ users = sa.Table(
     sa.Index("uq_users_issuer_subject", "issuer", "subject", unique=True),
 )
 
-_columns = [users.c[name] for name in User.__slots__]
-_SELECT = sa.select(*_columns)
+_USER = Mapper(User, users)
+_SELECT = _USER.select()
+_INSERT = Prepared(users.insert())
 
 
 async def insert(tx: Transaction, user: User) -> None:
     """Store a new user. Raises IntegrityError when the name, or the issuer's subject, is taken."""
-    await tx.execute(users.insert(), asdict(user))
+    await tx.run(_INSERT, **_USER.row(user))
 
 
-_GET = _SELECT.where(users.c.id == sa.bindparam("user_id"))
+_GET = Prepared(_SELECT.where(users.c.id == sa.bindparam("user")), _USER)
 
 
 async def get(tx: Transaction, user_id: str, *, lock: bool = False) -> User | None:
     """One user. With `lock` nobody else changes them until the transaction ends."""
-    query = locked(_GET) if lock else _GET
-    row = (await tx.execute(query, {"user_id": user_id})).first()
-    return User(*row) if row else None
+    return await tx.first(_GET.locked if lock else _GET, user=user_id)
+
+
+_NAMED = Prepared(_SELECT.where(users.c.name == sa.bindparam("wanted")), _USER)
 
 
 async def named(tx: Transaction, name: str) -> User | None:
     """One user by name."""
-    row = (await tx.execute(_SELECT.where(users.c.name == name))).first()
-    return User(*row) if row else None
+    return await tx.first(_NAMED, wanted=name)
+
+
+_OF_ISSUER = Prepared(_SELECT.where(users.c.issuer == sa.bindparam("by"), users.c.subject == sa.bindparam("called")), _USER)
 
 
 async def of_issuer(tx: Transaction, issuer: str, subject: str) -> User | None:
     """The user that an issuer calls so."""
-    row = (await tx.execute(_SELECT.where(users.c.issuer == issuer, users.c.subject == subject))).first()
-    return User(*row) if row else None
+    return await tx.first(_OF_ISSUER, by=issuer, called=subject)
 
 
 async def page(tx: Transaction, *, name_prefix: str, after: str, limit: int) -> list[User]:
@@ -65,7 +69,7 @@ async def page(tx: Transaction, *, name_prefix: str, after: str, limit: int) -> 
     query, order = _SELECT, Order((users.c.id,))
     if name_prefix:
         query = query.where(order.begins(users.c.name, name_prefix, after))
-    return [User(*row) for row in await tx.execute(order.apply(query, after, limit))]
+    return _USER.all(await tx.execute(order.apply(query, after, limit)))
 
 
 async def update(tx: Transaction, user_id: str, **values: Any) -> None:
@@ -73,7 +77,9 @@ async def update(tx: Transaction, user_id: str, **values: Any) -> None:
     await tx.execute(users.update().where(users.c.id == user_id).values(values))
 
 
+_ADMINISTRATORS = Prepared(_SELECT.where(users.c.administrator, sa.not_(users.c.disabled)).order_by(users.c.id), _USER)
+
+
 async def administrators(tx: Transaction, *, lock: bool = False) -> list[User]:
     """The administrators who are not disabled, oldest first; none on a database that has never been started on."""
-    query = _SELECT.where(users.c.administrator, sa.not_(users.c.disabled)).order_by(users.c.id)
-    return [User(*row) for row in await tx.execute(locked(query) if lock else query)]
+    return await tx.all(_ADMINISTRATORS.locked if lock else _ADMINISTRATORS)

@@ -1,6 +1,5 @@
 """The pure core of the workflow slice: records are the truth, state is their fold."""
 
-from blobhub_server.workflow.interpreter.graph import Graph, Node
 from blobhub_server.workflow.interpreter.interpreter import Turn, advance, session_writes, todo
 from blobhub_server.workflow.interpreter.records import (
     Command,
@@ -29,10 +28,8 @@ __all__ = [
     "Continue",
     "ExecutionState",
     "Failed",
-    "Graph",
     "Happening",
     "Interrupted",
-    "Node",
     "Record",
     "RunStep",
     "Started",

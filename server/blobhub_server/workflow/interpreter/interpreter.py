@@ -19,7 +19,7 @@ from blobhub_server.workflow.components.contract import (
     PureComponent,
     require_result,
 )
-from blobhub_server.workflow.interpreter.graph import Graph, Node
+from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter.records import (
     Command,
     Completion,

@@ -12,7 +12,7 @@ from typing import Any
 
 from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, Await, AwaitKind
 from blobhub_server.workflow.components.contract import Kind
-from blobhub_server.workflow.interpreter.graph import Graph, Node
+from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter.records import Record
 
 
@@ -231,7 +231,7 @@ RECORD_TYPES: Mapping[str, RecordType] = {
     "processor.waiting": RecordType(_waiting),
     "processor.output": RecordType(_nothing),
 }
-"""Every type of record. How watchers see it is told by `runtime/encode.py`."""
+"""Every type of record. How watchers see it is told by `log/encode.py`."""
 
 ENDINGS = frozenset(name for name, type_ in RECORD_TYPES.items() if type_.ends)
 """The types of record that end an execution's log."""

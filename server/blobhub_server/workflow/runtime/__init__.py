@@ -1,1 +1,1 @@
-"""The embedded runtime: drives the interpreter, journals what it decides, and tells watchers."""
+"""What runs executions: a contract, and the runtimes that fulfil it."""

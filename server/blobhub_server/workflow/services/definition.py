@@ -14,10 +14,10 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import NotFound, Violation
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
-from blobhub_server.workflow.definition import Problem
+from blobhub_server.workflow.definitions.document import Problem
+from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.errors import TYPE, InvalidDefinitionContent
 from blobhub_server.workflow.rules import limit
-from blobhub_server.workflow.runtime.definitions import Definitions
 
 
 def to_proto(entry: Entry) -> pb.Definition:

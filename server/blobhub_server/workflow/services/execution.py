@@ -16,11 +16,11 @@ from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
 from blobhub_server.workflow.interpreter import ENDINGS
+from blobhub_server.workflow.log.log import EventLog
+from blobhub_server.workflow.log.watching import watch_execution
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
-from blobhub_server.workflow.runtime.runtime import Runtime
-from blobhub_server.workflow.runtime.start import Start
-from blobhub_server.workflow.services.watching import watch_execution
+from blobhub_server.workflow.runtime.contract import Runtime, Start
 from blobhub_server.workflow.store import execution as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
@@ -67,9 +67,10 @@ def to_start(call: Call[Session], request: StartRequest) -> Start:
 class ExecutionService:
     """Starts, stops, finds and watches executions."""
 
-    def __init__(self, host: Host, runtime: Runtime) -> None:
+    def __init__(self, host: Host, runtime: Runtime, log: EventLog) -> None:
         self._host = host
         self._runtime = runtime
+        self._log = log
 
     async def StartExecution(self, request: pb.StartExecutionRequest, call: Call[Session]) -> pb.StartExecutionResponse:
         """See execution.proto."""
@@ -84,7 +85,7 @@ class ExecutionService:
             settled.add(execution.id)
             return [call.settlement(answer(execution=to_proto(execution)))]
 
-        execution = await self._runtime.starts.submit(to_start(call, request), remember)
+        execution = await self._runtime.start(to_start(call, request), remember)
         # Where the same request has started it meanwhile, the answer is the one that is remembered of that.
         call.repeatable = execution.id not in settled
         return answer(execution=to_proto(execution))
@@ -140,7 +141,7 @@ class ExecutionService:
             yield pack(batch, self._host.clock())
 
     def _watch(self, execution_id: str, after: int, *, follow: bool) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
-        watch = watch_execution(self._runtime.log, execution_id, self._host.settings.progress_seconds)
+        watch = watch_execution(self._log, execution_id, self._host.settings.progress_seconds)
         return watch.stream(self._host.bell, self._host.drain, after, follow=follow)
 
 

@@ -14,9 +14,10 @@ from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.errors import TYPE
+from blobhub_server.workflow.log.log import EventLog
+from blobhub_server.workflow.log.watching import watch_session
 from blobhub_server.workflow.rules.session import Session
-from blobhub_server.workflow.runtime.runtime import Runtime
-from blobhub_server.workflow.services.watching import watch_session
+from blobhub_server.workflow.runtime.contract import Runtime
 from blobhub_server.workflow.sessions import Sessions
 from blobhub_server.workflow.store import session as store
 
@@ -46,9 +47,10 @@ def to_proto(session: Session) -> pb.Session:
 class SessionService:
     """Opens, finds, closes and watches sessions."""
 
-    def __init__(self, host: Host, runtime: Runtime) -> None:
+    def __init__(self, host: Host, runtime: Runtime, log: EventLog) -> None:
         self._host = host
         self._runtime = runtime
+        self._log = log
         self._sessions = Sessions(host)
 
     async def CreateSession(self, request: pb.CreateSessionRequest, call: Call[RevisionView]) -> pb.CreateSessionResponse:
@@ -96,7 +98,7 @@ class SessionService:
         check_range(request.after_sequence, session.last_sequence)
         if session.state == "closed" and request.after_sequence == session.last_sequence:
             return
-        watch = watch_session(self._runtime.log, session.id, self._host.settings.progress_seconds)
+        watch = watch_session(self._log, session.id, self._host.settings.progress_seconds)
         async for batch in watch.stream(self._host.bell, self._host.drain, request.after_sequence, follow=request.follow):
             yield pack(batch, self._host.clock())
 

@@ -12,10 +12,10 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import NotFound, StaleEtag
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
+from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules import session_object as rules
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.rules.session_object import SessionObject
-from blobhub_server.workflow.runtime.runtime import Runtime
 from blobhub_server.workflow.store import session_object as store
 
 
@@ -36,9 +36,9 @@ def to_proto(item: SessionObject) -> pb.SessionObject:
 class SessionObjectService:
     """Reads and writes a session's objects."""
 
-    def __init__(self, host: Host, runtime: Runtime) -> None:
+    def __init__(self, host: Host, events: SessionEvents) -> None:
         self._host = host
-        self._runtime = runtime
+        self._events = events
 
     async def PutSessionObject(
         self, request: pb.PutSessionObjectRequest, call: Call[Session]
@@ -48,7 +48,7 @@ class SessionObjectService:
         text = rules.encode(value)
 
         async def make(tx: Transaction) -> pb.PutSessionObjectResponse:
-            await self._runtime.session_events.require_open(tx, request.session_id)
+            await self._events.require_open(tx, request.session_id)
             current = await store.get(tx, request.session_id, request.alias)
             _match(request.etag, current)
             now = self._host.clock()
@@ -63,7 +63,7 @@ class SessionObjectService:
                 etag=self._host.ids(),
             )
             await store.put(tx, [item])
-            await self._runtime.session_events.object_modified(tx, request.session_id, item.alias, item.type)
+            await self._events.object_modified(tx, request.session_id, item.alias, item.type)
             item.value = ""
             return pb.PutSessionObjectResponse(session_object=to_proto(item))
 
@@ -95,13 +95,13 @@ class SessionObjectService:
         """See session_object.proto."""
 
         async def make(tx: Transaction) -> pb.DeleteSessionObjectResponse:
-            await self._runtime.session_events.require_open(tx, request.session_id)
+            await self._events.require_open(tx, request.session_id)
             current = await store.get(tx, request.session_id, request.alias)
             if current is None:
                 raise NotFound("session object", request.alias)
             _match(request.etag, current)
             await store.delete(tx, request.session_id, request.alias)
-            await self._runtime.session_events.object_deleted(tx, request.session_id, request.alias)
+            await self._events.object_deleted(tx, request.session_id, request.alias)
             return pb.DeleteSessionObjectResponse()
 
         return await call.once(make)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Selected, metadata
 from blobhub_server.workflow.store.session import of_blobs
 
@@ -51,65 +52,50 @@ events = sa.Table(
     sqlite_with_rowid=False,
 )
 
-_PUBLIC = (
-    events.c.session_id,
-    events.c.sequence,
-    events.c.execution_id,
-    events.c.execution_sequence,
-    events.c.type,
-)
-
-
-def _line(row: Sequence[Any]) -> LoggedEvent:
-    session_id, sequence, execution_id, execution_sequence, type_, event = row
-    return LoggedEvent(session_id, sequence, execution_id, execution_sequence, type_, event, None)
+_LINE = Mapper(LoggedEvent, events)
+_PUBLIC = Mapper(LoggedEvent, events, looked_up={"record": sa.null()})
+_APPEND = Prepared(events.insert())
 
 
 async def append(tx: Transaction, lines: Sequence[LoggedEvent]) -> None:
     """Add lines. The primary key refuses a sequence that is taken."""
-    await tx.execute(
-        events.insert(),
-        [
-            {
-                "session_id": line.session_id,
-                "sequence": line.sequence,
-                "execution_id": line.execution_id,
-                "execution_sequence": line.execution_sequence,
-                "type": line.type,
-                "event": line.event,
-                "record": line.record,
-            }
-            for line in lines
-        ],
-    )
+    await tx.run_each(_APPEND, [_LINE.row(line) for line in lines])
+
+
+_AFTER, _MOST = sa.bindparam("after", type_=sa.BigInteger), sa.bindparam("most", type_=sa.BigInteger)
+_OF_SESSION = Prepared(
+    _PUBLIC.select()
+    .where(events.c.session_id == sa.bindparam("session"), events.c.sequence > _AFTER)
+    .order_by(events.c.sequence)
+    .limit(_MOST),
+    _PUBLIC,
+)
+_EXECUTION = events.c.execution_id == sa.bindparam("execution")
+_OF_EXECUTION = Prepared(
+    _PUBLIC.select()
+    .where(_EXECUTION, events.c.execution_sequence > _AFTER)
+    .order_by(events.c.execution_sequence)
+    .limit(_MOST),
+    _PUBLIC,
+)
 
 
 async def of_session(tx: Transaction, session_id: str, after: int, limit: int) -> list[LoggedEvent]:
     """A session's lines after a sequence, without their records."""
-    query = (
-        sa.select(*_PUBLIC, events.c.event)
-        .where(events.c.session_id == session_id, events.c.sequence > after)
-        .order_by(events.c.sequence)
-        .limit(limit)
-    )
-    return [_line(row) for row in await tx.execute(query)]
+    return await tx.all(_OF_SESSION, session=session_id, after=after, most=limit)
 
 
 async def of_execution(tx: Transaction, execution_id: str, after: int, limit: int) -> list[LoggedEvent]:
     """An execution's lines after an execution sequence, without their records."""
-    query = (
-        sa.select(*_PUBLIC, events.c.event)
-        .where(events.c.execution_id == execution_id, events.c.execution_sequence > after)
-        .order_by(events.c.execution_sequence)
-        .limit(limit)
-    )
-    return [_line(row) for row in await tx.execute(query)]
+    return await tx.all(_OF_EXECUTION, execution=execution_id, after=after, most=limit)
+
+
+_RECORDS = Prepared(sa.select(events.c.record).where(_EXECUTION).order_by(events.c.execution_sequence), Scalar(str))
 
 
 async def records(tx: Transaction, execution_id: str) -> list[str]:
     """All records of an execution, in order, for replay."""
-    query = sa.select(events.c.record).where(events.c.execution_id == execution_id).order_by(events.c.execution_sequence)
-    return list((await tx.execute(query)).scalars())
+    return await tx.all(_RECORDS, execution=execution_id)
 
 
 async def delete_all(tx: Transaction, blob_ids: Selected) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +11,9 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, Selected, Time, metadata
+from blobhub_server.db.prepared import Prepared, among, upsert
+from blobhub_server.db.records import Mapper, Pair, Part, Scalar
+from blobhub_server.db.schema import Choice, Duration, Id, Json, Selected, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
 from blobhub_server.workflow.store.session import of_blobs, servers, sessions
@@ -30,13 +31,13 @@ executions = sa.Table(
     sa.Column("definition_id", Id(), nullable=False),
     sa.Column("definition_alias", sa.String(42), nullable=False),
     sa.Column("definition_digest", sa.String(64), nullable=False),
-    sa.Column("cause_kind", sa.String(16)),
+    sa.Column("cause_kind", Choice(CauseKind, sa.String(16))),
     sa.Column("cause_id", sa.String(160)),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("step_limit", sa.Integer, nullable=False),
-    sa.Column("timeout_us", sa.BigInteger),
+    sa.Column("timeout_us", Duration(), key="timeout"),
     sa.Column("result", sa.Text),
-    sa.Column("failure", sa.Text),
+    sa.Column("failure", Json()),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("end_time", Time()),
@@ -49,45 +50,39 @@ executions = sa.Table(
 _CAUSE = (executions.c.cause_kind, executions.c.cause_id)
 
 
-def _row(execution: Execution) -> dict[str, Any]:
-    return {
-        "id": execution.id,
-        "session_id": execution.session_id,
-        "blob_id": execution.blob_id,
-        "revision_id": execution.revision_id,
-        "definition_id": execution.definition_id,
-        "definition_alias": execution.definition_alias,
-        "definition_digest": execution.definition_digest,
-        "cause_kind": execution.cause and execution.cause.kind.value,
-        "cause_id": execution.cause and execution.cause.id,
-        "step_limit": execution.step_limit,
-        "timeout_us": None if execution.timeout is None else execution.timeout // timedelta(microseconds=1),
-        "create_time": execution.create_time,
-    } | _projection(execution)
+def _cause_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"cause": None if row["cause_id"] is None else Cause(kind=row["cause_kind"], id=row["cause_id"])}
 
 
-def _projection(execution: Execution) -> dict[str, Any]:
-    return {
-        "state": execution.state,
-        "result": json.dumps(execution.result) if execution.has_result else None,
-        "failure": None if execution.failure is None else json.dumps(execution.failure),
-        "last_sequence": execution.last_sequence,
-        "end_time": execution.end_time,
-    }
+def _cause_columns(execution: Execution) -> Mapping[str, Any]:
+    cause = execution.cause
+    return {"cause_kind": None, "cause_id": None} if cause is None else {"cause_kind": cause.kind, "cause_id": cause.id}
 
 
-def _record(row: Mapping[Any, Any]) -> Execution:
-    columns = dict(row)
-    timeout, result, failure = columns.pop("timeout_us"), columns.pop("result"), columns.pop("failure")
-    kind, cause_id = columns.pop("cause_kind"), columns.pop("cause_id")
-    return Execution(
-        **columns,
-        cause=None if cause_id is None else Cause(CauseKind(kind), cause_id),
-        timeout=None if timeout is None else timedelta(microseconds=timeout),
-        has_result=result is not None,
-        result=None if result is None else json.loads(result),
-        failure=None if failure is None else json.loads(failure),
-    )
+def _result_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    text = row["result"]
+    return {"has_result": text is not None, "result": None if text is None else json.loads(text)}
+
+
+def _result_column(execution: Execution) -> Mapping[str, Any]:
+    return {"result": json.dumps(execution.result) if execution.has_result else None}
+
+
+_EXECUTION = Mapper(
+    Execution,
+    executions,
+    parts=[
+        Part(("cause",), ("cause_kind", "cause_id"), _cause_of, _cause_columns),
+        Part(("has_result", "result"), ("result",), _result_of, _result_column),
+    ],
+)
+_SELECT = _EXECUTION.select()
+_ID = executions.c.id == sa.bindparam("execution")
+
+_INSERT = Prepared(executions.insert())
+_INSERT_FIRST = Prepared(
+    upsert(executions, keys=_CAUSE, changed=(), where=_CAUSED, returning=[executions.c.id]), Scalar(str)
+)
 
 
 async def insert(tx: Transaction, new: Sequence[Execution]) -> Collection[str]:
@@ -96,78 +91,75 @@ async def insert(tx: Transaction, new: Sequence[Execution]) -> Collection[str]:
     Where another transaction is storing an execution of the same cause, this waits for its end.
     """
     free = [execution for execution in new if execution.cause is None]
-    if free:
-        await tx.execute(executions.insert(), [_row(execution) for execution in free])
     caused = [execution for execution in new if execution.cause is not None]
-    if not caused:
-        return {execution.id for execution in free}
-    statement = tx.upsert(executions, keys=_CAUSE, changed=(), where=_CAUSED)
-    stored = await tx.execute(statement.returning(executions.c.id), [_row(execution) for execution in caused])
-    return {execution.id for execution in free} | set(stored.scalars())
+    await tx.run_each(_INSERT, [_EXECUTION.row(execution) for execution in free])
+    stored = await tx.run_each(_INSERT_FIRST, [_EXECUTION.row(execution) for execution in caused])
+    return {execution.id for execution in free} | set(stored)
+
+
+# Kind by kind: given pairs, SQLite would walk the whole index as soon as there are two of them.
+_CAUSED_BY = Prepared(
+    _SELECT.where(executions.c.cause_kind == sa.bindparam("kind"), among(executions.c.cause_id, "ids")),
+    _EXECUTION,
+)
 
 
 async def caused_by(tx: Transaction, causes: Collection[Cause]) -> dict[Cause, Execution]:
     """The executions that were started by some causes."""
     found: dict[Cause, Execution] = {}
-    # Kind by kind: given pairs, SQLite would walk the whole index as soon as there are two of them.
     for kind in {cause.kind for cause in causes}:
         ids = [cause.id for cause in causes if cause.kind is kind]
-        query = executions.select().where(executions.c.cause_kind == kind.value, executions.c.cause_id.in_(ids), _CAUSED)
-        records = [_record(row) for row in (await tx.execute(query)).mappings()]
+        records = await tx.all(_CAUSED_BY, kind=kind, ids=ids)
         found |= {record.cause: record for record in records if record.cause is not None}
     return found
 
 
-_PROJECT = (
-    executions.update()
-    .where(executions.c.id == sa.bindparam("execution_id"))
-    .values({name: sa.bindparam(name) for name in ("state", "result", "failure", "last_sequence", "end_time")})
-)
+_PROJECTED = ("state", "result", "failure", "last_sequence", "end_time")
+_PROJECT = Prepared(executions.update().where(_ID).values({name: sa.bindparam(name) for name in _PROJECTED}))
 
 
 async def project(tx: Transaction, changed: Sequence[Execution]) -> None:
     """Bring rows up to what their logs say. The caller has checked the fence of their sessions."""
-    await tx.execute(_PROJECT, [{"execution_id": item.id} | _projection(item) for item in changed])
+    await tx.run_each(_PROJECT, [{"execution": item.id, **_EXECUTION.row(item)} for item in changed])
+
+
+_GET = Prepared(_SELECT.where(_ID), _EXECUTION)
 
 
 async def get(tx: Transaction, execution_id: str) -> Execution | None:
     """One execution."""
-    row = (await tx.execute(executions.select().where(executions.c.id == execution_id))).mappings().first()
-    return _record(row) if row else None
+    return await tx.first(_GET, execution=execution_id)
 
 
-_LOCATE = (
-    sa.select(executions, sessions.c.org_id)
-    .join(sessions, sessions.c.id == executions.c.session_id)
-    .where(executions.c.id == sa.bindparam("execution_id"))
+_LOCATE = Prepared(
+    _EXECUTION.select(sessions.c.org_id).join(sessions, sessions.c.id == executions.c.session_id).where(_ID),
+    Pair(_EXECUTION, Scalar(str, "org_id")),
 )
 
 
 async def locate(tx: Transaction, execution_id: str) -> tuple[Execution, str] | None:
     """An execution and the organization it belongs to."""
-    row = (await tx.execute(_LOCATE, {"execution_id": execution_id})).mappings().first()
-    if not row:
-        return None
-    columns = dict(row)
-    org_id = columns.pop("org_id")
-    return _record(columns), org_id
+    return await tx.first(_LOCATE, execution=execution_id)
 
 
 async def page(tx: Transaction, session_id: str, *, state: str | None, after: str, limit: int) -> list[Execution]:
     """A session's executions by id, those after `after`."""
-    query = executions.select().where(executions.c.session_id == session_id, executions.c.id > after)
+    query = _SELECT.where(executions.c.session_id == session_id, executions.c.id > after)
     if state:
         query = query.where(executions.c.state == state)
     if state and state not in TERMINAL:
         query = query.where(RUNNING)
-    rows = (await tx.execute(query.order_by(executions.c.id).limit(limit))).mappings()
-    return [_record(row) for row in rows]
+    return _EXECUTION.all(await tx.execute(query.order_by(executions.c.id).limit(limit)))
+
+
+_RUNNING = Prepared(
+    _SELECT.where(executions.c.session_id == sa.bindparam("session"), RUNNING).order_by(executions.c.id), _EXECUTION
+)
 
 
 async def running(tx: Transaction, session_id: str) -> list[Execution]:
     """A session's executions that have not ended."""
-    query = executions.select().where(executions.c.session_id == session_id, RUNNING).order_by(executions.c.id)
-    return [_record(row) for row in (await tx.execute(query)).mappings()]
+    return await tx.all(_RUNNING, session=session_id)
 
 
 async def running_on(tx: Transaction, server: str) -> set[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
-from blobhub_server.db.engine import Transaction, locked
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared, among, locked
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Selected, Time, metadata
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session
 
@@ -57,19 +58,22 @@ servers = sa.Table(
 )
 
 
+_SESSION = Mapper(Session, sessions)
+_INSERT = Prepared(sessions.insert())
+
+
 async def insert(tx: Transaction, session: Session) -> None:
     """Store a new session. Raises IntegrityError when the alias is taken."""
-    await tx.execute(sessions.insert(), asdict(session))
+    await tx.run(_INSERT, **_SESSION.row(session))
 
 
-_GET = sessions.select().where(sessions.c.id == sa.bindparam("session_id"))
-_GET_LOCKED = locked(_GET)
+_ID = sessions.c.id == sa.bindparam("session")
+_GET = Prepared(_SESSION.select().where(_ID), _SESSION)
 
 
 async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Session | None:
     """One session. With `lock` nobody else changes it until the transaction ends."""
-    row = (await tx.execute(_GET_LOCKED if lock else _GET, {"session_id": session_id})).first()
-    return Session(*row) if row else None
+    return await tx.first(_GET.locked if lock else _GET, session=session_id)
 
 
 async def named(tx: Transaction, blob_id: str, alias: str) -> Session | None:
@@ -81,18 +85,20 @@ async def named(tx: Transaction, blob_id: str, alias: str) -> Session | None:
 
 async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int) -> list[Session]:
     """A blob's sessions by id, those after `after`."""
-    query = sessions.select().where(sessions.c.blob_id == blob_id, sessions.c.id > after)
+    query = _SESSION.select().where(sessions.c.blob_id == blob_id, sessions.c.id > after)
     if alias:
         query = query.where(sessions.c.alias == alias)
     if state:
         query = query.where(sessions.c.state == state)
-    rows = (await tx.execute(query.order_by(sessions.c.id).limit(limit))).mappings()
-    return [Session(**row) for row in rows]
+    return _SESSION.all(await tx.execute(query.order_by(sessions.c.id).limit(limit)))
+
+
+_SET_STATE = Prepared(sessions.update().where(_ID).values({name: sa.bindparam(name) for name in ("state", "update_time")}))
 
 
 async def set_state(tx: Transaction, session_id: str, state: str, now: datetime) -> None:
     """Move a session on in its life."""
-    await tx.execute(sessions.update().where(sessions.c.id == session_id).values(state=state, update_time=now))
+    await tx.run(_SET_STATE, session=session_id, state=state, update_time=now)
 
 
 async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
@@ -136,21 +142,18 @@ def of_blobs(blob_ids: Selected) -> Selected:
     return sa.select(sessions.c.id).where(sessions.c.blob_id.in_(blob_ids))
 
 
-_LOCK = locked(
-    sessions.select().where(sessions.c.id.in_(sa.bindparam("session_ids", expanding=True))).order_by(sessions.c.id)
-)
+_LOCK = Prepared(_SESSION.select().where(among(sessions.c.id, "ids")).order_by(sessions.c.id), _SESSION).locked
 
 
 async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Session]:
     """Some sessions by id; nobody else writes to their logs until the transaction ends. Those that are gone are left out."""
-    rows = await tx.execute(_LOCK, {"session_ids": sorted(session_ids)})
-    return {row[0]: Session(*row) for row in rows}
+    return {session.id: session for session in await tx.all(_LOCK, ids=sorted(session_ids))}
 
 
-_ADVANCE = (
+_ADVANCE = Prepared(
     sessions.update()
-    .where(sessions.c.id == sa.bindparam("session_id"), sessions.c.fence == sa.bindparam("held_fence"))
-    .values(last_sequence=sa.bindparam("last_sequence"), executions=sa.bindparam("executions"))
+    .where(_ID, sessions.c.fence == sa.bindparam("held_fence"))
+    .values({name: sa.bindparam(name) for name in ("last_sequence", "executions")})
 )
 
 
@@ -159,22 +162,18 @@ async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
 
     The caller has locked them and compared their fences; the fence in the WHERE keeps out one who forgot to.
     """
-    rows = [
-        {"session_id": s.id, "held_fence": s.fence, "last_sequence": s.last_sequence, "executions": s.executions}
-        for s in grown
-    ]
-    await tx.execute(_ADVANCE, rows)
+    await tx.run_each(_ADVANCE, [{"session": item.id, "held_fence": item.fence, **_SESSION.row(item)} for item in grown])
+
+
+_TAKE_NUMBER = Prepared(
+    sessions.update().where(_ID).values(last_sequence=sessions.c.last_sequence + 1).returning(sessions.c.last_sequence),
+    Scalar(int),
+)
 
 
 async def take_number(tx: Transaction, session_id: str) -> int:
     """Take the next number of a session's log, whoever owns it; its row stays locked until the commit."""
-    query = (
-        sessions.update()
-        .where(sessions.c.id == session_id)
-        .values(last_sequence=sessions.c.last_sequence + 1)
-        .returning(sessions.c.last_sequence)
-    )
-    return int((await tx.execute(query)).scalar_one())
+    return await tx.one(_TAKE_NUMBER, session=session_id)
 
 
 async def claim(tx: Transaction, session_id: str, server: str, now: datetime) -> int | None:

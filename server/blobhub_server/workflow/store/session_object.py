@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
+from blobhub_server.db.prepared import Prepared, among, upsert
+from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.store.session import of_blobs
@@ -29,29 +30,42 @@ session_objects = sa.Table(
 )
 
 _columns = session_objects.c
+_OBJECT = Mapper(SessionObject, session_objects)
+_SESSION = _columns.session_id == sa.bindparam("session")
+
+_PUT = Prepared(
+    upsert(
+        session_objects,
+        keys=(_columns.session_id, _columns.alias),
+        changed=(_columns.type, _columns.value, _columns.size, _columns.update_time, _columns.etag),
+    )
+)
 
 
 async def put(tx: Transaction, objects: Sequence[SessionObject]) -> None:
     """Create or replace objects; one that is replaced keeps its `create_time`."""
-    changed = (_columns.type, _columns.value, _columns.size, _columns.update_time, _columns.etag)
-    insert = tx.upsert(session_objects, keys=(_columns.session_id, _columns.alias), changed=changed)
-    await tx.execute(insert, [asdict(item) for item in objects])
+    await tx.run_each(_PUT, [_OBJECT.row(item) for item in objects])
+
+
+_AT = (_SESSION, _columns.alias == sa.bindparam("wanted"))
+_GET = Prepared(_OBJECT.select().where(*_AT), _OBJECT)
 
 
 async def get(tx: Transaction, session_id: str, alias: str) -> SessionObject | None:
     """One object with its value."""
-    query = session_objects.select().where(_columns.session_id == session_id, _columns.alias == alias)
-    row = (await tx.execute(query)).mappings().first()
-    return SessionObject(**row) if row else None
+    return await tx.first(_GET, session=session_id, wanted=alias)
+
+
+_VALUES = Prepared(
+    sa.select(_columns.alias, _columns.value).where(_SESSION, among(_columns.alias, "aliases")),
+    Pair(Scalar(str, "alias"), Scalar(str, "value")),
+)
 
 
 async def values(tx: Transaction, session_id: str, aliases: Iterable[str]) -> dict[str, Any]:
     """The values of those of the named objects that exist, by alias."""
-    query = sa.select(_columns.alias, _columns.value).where(
-        _columns.session_id == session_id, _columns.alias.in_(sorted(aliases))
-    )
-    rows = await tx.execute(query)
-    return {row[0]: json.loads(row[1]) for row in rows}
+    found = await tx.all(_VALUES, session=session_id, aliases=sorted(aliases))
+    return {alias: json.loads(value) for alias, value in found}
 
 
 async def page(tx: Transaction, session_id: str, *, prefix: str, after: str, limit: int) -> list[SessionObject]:
@@ -61,12 +75,15 @@ async def page(tx: Transaction, session_id: str, *, prefix: str, after: str, lim
     query = query.where(_columns.session_id == session_id)
     if prefix:
         query = query.where(order.begins(_columns.alias, prefix, after))
-    return [SessionObject(**row) for row in (await tx.execute(order.apply(query, after, limit))).mappings()]
+    return _OBJECT.all(await tx.execute(order.apply(query, after, limit)))
+
+
+_DELETE = Prepared(session_objects.delete().where(*_AT))
 
 
 async def delete(tx: Transaction, session_id: str, alias: str) -> None:
     """Remove one object."""
-    await tx.execute(session_objects.delete().where(_columns.session_id == session_id, _columns.alias == alias))
+    await tx.run(_DELETE, session=session_id, wanted=alias)
 
 
 async def delete_all(tx: Transaction, blob_ids: Selected) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.contract import Kind
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definition import (
+from blobhub_server.workflow.definitions.document import (
     DATA_INPUT,
     DATA_OUTPUT,
     Component,
@@ -17,7 +17,7 @@ from blobhub_server.workflow.definition import (
     Definition,
     Problem,
 )
-from blobhub_server.workflow.definition import ProblemType as P
+from blobhub_server.workflow.definitions.document import ProblemType as P
 from blobhub_server.workflow.values import fits, unwrap
 
 START = "flow.start"

@@ -10,7 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from blobhub_server.rpc.wire import stamp, to_duration, to_value
 from blobhub_server.workflow.components.awaits import AwaitKind
-from blobhub_server.workflow.interpreter import Graph, Record
+from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.interpreter import Record
 from blobhub_server.workflow.rules.execution import Execution
 
 

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue
+from blobhub_server.workflow.definitions.finder import Definitions
+from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.errors import OwnershipLost
-from blobhub_server.workflow.interpreter import ExecutionState, Graph, Started
-from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, Execution
+from blobhub_server.workflow.interpreter import ExecutionState, Started
+from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
-from blobhub_server.workflow.rules.session import Session, require_open
-from blobhub_server.workflow.runtime.definitions import Definitions
-from blobhub_server.workflow.runtime.journal import Beside, Journal, Unit
-from blobhub_server.workflow.runtime.ownership import Ownership
-from blobhub_server.workflow.runtime.runner import Runner
+from blobhub_server.workflow.rules.session import require_open
+from blobhub_server.workflow.runtime.contract import Beside, Start
+from blobhub_server.workflow.runtime.embedded.journal import Journal, Unit
+from blobhub_server.workflow.runtime.embedded.ownership import Ownership
+from blobhub_server.workflow.runtime.embedded.runner import Runner
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session_object as object_store
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """What to start: a definition (alias or id), with inputs by alias, in a session.
-
-    The definition is one of the session's revision, or of `revision_id`, which may belong to any blob: the caller has
-    checked that it may be run. `cause` is what the execution is started for; None for what nobody can ask for again.
-    """
-
-    session: Session
-    definition: str
-    input_data: Mapping[str, Any]
-    cause: Cause | None
-    revision_id: str | None = None
-    timeout: timedelta | None = None
-    step_limit: int = STEP_LIMIT
 
 
 class MakeRunner(Protocol):
@@ -69,11 +52,7 @@ class Starts:
         self._launch = launch
 
     async def submit(self, start: Start, beside: Beside | None = None) -> Execution:
-        """Start an execution; return it once its start is durable, together with what `beside` does.
-
-        Where the cause has started one before, that is returned and nothing is done. Raises NotFound,
-        DefinitionNotRunnable, InvalidValue, SessionNotOpen, LimitExceeded, OwnershipLost.
-        """
+        """See Runtime.start."""
         async with self._host.db.read() as tx:
             first = await self._first(tx, start)
         if first is not None:
@@ -86,12 +65,7 @@ class Starts:
             return await self._submit(start, beside)
 
     async def join(self, tx: Transaction, start: Start) -> Execution:
-        """Start an execution as a part of a transaction; return it. It runs once that is committed, and never if it is not.
-
-        Where the cause has started one before, that is returned. Raises what `submit` raises, when at most the session has
-        been claimed for this server.
-        A transaction that starts executions in several sessions goes through them by id, or is ready to be done again.
-        """
+        """See Runtime.join."""
         first = await self._first(tx, start)
         if first is not None:
             return first

@@ -25,13 +25,13 @@ from blobhub_server.workflow.components.contract import (
     Services,
     require_result,
 )
+from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import (
     Completion,
     Continue,
     ExecutionState,
     Failed,
-    Graph,
     Happening,
     RunStep,
     StepOutput,
@@ -44,13 +44,11 @@ from blobhub_server.workflow.interpreter import (
     todo,
 )
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.journal import Beside, Journal, Unit
+from blobhub_server.workflow.runtime.contract import Beside, Remember
+from blobhub_server.workflow.runtime.embedded.journal import Journal, Unit
 from blobhub_server.workflow.store import session_object as object_store
 
 log = structlog.get_logger()
-
-Remember = Callable[[Execution], Settled]
-"""Makes, from the execution as it will be, what a call leaves in the audit log and among the remembered answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blobhub_server.workflow.check import START, settings_of
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.contract import Kind
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definition import (
+from blobhub_server.workflow.definitions.check import START, settings_of
+from blobhub_server.workflow.definitions.document import (
     DATA_INPUT,
     DATA_OUTPUT,
     Component,

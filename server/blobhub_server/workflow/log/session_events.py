@@ -6,10 +6,10 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import PermissionDenied
 from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.workflow.log.encode import encode_session_event
+from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.rules.session import require_open as rule
-from blobhub_server.workflow.runtime.encode import encode_session_event
-from blobhub_server.workflow.runtime.log import EventLog
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store.event import LoggedEvent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blobhub_server.rpc.watch import Watch
 from blobhub_server.workflow.interpreter import ENDINGS
-from blobhub_server.workflow.runtime.log import EventLog
+from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.store.event import LoggedEvent
 
 LAST_OF_SESSION = frozenset({"session_closed"})

@@ -15,11 +15,12 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import PermissionDenied
 from blobhub_server.workflow.components.contract import Services
+from blobhub_server.workflow.definitions.finder import Definitions
+from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.errors import OwnershipLost
 from blobhub_server.workflow.interpreter import (
     ExecutionState,
     Failed,
-    Graph,
     Happening,
     Interrupted,
     Record,
@@ -28,15 +29,15 @@ from blobhub_server.workflow.interpreter import (
     replay,
     todo,
 )
+from blobhub_server.workflow.log.log import EventLog
+from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules.execution import Execution, require_stoppable
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, OPEN, Session
-from blobhub_server.workflow.runtime.definitions import Definitions
-from blobhub_server.workflow.runtime.journal import Journal
-from blobhub_server.workflow.runtime.log import EventLog
-from blobhub_server.workflow.runtime.ownership import Ownership
-from blobhub_server.workflow.runtime.runner import Remember, Runner, Surroundings
-from blobhub_server.workflow.runtime.session_events import SessionEvents
-from blobhub_server.workflow.runtime.start import Starts
+from blobhub_server.workflow.runtime.contract import Beside, Remember, Start
+from blobhub_server.workflow.runtime.embedded.journal import Journal
+from blobhub_server.workflow.runtime.embedded.ownership import Ownership
+from blobhub_server.workflow.runtime.embedded.runner import Runner, Surroundings
+from blobhub_server.workflow.runtime.embedded.start import Starts
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
@@ -47,19 +48,26 @@ _ENDED_LATELY = 1024
 """How many ended executions are kept at hand; what has ended does not change any more."""
 
 
-class Runtime:
-    """Runs executions."""
+class EmbeddedRuntime:
+    """Runs executions in this process. See `contract.Runtime` for what the services ask of it."""
 
-    def __init__(self, host: Host, definitions: Definitions, services: Services, lease_seconds: float) -> None:
-        self.log = EventLog(host.db, host.bell)
-        self.session_events = SessionEvents(host, self.log)
+    def __init__(
+        self,
+        host: Host,
+        definitions: Definitions,
+        services: Services,
+        log: EventLog,
+        session_events: SessionEvents,
+        lease_seconds: float,
+    ) -> None:
         self._host = host
         self._definitions = definitions
+        self._session_events = session_events
         self._lease_seconds = lease_seconds
-        self._journal = Journal(host, self.log)
+        self._journal = Journal(host, log)
         self._ownership = Ownership(host, lease_seconds)
         self._around = Surroundings(host.db, self._journal, host.clock, services)
-        self.starts = Starts(host, definitions, self._journal, self._ownership, self._runner, self._launch)
+        self._starts = Starts(host, definitions, self._journal, self._ownership, self._runner, self._launch)
         self._runners: dict[str, Runner] = {}
         self._ended_lately: OrderedDict[str, Execution] = OrderedDict()
         self._closing: set[str] = set()
@@ -99,6 +107,14 @@ class Runtime:
         if not self._leaving and runner.execution.id not in self._runners:
             self._runners[runner.execution.id] = runner
             runner.begin()
+
+    async def start(self, start: Start, beside: Beside | None = None) -> Execution:
+        """See contract.Runtime."""
+        return await self._starts.submit(start, beside)
+
+    async def join(self, tx: Transaction, start: Start) -> Execution:
+        """See contract.Runtime."""
+        return await self._starts.join(tx, start)
 
     async def stop(self, execution_id: str, remember: Remember) -> Execution:
         """Ask an execution to stop; return it once that is durable. Raises ExecutionEnded, OwnershipLost."""
@@ -141,7 +157,7 @@ class Runtime:
             raise PermissionDenied
         if session.state == OPEN:
             await session_store.set_state(tx, session_id, CLOSING, self._host.clock())
-            await self.session_events.closing(tx, session_id)
+            await self._session_events.closing(tx, session_id)
         await self._close_if_idle(tx, session_id)
 
         def finish() -> None:
@@ -160,7 +176,7 @@ class Runtime:
         if await execution_store.running(tx, session_id):
             return False
         await session_store.set_state(tx, session_id, CLOSED, self._host.clock())
-        await self.session_events.closed(tx, session_id)
+        await self._session_events.closed(tx, session_id)
         return True
 
     async def _finish_closing(self, session_id: str) -> None:

@@ -9,11 +9,11 @@ from blobhub_server.blobtypes.contract import Contents
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import NotFound, Violation
-from blobhub_server.workflow.check import check
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definition import Definition, InvalidDefinition, Problem, parse
+from blobhub_server.workflow.definitions.check import check
+from blobhub_server.workflow.definitions.document import Definition, InvalidDefinition, Problem, parse
+from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.errors import DefinitionNotRunnable, InvalidDefinitionContent
-from blobhub_server.workflow.interpreter import Graph
 
 _KEPT = 1024
 

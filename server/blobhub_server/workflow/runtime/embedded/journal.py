@@ -8,35 +8,30 @@ is checked in it. Watchers are told after the commit.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from blobhub_server.blobtypes.contract import Host, Settled
+from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.group import GroupCommitter
 from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.errors import OwnershipLost
-from blobhub_server.workflow.interpreter import Graph, Record
+from blobhub_server.workflow.interpreter import Record
+from blobhub_server.workflow.log.encode import encode_record, encode_session_event
+from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.session import Session, require_open, require_room
 from blobhub_server.workflow.rules.session_object import SessionObject
-from blobhub_server.workflow.runtime.encode import encode_record, encode_session_event
-from blobhub_server.workflow.runtime.log import EventLog
+from blobhub_server.workflow.runtime.contract import Beside
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
 from blobhub_server.workflow.store.event import LoggedEvent
-
-Beside = Callable[[Transaction, Execution], Awaitable[Sequence[Settled]]]
-"""Work in a unit's transaction: `await beside(tx, execution)`, where the execution is as the unit makes it.
-
-It returns what calls leave in the audit log and among the remembered answers: that is written for all units together, at
-the end of the transaction, since it takes turns on a lock. The transaction may be done again, and the work with it.
-"""
 
 
 @dataclass(frozen=True, slots=True)

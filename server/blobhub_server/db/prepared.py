@@ -1,0 +1,191 @@
+"""Statements that are compiled once.
+
+Core turns a statement into text, and knows how each type of a column is bound and read. All of that is the same every time,
+and takes longer than SQLite needs for the statement itself. So what runs often is declared as a `Prepared` by its store's
+module: Core compiles it the first time it is run, and from then on the driver executes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, overload
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeDecorator
+
+from blobhub_server.db.records import Row, Shape, Value
+
+Statement = sa.SelectBase | sa.UpdateBase
+Processor = Callable[[Any], Any]
+
+
+class Prepared(Generic[Value]):
+    """A statement whose values are parameters, by name (`sa.bindparam`), and what its rows become.
+
+    `statement` is one for every database, or, as from `upsert`, one for each.
+    """
+
+    @overload
+    def __init__(self: Prepared[None], statement: Statement | Mapping[str, Statement]) -> None: ...
+    @overload
+    def __init__(self, statement: Statement | Mapping[str, Statement], shape: Shape[Value]) -> None: ...
+    def __init__(self, statement: Statement | Mapping[str, Statement], shape: Shape[Any] | None = None) -> None:
+        self._statement = statement
+        self._shape = shape
+        self._compiled: dict[str, Compiled[Value]] = {}
+
+    @cached_property
+    def locked(self) -> Prepared[Value]:
+        """The same query, its rows to be locked. See `locked`."""
+        if not isinstance(self._statement, sa.Select) or self._shape is None:
+            raise TypeError("only what a query has found can be locked")
+        return Prepared(locked(self._statement), self._shape)
+
+    def compiled(self, dialect: sa.Dialect) -> Compiled[Value]:
+        """The statement as a database's driver takes it."""
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            statement = self._statement if isinstance(self._statement, Statement) else self._statement[dialect.name]
+            found = self._compiled[dialect.name] = _compile(statement, self._shape, dialect)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled(Generic[Value]):
+    """A statement for a driver: its text, how its parameters are bound, in their order, and how its rows are read.
+
+    `read` is None for a statement that returns no rows. `fixed` holds values that the statement itself contains.
+    """
+
+    sql: str
+    binds: Sequence[tuple[str, Processor | None]]
+    fixed: Mapping[str, Any]
+    read: Callable[[Row], Value] | None
+
+    def values(self, given: Mapping[str, Any]) -> list[Any]:
+        """Parameters as the driver takes them. Raises KeyError for one that is not given."""
+        if self.fixed:
+            given = {**self.fixed, **given}
+        return [process(given[name]) if process else given[name] for name, process in self.binds]
+
+    def rows(self, rows: Sequence[Row]) -> list[Value]:
+        """What the driver's rows become."""
+        return [*map(self.read, rows)] if self.read else []
+
+
+def _compile(statement: Statement, shape: Shape[Value] | None, dialect: sa.Dialect) -> Compiled[Value]:
+    compiled = statement.compile(dialect=dialect)
+    assert isinstance(compiled, SQLCompiler)
+    if compiled.post_compile_params or compiled.literal_execute_params:
+        raise TypeError("the text depends on the parameters; lists go by `among`")
+    return Compiled(
+        sql=compiled.string,
+        binds=[
+            (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+            for name in compiled.positiontup or ()
+        ],
+        fixed={name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required},
+        read=_reader(statement, shape, dialect) if shape else None,
+    )
+
+
+def _reader(statement: Statement, shape: Shape[Value], dialect: sa.Dialect) -> Callable[[Row], Value]:
+    columns = statement.exported_columns
+    read = shape.reader([str(name) for name in columns.keys()])  # noqa: SIM118  a collection of columns is no dict
+    found = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
+    processors = [(place, process) for place, process in enumerate(found) if process]
+    if not processors:
+        return read
+
+    def processed(row: Row) -> Value:
+        values = [*row]
+        for place, process in processors:
+            values[place] = process(values[place])
+        return read(values)
+
+    return processed
+
+
+def locked(query: sa.Select[Any]) -> sa.Select[Any]:
+    """The query, its rows to be locked and changed by nobody else until the transaction ends.
+
+    Rows that refer to them can be written meanwhile. PostgreSQL locks what a foreign key points to (when a row is made, and
+    when one is changed twice in a transaction), from the child to the parent: against our order, but not in its way.
+    """
+    return query.with_for_update(key_share=True)
+
+
+def upsert(
+    table: sa.Table,
+    *,
+    keys: Sequence[Any],
+    changed: Sequence[Any],
+    where: sa.TextClause | None = None,
+    returning: Sequence[Any] = (),
+) -> Mapping[str, Statement]:
+    """An insert that, where a row with the same `keys` exists, sets its `changed` columns instead; nothing for none.
+
+    `where` is the condition of the unique index on `keys`, if that is a partial one.
+    """
+
+    def on(insert: sqlite.Insert | postgresql.Insert) -> Statement:
+        if changed:
+            values = {column.name: insert.excluded[column.name] for column in changed}
+            made = insert.on_conflict_do_update(index_elements=[*keys], index_where=where, set_=values)
+        else:
+            made = insert.on_conflict_do_nothing(index_elements=[*keys], index_where=where)
+        return made.returning(*returning) if returning else made
+
+    return {"sqlite": on(sqlite.insert(table)), "postgresql": on(postgresql.insert(table))}
+
+
+class _Texts(TypeDecorator[Sequence[str]]):
+    """A list of texts as one parameter: an array, or JSON where there are no arrays."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        """The type of the parameter."""
+        return dialect.type_descriptor(postgresql.ARRAY(sa.Text) if dialect.name == "postgresql" else sa.Text())
+
+    def process_bind_param(self, value: Sequence[str] | None, dialect: sa.Dialect) -> Any:
+        """Bind."""
+        return json.dumps(value) if dialect.name == "sqlite" else value
+
+
+def among(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
+    """The condition that a column of texts is one of a list, which is the parameter `name`.
+
+    The list is one value, so the statement has one text however long it is, and both databases look each up in an index.
+    """
+    return _Among(column, sa.bindparam(name, type_=_Texts()))
+
+
+class _Among(sa.ColumnElement[bool]):
+    inherit_cache = False
+    type: Any = sa.types.NULLTYPE  # Of a Boolean, SQLite would be asked whether it is 1, and would not look into the index.
+
+    def __init__(self, column: sa.ColumnElement[str], values: sa.BindParameter[Sequence[str]]) -> None:
+        self.column = column
+        self.values = values
+
+
+@compiles(_Among, "postgresql")
+def _any(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = (compiler.process(part, **options) for part in (element.column, element.values))
+    # That it is not null is said for partial indexes: of a list that it does not know, PostgreSQL does not see that.
+    return f"({column} = ANY ({values}) AND {column} IS NOT NULL)"
+
+
+@compiles(_Among, "sqlite")
+def _each(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = (compiler.process(part, **options) for part in (element.column, element.values))
+    # Beside an `IS NOT NULL` SQLite would take that for the better way into the index, and walk all of it.
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608  no value is in it

@@ -1,0 +1,133 @@
+"""Rows and records: each becomes the other by name, in one way for every store.
+
+A record is a dataclass. Its fields are columns of the same names, and how a column keeps a value is said by its type
+(`db/schema.py`). Where fields and columns are not one to one, a `Part` of the mapper says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Value = TypeVar("Value")
+Value_co = TypeVar("Value_co", covariant=True)
+Other = TypeVar("Other")
+Record = TypeVar("Record", bound="DataclassInstance")
+
+Row = Sequence[Any]
+
+
+class Shape(Protocol[Value_co]):
+    """What a row of a statement becomes."""
+
+    def reader(self, names: Sequence[str]) -> Callable[[Row], Value_co]:
+        """A function that reads rows of columns with these names, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Fields of a record that are kept in other columns than those of their names.
+
+    `load` makes the fields from a row, by name, and `dump` the columns from a record.
+    """
+
+    fields: Sequence[str]
+    columns: Sequence[str]
+    load: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    dump: Callable[[Any], Mapping[str, Any]]
+
+
+class Mapper(Generic[Record]):
+    """Maps a class of records to a table.
+
+    `looked_up` are fields that no column of the table holds: expressions that read them. `columns` are what to select for
+    a record.
+    """
+
+    def __init__(
+        self,
+        record: type[Record],
+        table: sa.Table,
+        *,
+        parts: Sequence[Part] = (),
+        looked_up: Mapping[str, sa.ColumnElement[Any]] | None = None,
+    ) -> None:
+        self._record = record
+        self._parts = parts
+        elsewhere = {name for part in parts for name in part.fields}
+        looked_up = looked_up or {}
+        self._fields = [field.name for field in fields(record) if field.name not in elsewhere]
+        self._stored = [name for name in self._fields if name not in looked_up]
+        self._values = attrgetter(*self._stored)
+        found = {**{name: table.c[name] for name in self._stored}, **looked_up}
+        named = [column if getattr(column, "name", "") == name else column.label(name) for name, column in found.items()]
+        self.columns = [*named, *(table.c[name] for part in parts for name in part.columns)]
+
+    def select(self, *beside: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        """A query of records, and of other columns beside them."""
+        return sa.select(*self.columns, *beside)
+
+    def row(self, record: Record) -> dict[str, Any]:
+        """The columns of a record, by name."""
+        row = dict(zip(self._stored, self._values(record), strict=True))
+        for part in self._parts:
+            row.update(part.dump(record))
+        return row
+
+    def reader(self, names: Sequence[str]) -> Callable[[Row], Record]:
+        """See Shape. Raises KeyError where a field is not among the names."""
+        record, parts = self._record, self._parts
+        places = {name: place for place, name in enumerate(names)}
+        if parts:
+            return self._by_parts(places)
+        # The places of all fields are looked up once, by name. Building by keyword would take twice as long, for every row.
+        pick = itemgetter(*(places[name] for name in self._fields))
+        return lambda row: record(*pick(row))
+
+    def _by_parts(self, places: Mapping[str, int]) -> Callable[[Row], Record]:
+        kept = [(name, places[name]) for name in self._fields]
+        parted = [(part, [(name, places[name]) for name in part.columns]) for part in self._parts]
+
+        def read(row: Row) -> Record:
+            values = {name: row[place] for name, place in kept}
+            for part, columns in parted:
+                values.update(part.load({name: row[place] for name, place in columns}))
+            return self._record(**values)
+
+        return read
+
+    def all(self, result: sa.Result[Any]) -> list[Record]:
+        """The records of a result, for statements that are built where they are needed."""
+        return [*map(self.reader(tuple(result.keys())), result)]
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar(Generic[Value]):
+    """The value of one column: the only one, or the one of a name."""
+
+    type: type[Value]
+    name: str = ""
+
+    def reader(self, names: Sequence[str]) -> Callable[[Row], Value]:
+        """See Shape."""
+        return itemgetter(names.index(self.name) if self.name else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Generic[Value, Other]):
+    """Two things of one row."""
+
+    first: Shape[Value]
+    second: Shape[Other]
+
+    def reader(self, names: Sequence[str]) -> Callable[[Row], tuple[Value, Other]]:
+        """See Shape."""
+        first, second = self.first.reader(names), self.second.reader(names)
+        return lambda row: (first(row), second(row))

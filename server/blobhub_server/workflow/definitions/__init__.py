@@ -1,0 +1,1 @@
+"""Definitions: read, checked, compiled for running, and found in revisions."""

@@ -1,0 +1,170 @@
+"""A server with a method of each kind of RPC, behind the pipeline and a gate that admits everybody."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from blobhub.v1 import organization_pb2
+from blobhub_server.clock import utc_now
+from blobhub_server.config import Settings
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.errors import BlobHubError
+from blobhub_server.rpc.guard import Guard
+from blobhub_server.rpc.pipeline import Pipeline
+from blobhub_server.rpc.server import Health, bind, make_server
+from waiting import DEADLINE_SECONDS
+
+Request = organization_pb2.CreateOrganizationRequest
+Answer = organization_pb2.CreateOrganizationResponse
+GOOD = Request(alias="acme")
+BAD = Request(alias="Not An Alias")
+KINDS = {
+    "One": (grpc.unary_unary_rpc_method_handler, "unary_unary"),
+    "Many": (grpc.unary_stream_rpc_method_handler, "unary_stream"),
+    "Up": (grpc.stream_unary_rpc_method_handler, "stream_unary"),
+    "Both": (grpc.stream_stream_rpc_method_handler, "stream_stream"),
+}
+KINDS_SERVICE = "test.v1.Kinds"
+OPEN_SERVICE = "grpc.health.v1.Kinds"
+"""As gRPC's own are: open to all, and handed gRPC's context."""
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def answering(alias: str) -> Answer:
+    return Answer(organization=organization_pb2.Organization(alias=alias))
+
+
+async def one(request, _call):
+    return answering(request.alias)
+
+
+async def many(request, _call):
+    yield answering(request.alias)
+    yield answering(request.alias)
+
+
+async def up(requests, _call):
+    return answering("+".join([request.alias async for request in requests]))
+
+
+async def both(requests, _call):
+    async for request in requests:
+        yield answering(request.alias)
+
+
+ECHO = {"One": one, "Many": many, "Up": up, "Both": both}
+
+
+class Admitted:
+    """Admits everybody, as a gate and as the way past it, and keeps what it saw. Handlers get itself as their call."""
+
+    expire_time = None
+
+    def __init__(self, error: Exception | None = None, before: bytes | None = None) -> None:
+        self.seen: list[tuple[str, Any]] = []
+        self.refusals: list[tuple[str, bool]] = []
+        self.before = before
+        self.error = error
+
+    def arrive(self, method: str, request: Any, _metadata: Any) -> Admitted:
+        self.seen.append((method, request))
+        return self
+
+    async def answer(self, make: Callable[[Any], Awaitable[bytes]]) -> bytes:
+        await self.recheck()
+        return self.before if self.before is not None else await make(self)
+
+    async def admit(self) -> Admitted:
+        await self.recheck()
+        return self
+
+    async def recheck(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
+        self.refusals.append((error.reason, handled))
+
+
+class Exclusive:
+    """Stands for a database that no other server has open: the doorbell asks for no more."""
+
+    exclusive = True
+
+
+class Served:
+    """A server with one method of each kind, and a channel to it."""
+
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        health: Health,
+        channel: grpc.aio.Channel,
+        admit: Admitted,
+        bell: Doorbell,
+        service: str,
+    ) -> None:
+        self.service = service
+        self.bell = bell
+        self.server = server
+        self.health = health
+        self.channel = channel
+        self.admit = admit
+
+    async def call(self, kind: str, *requests: Request | bytes, timeout: float = DEADLINE_SECONDS) -> list[Answer]:
+        """Make a call of that kind; answer all answers."""
+        data = [request if isinstance(request, bytes) else request.SerializeToString() for request in requests]
+        make = getattr(self.channel, KINDS[kind][1])(f"/{self.service}/{kind}", None, Answer.FromString)
+        call = make(data[0] if kind in ("One", "Many") else iter(data), timeout=timeout)
+        return [await call] if kind in ("One", "Up") else [answer async for answer in call]
+
+    async def refused(
+        self, kind: str, *requests: Request | bytes, timeout: float = DEADLINE_SECONDS
+    ) -> grpc.aio.AioRpcError:
+        """Make a call that is expected to fail; answer the error."""
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await self.call(kind, *requests, timeout=timeout)
+        return raised.value
+
+
+@asynccontextmanager
+async def served(
+    admit: Admitted | None = None, service: str = KINDS_SERVICE, **handlers: Callable[..., Any]
+) -> AsyncIterator[Served]:
+    admit = admit or Admitted()
+    bell = Doorbell(Exclusive())
+    guard = Guard(bell, utc_now, "access")
+    server = make_server(Settings(), Pipeline(admit, guard))
+    made = {
+        kind: KINDS[kind][0](handler, request_deserializer=Request.FromString, response_serializer=Answer.SerializeToString)
+        for kind, handler in (ECHO | handlers).items()
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, made),))
+    health = Health(server, [service])
+    address = bind(server, "127.0.0.1:0")
+    await server.start()
+    await health.serving()
+    async with (
+        guard.watching(),
+        grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel,
+    ):
+        yield Served(server, health, channel, admit, bell, service)
+    await server.stop(0)
+
+
+def failing(kind: str, fail: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A handler of that kind that does `await fail(call)`."""
+
+    async def single(_request, call):
+        await fail(call)
+
+    async def stream(_request, call):
+        await fail(call)
+        yield
+
+    return single if kind in ("One", "Up") else stream
