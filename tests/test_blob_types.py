@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import EntryPoint, distribution
+from pathlib import Path
 
+import acme
 import flows
 import pytest
-from blobhub.v1 import blob_pb2, definition_pb2, definition_pb2_grpc, organization_pb2
+from blobhub.v1 import blob_pb2, definition_pb2, definition_pb2_grpc, limit_pb2, organization_pb2
 from blobhub_server.blobtypes.conformance import BlobTypeConformance, Hub
 from blobhub_server.blobtypes.registry import BlobTypes, BrokenBlobType, DuplicateBlobType
-from served import Api, Served, served
+from databases import select
+from served import Api, Served, ServerProcess, connected, served
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
 from stranger_notes import NotesType
 
@@ -113,3 +121,94 @@ def test_a_type_whose_name_is_none_stops_the_start(name: str, monkeypatch: pytes
     monkeypatch.setattr(NotesType, "name", name)
     with pytest.raises(BrokenBlobType, match="words of a-z and 0-9 with dots between"):
         BlobTypes.load([point(name, "stranger_notes:NotesType", "blobhub-stranger")])
+
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVER = ROOT / "server" / "blobhub_server"
+
+
+def test_the_server_names_no_blob_type() -> None:
+    """It finds them; so a new one touches its own folder, and the line of `pyproject.toml` that is its entry point."""
+    others = [path for path in SERVER.rglob("*.py") if SERVER / "workflow" not in path.parents]
+    naming = [path for path in others if re.search(r"blobhub_server\.workflow|stranger[_.]notes", path.read_text())]
+    assert naming == []
+
+
+FOLDER = {
+    "other_lists/__init__.py": """
+from contextlib import asynccontextmanager
+from pathlib import Path
+import sqlalchemy as sa
+from blobhub_server.blobtypes.contract import BlobType, Check, Limit, Opened
+from blobhub_server.config import SettingsModel
+from blobhub_server.db.schema import Id, metadata
+from pydantic import Field
+
+items = sa.Table(
+    "other_items", metadata, sa.Column("id", Id(), primary_key=True), sa.Column("blob_id", sa.ForeignKey("blobs.id"))
+)
+
+class ListsSettings(SettingsModel):
+    lists_order: str = Field("newest", description="What comes first.")
+
+class ListsType(BlobType):
+    name, title, description = "other.lists", "Lists", "Keeps lists."
+    tables, migrations, settings = (items,), Path(__file__).parent / "migrations", ListsSettings
+
+    @asynccontextmanager
+    async def open(self, host, given):
+        async def held(tx, blob_id):
+            query = sa.select(sa.func.count()).select_from(items).where(items.c.blob_id == blob_id)
+            return (await tx.execute(query)).scalar_one()
+        yield Opened(services=(), limits=[Limit("lists.items", "Items of a list", 10, held)])
+
+    async def validate(self, content):
+        return []
+
+    def checks(self, settings, given):
+        async def look():
+            return f"the {given[ListsSettings].lists_order} comes first"
+        return [Check("order", look)]
+""",
+    "other_lists/migrations/0001_items.py": """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "0001", None
+
+def upgrade():
+    op.create_table(
+        "other_items",
+        sa.Column("id", sa.String(36), primary_key=True),
+        sa.Column("blob_id", sa.String(36), sa.ForeignKey("blobs.id")),
+    )
+""",
+    "other_lists-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: other-lists\nVersion: 1\n",
+    "other_lists-1.dist-info/entry_points.txt": "[blobhub.blob_types]\nother.lists = other_lists:ListsType\n",
+}
+"""All that somebody has to add to have another blob type, with a table, a limit, a setting and a check."""
+
+
+async def test_a_folder_and_an_entry_point_are_all_that_another_type_takes(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in FOLDER.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    server = ServerProcess(tmp_path / "data", database_url, lists_order="oldest")
+    async with server.running(), connected(server.address, server.admin_key) as api:
+        await acme.organization(api)
+        await acme.blob(api, "acme/groceries", "other.lists")
+        limits = await api.limits.GetLimits(limit_pb2.GetLimitsRequest(scope="acme/groceries"))
+        (limit,) = (item for item in limits.limits if item.name == "lists.items")
+        assert (limit.held, limit.value) == (0, 10)
+        assert await select(database_url, "SELECT count(*) FROM other_items") == [(0,)]
+        env = {"BLOBHUB_DATA_DIR": str(tmp_path / "data"), "BLOBHUB_DATABASE_URL": database_url}
+        env |= {"BLOBHUB_LISTEN": server.address, "BLOBHUB_LISTS_ORDER": "oldest"}
+        command = [Path(sys.executable).parent / "blobhub-server", "doctor"]
+        done = await asyncio.to_thread(
+            subprocess.run, command, env=os.environ | env, capture_output=True, text=True, check=True
+        )
+    assert "ok   other.lists, order: the oldest comes first\n" in done.stdout
+    assert "other.lists is at 0001, as this program" in done.stdout
+    assert "BLOBHUB_LISTS_ORDER" in done.stdout

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
+import re
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import blobhub_server.app  # noqa: F401  every module of the platform that declares tables
 import pytest
@@ -20,6 +23,7 @@ from blobhub_server.db.schema import metadata
 from blobhub_server.platform import store
 from scale import scaled
 from sqlalchemy.dialects import postgresql
+from stranger_notes import NotesType
 
 TYPES = BlobTypes.load()
 CHAINS = TYPES.chains()
@@ -239,3 +243,15 @@ async def test_names_are_in_the_order_of_code_points_in_every_language(fresh_pos
         found = await run(lambda connection: connection.execute(sa.text(query)).fetchall())
     assert {tuple(row) for row in found if row[0] in metadata.tables} == expected
     assert ("blobs", "alias") in expected
+
+
+def test_a_migration_is_written_for_one_type_from_its_tables(tmp_path, monkeypatch):
+    """Here as if the type had none yet; what is not its own is left alone."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "tools"))
+    make_migration = importlib.import_module("make_migration")
+    monkeypatch.setattr(NotesType, "migrations", tmp_path / "migrations")
+    make_migration.main("runs of notes", "stranger.notes")
+    (written,) = (tmp_path / "migrations").glob("*.py")
+    assert written.name == "0001_runs_of_notes.py"
+    calls = re.findall(r"op\.(?!f\()(\w+)\(\s*[\"'](\w+)", written.read_text())
+    assert calls == [("create_table", "note_runs"), ("create_index", "ix_note_runs_blob_id")]

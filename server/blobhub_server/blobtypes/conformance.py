@@ -2,15 +2,17 @@
 
 A type's tests subclass `BlobTypeConformance` and provide `blob_type`, `put_valid`, `put_invalid` and `edit`, which use the
 type's own service. pytest collects it; the fixtures `blobhub_address` and `blobhub_admin_key` name a running server that
-has the type installed. Everything goes over the wire.
+has the type installed. What a type does is tried over the wire; what it says of itself is looked at where it is installed.
 """
 
 from __future__ import annotations
 
 import re
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import Any, ClassVar
 
 import grpc
@@ -22,6 +24,8 @@ from blobhub.v1 import (
     blob_pb2_grpc,
     blob_type_pb2,
     blob_type_pb2_grpc,
+    limit_pb2,
+    limit_pb2_grpc,
     organization_pb2,
     organization_pb2_grpc,
     revision_pb2,
@@ -29,6 +33,11 @@ from blobhub.v1 import (
 )
 from google.protobuf import descriptor_pool
 from google.rpc import error_details_pb2, status_pb2
+
+from blobhub_server.blobtypes.registry import BlobTypes, Installed
+from blobhub_server.config import Settings, variable
+from blobhub_server.db.migrations import migrate
+from blobhub_server.errors import BlobHubError
 
 
 class Refusal(Exception):
@@ -45,6 +54,7 @@ class Hub:
         self.blobs = blob_pb2_grpc.BlobServiceStub(channel)
         self.revisions = revision_pb2_grpc.RevisionServiceStub(channel)
         self.blob_types = blob_type_pb2_grpc.BlobTypeServiceStub(channel)
+        self.limits = limit_pb2_grpc.LimitServiceStub(channel)
         self.api_keys = api_key_pb2_grpc.ApiKeyServiceStub(channel)
 
     async def organization(self) -> str:
@@ -95,6 +105,14 @@ def unpack(error: grpc.aio.AioRpcError, into: Any) -> bool:
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             return any(detail.Unpack(into) for detail in status_pb2.Status.FromString(value).details)
     return False
+
+
+def reasons(type_: type[BlobHubError]) -> dict[str, type[BlobHubError]]:
+    """The classes of errors below one that have a reason of their own, by domain and reason: `acme.notes EMPTY`."""
+    found = {f"{type_.domain} {type_.reason}": type_} if "reason" in vars(type_) else {}
+    for child in type_.__subclasses__():
+        found |= reasons(child)
+    return found
 
 
 class BlobTypeConformance:
@@ -222,3 +240,80 @@ class BlobTypeConformance:
                 error = await refused(call, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
                 said.append((error.details(), str(error.trailing_metadata())))
         assert said[0] == said[1]
+
+    async def test_its_limits_are_described_and_counted(self, blobhub_address: str, blobhub_admin_key: str) -> None:
+        """GetLimits of a blob says of each how much is held."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            blob = await hub.blob(self.blob_type)
+            await self.put_valid(hub, f"{blob}@draft")
+            found = await hub.limits.GetLimits(limit_pb2.GetLimitsRequest(scope=blob), metadata=hub.metadata)
+        for limit in found.limits:
+            assert re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)+", limit.name)
+            assert limit.description
+            assert 0 <= limit.held <= limit.value
+            assert limit.HasField("held")
+
+    async def test_a_blob_of_it_is_deleted_with_all_that_is_in_it(
+        self, blobhub_address: str, blobhub_admin_key: str
+    ) -> None:
+        """Nothing that the type keeps holds it back."""
+        async with self._hub(blobhub_address, blobhub_admin_key) as hub:
+            blob = await hub.blob(self.blob_type)
+            await self.put_valid(hub, f"{blob}@draft")
+            await hub.commit(f"{blob}@draft")
+            await hub.blobs.DeleteBlob(blob_pb2.DeleteBlobRequest(blob=blob, cascade=True), metadata=hub.metadata)
+            gone = hub.blobs.GetBlob(blob_pb2.GetBlobRequest(blob=blob), metadata=hub.metadata)
+            await refused(gone, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+
+    def _installed(self) -> tuple[BlobTypes, Installed]:
+        types = BlobTypes.load()
+        return types, next(item for item in types.all() if item.type.name == self.blob_type)
+
+    async def test_its_capabilities_can_be_told_apart_from_other_objects(self) -> None:
+        """They are classes or `runtime_checkable` protocols, which nothing fulfils by chance."""
+        _, installed = self._installed()
+        for kind in (*installed.type.needs, *installed.type.offers):
+            assert not isinstance(object(), kind)
+
+    async def test_its_settings_are_described_and_read_from_the_environment(self) -> None:
+        """As `BLOBHUB_<NAME>`, each with a sentence for the list."""
+        _, installed = self._installed()
+        model = installed.type.settings
+        assert model.model_config.get("env_prefix") == variable("")
+        assert all(field.description for field in model.model_fields.values())
+
+    async def test_each_of_its_errors_has_a_reason_of_its_own_domain(self) -> None:
+        """And each reason an error."""
+        _, installed = self._installed()
+        enum = installed.type.reasons
+        names = [] if enum is None else [value.name for value in enum.values]
+        prefix = names[0].removesuffix("UNSPECIFIED") if names else ""
+        declared = {f"{self.blob_type} {name.removeprefix(prefix)}" for name in names[1:]}
+        own = {name: kind for name, kind in reasons(BlobHubError).items() if kind.domain == self.blob_type}
+        assert own.keys() == declared
+        assert all(hasattr(grpc.StatusCode, kind.code) for kind in own.values())
+
+    async def test_its_migrations_make_its_tables(self, tmp_path: Path) -> None:
+        """On an empty database, from the first to the newest."""
+        types, installed = self._installed()
+        folder, tables = installed.type.migrations, installed.type.tables
+        assert bool(tables) == (folder is not None)
+        if folder is not None:
+            numbers = sorted(path.name[:4] for path in folder.glob("[0-9]*.py"))
+            assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+        file = tmp_path / "blobhub.db"
+        await migrate(f"sqlite:///{file}", types.chains())
+        with closing(sqlite3.connect(file)) as database:
+            for table in tables:
+                made = {row[1] for row in database.execute(f"PRAGMA table_info({table.name})")}
+                assert made == {column.name for column in table.columns}
+
+    async def test_its_checks_tell_how_it_is_in_a_line(self) -> None:
+        """With the settings as they are here."""
+        types, installed = self._installed()
+        own = [check for name, check in types.checks(Settings()) if name == installed.type.name]
+        assert len({check.what for check in own}) == len(own)
+        for check in own:
+            said = await check.look()
+            assert said
+            assert "\n" not in check.what + said
