@@ -317,3 +317,20 @@ async def test_a_stream_is_taken_up_again_by_those_alone_who_still_may(server: S
         await ask(api, "DeleteMember", scope="acme", user="@runner")
         await refused(ask(theirs, "CreateMetadata", **note), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
         await refused(ask(theirs, "RunExecution", **run), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+
+
+async def test_a_request_id_is_the_same_in_capitals(api: Api) -> None:
+    """As every id is: what was asked for under it happens once, also when both come at the same time."""
+    session_id = await api.session(flows.steps())
+    ids = ["ABCDEFAB-CDEF-4ABC-8DEF-ABCDEFABCDEF", "abcdefab-cdef-4abc-8def-abcdefabcdef"]
+    made = [await ask(api, "CreateOrganization", alias="twice", request_id=id_) for id_ in ids]
+    assert made[0] == made[1]
+    start = {"session_id": session_id, "definition": "workflow"}
+    started = await asyncio.gather(*(ask(api, "StartExecution", **start, request_id=id_) for id_ in ids))
+    run = await ask(api, "RunExecution", **start, request_id=ids[1])
+    assert started[0].execution.id == started[1].execution.id
+    assert run.execution.id == (await ask(api, "RunExecution", **start, request_id=ids[0])).execution.id
+    entries = [entry for entry in await audited(api) if entry.request_id]
+    methods = ["CreateOrganization", "StartExecution", "RunExecution"]
+    assert [entry.method.rpartition("/")[2] for entry in entries] == methods
+    assert {entry.request_id for entry in entries} == {ids[1]}

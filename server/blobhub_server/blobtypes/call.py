@@ -44,13 +44,18 @@ class Call(Generic[Resource_co]):
     repeatable: bool = False
 
     @property
+    def request_id(self) -> str:
+        """The request's id, in lower case: ids are compared without regard to case. Empty where it has none."""
+        request_id: str = getattr(self.request, "request_id", "")
+        return request_id.lower()
+
+    @property
     def key(self) -> str | None:
         """What tells the request from all others, and is the same when it is made again; None without a `request_id`.
 
         At most 160 characters.
         """
-        request_id = getattr(self.request, "request_id", "")
-        return f"{self.caller.identity} {self.method} {request_id}" if request_id else None
+        return f"{self.caller.identity} {self.method} {self.request_id}" if self.request_id else None
 
     async def once(self, make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """Run `make` in a transaction, and write the audit log's entry and the answer to remember there.

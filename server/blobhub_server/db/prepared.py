@@ -8,7 +8,7 @@ module: Core compiles it the first time it is run, and from then on the driver e
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, overload
@@ -58,13 +58,15 @@ class Prepared(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class Compiled(Generic[Value]):
-    """A statement for a driver: its text, how its parameters are bound, in their order, and how its rows are read.
+    """A statement for a driver: its text, its parameters by name, in their order, and how its rows are read.
 
-    `read` is None for a statement that returns no rows. `fixed` holds values that the statement itself contains.
+    `processors` are what the types do to parameters, by their place; most do nothing. `fixed` holds values that the
+    statement itself contains. `read` is None for a statement that returns no rows.
     """
 
     sql: str
-    binds: Sequence[tuple[str, Processor | None]]
+    names: Sequence[str]
+    processors: Sequence[tuple[int, Processor]]
     fixed: Mapping[str, Any]
     read: Callable[[Row], Value] | None
 
@@ -72,7 +74,10 @@ class Compiled(Generic[Value]):
         """Parameters as the driver takes them. Raises KeyError for one that is not given."""
         if self.fixed:
             given = {**self.fixed, **given}
-        return [process(given[name]) if process else given[name] for name, process in self.binds]
+        values = [given[name] for name in self.names]
+        for place, process in self.processors:
+            values[place] = process(values[place])
+        return values
 
     def rows(self, rows: Sequence[Row]) -> list[Value]:
         """What the driver's rows become."""
@@ -84,22 +89,26 @@ def _compile(statement: Statement, shape: Shape[Value] | None, dialect: sa.Diale
     assert isinstance(compiled, SQLCompiler)
     if compiled.post_compile_params or compiled.literal_execute_params:
         raise TypeError("the text depends on the parameters; lists go by `among`")
+    names = compiled.positiontup or ()
+    found = [compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
     return Compiled(
         sql=compiled.string,
-        binds=[
-            (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
-            for name in compiled.positiontup or ()
-        ],
+        names=names,
+        processors=_present(found),
         fixed={name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required},
         read=_reader(statement, shape, dialect) if shape else None,
     )
+
+
+def _present(found: Iterable[Processor | None]) -> list[tuple[int, Processor]]:
+    return [(place, process) for place, process in enumerate(found) if process]
 
 
 def _reader(statement: Statement, shape: Shape[Value], dialect: sa.Dialect) -> Callable[[Row], Value]:
     columns = statement.exported_columns
     read = shape.reader([str(name) for name in columns.keys()])  # noqa: SIM118  a collection of columns is no dict
     found = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
-    processors = [(place, process) for place, process in enumerate(found) if process]
+    processors = _present(found)
     if not processors:
         return read
 

@@ -65,10 +65,32 @@ class SqliteTransaction(Transaction):
         except sqlite3.Error as error:
             raise _translated(error, sql) from error
 
+    async def begin(self) -> None:
+        """Begin a transaction. Its statements never find that somebody else has to finish writing first."""
+        await self._fetch("BEGIN IMMEDIATE", ())
+
+    def commit(self) -> None:
+        """Commit it. This waits for the disk."""
+        try:
+            self._driver.commit()
+        except sqlite3.Error as error:
+            raise _translated(error, "COMMIT") from error
+
+    def rollback(self) -> None:
+        """Roll back what is not committed."""
+        self._driver.rollback()
+
     @asynccontextmanager
     async def _savepoint(self) -> AsyncIterator[None]:
-        with self._connection.begin_nested():
+        await self._fetch("SAVEPOINT part", ())
+        try:
             yield
+        except BaseException:
+            if self._driver.in_transaction:  # A full disk ends all of it.
+                await self._fetch("ROLLBACK TO part", ())
+                await self._fetch("RELEASE part", ())
+            raise
+        await self._fetch("RELEASE part", ())
 
 
 def _translated(error: sqlite3.Error, sql: str) -> Exception:
@@ -88,9 +110,8 @@ class SqliteDatabase(Database):
         self._lock = _lock(path)
         self._commits = ThreadPoolExecutor(1, "sqlite-commit")
         self._writing = _engine(url, _PRAGMAS)
-        event.listen(self._writing, "begin", _begin_immediate)
         self._writer = self._writing.connect()
-        self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"), isolation_level="AUTOCOMMIT")
+        self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"))
         self._reader = self._reading.connect()
         self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers can be given the same.
         self._turn = asyncio.Lock()
@@ -116,53 +137,39 @@ class SqliteDatabase(Database):
     async def write(self) -> AsyncIterator[Transaction]:
         """See Database. Writers take turns, first come, first served."""
         async with self._turn:
-            begun = self._writer.begin()
             tx = SqliteTransaction(self._writer)
+            await tx.begin()
             try:
                 yield tx
-                await uninterrupted(self._commit(begun, tx))
+                await uninterrupted(self._commit(tx))
             except BaseException:
-                self._undo(begun)
+                tx.rollback()
                 raise
 
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
         """See Database. There is one writer, and nobody else whom a late one would make way for."""
         return self.write()
 
-    async def _commit(self, begun: sa.RootTransaction, tx: Transaction) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._commits, begun.commit)
+    async def _commit(self, tx: SqliteTransaction) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._commits, tx.commit)
         tx.committed()
 
-    def _undo(self, begun: sa.RootTransaction) -> None:
-        """Roll back; changes nothing once committed.
 
-        After a commit that failed, on a full disk say, SQLAlchemy has let go of the transaction but SQLite has not.
-        """
-        if self._writer.get_transaction() is begun:
-            begun.rollback()
-        self._writer.connection.rollback()
-
-
-def _engine(url: URL, pragmas: tuple[str, ...], **options: Any) -> sa.Engine:
+def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:
     engine = sa.create_engine(
         url.set(drivername="sqlite"),
         poolclass=StaticPool,
         connect_args={"check_same_thread": False, "cached_statements": 512},
         hide_parameters=True,  # or errors and logs would hold what requests do
-        **options,
+        isolation_level="AUTOCOMMIT",  # transactions are ours, so that statements of Core and of the driver are in the same
     )
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # BEGIN is ours: https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
-
-
-def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _lock(path: Path) -> int:

@@ -93,7 +93,7 @@ class Answers:
 
         Bodies that were told by a key which is gone cannot be told any more, and are taken to be the same.
         """
-        request_id = getattr(call.request, "request_id", "")
+        request_id = call.request_id
         if not request_id or "\0" in request_id or call.caller.anonymous:
             return None
         async with self._db.read() as tx:
@@ -101,20 +101,19 @@ class Answers:
         if found is None:
             return None
         key_id = found.body_digest[:KEY_ID_LENGTH]
-        if key_id in self._keys and not hmac.compare_digest(found.body_digest, self._digest(call.request, key_id)):
+        if key_id in self._keys and not hmac.compare_digest(found.body_digest, self._digest(call, key_id)):
             raise RequestIdReused(request_id)
         return found
 
     def row(self, call: Call[object], answer: Message) -> Row | None:
         """The row that remembers an answer; None for a request without an id."""
-        request_id = getattr(call.request, "request_id", "")
-        if not request_id:
+        if not call.request_id:
             return None
         return {
             "caller": call.caller.identity,
             "method": call.method,
-            "request_id": request_id,
-            "body_digest": self._digest(call.request, self._current),
+            "request_id": call.request_id,
+            "body_digest": self._digest(call, self._current),
             "answer": answer.SerializeToString(),
             "create_time": self._clock(),
             "org_id": call.place.org_id or None,
@@ -131,6 +130,12 @@ class Answers:
         """Store a row, unless its request id has been answered already; then False."""
         return await store.keep_first(tx, row)
 
-    def _digest(self, request: Message, key_id: str) -> str:
+    def _digest(self, call: Call[object], key_id: str) -> str:
+        """What tells the body of a request, which holds its id as well."""
+        request = call.request
+        if getattr(request, "request_id", "") != call.request_id:
+            request = type(request)()
+            request.CopyFrom(call.request)
+            request.request_id = call.request_id  # type: ignore[attr-defined]  # the original has one
         body = request.SerializeToString(deterministic=True)
         return key_id + hmac.new(self._keys[key_id], body, hashlib.sha256).hexdigest()[:DIGEST_LENGTH]
