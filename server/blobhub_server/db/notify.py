@@ -6,7 +6,7 @@ In this process a ring is a flag. Between servers on one PostgreSQL it travels b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -25,9 +25,12 @@ FIRST_WAIT, LAST_WAIT = 0.1, 5.0  # seconds before a lost connection is made aga
 QUIET, ANSWER = 2.0, 2.0  # seconds between two checks of the connection, and for the answer to one: streams end within 5
 
 # All topics in one statement: a commit pays for every round trip.
-_NOTIFY = sa.text("SELECT pg_notify(:channel, topic) FROM unnest(:topics) AS topic").bindparams(
-    sa.bindparam("topics", type_=postgresql.ARRAY(sa.Text))
+_NOTIFY = sa.text("SELECT pg_notify(:channel, payload) FROM unnest(:payloads) AS payload").bindparams(
+    sa.bindparam("payloads", type_=postgresql.ARRAY(sa.Text))
 )
+
+Heard = Callable[[str | None], None]
+"""Told the topic that another server has rung, or None when rings may have been missed."""
 
 
 class Ringing:
@@ -63,6 +66,12 @@ class Doorbell:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._listeners: dict[str, set[Ringing]] = {}
+        self._hooks: list[Heard] = []
+        self._hearer = 0  # who listens for this server, by PostgreSQL's number of that connection
+
+    def when_others_ring(self, hook: Heard) -> None:
+        """Have `hook` told of every ring of another server, before anybody here is woken."""
+        self._hooks.append(hook)
 
     def ring(self, topic: str) -> None:
         """Wake this server's listeners of a topic."""
@@ -78,7 +87,8 @@ class Doorbell:
     async def announce(self, tx: Transaction, topics: Iterable[str]) -> None:
         """Ring on all other servers when `tx` commits."""
         if not self._db.exclusive:
-            await tx.execute(_NOTIFY, {"channel": CHANNEL, "topics": list(topics)})
+            payloads = [f"{self._hearer} {topic}" for topic in topics]
+            await tx.execute(_NOTIFY, {"channel": CHANNEL, "payloads": payloads})
 
     async def ring_after_commit(self, tx: Transaction, topics: Sequence[str]) -> None:
         """Ring here and on all other servers when `tx` commits."""
@@ -130,7 +140,9 @@ class Doorbell:
         """Listen, and wake all, since rings may have been missed before. Raises once the connection is lost."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda *_: lost.set())
+        self._hearer = await connection.fetchval("SELECT pg_backend_pid()")
         await connection.add_listener(CHANNEL, self._heard)
+        self._tell(None)
         self.wake_all()
         while True:
             with suppress(TimeoutError):
@@ -139,5 +151,13 @@ class Doorbell:
             # A lost connection raises here; so does one that a firewall has dropped, of which nobody tells this end.
             await connection.execute("SELECT 1", timeout=ANSWER)
 
-    def _heard(self, _connection: Any, _pid: int, _channel: str, topic: str) -> None:
-        self.ring(topic)
+    def _heard(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        """Pass on a ring of another server. Of one's own everybody here has been told after the commit."""
+        hearer, _, topic = payload.partition(" ")
+        if hearer != str(self._hearer):
+            self._tell(topic)
+            self.ring(topic)
+
+    def _tell(self, topic: str | None) -> None:
+        for hook in self._hooks:
+            hook(topic)

@@ -78,7 +78,9 @@ class Watch(Generic[AnyLine]):
                     after = self.number(lines[-1])
                     if lines[-1].type in self.last:
                         return
-                    if len(lines) == BATCH:
+                    # What is read from memory may end before the log does, which others write to as well: there would be
+                    # a ring for that, which a reader who does not follow would not hear.
+                    if len(lines) == BATCH or not follow:
                         continue
                 if not follow:
                     return
