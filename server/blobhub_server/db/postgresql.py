@@ -42,8 +42,8 @@ class PostgresqlTransaction(Transaction):
         super().__init__()
         self._connection = connection
         assert connection.sync_connection is not None, "the connection has been entered"
-        driver: Any = connection.sync_connection.connection.driver_connection
-        self._driver, self._begun = driver, driver.transaction()
+        self._driver: Any = connection.sync_connection.connection.driver_connection
+        self._begun: Any = None
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
         """See Transaction."""
@@ -61,6 +61,7 @@ class PostgresqlTransaction(Transaction):
 
     async def begin(self) -> None:
         """Begin a transaction."""
+        self._begun = self._driver.transaction()
         with _translating("BEGIN"):
             await self._begun.start()
 
@@ -76,6 +77,7 @@ class PostgresqlTransaction(Transaction):
             await self._begun.rollback()
         except Exception as error:
             log.warning("rollback_failed", reason=type(error).__name__)
+            self._driver.terminate()
             await self._connection.invalidate()
 
     @asynccontextmanager
@@ -90,7 +92,7 @@ def _translating(sql: str) -> Iterator[None]:
     """Raise what the driver raises as Core would. Its own errors also hold values that it was given."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         refused = isinstance(error, asyncpg.IntegrityConstraintViolationError)
         said = (_ERRORS.IntegrityError if refused else _ERRORS.Error)(str(error.args[0]), error)
         raise sa.exc.DBAPIError.instance(sql, None, said, _ERRORS.Error, hide_parameters=True) from None

@@ -87,7 +87,7 @@ class Mapper(Generic[Record]):
         places = {name: place for place, name in enumerate(names)}
         if parts:
             return self._by_parts(places)
-        # The places of all fields are looked up once, by name. Building by keyword would take twice as long, for every row.
+        # The places of all fields are looked up once, by name. By keyword, each row would take two thirds longer.
         pick = itemgetter(*(places[name] for name in self._fields))
         return lambda row: record(*pick(row))
 

@@ -80,7 +80,7 @@ def entry_of(call: Call[object], *, answer: Message | None = None, error: BlobHu
         "resource": _shown(value or next(iter(created.values()), "")),
         "code": error.code if error else "OK",
         "reason": error.reason if error else "",
-        "request_id": _shown(call.request_id)[:REQUEST_ID_LENGTH],
+        "request_id": _shown(getattr(call.request, "request_id", ""))[:REQUEST_ID_LENGTH],
         "detail": _detail(call.request, created),
     }
 
