@@ -14,7 +14,6 @@ from google.protobuf.message import Message
 from blobhub_server.blobtypes.access import ANONYMOUS, NOWHERE, Caller, Place, Resource_co, Role
 from blobhub_server.blobtypes.contract import Settled
 from blobhub_server.db.engine import Transaction
-from blobhub_server.ids import is_uuid
 
 Answer = TypeVar("Answer", bound=Message)
 Made = TypeVar("Made")
@@ -46,13 +45,9 @@ class Call(Generic[Resource_co]):
 
     @property
     def request_id(self) -> str:
-        """The request's id, in lower case: ids are compared without regard to case. Empty where it has none.
-
-        What is not an id stays as it came, for whoever reads about its refusal.
-        """
-        given: str = getattr(self.request, "request_id", "")
-        lower = given.lower()
-        return lower if is_uuid(lower) else given
+        """The request's id, in lower case: ids are compared without regard to case. Empty where it has none."""
+        request_id: str = getattr(self.request, "request_id", "")
+        return request_id.lower()
 
     @property
     def key(self) -> str | None:
