@@ -47,12 +47,14 @@ class Opened:
     async def fire(self, start: Start, number: int) -> Execution:
         """Record a firing and start its execution in one transaction; done before, it changes nothing."""
 
+        prepared = await self.runtime.prepare(start)
+
         async def work(tx: Transaction) -> Execution:
             if number % 2:
                 await record(tx, number)
                 await asyncio.sleep(random.random() * 0.01)
-                return await self.runtime.join(tx, start)
-            execution = await self.runtime.join(tx, start)
+                return await self.runtime.join(tx, prepared)
+            execution = await self.runtime.join(tx, prepared)
             await asyncio.sleep(random.random() * 0.01)
             await record(tx, number)
             return execution

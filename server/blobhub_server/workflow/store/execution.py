@@ -30,6 +30,7 @@ executions = sa.Table(
     sa.Column("session_id", Id(), sa.ForeignKey("sessions.id"), nullable=False),
     sa.Column("blob_id", Id(), nullable=False),
     sa.Column("revision_id", Id(), nullable=False),
+    sa.Column("definition_blob_id", Id(), nullable=False),
     sa.Column("definition_id", Id(), nullable=False),
     sa.Column("definition_alias", sa.String(42), nullable=False),
     sa.Column("definition_digest", sa.String(64), nullable=False),
@@ -48,6 +49,7 @@ executions = sa.Table(
     sa.Column("end_time", Time()),
     sa.Index("ix_executions_session_id", "session_id", "id"),
     sa.Index("ix_executions_revision_id", "revision_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
+    sa.Index("ix_executions_definition_blob_id", "definition_blob_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_running", "session_id", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_owner", "owner", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("uq_executions_cause", "cause_kind", "cause_id", unique=True, sqlite_where=_CAUSED, postgresql_where=_CAUSED),
@@ -62,6 +64,7 @@ def _row(execution: Execution) -> dict[str, Any]:
         "session_id": execution.session_id,
         "blob_id": execution.blob_id,
         "revision_id": execution.revision_id,
+        "definition_blob_id": execution.definition_blob_id,
         "definition_id": execution.definition_id,
         "definition_alias": execution.definition_alias,
         "definition_digest": execution.definition_digest,
@@ -255,8 +258,8 @@ async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
 
 
 async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
-    """The executions of a blob that have not ended."""
-    own = executions.c.session_id.in_(of_blobs(only(blob_id)))
+    """The executions that have not ended in the sessions of a blob, or by definitions of it in those of another."""
+    own = sa.or_(executions.c.session_id.in_(of_blobs(only(blob_id))), executions.c.definition_blob_id == blob_id)
     return await dependents(tx, "running executions", executions.c.id, own, RUNNING)
 
 
