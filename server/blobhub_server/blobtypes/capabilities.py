@@ -45,6 +45,12 @@ class Invoked:
 class Invocable(Protocol):
     """Something that can be invoked: definitions, which become executions."""
 
+    async def prepare(self, invocation: Invocation) -> None:
+        """Read and compile what would be invoked now, before the transaction, so that nobody waits for that in it.
+
+        This may be left out, and refuses nothing: `invoke` looks at everything anew. Raises InvalidReference, ContentLost.
+        """
+
     async def invoke(self, tx: Transaction, invocation: Invocation) -> Invoked:
         """Start an execution as a part of a transaction. It runs once that is committed, and never if it is not.
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Caller
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, together
-from blobhub_server.db.prepared import Prepared, locked
+from blobhub_server.db.prepared import Prepared, locked, shared
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
 from blobhub_server.platform.rules.blob import Blob
@@ -135,6 +135,11 @@ def of_type(blob_ids: Selected, type_: str) -> Selected:
 async def lock_all(tx: Transaction, blob_ids: Selected) -> int:
     """Let nobody else change a set of blobs until the transaction ends; return how many they are."""
     return len((await tx.execute(locked(blob_ids.order_by(blobs.c.id)))).all())
+
+
+async def pin(tx: Transaction, blob_id: str) -> bool:
+    """Let nobody change or delete a blob until the transaction ends; False when it is gone. Others may pin it as well."""
+    return (await tx.execute(shared(only(blob_id)))).first() is not None
 
 
 async def types(tx: Transaction, blob_ids: Selected) -> list[str]:

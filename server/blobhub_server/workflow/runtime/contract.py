@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-from blobhub_server.blobtypes.contract import Settled
+from blobhub_server.blobtypes.contract import RevisionView, Settled
 from blobhub_server.db.engine import Transaction
+from blobhub_server.workflow.definitions.finder import Found
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, Execution
 from blobhub_server.workflow.rules.session import Session
 
@@ -24,17 +25,29 @@ the end of the transaction, since it takes turns on a lock. The transaction may 
 class Start:
     """What to start: a definition (alias or id), with inputs by alias, in a session.
 
-    The definition is one of the session's revision, or of `revision_id`, which may belong to any blob: the caller has
-    checked that it may be run. `cause` is what the execution is started for; None for what nobody can ask for again.
+    The definition is one of the session's revision, or of `revision`, which may belong to any blob: the caller has checked
+    that it may be run. `cause` is what the execution is started for; None for what nobody can ask for again.
     """
 
     session: Session
     definition: str
     input_data: Mapping[str, Any]
     cause: Cause | None
-    revision_id: str | None = None
+    revision: RevisionView | None = None
     timeout: timedelta | None = None
     step_limit: int = STEP_LIMIT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedStart:
+    """A start whose definition has been read and compiled, which is not to be done while others wait to write.
+
+    `first` is the execution that its cause has started before, if any; then there is no definition.
+    """
+
+    start: Start
+    definition: Found | None
+    first: Execution | None
 
 
 class Runtime(Protocol):
@@ -50,10 +63,20 @@ class Runtime(Protocol):
         DefinitionNotRunnable, InvalidValue, PermissionDenied, SessionNotOpen, LimitExceeded.
         """
 
-    async def join(self, tx: Transaction, start: Start) -> Execution:
+    async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
+        """Make ready for `join`: find, read and compile the definition.
+
+        Do it before the transaction; or in `tx` where the definition must be the one that this sees. Then others may wait
+        for bytes to be read, unless the definition is at hand. Raises NotFound, DefinitionNotRunnable, InvalidValue,
+        SessionNotOpen.
+        """
+
+    async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
         """Start an execution as a part of a transaction; return it. It runs once that is committed, and never if it is not.
 
-        Where the cause has started one before, that is returned. Raises what `start` raises, when nothing has been written.
+        The definition is as it was prepared. Where the cause has started one before, that is returned. Raises, when nothing
+        has been written, PermissionDenied, SessionNotOpen, LimitExceeded, and NotFound where the definition is of another
+        revision than the session's, and that is gone.
         A transaction that starts executions in several sessions goes through them by id, or is ready to be done again.
         """
 

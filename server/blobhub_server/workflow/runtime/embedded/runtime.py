@@ -16,7 +16,7 @@ from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.contract import Beside, Start
+from blobhub_server.workflow.runtime.contract import Beside, PreparedStart, Start
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
@@ -73,9 +73,13 @@ class EmbeddedRuntime:
         """See contract.Runtime."""
         return await self._starts.submit(start, beside)
 
-    async def join(self, tx: Transaction, start: Start) -> Execution:
+    async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
         """See contract.Runtime."""
-        return await self._starts.join(tx, start)
+        return await self._starts.prepare(start, tx)
+
+    async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
+        """See contract.Runtime."""
+        return await self._starts.join(tx, prepared)
 
     async def ended(self, execution_id: str) -> Execution:
         """See contract.Runtime."""
