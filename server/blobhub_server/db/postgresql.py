@@ -46,7 +46,6 @@ class PostgresqlTransaction(Transaction):
         self._driver, self._begun = driver, driver.transaction()
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
-        """See Transaction."""
         return await self._connection.execute(statement, parameters)
 
     async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
@@ -108,22 +107,18 @@ class PostgresqlDatabase(Database):
         self._reserve = make_engine(url, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
 
     async def close(self) -> None:
-        """See Database."""
         await self._engine.dispose()
         await self._reserve.dispose()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
-        """See Database."""
         async with self._engine.connect() as connection:
             yield PostgresqlTransaction(connection)
 
     def write(self) -> AbstractAsyncContextManager[Transaction]:
-        """See Database."""
         return _transaction(self._engine)
 
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
-        """See Database."""
         return _transaction(self._reserve)
 
 

@@ -82,7 +82,7 @@ class Mapper(Generic[Record]):
         return row
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], Record]:
-        """See Shape. Raises KeyError where a field is not among the names."""
+        """Raises KeyError when a field is not among the names."""
         record, parts = self._record, self._parts
         places = {name: place for place, name in enumerate(names)}
         if parts:
@@ -116,7 +116,6 @@ class Scalar(Generic[Value]):
     name: str = ""
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], Value]:
-        """See Shape."""
         return itemgetter(names.index(self.name) if self.name else 0)
 
 
@@ -128,6 +127,5 @@ class Pair(Generic[Value, Other]):
     second: Shape[Other]
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], tuple[Value, Other]]:
-        """See Shape."""
         first, second = self.first.reader(names), self.second.reader(names)
         return lambda row: (first(row), second(row))

@@ -48,7 +48,6 @@ class SqliteTransaction(Transaction):
         self._driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # any driver's
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
-        """See Transaction."""
         return self._connection.execute(statement, parameters)
 
     async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
@@ -117,26 +116,24 @@ class SqliteDatabase(Database):
         self._turn = asyncio.Lock()
 
     async def close(self) -> None:
-        """See Database. The lock goes last."""
         self._commits.shutdown()
         for connection in (self._reader, self._writer):
             connection.close()
         for engine in (self._reading, self._writing):
             engine.dispose()
-        os.close(self._lock)
+        os.close(self._lock)  # Last, so that no other server opens the database before this one is done.
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
-        """See Database. One connection serves all readers: none of them holds anything across an await.
+        """One connection serves all readers, because no reader holds anything across an await.
 
-        So a result is read whole (`first`, `scalars().all()`, a comprehension) before the next await: a half-read one
-        keeps SQLite at its snapshot, for every reader.
+        So read a result whole (`first`, `scalars().all()`, a comprehension) before the next await: a result that is
+        half read keeps SQLite at its snapshot, for every reader.
         """
         return self._read
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
-        """See Database. Writers take turns, first come, first served."""
-        async with self._turn:
+        async with self._turn:  # An asyncio lock is fair: writers take turns in the order they came.
             tx = SqliteTransaction(self._writer)
             await tx.begin()
             try:
@@ -147,8 +144,7 @@ class SqliteDatabase(Database):
                 raise
 
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
-        """See Database. There is one writer, and nobody else whom a late one would make way for."""
-        return self.write()
+        return self.write()  # There is one writer, so a connection of its own would gain nothing.
 
     async def _commit(self, tx: SqliteTransaction) -> None:
         await asyncio.get_running_loop().run_in_executor(self._commits, tx.commit)

@@ -41,7 +41,6 @@ class LocalObjects(ObjectStore):
 
     @asynccontextmanager
     async def write(self, *, max_bytes: int | None = None) -> AsyncIterator[ObjectWriter]:
-        """See ObjectStore."""
         writer = LocalWriter(self._path, self._parts, max_bytes)
         try:
             yield writer
@@ -49,21 +48,19 @@ class LocalObjects(ObjectStore):
             await writer.abort()
 
     async def read(self, digest: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """See ObjectStore. No file is open between two chunks, so a reader that stops leaves nothing to close."""
         if offset < 0 or (length is not None and length < 0):
             raise ValueError("a range begins and ends within the object")
         path = self._path(digest)
         outline = await asyncio.to_thread(_outline, path, digest)
+        # Each block is opened and closed again, so a reader that stops leaves nothing to close.
         for index, part in outline.cover(offset, length):
             block = await asyncio.to_thread(_block, path, outline, index)
             yield block[part]
 
     async def size(self, digest: str) -> int:
-        """See ObjectStore."""
         return (await asyncio.to_thread(_outline, self._path(digest), digest)).size
 
     async def probe(self) -> None:
-        """See ObjectStore."""
         await asyncio.to_thread(self._probe)
 
     def _path(self, digest: str) -> Path:
@@ -96,7 +93,6 @@ class LocalWriter(ObjectWriter):
         self._ended = False
 
     async def append(self, data: bytes) -> None:
-        """See ObjectWriter."""
         self._require_open()
         if self._max_bytes is not None and self.size + len(data) > self._max_bytes:
             raise ObjectTooLarge(self._max_bytes)
@@ -110,14 +106,12 @@ class LocalWriter(ObjectWriter):
                 await self._in_thread(self._write_block)
 
     async def commit(self, expected: str | None = None) -> str:
-        """See ObjectWriter."""
         self._require_open()
         digest = await self._in_thread(lambda: self._keep(expected))
         self._ended = True
         return digest
 
     async def abort(self) -> None:
-        """See ObjectWriter."""
         self._ended = True
         if self._part is not None:
             await uninterrupted(asyncio.to_thread(self._part.discard))

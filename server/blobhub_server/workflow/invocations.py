@@ -25,7 +25,6 @@ class Invocations(Invocable):
         self._sessions = Sessions(host)
 
     async def invoke(self, tx: Transaction, invocation: Invocation) -> Invoked:
-        """See the capability."""
         revision = await self._revision(tx, invocation)
         require_input(invocation.inputs)
         cause = Cause(CauseKind.FIRING, invocation.cause)

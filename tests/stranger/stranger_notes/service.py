@@ -30,7 +30,6 @@ class NotesService:
         self._session = session
 
     async def PutNote(self, request: pb.PutNoteRequest, call: Call[RevisionView]) -> pb.PutNoteResponse:
-        """See notes.proto."""
         revision = call.resource.of_type(NAME)
         stored = await self._host.contents.upload(request.text.encode())
 
@@ -41,14 +40,12 @@ class NotesService:
         return await call.once(make)
 
     async def GetNote(self, request: pb.GetNoteRequest, call: Call[RevisionView]) -> pb.GetNoteResponse:
-        """See notes.proto."""
         entry = await self._note(call.resource.of_type(NAME), request.name)
         return pb.GetNoteResponse(text=(await self._host.contents.read(entry.digest)).decode())
 
     async def UploadNote(
         self, requests: AsyncIterator[pb.UploadNoteRequest], call: Call[RevisionView]
     ) -> pb.UploadNoteResponse:
-        """See notes.proto."""
         revision = call.resource.of_type(NAME)
         first = await anext(requests)
         if not first.name:
@@ -63,7 +60,6 @@ class NotesService:
         return await call.once(make)
 
     async def SignNote(self, request: pb.SignNoteRequest, call: Call[RevisionView]) -> pb.SignNoteResponse:
-        """See notes.proto."""
         revision = call.resource.of_type(NAME)
         entry = await self._note(revision, request.name)
         body = await self._host.credentials.use(revision.org_id, revision.blob_id, request.credential)
@@ -74,7 +70,6 @@ class NotesService:
         return pb.SignNoteResponse(signature=signed.hexdigest())
 
     async def RunNote(self, request: pb.RunNoteRequest, call: Call[RevisionView]) -> pb.RunNoteResponse:
-        """See notes.proto."""
         revision = call.resource.of_type(NAME)
         entry = await self._note(revision, request.name)
         if entry.size == 0:

@@ -18,7 +18,6 @@ class Actors:
         self._clock = clock
 
     async def role(self, tx: Transaction, actor_id: str, place: Place) -> Role:
-        """See the contract."""
         caller = await self._caller(tx, actor_id)
         return Role.NONE if caller is None else await held(tx, caller, place)
 

@@ -30,11 +30,9 @@ class OidcTokens:
         self._ids = ids
 
     def claims(self, presented: str) -> bool:
-        """See Tokens."""
         return rules.has_form(presented)
 
     async def user(self, token: str) -> tuple[User, datetime]:
-        """See Tokens."""
         header = rules.header(token, self._expected)
         key = await self._jwks.key(header)
         claims = rules.verify(token, key, header, self._expected, self._clock())

@@ -27,13 +27,11 @@ class Contents:
         self._ids = ids
 
     async def upload(self, data: bytes) -> tuple[str, int]:
-        """See the contract."""
         return await self._objects.put(data), len(data)
 
     async def put(
         self, tx: Transaction, revision_id: str, name: str, stored: tuple[str, int], *, limit: str, etag: str = ""
     ) -> tuple[Entry, str]:
-        """See the contract."""
         digest, size = stored
         now = self._clock()
         blob, revision, new_etag = await self._edit(tx, revision_id, etag)
@@ -61,7 +59,6 @@ class Contents:
         await self._limits.require(tx, limit, org_id=blob.org_id, blob_id=blob.id, held=held)
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:
-        """See the contract."""
         blob, revision, new_etag = await self._edit(tx, revision_id, etag)
         entry = await store.find(tx, revision_id, name)
         if entry is None:
@@ -90,19 +87,15 @@ class Contents:
         return blob, revision, new_etag
 
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
-        """See the contract."""
         return await store.find(tx, revision_id, name_or_id)
 
     async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
-        """See the contract."""
         return await store.page(tx, revision_id, after=after, limit=limit)
 
     async def fullest(self, tx: Transaction, blob_id: str) -> int:
-        """See the contract."""
         return await revision_store.most_entries(tx, blob_id)
 
     async def read(self, digest: str) -> bytes:
-        """See the contract."""
         try:
             return await self._objects.get(digest)
         except ObjectNotFound:  # An entry says that they were there.
@@ -118,10 +111,8 @@ class RevisionContent:
         self._revision_id = revision_id
 
     async def list(self) -> list[Entry]:
-        """See the contract."""
         async with self._db.read() as tx:
             return await self._contents.list(tx, self._revision_id)
 
     async def read(self, entry: Entry) -> bytes:
-        """See the contract."""
         return await self._contents.read(entry.digest)

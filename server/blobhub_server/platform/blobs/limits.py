@@ -69,13 +69,11 @@ class Limits:
         raise InvalidValue("name", f"no such limit on {kind}")
 
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
-        """See the contract."""
         every = (*self._on_organizations, *ON_BLOBS, *self._types.limits())
         default = next(limit.default for limit in every if limit.name == name)
         return rules.effective(await store.get(tx, name, org_id, blob_id), default).value
 
     async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
-        """See the contract."""
         if blob_id:
             found: object = await blob_store.get(tx, blob_id, lock=True)
         else:
@@ -84,7 +82,6 @@ class Limits:
             raise PermissionDenied
 
     async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
-        """See the contract."""
         value = await self.value(tx, name, org_id=org_id, blob_id=blob_id)
         if held > value:
             raise LimitExceeded(name, value, blob_id or org_id)

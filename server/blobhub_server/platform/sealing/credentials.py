@@ -22,7 +22,6 @@ class Credentials:
         self._keyring = keyring
 
     async def use(self, org_id: str, blob_id: str, alias: str) -> Mapping[str, Any]:
-        """See the contract."""
         async with self._db.read() as tx:
             found = await store.resolve(tx, org_id, blob_id, alias)
         if found is None:

@@ -55,7 +55,7 @@ class ApiKeyService:
     async def CreateApiKey(
         self, request: pb.CreateApiKeyRequest, call: Call[Organization | Blob | User]
     ) -> pb.CreateApiKeyResponse:
-        """See api_key.proto. The answer that is remembered for the request id is the one without the key."""
+        # The remembered answer leaves out the key: a key is shown once.
         place, role = call.place, Role(request.role)
         expire_time = self._expire_time(request, call.caller)
         access.require_key_role(place, role)
@@ -106,13 +106,11 @@ class ApiKeyService:
         return expire_time
 
     async def GetApiKey(self, request: pb.GetApiKeyRequest, call: Call[ApiKey]) -> pb.GetApiKeyResponse:
-        """See api_key.proto."""
         return pb.GetApiKeyResponse(api_key=to_proto(call.resource))
 
     async def ListApiKeys(
         self, request: pb.ListApiKeysRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListApiKeysResponse:
-        """See api_key.proto."""
         owner = call.place
         page = Page.parse(request, owner.user_id or "", owner.org_id, owner.blob_id or "")
         async with self._host.db.read() as tx:
@@ -121,8 +119,6 @@ class ApiKeyService:
         return pb.ListApiKeysResponse(api_keys=map(to_proto, items), next_page_token=token)
 
     async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, call: Call[ApiKey]) -> pb.UpdateApiKeyResponse:
-        """See api_key.proto."""
-
         async def make(tx: Transaction) -> pb.UpdateApiKeyResponse:
             current = await self._locked(tx, call.resource.id)
             require_etag(request.etag, current.etag)
@@ -132,7 +128,6 @@ class ApiKeyService:
         return await call.once(make)
 
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, call: Call[ApiKey]) -> pb.RotateApiKeyResponse:
-        """See api_key.proto."""
         secret = rules.make_secret(self._entropy)
 
         async def make(tx: Transaction) -> pb.RotateApiKeyResponse:
@@ -157,8 +152,6 @@ class ApiKeyService:
         return answer
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, call: Call[ApiKey]) -> pb.RevokeApiKeyResponse:
-        """See api_key.proto."""
-
         async def make(tx: Transaction) -> pb.RevokeApiKeyResponse:
             current = await self._locked(tx, call.resource.id)
             if current.revoke_time is None:

@@ -59,7 +59,6 @@ class AuditService:
     async def ListAuditEntries(
         self, request: pb.ListAuditEntriesRequest, call: Call[Organization | Blob | None]
     ) -> pb.ListAuditEntriesResponse:
-        """See audit.proto."""
         scope = call.place
         filters = (request.user_id, request.method, str(request.failures_only))
         page = Page.parse(request, scope.org_id, scope.blob_id or "", *filters)
@@ -80,7 +79,6 @@ class AuditService:
     async def WatchAuditEntries(
         self, request: pb.WatchAuditEntriesRequest, call: Call[Organization | Blob | None]
     ) -> AsyncIterator[bytes]:
-        """See audit.proto."""
         scope = call.place
         async with self._host.db.read() as tx:
             check_range(request.after_sequence, await store.last_sequence(tx))

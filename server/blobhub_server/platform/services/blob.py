@@ -62,7 +62,6 @@ class BlobService:
         self._events = events
 
     async def CreateBlob(self, request: pb.CreateBlobRequest, call: Call[Organization]) -> pb.CreateBlobResponse:
-        """See blob.proto."""
         type_, org_id = self._types.get(request.type).name, call.resource.id
         access.require_public_creation(call.role, public=request.visibility == pb.VISIBILITY_PUBLIC)
 
@@ -103,11 +102,9 @@ class BlobService:
         return blob, draft
 
     async def GetBlob(self, request: pb.GetBlobRequest, call: Call[Blob]) -> pb.GetBlobResponse:
-        """See blob.proto."""
         return pb.GetBlobResponse(blob=to_proto(call.resource))
 
     async def ListBlobs(self, request: pb.ListBlobsRequest, call: Call[Organization]) -> pb.ListBlobsResponse:
-        """See blob.proto."""
         org_id, order_by = call.resource.id, order_of(request)
         visibility = from_visibility(request.visibility, unset="")
         outsider = call.caller if call.role is Role.NONE else None
@@ -129,8 +126,6 @@ class BlobService:
         return pb.ListBlobsResponse(blobs=map(to_proto, items), next_page_token=token)
 
     async def UpdateBlob(self, request: pb.UpdateBlobRequest, call: Call[Blob]) -> pb.UpdateBlobResponse:
-        """See blob.proto."""
-
         async def make(tx: Transaction) -> pb.UpdateBlobResponse:
             current = await self._locked(tx, call.resource.id, request.etag)
             values = updated(request, current, now=self._host.clock(), etag=self._host.ids())
@@ -145,8 +140,6 @@ class BlobService:
         return await call.once(make)
 
     async def DeleteBlob(self, request: pb.DeleteBlobRequest, call: Call[Blob]) -> pb.DeleteBlobResponse:
-        """See blob.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteBlobResponse:
             await organization_store.count_blobs(tx, call.resource.org_id, -1)
             current = await self._locked(tx, call.resource.id, request.etag)
@@ -158,7 +151,6 @@ class BlobService:
         return await call.once(make)
 
     async def WatchBlob(self, request: pb.WatchBlobRequest, call: Call[Blob]) -> AsyncIterator[bytes]:
-        """See blob.proto."""
         blob = call.resource
         check_range(request.after_sequence, blob.last_sequence)
         watch = Watch(

@@ -16,5 +16,4 @@ class BlobTypeService:
         self._answer = pb.ListBlobTypesResponse(blob_types=sorted(installed, key=lambda item: item.name))
 
     async def ListBlobTypes(self, request: pb.ListBlobTypesRequest, call: Call[None]) -> pb.ListBlobTypesResponse:
-        """See blob_type.proto."""
         return self._answer

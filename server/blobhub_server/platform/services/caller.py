@@ -27,7 +27,6 @@ class CallerService:
         self._roles = roles
 
     async def GetCaller(self, request: pb.GetCallerRequest, call: Call[None]) -> pb.GetCallerResponse:
-        """See caller.proto."""
         who = call.caller
         roles = await self._on(who, request.scope) if request.scope else await self._everywhere(who)
         return pb.GetCallerResponse(caller=to_proto(who), roles=roles)

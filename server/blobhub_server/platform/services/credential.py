@@ -52,7 +52,6 @@ class CredentialService:
     async def CreateCredential(
         self, request: pb.CreateCredentialRequest, call: Call[Organization | Blob | User]
     ) -> pb.CreateCredentialResponse:
-        """See credential.proto."""
         body = _encoded(request.body)
 
         async def make(tx: Transaction) -> pb.CreateCredentialResponse:
@@ -92,13 +91,11 @@ class CredentialService:
         )
 
     async def GetCredential(self, request: pb.GetCredentialRequest, call: Call[Credential]) -> pb.GetCredentialResponse:
-        """See credential.proto."""
         return pb.GetCredentialResponse(credential=to_proto(call.resource))
 
     async def ListCredentials(
         self, request: pb.ListCredentialsRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListCredentialsResponse:
-        """See credential.proto."""
         owner_id = call.resource.id
         page = Page.parse(request, owner_id)
         async with self._host.db.read() as tx:
@@ -109,7 +106,6 @@ class CredentialService:
     async def ResolveCredential(
         self, request: pb.ResolveCredentialRequest, call: Call[Blob]
     ) -> pb.ResolveCredentialResponse:
-        """See credential.proto."""
         blob = call.resource
         async with self._host.db.read() as tx:
             found = await store.resolve(tx, blob.org_id, blob.id, request.alias)
@@ -120,7 +116,6 @@ class CredentialService:
     async def UpdateCredential(
         self, request: pb.UpdateCredentialRequest, call: Call[Credential]
     ) -> pb.UpdateCredentialResponse:
-        """See credential.proto."""
         fields = masked(request, "body", "description")
         if "body" in fields and not request.HasField("body"):
             raise InvalidValue("body", "is to be changed, and is not set")
@@ -140,8 +135,6 @@ class CredentialService:
     async def DeleteCredential(
         self, request: pb.DeleteCredentialRequest, call: Call[Credential]
     ) -> pb.DeleteCredentialResponse:
-        """See credential.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteCredentialResponse:
             current = await self._locked(tx, call.resource.id, request.etag)
             await store.delete(tx, current.id)

@@ -42,7 +42,6 @@ class LimitService:
         self._roles = roles
 
     async def GetLimits(self, request: pb.GetLimitsRequest, call: Call[Organization | Blob]) -> pb.GetLimitsResponse:
-        """See limit.proto."""
         place = call.place
         counted = self._limits.counted_in(call.resource)
         answered = []
@@ -54,7 +53,6 @@ class LimitService:
         return pb.GetLimitsResponse(limits=answered)
 
     async def SetLimit(self, request: pb.SetLimitRequest, call: Call[Organization | Blob]) -> pb.SetLimitResponse:
-        """See limit.proto."""
         place, rank = call.place, await self._rank(call)
         limit, scope_id = self._limits.find(call.resource, request.name), call.resource.id
 

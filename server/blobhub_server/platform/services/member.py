@@ -50,8 +50,6 @@ class MemberService:
     async def CreateMember(
         self, request: pb.CreateMemberRequest, call: Call[Organization | Blob]
     ) -> pb.CreateMemberResponse:
-        """See member.proto."""
-
         async def make(tx: Transaction) -> pb.CreateMemberResponse:
             await lock_place(tx, call.place)
             user, place = await _user(tx, request.user, call.caller), call.place
@@ -71,12 +69,10 @@ class MemberService:
         return await call.once(make)
 
     async def GetMember(self, request: pb.GetMemberRequest, call: Call[Organization | Blob]) -> pb.GetMemberResponse:
-        """See member.proto."""
         async with self._host.db.read() as tx:
             return pb.GetMemberResponse(member=to_proto(await _member(tx, call, request.user)))
 
     async def ListMembers(self, request: pb.ListMembersRequest, call: Call[Organization | Blob]) -> pb.ListMembersResponse:
-        """See member.proto."""
         resource_id = call.resource.id
         page = Page.parse(request, resource_id)
         async with self._host.db.read() as tx:
@@ -87,7 +83,6 @@ class MemberService:
     async def UpdateMember(
         self, request: pb.UpdateMemberRequest, call: Call[Organization | Blob]
     ) -> pb.UpdateMemberResponse:
-        """See member.proto."""
         role = Role(request.role)
 
         async def make(tx: Transaction) -> pb.UpdateMemberResponse:
@@ -101,8 +96,6 @@ class MemberService:
     async def DeleteMember(
         self, request: pb.DeleteMemberRequest, call: Call[Organization | Blob]
     ) -> pb.DeleteMemberResponse:
-        """See member.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteMemberResponse:
             current = await self._leaving(tx, call, request.user, request.etag, remains=False)
             await store.delete(tx, call.resource.id, current.user_id)

@@ -60,7 +60,6 @@ class MetadataService:
     async def CreateMetadata(
         self, request: pb.CreateMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.CreateMetadataResponse:
-        """See metadata.proto."""
         value = rules.encode(from_value(request.value))
 
         async def make(tx: Transaction) -> pb.CreateMetadataResponse:
@@ -78,7 +77,6 @@ class MetadataService:
         return await call.once(make)
 
     async def GetMetadata(self, request: pb.GetMetadataRequest, call: Call[Blob | BlobRevision]) -> pb.GetMetadataResponse:
-        """See metadata.proto."""
         async with self._host.db.read() as tx:
             record = await _found(tx, call.resource.id, request.key)
         return pb.GetMetadataResponse(record=to_proto(record))
@@ -86,7 +84,6 @@ class MetadataService:
     async def ListMetadata(
         self, request: pb.ListMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.ListMetadataResponse:
-        """See metadata.proto."""
         target_id = call.resource.id
         page = Page.parse(request, target_id, request.prefix)
         async with self._host.db.read() as tx:
@@ -97,7 +94,6 @@ class MetadataService:
     async def ResolveMetadata(
         self, request: pb.ResolveMetadataRequest, call: Call[BlobRevision]
     ) -> pb.ResolveMetadataResponse:
-        """See metadata.proto."""
         found_at = call.resource
         page = Page.parse(request, found_at.revision.id, request.prefix, *request.keys)
         async with self._host.db.read() as tx:
@@ -116,7 +112,6 @@ class MetadataService:
     async def UpdateMetadata(
         self, request: pb.UpdateMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.UpdateMetadataResponse:
-        """See metadata.proto."""
         fields = masked(request, "value", "description")
         value = rules.encode(from_value(request.value))
 
@@ -137,8 +132,6 @@ class MetadataService:
     async def DeleteMetadata(
         self, request: pb.DeleteMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.DeleteMetadataResponse:
-        """See metadata.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteMetadataResponse:
             blob_id, target_id = await _locked_target(tx, call)
             current = await _found(tx, target_id, request.key)

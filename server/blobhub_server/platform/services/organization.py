@@ -49,7 +49,6 @@ class OrganizationService:
     async def CreateOrganization(
         self, request: pb.CreateOrganizationRequest, call: Call[None]
     ) -> pb.CreateOrganizationResponse:
-        """See organization.proto."""
         user_id = call.caller.user_id
         assert user_id is not None, "the access rule asks for a user"
 
@@ -70,13 +69,11 @@ class OrganizationService:
     async def GetOrganization(
         self, request: pb.GetOrganizationRequest, call: Call[Organization]
     ) -> pb.GetOrganizationResponse:
-        """See organization.proto."""
         return pb.GetOrganizationResponse(organization=to_proto(call.resource))
 
     async def ListOrganizations(
         self, request: pb.ListOrganizationsRequest, call: Call[None]
     ) -> pb.ListOrganizationsResponse:
-        """See organization.proto."""
         visibility, order_by = from_visibility(request.visibility, unset=""), order_of(request)
         page = Page.parse(request, call.caller.identity, request.alias_prefix, visibility, order_by)
         async with self._host.db.read() as tx:
@@ -95,8 +92,6 @@ class OrganizationService:
     async def UpdateOrganization(
         self, request: pb.UpdateOrganizationRequest, call: Call[Organization]
     ) -> pb.UpdateOrganizationResponse:
-        """See organization.proto."""
-
         async def make(tx: Transaction) -> pb.UpdateOrganizationResponse:
             current = await self._locked(tx, call.resource.id, request.etag)
             values = updated(request, current, now=self._host.clock(), etag=self._host.ids())
@@ -110,8 +105,6 @@ class OrganizationService:
     async def DeleteOrganization(
         self, request: pb.DeleteOrganizationRequest, call: Call[Organization]
     ) -> pb.DeleteOrganizationResponse:
-        """See organization.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteOrganizationResponse:
             current = await self._locked(tx, call.resource.id, request.etag)
             rules.require_empty(current, cascade=request.cascade)

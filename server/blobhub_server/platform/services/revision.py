@@ -79,7 +79,6 @@ class RevisionService:
         self._types = types
 
     async def CreateRevision(self, request: pb.CreateRevisionRequest, call: Call[Blob]) -> pb.CreateRevisionResponse:
-        """See revision.proto."""
         blob = call.resource
         version = request.parent or grammar.DEFAULT
         if not grammar.is_version(version):
@@ -105,11 +104,9 @@ class RevisionService:
         return await call.once(make)
 
     async def GetRevision(self, request: pb.GetRevisionRequest, call: Call[BlobRevision]) -> pb.GetRevisionResponse:
-        """See revision.proto."""
         return pb.GetRevisionResponse(revision=to_proto(call.resource.revision))
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, call: Call[Blob]) -> pb.ListRevisionsResponse:
-        """See revision.proto."""
         blob = call.resource
         page = Page.parse(request, blob.id)
         async with self._host.db.read() as tx:
@@ -118,7 +115,6 @@ class RevisionService:
         return pb.ListRevisionsResponse(revisions=map(to_proto, items), next_page_token=token)
 
     async def CommitRevision(self, request: pb.CommitRevisionRequest, call: Call[BlobRevision]) -> pb.CommitRevisionResponse:
-        """See revision.proto."""
         found = call.resource
         rules.require_phase(found.revision, DRAFT)
         require_etag(request.etag, found.revision.etag)
@@ -149,8 +145,6 @@ class RevisionService:
     async def PublishRevision(
         self, request: pb.PublishRevisionRequest, call: Call[BlobRevision]
     ) -> pb.PublishRevisionResponse:
-        """See revision.proto."""
-
         async def make(tx: Transaction) -> pb.PublishRevisionResponse:
             blob, current = await self._locked(tx, call.resource)
             rules.require_phase(current, COMMIT)
@@ -167,8 +161,6 @@ class RevisionService:
     async def DiscardRevision(
         self, request: pb.DiscardRevisionRequest, call: Call[BlobRevision]
     ) -> pb.DiscardRevisionResponse:
-        """See revision.proto."""
-
         async def make(tx: Transaction) -> pb.DiscardRevisionResponse:
             blob, current = await self._locked(tx, call.resource)
             rules.require_phase(current, DRAFT, COMMIT)
@@ -183,8 +175,6 @@ class RevisionService:
         return await call.once(make)
 
     async def UpdateRevision(self, request: pb.UpdateRevisionRequest, call: Call[BlobRevision]) -> pb.UpdateRevisionResponse:
-        """See revision.proto."""
-
         async def make(tx: Transaction) -> pb.UpdateRevisionResponse:
             _, current = await self._locked(tx, call.resource)
             rules.require_phase(current, DRAFT)
@@ -198,8 +188,6 @@ class RevisionService:
     async def SetDefaultRevision(
         self, request: pb.SetDefaultRevisionRequest, call: Call[BlobRevision]
     ) -> pb.SetDefaultRevisionResponse:
-        """See revision.proto."""
-
         async def make(tx: Transaction) -> pb.SetDefaultRevisionResponse:
             blob, current = await self._locked(tx, call.resource)
             rules.require_phase(current, COMMIT, SNAPSHOT)
@@ -212,7 +200,6 @@ class RevisionService:
     async def CompareRevisions(
         self, request: pb.CompareRevisionsRequest, call: Call[BlobRevision]
     ) -> pb.CompareRevisionsResponse:
-        """See revision.proto."""
         found = call.resource
         base = call.also[0]
         if base.blob.type != found.blob.type:
@@ -230,7 +217,6 @@ class RevisionService:
     async def GetRevisionDependents(
         self, request: pb.GetRevisionDependentsRequest, call: Call[BlobRevision]
     ) -> pb.GetRevisionDependentsResponse:
-        """See revision.proto."""
         found = call.resource
         async with self._host.db.read() as tx:
             dependents = await self._dependents(tx, found.blob, found.revision)

@@ -93,7 +93,6 @@ class MontyRunner:
         await self._stack.aclose()
 
     async def run(self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None]) -> ScriptResult:
-        """See ScriptRunner."""
         digest = hashlib.sha256(source.encode()).hexdigest()
         if digest not in self._slow and self._seconds > QUICK_SECONDS:
             held: list[Any] = []

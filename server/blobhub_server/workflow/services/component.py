@@ -40,5 +40,4 @@ class ComponentService:
         )
 
     async def ListComponents(self, request: pb.ListComponentsRequest, call: Call[None]) -> pb.ListComponentsResponse:
-        """See component.proto."""
         return self._answer

@@ -70,7 +70,6 @@ class DefinitionService:
         self._definitions = definitions
 
     async def PutDefinition(self, request: pb.PutDefinitionRequest, call: Call[RevisionView]) -> pb.PutDefinitionResponse:
-        """See definition.proto."""
         revision = call.resource.of_type(TYPE)
         document = self._document(request)
         stored = await self._host.contents.upload(document.encode())
@@ -91,7 +90,6 @@ class DefinitionService:
         return document
 
     async def GetDefinition(self, request: pb.GetDefinitionRequest, call: Call[RevisionView]) -> pb.GetDefinitionResponse:
-        """See definition.proto."""
         revision = call.resource.of_type(TYPE)
         entry = await self._definitions.find(revision.id, request.definition)
         document = (await self._host.contents.read(entry.digest)).decode()
@@ -100,7 +98,6 @@ class DefinitionService:
     async def ListDefinitions(
         self, request: pb.ListDefinitionsRequest, call: Call[RevisionView]
     ) -> pb.ListDefinitionsResponse:
-        """See definition.proto."""
         revision = call.resource.of_type(TYPE)
         page = Page.parse(request, revision.id)
         async with self._host.db.read() as tx:
@@ -111,7 +108,6 @@ class DefinitionService:
     async def DeleteDefinition(
         self, request: pb.DeleteDefinitionRequest, call: Call[RevisionView]
     ) -> pb.DeleteDefinitionResponse:
-        """See definition.proto."""
         revision = call.resource.of_type(TYPE)
 
         async def make(tx: Transaction) -> pb.DeleteDefinitionResponse:
@@ -126,7 +122,6 @@ class DefinitionService:
     async def CheckDefinition(
         self, request: pb.CheckDefinitionRequest, call: Call[RevisionView]
     ) -> pb.CheckDefinitionResponse:
-        """See definition.proto."""
         revision = call.resource.of_type(TYPE)
         source = request.WhichOneof("source")
         if source == "definition":

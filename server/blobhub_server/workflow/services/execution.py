@@ -75,7 +75,6 @@ class ExecutionService:
         self._log = log
 
     async def StartExecution(self, request: pb.StartExecutionRequest, call: Call[Session]) -> pb.StartExecutionResponse:
-        """See execution.proto."""
         return await self._start(request, call, pb.StartExecutionResponse)
 
     async def _start(self, request: StartRequest, call: Call[Session], answer: type[Answer]) -> Answer:
@@ -93,7 +92,6 @@ class ExecutionService:
         return answer(execution=to_proto(execution))
 
     async def RunExecution(self, request: pb.RunExecutionRequest, call: Call[Session]) -> AsyncIterator[bytes]:
-        """See execution.proto."""
         answer = pb.RunExecutionResponse
         started = await call.first_answer(lambda: self._start(request, call, answer), answer.FromString)
         head = started.SerializeToString()
@@ -108,11 +106,9 @@ class ExecutionService:
             head = b""
 
     async def GetExecution(self, request: pb.GetExecutionRequest, call: Call[Execution]) -> pb.GetExecutionResponse:
-        """See execution.proto."""
         return pb.GetExecutionResponse(execution=to_proto(call.resource))
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[Session]) -> pb.ListExecutionsResponse:
-        """See execution.proto."""
         page = Page.parse(request, request.session_id, str(request.state))
         async with self._host.db.read() as tx:
             found = await store.page(
@@ -126,15 +122,12 @@ class ExecutionService:
         return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
 
     async def StopExecution(self, request: pb.StopExecutionRequest, call: Call[Execution]) -> pb.StopExecutionResponse:
-        """See execution.proto."""
-
         async def make(tx: Transaction) -> pb.StopExecutionResponse:
             return pb.StopExecutionResponse(execution=to_proto(await self._inbox.stop(tx, request.execution_id)))
 
         return await call.once(make)
 
     async def WatchExecution(self, request: pb.WatchExecutionRequest, call: Call[Execution]) -> AsyncIterator[bytes]:
-        """See execution.proto."""
         execution = call.resource
         check_range(request.after_sequence, execution.last_sequence)
         if execution.ended and request.after_sequence == execution.last_sequence:

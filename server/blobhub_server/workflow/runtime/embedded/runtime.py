@@ -69,15 +69,12 @@ class EmbeddedRuntime:
                 await self._ownership.leave()
 
     async def start(self, start: Start, beside: Beside | None = None) -> Execution:
-        """See contract.Runtime."""
         return await self._starts.submit(start, beside)
 
     async def join(self, tx: Transaction, start: Start) -> Execution:
-        """See contract.Runtime."""
         return await self._starts.join(tx, start)
 
     async def ended(self, execution_id: str) -> Execution:
-        """See contract.Runtime."""
         known = self._runners.known(execution_id)
         if known is not None and known.ended:
             return known
@@ -88,7 +85,6 @@ class EmbeddedRuntime:
         return execution
 
     def cut_off(self, session_ids: set[str]) -> None:
-        """See contract.Runtime."""
         self._runners.cut_off(session_ids)
 
     async def _deliver_forever(self, ringing: Ringing) -> None:

@@ -31,7 +31,6 @@ class Starts:
         self._server_id = server_id
 
     async def submit(self, start: Start, beside: Beside | None = None) -> Execution:
-        """See Runtime.start."""
         async with self._host.db.read() as tx:
             first = await self._first(tx, start)
             if first is not None:
@@ -40,7 +39,6 @@ class Starts:
         return await self._journal.append(unit)
 
     async def join(self, tx: Transaction, start: Start) -> Execution:
-        """See Runtime.join."""
         first = await self._first(tx, start)
         if first is not None:
             return first
