@@ -150,7 +150,7 @@ def tour() -> None:
     console.print(tour_lines[1].rstrip() if tour_lines else "see README.md", markup=False, soft_wrap=True)
 
 
-async def serving(data_dir: str) -> tuple[asyncio.subprocess.Process, str, str]:
+async def start_server(data_dir: str) -> tuple[asyncio.subprocess.Process, str, str]:
     """Start a server of our own on a free port; return it, its address and the administrator's key."""
     environment = os.environ | {
         "BLOBHUB_LISTEN": "127.0.0.1:0",
@@ -179,7 +179,7 @@ async def main(document: Path) -> None:
     text = read_document(document)
     with tempfile.TemporaryDirectory() as folder:
         console.print("starting a server with data of its own …")
-        server, address, key = await serving(folder)
+        server, address, key = await start_server(folder)
         try:
             console.rule(f"a server on {address}, SQLite and local files", align="left")
             async with connect(address, key) as hub:

@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from blobhub_server.clock import utc_now
-from blobhub_server.db.engine import ATTEMPTS, Database
+from blobhub_server.db.engine import MAX_ATTEMPTS, Database
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
-from blobhub_server.db.opening import open_database, parsed
+from blobhub_server.db.opening import open_database, parse_url
 from blobhub_server.db.prepared import Prepared, locked, upsert
 from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite import DatabaseInUse
@@ -235,7 +235,7 @@ async def test_a_transaction_gives_way_so_often_and_no_more(db):
 
     with pytest.raises(sa.exc.DBAPIError):
         await db.transact(work)
-    assert len(tried) == ATTEMPTS
+    assert len(tried) == MAX_ATTEMPTS
     assert await numbers(db) == []
 
 
@@ -307,17 +307,17 @@ time.sleep(60)
     ],
 )
 def test_usual_urls_are_understood(given_url, backend):
-    assert parsed(given_url).get_backend_name() == backend
+    assert parse_url(given_url).get_backend_name() == backend
 
 
 def test_libpq_spelling_of_tls_is_understood():
-    assert dict(parsed("postgresql://db/blobhub?sslmode=require").query) == {"ssl": "require"}
+    assert dict(parse_url("postgresql://db/blobhub?sslmode=require").query) == {"ssl": "require"}
 
 
 @pytest.mark.parametrize("bad", ["mysql://db/blobhub", "no url", "sqlite://", "sqlite:///:memory:"])
 def test_other_urls_are_refused_without_repeating_them(bad):
     with pytest.raises(StartError) as refused:
-        parsed(bad)
+        parse_url(bad)
     assert bad not in str(refused.value)
 
 

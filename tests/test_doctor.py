@@ -198,7 +198,7 @@ async def test_an_object_store_that_cannot_be_written_to(tmp_path: Path) -> None
 
 
 async def test_an_object_store_that_is_nearly_full(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LOW_BYTES", 1 << 62)
+    monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 1 << 62)
     await failing(settings, "object store", "make room")
 
 

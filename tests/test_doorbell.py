@@ -101,7 +101,7 @@ async def test_a_connection_lost_before_it_listens_is_made_again(postgres_url, m
 
 async def test_a_silent_connection_is_checked_and_replaced(postgres_url, monkeypatch):
     """A firewall that drops a connection tells neither end: only a question shows it."""
-    monkeypatch.setattr(notify, "QUIET", 0.01)
+    monkeypatch.setattr(notify, "CHECK_SECONDS", 0.01)
     connections = []
 
     async def dropped(url):

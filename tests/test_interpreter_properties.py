@@ -10,12 +10,12 @@ import pytest
 from blobhub_server.workflow.components.awaits import signal
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
 from blobhub_server.workflow.definitions.document import parse
+from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
     Completion,
     Continue,
     ExecutionState,
     Failed,
-    Graph,
     Happening,
     Interrupted,
     RunStep,

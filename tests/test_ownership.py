@@ -19,7 +19,7 @@ from blobhub.v1 import session_pb2
 from blobhub_server import app
 from blobhub_server.clock import utc_now
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.postgresql import POOL
+from blobhub_server.db.postgresql import POOL_SIZE
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import SessionEvents
@@ -118,7 +118,7 @@ async def test_a_lease_is_renewed_while_the_pool_is_full_of_slow_statements(
     with joining.opening() as found:
         async with served(tmp_path / "data", await fresh_postgres(), lease_seconds=1):
             (opened,) = found
-            slow = [asyncio.create_task(sleep(opened)) for _ in range(2 * POOL + 1)]
+            slow = [asyncio.create_task(sleep(opened)) for _ in range(2 * POOL_SIZE + 1)]
             for _ in range(3):
                 before = await lease_of(opened)
                 await until(lambda before=before: _grown(opened, before))

@@ -76,7 +76,7 @@ async def unserved(data_dir: Path, database_url: str) -> AsyncIterator[Unserved]
     keyring = load(settings, os.urandom)
     audit = Audit(db, bell, utc_now, ids)
     limits = Limits(types, utc_now)
-    answers = Answers(db, utc_now, Roles(db), keyring.derived(b"answers"), keyring.current)
+    answers = Answers(db, utc_now, Roles(db), keyring.derive_keys(b"answers"), keyring.current)
     changes = Changes(db, answers, audit)
     host = Host(
         settings=settings,

@@ -29,7 +29,7 @@ from blobhub_server.platform.admission.locators import Locators
 from blobhub_server.platform.admission.oidc import open_tokens
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.admission.usage import KeyUsage
-from blobhub_server.platform.assembly import Parts
+from blobhub_server.platform.assembly import ServiceContext
 from blobhub_server.platform.assembly import kinds as platform_kinds
 from blobhub_server.platform.assembly import services as platform_services
 from blobhub_server.platform.blobs.contents import Contents
@@ -48,11 +48,11 @@ from blobhub_server.rpc.handlers import generic_handler
 from blobhub_server.rpc.pipeline import Pipeline
 from blobhub_server.rpc.reflection import add_reflection
 from blobhub_server.rpc.server import Health, bind, make_server, shut_down
-from blobhub_server.rpc.validation import compile_rules
+from blobhub_server.rpc.validation import compile_constraints
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningServer:
     """A server that serves: where, and the administrator's key if this was the first start."""
 
     address: str
@@ -60,7 +60,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running]:
+async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[RunningServer]:
     """Start a server; leave to shut it down gracefully. Raises StartError when it cannot start."""
     logs.set_up(settings)
     clock, ids, entropy = utc_now, Uuid7(), os.urandom
@@ -80,7 +80,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         audit = Audit(db, bell, clock, ids)
         stack.push_async_callback(audit.close)
         roles = Roles(db)
-        answers = Answers(db, clock, roles, keyring.derived(b"answers"), keyring.current)
+        answers = Answers(db, clock, roles, keyring.derive_keys(b"answers"), keyring.current)
         changes = Changes(db, answers, audit)
         credentials = Credentials(db, keyring)
         limits = Limits(types, clock)
@@ -111,13 +111,13 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         for opened in types.opened():
             brought += opened.services
             kinds |= opened.locators
-        parts = Parts(contents, credentials, limits, types, locators, roles)
-        services = [*platform_services(host, parts, entropy), *brought]
+        context = ServiceContext(contents, credentials, limits, types, locators, roles)
+        services = [*platform_services(host, context, entropy), *brought]
 
         # The way in
         access = rules(service.full_name for service in services)
         check_resources(access, kinds)
-        compile_rules(rule.request for rule in access.values())
+        compile_constraints(rule.request for rule in access.values())
         authentication = await stack.enter_async_context(_authentication(host, audit))
         gate = Gate(
             authentication=authentication,
@@ -134,9 +134,9 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         health = _serve(server, services)
         address = bind(server, settings.listen)
         await server.start()
-        await health.serving()
+        await health.set_serving()
         stack.push_async_callback(shut_down, server, health, host.drain, settings.drain_seconds)
-        yield Running(address, admin_key)
+        yield RunningServer(address, admin_key)
 
 
 @asynccontextmanager

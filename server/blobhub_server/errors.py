@@ -38,15 +38,15 @@ class BlobHubError(Exception):
         metadata: Mapping[str, str] | None = None,
         violations: Sequence[Violation] = (),
         resource: tuple[str, str] | None = None,
-        retry_after: float | None = None,
+        retry_after_seconds: float | None = None,
     ) -> None:
-        """`resource` is (type, name) for `ResourceInfo`; `retry_after` is in seconds, for `RetryInfo`."""
+        """`resource` is (type, name) for `ResourceInfo`; `retry_after_seconds` is in seconds, for `RetryInfo`."""
         super().__init__(message)
         self.message = message
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.resource = resource
-        self.retry_after = retry_after
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Internal(BlobHubError):
@@ -238,12 +238,14 @@ class LastAdmin(BlobHubError):
 
 
 class KeyTooStrong(BlobHubError):
-    """The key to be made would outlive the caller's, which ends at `most`."""
+    """The key to be made would outlive the caller's, which ends at `max_expire_time`."""
 
     code, reason = "PERMISSION_DENIED", "KEY_TOO_STRONG"
 
-    def __init__(self, most: datetime) -> None:
-        super().__init__("a key cannot outlive the one it is made with", metadata={"expire_time": most.isoformat()})
+    def __init__(self, max_expire_time: datetime) -> None:
+        super().__init__(
+            "a key cannot outlive the one it is made with", metadata={"expire_time": max_expire_time.isoformat()}
+        )
 
 
 class KeyEnded(BlobHubError):
@@ -293,7 +295,7 @@ class IssuerUnavailable(BlobHubError):
     code, reason = "UNAVAILABLE", "ISSUER_UNAVAILABLE"
 
     def __init__(self) -> None:
-        super().__init__("the token cannot be checked now; try again", retry_after=5.0)
+        super().__init__("the token cannot be checked now; try again", retry_after_seconds=5.0)
 
 
 class SequenceOutOfRange(BlobHubError):
@@ -315,7 +317,7 @@ class ShuttingDown(BlobHubError):
 
     def __init__(self, last_sequence: int | None = None) -> None:
         metadata = {} if last_sequence is None else {"last_sequence": str(last_sequence)}
-        super().__init__("the server is shutting down", metadata=metadata, retry_after=1.0)
+        super().__init__("the server is shutting down", metadata=metadata, retry_after_seconds=1.0)
 
 
 class LimitExceeded(BlobHubError):

@@ -34,7 +34,7 @@ def set_up(settings: Settings) -> None:
         if settings.log_json
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_exception)
     )
-    errors = [structlog.processors.ExceptionRenderer(_exception)] if settings.log_json else []
+    errors = [structlog.processors.ExceptionRenderer(_render_exception)] if settings.log_json else []
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -58,34 +58,34 @@ def announce(address: str, admin_key: str | None) -> None:
     print(f"BlobHub serves on {address}", flush=True)  # noqa: T201  this is the program's output
 
 
-def told(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """An exception and what led to it, as Python tells it, but without the values that a database quotes."""
     lines, seen = [], set()
     following: BaseException | None = error
     while following is not None and following not in seen:
         seen.add(following)
-        lines.append("".join([*traceback.format_tb(following.__traceback__), _named(following)]))
+        lines.append("".join([*traceback.format_tb(following.__traceback__), _error_text(following)]))
         following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
     return "\nwhich led to:\n".join(reversed(lines))
 
 
-def _named(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     state = str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
     if state.startswith(_QUOTING_STATES):
         return f"{type(error).__qualname__}: SQLSTATE {state}; what the database said may quote values"
     return "".join(traceback.format_exception_only(error)).rstrip()
 
 
-def _exception(exc_info: Any) -> str:
-    return told(exc_info[1])
+def _render_exception(exc_info: Any) -> str:
+    return format_error(exc_info[1])
 
 
 def _write_exception(stream: TextIO, exc_info: Any) -> None:
-    stream.write(told(exc_info[1]))
+    stream.write(format_error(exc_info[1]))
 
 
 class _Lines(logging.Formatter):
     """What libraries log, their exceptions told like ours."""
 
     def formatException(self, ei: Any) -> str:
-        return told(ei[1])
+        return format_error(ei[1])

@@ -7,5 +7,5 @@ class StartError(Exception):
     """The server cannot start; the message says why and what to do."""
 
 
-class Doubt(Exception):
+class StartWarning(Exception):
     """Something looks as if it were wrong; the message says what."""

@@ -21,18 +21,18 @@ class KeyChannel(grpc.aio.Channel):
         self._header = ("authorization", f"Bearer {key}")
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return self._sending_key(self._channel.unary_unary(*args, **kwargs))
+        return self._with_key(self._channel.unary_unary(*args, **kwargs))
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._sending_key(self._channel.unary_stream(*args, **kwargs))
+        return self._with_key(self._channel.unary_stream(*args, **kwargs))
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return self._sending_key(self._channel.stream_unary(*args, **kwargs))
+        return self._with_key(self._channel.stream_unary(*args, **kwargs))
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._sending_key(self._channel.stream_stream(*args, **kwargs))
+        return self._with_key(self._channel.stream_stream(*args, **kwargs))
 
-    def _sending_key(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _with_key(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*requests: Any, metadata: Any = None, **kwargs: Any) -> Any:
             return method(*requests, metadata=(*(metadata or ()), self._header), **kwargs)
 

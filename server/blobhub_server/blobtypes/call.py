@@ -16,19 +16,20 @@ from blobhub_server.blobtypes.contract import Settled
 from blobhub_server.db.engine import Transaction
 
 Answer = TypeVar("Answer", bound=Message)
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Call(Generic[Resource_co]):
     """A call, as far as it has come; handlers get it once it is admitted.
 
-    `resource` is what the request refers to, None for methods whose access is not held on a resource; `place` is where
-    access to it was decided, and `role` the role that the caller holds there, not counting that it may be public. `also`
-    has the further resources that the method's access rule names. `reference` is the kind of resource that the request
-    names, and the words it does so in.
+    `resource` is what the request refers to; None for methods whose permission is not about a resource. `place` is where
+    access to it was decided, and `role` is the role that the caller holds there, whether or not the place is public.
+    `further_resources` are the others that the method's access rule names. `reference` is the kind of the resource, and the
+    text that the request names it by.
 
-    `recorded` says that the audit log has the call; `repeatable` that its answer is whatever is remembered for it.
+    `recorded` says that the audit log has an entry for the call. `repeatable` says that two same calls may make the change
+    at the same time, and that both get the answer that was remembered first.
     """
 
     method: str
@@ -39,7 +40,7 @@ class Call(Generic[Resource_co]):
     caller: Caller = ANONYMOUS
     place: Place = NOWHERE
     role: Role = Role.NONE
-    also: Sequence[Resource_co] = ()
+    further_resources: Sequence[Resource_co] = ()
     recorded: bool = False
     repeatable: bool = False
 
@@ -73,7 +74,7 @@ class Call(Generic[Resource_co]):
         """
         return self.changes.settlement(self, answer, repeatable=repeatable)
 
-    async def first_answer(self, make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]) -> Made:
+    async def first_answer(self, make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]) -> Result:
         """What the request was answered with, `read` from memory; what `make` answers when it comes for the first time.
 
         For streams, which go on from there; all other calls come to their handler for the first time. Raises
@@ -92,6 +93,6 @@ class Changes(Protocol):
         """Make the audit entry and the remembered answer of a change that is made elsewhere."""
 
     async def first_answer(
-        self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]
-    ) -> Made:
+        self, call: Call[object], make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]
+    ) -> Result:
         """Answer from memory, or by making the answer."""

@@ -34,7 +34,7 @@ from blobhub.v1 import (
 from google.protobuf import descriptor_pool
 from google.rpc import error_details_pb2, status_pb2
 
-from blobhub_server.blobtypes.registry import BlobTypes, Installed
+from blobhub_server.blobtypes.registry import BlobTypes, InstalledType
 from blobhub_server.config import Settings, variable
 from blobhub_server.db.migrations import migrate
 from blobhub_server.errors import BlobHubError
@@ -82,7 +82,7 @@ class Hub:
         return (await self.revisions.CommitRevision(request, metadata=self.metadata)).revision
 
 
-async def refused(call: Awaitable[Any], code: grpc.StatusCode, reason: str) -> grpc.aio.AioRpcError:
+async def expect_refusal(call: Awaitable[Any], code: grpc.StatusCode, reason: str) -> grpc.aio.AioRpcError:
     """The error that a call is refused with. Raises Refusal when it is not, or with another code or reason."""
     try:
         await call
@@ -165,7 +165,7 @@ class BlobTypeConformance:
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             draft = f"{await hub.blob(self.blob_type)}@draft"
             await self.put_invalid(hub, draft)
-            error = await refused(hub.commit(draft), grpc.StatusCode.FAILED_PRECONDITION, "INVALID_CONTENT")
+            error = await expect_refusal(hub.commit(draft), grpc.StatusCode.FAILED_PRECONDITION, "INVALID_CONTENT")
             bad = error_details_pb2.BadRequest()
             assert unpack(error, bad)
             assert all(violation.description for violation in bad.field_violations)
@@ -189,7 +189,7 @@ class BlobTypeConformance:
             draft = f"{await hub.blob(self.blob_type)}@draft"
             await self.put_valid(hub, draft)
             commit = await hub.commit(draft)
-            await refused(self.edit(hub, commit.id), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
+            await expect_refusal(self.edit(hub, commit.id), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
             assert await hub.revision(commit.id) == commit
 
     async def test_a_branch_begins_with_its_parents_content(self, blobhub_address: str, blobhub_admin_key: str) -> None:
@@ -225,7 +225,7 @@ class BlobTypeConformance:
             other = next((item.name for item in listed.blob_types if item.name != self.blob_type), None)
             if other is not None:
                 draft = f"{await hub.blob(other)}@draft"
-                await refused(self.put_valid(hub, draft), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_BLOB_TYPE")
+                await expect_refusal(self.put_valid(hub, draft), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_BLOB_TYPE")
 
     async def test_a_strangers_key_opens_nothing(self, blobhub_address: str, blobhub_admin_key: str) -> None:
         """A key of another organization is refused in the same words, whether the blob is there or not."""
@@ -237,7 +237,7 @@ class BlobTypeConformance:
             said = []
             for draft in (foreign, "no/such@draft"):
                 call = self.put_valid(stranger, draft)
-                error = await refused(call, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+                error = await expect_refusal(call, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
                 said.append((error.details(), str(error.trailing_metadata())))
         assert said[0] == said[1]
 
@@ -263,9 +263,9 @@ class BlobTypeConformance:
             await hub.commit(f"{blob}@draft")
             await hub.blobs.DeleteBlob(blob_pb2.DeleteBlobRequest(blob=blob, cascade=True), metadata=hub.metadata)
             gone = hub.blobs.GetBlob(blob_pb2.GetBlobRequest(blob=blob), metadata=hub.metadata)
-            await refused(gone, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+            await expect_refusal(gone, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
-    def _installed(self) -> tuple[BlobTypes, Installed]:
+    def _installed(self) -> tuple[BlobTypes, InstalledType]:
         types = BlobTypes.load()
         return types, next(item for item in types.all() if item.type.name == self.blob_type)
 

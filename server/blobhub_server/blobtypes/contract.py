@@ -104,7 +104,7 @@ class Limit:
 class Check:
     """A line of `blobhub-server doctor`: what is looked at, and a function that looks and tells how it is.
 
-    It raises StartError when that is wrong, and Doubt when it may be. A server may be running beside it.
+    It raises StartError when that is wrong, and StartWarning when it may be. A server may be running beside it.
     """
 
     what: str

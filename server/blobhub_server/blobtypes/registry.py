@@ -43,7 +43,7 @@ class BrokenOffer(StartError):
 
 
 @dataclass(slots=True)
-class Installed:
+class InstalledType:
     """A blob type, where it comes from, how it is set, and, once it is open, what it brings."""
 
     type: BlobType
@@ -55,7 +55,7 @@ class Installed:
 class BlobTypes:
     """All blob types, by name."""
 
-    def __init__(self, installed: Mapping[str, Installed]) -> None:
+    def __init__(self, installed: Mapping[str, InstalledType]) -> None:
         """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds, DuplicateSetting."""
         self._installed = dict(installed)
         _require_distinct_settings(self.all())
@@ -90,18 +90,18 @@ class BlobTypes:
                 offered |= installed.opened.offers
             yield
 
-    def all(self) -> list[Installed]:
+    def all(self) -> list[InstalledType]:
         """All blob types, ordered by name."""
         return [self._installed[name] for name in sorted(self._installed)]
 
-    def in_opening_order(self) -> list[Installed]:
+    def in_opening_order(self) -> list[InstalledType]:
         """All blob types, each after those that offer what it needs."""
         return [self._installed[name] for name in self._opening]
 
     def chains(self) -> list[Chain]:
         """The types' migrations, those of a type after those of the types that offer what it needs."""
         types = [item.type for item in self.in_opening_order()]
-        return [Chain.of_type(item.name, item.migrations) for item in types if item.migrations is not None]
+        return [Chain.for_type(item.name, item.migrations) for item in types if item.migrations is not None]
 
     def checks(self, settings: Settings) -> list[tuple[str, Check]]:
         """What the types want the doctor to look at, each with the type's name."""
@@ -167,13 +167,13 @@ def _origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
-def _installed(point: EntryPoint, settings: Mapping[str, Any]) -> Installed:
+def _installed(point: EntryPoint, settings: Mapping[str, Any]) -> InstalledType:
     made = _load(point)
     own = {name: value for name, value in settings.items() if name in made.settings.model_fields}
-    return Installed(made, _origin(point), made.settings(**own))
+    return InstalledType(made, _origin(point), made.settings(**own))
 
 
-def _require_distinct_settings(every: Iterable[Installed]) -> None:
+def _require_distinct_settings(every: Iterable[InstalledType]) -> None:
     """Raise DuplicateSetting when two parts of the server read the same variable."""
     owners = dict.fromkeys(Settings.model_fields, "the server")
     for item in every:

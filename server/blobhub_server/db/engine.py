@@ -26,11 +26,11 @@ Value = TypeVar("Value")
 IntegrityError = sa.exc.IntegrityError
 """A unique index has such a row already, or a foreign key points nowhere."""
 
-ATTEMPTS = 3
-WAIT_SECONDS = 0.05
+MAX_ATTEMPTS = 3
+RETRY_SECONDS = 0.05
 """Before the second attempt, and once more before each that follows."""
 
-GAVE_WAY = ("40001", "40P01")
+RETRYABLE_STATES = ("40001", "40P01")
 """What PostgreSQL says of a transaction that it has ended for the sake of others: serialization failure, deadlock."""
 
 
@@ -42,24 +42,24 @@ class Transaction(ABC):
     def __init__(self) -> None:
         self._hooks: list[Callable[[], None]] = []
 
-    async def first(self, query: Prepared[Value], /, **given: Any) -> Value | None:
+    async def first(self, query: Prepared[Value], /, **parameters: Any) -> Value | None:
         """The first of what a query finds, if it finds anything."""
-        found = await self.all(query, **given)
+        found = await self.all(query, **parameters)
         return found[0] if found else None
 
-    async def one(self, query: Prepared[Value], /, **given: Any) -> Value:
+    async def one(self, query: Prepared[Value], /, **parameters: Any) -> Value:
         """What a query finds that always finds something."""
-        return (await self.all(query, **given))[0]
+        return (await self.all(query, **parameters))[0]
 
-    async def all(self, query: Prepared[Value], /, **given: Any) -> list[Value]:
+    async def all(self, query: Prepared[Value], /, **parameters: Any) -> list[Value]:
         """All that a query finds."""
         compiled = query.compiled(self.dialect)
-        return compiled.rows(await self._fetch(compiled.sql, compiled.values(given)))
+        return compiled.rows(await self._fetch(compiled.sql, compiled.values(parameters)))
 
-    async def run(self, statement: Prepared[Any], /, **given: Any) -> None:
+    async def run(self, statement: Prepared[Any], /, **parameters: Any) -> None:
         """Run a statement for what it does."""
         compiled = statement.compiled(self.dialect)
-        await self._fetch(compiled.sql, compiled.values(given))
+        await self._fetch(compiled.sql, compiled.values(parameters))
 
     async def run_each(self, statement: Prepared[Value], rows: Iterable[Mapping[str, Any]]) -> list[Value]:
         """Run a statement once for each of many parameters, in one go; return what it returned, if it returns anything."""
@@ -103,7 +103,7 @@ class Transaction(ABC):
         """Call `hook` once the transaction is committed; never when it, or the savepoint around this, is rolled back."""
         self._hooks.append(hook)
 
-    def committed(self) -> None:
+    def run_hooks(self) -> None:
         """Run the hooks. One that fails is logged: it must not make what is committed look as if it were not."""
         for hook in self._hooks:
             try:
@@ -144,16 +144,16 @@ class Database(ABC):
 
         Where the transaction had to give way to others nothing of it has happened, and it is done again, twice at most.
         """
-        for attempt in range(1, ATTEMPTS):
+        for attempt in range(1, MAX_ATTEMPTS):
             try:
                 async with self.write() as tx:
                     return await work(tx)
             except sa.exc.DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in GAVE_WAY:
+                if getattr(error.orig, "sqlstate", None) not in RETRYABLE_STATES:
                     raise
                 log.warning("transaction_gave_way")
                 # Those it gave way to shall come first: at once, it might get in between them again.
-                await asyncio.sleep(WAIT_SECONDS * attempt)
+                await asyncio.sleep(RETRY_SECONDS * attempt)
         async with self.write() as tx:
             return await work(tx)
 

@@ -35,7 +35,7 @@ class Order:
     joined: sa.Column[Any] | None = None
 
     @classmethod
-    def by(cls, table: sa.Table, order_by: str, *, joined: sa.Column[str] | None = None) -> Order:
+    def parse(cls, table: sa.Table, order_by: str, *, joined: sa.Column[str] | None = None) -> Order:
         """The order that a request asks for: one of the names below, or one with ` desc` (AIP-132).
 
         `create_time` is the order of the ids, which are UUIDv7, and `joined` another column with the id; an alias is unique
@@ -48,11 +48,11 @@ class Order:
 
     def apply(self, query: sa.Select[Any], after: str, limit: int) -> sa.Select[Any]:
         """The first of a query's rows that follow a key, in order. Raises InvalidPageToken."""
-        query = self.beyond(query, after)
+        query = self.after(query, after)
         columns = self.columns if self.joined is None else (self.joined,)
         return query.order_by(*(column.desc() if self.descending else column for column in columns)).limit(limit)
 
-    def beyond(self, query: sa.Select[Any], after: str) -> sa.Select[Any]:
+    def after(self, query: sa.Select[Any], after: str) -> sa.Select[Any]:
         """A query's rows that follow a key. Raises InvalidPageToken."""
         if after:
             query = query.where(self._follows(after, *self.columns))
@@ -100,6 +100,6 @@ class Order:
             raise InvalidPageToken from None
 
 
-def together(queries: Iterable[sa.Select[Any]]) -> sa.CompoundSelect[Any]:
+def union(queries: Iterable[sa.Select[Any]]) -> sa.CompoundSelect[Any]:
     """Several queries as one, so that all see the same instant. `Order.merge` puts what they find in order."""
     return sa.union_all(*(query.subquery().select() for query in queries))

@@ -21,8 +21,11 @@ from blobhub_server.db.engine import Database, Transaction
 log = structlog.get_logger()
 
 CHANNEL = "blobhub"
-FIRST_WAIT, LAST_WAIT = 0.1, 5.0  # seconds before a lost connection is made again
-QUIET, ANSWER = 2.0, 2.0  # seconds between two checks of the connection, and for the answer to one: streams end within 5
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
+"""The backoff before a lost connection is made again."""
+
+# Together below 5 s, in which the streams of a revoked key have to end.
+CHECK_SECONDS, CHECK_TIMEOUT_SECONDS = 2.0, 2.0
 
 # All topics in one statement: a commit pays for every round trip.
 _NOTIFY = sa.text("SELECT pg_notify(:channel, topic) FROM unnest(:topics) AS topic").bindparams(
@@ -112,32 +115,32 @@ class Doorbell:
         """Keep a connection that listens, whatever happens to it."""
         from blobhub_server.db.postgresql import connect  # noqa: PLC0415  an extra, and slow to import
 
-        wait = FIRST_WAIT
+        retry_seconds = MIN_RETRY_SECONDS
         while True:
             try:
                 connection = await connect(self._db.url)
-                wait = FIRST_WAIT
+                retry_seconds = MIN_RETRY_SECONDS
                 try:
                     await self._listen(connection)
                 finally:
                     connection.terminate()
             except Exception as error:  # a server that no longer hears anything is worse than any of them
-                log.warning("doorbell_lost", reason=type(error).__name__, retry_in=wait)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, LAST_WAIT)
+                log.warning("doorbell_lost", reason=type(error).__name__, retry_seconds=retry_seconds)
+                await asyncio.sleep(retry_seconds)
+                retry_seconds = min(retry_seconds * 2, MAX_RETRY_SECONDS)
 
     async def _listen(self, connection: Any) -> None:
         """Listen, and wake all, since rings may have been missed before. Raises once the connection is lost."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda *_: lost.set())
-        await connection.add_listener(CHANNEL, self._heard)
+        await connection.add_listener(CHANNEL, self._on_notification)
         self.wake_all()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(QUIET):
+                async with asyncio.timeout(CHECK_SECONDS):
                     await lost.wait()
             # A lost connection raises here; so does one that a firewall has dropped, of which nobody tells this end.
-            await connection.execute("SELECT 1", timeout=ANSWER)
+            await connection.execute("SELECT 1", timeout=CHECK_TIMEOUT_SECONDS)
 
-    def _heard(self, _connection: Any, _pid: int, _channel: str, topic: str) -> None:
+    def _on_notification(self, _connection: Any, _pid: int, _channel: str, topic: str) -> None:
         self.ring(topic)

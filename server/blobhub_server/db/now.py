@@ -19,11 +19,11 @@ class now(FunctionElement[datetime]):
 
 
 @compiles(now, "postgresql")
-def _of_postgresql(_element: now, _compiler: Any, **_: Any) -> str:
+def _compile_for_postgresql(_element: now, _compiler: Any, **_: Any) -> str:
     # Not `now()`: that is when the transaction began, which may have waited since.
     return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
 
 
 @compiles(now, "sqlite")
-def _of_sqlite(_element: now, _compiler: Any, **_: Any) -> str:
+def _compile_for_sqlite(_element: now, _compiler: Any, **_: Any) -> str:
     return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000"

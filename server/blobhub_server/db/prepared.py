@@ -38,7 +38,7 @@ class Prepared(Generic[Value]):
     def __init__(self, statement: Statement | Mapping[str, Statement], shape: Shape[Any] | None = None) -> None:
         self._statement = statement
         self._shape = shape
-        self._compiled: dict[str, Compiled[Value]] = {}
+        self._compiled: dict[str, CompiledStatement[Value]] = {}
 
     @cached_property
     def locked(self) -> Prepared[Value]:
@@ -47,7 +47,7 @@ class Prepared(Generic[Value]):
             raise TypeError("only what a query has found can be locked")
         return Prepared(locked(self._statement), self._shape)
 
-    def compiled(self, dialect: sa.Dialect) -> Compiled[Value]:
+    def compiled(self, dialect: sa.Dialect) -> CompiledStatement[Value]:
         """The statement as a database's driver takes it."""
         found = self._compiled.get(dialect.name)
         if found is None:
@@ -57,7 +57,7 @@ class Prepared(Generic[Value]):
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled(Generic[Value]):
+class CompiledStatement(Generic[Value]):
     """A statement for a driver: its text, its parameters by name, in their order, and how its rows are read.
 
     `processors` are what the types do to parameters, by their place; most do nothing. `fixed` holds values that the
@@ -84,23 +84,23 @@ class Compiled(Generic[Value]):
         return [*map(self.read, rows)] if self.read else []
 
 
-def _compile(statement: Statement, shape: Shape[Value] | None, dialect: sa.Dialect) -> Compiled[Value]:
+def _compile(statement: Statement, shape: Shape[Value] | None, dialect: sa.Dialect) -> CompiledStatement[Value]:
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)
     if compiled.post_compile_params or compiled.literal_execute_params:
         raise TypeError("the text depends on the parameters; lists go by `among`")
     names = compiled.positiontup or ()
     found = [compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
-    return Compiled(
+    return CompiledStatement(
         sql=compiled.string,
         names=names,
-        processors=_present(found),
+        processors=_by_position(found),
         fixed={name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required},
         read=_reader(statement, shape, dialect) if shape else None,
     )
 
 
-def _present(found: Iterable[Processor | None]) -> list[tuple[int, Processor]]:
+def _by_position(found: Iterable[Processor | None]) -> list[tuple[int, Processor]]:
     return [(place, process) for place, process in enumerate(found) if process]
 
 
@@ -108,7 +108,7 @@ def _reader(statement: Statement, shape: Shape[Value], dialect: sa.Dialect) -> C
     columns = statement.exported_columns
     read = shape.reader([str(name) for name in columns.keys()])  # noqa: SIM118  a collection of columns is no dict
     found = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
-    processors = _present(found)
+    processors = _by_position(found)
     if not processors:
         return read
 
@@ -143,7 +143,7 @@ def upsert(
     `where` is the condition of the unique index on `keys`, if that is a partial one.
     """
 
-    def on(insert: sqlite.Insert | postgresql.Insert) -> Statement:
+    def build(insert: sqlite.Insert | postgresql.Insert) -> Statement:
         if changed:
             values = {column.name: insert.excluded[column.name] for column in changed}
             made = insert.on_conflict_do_update(index_elements=[*keys], index_where=where, set_=values)
@@ -151,7 +151,7 @@ def upsert(
             made = insert.on_conflict_do_nothing(index_elements=[*keys], index_where=where)
         return made.returning(*returning) if returning else made
 
-    return {"sqlite": on(sqlite.insert(table)), "postgresql": on(postgresql.insert(table))}
+    return {"sqlite": build(sqlite.insert(table)), "postgresql": build(postgresql.insert(table))}
 
 
 class _Texts(TypeDecorator[Sequence[str]]):
@@ -187,14 +187,14 @@ class _Among(sa.ColumnElement[bool]):
 
 
 @compiles(_Among, "postgresql")
-def _any(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+def _compile_for_postgresql(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
     column, values = (compiler.process(part, **options) for part in (element.column, element.values))
     # That it is not null is said for partial indexes: of a list that it does not know, PostgreSQL does not see that.
     return f"({column} = ANY ({values}) AND {column} IS NOT NULL)"
 
 
 @compiles(_Among, "sqlite")
-def _each(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+def _compile_for_sqlite(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
     column, values = (compiler.process(part, **options) for part in (element.column, element.values))
     # Beside an `IS NOT NULL` SQLite would take that for the better way into the index, and walk all of it.
     return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608  no value is in it

@@ -54,7 +54,7 @@ class SqliteTransaction(Transaction):
         try:
             return self._driver.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise _translated(error, sql) from error
+            raise _to_core_error(error, sql) from error
 
     async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
         try:
@@ -62,7 +62,7 @@ class SqliteTransaction(Transaction):
                 return [row for each in values for row in self._driver.execute(sql, each).fetchall()]
             return self._driver.executemany(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise _translated(error, sql) from error
+            raise _to_core_error(error, sql) from error
 
     async def begin(self) -> None:
         """Begin a transaction. Its statements never find that somebody else has to finish writing first."""
@@ -73,7 +73,7 @@ class SqliteTransaction(Transaction):
         try:
             self._driver.commit()
         except sqlite3.Error as error:
-            raise _translated(error, "COMMIT") from error
+            raise _to_core_error(error, "COMMIT") from error
 
     def rollback(self) -> None:
         """Roll back what is not committed."""
@@ -92,7 +92,7 @@ class SqliteTransaction(Transaction):
         await self._fetch("RELEASE part", ())
 
 
-def _translated(error: sqlite3.Error, sql: str) -> Exception:
+def _to_core_error(error: sqlite3.Error, sql: str) -> Exception:
     """A driver's error as Core would raise it."""
     return sa.exc.DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
 
@@ -113,7 +113,7 @@ class SqliteDatabase(Database):
         self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"))
         self._reader = self._reading.connect()
         self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers can be given the same.
-        self._turn = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
 
     async def close(self) -> None:
         self._commits.shutdown()
@@ -133,7 +133,7 @@ class SqliteDatabase(Database):
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
-        async with self._turn:  # An asyncio lock is fair: writers take turns in the order they came.
+        async with self._write_lock:  # An asyncio lock is fair: writers take turns in the order they came.
             tx = SqliteTransaction(self._writer)
             await tx.begin()
             try:
@@ -148,7 +148,7 @@ class SqliteDatabase(Database):
 
     async def _commit(self, tx: SqliteTransaction) -> None:
         await asyncio.get_running_loop().run_in_executor(self._commits, tx.commit)
-        tx.committed()
+        tx.run_hooks()
 
 
 def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:

@@ -33,7 +33,7 @@ def require_allowed(url: str) -> None:
         raise OutboundError("must be https://, or http:// to a loopback address such as 127.0.0.1")
 
 
-async def fetch(url: str, *, max_bytes: int, seconds: float) -> bytes:
+async def fetch(url: str, *, max_bytes: int, timeout_seconds: float) -> bytes:
     """The body at a URL that the operator configured, if it is whole within so many bytes and seconds.
 
     Redirects are not followed. Raises OutboundError.
@@ -42,23 +42,23 @@ async def fetch(url: str, *, max_bytes: int, seconds: float) -> bytes:
 
     require_allowed(url)
     # The machine's certificates, so that an authority of one's own is trusted; no proxy from the environment.
-    client = httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False, timeout=seconds)
+    client = httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False, timeout=timeout_seconds)
     try:
         async with (
-            asyncio.timeout(seconds),
+            asyncio.timeout(timeout_seconds),
             client,
             client.stream("GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 raise OutboundError(f"the answer is {response.status_code}")
-            return await _bounded(response, max_bytes)
+            return await _read_bounded(response, max_bytes)
     except TimeoutError:
-        raise OutboundError(f"no whole answer within {seconds:g} s") from None
+        raise OutboundError(f"no whole answer within {timeout_seconds:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise OutboundError(f"no answer: {type(error).__name__}") from None
 
 
-async def _bounded(response: httpx.Response, max_bytes: int) -> bytes:
+async def _read_bounded(response: httpx.Response, max_bytes: int) -> bytes:
     """Read as the bytes came, so that nothing is unpacked that was not counted."""
     body = bytearray()
     async for chunk in response.aiter_raw():

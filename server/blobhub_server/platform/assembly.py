@@ -47,7 +47,7 @@ def kinds(locators: Locators) -> Mapping[str, Locator]:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ServiceContext:
     """What the platform's services are made of, beside what every service is handed."""
 
     contents: Contents
@@ -58,26 +58,26 @@ class Parts:
     roles: Roles
 
 
-def services(host: Host, parts: Parts, entropy: Callable[[int], bytes]) -> list[Service]:
+def services(host: Host, context: ServiceContext, entropy: Callable[[int], bytes]) -> list[Service]:
     """The platform's services. The blob types are open."""
     events = BlobEvents(host.bell, host.clock, host.ids)
     return [
-        Service("blobhub.v1.CallerService", CallerService(host.db, parts.locators, parts.roles)),
+        Service("blobhub.v1.CallerService", CallerService(host.db, context.locators, context.roles)),
         Service("blobhub.v1.UserService", UserService(host)),
         Service("blobhub.v1.ApiKeyService", ApiKeyService(host, entropy)),
-        Service("blobhub.v1.OrganizationService", OrganizationService(host, parts.types)),
+        Service("blobhub.v1.OrganizationService", OrganizationService(host, context.types)),
         Service("blobhub.v1.MemberService", MemberService(host)),
-        Service("blobhub.v1.BlobService", BlobService(host, parts.types, events)),
-        Service("blobhub.v1.BlobTypeService", BlobTypeService(_described(parts.types))),
-        Service("blobhub.v1.RevisionService", RevisionService(host, parts.contents, parts.types, events)),
-        Service("blobhub.v1.CredentialService", CredentialService(host, parts.credentials)),
+        Service("blobhub.v1.BlobService", BlobService(host, context.types, events)),
+        Service("blobhub.v1.BlobTypeService", BlobTypeService(_describe(context.types))),
+        Service("blobhub.v1.RevisionService", RevisionService(host, context.contents, context.types, events)),
+        Service("blobhub.v1.CredentialService", CredentialService(host, context.credentials)),
         Service("blobhub.v1.MetadataService", MetadataService(host, events)),
-        Service("blobhub.v1.LimitService", LimitService(host, parts.limits, parts.roles)),
+        Service("blobhub.v1.LimitService", LimitService(host, context.limits, context.roles)),
         Service("blobhub.v1.AuditService", AuditService(host)),
     ]
 
 
-def _described(types: BlobTypes) -> list[blob_type_pb2.BlobType]:
+def _describe(types: BlobTypes) -> list[blob_type_pb2.BlobType]:
     return [
         blob_type_pb2.BlobType(
             name=item.type.name,

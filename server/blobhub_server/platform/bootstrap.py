@@ -9,7 +9,7 @@ from blobhub_server.blobtypes.access import Role
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.ids import Ids
-from blobhub_server.platform.calls.audit import Audit, own_entry
+from blobhub_server.platform.calls.audit import Audit, own_audit_row
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.api_key import ApiKey
 from blobhub_server.platform.rules.user import User
@@ -51,10 +51,10 @@ async def bootstrap(
             expire_time=None,
             etag=ids(),
         )
-        known = await key_store.by_public_id(tx, record.public_id)
+        known = await key_store.get_by_public_id(tx, record.public_id)
         if known is None:
             await key_store.insert(tx, record)
-            await audit.append(tx, [own_entry("bootstrap", user_id, f"key={record.id}")])
+            await audit.append(tx, [own_audit_row("bootstrap", user_id, f"key={record.id}")])
         elif not _opens(known, record, {user.id for user in administrators}, clock()):
             raise BadAdminKey("BLOBHUB_ADMIN_KEY is a key that was revoked or is not an administrator's; give another one")
     return None if given else key

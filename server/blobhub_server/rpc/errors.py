@@ -32,7 +32,7 @@ longer in base64.
 """
 
 
-def known(error: Exception, method: str) -> BlobHubError:
+def to_blobhub_error(error: Exception, method: str) -> BlobHubError:
     """The error itself when it is one of ours; else an Internal whose id the log has the cause under."""
     if isinstance(error, BlobHubError):
         return error
@@ -65,8 +65,8 @@ def _details(error: BlobHubError) -> list[Message]:
     if isinstance(error, LimitExceeded):
         violation = details.QuotaFailure.Violation(subject=error.metadata["resource"], description=error.message)
         made.append(details.QuotaFailure(violations=[violation]))
-    if error.retry_after is not None:
-        made.append(details.RetryInfo(retry_delay=to_duration(error.retry_after)))
+    if error.retry_after_seconds is not None:
+        made.append(details.RetryInfo(retry_delay=to_duration(error.retry_after_seconds)))
     return made
 
 

@@ -24,10 +24,10 @@ from blobhub_server.errors import BlobHubError
 log = structlog.get_logger()
 
 TICK_SECONDS = 1.0
-AT_ONCE = 8
+MAX_CONCURRENT = 8
 """How many streams are admitted again at the same time: as many as a database has connections to spare."""
 
-UNREAD_SECONDS = 2.0
+MAX_UNREAD_SECONDS = 2.0
 """How long a stream may take to notice its end while the client reads nothing; then the call is cancelled."""
 
 
@@ -61,7 +61,7 @@ class Stream:
             return
         self.error = error
         if self.sending:
-            asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._cancel_unread)
+            asyncio.get_running_loop().call_later(MAX_UNREAD_SECONDS, self._cancel_unread)
         else:
             self._task.cancel()
 
@@ -123,8 +123,8 @@ class Guard:
             while True:
                 rung = await ringing.wait(TICK_SECONDS)
                 doubtful = list(self._streams) if rung else [*self._unsure, *self._expired()]
-                for start in range(0, len(doubtful), AT_ONCE):
-                    await asyncio.gather(*map(self._recheck, doubtful[start : start + AT_ONCE]))
+                for start in range(0, len(doubtful), MAX_CONCURRENT):
+                    await asyncio.gather(*map(self._recheck, doubtful[start : start + MAX_CONCURRENT]))
 
     def _expired(self) -> list[Stream]:
         now = self._clock()

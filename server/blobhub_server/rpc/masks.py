@@ -21,7 +21,7 @@ class UpdateRequest(Protocol):
         """The fields that are set, and their values."""
 
 
-def masked(request: UpdateRequest, *fields: str) -> set[str]:
+def changed_fields(request: UpdateRequest, *fields: str) -> set[str]:
     """The names among `fields` that the request changes: those of its mask; of an empty mask, those that are set.
 
     Raises InvalidValue for a path into a field: the constraint in the protos lets it pass, and fields change as a whole.

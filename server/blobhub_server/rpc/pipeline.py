@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from blobhub_server.errors import BlobHubError, InvalidRequest, UndecodableRequest, Unimplemented, Violation
 from blobhub_server.rpc import guard
-from blobhub_server.rpc.errors import known, status_of
+from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.validation import validate
 
@@ -42,7 +42,7 @@ class Admission(guard.Admission, Protocol):
     async def admit(self) -> Any:
         """Admit a call that is answered with a stream; return it. Raises the same."""
 
-    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
+    async def record_failure(self, error: BlobHubError, *, handled: bool) -> None:
         """The call ends with an error; `handled` says that its handler had begun."""
 
 
@@ -323,11 +323,11 @@ class _Observed:
         elif isinstance(error, grpc.aio.AbortError):
             self._log(log.info, self._context.code().name)
         elif isinstance(error, Exception):
-            raised = known(error, self._entrance.method)
+            raised = to_blobhub_error(error, self._entrance.method)
             status, message, trailers = status_of(raised)
             self._log(log.info, status.name)
             if self._admission is not None and not isinstance(raised, UndecodableRequest):
-                await self._admission.refused(raised, handled=self._handled)
+                await self._admission.record_failure(raised, handled=self._handled)
             await self._context.abort(status, message, trailers)
         else:
             self._log(log.info, "CANCELLED")

@@ -12,7 +12,7 @@ from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.pipeline import Pipeline
 from blobhub_server.start import StartError
 
-MESSAGE_BYTES = 4 << 20
+MAX_MESSAGE_BYTES = 4 << 20
 
 
 class PortInUse(StartError):
@@ -38,8 +38,8 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", age),
         ("grpc.max_connection_age_grace_ms", age),
-        ("grpc.max_send_message_length", MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     )
 
 
@@ -62,18 +62,18 @@ class Health:
         self._services = ("", *services)
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
-    async def serving(self) -> None:
+    async def set_serving(self) -> None:
         """Say that everything serves."""
         for service in self._services:
             await self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
 
-    async def leaving(self) -> None:
+    async def set_not_serving(self) -> None:
         """Say that nothing serves any more, for good."""
         await self._servicer.enter_graceful_shutdown()
 
 
 async def shut_down(server: grpc.aio.Server, health: Health, drain: Drain, seconds: float) -> None:
     """Go away in order: health says so, streams end themselves, then calls in flight get so many seconds."""
-    await health.leaving()
+    await health.set_not_serving()
     drain.start()
     await server.stop(seconds)

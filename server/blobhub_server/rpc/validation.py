@@ -8,7 +8,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from protovalidate import CompilationError, Validator
-from protovalidate import Violation as Found
+from protovalidate import Violation as Failure
 
 from blobhub_server.errors import InvalidRequest, Violation
 from blobhub_server.start import StartError
@@ -20,7 +20,7 @@ class BrokenConstraint(StartError):
     """A constraint declared in the protos cannot be enforced."""
 
 
-def compile_rules(messages: Iterable[Descriptor]) -> None:
+def compile_constraints(messages: Iterable[Descriptor]) -> None:
     """Compile the rules of request messages and of all that is in them. Raises BrokenConstraint.
 
     The validator compiles a message's rules when it first meets one; a rule that does not compile is to stop the start.
@@ -52,10 +52,10 @@ def validate(request: Message) -> None:
         raise InvalidRequest(found)
 
 
-def _path(found: Found) -> str:
+def _path(failure: Failure) -> str:
     """The field as people write it: `input_data[0].alias`."""
     path = ""
-    for element in found.proto.field.elements if found.proto.field else ():
+    for element in failure.proto.field.elements if failure.proto.field else ():
         path += f".{element.field_name}" if path else element.field_name
         subscript = element.subscript
         if subscript is not None:

@@ -18,7 +18,7 @@ from blobhub_server.errors import SequenceOutOfRange, ShuttingDown
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.wire import to_timestamp
 
-BATCH = 512
+MAX_BATCH = 512
 """Most lines that one read of a log answers."""
 
 _EVENTS_TAG = b"\x0a"
@@ -51,8 +51,8 @@ class Idle:
 class Watch(Generic[AnyLine]):
     """What is watched, and how.
 
-    `topic` is the doorbell's, `read` answers at most `BATCH` lines after a number, `number` tells a line's number, `last`
-    holds the types that end the log, `progress_seconds` is the idle time after which a sign of life is sent.
+    `topic` is the doorbell's. `read` answers at most `MAX_BATCH` lines after a number, and `number` answers a line's number.
+    `last` holds the types of line that end the log. A watch that is idle for `progress_seconds` sends a progress message.
     """
 
     topic: str
@@ -78,7 +78,7 @@ class Watch(Generic[AnyLine]):
                     after = self.number(lines[-1])
                     if lines[-1].type in self.last:
                         return
-                    if len(lines) == BATCH:
+                    if len(lines) == MAX_BATCH:
                         continue
                 if not follow:
                     return

@@ -5,8 +5,8 @@ from __future__ import annotations
 from blobhub_server.blobtypes.access import Caller, Place, Role
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Transaction
-from blobhub_server.platform.admission.authentication import acting, holder
-from blobhub_server.platform.admission.roles import held
+from blobhub_server.platform.admission.authentication import key_caller, user_caller
+from blobhub_server.platform.admission.roles import held_role
 from blobhub_server.platform.store import api_key as key_store
 from blobhub_server.platform.store import user as user_store
 
@@ -19,7 +19,7 @@ class Actors:
 
     async def role(self, tx: Transaction, actor_id: str, place: Place) -> Role:
         caller = await self._caller(tx, actor_id)
-        return Role.NONE if caller is None else await held(tx, caller, place)
+        return Role.NONE if caller is None else await held_role(tx, caller, place)
 
     async def _caller(self, tx: Transaction, actor_id: str) -> Caller | None:
         """Who a key or a user is now; None for one that may not act any more."""
@@ -31,5 +31,5 @@ class Actors:
         if user is not None and user.disabled:
             return None
         if key is not None:
-            return holder(key, user)
-        return None if user is None else acting(user, Role.ADMIN, None, None)
+            return key_caller(key, user)
+        return None if user is None else user_caller(user, Role.ADMIN, None, None)

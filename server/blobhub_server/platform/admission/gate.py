@@ -11,14 +11,14 @@ from google.protobuf.message import Message
 from blobhub_server.blobtypes.access import Caller, Locator, Place, Resolution, Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.errors import BlobHubError, PermissionDenied, Unauthenticated
-from blobhub_server.platform.admission.authentication import Authentication, presented
+from blobhub_server.platform.admission.authentication import Authentication, read_bearer
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.calls.answer import Answers
-from blobhub_server.platform.calls.audit import Audit, entry_of
+from blobhub_server.platform.calls.audit import Audit, audit_row
 from blobhub_server.platform.calls.change import Changes
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules.access import Permission
-from blobhub_server.rpc.access_options import Resource, Rule
+from blobhub_server.rpc.access_options import AccessRule, ResourceRule
 from blobhub_server.rpc.pipeline import Metadata
 
 TOPIC = "access"
@@ -36,7 +36,7 @@ class Gate:
     answers: Answers
     changes: Changes
     audit: Audit
-    rules: Mapping[str, Rule]
+    rules: Mapping[str, AccessRule]
     locators: Mapping[str, Locator]
 
     def arrive(self, method: str, request: Message, metadata: Metadata) -> Admission:
@@ -56,14 +56,14 @@ class Admission:
     that is absent in what the caller may see.
     """
 
-    __slots__ = ("_call", "_gate", "_key", "_malformed", "_metadata", "_places", "_rule")
+    __slots__ = ("_bearer", "_call", "_gate", "_malformed", "_metadata", "_places", "_rule")
 
-    def __init__(self, gate: Gate, rule: Rule, metadata: Metadata, call: Call[object]) -> None:
+    def __init__(self, gate: Gate, rule: AccessRule, metadata: Metadata, call: Call[object]) -> None:
         self._gate = gate
         self._rule = rule
         self._metadata = metadata
         self._call = call
-        self._key = ""
+        self._bearer = ""
         self._malformed = False
         self._places: list[Place] = []
 
@@ -92,8 +92,8 @@ class Admission:
         """Tell who calls."""
         call, rule = self._call, self._rule
         try:
-            self._key = presented(self._metadata)
-            call.caller = await self._gate.authentication.caller(self._key)
+            self._bearer = read_bearer(self._metadata)
+            call.caller = await self._gate.authentication.caller(self._bearer)
         except Unauthenticated as error:
             self._malformed = error.malformed
             if isinstance(error.claimed, Caller):
@@ -111,7 +111,7 @@ class Admission:
             resolved = None if "\0" in value else await gate.locators[resource.kind](value, call.caller)
             if resolved is None:
                 raise PermissionDenied
-            role = await gate.roles.held(call.caller, resolved.place)
+            role = await gate.roles.held_role(call.caller, resolved.place)
             if not found:
                 call.place, call.role = resolved.place, role
             _require(role, resolved.place, resource)
@@ -121,7 +121,7 @@ class Admission:
             if isinstance(resolved.resource, BlobHubError):
                 raise resolved.resource
         if found:
-            call.resource, *call.also = [resolved.resource for resolved in found]
+            call.resource, *call.further_resources = [resolved.resource for resolved in found]
         self._places = [resolved.place for resolved in found]
 
     @property
@@ -133,15 +133,15 @@ class Admission:
         """Raise what a stream would be refused with now, its resources being those it was admitted to."""
         gate, rule, call = self._gate, self._rule, self._call
         # A key that was rotated meanwhile ends at another time than it did.
-        caller = call.caller = await gate.authentication.afresh(self._key)
+        caller = call.caller = await gate.authentication.authenticate(self._bearer)
         access.require_caller(caller, Permission(rule.permission), public_read=rule.public_read)
         for resource, place in zip(rule.resources, self._places, strict=True):
-            now = await gate.roles.today(place)
+            now = await gate.roles.current_place(place)
             if now is None:
                 raise PermissionDenied
-            _require(await gate.roles.held(caller, now), now, resource)
+            _require(await gate.roles.held_role(caller, now), now, resource)
 
-    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
+    async def record_failure(self, error: BlobHubError, *, handled: bool) -> None:
         """Record the call in the audit log, when it was refused, or its handler failed to change something.
 
         A key that cannot be one is not recorded: such a call touches no database.
@@ -149,14 +149,14 @@ class Admission:
         refused = error.code in _REFUSALS and not self._malformed
         failed = error.code not in _REFUSALS and handled and self._rule.changes and not self._call.recorded
         if refused or failed:
-            await self._gate.audit.refused(entry_of(self._call, error=error))
+            await self._gate.audit.record_refusal(audit_row(self._call, error=error))
 
 
-def _require(role: Role, place: Place, resource: Resource) -> None:
+def _require(role: Role, place: Place, resource: ResourceRule) -> None:
     access.require_role(role, place, Permission(resource.permission), public_read=resource.public_read)
 
 
-def _reference(rule: Rule, request: Message) -> tuple[str, str]:
+def _reference(rule: AccessRule, request: Message) -> tuple[str, str]:
     """The kind of the main resource that a request names, and what it says; empty for none."""
     if not rule.resources:
         return "", ""

@@ -11,18 +11,18 @@ from blobhub_server.platform.store import member as store
 from blobhub_server.platform.store import organization as organization_store
 
 
-def _by_membership(caller: Caller, place: Place) -> bool:
+def _depends_on_membership(caller: Caller, place: Place) -> bool:
     """Whether the role that a caller holds on a place depends on memberships."""
     return bool(caller.user_id is not None and not caller.administrator and place.org_id)
 
 
-async def held(tx: Transaction, caller: Caller, place: Place) -> Role:
+async def held_role(tx: Transaction, caller: Caller, place: Place) -> Role:
     """The role on an organization, a blob or a user, as a transaction sees it; that it may be public does not count."""
     membership = Role.NONE
-    if caller.user_id is not None and _by_membership(caller, place):
-        held_on = [place.org_id, *([place.blob_id] if place.blob_id else [])]
-        membership = await store.membership(tx, caller.user_id, held_on)
-    return access.held(caller, place, membership)
+    if caller.user_id is not None and _depends_on_membership(caller, place):
+        resource_ids = [place.org_id, *([place.blob_id] if place.blob_id else [])]
+        membership = await store.membership(tx, caller.user_id, resource_ids)
+    return access.held_role(caller, place, membership)
 
 
 class Roles:
@@ -31,14 +31,14 @@ class Roles:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def held(self, caller: Caller, place: Place) -> Role:
+    async def held_role(self, caller: Caller, place: Place) -> Role:
         """The role on an organization, a blob or a user; that it may be public does not count."""
-        if not _by_membership(caller, place):
-            return access.held(caller, place, Role.NONE)
+        if not _depends_on_membership(caller, place):
+            return access.held_role(caller, place, Role.NONE)
         async with self._db.read() as tx:
-            return await held(tx, caller, place)
+            return await held_role(tx, caller, place)
 
-    async def today(self, place: Place) -> Place | None:
+    async def current_place(self, place: Place) -> Place | None:
         """The same place as it is now, None when it is gone."""
         async with self._db.read() as tx:
             if place.blob_id:
@@ -51,6 +51,6 @@ class Roles:
 
     async def require_reader(self, caller: Caller, place: Place) -> None:
         """Raise PermissionDenied for a caller who holds no role on a place that is still there."""
-        now = await self.today(place)
+        now = await self.current_place(place)
         if now is not None:
-            access.require_role(await self.held(caller, now), now, Permission.READ, public_read=False)
+            access.require_role(await self.held_role(caller, now), now, Permission.READ, public_read=False)

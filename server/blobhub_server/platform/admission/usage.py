@@ -16,7 +16,7 @@ from blobhub_server.platform.store import api_key as store
 
 log = structlog.get_logger()
 
-EXACT = timedelta(minutes=1)
+MIN_INTERVAL = timedelta(minutes=1)
 WRITE_SECONDS = 5.0
 
 
@@ -29,11 +29,11 @@ class KeyUsage:
         self._written: dict[str, datetime] = {}
         self._waiting: dict[str, datetime] = {}
 
-    def used(self, key_id: str) -> None:
+    def record_use(self, key_id: str) -> None:
         """A call came with this key."""
         now = self._clock()
         written = self._written.get(key_id)
-        if written is None or now - written >= EXACT:
+        if written is None or now - written >= MIN_INTERVAL:
             self._waiting[key_id] = now
 
     @asynccontextmanager
@@ -54,9 +54,9 @@ class KeyUsage:
         times, self._waiting = self._waiting, {}
         try:
             async with self._db.write() as tx:
-                await store.used(tx, times)
+                await store.update_last_used(tx, times)
         except Exception:
             log.exception("key_usage_not_written")
             return
-        horizon = self._clock() - EXACT
+        horizon = self._clock() - MIN_INTERVAL
         self._written = {key: time for key, time in self._written.items() if time > horizon} | times

@@ -70,7 +70,7 @@ class Contents:
 
     async def discard(self, tx: Transaction, blob: Blob, revision_id: str) -> None:
         """Remove the content of a revision of a blob that the caller has locked."""
-        await blob_store.update(tx, blob.id, bytes=blob.bytes - await store.held_alone(tx, revision_id))
+        await blob_store.update(tx, blob.id, bytes=blob.bytes - await store.unshared_bytes(tx, revision_id))
         await store.delete_all(tx, revision_id)
 
     async def _edit(self, tx: Transaction, revision_id: str, etag: str) -> tuple[Blob, Revision, str]:

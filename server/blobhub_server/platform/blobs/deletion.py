@@ -23,16 +23,16 @@ from blobhub_server.platform.store import revision as revision_store
 
 async def delete_blob(tx: Transaction, types: BlobTypes, blob_id: str) -> None:
     """Delete a blob that the caller has locked. The bytes of its content stay: others may have the same."""
-    await _delete_blobs(tx, types, blob_store.only(blob_id))
+    await _delete_blobs(tx, types, blob_store.select_one(blob_id))
 
 
 async def delete_organization(tx: Transaction, types: BlobTypes, org_id: str) -> int:
     """Delete an organization that the caller has locked, and its blobs; return how many those were."""
-    blob_ids, itself = blob_store.of_organization(org_id), organization_store.only(org_id)
+    blob_ids, itself = blob_store.select_in_organization(org_id), organization_store.select_one(org_id)
     count = await blob_store.lock_all(tx, blob_ids)
     await api_key_store.delete_all_of_organization(tx, org_id)
     await _delete_blobs(tx, types, blob_ids)
-    await _held_on(tx, itself)
+    await _delete_shared(tx, itself)
     await organization_store.delete(tx, org_id)
     return count
 
@@ -40,14 +40,14 @@ async def delete_organization(tx: Transaction, types: BlobTypes, org_id: str) ->
 async def _delete_blobs(tx: Transaction, types: BlobTypes, blob_ids: Selected) -> None:
     """Delete blobs that are locked."""
     for type_ in await blob_store.types(tx, blob_ids):
-        await types.delete(tx, type_, blob_store.of_type(blob_ids, type_))
-    await _held_on(tx, blob_ids)
+        await types.delete(tx, type_, blob_store.select_of_type(blob_ids, type_))
+    await _delete_shared(tx, blob_ids)
     for store in (api_key_store, metadata_store, content_store, revision_store, blob_event_store):
         await store.delete_all_of_blobs(tx, blob_ids)
     await blob_store.delete_all(tx, blob_ids)
 
 
-async def _held_on(tx: Transaction, resource_ids: Selected) -> None:
+async def _delete_shared(tx: Transaction, resource_ids: Selected) -> None:
     """Delete what blobs and organizations alike hold."""
     for store in (member_store, credential_store, alias_store, limit_store):
         await store.delete_all(tx, resource_ids)

@@ -37,7 +37,10 @@ def on_organizations(clock: Clock) -> Sequence[Limit]:
 
 ON_BLOBS = (
     Limit(
-        "blob.bytes", "Bytes of content, each content counted once however often it is held", 10 << 30, blob_store.held_bytes
+        "blob.bytes",
+        "Bytes of content, each content counted once however often it is held",
+        10 << 30,
+        blob_store.total_bytes,
     ),
     Limit("blob.revisions", "Revisions of the blob", 10_000, revision_store.count),
 )

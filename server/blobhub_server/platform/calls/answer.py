@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes.access import Caller, Place
-from blobhub_server.blobtypes.call import Call, Made
+from blobhub_server.blobtypes.call import Call, Result
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import RequestIdReused, Unauthenticated
@@ -49,15 +49,15 @@ class Answers:
         self._current = current
 
     async def first_answer(
-        self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]
-    ) -> Made:
+        self, call: Call[object], make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]
+    ) -> Result:
         """The answer that is remembered for a request, as `read` makes it from bytes; else what `make` answers.
 
         Of the same request that is sent twice at once, one fails: on the index of request ids, or on what the other has
         changed, be it only that a reference leads elsewhere now. It gets the other's answer. Raises RequestIdReused,
         PermissionDenied, and what `make` raises.
         """
-        before = await self._before(call)
+        before = await self._find_answer(call)
         if before is not None:
             return read(before)
         try:
@@ -66,14 +66,14 @@ class Answers:
             # The key has been revoked while the call streamed: it is told nothing any more.
             raise
         except Exception:
-            before = await self._before(call)
+            before = await self._find_answer(call)
             if before is None:
                 raise
             return read(before)
-        before = await self._before(call) if call.repeatable else None
+        before = await self._find_answer(call) if call.repeatable else None
         return answer if before is None else read(before)
 
-    async def _before(self, call: Call[object]) -> bytes | None:
+    async def _find_answer(self, call: Call[object]) -> bytes | None:
         """What is remembered for a request, when its caller may still read where that came from.
 
         What is gone is told to whom it was told before, as the answer to a deletion has to be; and an answer without

@@ -9,11 +9,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from blobhub_server.blobtypes.call import Answer, Call, Made
+from blobhub_server.blobtypes.call import Answer, Call, Result
 from blobhub_server.blobtypes.contract import Settled
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.platform.calls.answer import Answers
-from blobhub_server.platform.calls.audit import Audit, entry_of
+from blobhub_server.platform.calls.audit import Audit, audit_row
 
 
 class Changes:
@@ -29,10 +29,10 @@ class Changes:
         """Make a change in a transaction of its own, which goes on when the caller goes away."""
         making = asyncio.create_task(self._make(call, make))
         self._making.add(making)
-        making.add_done_callback(self._made)
+        making.add_done_callback(self._release)
         return await asyncio.shield(making)
 
-    def _made(self, making: asyncio.Task[Any]) -> None:
+    def _release(self, making: asyncio.Task[Any]) -> None:
         """Let go of a task. What it raised is told to a caller that is still there, and to nobody else."""
         self._making.discard(making)
         if not making.cancelled():
@@ -47,8 +47,8 @@ class Changes:
         return await self._db.transact(work)
 
     async def first_answer(
-        self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]
-    ) -> Made:
+        self, call: Call[object], make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]
+    ) -> Result:
         """Answer from memory, or by making the answer."""
         return await self._answers.first_answer(call, make, read)
 
@@ -56,7 +56,7 @@ class Changes:
         """What is to be written beside a change. Two that repeat each other are answered from memory, both."""
         call.repeatable = repeatable
         row = self._answers.row(call, answer)
-        return Settled(entry_of(call, answer=answer), row, partial(setattr, call, "recorded", True), repeatable)
+        return Settled(audit_row(call, answer=answer), row, partial(setattr, call, "recorded", True), repeatable)
 
     async def settle(self, tx: Transaction, settled: Sequence[Settled]) -> None:
         """Write audit entries and remembered answers, in a transaction, as the last thing in it."""

@@ -26,7 +26,7 @@ class Permission(IntEnum):
     ADMINISTRATOR = 7
 
 
-HELD: Mapping[Permission, Role] = {
+REQUIRED_ROLES: Mapping[Permission, Role] = {
     Permission.READ: Role.READ,
     Permission.WRITE: Role.WRITE,
     Permission.ADMIN: Role.ADMIN,
@@ -44,7 +44,7 @@ def require_caller(caller: Caller, permission: Permission, *, public_read: bool)
         raise PermissionDenied
 
 
-def held(caller: Caller, place: Place, membership: Role) -> Role:
+def held_role(caller: Caller, place: Place, membership: Role) -> Role:
     """The role a caller holds on an organization, a blob or a user.
 
     Users have what their memberships give (`membership`, the stronger of those on the organization and the blob) as far
@@ -63,7 +63,7 @@ def held(caller: Caller, place: Place, membership: Role) -> Role:
 
 def require_role(role: Role, place: Place, permission: Permission, *, public_read: bool) -> None:
     """Raise PermissionDenied unless a role suffices, or the place is public and the method is content with that."""
-    if not (public_read and place.public) and role < HELD[permission]:
+    if not (public_read and place.public) and role < REQUIRED_ROLES[permission]:
         raise PermissionDenied
 
 

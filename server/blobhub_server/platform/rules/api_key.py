@@ -18,12 +18,12 @@ from datetime import datetime, timedelta
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.errors import KeyEnded, LimitExceeded
 
-MOST_PERSONAL = 100
+MAX_PERSONAL_KEYS = 100
 """How many keys that are neither revoked nor expired a user may have."""
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(r"(bhk_([0-9A-Za-z]{12})_([0-9A-Za-z]{22}))([0-9A-Za-z]{6})")
-_LIKE_A_KEY = re.compile(r"(bhk_[0-9A-Za-z]*_)\w+")
+_KEY_PATTERN = re.compile(r"(bhk_[0-9A-Za-z]*_)\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,8 @@ def require_valid(key: ApiKey, now: datetime) -> None:
 
 def require_room(user_id: str, held: int) -> None:
     """Raise LimitExceeded when a user would have `held` keys that work, and that is more than may be."""
-    if held > MOST_PERSONAL:
-        raise LimitExceeded("user.api_keys", MOST_PERSONAL, user_id)
+    if held > MAX_PERSONAL_KEYS:
+        raise LimitExceeded("user.api_keys", MAX_PERSONAL_KEYS, user_id)
 
 
 def after_grace(key: ApiKey, now: datetime, grace: timedelta) -> datetime:
@@ -135,9 +135,9 @@ def matches(record: ApiKey, secret_hash: bytes) -> bool:
     return hmac.compare_digest(record.secret_hash, secret_hash)
 
 
-def without_secrets(text: str) -> str:
+def mask_keys(text: str) -> str:
     """The text, with the public id alone left of any key in it: people put keys where an id belongs."""
-    return _LIKE_A_KEY.sub(r"\1…", text)
+    return _KEY_PATTERN.sub(r"\1…", text)
 
 
 def checksum(text: str) -> str:

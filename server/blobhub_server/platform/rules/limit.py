@@ -30,7 +30,7 @@ class Rank(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class LimitSetting:
     """A value that somebody of a rank has set, on an organization or on a blob of it, which `source` says."""
 
     source: str
@@ -45,26 +45,26 @@ def rank(*, administrator: bool, on_organization: Role) -> Rank:
     return Rank.ORGANIZATION if on_organization is Role.ADMIN else Rank.BLOB
 
 
-def effective(settings: Iterable[Setting], default: int) -> Setting:
+def effective(settings: Iterable[LimitSetting], default: int) -> LimitSetting:
     """What holds of all that is set for an organization, or for a blob and its organization.
 
     A setting replaces those before it of the same and of lower ranks, and can but lower what higher ranks have set. The
     default is before all others and the server's; an organization's settings are before its blob's, higher ranks' before
     lower ones'.
     """
-    holding = [Setting(DEFAULT, Rank.SERVER, default)]
+    holding = [LimitSetting(DEFAULT, Rank.SERVER, default)]
     for setting in sorted(settings, key=lambda setting: (setting.source == BLOB, -setting.rank)):
         holding = [before for before in holding if before.rank > setting.rank] + [setting]
     return min(reversed(holding), key=lambda setting: setting.value)
 
 
-def otherwise(settings: Iterable[Setting], source: str, by: Rank) -> list[Setting]:
+def remaining_settings(settings: Iterable[LimitSetting], source: str, by: Rank) -> list[LimitSetting]:
     """What stays when somebody of a rank sets something there, or takes it back: all but what they and lower ranks set."""
     return [setting for setting in settings if setting.source != source or setting.rank > by]
 
 
-def require_settable(setting: Setting, settings: Iterable[Setting], default: int) -> None:
+def require_settable(setting: LimitSetting, settings: Iterable[LimitSetting], default: int) -> None:
     """Raise InvalidValue when somebody who does not administer the server sets more than would hold otherwise."""
-    most = effective(otherwise(settings, setting.source, setting.rank), default).value
+    most = effective(remaining_settings(settings, setting.source, setting.rank), default).value
     if setting.value > most and setting.rank is not Rank.SERVER:
         raise InvalidValue("value", f"must be at most {most}; administrators of the server may set more")

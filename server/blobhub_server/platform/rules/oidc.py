@@ -26,18 +26,18 @@ KINDS: Mapping[str, tuple[str, str | None]] = {
 }
 """The algorithms there are, each with type and curve of its keys. None of them takes a secret that is shared."""
 
-TOKEN_LENGTH = 16384
+MAX_TOKEN_LENGTH = 16384
 LEEWAY_SECONDS = 5
 """How far the issuer's clock may be ahead. A token's end is not stretched."""
 
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _TYPES = ("jwt", "at+jwt")
 _PUBLIC = ("kty", "crv", "n", "e", "x", "y")
-_NO_LATER = 253_402_300_800  # the year 10000, beyond what a datetime holds
+_MAX_SECONDS = 253_402_300_800  # the year 10000, beyond what a datetime holds
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class TokenPolicy:
     """What tokens are held against: all of it exact. `algorithms` are keys of KINDS."""
 
     issuer: str
@@ -72,30 +72,30 @@ class Claims:
     ends: datetime
 
 
-def has_form(presented: str) -> bool:
+def has_form(bearer: str) -> bool:
     """Whether something has the form of a token: three parts in base64url."""
-    return _FORM.fullmatch(presented) is not None
+    return _FORM.fullmatch(bearer) is not None
 
 
-def header(token: str, expected: Expected) -> Header:
+def header(token: str, policy: TokenPolicy) -> Header:
     """The header of a token that may be one for us. Raises Unauthenticated."""
     import jwt  # noqa: PLC0415  slow to import, and not needed without an issuer
 
-    if len(token) > TOKEN_LENGTH or not has_form(token):
+    if len(token) > MAX_TOKEN_LENGTH or not has_form(token):
         raise Unauthenticated
     try:
         found = jwt.get_unverified_header(token)
     except jwt.PyJWTError:
         raise Unauthenticated from None
     algorithm, kid, typ = found.get("alg"), found.get("kid"), found.get("typ", "JWT")
-    if not isinstance(algorithm, str) or algorithm not in expected.algorithms:
+    if not isinstance(algorithm, str) or algorithm not in policy.algorithms:
         raise Unauthenticated
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in _TYPES:
         raise Unauthenticated
     return Header(algorithm, kid)
 
 
-def verify(token: str, key: Key, header: Header, expected: Expected, now: datetime) -> Claims:
+def verify(token: str, key: Key, header: Header, policy: TokenPolicy, now: datetime) -> Claims:
     """What a token says, once signature, issuer, audience and times have proved right. Raises Unauthenticated."""
     import jwt  # noqa: PLC0415  slow to import, and not needed without an issuer
 
@@ -104,8 +104,8 @@ def verify(token: str, key: Key, header: Header, expected: Expected, now: dateti
             token,
             key.public,
             algorithms=[header.algorithm],
-            issuer=expected.issuer,
-            audience=expected.audience,
+            issuer=policy.issuer,
+            audience=policy.audience,
             options={
                 "require": ["iss", "aud", "exp", "sub"],
                 "enforce_minimum_key_length": True,
@@ -173,7 +173,7 @@ def _key(jwk: Mapping[str, Any]) -> Key | None:
 
 
 def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or not 0 <= value < _NO_LATER:
+    if not isinstance(value, int | float) or not 0 <= value < _MAX_SECONDS:
         raise Unauthenticated
     return value
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from blobhub_server.errors import LimitExceeded, NotEmpty
 from blobhub_server.platform.rules.visibility import PUBLIC
 
-MOST = 1000
+MAX_CREATED = 1000
 """How many organizations may be there that one user has created."""
 
 
@@ -39,5 +39,5 @@ def require_empty(organization: Organization, *, cascade: bool) -> None:
 
 def require_room(user_id: str, held: int) -> None:
     """Raise LimitExceeded when a user who has created `held` organizations may not create another."""
-    if held >= MOST:
-        raise LimitExceeded("user.organizations", MOST, user_id)
+    if held >= MAX_CREATED:
+        raise LimitExceeded("user.organizations", MAX_CREATED, user_id)

@@ -8,7 +8,7 @@ from typing import Any
 
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import CredentialUnreadable, MasterKeyMissing, NotFound
-from blobhub_server.platform.rules.credential import Credential, Sealed
+from blobhub_server.platform.rules.credential import Credential, SealedBody
 from blobhub_server.platform.sealing.keyring import Keyring, Unreadable
 from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import master_key as master_key_store
@@ -37,7 +37,7 @@ class Credentials:
             raise CredentialUnreadable(credential.id) from None
         return body
 
-    async def seal(self, tx: Transaction, credential: Credential, body: bytes) -> Sealed:
+    async def seal(self, tx: Transaction, credential: Credential, body: bytes) -> SealedBody:
         """Seal a body for a record, in the transaction that stores it. Raises MasterKeyMissing.
 
         The key is the one that the database says, not the one this server began with: a body sealed under a key that is

@@ -50,7 +50,7 @@ class KeyFile:
 
     def read(self) -> list[bytes] | None:
         """The keys; None when there is no file. Raises BadMasterKey, also for a file that others could read."""
-        with _told(self.path, "read"):
+        with _translate_errors(self.path, "read"):
             if not self.path.exists():
                 return None
             with self.path.open("rb") as file:
@@ -62,9 +62,9 @@ class KeyFile:
 
     def create(self, key: bytes) -> list[bytes]:
         """Make the file with one key, unless another server has by now; return what it holds."""
-        with _told(self.path, "made"):
+        with _translate_errors(self.path, "made"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.held():
+        with self.lock():
             there = self.read()
             if there is not None:
                 return there
@@ -72,7 +72,7 @@ class KeyFile:
             return [key]
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Around what reads the file and then replaces it: one at a time, on this machine."""
         with _folder(self.path) as folder:
             fcntl.flock(folder, fcntl.LOCK_EX)
@@ -81,7 +81,7 @@ class KeyFile:
     def replace(self, keys: Sequence[bytes]) -> None:
         """Put other keys in place of those there are: all or nothing, and on disk when this returns."""
         part = self.path.with_name(f"{self.path.name}.new")
-        with _told(self.path, "written"):
+        with _translate_errors(self.path, "written"):
             part.unlink(missing_ok=True)
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb") as file:
@@ -103,7 +103,7 @@ def _folder(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _told(path: Path, what: str) -> Iterator[None]:
+def _translate_errors(path: Path, what: str) -> Iterator[None]:
     """Around what the operating system may refuse."""
     try:
         yield

@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from blobhub_server.config import Settings
-from blobhub_server.platform.rules.credential import Sealed
+from blobhub_server.platform.rules.credential import SealedBody
 from blobhub_server.platform.sealing import key_file
 from blobhub_server.platform.sealing.key_file import KEY_BYTES, KeyFile
 
@@ -47,34 +47,34 @@ class Keyring:
         """The ids of all keys."""
         return frozenset(self._keys)
 
-    def seal(self, body: bytes, identity: bytes, master_key_id: str) -> Sealed:
+    def seal(self, body: bytes, identity: bytes, master_key_id: str) -> SealedBody:
         """Encrypt a body for the record of an identity, under one of the keys."""
         key = self._entropy(KEY_BYTES)
         key_nonce, wrapped_key = self._encrypt(self._wrapping_key(master_key_id), key, b"key", identity)
         nonce, ciphertext = self._encrypt(key, body, b"body", identity)
-        return Sealed(master_key_id, key_nonce, wrapped_key, nonce, ciphertext)
+        return SealedBody(master_key_id, key_nonce, wrapped_key, nonce, ciphertext)
 
-    def open(self, sealed: Sealed, identity: bytes) -> bytes:
+    def open(self, sealed: SealedBody, identity: bytes) -> bytes:
         """The body. Raises Unreadable."""
         return _decrypt(self._unwrap(sealed, identity), sealed.nonce, sealed.ciphertext, b"body", identity)
 
-    def rewrap(self, sealed: Sealed, identity: bytes) -> Sealed:
+    def rewrap(self, sealed: SealedBody, identity: bytes) -> SealedBody:
         """The same body, under the current key. Raises Unreadable."""
         key = self._unwrap(sealed, identity)
         key_nonce, wrapped_key = self._encrypt(self._wrapping_key(self.current), key, b"key", identity)
         return replace(sealed, master_key_id=self.current, key_nonce=key_nonce, wrapped_key=wrapped_key)
 
-    def derived(self, purpose: bytes) -> dict[str, bytes]:
+    def derive_keys(self, purpose: bytes) -> dict[str, bytes]:
         """A key of 32 bytes for something else, from each of the keys, by id; others for every purpose."""
-        return {key_id: _derived(key, b"derive", purpose) for key_id, key in self._keys.items()}
+        return {key_id: _derive(key, b"derive", purpose) for key_id, key in self._keys.items()}
 
-    def _unwrap(self, sealed: Sealed, identity: bytes) -> bytes:
+    def _unwrap(self, sealed: SealedBody, identity: bytes) -> bytes:
         if sealed.master_key_id not in self._keys:
             raise Unreadable
         return _decrypt(self._wrapping_key(sealed.master_key_id), sealed.key_nonce, sealed.wrapped_key, b"key", identity)
 
     def _wrapping_key(self, master_key_id: str) -> bytes:
-        return _derived(self._keys[master_key_id], b"wrap")
+        return _derive(self._keys[master_key_id], b"wrap")
 
     def _encrypt(self, key: bytes, data: bytes, part: bytes, identity: bytes) -> tuple[bytes, bytes]:
         nonce = self._entropy(NONCE_BYTES)
@@ -91,10 +91,10 @@ def load(settings: Settings, entropy: Entropy) -> Keyring:
 
 def fingerprint(key: bytes) -> str:
     """A master key's id."""
-    return _derived(key, b"fingerprint").hex()[:16]
+    return _derive(key, b"fingerprint").hex()[:16]
 
 
-def _derived(key: bytes, use: bytes, purpose: bytes = b"") -> bytes:
+def _derive(key: bytes, use: bytes, purpose: bytes = b"") -> bytes:
     return hmac.new(key, b"blobhub " + use + b"\0" + purpose, hashlib.sha256).digest()
 
 

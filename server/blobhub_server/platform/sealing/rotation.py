@@ -19,8 +19,8 @@ from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import master_key as master_key_store
 from blobhub_server.start import StartError
 
-BATCH = 100
-_NAMED = 10
+MAX_BATCH = 100
+_MAX_NAMED = 10
 
 
 async def adopt(db: Database, keyring: Keyring) -> None:
@@ -56,7 +56,7 @@ async def rotate(settings: Settings, entropy: Entropy) -> list[str]:
 
 
 async def _in_file(db: Database, file: KeyFile, entropy: Entropy) -> list[str]:
-    with file.held():
+    with file.lock():
         keys = file.read() or []
         if len(keys) < 2:
             keys = [entropy(KEY_BYTES), *keys]
@@ -64,7 +64,7 @@ async def _in_file(db: Database, file: KeyFile, entropy: Entropy) -> list[str]:
         keyring = Keyring(keys, entropy)
         count = await _rewrap_all(db, keyring)
         file.replace(keys[:1])
-    return [_done(count, keyring), f"{file.path} holds that key alone now. Backups made before need the former one."]
+    return [_summary(count, keyring), f"{file.path} holds that key alone now. Backups made before need the former one."]
 
 
 async def _in_environment(db: Database, keyring: Keyring) -> list[str]:
@@ -74,10 +74,10 @@ async def _in_environment(db: Database, keyring: Keyring) -> list[str]:
         following = f"Nothing needs {others} any more: take what follows the first key out of BLOBHUB_MASTER_KEY."
     else:
         following = "To change it, put a new key in front of the one in BLOBHUB_MASTER_KEY, and run this again."
-    return [_done(count, keyring), following]
+    return [_summary(count, keyring), following]
 
 
-def _done(count: int, keyring: Keyring) -> str:
+def _summary(count: int, keyring: Keyring) -> str:
     return f"The master key is {keyring.current}. Credentials brought under it: {count}."
 
 
@@ -93,7 +93,7 @@ async def _rewrap_all(db: Database, keyring: Keyring) -> int:
             count += sum(done for _, done in batch)
     if unreadable:
         raise StartError(
-            f"{len(unreadable)} credentials cannot be read and keep their master key: {', '.join(unreadable[:_NAMED])}; "
+            f"{len(unreadable)} credentials cannot be read and keep their master key: {', '.join(unreadable[:_MAX_NAMED])}; "
             "delete them, or restore them, and run this again"
         )
     return count
@@ -103,7 +103,7 @@ async def _rewrap(db: Database, keyring: Keyring, key_id: str, after: str) -> Se
     """Bring the next few credentials under the current key; return their ids, and whether each could be read."""
     rewrapped, outcomes = [], []
     async with db.write() as tx:
-        for credential, sealed in await store.under(tx, key_id, after=after, limit=BATCH):
+        for credential, sealed in await store.page_by_master_key(tx, key_id, after=after, limit=MAX_BATCH):
             try:
                 rewrapped.append((credential.id, keyring.rewrap(sealed, credential.identity)))
                 outcomes.append((credential.id, True))

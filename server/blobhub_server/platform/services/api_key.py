@@ -111,19 +111,19 @@ class ApiKeyService:
     async def ListApiKeys(
         self, request: pb.ListApiKeysRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListApiKeysResponse:
-        owner = call.place
-        page = Page.parse(request, owner.user_id or "", owner.org_id, owner.blob_id or "")
+        place = call.place
+        page = Page.parse(request, place.user_id or "", place.org_id, place.blob_id or "")
         async with self._host.db.read() as tx:
-            found = await store.page(tx, owner, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, place, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda key: key.id)
         return pb.ListApiKeysResponse(api_keys=map(to_proto, items), next_page_token=token)
 
     async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, call: Call[ApiKey]) -> pb.UpdateApiKeyResponse:
         async def make(tx: Transaction) -> pb.UpdateApiKeyResponse:
-            current = await self._locked(tx, call.resource.id)
+            current = await self._lock(tx, call.resource.id)
             require_etag(request.etag, current.etag)
             await store.update(tx, current.id, description=request.description, etag=self._host.ids())
-            return pb.UpdateApiKeyResponse(api_key=to_proto(await self._locked(tx, call.resource.id)))
+            return pb.UpdateApiKeyResponse(api_key=to_proto(await self._lock(tx, call.resource.id)))
 
         return await call.once(make)
 
@@ -132,7 +132,7 @@ class ApiKeyService:
 
         async def make(tx: Transaction) -> pb.RotateApiKeyResponse:
             await lock_place(tx, call.place)
-            current, now = await self._locked(tx, call.resource.id), self._host.clock()
+            current, now = await self._lock(tx, call.resource.id), self._host.clock()
             require_etag(request.etag, current.etag)
             rules.require_valid(current, now)
             access.require_lifetime(call.caller, current.expire_time)
@@ -144,7 +144,7 @@ class ApiKeyService:
                 await self._require_room(tx, record, now)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.RotateApiKeyResponse(
-                api_key=to_proto(record), rotated=to_proto(await self._locked(tx, call.resource.id))
+                api_key=to_proto(record), rotated=to_proto(await self._lock(tx, call.resource.id))
             )
 
         answer = await call.once(make)
@@ -153,15 +153,15 @@ class ApiKeyService:
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, call: Call[ApiKey]) -> pb.RevokeApiKeyResponse:
         async def make(tx: Transaction) -> pb.RevokeApiKeyResponse:
-            current = await self._locked(tx, call.resource.id)
+            current = await self._lock(tx, call.resource.id)
             if current.revoke_time is None:
                 await store.update(tx, current.id, revoke_time=self._host.clock(), etag=self._host.ids())
                 await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            return pb.RevokeApiKeyResponse(api_key=to_proto(await self._locked(tx, call.resource.id)))
+            return pb.RevokeApiKeyResponse(api_key=to_proto(await self._lock(tx, call.resource.id)))
 
         return await call.once(make)
 
-    async def _locked(self, tx: Transaction, key_id: str) -> ApiKey:
+    async def _lock(self, tx: Transaction, key_id: str) -> ApiKey:
         """A key, as it is now. Raises PermissionDenied when it is gone."""
         current = await store.get(tx, key_id, lock=True)
         if current is None:

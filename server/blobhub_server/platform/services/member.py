@@ -86,7 +86,7 @@ class MemberService:
         role = Role(request.role)
 
         async def make(tx: Transaction) -> pb.UpdateMemberResponse:
-            current = await self._leaving(tx, call, request.user, request.etag, remains=role is Role.ADMIN)
+            current = await self._lock_member(tx, call, request.user, request.etag, remains=role is Role.ADMIN)
             updated = replace(current, role=role, update_time=self._host.clock(), etag=self._host.ids())
             await store.update(tx, updated)
             return pb.UpdateMemberResponse(member=to_proto(updated))
@@ -97,13 +97,13 @@ class MemberService:
         self, request: pb.DeleteMemberRequest, call: Call[Organization | Blob]
     ) -> pb.DeleteMemberResponse:
         async def make(tx: Transaction) -> pb.DeleteMemberResponse:
-            current = await self._leaving(tx, call, request.user, request.etag, remains=False)
+            current = await self._lock_member(tx, call, request.user, request.etag, remains=False)
             await store.delete(tx, call.resource.id, current.user_id)
             return pb.DeleteMemberResponse()
 
         return await call.once(make)
 
-    async def _leaving(
+    async def _lock_member(
         self, tx: Transaction, call: Call[Organization | Blob], user: str, etag: str, *, remains: bool
     ) -> Member:
         """The member whose role is about to change, when that may be. Open streams are looked at after the commit."""

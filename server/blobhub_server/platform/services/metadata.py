@@ -22,7 +22,7 @@ from blobhub_server.platform.rules.metadata import MetadataRecord
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import metadata as store
 from blobhub_server.platform.store import revision as revision_store
-from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
 
@@ -63,7 +63,7 @@ class MetadataService:
         value = rules.encode(from_value(request.value))
 
         async def make(tx: Transaction) -> pb.CreateMetadataResponse:
-            blob_id, target_id = await _locked_target(tx, call)
+            blob_id, target_id = await _lock_target(tx, call)
             if await store.get(tx, target_id, request.key) is not None:
                 raise AlreadyExists(KIND, request.key)
             rules.require_room(target_id, await store.count(tx, target_id))
@@ -78,7 +78,7 @@ class MetadataService:
 
     async def GetMetadata(self, request: pb.GetMetadataRequest, call: Call[Blob | BlobRevision]) -> pb.GetMetadataResponse:
         async with self._host.db.read() as tx:
-            record = await _found(tx, call.resource.id, request.key)
+            record = await _get_record(tx, call.resource.id, request.key)
         return pb.GetMetadataResponse(record=to_proto(record))
 
     async def ListMetadata(
@@ -112,12 +112,12 @@ class MetadataService:
     async def UpdateMetadata(
         self, request: pb.UpdateMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.UpdateMetadataResponse:
-        fields = masked(request, "value", "description")
+        fields = changed_fields(request, "value", "description")
         value = rules.encode(from_value(request.value))
 
         async def make(tx: Transaction) -> pb.UpdateMetadataResponse:
-            blob_id, target_id = await _locked_target(tx, call)
-            current = await _found(tx, target_id, request.key)
+            blob_id, target_id = await _lock_target(tx, call)
+            current = await _get_record(tx, target_id, request.key)
             require_etag(request.etag, current.etag)
             changed: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
             changed |= {"value": value} if "value" in fields else {}
@@ -133,8 +133,8 @@ class MetadataService:
         self, request: pb.DeleteMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.DeleteMetadataResponse:
         async def make(tx: Transaction) -> pb.DeleteMetadataResponse:
-            blob_id, target_id = await _locked_target(tx, call)
-            current = await _found(tx, target_id, request.key)
+            blob_id, target_id = await _lock_target(tx, call)
+            current = await _get_record(tx, target_id, request.key)
             require_etag(request.etag, current.etag)
             await store.delete(tx, target_id, request.key)
             deleted = blob_event_pb2.MetadataDeleted(target_id=target_id, key=request.key)
@@ -144,7 +144,7 @@ class MetadataService:
         return await call.once(make)
 
 
-async def _locked_target(tx: Transaction, call: Call[Blob | BlobRevision]) -> tuple[str, str]:
+async def _lock_target(tx: Transaction, call: Call[Blob | BlobRevision]) -> tuple[str, str]:
     """The ids of the blob, locked, and of the target that the call is about.
 
     Raises PermissionDenied and NotFound when they are gone since the call was admitted.
@@ -158,7 +158,7 @@ async def _locked_target(tx: Transaction, call: Call[Blob | BlobRevision]) -> tu
     return blob.id, target_id
 
 
-async def _found(tx: Transaction, target_id: str, key: str) -> MetadataRecord:
+async def _get_record(tx: Transaction, target_id: str, key: str) -> MetadataRecord:
     record = await store.get(tx, target_id, key)
     if record is None:
         raise NotFound(KIND, key)

@@ -15,7 +15,7 @@ from blobhub_server.platform.rules import user as rules
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import user as store
-from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 
@@ -66,7 +66,7 @@ class UserService:
         return pb.ListUsersResponse(users=map(to_proto, items), next_page_token=token)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call[None]) -> pb.UpdateUserResponse:
-        fields = masked(request, "display_name", "administrator", "disabled")
+        fields = changed_fields(request, "display_name", "administrator", "disabled")
         reference = grammar.parse("user", "user", request.user)
 
         async def make(tx: Transaction) -> pb.UpdateUserResponse:

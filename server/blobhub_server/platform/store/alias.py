@@ -20,13 +20,13 @@ former_aliases = sa.Table(
 """`parent_id` is the organization of a blob; empty for organizations."""
 
 
-_AT = (former_aliases.c.parent_id == sa.bindparam("parent"), former_aliases.c.alias == sa.bindparam("wanted"))
-_HOLDER = Prepared(sa.select(former_aliases.c.resource_id).where(*_AT), Scalar(str))
+_KEY = (former_aliases.c.parent_id == sa.bindparam("parent"), former_aliases.c.alias == sa.bindparam("wanted"))
+_HOLDER = Prepared(sa.select(former_aliases.c.resource_id).where(*_KEY), Scalar(str))
 _GIVE_UP = Prepared(former_aliases.insert())
-_TAKE_BACK = Prepared(former_aliases.delete().where(*_AT))
+_TAKE_BACK = Prepared(former_aliases.delete().where(*_KEY))
 
 
-async def holder(tx: Transaction, parent_id: str, alias: str) -> str | None:
+async def find_former_holder(tx: Transaction, parent_id: str, alias: str) -> str | None:
     """The id of what gave an alias up."""
     return await tx.first(_HOLDER, parent=parent_id, wanted=alias)
 

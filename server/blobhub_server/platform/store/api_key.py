@@ -59,14 +59,14 @@ async def get(tx: Transaction, key_id: str, *, lock: bool = False) -> ApiKey | N
 _BY_PUBLIC_ID = Prepared(_KEY.select().where(api_keys.c.public_id == sa.bindparam("presented")), _KEY)
 
 
-async def by_public_id(tx: Transaction, public_id: str) -> ApiKey | None:
+async def get_by_public_id(tx: Transaction, public_id: str) -> ApiKey | None:
     """A key by the public part of itself."""
     return await tx.first(_BY_PUBLIC_ID, presented=public_id)
 
 
-async def page(tx: Transaction, owner: Place, *, after: str, limit: int) -> list[ApiKey]:
+async def page(tx: Transaction, place: Place, *, after: str, limit: int) -> list[ApiKey]:
     """The keys of a user, of an organization itself, or of one blob, by id, those after `after`."""
-    query = _KEY.select().where(_of(owner), api_keys.c.id > after)
+    query = _KEY.select().where(_is_at(place), api_keys.c.id > after)
     return _KEY.all(await tx.execute(query.order_by(api_keys.c.id).limit(limit)))
 
 
@@ -107,22 +107,24 @@ async def _delete(tx: Transaction, where: sa.ColumnElement[bool]) -> None:
     await tx.execute(api_keys.delete().where(where))
 
 
-def _of(owner: Place) -> sa.ColumnElement[bool]:
-    if owner.user_id is not None:
-        return api_keys.c.user_id == owner.user_id
-    if owner.blob_id is not None:
-        return api_keys.c.blob_id == owner.blob_id
-    return sa.and_(api_keys.c.org_id == owner.org_id, _OF_NO_BLOB)
+def _is_at(place: Place) -> sa.ColumnElement[bool]:
+    if place.user_id is not None:
+        return api_keys.c.user_id == place.user_id
+    if place.blob_id is not None:
+        return api_keys.c.blob_id == place.blob_id
+    return sa.and_(api_keys.c.org_id == place.org_id, _OF_NO_BLOB)
 
 
-_FREE = (
+_UNLOCKED = (
     sa.select(api_keys.c.id).where(api_keys.c.id == sa.bindparam("key_id")).with_for_update(key_share=True, skip_locked=True)
 )
-_USED = Prepared(api_keys.update().where(api_keys.c.id.in_(_FREE)).values(last_used_time=sa.bindparam("used_time")))
+_UPDATE_LAST_USED = Prepared(
+    api_keys.update().where(api_keys.c.id.in_(_UNLOCKED)).values(last_used_time=sa.bindparam("used_time"))
+)
 
 
-async def used(tx: Transaction, times: Mapping[str, datetime]) -> None:
+async def update_last_used(tx: Transaction, times: Mapping[str, datetime]) -> None:
     """Note when keys were last used, but for those that somebody changes right now: many are locked here, and in an order
     that is not that of others, so this waits for nobody.
     """
-    await tx.run_each(_USED, [{"key_id": key_id, "used_time": time} for key_id, time in times.items()])
+    await tx.run_each(_UPDATE_LAST_USED, [{"key_id": key_id, "used_time": time} for key_id, time in times.items()])

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Caller
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.keyset import Order, together
+from blobhub_server.db.keyset import Order, union
 from blobhub_server.db.prepared import Prepared, locked
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
@@ -92,7 +92,7 @@ async def page(
     """An organization's blobs in an order, those after `after`; with `seen_by` only those that this caller may see
     without a role on the organization.
     """
-    order, here = Order.by(blobs, order_by), _SELECT.where(blobs.c.org_id == org_id)
+    order, here = Order.parse(blobs, order_by), _SELECT.where(blobs.c.org_id == org_id)
     filters: list[sa.ColumnElement[bool]] = []
     if type_:
         filters.append(blobs.c.type == type_)
@@ -104,8 +104,8 @@ async def page(
         found = [order.apply(here.where(*filters), after, limit)]
     else:
         public, shared = here.where(blobs.c.visibility == PUBLIC), _shared_with(seen_by, org_id)
-        found = [order.apply(public.where(*filters), after, limit), order.beyond(shared.where(*filters), after)]
-    return order.merge(_BLOB.all(await tx.execute(together(found))), limit)
+        found = [order.apply(public.where(*filters), after, limit), order.after(shared.where(*filters), after)]
+    return order.merge(_BLOB.all(await tx.execute(union(found))), limit)
 
 
 def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
@@ -117,17 +117,17 @@ def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
     return private.join(members, members.c.resource_id == blobs.c.id).where(*held)
 
 
-def only(blob_id: str) -> Selected:
+def select_one(blob_id: str) -> Selected:
     """The set of one blob."""
     return sa.select(blobs.c.id).where(blobs.c.id == blob_id)
 
 
-def of_organization(org_id: str) -> Selected:
+def select_in_organization(org_id: str) -> Selected:
     """The set of an organization's blobs."""
     return sa.select(blobs.c.id).where(blobs.c.org_id == org_id)
 
 
-def of_type(blob_ids: Selected, type_: str) -> Selected:
+def select_of_type(blob_ids: Selected, type_: str) -> Selected:
     """Those of a set of blobs that are of a type."""
     return blob_ids.where(blobs.c.type == type_)
 
@@ -143,12 +143,12 @@ async def types(tx: Transaction, blob_ids: Selected) -> list[str]:
     return list((await tx.execute(query)).scalars())
 
 
-_HELD_BYTES = Prepared(sa.select(blobs.c.bytes).where(_ID), Scalar(int))
+_TOTAL_BYTES = Prepared(sa.select(blobs.c.bytes).where(_ID), Scalar(int))
 
 
-async def held_bytes(tx: Transaction, blob_id: str) -> int:
+async def total_bytes(tx: Transaction, blob_id: str) -> int:
     """How many bytes of content a blob holds, each content counted once."""
-    return await tx.first(_HELD_BYTES, blob=blob_id) or 0
+    return await tx.first(_TOTAL_BYTES, blob=blob_id) or 0
 
 
 async def update(tx: Transaction, blob_id: str, **values: Any) -> None:

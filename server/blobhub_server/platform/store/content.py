@@ -106,7 +106,7 @@ async def holds(tx: Transaction, blob_id: str, digest: str) -> bool:
     return await tx.one(_HOLDS, blob=blob_id, wanted=digest)
 
 
-async def held_alone(tx: Transaction, revision_id: str) -> int:
+async def unshared_bytes(tx: Transaction, revision_id: str) -> int:
     """How many bytes a revision holds that no other one of its blob does, each content counted once."""
     own, others = entries.alias("own"), entries.alias("others")
     elsewhere = sa.exists().where(

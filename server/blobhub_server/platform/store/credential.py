@@ -10,7 +10,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared, locked
 from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
-from blobhub_server.platform.rules.credential import Credential, Sealed
+from blobhub_server.platform.rules.credential import Credential, SealedBody
 
 credentials = sa.Table(
     "credentials",
@@ -36,19 +36,19 @@ credentials = sa.Table(
 )
 """`owner_id` is the id of the blob, organization or user whose the credential is."""
 
-Kept = tuple[Credential, Sealed]
+SealedCredential = tuple[Credential, SealedBody]
 """A record and its sealed body."""
 
-_CREDENTIAL, _SEALED = Mapper(Credential, credentials), Mapper(Sealed, credentials)
-_KEPT = Pair(_CREDENTIAL, _SEALED)
-_SELECT_KEPT = _CREDENTIAL.select(*_SEALED.columns)
+_CREDENTIAL, _SEALED = Mapper(Credential, credentials), Mapper(SealedBody, credentials)
+_SEALED_CREDENTIAL = Pair(_CREDENTIAL, _SEALED)
+_SELECT = _CREDENTIAL.select(*_SEALED.columns)
 _ID = credentials.c.id == sa.bindparam("credential")
 _OWNER = credentials.c.owner_id == sa.bindparam("owner")
 
 _INSERT = Prepared(credentials.insert())
 
 
-async def insert(tx: Transaction, credential: Credential, sealed: Sealed) -> None:
+async def insert(tx: Transaction, credential: Credential, sealed: SealedBody) -> None:
     """Store a new credential. Raises IntegrityError when the owner has one of that alias."""
     await tx.run(_INSERT, **_CREDENTIAL.row(credential), **_SEALED.row(sealed), owner_id=credential.owner_id)
 
@@ -61,15 +61,15 @@ async def get(tx: Transaction, credential_id: str, *, lock: bool = False) -> Cre
     return await tx.first(_GET.locked if lock else _GET, credential=credential_id)
 
 
-_FIND = Prepared(_SELECT_KEPT.where(_OWNER, credentials.c.alias == sa.bindparam("alias")), _KEPT)
+_FIND = Prepared(_SELECT.where(_OWNER, credentials.c.alias == sa.bindparam("alias")), _SEALED_CREDENTIAL)
 
 
-async def find(tx: Transaction, owner_id: str, alias: str) -> Kept | None:
+async def find(tx: Transaction, owner_id: str, alias: str) -> SealedCredential | None:
     """The credential that an owner has under an alias."""
     return await tx.first(_FIND, owner=owner_id, alias=alias)
 
 
-async def resolve(tx: Transaction, org_id: str, blob_id: str, alias: str) -> Kept | None:
+async def resolve(tx: Transaction, org_id: str, blob_id: str, alias: str) -> SealedCredential | None:
     """The credential that an alias means to a blob: its own, else its organization's."""
     return await find(tx, blob_id, alias) or await find(tx, org_id, alias)
 
@@ -88,7 +88,7 @@ async def count(tx: Transaction, owner_id: str) -> int:
     return await tx.one(_COUNT, owner=owner_id)
 
 
-async def update(tx: Transaction, credential: Credential, sealed: Sealed | None) -> None:
+async def update(tx: Transaction, credential: Credential, sealed: SealedBody | None) -> None:
     """Change a record, and with `sealed` its body."""
     values = {name: getattr(credential, name) for name in ("description", "update_time", "etag")}
     body = _SEALED.row(sealed) if sealed else {}
@@ -119,23 +119,23 @@ async def master_key_ids(tx: Transaction) -> set[str]:
         last = following
 
 
-_UNDER = Prepared(
-    _SELECT_KEPT.where(credentials.c.master_key_id == sa.bindparam("master_key"), credentials.c.id > sa.bindparam("after"))
+_PAGE_BY_MASTER_KEY = Prepared(
+    _SELECT.where(credentials.c.master_key_id == sa.bindparam("master_key"), credentials.c.id > sa.bindparam("after"))
     .order_by(credentials.c.id)
     .limit(sa.bindparam("most", type_=sa.BigInteger)),
-    _KEPT,
+    _SEALED_CREDENTIAL,
 )
 
 
-async def under(tx: Transaction, master_key_id: str, *, after: str, limit: int) -> list[Kept]:
+async def page_by_master_key(tx: Transaction, master_key_id: str, *, after: str, limit: int) -> list[SealedCredential]:
     """Credentials sealed under a master key, by id, those after `after`; locked until the transaction ends."""
-    return await tx.all(_UNDER.locked, master_key=master_key_id, after=after, most=limit)
+    return await tx.all(_PAGE_BY_MASTER_KEY.locked, master_key=master_key_id, after=after, most=limit)
 
 
 _REWRAPPED = ("master_key_id", "key_nonce", "wrapped_key")
 _REWRAP = Prepared(credentials.update().where(_ID).values({name: sa.bindparam(name) for name in _REWRAPPED}))
 
 
-async def rewrap(tx: Transaction, rewrapped: Sequence[tuple[str, Sealed]]) -> None:
+async def rewrap(tx: Transaction, rewrapped: Sequence[tuple[str, SealedBody]]) -> None:
     """Store the keys of some credentials, wrapped anew."""
     await tx.run_each(_REWRAP, [{"credential": id_, **_SEALED.row(sealed)} for id_, sealed in rewrapped])

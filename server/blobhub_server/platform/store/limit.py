@@ -11,7 +11,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Choice, Id, Selected, metadata
-from blobhub_server.platform.rules.limit import BLOB, ORGANIZATION, Rank, Setting
+from blobhub_server.platform.rules.limit import BLOB, ORGANIZATION, LimitSetting, Rank
 
 limits = sa.Table(
     "limits",
@@ -33,8 +33,8 @@ class _Limit:
     rank: Rank
     value: int
 
-    def setting(self, blob_id: str) -> Setting:
-        return Setting(source=BLOB if self.scope_id == blob_id else ORGANIZATION, rank=self.rank, value=self.value)
+    def setting(self, blob_id: str) -> LimitSetting:
+        return LimitSetting(source=BLOB if self.scope_id == blob_id else ORGANIZATION, rank=self.rank, value=self.value)
 
 
 _LIMIT = Mapper(_Limit, limits)
@@ -43,14 +43,14 @@ _ALL = Prepared(_LIMIT.select().where(_SCOPES), _LIMIT)
 _GET = Prepared(_LIMIT.select().where(_SCOPES, limits.c.name == sa.bindparam("limit")), _LIMIT)
 
 
-async def get(tx: Transaction, name: str, org_id: str, blob_id: str) -> list[Setting]:
+async def get(tx: Transaction, name: str, org_id: str, blob_id: str) -> list[LimitSetting]:
     """What is set for one limit on an organization and a blob of it; no `blob_id` for the organization alone."""
     return [found.setting(blob_id) for found in await tx.all(_GET, organization=org_id, blob=blob_id, limit=name)]
 
 
-async def everything(tx: Transaction, org_id: str, blob_id: str) -> dict[str, list[Setting]]:
+async def get_all(tx: Transaction, org_id: str, blob_id: str) -> dict[str, list[LimitSetting]]:
     """What is set on an organization and a blob of it, by name of the limit; an empty list where nothing is."""
-    settings: defaultdict[str, list[Setting]] = defaultdict(list)
+    settings: defaultdict[str, list[LimitSetting]] = defaultdict(list)
     for found in await tx.all(_ALL, organization=org_id, blob=blob_id):
         settings[found.name].append(found.setting(blob_id))
     return settings

@@ -31,7 +31,7 @@ async def current(tx: Transaction) -> str:
     return str((await tx.execute(_SELECT.with_for_update(read=True))).scalar_one())
 
 
-async def registered(tx: Transaction) -> str | None:
+async def find(tx: Transaction) -> str | None:
     """The current key's id, if there is one yet; for looking at it alone."""
     found: str | None = (await tx.execute(_SELECT)).scalar()
     return found

@@ -47,12 +47,14 @@ async def insert(tx: Transaction, organization: Organization, creator_id: str) -
     await tx.run(_INSERT, **_ORGANIZATION.row(organization), creator_id=creator_id)
 
 
-_CREATED_BY = Prepared(sa.select(sa.func.count()).where(organizations.c.creator_id == sa.bindparam("user")), Scalar(int))
+_COUNT_CREATED_BY = Prepared(
+    sa.select(sa.func.count()).where(organizations.c.creator_id == sa.bindparam("user")), Scalar(int)
+)
 
 
-async def created_by(tx: Transaction, user_id: str) -> int:
+async def count_created_by(tx: Transaction, user_id: str) -> int:
     """How many organizations there are that a user has created."""
-    return await tx.one(_CREATED_BY, user=user_id)
+    return await tx.one(_COUNT_CREATED_BY, user=user_id)
 
 
 async def find(tx: Transaction, *, id_: str = "", alias: str = "", lock: bool = False) -> Organization | None:
@@ -68,10 +70,10 @@ async def page(
 
     A user's are found by their memberships, which are in the order of creation; for another order they are sorted.
     """
-    query, order = _ORGANIZATION.select(), Order.by(organizations, order_by)
+    query, order = _ORGANIZATION.select(), Order.parse(organizations, order_by)
     if caller.user_id is not None and not caller.administrator:
         query = query.join(members, members.c.resource_id == organizations.c.id).where(members.c.user_id == caller.user_id)
-        order = Order.by(organizations, order_by, joined=members.c.resource_id)
+        order = Order.parse(organizations, order_by, joined=members.c.resource_id)
     elif not caller.administrator:
         query = query.where(organizations.c.id == (None if caller.blob_id else caller.org_id))
     if alias_prefix:
@@ -111,7 +113,7 @@ async def blob_count(tx: Transaction, org_id: str) -> int:
     return await tx.first(_BLOB_COUNT, organization=org_id) or 0
 
 
-def only(org_id: str) -> Selected:
+def select_one(org_id: str) -> Selected:
     """The set of one organization."""
     return sa.select(organizations.c.id).where(organizations.c.id == org_id)
 

@@ -56,12 +56,12 @@ async def get(tx: Transaction, revision_id: str, *, lock: bool = False) -> Revis
     return await tx.first(_GET.locked if lock else _GET, revision=revision_id)
 
 
-_NUMBERED = Prepared(_SELECT.where(_BLOB, revisions.c.number == sa.bindparam("wanted")), _REVISION)
+_GET_SNAPSHOT = Prepared(_SELECT.where(_BLOB, revisions.c.number == sa.bindparam("wanted")), _REVISION)
 
 
-async def numbered(tx: Transaction, blob_id: str, number: int) -> Revision | None:
+async def get_snapshot(tx: Transaction, blob_id: str, number: int) -> Revision | None:
     """A blob's snapshot of a number."""
-    return await tx.first(_NUMBERED, blob=blob_id, wanted=number)
+    return await tx.first(_GET_SNAPSHOT, blob=blob_id, wanted=number)
 
 
 async def drafts(tx: Transaction, blob_id: str, limit: int) -> list[Revision]:
@@ -89,7 +89,7 @@ async def update(tx: Transaction, revision_id: str, **values: Any) -> None:
     await tx.execute(revisions.update().where(revisions.c.id == revision_id).values(values))
 
 
-async def branched(tx: Transaction, revision_id: str) -> Dependents:
+async def branches(tx: Transaction, revision_id: str) -> Dependents:
     """The revisions that were branched from this one."""
     return Dependents("branched revisions", *await count_and_name(tx, revisions.c.id, revisions.c.parent_id == revision_id))
 

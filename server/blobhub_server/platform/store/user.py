@@ -48,20 +48,22 @@ async def get(tx: Transaction, user_id: str, *, lock: bool = False) -> User | No
     return await tx.first(_GET.locked if lock else _GET, user=user_id)
 
 
-_NAMED = Prepared(_SELECT.where(users.c.name == sa.bindparam("wanted")), _USER)
+_GET_BY_NAME = Prepared(_SELECT.where(users.c.name == sa.bindparam("wanted")), _USER)
 
 
-async def named(tx: Transaction, name: str) -> User | None:
+async def get_by_name(tx: Transaction, name: str) -> User | None:
     """One user by name."""
-    return await tx.first(_NAMED, wanted=name)
+    return await tx.first(_GET_BY_NAME, wanted=name)
 
 
-_OF_ISSUER = Prepared(_SELECT.where(users.c.issuer == sa.bindparam("by"), users.c.subject == sa.bindparam("called")), _USER)
+_GET_BY_SUBJECT = Prepared(
+    _SELECT.where(users.c.issuer == sa.bindparam("iss"), users.c.subject == sa.bindparam("sub")), _USER
+)
 
 
-async def of_issuer(tx: Transaction, issuer: str, subject: str) -> User | None:
-    """The user that an issuer calls so."""
-    return await tx.first(_OF_ISSUER, by=issuer, called=subject)
+async def get_by_subject(tx: Transaction, issuer: str, subject: str) -> User | None:
+    """The user whom an issuer's tokens name by a subject."""
+    return await tx.first(_GET_BY_SUBJECT, iss=issuer, sub=subject)
 
 
 async def page(tx: Transaction, *, name_prefix: str, after: str, limit: int) -> list[User]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from blobhub_server.db.engine import Database
 from blobhub_server.db.notify import Doorbell
-from blobhub_server.rpc.watch import BATCH
+from blobhub_server.rpc.watch import MAX_BATCH
 from blobhub_server.workflow.store import event as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
@@ -71,24 +71,24 @@ class EventLog:
             self._bell.ring(topic)
 
     async def session(self, session_id: str, after: int) -> Sequence[LoggedEvent]:
-        """A session's lines after a `sequence`, at most `BATCH` of them."""
+        """A session's lines after a `sequence`, at most `MAX_BATCH` of them."""
         held = self._held(session_id, after)
         if held is not None:
             return held
         async with self._db.read() as tx:
-            return await store.of_session(tx, session_id, after, BATCH)
+            return await store.of_session(tx, session_id, after, MAX_BATCH)
 
     async def execution(self, execution_id: str, after: int) -> Sequence[LoggedEvent]:
-        """An execution's lines after an `execution_sequence`, at most `BATCH` of them."""
+        """An execution's lines after an `execution_sequence`, at most `MAX_BATCH` of them."""
         held = self._held(execution_id, after)
         if held is not None:
             return held
         async with self._db.read() as tx:
-            return await store.of_execution(tx, execution_id, after, BATCH)
+            return await store.of_execution(tx, execution_id, after, MAX_BATCH)
 
     def _held(self, key: str, after: int) -> list[LoggedEvent] | None:
         tail = self._tails.get(key)
-        return tail.after(after, BATCH) if tail else None
+        return tail.after(after, MAX_BATCH) if tail else None
 
     def _tail(self, key: str) -> Tail:
         tail = self._tails.get(key)
