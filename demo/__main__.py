@@ -32,7 +32,7 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 DEFINITION = ROOT / "demo" / "document_summary.json"
 MAX_BYTES = 900_000
-"""What fits into an execution's input, quoted as JSON, with room to spare."""
+"""A size that fits into an execution's input, also when it is quoted as JSON."""
 
 COLOURS = {"flow": "bold cyan", "processor": "green", "session": "magenta"}
 
@@ -40,7 +40,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def read_document(path: Path) -> str:
-    """The document's text. Exits with a clear message when it cannot be had."""
+    """The document's text. Exits with a clear message when it cannot be read."""
     try:
         data = path.read_bytes()
         text = data.decode()
@@ -144,7 +144,7 @@ def plain(value: Value) -> str:
 
 
 def tour() -> None:
-    """Print how the same is seen with grpcurl."""
+    """Print how to see the same with grpcurl."""
     console.rule("the same with grpcurl, on a server that `make serve` leaves running", align="left")
     tour_lines = re.search(r"<!-- tour -->\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     console.print(tour_lines[1].rstrip() if tour_lines else "see README.md", markup=False, soft_wrap=True)

@@ -87,7 +87,7 @@ class Admitted:
         if self.error is not None:
             raise self.error
 
-    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
+    async def record_failure(self, error: BlobHubError, *, handled: bool) -> None:
         self.refusals.append((error.reason, handled))
 
 

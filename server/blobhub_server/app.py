@@ -53,7 +53,7 @@ from blobhub_server.rpc.validation import compile_constraints
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that serves: where, and the administrator's key if this was the first start."""
+    """A running server: its address, and the administrator's key if this was the first start."""
 
     address: str
     admin_key: str | None
@@ -74,7 +74,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         objects = LocalObjects(settings.data_dir / "objects")
         await objects.sweep()
 
-        # What everybody is handed
+        # What all parts share
         bell = Doorbell(db)
         await stack.enter_async_context(bell.hearing())
         audit = Audit(db, bell, clock, ids)
@@ -104,7 +104,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         given = settings.admin_key.get_secret_value() if settings.admin_key else None
         admin_key = await bootstrap(db, audit, clock, ids, entropy, given)
 
-        # Blob types, and what they bring
+        # Blob types
         kinds: dict[str, Locator] = dict(platform_kinds(locators))
         brought: list[Service] = []
         await stack.enter_async_context(types.running(host))
@@ -114,7 +114,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         context = ServiceContext(contents, credentials, limits, types, locators, roles)
         services = [*platform_services(host, context, entropy), *brought]
 
-        # The way in
+        # Admission and serving
         access = rules(service.full_name for service in services)
         check_resources(access, kinds)
         compile_constraints(rule.request for rule in access.values())
@@ -141,7 +141,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
 
 @asynccontextmanager
 async def _authentication(host: Host, audit: Audit) -> AsyncIterator[Authentication]:
-    """What tells callers: by keys, whose use is noted, and by tokens where an issuer is configured."""
+    """Authentication by keys, and by tokens where an issuer is configured."""
     usage = KeyUsage(host.db, host.clock)
     tokens = open_tokens(host.settings, host.db, audit, host.clock, host.ids)
     async with usage.writing():

@@ -1,6 +1,6 @@
-"""`blobhub-server doctor`: looks at all that a server needs, beside a running one too, and changes nothing.
+"""`blobhub-server doctor`: checks all that a server needs and changes nothing. A server may be running.
 
-Each check is told in one line. None of them ever holds a secret: what is said of an error that is not foreseen is its type.
+Each check prints one line. No line holds a secret: of an unforeseen error only the type is printed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAX_DRIFT, MAX_TOLERATED_DRIFT = timedelta(seconds=1), timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check has found, as a line: `ok   clock: …`."""
+    """The result of a check, printed as a line: `ok   clock: …`."""
 
     verdict: str
     what: str
@@ -58,7 +58,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What is looked at: a server's settings, its blob types, and its clock."""
+    """What is checked: a server's settings, its blob types, and its clock."""
 
     settings: Settings
     types: BlobTypes
@@ -66,7 +66,7 @@ class Installation:
 
 
 async def examine(installation: Installation) -> AsyncIterator[Finding]:
-    """Check one thing after the other: what every server needs, then what its blob types need."""
+    """Run all checks, one after the other: those of every server, then those of its blob types."""
     for what, check in _CHECKS.items():
         yield await _run_check(what, check(installation))
     for name, own in installation.types.checks(installation.settings):
@@ -119,7 +119,7 @@ async def _address(installation: Installation) -> str:
 
 
 async def _serves(listen: str) -> bool:
-    """Whether there is a BlobHub, draining or not: another program does not know the service."""
+    """Whether a BlobHub server, draining or not, listens there. Another program does not know the service."""
     async with grpc.aio.insecure_channel(listen) as channel:
         check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         try:
@@ -148,7 +148,7 @@ async def _migrations(installation: Installation) -> str:
 
 
 def _compare_with_head(chain: Chain, at: str) -> str:
-    """What is to be said of a chain of migrations. Raises StartError unless the next start brings it to this program's."""
+    """The state of a chain of migrations, in words. Raises StartError when the database is older or newer."""
     if at == chain.head:
         return f"{chain.name} is at {at or 'none'}, as this program"
     if not at:
@@ -178,7 +178,7 @@ async def _objects(installation: Installation) -> str:
 
 
 def _require_writable(path: Path) -> None:
-    """Raise StartError when what is not there yet could not be made."""
+    """Raise StartError when a file or folder that does not exist yet could not be made."""
     there = next(folder for folder in path.absolute().parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise StartError(f"{path} cannot be made: {there} is no folder that can be written to; see BLOBHUB_DATA_DIR")
@@ -199,7 +199,7 @@ async def _master_key(installation: Installation) -> str:
 
 
 async def _sealed_under(settings: Settings) -> set[str]:
-    """The ids of the master keys that the database needs; none that has not come as far as this program."""
+    """The ids of the master keys that the database needs; none when it is not at this program's migration."""
     try:
         async with looking(settings.url) as tx:
             if await position(tx) != PLATFORM.head:
@@ -235,12 +235,12 @@ async def _clocks(installation: Installation) -> str:
         newest = await audit_store.newest(tx) if await position(tx) == PLATFORM.head else None
     if newest is None:
         return "there is nothing to compare it with yet"
-    # What was written earlier says only whether time has gone backwards since.
+    # An earlier time can only show that the clock has gone backwards since.
     return _compare_times("the newest audit entry's", max(newest, before), before, before)
 
 
 def _compare_times(whose: str, there: datetime, before: datetime, after: datetime) -> str:
-    """Compare with a time that was told between two of ours."""
+    """Compare another clock's time with our times before and after it was read."""
     apart = max(before - there, there - after, timedelta())
     said = f"{apart.total_seconds():.1f} s apart from {whose}"
     if apart > MAX_DRIFT:

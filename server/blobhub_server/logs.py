@@ -1,4 +1,4 @@
-"""What the server says: structured log lines on standard error, and its address on standard output.
+"""Output: structured log lines on standard error, and the server's address on standard output.
 
 No line ever holds a request, its metadata or a key; the one exception is the administrator's key, once, at the first
 start, on standard output.
@@ -17,15 +17,15 @@ from blobhub_server.config import Settings
 from blobhub_server.start import StartError
 
 _QUOTING_STATES = ("22", "23")
-"""Classes of SQLSTATE, data exceptions and broken constraints, in whose messages PostgreSQL quotes values and whole rows."""
+"""Classes of SQLSTATE (data exceptions, broken constraints) whose messages quote values and whole rows."""
 
 
 class UnknownLogLevel(StartError):
-    """The log level is none of logging's."""
+    """The log level is not one of logging's."""
 
 
 def set_up(settings: Settings) -> None:
-    """Set the level and the form of log lines. Raises UnknownLogLevel."""
+    """Set the level and the format of log lines. Raises UnknownLogLevel."""
     level = logging.getLevelNamesMapping().get(settings.log_level.upper())
     if level is None:
         raise UnknownLogLevel("BLOBHUB_LOG_LEVEL: must be debug, info, warning or error")
@@ -52,14 +52,14 @@ def set_up(settings: Settings) -> None:
 
 
 def announce(address: str, admin_key: str | None) -> None:
-    """Say where the server serves, and, at the first start, the administrator's key."""
+    """Print the server's address and, at the first start, the administrator's key."""
     if admin_key is not None:
         print(f"Administrator's key, shown once: {admin_key}")  # noqa: T201  this is the program's output
     print(f"BlobHub serves on {address}", flush=True)  # noqa: T201  this is the program's output
 
 
 def format_error(error: BaseException) -> str:
-    """An exception and what led to it, as Python tells it, but without the values that a database quotes."""
+    """An exception and its causes as Python formats them, but without values that a database quotes."""
     lines, seen = [], set()
     following: BaseException | None = error
     while following is not None and following not in seen:
@@ -85,7 +85,7 @@ def _write_exception(stream: TextIO, exc_info: Any) -> None:
 
 
 class _Lines(logging.Formatter):
-    """What libraries log, their exceptions told like ours."""
+    """Formats the exceptions in libraries' log lines as ours are."""
 
     def formatException(self, ei: Any) -> str:
         return format_error(ei[1])

@@ -1,4 +1,4 @@
-"""Why a server does not start, or may not do well: what an operator is told in one line."""
+"""Why a server cannot start, or may not work well; printed to the operator as one line."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ class StartError(Exception):
 
 
 class StartWarning(Exception):
-    """Something looks as if it were wrong; the message says what."""
+    """Something is probably wrong; the message says what."""

@@ -12,8 +12,8 @@ import grpc
 class KeyChannel(grpc.aio.Channel):
     """Sends an API key or a token with every call over a channel. Closing it closes that channel.
 
-    Why not an interceptor: when the server ends an intercepted call whose requests are written one by one, grpc.aio leaves
-    the task behind that waits for the next request. Once collected, it complains that its generator "is already running".
+    It is no interceptor: when the server ends an intercepted call whose requests are written one by one, grpc.aio leaks the
+    task that waits for the next request, and its collection logs that a generator "is already running".
     """
 
     def __init__(self, channel: grpc.aio.Channel, key: str) -> None:

@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Call(Generic[Resource_co]):
-    """A call, as far as it has come; handlers get it once it is admitted.
+    """A call. The gate fills it in step by step; handlers get it once it is admitted.
 
     `resource` is what the request refers to; None for methods whose permission is not about a resource. `place` is where
     access to it was decided, and `role` is the role that the caller holds there, whether or not the place is public.
@@ -46,13 +46,13 @@ class Call(Generic[Resource_co]):
 
     @property
     def request_id(self) -> str:
-        """The request's id, in lower case: ids are compared without regard to case. Empty where it has none."""
+        """The request's id in lower case, because ids are compared without regard to case; empty when it has none."""
         request_id: str = getattr(self.request, "request_id", "")
         return request_id.lower()
 
     @property
     def key(self) -> str | None:
-        """What tells the request from all others, and is the same when it is made again; None without a `request_id`.
+        """The idempotency key: different for every request, the same when it is repeated; None without a `request_id`.
 
         At most 160 characters.
         """
@@ -61,24 +61,23 @@ class Call(Generic[Resource_co]):
     async def once(self, make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """Run `make` in a transaction, and write the audit log's entry and the answer to remember there.
 
-        A request that is made again under its `request_id` does not come here: it is answered from memory. Of two that
-        come at the same time one fails, with IntegrityError or whatever `make` raises, and is answered like the other.
-        A caller that goes away does not interrupt the transaction.
+        A repeated request does not come here: it gets its remembered answer. When the same request runs twice at the same
+        time, one of the two fails, with IntegrityError or whatever `make` raises, and gets the other's answer. A caller that
+        goes away does not interrupt the transaction.
         """
         return await self.changes.once(self, make)
 
     def settlement(self, answer: Message, *, repeatable: bool = False) -> Settled:
-        """For a change that is made outside `once`: what `Host.settle` is to write in the transaction of the change.
+        """For a change that is made outside `once`: what `Host.settle` has to write in the transaction of the change.
 
-        A `repeatable` change may be made by two same calls at the same time: the answer settled first is that of both.
+        A `repeatable` change may be made by two same calls at the same time; both get the answer that is settled first.
         """
         return self.changes.settlement(self, answer, repeatable=repeatable)
 
     async def first_answer(self, make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]) -> Result:
-        """What the request was answered with, `read` from memory; what `make` answers when it comes for the first time.
+        """The remembered answer, as `read` makes it from bytes; for a new request what `make` answers.
 
-        For streams, which go on from there; all other calls come to their handler for the first time. Raises
-        RequestIdReused.
+        For streams, which go on from there. The gate does this for all other calls. Raises RequestIdReused.
         """
         return await self.changes.first_answer(self, make, read)
 

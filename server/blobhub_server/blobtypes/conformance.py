@@ -1,8 +1,8 @@
-"""The suite that every blob type can be held to, built in or a stranger's.
+"""The test suite for blob types, built-in ones and those of others.
 
 A type's tests subclass `BlobTypeConformance` and provide `blob_type`, `put_valid`, `put_invalid` and `edit`, which use the
 type's own service. pytest collects it; the fixtures `blobhub_address` and `blobhub_admin_key` name a running server that
-has the type installed. What a type does is tried over the wire; what it says of itself is looked at where it is installed.
+has the type installed. What a type does is tested through that server; its class variables are tested in this process.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from blobhub_server.errors import BlobHubError
 
 
 class Refusal(Exception):
-    """A call was expected to be refused, and was not, or not so."""
+    """A call was not refused, or not as expected."""
 
 
 class Hub:
@@ -83,7 +83,7 @@ class Hub:
 
 
 async def expect_refusal(call: Awaitable[Any], code: grpc.StatusCode, reason: str) -> grpc.aio.AioRpcError:
-    """The error that a call is refused with. Raises Refusal when it is not, or with another code or reason."""
+    """The error that a call is refused with. Raises Refusal when it succeeds, or fails with another code or reason."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
@@ -209,7 +209,7 @@ class BlobTypeConformance:
         assert digests[1] != first.digest
 
     async def test_every_edit_moves_the_etag(self, blobhub_address: str, blobhub_admin_key: str) -> None:
-        """A writer that has not seen an edit can tell."""
+        """So that a writer notices an edit that it has not seen."""
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             draft = f"{await hub.blob(self.blob_type)}@draft"
             etags = [(await hub.revision(draft)).etag]
@@ -256,7 +256,7 @@ class BlobTypeConformance:
     async def test_a_blob_of_it_is_deleted_with_all_that_is_in_it(
         self, blobhub_address: str, blobhub_admin_key: str
     ) -> None:
-        """Nothing that the type keeps holds it back."""
+        """Nothing that the type stores prevents the deletion."""
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             blob = await hub.blob(self.blob_type)
             await self.put_valid(hub, f"{blob}@draft")

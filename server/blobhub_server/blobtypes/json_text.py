@@ -9,7 +9,7 @@ from blobhub_server.errors import InvalidValue
 
 
 def encode(field: str, value: Any, max_bytes: int) -> str:
-    """The value as compact JSON text. Raises InvalidValue when it is longer than that, or is not JSON."""
+    """The value as compact JSON text. Raises InvalidValue when it is not JSON or is longer than `max_bytes`."""
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:

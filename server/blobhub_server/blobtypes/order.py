@@ -1,4 +1,4 @@
-"""The order that blob types are opened in: what offers a capability comes before what needs it."""
+"""The order in which blob types are opened: a type comes after those that offer what it needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CircularNeeds(StartError):
 
 
 def opening_order(types: Iterable[BlobType]) -> list[BlobType]:
-    """The types, each after those that offer what it needs; by name where that leaves a choice.
+    """The types, each after those that offer what it needs, otherwise by name.
 
     Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds.
     """

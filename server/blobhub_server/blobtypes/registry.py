@@ -1,4 +1,4 @@
-"""The installed blob types. Built-in ones are found the way strangers' are."""
+"""The installed blob types. Built-in types and those of others are found in the same way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUP = "blobhub.blob_types"
 
 NAME = re.compile(r"(?=.{3,47}$)[a-z0-9]+(\.[a-z0-9]+)+")
 NAME_MEANS = "words of a-z and 0-9 with dots between, at most 47 characters"
-"""A table is called after it, whose name PostgreSQL cuts at 63 characters, and which has `_` for the dots."""
+"""The name is part of a table's name, which PostgreSQL cuts at 63 characters, with `_` for the dots."""
 
 
 class DuplicateBlobType(StartError):
@@ -44,7 +44,7 @@ class BrokenOffer(StartError):
 
 @dataclass(slots=True)
 class InstalledType:
-    """A blob type, where it comes from, how it is set, and, once it is open, what it brings."""
+    """A blob type, its distribution, its settings, and, once it is open, what it brings."""
 
     type: BlobType
     distribution: str
@@ -65,8 +65,7 @@ class BlobTypes:
     def load(cls, points: Iterable[EntryPoint] | None = None, *, settings: Mapping[str, Any] | None = None) -> BlobTypes:
         """Load every entry point of the group. Raises StartError for types that do not load or do not fit together.
 
-        `settings` take the place of what is in the environment, by name; ValidationError is raised for what is wrong in
-        either.
+        `settings` override the environment, by name. Raises ValidationError when a setting is wrong.
         """
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=GROUP) if points is None else points:
@@ -79,7 +78,7 @@ class BlobTypes:
 
     @asynccontextmanager
     async def running(self, host: Host) -> AsyncIterator[None]:
-        """Open every type after those that offer what it needs; leave to close them in reverse. Raises BrokenOffer."""
+        """Open the types in opening order; on leaving, close them in reverse. Raises BrokenOffer."""
         offered: dict[type, object] = {}
         async with AsyncExitStack() as stack:
             for installed in self.in_opening_order():
@@ -104,7 +103,7 @@ class BlobTypes:
         return [Chain.for_type(item.name, item.migrations) for item in types if item.migrations is not None]
 
     def checks(self, settings: Settings) -> list[tuple[str, Check]]:
-        """What the types want the doctor to look at, each with the type's name."""
+        """The types' checks for the doctor, each with the type's name."""
         return [
             (item.type.name, check)
             for item in self.all()
@@ -123,17 +122,17 @@ class BlobTypes:
         return found.type
 
     async def dependents(self, tx: Transaction, name: str, revision_id: str) -> Sequence[Dependents]:
-        """What a blob type says hangs on a revision."""
+        """What depends on a revision, as its blob type says."""
         ask = self._opened(name).dependents
         return await ask(tx, revision_id) if ask else []
 
     async def in_use(self, tx: Transaction, name: str, blob_id: str) -> Sequence[Dependents]:
-        """What a blob type says is at work in a blob."""
+        """What runs in a blob, as its blob type says."""
         ask = self._opened(name).in_use
         return await ask(tx, blob_id) if ask else []
 
     async def delete(self, tx: Transaction, name: str, blob_ids: Selected) -> None:
-        """Let a blob type delete all that it keeps for some blobs of it."""
+        """Delete all that a blob type stores for some of its blobs."""
         delete = self._opened(name).delete
         if delete is not None:
             await delete(tx, blob_ids)
@@ -145,7 +144,7 @@ class BlobTypes:
         return [limit for opened in self.opened() for limit in opened.limits]
 
     def _opened(self, name: str) -> Opened:
-        """What a type brings; nothing for one that is no longer installed, whose blobs can still be seen and deleted."""
+        """What a type brings; nothing for a type that is no longer installed. Its blobs can still be read and deleted."""
         found = self._installed.get(name)
         return found.opened if found is not None and found.opened is not None else Opened(services=())
 

@@ -1,4 +1,4 @@
-"""Looking at a database that a server may have open: nothing is locked, and nothing is changed."""
+"""Reading a database that a server may have open, without locking or changing anything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NoDatabaseYet(Exception):
 
 
 class Unreachable(StartError):
-    """The database cannot be looked at."""
+    """The database cannot be read."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"the database cannot be read: {why}; see BLOBHUB_DATABASE_URL")
@@ -45,7 +45,7 @@ async def looking(url: str) -> AsyncIterator[Transaction]:
 
 
 async def server_time(tx: Transaction) -> datetime | None:
-    """The time of the machine that the database is on; None where that is this one."""
+    """The clock of the database's machine; None for SQLite, which is on this one."""
     if tx.dialect.name == "sqlite":
         return None
     time: datetime = (await tx.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()

@@ -1,6 +1,6 @@
-"""Doorbells: "something may have happened". They carry nothing; who hears one reads the database.
+"""Doorbells: "something may have happened". A ring carries no data; the listener reads the database.
 
-In this process a ring is a flag. Between servers on one PostgreSQL it travels by LISTEN/NOTIFY, which a commit delivers.
+In this process a ring sets a flag. Between servers it is a NOTIFY of PostgreSQL, delivered at the commit.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Doorbell:
             listener.ring()
 
     def wake_all(self) -> None:
-        """Wake every listener: rings may have been missed, or the server is going away."""
+        """Wake every listener, because rings may have been missed or the server shuts down."""
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.ring()
@@ -91,7 +91,7 @@ class Doorbell:
 
     @asynccontextmanager
     async def listen(self, topic: str) -> AsyncIterator[Ringing]:
-        """Listen to a topic from here on: arm it, then read, then wait."""
+        """Listen to a topic. Enter this before reading the database, so that no ring is missed in between."""
         ringing = Ringing()
         listeners = self._listeners.setdefault(topic, set())
         listeners.add(ringing)
@@ -104,7 +104,7 @@ class Doorbell:
 
     @asynccontextmanager
     async def hearing(self) -> AsyncIterator[None]:
-        """Hear other servers for as long as this is entered."""
+        """Receive the rings of other servers until the block is left."""
         if self._db.exclusive:
             yield
             return
@@ -112,7 +112,7 @@ class Doorbell:
             yield
 
     async def _hear(self) -> None:
-        """Keep a connection that listens, whatever happens to it."""
+        """Keep a listening connection open; connect again whenever it is lost."""
         from blobhub_server.db.postgresql import connect  # noqa: PLC0415  an extra, and slow to import
 
         retry_seconds = MIN_RETRY_SECONDS
@@ -124,13 +124,13 @@ class Doorbell:
                     await self._listen(connection)
                 finally:
                     connection.terminate()
-            except Exception as error:  # a server that no longer hears anything is worse than any of them
+            except Exception as error:  # whatever it was: a server must not stop listening
                 log.warning("doorbell_lost", reason=type(error).__name__, retry_seconds=retry_seconds)
                 await asyncio.sleep(retry_seconds)
                 retry_seconds = min(retry_seconds * 2, MAX_RETRY_SECONDS)
 
     async def _listen(self, connection: Any) -> None:
-        """Listen, and wake all, since rings may have been missed before. Raises once the connection is lost."""
+        """Listen until the connection is lost, which raises. Wake all first, because rings may have been missed."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda *_: lost.set())
         await connection.add_listener(CHANNEL, self._on_notification)
@@ -139,7 +139,7 @@ class Doorbell:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_SECONDS):
                     await lost.wait()
-            # A lost connection raises here; so does one that a firewall has dropped, of which nobody tells this end.
+            # Raises on a lost connection, also on one that a firewall dropped without telling this end.
             await connection.execute("SELECT 1", timeout=CHECK_TIMEOUT_SECONDS)
 
     def _on_notification(self, _connection: Any, _pid: int, _channel: str, topic: str) -> None:

@@ -14,7 +14,7 @@ from blobhub_server.start import StartError
 def parse_url(url: str) -> URL:
     """A database URL. Raises StartError unless it names a database that BlobHub runs on.
 
-    What libpq and its friends write is understood: `postgres://`, and `sslmode`, which the driver calls `ssl`.
+    The spellings of libpq are accepted: `postgres://`, and `sslmode`, which the driver calls `ssl`.
     """
     try:
         parsed = make_url(re.sub("^postgres:", "postgresql:", url))

@@ -70,7 +70,7 @@ class PostgresqlTransaction(Transaction):
         self.run_hooks()
 
     async def rollback(self) -> None:
-        """Roll it back. A connection that cannot do so, because it is lost say, is given to nobody again."""
+        """Roll it back. A connection on which that fails, because it is lost for example, is not used again."""
         try:
             await self._transaction.rollback()
         except Exception as error:
@@ -86,7 +86,7 @@ class PostgresqlTransaction(Transaction):
 
 @contextmanager
 def _translate_errors(sql: str) -> Iterator[None]:
-    """Raise what the driver raises as Core would. Its own errors also hold values that it was given."""
+    """Raise the driver's errors as Core would, without the parameter values that the driver's own errors hold."""
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -102,7 +102,7 @@ class PostgresqlDatabase(Database):
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        # Transactions are the driver's, so that statements of Core and of the driver are in the same one.
+        # The driver begins transactions, so that statements of Core and of the driver share them.
         self._engine = make_engine(url, isolation_level="AUTOCOMMIT")
         self._reserved_engine = make_engine(url, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
 
@@ -136,9 +136,9 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Transaction]:
 
 
 async def connect(url: URL) -> Any:
-    """A driver connection that belongs to no pool; whoever asks for it closes it.
+    """A driver connection outside of the pool; the caller closes it.
 
-    What the URL says means the same here as to the engine, TLS and socket folders included.
+    The URL means the same here as for the engine, TLS and socket folders included.
     """
     driven = url.set(drivername=DRIVER)
     _, options = driven.get_dialect()().create_connect_args(driven)

@@ -1,8 +1,8 @@
 """Statements that are compiled once.
 
-Core turns a statement into text, and knows how each type of a column is bound and read. All of that is the same every time,
-and takes longer than SQLite needs for the statement itself. So what runs often is declared as a `Prepared` by its store's
-module: Core compiles it the first time it is run, and from then on the driver executes it.
+Core turns a statement into text and knows how values of each column type are bound and read. The result is the same every
+time, and making it takes longer than SQLite needs to run the statement. So a store declares what runs often as a `Prepared`:
+Core compiles it the first time, and from then on the driver executes the text.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Prepared(Generic[Value]):
     def locked(self) -> Prepared[Value]:
         """The same query, its rows to be locked. See `locked`."""
         if not isinstance(self._statement, sa.Select) or self._shape is None:
-            raise TypeError("only what a query has found can be locked")
+            raise TypeError("only the rows of a query can be locked")
         return Prepared(locked(self._statement), self._shape)
 
     def compiled(self, dialect: sa.Dialect) -> CompiledStatement[Value]:
@@ -58,9 +58,9 @@ class Prepared(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class CompiledStatement(Generic[Value]):
-    """A statement for a driver: its text, its parameters by name, in their order, and how its rows are read.
+    """A statement for a driver: its text, the names of its parameters in order, and how its rows are read.
 
-    `processors` are what the types do to parameters, by their place; most do nothing. `fixed` holds values that the
+    `processors` convert parameters, by position; most types need no conversion. `fixed` holds values that the
     statement itself contains. `read` is None for a statement that returns no rows.
     """
 
@@ -124,8 +124,9 @@ def _reader(statement: Statement, shape: Shape[Value], dialect: sa.Dialect) -> C
 def locked(query: sa.Select[Any]) -> sa.Select[Any]:
     """The query, its rows to be locked and changed by nobody else until the transaction ends.
 
-    Rows that refer to them can be written meanwhile. PostgreSQL locks what a foreign key points to (when a row is made, and
-    when one is changed twice in a transaction), from the child to the parent: against our order, but not in its way.
+    Rows with foreign keys to them can still be written meanwhile: FOR NO KEY UPDATE does not conflict with the lock that
+    PostgreSQL takes on the target of a foreign key. Those locks go from child to parent, against our order of locking, and
+    would deadlock with FOR UPDATE.
     """
     return query.with_for_update(key_share=True)
 
@@ -138,7 +139,7 @@ def upsert(
     where: sa.TextClause | None = None,
     returning: Sequence[Any] = (),
 ) -> Mapping[str, Statement]:
-    """An insert that, where a row with the same `keys` exists, sets its `changed` columns instead; nothing for none.
+    """An insert that updates the `changed` columns where a row with the same `keys` exists; with none it does nothing then.
 
     `where` is the condition of the unique index on `keys`, if that is a partial one.
     """
@@ -172,14 +173,14 @@ class _Texts(TypeDecorator[Sequence[str]]):
 def among(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
     """The condition that a column of texts is one of a list, which is the parameter `name`.
 
-    The list is one value, so the statement has one text however long it is, and both databases look each up in an index.
+    The list is one parameter, so the text does not depend on its length. Both databases look each value up in an index.
     """
     return _Among(column, sa.bindparam(name, type_=_Texts()))
 
 
 class _Among(sa.ColumnElement[bool]):
     inherit_cache = False
-    type: Any = sa.types.NULLTYPE  # Of a Boolean, SQLite would be asked whether it is 1, and would not look into the index.
+    type: Any = sa.types.NULLTYPE  # A Boolean would be compiled to `= 1` for SQLite, which then does not use the index.
 
     def __init__(self, column: sa.ColumnElement[str], values: sa.BindParameter[Sequence[str]]) -> None:
         self.column = column
@@ -189,12 +190,12 @@ class _Among(sa.ColumnElement[bool]):
 @compiles(_Among, "postgresql")
 def _compile_for_postgresql(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
     column, values = (compiler.process(part, **options) for part in (element.column, element.values))
-    # That it is not null is said for partial indexes: of a list that it does not know, PostgreSQL does not see that.
+    # PostgreSQL uses a partial index `WHERE … IS NOT NULL` only when the query says so too; it does not know the list.
     return f"({column} = ANY ({values}) AND {column} IS NOT NULL)"
 
 
 @compiles(_Among, "sqlite")
 def _compile_for_sqlite(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
     column, values = (compiler.process(part, **options) for part in (element.column, element.values))
-    # Beside an `IS NOT NULL` SQLite would take that for the better way into the index, and walk all of it.
+    # With `IS NOT NULL` SQLite would use that to search the index, and read all of it.
     return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608  no value is in it

@@ -1,6 +1,6 @@
 """Rows and records: each becomes the other by name, in one way for every store.
 
-A record is a dataclass. Its fields are columns of the same names, and how a column keeps a value is said by its type
+A record is a dataclass. Its fields are the columns of the same names. A column's type says how it stores a value
 (`db/schema.py`). Where fields and columns are not one to one, a `Part` of the mapper says so.
 """
 
@@ -33,7 +33,7 @@ class Shape(Protocol[Value_co]):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Fields of a record that are kept in other columns than those of their names.
+    """Fields of a record that are stored in columns of other names.
 
     `load` makes the fields from a row, by name, and `dump` the columns from a record.
     """
@@ -47,8 +47,8 @@ class Part:
 class Mapper(Generic[Record]):
     """Maps a class of records to a table.
 
-    `looked_up` are fields that no column of the table holds: expressions that read them. `columns` are what to select for
-    a record.
+    `looked_up` holds the fields that are not columns of the table, each with an expression that reads it. `columns` are what
+    to select for a record.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Mapper(Generic[Record]):
         places = {name: place for place, name in enumerate(names)}
         if parts:
             return self._by_parts(places)
-        # The places of all fields are looked up once, by name. Building by keyword would take twice as long, for every row.
+        # Names are looked up once, here. Building each record by keyword would take twice as long.
         pick = itemgetter(*(places[name] for name in self._fields))
         return lambda row: record(*pick(row))
 
@@ -110,7 +110,7 @@ class Mapper(Generic[Record]):
 
 @dataclass(frozen=True, slots=True)
 class Scalar(Generic[Value]):
-    """The value of one column: the only one, or the one of a name."""
+    """The value of one column: the first one, or the named one."""
 
     type: type[Value]
     name: str = ""

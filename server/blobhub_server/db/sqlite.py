@@ -1,8 +1,7 @@
 """SQLite: one writer, a queue in front of it, and readers beside it.
 
-Statements run where they are called. In WAL mode they touch memory and take microseconds; handing each to a thread and
-back costs ten times that. What waits for the disk is the commit, so the commit alone runs in a thread, and the server
-goes on meanwhile: one hop a transaction.
+Statements run on the event loop. In WAL mode they touch memory and take microseconds; handing each to a thread and back
+costs ten times that. Only the commit waits for the disk, so only the commit runs in a thread: one hop a transaction.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class SqliteTransaction(Transaction):
             raise _to_core_error(error, sql) from error
 
     async def begin(self) -> None:
-        """Begin a transaction. Its statements never find that somebody else has to finish writing first."""
+        """Begin a transaction with the write lock, so that no later statement fails because another connection writes."""
         await self._fetch("BEGIN IMMEDIATE", ())
 
     def commit(self) -> None:
@@ -85,7 +84,7 @@ class SqliteTransaction(Transaction):
         try:
             yield
         except BaseException:
-            if self._driver.in_transaction:  # A full disk ends all of it.
+            if self._driver.in_transaction:  # A full disk rolls back the whole transaction.
                 await self._fetch("ROLLBACK TO part", ())
                 await self._fetch("RELEASE part", ())
             raise
@@ -112,7 +111,7 @@ class SqliteDatabase(Database):
         self._writer = self._writing.connect()
         self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"))
         self._reader = self._reading.connect()
-        self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers can be given the same.
+        self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers share it.
         self._write_lock = asyncio.Lock()
 
     async def close(self) -> None:
@@ -157,7 +156,7 @@ def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:
         poolclass=StaticPool,
         connect_args={"check_same_thread": False, "cached_statements": 512},
         hide_parameters=True,  # or errors and logs would hold what requests do
-        isolation_level="AUTOCOMMIT",  # transactions are ours, so that statements of Core and of the driver are in the same
+        isolation_level="AUTOCOMMIT",  # we begin transactions, so that statements of Core and the driver share them
     )
 
     @event.listens_for(engine, "connect")
@@ -169,7 +168,7 @@ def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:
 
 
 def _lock(path: Path) -> int:
-    """Hold `<path>.lock` for as long as this process lives; the kernel lets go of it however the process ends."""
+    """Lock `<path>.lock` for the life of this process; the kernel releases it however the process ends."""
     descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

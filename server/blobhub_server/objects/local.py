@@ -1,8 +1,8 @@
 """Objects as local files: `<root>/sha256/ab/cdef…`, and `….outline` beside those of more than one block.
 
-A file appears under its name only when it is whole and on disk: it is written as a part, synced, renamed, and the folder
-is synced too. So a crash at any point leaves either no object or all of it. The outline comes first: an object that is
-there has its outline.
+A file appears under its name only when it is whole and on disk: it is written as a part, synced and renamed, and then the
+folder is synced. So a crash at any point leaves no object or all of it. The outline is stored before the object, so every
+object has its outline.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LocalObjects(ObjectStore):
             folder.mkdir(parents=True, exist_ok=True)
 
     async def sweep(self) -> None:
-        """Remove what writers that were killed have left behind."""
+        """Remove the parts of writers that were killed."""
         await asyncio.to_thread(sweep, self._parts)
 
     @asynccontextmanager
@@ -64,7 +64,7 @@ class LocalObjects(ObjectStore):
         await asyncio.to_thread(self._probe)
 
     def _path(self, digest: str) -> Path:
-        """Where an object is. What is not a digest never becomes a path."""
+        """The file of an object. Raises ObjectNotFound for what is not a digest, so that no other text becomes a path."""
         if not _DIGEST.fullmatch(digest):
             raise ObjectNotFound
         return self._root / digest[:2] / digest[2:]
@@ -122,7 +122,7 @@ class LocalWriter(ObjectWriter):
             raise RuntimeError("the writer has ended")
 
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
-        """Do some work on the file. When it fails, or its caller goes away, what the file holds has a hole: that ends it."""
+        """Work on the file in a thread. The writer ends when that fails or is cancelled: the file may then lack bytes."""
         try:
             return await uninterrupted(asyncio.to_thread(work))
         except BaseException:
@@ -161,7 +161,7 @@ def _keep_outline(parts: Path, path: Path, outline: Outline) -> None:
 
 
 def _outline(path: Path, digest: str) -> Outline:
-    """What an object is to be. Raises ObjectNotFound, ContentLost."""
+    """The outline of an object. Raises ObjectNotFound, ContentLost."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:

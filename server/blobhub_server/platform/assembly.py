@@ -48,7 +48,7 @@ def kinds(locators: Locators) -> Mapping[str, Locator]:
 
 @dataclass(frozen=True, slots=True)
 class ServiceContext:
-    """What the platform's services are made of, beside what every service is handed."""
+    """What the platform's services use beside the `Host` that every service gets."""
 
     contents: Contents
     credentials: Credentials

@@ -25,11 +25,11 @@ class BadAdminKey(StartError):
 async def bootstrap(
     db: Database, audit: Audit, clock: Clock, ids: Ids, entropy: Callable[[int], bytes], given: str | None
 ) -> str | None:
-    """Make sure that there is an administrator, and that `given`, when there is one, is a key of theirs.
+    """Make sure that there is an administrator, and that `given`, unless None, is a key of theirs.
 
-    Returns the key that was made at the first start, which is nowhere else; None when none was made. A `given` key that
-    is new is added, beside those the administrator has; taking the variable away does not revoke it. Raises BadAdminKey,
-    also for one that was revoked, or is somebody else's.
+    Returns the key made at the first start, which is stored nowhere; None when none was made. A new `given` key is added to
+    those that the administrator has; removing the variable does not revoke it. Raises BadAdminKey, also for a key that is
+    revoked or belongs to somebody else.
     """
     if given is not None and rules.parse(given) is None:
         raise BadAdminKey("BLOBHUB_ADMIN_KEY is not a well-formed key; `blobhub-server make-key` makes one")

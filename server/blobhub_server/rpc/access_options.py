@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from blobhub_server.start import StartError
 
 BOUND = frozenset({access_pb2.PERMISSION_READ, access_pb2.PERMISSION_WRITE, access_pb2.PERMISSION_ADMIN})
-"""Permissions that are held on a resource."""
+"""Permissions that are about a resource."""
 
 
 class MissingAccess(StartError):
@@ -31,7 +31,7 @@ class ResourceRule:
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
-    """What a method needs: a permission, and where it is one held on resources, those, the main one first.
+    """What a method needs: a permission, and the resources that it is needed on, the main one first.
 
     `changes` is false for methods that say `idempotency_level = NO_SIDE_EFFECTS`.
     """
@@ -79,7 +79,7 @@ def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> 
 
 
 def check_resources(methods: Mapping[str, AccessRule], known: Container[str]) -> None:
-    """Raise MissingAccess when a rule names a kind of resource that nobody resolves."""
+    """Raise MissingAccess when a rule names a kind of resource that has no locator."""
     for path, rule in methods.items():
         for resource in rule.resources:
             if resource.kind not in known:

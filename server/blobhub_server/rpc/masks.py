@@ -22,9 +22,9 @@ class UpdateRequest(Protocol):
 
 
 def changed_fields(request: UpdateRequest, *fields: str) -> set[str]:
-    """The names among `fields` that the request changes: those of its mask; of an empty mask, those that are set.
+    """The names among `fields` that the request changes: those in its mask, or, when it is empty, those that are set.
 
-    Raises InvalidValue for a path into a field: the constraint in the protos lets it pass, and fields change as a whole.
+    Raises InvalidValue for a path into a field, which the constraint in the protos accepts: fields change as a whole.
     """
     paths = set(request.update_mask.paths)
     if not paths:

@@ -1,7 +1,7 @@
 """Pages of lists (https://google.aip.dev/158).
 
-A token says after which key the next page begins, so inserts neither shift nor repeat anything. It is opaque, and bound
-by a checksum to the list and the filters it was made with.
+A token holds the key that the next page begins after, so inserts neither shift nor repeat anything. It is opaque, and a
+checksum binds it to the list and the filters it was made with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from blobhub_server.errors import InvalidPageToken
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_BYTES = 3 << 20
-"""Of the items of a page, where they may be large; a message has at most 4 MiB."""
+"""The bytes of a page whose items may be large; a message has at most 4 MiB."""
 _CHECKSUM_BYTES = 8
 
 Item = TypeVar("Item")
@@ -45,7 +45,7 @@ class Page:
 
     @classmethod
     def parse(cls, request: ListRequest, *filters: str) -> Page:
-        """The page a request asks for. `filters` are what the list is of, resolved. Raises InvalidPageToken."""
+        """The page a request asks for. `filters` are the resolved filters of the list. Raises InvalidPageToken."""
         scope = hashlib.sha256("\0".join((request.DESCRIPTOR.full_name, *filters)).encode()).digest()
         after = _decode_token(request.page_token, scope) if request.page_token else ""
         return cls(request.page_size or DEFAULT_PAGE_SIZE, after, scope)
@@ -60,7 +60,7 @@ class Page:
     def fill(
         self, found: Sequence[Item], key: Callable[[Item], str], make: Callable[[Item], Answer]
     ) -> tuple[list[Answer], str]:
-        """Like `cut`, for items that may be large: their messages, no more than fit an answer, and the token."""
+        """Like `cut`, for items that may be large: as many messages as fit a response, and the token."""
         items, token = self.cut(found, key)
         made: list[Answer] = []
         size = 0
@@ -81,7 +81,7 @@ class OrderedRequest(Protocol):
 
 
 def order_of(request: OrderedRequest) -> str:
-    """The order a request asks for; by alias, which an index gives, where it asks for none and for a prefix."""
+    """The order a request asks for. Without one it is by creation, or, with a prefix, by alias, which has an index."""
     return request.order_by or ("alias" if request.alias_prefix else "create_time")
 
 

@@ -23,7 +23,7 @@ class BrokenConstraint(StartError):
 def compile_constraints(messages: Iterable[Descriptor]) -> None:
     """Compile the rules of request messages and of all that is in them. Raises BrokenConstraint.
 
-    The validator compiles a message's rules when it first meets one; a rule that does not compile is to stop the start.
+    The validator compiles a message's rules at its first use; a rule that does not compile has to stop the start.
     """
     seen: set[str] = set()
     waiting = list(messages)
@@ -40,9 +40,9 @@ def compile_constraints(messages: Iterable[Descriptor]) -> None:
 
 
 def validate(request: Message) -> None:
-    """Raise InvalidRequest, with every violation, unless a request keeps the constraints declared for it."""
+    """Raise InvalidRequest, with every violation, when a request breaks the constraints declared for it."""
     found = [Violation(_path(item), item.proto.message or "is not valid") for item in _validator.collect_violations(request)]
-    # PostgreSQL has no text with a NUL in it, and nobody needs one; constraints would have to say so field by field.
+    # PostgreSQL cannot store a NUL in a text. A constraint would have to be repeated for every field.
     found += [
         Violation(field.name, "must not contain a NUL character")
         for field, value in request.ListFields()

@@ -1,7 +1,7 @@
-"""Watches: replay a log from a position, then follow it live, without a gap, a repeat or a poll.
+"""Watches replay a log from a position and then follow it live, without a gap, a repeat or a poll.
 
-The messages of all watches have `repeated … = 1`, a batch of whatever is ready, and `Progress progress = 2`; a test holds
-that. A log stores its lines as the bytes that watchers get, so a batch is packed without being parsed.
+The messages of all watches have `repeated … = 1`, a batch of events, and `Progress progress = 2`; a test checks that. A log
+stores each event as the bytes that watchers get, so a batch is packed without parsing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.wire import to_timestamp
 
 MAX_BATCH = 512
-"""Most lines that one read of a log answers."""
+"""How many lines one read of a log returns at most."""
 
 _EVENTS_TAG = b"\x0a"
 """Field 1, length-delimited: https://protobuf.dev/programming-guides/encoding/#structure"""
@@ -66,9 +66,9 @@ class Watch(Generic[AnyLine]):
     ) -> AsyncIterator[Sequence[AnyLine] | Idle]:
         """Yield batches of lines after a number, and signs of life, until the log ends.
 
-        The bell is armed before the log is read, so that nothing can fall between the two. Reading at the subscriber's
-        own pace from the log means that a slow one holds up nobody and needs no buffer. Raises ShuttingDown with the
-        last number sent when the server drains.
+        Listening begins before the log is read, so no line is missed between the two. Each subscriber reads the log at its
+        own pace, so a slow one delays nobody and needs no buffer. Raises ShuttingDown with the last number sent when the
+        server drains.
         """
         async with bell.listen(self.topic) as ringing:
             while True:

@@ -52,12 +52,12 @@ PLATFORM = Chain("platform", HERE / "versions", VERSION_TABLE)
 
 
 async def migrate(url: str, type_chains: Sequence[Chain]) -> None:
-    """Bring a database up to date: the platform's tables, then those of types, in that order. Nothing happens when it is."""
+    """Bring a database up to date: first the platform's tables, then those of the types. Does nothing when it is."""
     made, bring_up = parse_url(url), partial(_bring_up, chains=(PLATFORM, *type_chains))
     if made.get_backend_name() == "sqlite":
         Path(made.database or "").parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(made.set(drivername="sqlite"), hide_parameters=True)
-        # The driver would commit before each DDL statement; so BEGIN is ours, and all of it is one transaction.
+        # The driver would commit before each DDL statement. With BEGIN of our own, all of it is one transaction.
         event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
         try:
             with engine.begin() as connection:
@@ -77,7 +77,7 @@ async def migrate(url: str, type_chains: Sequence[Chain]) -> None:
 
 def _bring_up(connection: sa.Connection, chains: Sequence[Chain]) -> None:
     if connection.dialect.name == "postgresql":
-        # Servers that start together migrate one after the other; the lock goes with the transaction.
+        # Servers that start together migrate one after the other; the lock ends with the transaction.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7443)"))
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -133,7 +133,7 @@ def _upgrade(connection: sa.Connection, chain: Chain) -> None:
 
 
 def _exclude(others: Collection[str]) -> Callable[..., bool]:
-    """Alembic's filter for the tables it compares: all but some, and but those that say how far chains have come."""
+    """Alembic's filter for the tables it compares: all but `others`, and but the version tables."""
 
     def include(_item: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
         return kind != "table" or not (name in others or (name or "").startswith(VERSION_TABLE))

@@ -1,4 +1,4 @@
-"""Who acts when no call is there: what was set up by somebody and is done on their behalf later."""
+"""Actors: on whose behalf something is done later, without a call of theirs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Actors:
         return Role.NONE if caller is None else await held_role(tx, caller, place)
 
     async def _caller(self, tx: Transaction, actor_id: str) -> Caller | None:
-        """Who a key or a user is now; None for one that may not act any more."""
+        """The caller that a key or a user is now; None when it may not act any more."""
         key = await key_store.get(tx, actor_id)
         if key is not None and not key.valid(self._clock()):
             return None

@@ -1,4 +1,4 @@
-"""Who is calling: from what a call carries to the caller, by API key or by token."""
+"""Authentication: from a call's bearer, an API key or a token, to its caller."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from blobhub_server.platform.store import api_key as store
 from blobhub_server.platform.store import user as user_store
 
 CACHE_SECONDS = 0.5
-"""How long a key or token that held is believed to hold. A revoked one is refused within a second."""
+"""How long a caller is cached by its key or token. Revoked ones have to be refused within a second."""
 
 _MAX_CACHED = 4096
 
 
 class Tokens(Protocol):
-    """Knows the tokens of an OpenID Connect issuer."""
+    """The tokens of an OpenID Connect issuer."""
 
     def claims(self, bearer: str) -> bool:
         """Whether a bearer has the form of a token."""
@@ -35,14 +35,14 @@ class Tokens(Protocol):
 
 
 class Usage(Protocol):
-    """Is told which keys are used."""
+    """Records the use of keys."""
 
     def record_use(self, key_id: str) -> None:
         """A call came with this key."""
 
 
 class Authentication:
-    """Tells callers by what they present, and believes it for half a second."""
+    """Finds the caller of a key or token, and caches it for half a second."""
 
     def __init__(self, db: Database, clock: Clock, usage: Usage, tokens: Tokens | None) -> None:
         self._db = db
@@ -52,7 +52,7 @@ class Authentication:
         self._cache: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
     async def caller(self, bearer: str) -> Caller:
-        """Who presents a key or token; nobody presents nothing. Raises Unauthenticated, IssuerUnavailable."""
+        """The caller of a key or token; anonymous for an empty text. Raises Unauthenticated, IssuerUnavailable."""
         if not bearer:
             return ANONYMOUS
         now = time.monotonic()
@@ -67,7 +67,7 @@ class Authentication:
         return caller
 
     async def authenticate(self, bearer: str) -> Caller:
-        """The same, and believing nothing."""
+        """The same, without the cache."""
         if not bearer:
             return ANONYMOUS
         if self._tokens is not None and self._tokens.claims(bearer):
@@ -116,14 +116,14 @@ def _require_enabled(caller: Caller, user: User | None) -> Caller:
 
 
 def key_caller(key: ApiKey, user: User | None) -> Caller:
-    """The caller that a key stands for; `user` is the one it acts as, if any."""
+    """The caller that a key stands for; `user` is the user it acts as, if any."""
     if user is not None:
         return user_caller(user, key.role, key.id, key.expire_time)
     return Caller(key_id=key.id, org_id=key.org_id, blob_id=key.blob_id, role=key.role, expire_time=key.expire_time)
 
 
 def user_caller(user: User, role: Role, key_id: str | None, expire_time: datetime | None) -> Caller:
-    """The caller that a user is, at most in a role."""
+    """The caller that a user is, with roles up to `role`."""
     return Caller(
         key_id=key_id,
         user_id=user.id,

@@ -1,4 +1,4 @@
-"""Admission: who is calling, what about, and may they. Every call passes here; what no rule allows is refused."""
+"""The gate: every call passes here, and what no access rule allows is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from blobhub_server.rpc.access_options import AccessRule, ResourceRule
 from blobhub_server.rpc.pipeline import Metadata
 
 TOPIC = "access"
-"""The doorbell that is rung when somebody may no longer do what they could."""
+"""The doorbell that is rung when somebody loses access."""
 
 _REFUSALS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 
@@ -51,9 +51,9 @@ class Gate:
 class Admission:
     """Implements `rpc.pipeline.Admission`: lets one call in, or raises.
 
-    The order of refusals is: a key that does not hold; no key where one is needed; a request id that was used for another
-    request; a reference that cannot be read; a resource that is absent or not the caller's (one answer for both); a thing
-    that is absent in what the caller may see.
+    The order of refusals is: an invalid key; no key where one is needed; a request id that was used for another request; a
+    malformed reference; a resource that is absent or invisible (one answer for both); a resource that is absent in a place
+    that the caller may see.
     """
 
     __slots__ = ("_bearer", "_call", "_gate", "_malformed", "_metadata", "_places", "_rule")
@@ -68,10 +68,10 @@ class Admission:
         self._places: list[Place] = []
 
     async def answer(self, make: Callable[[Call[object]], Awaitable[bytes]]) -> bytes:
-        """What `make` answers to the call; what it was answered before, when the very same request has come already.
+        """What `make` answers to the call, or the answer that is remembered for the same request.
 
-        Memory is asked before references are resolved: `acme/pipeline@draft` leads nowhere after the commit that a lost
-        answer was about.
+        That is looked up before references are resolved, because they may lead elsewhere by now: after a commit whose answer
+        was lost, `acme/pipeline@draft` does not exist any more.
         """
         await self._identify()
 
@@ -82,14 +82,14 @@ class Admission:
         return await self._gate.answers.first_answer(self._call, admitted, bytes)
 
     async def admit(self) -> Call[object]:
-        """The call, for a handler that goes on from what was answered before; so its caller is let in all the same."""
+        """Admit a call that is answered with a stream. A repeated one is admitted anew; its handler asks for the answer."""
         await self._identify()
         await self._gate.answers.find(self._call)
         await self._locate()
         return self._call
 
     async def _identify(self) -> None:
-        """Tell who calls."""
+        """Find the caller."""
         call, rule = self._call, self._rule
         try:
             self._bearer = read_bearer(self._metadata)
@@ -102,7 +102,7 @@ class Admission:
         access.require_caller(call.caller, Permission(rule.permission), public_read=rule.public_read)
 
     async def _locate(self) -> None:
-        """Find every resource that the request names, and see that the caller may. What is absent is told last."""
+        """Find and authorize every resource that the request names. Absent ones are reported last."""
         gate, call = self._gate, self._call
         found: list[Resolution[object]] = []
         for resource in self._rule.resources:
@@ -130,9 +130,9 @@ class Admission:
         return self._call.caller.expire_time
 
     async def recheck(self) -> None:
-        """Raise what a stream would be refused with now, its resources being those it was admitted to."""
+        """Raise the error that a stream would be refused with now, for the resources it was admitted to."""
         gate, rule, call = self._gate, self._rule, self._call
-        # A key that was rotated meanwhile ends at another time than it did.
+        # The caller is replaced, because rotating a key changes its expire time.
         caller = call.caller = await gate.authentication.authenticate(self._bearer)
         access.require_caller(caller, Permission(rule.permission), public_read=rule.public_read)
         for resource, place in zip(rule.resources, self._places, strict=True):
@@ -142,9 +142,9 @@ class Admission:
             _require(await gate.roles.held_role(caller, now), now, resource)
 
     async def record_failure(self, error: BlobHubError, *, handled: bool) -> None:
-        """Record the call in the audit log, when it was refused, or its handler failed to change something.
+        """Record the call in the audit log when it was refused, or when its handler failed to make a change.
 
-        A key that cannot be one is not recorded: such a call touches no database.
+        Malformed keys are not recorded, because such a call must not touch the database.
         """
         refused = error.code in _REFUSALS and not self._malformed
         failed = error.code not in _REFUSALS and handled and self._rule.changes and not self._call.recorded

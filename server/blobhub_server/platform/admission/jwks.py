@@ -1,4 +1,4 @@
-"""The keys of an OpenID Connect issuer: read from where it publishes them, kept, and read again when they get old."""
+"""The keys of an OpenID Connect issuer: read from where it publishes them, cached, and read again when they are stale."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_AGE_SECONDS = 600.0
 """After this the keys are read again before they are used."""
 
 MIN_INTERVAL_SECONDS = 10.0
-"""How long after one reading the next may begin, whatever is asked for."""
+"""The shortest time between two readings, so that unknown key ids in tokens cannot make the server flood the issuer."""
 
 READ_TIMEOUT_SECONDS, MAX_READ_BYTES = 5.0, 1 << 20
 
@@ -40,8 +40,8 @@ def source_of(where: str) -> Source:
 class Jwks:
     """Keeps an issuer's keys.
 
-    They are read by one task at a time, which no caller's going away interrupts. When they cannot be read, those that are
-    known go on being used, and nobody whose key is known waits.
+    One task at a time reads them, and a caller that goes away does not interrupt it. While they cannot be read, known keys
+    stay in use, and nobody whose key is known waits.
     """
 
     def __init__(self, source: Source) -> None:

@@ -1,4 +1,4 @@
-"""Resolving references: from what a request says to the records, and to where roles on them are held."""
+"""Locators: from a reference in a request to its record, and to the place where roles on it are held."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class BlobRevision(RevisionView):
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[Resource_co]):
-    """A blob or an organization that a reference leads to; `renamed` is its reference of today, when it was an old one."""
+    """A blob or an organization that a reference leads to; `renamed` is its current reference if the given one is former."""
 
     place: Place
     resource: Resource_co
@@ -57,11 +57,10 @@ class Match(Generic[Resource_co]):
 
 
 class Locators:
-    """The platform's kinds of resource, each a function from a field's value, and the caller, to what it leads to, or None.
+    """The locators of the platform's kinds of resource. Each returns None when there is no such place.
 
-    A revision that is absent inside a blob that is there is located all the same, with the NotFound as its resource:
-    the gate raises it once it knows that the caller may see the blob. So are a draft that is one of several, and what was
-    renamed.
+    A revision that does not exist in an existing blob is resolved to a NotFound, which the gate raises once it knows that
+    the caller may see the blob. The same is done for an ambiguous `@draft`, and for what was renamed.
     """
 
     def __init__(self, db: Database) -> None:
@@ -123,7 +122,7 @@ class Locators:
         return await self.user(value, caller)
 
     async def audit_scope(self, value: str, caller: Caller) -> Resolution[object] | None:
-        """An organization, a blob, or the whole server, which is nobody's but its administrators'."""
+        """An organization, a blob, or the whole server, which only administrators may read."""
         if grammar.parse("audit_scope", "scope", value).organization == grammar.EVERYWHERE:
             return Resolution(NOWHERE, None)
         return await self.scope(value, caller)
@@ -173,7 +172,7 @@ async def _blob(tx: Transaction, reference: Reference) -> Match[Blob] | None:
 
 
 async def _renamed_blob(tx: Transaction, reference: Reference) -> Match[Blob] | None:
-    """A blob by an alias that it, or its organization, has given up."""
+    """A blob by a former alias of the blob or its organization."""
     by_id = is_uuid(reference.organization)
     part = Reference(id=reference.organization) if by_id else Reference(organization=reference.organization)
     found = await _organization(tx, part)
@@ -227,7 +226,7 @@ async def user_of(tx: Transaction, reference: Reference, caller: Caller) -> User
 async def version_of(tx: Transaction, blob: Blob, version: str, field: str) -> Revision | None:
     """A blob's revision by `default`, `draft`, a number or an id.
 
-    Raises InvalidReference for `draft` when there are several: which one is meant has to be said by id.
+    Raises InvalidReference for `draft` when there are several drafts: one of them has to be named by its id.
     """
     if version == grammar.DEFAULT:
         return await revision_store.get(tx, blob.default_revision_id)

@@ -1,4 +1,4 @@
-"""Callers by the token of an OpenID Connect issuer. Who comes with one for the first time becomes a user."""
+"""Callers by tokens of an OpenID Connect issuer. The first token of a subject creates its user."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OidcTokens:
             return await store.get_by_subject(tx, self._policy.issuer, subject)
 
     async def _provision(self, claims: Claims) -> User:
-        """Make the user, unless another call has just done so."""
+        """Create the user, unless another call has just done so."""
         now = self._clock()
         made = User(
             id=self._ids(),

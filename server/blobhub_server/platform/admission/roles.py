@@ -1,4 +1,4 @@
-"""Looking up what decides: places as they are now, and the roles that callers hold there."""
+"""Looks up the roles that callers hold on places, and places as they are now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _depends_on_membership(caller: Caller, place: Place) -> bool:
 
 
 async def held_role(tx: Transaction, caller: Caller, place: Place) -> Role:
-    """The role on an organization, a blob or a user, as a transaction sees it; that it may be public does not count."""
+    """The role on a place, as a transaction sees it, whether or not the place is public."""
     membership = Role.NONE
     if caller.user_id is not None and _depends_on_membership(caller, place):
         resource_ids = [place.org_id, *([place.blob_id] if place.blob_id else [])]
@@ -26,20 +26,20 @@ async def held_role(tx: Transaction, caller: Caller, place: Place) -> Role:
 
 
 class Roles:
-    """Tells the role that a caller holds somewhere, as the database has it now."""
+    """Finds the role that a caller holds on a place, always in the database."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     async def held_role(self, caller: Caller, place: Place) -> Role:
-        """The role on an organization, a blob or a user; that it may be public does not count."""
+        """The role on a place, whether or not the place is public."""
         if not _depends_on_membership(caller, place):
             return access.held_role(caller, place, Role.NONE)
         async with self._db.read() as tx:
             return await held_role(tx, caller, place)
 
     async def current_place(self, place: Place) -> Place | None:
-        """The same place as it is now, None when it is gone."""
+        """The same place as it is now; None when it is gone."""
         async with self._db.read() as tx:
             if place.blob_id:
                 blob = await blob_store.get(tx, place.blob_id)
@@ -50,7 +50,7 @@ class Roles:
         return place
 
     async def require_reader(self, caller: Caller, place: Place) -> None:
-        """Raise PermissionDenied for a caller who holds no role on a place that is still there."""
+        """Raise PermissionDenied when a place still exists and the caller holds no role on it."""
         now = await self.current_place(place)
         if now is not None:
             access.require_role(await self.held_role(caller, now), now, Permission.READ, public_read=False)

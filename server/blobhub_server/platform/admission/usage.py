@@ -1,4 +1,4 @@
-"""When keys were last used: kept in memory, and written at most once a minute for each key."""
+"""When keys were last used: collected in memory, and written at most once a minute for each key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WRITE_SECONDS = 5.0
 
 
 class KeyUsage:
-    """Is told which keys are used, and writes it down now and then."""
+    """Collects which keys are used, and writes it to the database every few seconds."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
@@ -38,7 +38,7 @@ class KeyUsage:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Write for as long as this is entered, and what is left when it is left."""
+        """Write until the block is left, and then what is still in memory."""
         async with in_background(self._write_forever(), "key usage"):
             yield
         await self._write()

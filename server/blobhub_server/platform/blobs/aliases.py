@@ -1,4 +1,4 @@
-"""Taking, changing and giving up aliases."""
+"""Taking and changing aliases."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from blobhub_server.platform.store import organization as organization_store
 
 @asynccontextmanager
 async def claim_alias(tx: Transaction, kind: str, parent_id: str, alias: str, resource_id: str) -> AsyncIterator[None]:
-    """Around the statement that gives `alias` to a resource. Raises AlreadyExists when it is, or was, another's.
+    """Surrounds the statement that gives `alias` to a resource. Raises AlreadyExists when another has it or had it.
 
-    Whose it is now is looked for before the statement: of two that want each other's, each would wait in the unique index
-    for the other. Who gave it up is looked for after it: the index has by then made it wait for them.
+    Its current holder is looked up before the statement, because two renames that swap aliases would deadlock on the unique
+    index. Its former holder is looked up after the statement, which has waited in the index for a rename that is giving the
+    alias up.
     """
     if await _is_taken(tx, parent_id, alias):
         raise AlreadyExists(kind, alias)
@@ -43,7 +44,7 @@ async def _is_taken(tx: Transaction, parent_id: str, alias: str) -> bool:
 async def change_alias(
     tx: Transaction, kind: str, parent_id: str, old: str, new: str | None, resource_id: str
 ) -> AsyncIterator[None]:
-    """Around the statement that updates a resource, giving it `new` for its `old` alias unless `new` is None."""
+    """Surrounds the statement that updates a resource; its alias changes from `old` to `new`, unless `new` is None."""
     if new is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""The content of revisions, as blob types get at it."""
+"""The content of revisions, for blob types."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Contents:
         return entry, new_etag
 
     async def _freed(self, tx: Transaction, blob: Blob, former: Entry | None) -> int:
-        """How many bytes a blob does not hold any more, now that an entry does not."""
+        """How many bytes a blob no longer holds after an entry was replaced or removed."""
         return 0 if former is None or await store.holds(tx, blob.id, former.digest) else former.size
 
     async def _require(self, tx: Transaction, blob: Blob, limit: str, held: int) -> None:
@@ -74,7 +74,7 @@ class Contents:
         await store.delete_all(tx, revision_id)
 
     async def _edit(self, tx: Transaction, revision_id: str, etag: str) -> tuple[Blob, Revision, str]:
-        """Check that the revision may be edited, and give it a new etag; its blob is locked, for what is counted in it."""
+        """Check that the revision may be edited, and give it a new etag. Locks the blob, whose bytes are counted."""
         found = await revision_store.get(tx, revision_id)
         blob = await blob_store.get(tx, found.blob_id, lock=True) if found else None
         revision = await revision_store.get(tx, revision_id, lock=True)
@@ -98,7 +98,7 @@ class Contents:
     async def read(self, digest: str) -> bytes:
         try:
             return await self._objects.get(digest)
-        except ObjectNotFound:  # An entry says that they were there.
+        except ObjectNotFound:  # The entry exists, so the bytes were lost.
             raise ContentLost(digest) from None
 
 

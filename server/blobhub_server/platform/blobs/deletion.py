@@ -1,6 +1,6 @@
-"""Deleting blobs and organizations, with all that is in them: one statement for each table, however many blobs.
+"""Deletes blobs and organizations with all that is in them, with one statement for each table.
 
-Blobs are locked by id before anything in them, as they are by whoever changes one of them.
+Blobs are locked in the order of their ids, and before anything in them, as in every other change.
 """
 
 from __future__ import annotations
@@ -48,6 +48,6 @@ async def _delete_blobs(tx: Transaction, types: BlobTypes, blob_ids: Selected) -
 
 
 async def _delete_shared(tx: Transaction, resource_ids: Selected) -> None:
-    """Delete what blobs and organizations alike hold."""
+    """Delete what both blobs and organizations hold."""
     for store in (member_store, credential_store, alias_store, limit_store):
         await store.delete_all(tx, resource_ids)

@@ -23,7 +23,7 @@ KEYS = "Keys of the organization and its blobs that are neither revoked nor expi
 
 
 def on_organizations(clock: Clock) -> Sequence[Limit]:
-    """Those counted in organizations."""
+    """The limits that are counted in organizations."""
 
     async def keys(tx: Transaction, org_id: str) -> int:
         return await api_key_store.count(tx, org_id, clock())

@@ -1,8 +1,8 @@
-"""The audit log: what is written into it, and when.
+"""The audit log: what is written to it, and when.
 
-Changes are written in their own transaction, refusals in one they share with whatever other refusals have queued up. The
-log is numbered without gaps over the whole server, so a missing entry shows; for that, transactions that append take turns
-on one row from the append to their commit. Appending is the last thing they do.
+The entry of a change is written in the change's transaction; refusals that queue up share a transaction. The log is numbered
+without gaps over the whole server, so a missing entry shows. For that, a transaction locks one row from the append to its
+commit; so appending is the last thing that it does.
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ DETAILS = frozenset(
         "visibility",
     }
 )
-"""The request fields that say what is done, to whom: short, and no place for content or secrets."""
+"""The request fields that an entry shows. They are short, and hold neither content nor secrets."""
 
-# Tried at the beginning of a word alone: tried at every letter, a long word takes time by the square of its length.
+# Matches only at the beginning of a word; trying every letter of a long word would take quadratic time.
 _TOKEN_PATTERN = re.compile(r"(?<![\w-])[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
 
 ANONYMOUS_BURST, ANONYMOUS_PER_SECOND = 2000, 10
-"""How many refusals of callers whom nothing identifies are recorded. More are only logged: anybody could fill the disk."""
+"""How many refusals of anonymous callers are recorded. Others are only logged, because anybody could fill the disk."""
 
 AuditRow = Mapping[str, Any]
-"""A row of the log, but for what `append` adds: sequence, id and time."""
+"""A row of the log without what `append` adds: sequence, id and time."""
 
 
 def audit_row(call: Call[object], *, answer: Message | None = None, error: BlobHubError | None = None) -> AuditRow:
     """The entry for a call that was answered with `answer`, or with `error`.
 
-    What the call created is the resource where the request names none, and the blob where it is one.
+    A created resource is the entry's resource when the request names none. A created blob is the entry's blob.
     """
     kind, value = call.reference
     created = _created_ids(answer)
@@ -86,7 +86,7 @@ def audit_row(call: Call[object], *, answer: Message | None = None, error: BlobH
 
 
 def own_audit_row(method: str, user_id: str, detail: str) -> AuditRow:
-    """The entry for what the server does by itself for a user: `oidc` makes one, `bootstrap` an administrator and keys."""
+    """The entry for what the server does by itself: `oidc` creates users, `bootstrap` an administrator and keys."""
     return {
         "method": method,
         "user_id": user_id,
@@ -115,7 +115,7 @@ def _detail(request: Message, created: Mapping[str, str]) -> str:
 
 
 def _mask(text: str) -> str:
-    """What a request says, not validated yet, as it can be stored and read by others."""
+    """Text of a request that may be unvalidated, without secrets and control characters, cut to a length."""
     masked = _TOKEN_PATTERN.sub("…", mask_keys(text))
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in masked)[:MAX_TEXT_LENGTH]
 
@@ -132,7 +132,7 @@ def _created_ids(answer: Message | None) -> dict[str, str]:
 
 
 class TokenBucket:
-    """So many at once, and so many a second."""
+    """A token bucket: `burst` at once, and then `per_second`."""
 
     def __init__(self, burst: int, per_second: float) -> None:
         self._burst = burst
@@ -171,7 +171,7 @@ class Audit:
         await self._bell.ring_after_commit(tx, [TOPIC])
 
     async def record_refusal(self, entry: AuditRow) -> None:
-        """Add the entry of a refusal; return once it is durable. A log that cannot be written to refuses all the same."""
+        """Add the entry of a refusal; return once it is durable. A failure to write is logged and not raised."""
         if entry["user_id"] is None and entry["api_key_id"] is None and not self._anonymous.take(self._clock()):
             log.warning("refusal_not_recorded", method=entry["method"], code=entry["code"], reason="too many of nobody's")
             return

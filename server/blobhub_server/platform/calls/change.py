@@ -1,4 +1,4 @@
-"""Changes: what a call does in a transaction, with the answer to remember and the entry of the audit log beside it."""
+"""Changes: a transaction with the change, the answer to remember and the audit entry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Changes:
         return await asyncio.shield(making)
 
     def _release(self, making: asyncio.Task[Any]) -> None:
-        """Let go of a task. What it raised is told to a caller that is still there, and to nobody else."""
+        """Drop a task that is done. Its exception is read here, because asyncio logs one that nobody reads."""
         self._making.discard(making)
         if not making.cancelled():
             making.exception()
@@ -53,7 +53,7 @@ class Changes:
         return await self._answers.first_answer(call, make, read)
 
     def settlement(self, call: Call[object], answer: Message, *, repeatable: bool = False) -> Settled:
-        """What is to be written beside a change. Two that repeat each other are answered from memory, both."""
+        """What has to be written beside a change."""
         call.repeatable = repeatable
         row = self._answers.row(call, answer)
         return Settled(audit_row(call, answer=answer), row, partial(setattr, call, "recorded", True), repeatable)

@@ -64,6 +64,6 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def require_room(owner_id: str, held: int) -> None:
-    """Raise LimitExceeded when an owner that has `held` credentials may not have another."""
+    """Raise LimitExceeded when an owner of `held` credentials may not have another."""
     if held >= MAX_CREDENTIALS:
         raise LimitExceeded("credentials", MAX_CREDENTIALS, owner_id)

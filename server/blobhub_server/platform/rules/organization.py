@@ -9,7 +9,7 @@ from blobhub_server.errors import LimitExceeded, NotEmpty
 from blobhub_server.platform.rules.visibility import PUBLIC
 
 MAX_CREATED = 1000
-"""How many organizations may be there that one user has created."""
+"""How many organizations of their creation a user may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Organization:
 
 
 def require_empty(organization: Organization, *, cascade: bool) -> None:
-    """Raise NotEmpty when an organization holds blobs and they are not to be deleted with it."""
+    """Raise NotEmpty when an organization holds blobs, unless `cascade` says to delete them too."""
     if organization.blob_count and not cascade:
         raise NotEmpty("organization", f"{organization.blob_count} blobs")
 

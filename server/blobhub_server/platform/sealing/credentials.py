@@ -1,4 +1,4 @@
-"""Credentials in use: sealing what the service is given, and opening it for what runs in a blob."""
+"""Encrypts credentials for the service, and decrypts them for what runs in a blob."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Credentials:
     async def seal(self, tx: Transaction, credential: Credential, body: bytes) -> SealedBody:
         """Seal a body for a record, in the transaction that stores it. Raises MasterKeyMissing.
 
-        The key is the one that the database says, not the one this server began with: a body sealed under a key that is
-        being rotated away would be lost with it.
+        The master key is the database's current one and not the one this server started with: a body sealed under a key that
+        is being rotated away would be lost with that key.
         """
         current = await master_key_store.current(tx)
         if current not in self._keyring.ids:

@@ -1,4 +1,4 @@
-"""The file of master keys: one key a line, in base64, the current one first, for the server's eyes alone."""
+"""The file of master keys: one key a line, in base64, the current one first, readable by the server alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY_BYTES = 32
 
 
 class BadMasterKey(StartError):
-    """The master keys cannot be had, or must not be trusted."""
+    """The master keys cannot be read, or must not be trusted."""
 
 
 def parse(text: str, source: str) -> list[bytes]:
@@ -61,7 +61,7 @@ class KeyFile:
         return parse(text, str(self.path))
 
     def create(self, key: bytes) -> list[bytes]:
-        """Make the file with one key, unless another server has by now; return what it holds."""
+        """Make the file with one key, unless another server has just made it; return the keys in it."""
         with _translate_errors(self.path, "made"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.lock():
@@ -73,13 +73,13 @@ class KeyFile:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Around what reads the file and then replaces it: one at a time, on this machine."""
+        """Lock the file while it is read and then replaced, against other processes on this machine."""
         with _folder(self.path) as folder:
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield
 
     def replace(self, keys: Sequence[bytes]) -> None:
-        """Put other keys in place of those there are: all or nothing, and on disk when this returns."""
+        """Replace the keys in the file, atomically; the new file is on disk when this returns."""
         part = self.path.with_name(f"{self.path.name}.new")
         with _translate_errors(self.path, "written"):
             part.unlink(missing_ok=True)
@@ -104,7 +104,7 @@ def _folder(path: Path) -> Iterator[int]:
 
 @contextmanager
 def _translate_errors(path: Path, what: str) -> Iterator[None]:
-    """Around what the operating system may refuse."""
+    """Raise BadMasterKey in place of an OSError."""
     try:
         yield
     except OSError as error:

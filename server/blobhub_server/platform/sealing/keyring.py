@@ -1,10 +1,10 @@
 """The master keys, and sealing with them.
 
-Every body is encrypted under a random key of its own, and that key is wrapped under a master key: AES-256-GCM both, with
-random 96-bit nonces. Both are bound to the identity of the record they belong to, so neither opens in another's place.
-Changing the master key wraps those keys anew and leaves the bodies alone.
+Every body is encrypted under a random key of its own, and that key is wrapped under a master key: both with AES-256-GCM and
+random 96-bit nonces. Both are bound to the identity of their record, so that neither can be moved to another record.
+Changing the master key wraps those keys anew and leaves the bodies as they are.
 
-A master key itself encrypts nothing: what does is derived from it, for one purpose each.
+A master key itself encrypts nothing; the keys that do are derived from it, one for each purpose.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Entropy = Callable[[int], bytes]
 
 
 class Unreadable(Exception):
-    """What was sealed does not open: it was changed, belongs elsewhere, or its master key is not there."""
+    """A sealed body cannot be opened: it was changed or moved to another record, or its master key is missing."""
 
 
 class Keyring:
-    """One or more master keys of 32 bytes. The first is the current one, the others can still be read with.
+    """One or more master keys of 32 bytes. The first is the current one; the others only decrypt.
 
     A key's id is a fingerprint of it, 16 characters that tell nothing about the key.
     """
@@ -65,7 +65,7 @@ class Keyring:
         return replace(sealed, master_key_id=self.current, key_nonce=key_nonce, wrapped_key=wrapped_key)
 
     def derive_keys(self, purpose: bytes) -> dict[str, bytes]:
-        """A key of 32 bytes for something else, from each of the keys, by id; others for every purpose."""
+        """A key of 32 bytes derived from each master key for a purpose, by the id of the master key."""
         return {key_id: _derive(key, b"derive", purpose) for key_id, key in self._keys.items()}
 
     def _unwrap(self, sealed: SealedBody, identity: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""Changing the master key: all that is sealed gets under the current one, and then the others can go.
+"""Rotation of the master key: everything is sealed under the current key, and then the others can be removed.
 
-It can be interrupted at any point and run again. No key leaves the key file before nothing is sealed under it, and a key
-file with several keys is one whose rotation was interrupted.
+It can be interrupted at any point and run again. A key is removed from the key file only when nothing is sealed under it. A
+key file with several keys shows that a rotation was interrupted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_NAMED = 10
 
 
 async def adopt(db: Database, keyring: Keyring) -> None:
-    """Make a keyring's current key the one that everything is sealed under from now on.
+    """Make a keyring's current key the one that new bodies are sealed under.
 
     Raises StartError when the keyring lacks a key that something is sealed under, or that other servers use.
     """
@@ -82,7 +82,7 @@ def _summary(count: int, keyring: Keyring) -> str:
 
 
 async def _rewrap_all(db: Database, keyring: Keyring) -> int:
-    """Bring everything under the current key; return how many credentials that were. Raises StartError."""
+    """Reseal all credentials under the current key; return how many. Raises StartError."""
     await adopt(db, keyring)
     count, unreadable = 0, list[str]()
     for key_id in sorted(keyring.ids - {keyring.current}):
@@ -100,7 +100,7 @@ async def _rewrap_all(db: Database, keyring: Keyring) -> int:
 
 
 async def _rewrap(db: Database, keyring: Keyring, key_id: str, after: str) -> Sequence[tuple[str, bool]]:
-    """Bring the next few credentials under the current key; return their ids, and whether each could be read."""
+    """Reseal the next batch under the current key; return their ids, and whether each could be read."""
     rewrapped, outcomes = [], []
     async with db.write() as tx:
         for credential, sealed in await store.page_by_master_key(tx, key_id, after=after, limit=MAX_BATCH):

@@ -86,7 +86,7 @@ class ApiKeyService:
         return answer
 
     async def _require_room(self, tx: Transaction, record: ApiKey, now: datetime) -> None:
-        """Raise LimitExceeded when whose the key is has more that work than they may, the new one among them."""
+        """Raise LimitExceeded when the new key is one too many for its user or organization."""
         if record.user_id is not None:
             rules.require_room(record.user_id, await store.count_personal(tx, record.user_id, now))
         elif record.org_id is not None:
@@ -94,7 +94,7 @@ class ApiKeyService:
             await self._host.limits.require(tx, "organization.api_keys", org_id=record.org_id, blob_id="", held=held)
 
     def _expire_time(self, request: pb.CreateApiKeyRequest, caller: Caller) -> datetime | None:
-        """When the new key ends: as asked for, else with the caller's own key or token. Raises InvalidValue."""
+        """When the new key expires: as requested, else with the caller's own key or token. Raises InvalidValue."""
         if not request.HasField("expire_time"):
             return caller.expire_time
         try:
@@ -162,7 +162,7 @@ class ApiKeyService:
         return await call.once(make)
 
     async def _lock(self, tx: Transaction, key_id: str) -> ApiKey:
-        """A key, as it is now. Raises PermissionDenied when it is gone."""
+        """Lock a key and return it as it is now. Raises PermissionDenied when it is gone."""
         current = await store.get(tx, key_id, lock=True)
         if current is None:
             raise PermissionDenied

@@ -167,7 +167,7 @@ class BlobService:
             return await event_store.page(tx, blob_id, after=after, limit=MAX_BATCH)
 
     async def _lock(self, tx: Transaction, blob_id: str, etag: str) -> Blob:
-        """A blob, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+        """Lock a blob and return it as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
         current = await store.get(tx, blob_id, lock=True)
         if current is None:
             raise PermissionDenied

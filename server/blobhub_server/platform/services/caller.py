@@ -19,7 +19,7 @@ MAX_ROLES = 1000
 
 
 class CallerService:
-    """Tells a caller who the server takes it for."""
+    """Shows callers who they are to the server."""
 
     def __init__(self, db: Database, locators: Locators, roles: Roles) -> None:
         self._db = db
@@ -32,7 +32,7 @@ class CallerService:
         return pb.GetCallerResponse(caller=to_proto(who), roles=roles)
 
     async def _role_on_scope(self, who: Caller, scope: str) -> list[pb.EffectiveRole]:
-        """The role on one organization or blob. Raises Renamed, to who holds one."""
+        """The role on one organization or blob. Raises Renamed, but only to callers who hold a role there."""
         found = await self._locators.scope(scope, who)
         if found is None:
             return []
@@ -46,7 +46,7 @@ class CallerService:
             return [to_role(place, await store.reference(tx, place), role)]
 
     async def _all_roles(self, who: Caller) -> list[pb.EffectiveRole]:
-        """The roles that the caller's memberships, or its key, give; in one statement, however many they are."""
+        """The roles of the caller's memberships or key, read in one statement."""
         async with self._db.read() as tx:
             if who.user_id is not None:
                 held = await store.memberships(tx, who.user_id, MAX_ROLES)

@@ -43,7 +43,7 @@ def to_proto(credential: Credential) -> pb.Credential:
 
 
 class CredentialService:
-    """Keeps credentials. Bodies come in, and none goes out."""
+    """Stores credentials. Bodies are written and never read back."""
 
     def __init__(self, host: Host, credentials: Credentials) -> None:
         self._host = host
@@ -69,7 +69,7 @@ class CredentialService:
         return await call.once(make)
 
     async def _lock_place(self, tx: Transaction, place: Place) -> None:
-        """Keep the owner there, and others from adding to it, until the commit. Raises PermissionDenied when it is gone."""
+        """Lock the place of a new credential until the commit. Raises PermissionDenied when it is gone."""
         if place.org_id:
             await self._host.limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id or "")
         elif await user_store.get(tx, place.user_id or "", lock=True) is None:
@@ -143,7 +143,7 @@ class CredentialService:
         return await call.once(make)
 
     async def _lock(self, tx: Transaction, credential_id: str, etag: str) -> Credential:
-        """A credential, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+        """Lock a credential and return it as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
         current = await store.get(tx, credential_id, lock=True)
         if current is None:
             raise PermissionDenied

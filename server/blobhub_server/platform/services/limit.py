@@ -70,7 +70,7 @@ class LimitService:
         return await call.once(make)
 
     async def _rank(self, call: Call[Organization | Blob]) -> Rank:
-        """The rank of a caller who is an admin of what the call is about."""
+        """The rank of a caller, who is an admin of the call's place."""
         role = await self._roles.held_role(call.caller, Place(org_id=call.place.org_id))
         return rules.rank(administrator=call.caller.administrator, on_organization=role)
 

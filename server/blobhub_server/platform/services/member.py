@@ -106,7 +106,7 @@ class MemberService:
     async def _lock_member(
         self, tx: Transaction, call: Call[Organization | Blob], user: str, etag: str, *, remains: bool
     ) -> Member:
-        """The member whose role is about to change, when that may be. Open streams are looked at after the commit."""
+        """Lock a member whose role is about to change, and check that it may. Rechecks streams after the commit."""
         await lock_place(tx, call.place)
         current = await _member(tx, call, user)
         require_etag(etag, current.etag)
@@ -116,7 +116,7 @@ class MemberService:
 
 
 async def _member(tx: Transaction, call: Call[Organization | Blob], reference: str) -> Member:
-    """A member of the place that a call is about. Whether others are users of the server is not told."""
+    """A member of the call's place. For others the error does not say whether they are users of the server."""
     user = await _user(tx, reference, call.caller)
     member = None if user is None else await store.get(tx, call.resource.id, user.id)
     if member is None:

@@ -51,7 +51,7 @@ def to_resolved(record: MetadataRecord) -> pb.ResolvedMetadata:
 
 
 class MetadataService:
-    """Keeps what is known about blobs and revisions."""
+    """Stores metadata records of blobs and revisions."""
 
     def __init__(self, host: Host, events: BlobEvents) -> None:
         self._host = host
@@ -145,9 +145,9 @@ class MetadataService:
 
 
 async def _lock_target(tx: Transaction, call: Call[Blob | BlobRevision]) -> tuple[str, str]:
-    """The ids of the blob, locked, and of the target that the call is about.
+    """Lock the blob of a call; return the ids of the blob and of the target.
 
-    Raises PermissionDenied and NotFound when they are gone since the call was admitted.
+    Raises PermissionDenied and NotFound when they were deleted since the call was admitted.
     """
     target_id = call.resource.id
     blob = await blob_store.get(tx, call.place.blob_id or "", lock=True)

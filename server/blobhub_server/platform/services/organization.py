@@ -115,7 +115,7 @@ class OrganizationService:
         return await call.once(make)
 
     async def _lock(self, tx: Transaction, org_id: str, etag: str) -> Organization:
-        """An organization, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+        """Lock an organization and return it as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
         current = await store.find(tx, id_=org_id, lock=True)
         if current is None:
             raise PermissionDenied

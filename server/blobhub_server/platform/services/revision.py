@@ -70,7 +70,7 @@ def to_change(change: Change) -> pb.ContentChange:
 
 
 class RevisionService:
-    """Takes a blob's content through its life."""
+    """Takes revisions through their phases: draft, commit, snapshot."""
 
     def __init__(self, host: Host, contents: Contents, types: BlobTypes, events: BlobEvents) -> None:
         self._host = host
@@ -132,9 +132,9 @@ class RevisionService:
         return await call.once(make)
 
     async def _validate(self, found: BlobRevision) -> str:
-        """The digest of a revision's content. Raises InvalidContent when its blob type finds anything wrong.
+        """Validate a revision's content; return its digest. Raises InvalidContent with all that its blob type finds wrong.
 
-        The caller compares the etag afterwards: content that changed meanwhile is not what was looked at.
+        The caller compares the etag afterwards, because the content may change meanwhile.
         """
         content = RevisionContent(self._host.db, self._contents, found.revision.id)
         violations = await self._types.get(found.blob.type).validate(content)
@@ -242,14 +242,14 @@ class RevisionService:
         return etag
 
     async def _lock_blob(self, tx: Transaction, blob_id: str) -> Blob:
-        """A blob, as it is now. Raises PermissionDenied when it is gone."""
+        """Lock a blob and return it as it is now. Raises PermissionDenied when it is gone."""
         blob = await blob_store.get(tx, blob_id, lock=True)
         if blob is None:
             raise PermissionDenied
         return blob
 
     async def _lock(self, tx: Transaction, wanted: BlobRevision) -> tuple[Blob, Revision]:
-        """A revision and its blob, locked, the blob first, as they are now. Raises NotFound."""
+        """Lock a revision's blob, then the revision; return both as they are now. Raises NotFound."""
         blob = await self._lock_blob(tx, wanted.blob_id)
         current = await store.get(tx, wanted.id, lock=True)
         if current is None:

@@ -1,4 +1,4 @@
-"""What organizations and blobs have in common on the wire: visibility, and how they are updated."""
+"""What the services of organizations and blobs share: visibility, and how an update changes a record."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def changed_columns(
     now: datetime,
     etag: str,
 ) -> dict[str, Any]:
-    """The columns that an update changes. An alias that stays, and a visibility that is not given, are not among them."""
+    """The columns that an update changes, without an unchanged alias or an unset visibility."""
     fields = changed_fields(request, "alias", "description", "visibility")
     values: dict[str, Any] = {"update_time": now, "etag": etag}
     if "description" in fields:

@@ -1,4 +1,4 @@
-"""Aliases that were given up. They stay their resource's until it is deleted, so that no reference changes its meaning."""
+"""Former aliases. A resource keeps them until it is deleted, so that no reference changes its meaning."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _TAKE_BACK = Prepared(former_aliases.delete().where(*_KEY))
 
 
 async def find_former_holder(tx: Transaction, parent_id: str, alias: str) -> str | None:
-    """The id of what gave an alias up."""
+    """The id of the resource that an alias was given up by."""
     return await tx.first(_HOLDER, parent=parent_id, wanted=alias)
 
 
 async def give_up(tx: Transaction, parent_id: str, alias: str, resource_id: str) -> None:
-    """Keep an alias for what is giving it up."""
+    """Record that a resource gives up an alias."""
     await tx.run(_GIVE_UP, parent_id=parent_id, alias=alias, resource_id=resource_id)
 
 
 async def take_back(tx: Transaction, parent_id: str, alias: str) -> None:
-    """Let its former holder have an alias again."""
+    """Remove a former alias, whose holder takes it again."""
     await tx.run(_TAKE_BACK, parent=parent_id, wanted=alias)
 
 
 async def delete_all(tx: Transaction, resource_ids: Selected) -> None:
-    """Free the aliases of what is being deleted."""
+    """Remove the former aliases of resources that are being deleted."""
     await tx.execute(former_aliases.delete().where(former_aliases.c.resource_id.in_(resource_ids)))

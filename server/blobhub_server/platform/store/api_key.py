@@ -1,4 +1,4 @@
-"""API keys: their records; no secret is ever here."""
+"""The records of API keys, without the secrets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _BY_PUBLIC_ID = Prepared(_KEY.select().where(api_keys.c.public_id == sa.bindpara
 
 
 async def get_by_public_id(tx: Transaction, public_id: str) -> ApiKey | None:
-    """A key by the public part of itself."""
+    """A key by its public id."""
     return await tx.first(_BY_PUBLIC_ID, presented=public_id)
 
 
@@ -102,7 +102,7 @@ async def delete_all_of_organization(tx: Transaction, org_id: str) -> None:
 
 
 async def _delete(tx: Transaction, where: sa.ColumnElement[bool]) -> None:
-    """Remove keys. They are locked by id first, as everybody does who locks several."""
+    """Remove keys. They are locked in the order of their ids first, as wherever several are locked."""
     await tx.execute(locked(sa.select(api_keys.c.id).where(where).order_by(api_keys.c.id)))
     await tx.execute(api_keys.delete().where(where))
 
@@ -124,7 +124,8 @@ _UPDATE_LAST_USED = Prepared(
 
 
 async def update_last_used(tx: Transaction, times: Mapping[str, datetime]) -> None:
-    """Note when keys were last used, but for those that somebody changes right now: many are locked here, and in an order
-    that is not that of others, so this waits for nobody.
+    """Update when keys were last used, except for keys that are locked by others.
+
+    The keys are not locked in the order of their ids, so waiting for a lock could deadlock.
     """
     await tx.run_each(_UPDATE_LAST_USED, [{"key_id": key_id, "used_time": time} for key_id, time in times.items()])

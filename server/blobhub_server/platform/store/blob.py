@@ -109,7 +109,7 @@ async def page(
 
 
 def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
-    """The private blobs of an organization that a caller holds a role on by themselves. They are few: all of them."""
+    """All private blobs of an organization on which a caller holds a role of their own. They are few."""
     private = _SELECT.where(blobs.c.visibility == PRIVATE)
     if caller.user_id is None:
         return private.where(blobs.c.id == (caller.blob_id or ""), blobs.c.org_id == org_id)
@@ -128,12 +128,12 @@ def select_in_organization(org_id: str) -> Selected:
 
 
 def select_of_type(blob_ids: Selected, type_: str) -> Selected:
-    """Those of a set of blobs that are of a type."""
+    """The blobs of a set that are of a type."""
     return blob_ids.where(blobs.c.type == type_)
 
 
 async def lock_all(tx: Transaction, blob_ids: Selected) -> int:
-    """Let nobody else change a set of blobs until the transaction ends; return how many they are."""
+    """Lock a set of blobs, in the order of their ids, until the transaction ends; return how many they are."""
     return len((await tx.execute(locked(blob_ids.order_by(blobs.c.id)))).all())
 
 

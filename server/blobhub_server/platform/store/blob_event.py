@@ -1,4 +1,4 @@
-"""What happens to blobs: an append-only log for each."""
+"""The events of blobs: an append-only log for each."""
 
 from __future__ import annotations
 

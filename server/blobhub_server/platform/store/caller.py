@@ -1,4 +1,4 @@
-"""Where callers hold roles, and what that is called."""
+"""The places where callers hold roles, and the references of these places."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _on_organization = members.alias()
 
 @dataclass(frozen=True, slots=True)
 class _Membership:
-    """A role that a user holds, that on the organization, and what both are called."""
+    """A role that a user holds on a place, the role on its organization, and the aliases of both."""
 
     org_id: str
     blob_id: str | None

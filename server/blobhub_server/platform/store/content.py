@@ -28,7 +28,7 @@ entries = sa.Table(
     sa.Index("uq_entries_revision_id_name", "revision_id", "name", unique=True),
     sa.Index("ix_entries_blob_id_digest", "blob_id", "digest"),
 )
-"""`blob_id` is the revision's, for asking what else in the blob holds the same content."""
+"""`blob_id` is that of the revision; it finds other entries of the blob with the same digest."""
 
 _ENTRY = Mapper(Entry, entries)
 _INSERT = Prepared(entries.insert())
@@ -107,7 +107,7 @@ async def holds(tx: Transaction, blob_id: str, digest: str) -> bool:
 
 
 async def unshared_bytes(tx: Transaction, revision_id: str) -> int:
-    """How many bytes a revision holds that no other one of its blob does, each content counted once."""
+    """How many bytes a revision holds that no other revision of its blob holds, each digest counted once."""
     own, others = entries.alias("own"), entries.alias("others")
     elsewhere = sa.exists().where(
         others.c.blob_id == own.c.blob_id, others.c.digest == own.c.digest, others.c.revision_id != revision_id

@@ -1,4 +1,4 @@
-"""Credentials: their records, and their bodies, sealed."""
+"""Credentials: their records and their sealed bodies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ credentials = sa.Table(
     sa.Index("uq_credentials_owner_id_alias", "owner_id", "alias", unique=True),
     sa.Index("ix_credentials_master_key_id_id", "master_key_id", "id"),
 )
-"""`owner_id` is the id of the blob, organization or user whose the credential is."""
+"""`owner_id` is the id of the blob, organization or user that the credential belongs to."""
 
 SealedCredential = tuple[Credential, SealedBody]
 """A record and its sealed body."""
@@ -70,7 +70,7 @@ async def find(tx: Transaction, owner_id: str, alias: str) -> SealedCredential |
 
 
 async def resolve(tx: Transaction, org_id: str, blob_id: str, alias: str) -> SealedCredential | None:
-    """The credential that an alias means to a blob: its own, else its organization's."""
+    """The credential that an alias names for a blob: the blob's own, else its organization's."""
     return await find(tx, blob_id, alias) or await find(tx, org_id, alias)
 
 
@@ -101,14 +101,14 @@ async def delete(tx: Transaction, credential_id: str) -> None:
 
 
 async def delete_all(tx: Transaction, owner_ids: Selected) -> None:
-    """Remove all credentials of owners. They are locked by id first, as they are when their master key is changed."""
+    """Remove all credentials of owners. They are locked in the order of their ids first, as in a key rotation."""
     theirs = credentials.c.owner_id.in_(owner_ids)
     await tx.execute(locked(sa.select(credentials.c.id).where(theirs).order_by(credentials.c.id)))
     await tx.execute(credentials.delete().where(theirs))
 
 
 async def master_key_ids(tx: Transaction) -> set[str]:
-    """The ids of the master keys that bodies are sealed under. Costs a step in the index for each, not for each body."""
+    """The ids of the master keys that bodies are sealed under. Each costs one search of the index, however many bodies."""
     found: set[str] = set()
     column, last = credentials.c.master_key_id, ""
     while True:

@@ -30,7 +30,7 @@ members = sa.Table(
 )
 """`resource_id` is the blob, or, for a role on the whole organization, the organization."""
 
-# A join is not begun at a page's key.
+# A subquery, because with a join the database does not start reading at the page's key.
 _USER_NAME = sa.select(users.c.name).where(users.c.id == members.c.user_id).scalar_subquery()
 _MEMBER = Mapper(Member, members, looked_up={"user_name": _USER_NAME})
 

@@ -33,7 +33,7 @@ organizations = sa.Table(
     sa.Index("ix_organizations_visibility_alias", "visibility", "alias"),
     sa.Index("ix_organizations_visibility_update_time_id", "visibility", "update_time", "id"),
 )
-"""`creator_id` is the user whose organizations it counts among."""
+"""`creator_id` is the user whose number of organizations it counts for."""
 
 _ORGANIZATION = Mapper(Organization, organizations)
 _ID = organizations.c.id == sa.bindparam("organization")
@@ -53,7 +53,7 @@ _COUNT_CREATED_BY = Prepared(
 
 
 async def count_created_by(tx: Transaction, user_id: str) -> int:
-    """How many organizations there are that a user has created."""
+    """How many existing organizations a user has created."""
     return await tx.one(_COUNT_CREATED_BY, user=user_id)
 
 
@@ -68,7 +68,7 @@ async def page(
 ) -> list[Organization]:
     """The organizations on which a caller holds a role, in an order, those after `after`.
 
-    A user's are found by their memberships, which are in the order of creation; for another order they are sorted.
+    A user's are found by their memberships, which are in the order of creation; other orders need a sort.
     """
     query, order = _ORGANIZATION.select(), Order.parse(organizations, order_by)
     if caller.user_id is not None and not caller.administrator:
@@ -98,9 +98,9 @@ _COUNT_BLOBS = Prepared(
 
 
 async def count_blobs(tx: Transaction, org_id: str, added: int) -> int | None:
-    """Count blobs in or out; return how many there are now, None when the organization is gone.
+    """Add to the number of blobs; return the new number, None when the organization is gone.
 
-    The row stays locked until the commit: nothing is put into an organization that is being deleted.
+    The row stays locked until the commit, so that no blob is added to an organization that is being deleted.
     """
     return await tx.first(_COUNT_BLOBS, organization=org_id, added=added)
 

@@ -60,7 +60,7 @@ _GET_SNAPSHOT = Prepared(_SELECT.where(_BLOB, revisions.c.number == sa.bindparam
 
 
 async def get_snapshot(tx: Transaction, blob_id: str, number: int) -> Revision | None:
-    """A blob's snapshot of a number."""
+    """A blob's snapshot by its number."""
     return await tx.first(_GET_SNAPSHOT, blob=blob_id, wanted=number)
 
 
@@ -106,7 +106,7 @@ _MOST_ENTRIES = Prepared(sa.select(sa.func.max(revisions.c.entries)).where(_BLOB
 
 
 async def most_entries(tx: Transaction, blob_id: str) -> int:
-    """How many entries that revision of a blob has that has the most."""
+    """The number of entries in a blob's fullest revision."""
     return await tx.first(_MOST_ENTRIES, blob=blob_id) or 0
 
 

@@ -83,5 +83,5 @@ _ADMINISTRATORS = Prepared(_SELECT.where(users.c.administrator, sa.not_(users.c.
 
 
 async def administrators(tx: Transaction, *, lock: bool = False) -> list[User]:
-    """The administrators who are not disabled, oldest first; none on a database that has never been started on."""
+    """The administrators who are not disabled, oldest first; none on a new database."""
     return await tx.all(_ADMINISTRATORS.locked if lock else _ADMINISTRATORS)
