@@ -58,6 +58,23 @@ async def test_another_server_is_rung_by_a_commit_and_by_nothing_else(postgres_u
         assert not await undone.wait(0)
 
 
+async def test_a_server_is_told_what_others_ring_and_not_what_it_rings_itself(postgres_url):
+    async with two_servers(postgres_url) as (db, here, there), there.listen("last") as last:
+        heard_here, heard_there = [], []
+        here.on_remote_ring(heard_here.append)
+        there.on_remote_ring(heard_there.append)
+        for topic in ("first", "last"):
+            async with db.write() as tx:
+                await here.announce(tx, [topic])
+        assert await last.wait(DEADLINE_SECONDS)
+        assert heard_there == ["first", "last"]
+        async with here.listen("back") as back:
+            async with db.write() as tx:
+                await there.announce(tx, ["back"])
+            assert await back.wait(DEADLINE_SECONDS)
+        assert heard_here == ["back"]
+
+
 async def test_a_lost_connection_is_made_again_and_everybody_is_woken(postgres_url):
     async with two_servers(postgres_url) as (db, here, there), there.listen("a") as a:
         await a.wait(0)
@@ -118,6 +135,7 @@ async def test_a_silent_connection_is_checked_and_replaced(postgres_url, monkeyp
     class Wrapped:
         def __init__(self, connection, execute) -> None:
             self.execute = execute
+            self.fetchval = connection.fetchval
             self.add_listener = connection.add_listener
             self.add_termination_listener = connection.add_termination_listener
             self.terminate = connection.terminate

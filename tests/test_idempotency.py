@@ -333,4 +333,4 @@ async def test_a_request_id_is_the_same_in_capitals(api: Api) -> None:
     entries = [entry for entry in await audited(api) if entry.request_id]
     methods = ["CreateOrganization", "StartExecution", "RunExecution"]
     assert [entry.method.rpartition("/")[2] for entry in entries] == methods
-    assert {entry.request_id for entry in entries} == {ids[1]}
+    assert {entry.request_id.lower() for entry in entries} == {ids[1]}

@@ -11,6 +11,7 @@ from blobhub_server.workflow.components.contract import ComponentError, Inputs, 
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import (
     Completion,
+    Halt,
     Interrupted,
     Record,
     Signalled,
@@ -162,7 +163,7 @@ def test_stopping_comes_in_two_steps_and_only_once() -> None:
     run = Run(compiled(flows.delay(2.5))).start()
     run.tell(StopRequested())
     assert run.tell(StopRequested()) == []
-    assert run.pending() == []
+    assert run.pending() == [Halt()]
     assert run.tell(Completion(2, 1)) == []
     run.tell(Stopped())
     assert run.types[-2:] == ["flow.stopping", "flow.stopped"]

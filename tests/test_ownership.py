@@ -36,7 +36,7 @@ from scale import scaled
 from served import Api, connected, served
 from test_deletion import outcome
 from test_interpreter import WaitsForSignal, signalled_document
-from waiting import until
+from waiting import until, within_deadline
 
 FOREVER = timedelta(days=1)
 
@@ -141,6 +141,30 @@ async def test_every_server_starts_and_stops_in_every_session(tmp_path: Path, da
             assert answer.execution.state in (pb.EXECUTION_STATE_STOPPING, pb.EXECUTION_STATE_STOPPED)
         for id_ in ids:
             assert (await ended(found[0][1], id_))[-2:] == ["flow.stopping", "flow.stopped"]
+
+
+async def test_a_log_that_several_servers_write_is_whole_on_each(tmp_path: Path, database_url: str) -> None:
+    """What a server has in memory of a log ends with what it wrote itself."""
+    async with together(tmp_path, database_url, progress_seconds=600) as found:
+        session_id = await found[0][1].session(flows.steps(3))
+        following = [asyncio.create_task(followed(api, session_id)) for _, api in found]
+        for _ in range(scaled(100, least=10)):
+            for _, api in found:
+                await started(api, session_id)
+            for _, api in found:
+                session = (await ask(api, "GetSession", session_id=session_id)).session
+                watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+                numbers = [event.sequence async for batch in watch for event in batch.events]
+                assert numbers == list(range(1, session.last_sequence + 1))
+        await ask(found[0][1], "CloseSession", session_id=session_id)
+        for numbers in await within_deadline(asyncio.gather(*following)):
+            assert numbers == list(range(1, session.last_sequence + 3))
+
+
+async def followed(api: Api, session_id: str) -> list[int]:
+    """The numbers of a session's events, until it is closed."""
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
+    return [event.sequence async for batch in watch for event in batch.events]
 
 
 async def test_a_session_is_closed_through_a_server_that_runs_nothing_in_it(tmp_path: Path, database_url: str) -> None:

@@ -200,7 +200,7 @@ async def test_a_lost_connection_fails_one_transaction_and_is_not_used_again(fre
     db = await open_database(await fresh_postgres())
     ourselves = Prepared(sa.select(sa.func.pg_backend_pid()), Scalar(int))
     end = Prepared(sa.select(sa.func.pg_terminate_backend(sa.bindparam("pid", type_=sa.Integer))), Scalar(bool))
-    with pytest.raises(sa.exc.DBAPIError):
+    with pytest.raises((sa.exc.DBAPIError, OSError)):
         async with db.write() as tx:
             lost = await tx.one(ourselves)
             async with db.read() as other:
@@ -216,7 +216,7 @@ async def test_a_lost_connection_fails_one_transaction_and_is_not_used_again(fre
 @given(
     corner=st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9)),
     lasts=st.none() | st.timedeltas(),
-    content=st.none() | st.recursive(st.booleans() | st.text(), st.lists, max_leaves=5),
+    content=st.none() | st.lists(st.booleans() | st.text(), max_size=3),
     size=st.none() | st.sampled_from(Size),
 )
 def test_a_row_and_its_record_say_the_same(**fields: Any) -> None:

@@ -20,6 +20,7 @@ PURE = {
     "blobhub_server.workflow.definitions.graph",
     "blobhub_server.workflow.errors",
     "blobhub_server.workflow.interpreter",
+    "blobhub_server.workflow.runtime.decision",
 }
 IMPORT = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
 

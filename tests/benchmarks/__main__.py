@@ -19,6 +19,7 @@ import flows
 import grpc
 import psutil
 import uvloop
+from benchmarks.own_cost import own_cost
 from blobhub.v1 import blob_pb2, execution_pb2, session_pb2
 from served import Api, connected
 
@@ -158,6 +159,11 @@ async def fan_out(api: Api, bare: str, session_id: str) -> None:
     )
 
 
+async def own_costs(folder: Path) -> None:
+    took = await own_cost(folder, f"sqlite:///{folder}/blobhub.db")
+    row("GetBlob without gRPC", f"{statistics.median(took):.0f} µs", f"least of {len(took)} rounds {min(took):.0f} µs")
+
+
 def start_up(data_dir: Path) -> None:
     """From the command to serving, and the memory of a server that has nothing to do."""
     environment = os.environ | {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_DATA_DIR": str(data_dir)}
@@ -182,6 +188,7 @@ def start_up(data_dir: Path) -> None:
 async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start_up(Path(folder) / "start")
+        await own_costs(Path(folder) / "own")
         data_dir = Path(folder) / "data"
         data_dir.mkdir()
         command = [sys.executable, str(HERE / "serve.py"), str(data_dir)]

@@ -1,5 +1,8 @@
 """What GetBlob costs by itself: admission, its statements and its answer, without gRPC and without a client.
 
+The caller is a member of the blob's organization, so the blob and the role are looked up for each call, and the key now and
+then. Time of the processor is counted: the machine may have other things to do.
+
 `python tests/benchmarks/own_cost.py [database URL]` prints it for a database of its own, or for another empty one.
 """
 

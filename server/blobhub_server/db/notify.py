@@ -6,7 +6,7 @@ In this process a ring sets a flag. Between servers it is a NOTIFY of PostgreSQL
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -28,9 +28,12 @@ MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
 CHECK_SECONDS, CHECK_TIMEOUT_SECONDS = 2.0, 2.0
 
 # All topics in one statement: a commit pays for every round trip.
-_NOTIFY = sa.text("SELECT pg_notify(:channel, topic) FROM unnest(:topics) AS topic").bindparams(
-    sa.bindparam("topics", type_=postgresql.ARRAY(sa.Text))
+_NOTIFY = sa.text("SELECT pg_notify(:channel, payload) FROM unnest(:payloads) AS payload").bindparams(
+    sa.bindparam("payloads", type_=postgresql.ARRAY(sa.Text))
 )
+
+RingHook = Callable[[str | None], None]
+"""Called with the topic that another server has rung, or with None when rings may have been missed."""
 
 
 class Ringing:
@@ -66,6 +69,12 @@ class Doorbell:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._listeners: dict[str, set[Ringing]] = {}
+        self._hooks: list[RingHook] = []
+        self._listener_pid = 0  # the backend that listens for this server; it hears this server's own rings too
+
+    def on_remote_ring(self, hook: RingHook) -> None:
+        """Have `hook` told of every ring of another server, before anybody here is woken."""
+        self._hooks.append(hook)
 
     def ring(self, topic: str) -> None:
         """Wake this server's listeners of a topic."""
@@ -81,7 +90,8 @@ class Doorbell:
     async def announce(self, tx: Transaction, topics: Iterable[str]) -> None:
         """Ring on all other servers when `tx` commits."""
         if not self._db.exclusive:
-            await tx.execute(_NOTIFY, {"channel": CHANNEL, "topics": list(topics)})
+            payloads = [f"{self._listener_pid} {topic}" for topic in topics]
+            await tx.execute(_NOTIFY, {"channel": CHANNEL, "payloads": payloads})
 
     async def ring_after_commit(self, tx: Transaction, topics: Sequence[str]) -> None:
         """Ring here and on all other servers when `tx` commits."""
@@ -133,7 +143,9 @@ class Doorbell:
         """Listen until the connection is lost, which raises. Wake all first, because rings may have been missed."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda *_: lost.set())
+        self._listener_pid = await connection.fetchval("SELECT pg_backend_pid()")
         await connection.add_listener(CHANNEL, self._on_notification)
+        self._tell(None)
         self.wake_all()
         while True:
             with suppress(TimeoutError):
@@ -142,5 +154,13 @@ class Doorbell:
             # Raises on a lost connection, also on one that a firewall dropped without telling this end.
             await connection.execute("SELECT 1", timeout=CHECK_TIMEOUT_SECONDS)
 
-    def _on_notification(self, _connection: Any, _pid: int, _channel: str, topic: str) -> None:
-        self.ring(topic)
+    def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        """Pass on a ring of another server. Listeners here were already woken by this server's own rings."""
+        listener_pid, _, topic = payload.partition(" ")
+        if listener_pid != str(self._listener_pid):
+            self._tell(topic)
+            self.ring(topic)
+
+    def _tell(self, topic: str | None) -> None:
+        for hook in self._hooks:
+            hook(topic)

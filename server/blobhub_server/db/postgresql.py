@@ -42,8 +42,8 @@ class PostgresqlTransaction(Transaction):
         super().__init__()
         self._connection = connection
         assert connection.sync_connection is not None, "the connection has been entered"
-        driver: Any = connection.sync_connection.connection.driver_connection
-        self._driver, self._transaction = driver, driver.transaction()
+        self._driver: Any = connection.sync_connection.connection.driver_connection
+        self._transaction: Any = None
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
         return await self._connection.execute(statement, parameters)
@@ -60,6 +60,7 @@ class PostgresqlTransaction(Transaction):
 
     async def begin(self) -> None:
         """Begin a transaction."""
+        self._transaction = self._driver.transaction()
         with _translate_errors("BEGIN"):
             await self._transaction.start()
 
@@ -75,6 +76,7 @@ class PostgresqlTransaction(Transaction):
             await self._transaction.rollback()
         except Exception as error:
             log.warning("rollback_failed", reason=type(error).__name__)
+            self._driver.terminate()
             await self._connection.invalidate()
 
     @asynccontextmanager
@@ -89,7 +91,7 @@ def _translate_errors(sql: str) -> Iterator[None]:
     """Raise the driver's errors as Core would, without the parameter values that the driver's own errors hold."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         refused = isinstance(error, asyncpg.IntegrityConstraintViolationError)
         translated = (_ERRORS.IntegrityError if refused else _ERRORS.Error)(str(error.args[0]), error)
         raise sa.exc.DBAPIError.instance(sql, None, translated, _ERRORS.Error, hide_parameters=True) from None

@@ -78,7 +78,9 @@ class Watch(Generic[AnyLine]):
                     after = self.number(lines[-1])
                     if lines[-1].type in self.last:
                         return
-                    if len(lines) == MAX_BATCH:
+                    # A read from memory may end before the log does, because other servers append to it too. They ring
+                    # then, but a reader that does not follow hears no ring; so it reads until nothing is left.
+                    if len(lines) == MAX_BATCH or not follow:
                         continue
                 if not follow:
                     return

@@ -80,7 +80,7 @@ def audit_row(call: Call[object], *, answer: Message | None = None, error: BlobH
         "resource": _mask(value or next(iter(created.values()), "")),
         "code": error.code if error else "OK",
         "reason": error.reason if error else "",
-        "request_id": _mask(call.request_id)[:MAX_REQUEST_ID_LENGTH],
+        "request_id": _mask(getattr(call.request, "request_id", ""))[:MAX_REQUEST_ID_LENGTH],
         "detail": _detail(call.request, created),
     }
 

@@ -24,6 +24,8 @@ from blobhub_server.workflow.interpreter.records import (
     Command,
     Completion,
     Failed,
+    GoOn,
+    Halt,
     Happening,
     Interrupted,
     Record,
@@ -79,7 +81,9 @@ def advance(
 
 
 def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
-    """What the state asks for: components to run and what to wait for. The live path and recovery both use this."""
+    """What the state asks for. The live path and recovery both use this. Nothing is asked for once it has ended."""
+    if state.phase == "stopping":
+        return [Halt()]
     if state.phase != "running":
         return []
     commands: list[Command] = []
@@ -89,7 +93,7 @@ def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
             commands.append(Wait(number, step.attempt, step.awaits, step.until))
         elif node.kind is Kind.EFFECT:
             commands.append(RunStep(number, step.attempt, node.id, step.inputs, node.policy.timeout))
-    return commands
+    return [*commands, GoOn()] if state.runnable else commands
 
 
 def session_writes(graph: Graph, records: Iterable[Record]) -> dict[str, Any]:

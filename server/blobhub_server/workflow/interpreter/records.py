@@ -139,4 +139,14 @@ class Wait:
     until: float | None
 
 
-Command = RunStep | Wait
+@dataclass(frozen=True, slots=True)
+class GoOn:
+    """Say Continue: there is more to evaluate in place, and others may have their turn before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """End what is run, wait for nothing any more, and say Stopped."""
+
+
+Command = RunStep | Wait | GoOn | Halt

@@ -1,10 +1,12 @@
 """Reading the event log: from its recent end in memory while that suffices, else from the database.
 
-What is in memory is a copy of committed rows, so a reader cannot tell where its lines came from.
+What is in memory is a copy of committed rows, so a reader cannot tell where its lines came from. It has what this server has
+written; a log that another server has written to lately is read from the database.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +18,8 @@ from blobhub_server.workflow.store.event import LoggedEvent
 
 _TAILS = 4096
 _TAIL_LINES = 256
+_LATELY_SECONDS = 10.0
+"""Longer than a ring of another server, and the word that a commit of this one is done, can take to pass each other by."""
 
 
 class Tail:
@@ -57,6 +61,19 @@ class EventLog:
         self._db = db
         self._bell = bell
         self._tails: OrderedDict[str, Tail] = OrderedDict()
+        self._shared: OrderedDict[str, float] = OrderedDict()
+        bell.on_remote_ring(self._others_wrote)
+
+    def _others_wrote(self, topic: str | None) -> None:
+        """Another server has written to a log, or to any where it is None: what is in memory may lack that."""
+        if topic is None:
+            self._tails.clear()
+            return
+        self._tails.pop(topic, None)
+        self._shared[topic] = time.monotonic()
+        self._shared.move_to_end(topic)
+        if len(self._shared) > _TAILS:
+            self._shared.popitem(last=False)
 
     def publish(self, lines: Iterable[LoggedEvent]) -> None:
         """Take in lines that have just been committed, in order, and wake those who wait for them."""
@@ -88,7 +105,9 @@ class EventLog:
 
     def _held(self, key: str, after: int) -> list[LoggedEvent] | None:
         tail = self._tails.get(key)
-        return tail.after(after, MAX_BATCH) if tail else None
+        if tail is None or time.monotonic() - self._shared.get(key, -_LATELY_SECONDS) < _LATELY_SECONDS:
+            return None
+        return tail.after(after, MAX_BATCH)
 
     def _tail(self, key: str) -> Tail:
         tail = self._tails.get(key)

@@ -54,14 +54,14 @@ class Unit:
 
     `execution` is its projection after `records`, under the fence that its runner holds; it takes account of the messages up
     to `last_message`, of which `messages` are taken in by this unit. `limit` is for a new execution, whose row is to be
-    made: how many the session may have had, with it. `committed` is told the projection once it is durable, before any
+    made: how many the session may have had, with it. `committed` is called once it is durable, before any
     watcher can see the records. `objects` holds session objects to write, by alias.
     """
 
     execution: Execution
     graph: Graph
     records: Sequence[Record]
-    committed: Callable[[Execution], None]
+    committed: Callable[[], None]
     messages: int = 0
     limit: int | None = None
     objects: Mapping[str, Any] = field(default_factory=dict)
@@ -160,7 +160,7 @@ class Journal:
         settled = [item for unit in units if unit.beside for item in await unit.beside(tx, unit.execution)]
         await self._host.settle(tx, settled)
         for unit in units:
-            tx.after_commit(partial(unit.committed, unit.execution))
+            tx.after_commit(unit.committed)
         tx.after_commit(partial(self._log.publish, lines))
 
     async def _closed(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> list[LoggedEvent]:

@@ -15,6 +15,7 @@ from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.interpreter import Failed, Record, replay
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
+from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.runner import Runner
 from blobhub_server.workflow.runtime.embedded.runners import Runners
@@ -101,7 +102,7 @@ class Recovery:
         graph = (await self._definitions.load(execution.definition_digest)).runnable()
         state = replay(graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit)
         taken = inbox[0].number - 1 if inbox else execution.last_message
-        return self._runners.make(graph, replace(execution, last_message=taken), state), inbox
+        return self._runners.make(graph, Progress(replace(execution, last_message=taken), state)), inbox
 
 
 async def _attempt(execution_id: str, work: Coroutine[Any, Any, None]) -> None:

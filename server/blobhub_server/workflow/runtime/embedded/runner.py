@@ -1,53 +1,44 @@
-"""One execution at work: what happens to it goes through the interpreter, into the journal, and only then has effects.
+"""One execution at work: the loop between deciding and performing.
 
-Happenings queue up while a commit is in flight and go into the next one together. Nothing that the interpreter decides
-is acted on before it is durable: a component that touches the outside starts after the commit that says it was entered.
+What happens to it is decided on, journaled, and only then performed: a component that touches the outside starts after the
+commit that says it was entered. Happenings queue up while a commit is in flight and go into the next one together.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
 
 from blobhub_server.db.engine import Database
-from blobhub_server.workflow.components.contract import (
-    ComponentContext,
-    ComponentError,
-    EffectComponent,
-    Services,
-    require_result,
-)
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
+    Command,
     Completion,
     Continue,
-    ExecutionState,
     Failed,
+    GoOn,
+    Halt,
     Happening,
     Interrupted,
     RunStep,
-    Signalled,
-    StepOutput,
     Stopped,
-    StopRequested,
     TimedOut,
-    Turn,
     Wait,
-    advance,
-    session_writes,
     todo,
 )
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.rules.message import Message, MessageKind
+from blobhub_server.workflow.rules.message import Message
 from blobhub_server.workflow.runtime.contract import Beside
+from blobhub_server.workflow.runtime.decision import Decision, Progress, happen
 from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated, Unit
+from blobhub_server.workflow.runtime.performer import Performer
 from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session_object as object_store
 
@@ -61,7 +52,7 @@ class Surroundings:
     db: Database
     journal: Journal
     clock: Callable[[], datetime]
-    services: Services
+    performer: Performer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +71,21 @@ class Arrival:
 class Runner:
     """Drives one execution until it ends here, or until another server has taken it.
 
-    `execution` is the projection as of the last commit, and so is the state; its `last_message` is the last one taken in.
+    How far the execution has come is as of the last commit.
     """
 
     def __init__(
         self,
         around: Surroundings,
         graph: Graph,
-        execution: Execution,
-        state: ExecutionState,
+        progress: Progress,
         ended: Callable[[Runner], None],
         broken: Callable[[Runner], None],
     ) -> None:
-        self.execution = execution
         self._around = around
         self._graph = graph
-        self._state = state
+        self._progress = progress
+        self._commands: Sequence[Command] = ()
         self._ended = ended
         self._broken = broken
         self._arrivals: deque[Arrival] = deque()
@@ -106,22 +96,23 @@ class Runner:
         self._deadline: asyncio.TimerHandle | None = None
         self._over = False
 
+    @property
+    def execution(self) -> Execution:
+        """The execution as of the last commit."""
+        return self._progress.execution
+
     def begin(self) -> None:
         """Set to work, once the start is durable."""
         self._arm_deadline()
-        self._act()
+        self._perform()
 
     def resume(self) -> None:
         """Go on after a restart: the steps that were in flight are run again, timers are set again."""
         self._arm_deadline()
-        commands = todo(self._graph, self._state, self._around.clock().timestamp())
-        interrupted = [Interrupted(command.step) for command in commands if isinstance(command, RunStep)]
-        for happening in interrupted:
-            self.post(happening)
-        if self._state.status == "stopping":
-            self.post(Stopped())
-        elif not interrupted:
-            self.post(Continue())
+        self.post(Continue())
+        for command in todo(self._graph, self._progress.state, self._now()):
+            if isinstance(command, RunStep):
+                self.post(Interrupted(command.step))
 
     def post(self, happening: Happening) -> None:
         """Let something happen to the execution, whenever its turn comes."""
@@ -169,7 +160,7 @@ class Runner:
                     item.tell()
                     self._forget(item.happening)
                 self.deliver(self._messages)
-                self._act()
+                self._perform()
         finally:
             self._pump = None
 
@@ -196,11 +187,12 @@ class Runner:
     async def _commit(self, happenings: Sequence[Happening]) -> None:
         """Make what happenings and messages lead to durable. A turn that a message came before is decided again."""
         while True:
-            unit = self.unit(happenings, await self._session_objects())
-            if not unit.records and not unit.messages:
+            decision = self._decide(happenings, await self._session_objects())
+            if not decision.records and not decision.messages:
+                self._commands = decision.commands
                 return
             try:
-                await self._around.journal.append(unit)
+                await self._around.journal.append(self._unit(decision))
                 return
             except TurnOutdated:
                 async with self._around.db.read() as tx:
@@ -213,82 +205,70 @@ class Runner:
         async with self._around.db.read() as tx:
             return await object_store.values(tx, self.execution.session_id, self._graph.session_aliases)
 
-    def unit(
+    def first(
         self,
-        happenings: Sequence[Happening],
+        happening: Happening,
         session: Mapping[str, Any],
         *,
-        beside: Beside | None = None,
+        limit: int,
+        beside: Beside | None,
+        then: Callable[[], None],
+    ) -> Unit:
+        """What the start of a new execution leads to, to be made durable. See Unit; `then` is called after the commit."""
+        return self._unit(self._decide([happening], session), limit=limit, beside=beside, then=then)
+
+    def _decide(self, happenings: Sequence[Happening], session: Mapping[str, Any]) -> Decision:
+        decide = partial(happen, self._graph, self._progress, now=self._now(), session=session, messages=self._messages)
+        try:
+            return decide(happenings)
+        except Exception:
+            log.exception("interpreter_failed", execution_id=self.execution.id)
+            return decide([Failed("INTERNAL", "the execution could not go on")])
+
+    def _unit(
+        self,
+        decision: Decision,
+        *,
         limit: int | None = None,
+        beside: Beside | None = None,
         then: Callable[[], None] | None = None,
     ) -> Unit:
-        """What messages and happenings lead to, to be made durable; then this takes it on, and calls `then`.
-
-        Messages come first: what has been asked for, and answered, is not undone by what happens at the same time.
-        `session` holds the session's objects that the graph touches.
-        """
-        now = self._around.clock().timestamp()
-        messages = self._messages
-        turn = self._advance([*map(_happening, messages), *happenings], now, session)
-
-        def committed(execution: Execution) -> None:
-            self._state, self.execution = turn.state, execution
+        def committed() -> None:
+            self._progress, self._commands = decision.progress, decision.commands
             if then is not None:
                 then()
 
         return Unit(
-            execution=self._project(turn, now, messages),
+            execution=decision.progress.execution,
             graph=self._graph,
-            messages=len(messages),
-            records=turn.records,
+            records=decision.records,
             committed=committed,
+            messages=decision.messages,
             limit=limit,
-            objects=session_writes(self._graph, turn.records),
+            objects=decision.objects,
             beside=beside,
         )
 
-    def _advance(self, happenings: Sequence[Happening], now: float, session: Mapping[str, Any]) -> Turn:
-        try:
-            return advance(self._graph, self._state, happenings, now=now, session=session)
-        except Exception:
-            log.exception("interpreter_failed", execution_id=self.execution.id)
-            failure = Failed("INTERNAL", "the execution could not go on")
-            return advance(self._graph, self._state, [failure], now=now, session=session)
-
-    def _project(self, turn: Turn, now: float, messages: Sequence[Message]) -> Execution:
-        state = turn.state
-        ended = state.ended
-        return replace(
-            self.execution,
-            state=state.status,
-            has_result=state.has_result,
-            result=state.result,
-            failure=state.error,
-            last_sequence=self.execution.last_sequence + len(turn.records),
-            last_message=messages[-1].number if messages else self.execution.last_message,
-            end_time=datetime.fromtimestamp(now, UTC) if ended else None,
-        )
-
-    def _act(self) -> None:
-        """Do what the durable state asks for: run steps, set timers, go on, or end."""
-        if self._state.ended:
+    def _perform(self) -> None:
+        """Perform what was decided last: run steps, set timers, go on, or end."""
+        if self.execution.ended:
             self._over = True
             self._let_go()
             for item in self._arrivals:
                 item.tell()
             self._ended(self)
             return
-        if self._state.status == "stopping":
-            self._let_go()
-            self.post(Stopped())
-            return
-        for command in todo(self._graph, self._state, self._around.clock().timestamp()):
-            if isinstance(command, RunStep):
-                self._start(command)
-            elif command.until is not None:
-                self._set(command, command.until)
-        if self._state.runnable:
-            self.post(Continue())
+        for command in self._commands:
+            match command:
+                case RunStep():
+                    self._start(command)
+                case Wait(until=until) if until is not None:
+                    self._set(command, until)
+                case GoOn():
+                    self.post(Continue())
+                case Halt():
+                    self._let_go()
+                    self.post(Stopped())
 
     def _start(self, command: RunStep) -> None:
         key = (command.step, command.attempt)
@@ -296,39 +276,13 @@ class Runner:
             self._steps[key] = asyncio.create_task(self._step(command), name=f"step {command.component_id}")
 
     async def _step(self, command: RunStep) -> None:
-        started = time.monotonic()
-        component = self._graph.components[command.component_id].implementation
-        assert isinstance(component, EffectComponent), "others are evaluated in place"
-        context = ComponentContext(
-            session_id=self.execution.session_id,
-            execution_id=self.execution.id,
-            idempotency_key=f"{self.execution.id}/{command.step}",
-            attempt=command.attempt,
-            emit_output=lambda value: self.post(StepOutput(command.step, value)),
-            services=self._around.services,
-        )
-        try:
-            async with asyncio.timeout(command.timeout):
-                result = require_result(await component.run(command.inputs, context))
-        except TimeoutError:
-            self._failed(command, ComponentError(f"took longer than {command.timeout:g} s", reason="TIMEOUT"))
-        except ComponentError as error:
-            self._failed(command, error)
-        except Exception:
-            log.exception("component_failed", component=component.type, execution_id=self.execution.id)
-            self._failed(command, ComponentError("the component failed unexpectedly", reason="INTERNAL"))
-        else:
-            elapsed = time.monotonic() - started
-            self.post(Completion(command.step, command.attempt, result, elapsed))
-
-    def _failed(self, command: RunStep, error: ComponentError) -> None:
-        self.post(Completion(command.step, command.attempt, error))
+        self.post(await self._around.performer.run(self._graph, self.execution, command, self.post))
 
     def _set(self, command: Wait, until: float) -> None:
         """Have the time come for an await; whatever else it waits for is brought about by others."""
         key = (command.step, command.attempt, until)
         if key not in self._timers:
-            delay = max(0.0, until - self._around.clock().timestamp())
+            delay = max(0.0, until - self._now())
             self._timers[key] = asyncio.get_running_loop().call_later(delay, self._fire, key)
 
     def _fire(self, key: tuple[int, int, float]) -> None:
@@ -336,7 +290,7 @@ class Runner:
         self.post(Completion(key[0], key[1]))
 
     def _arm_deadline(self) -> None:
-        if self.execution.timeout is None or self._state.ended:
+        if self.execution.timeout is None or self.execution.ended:
             return
         left = (self.execution.create_time + self.execution.timeout - self._around.clock()).total_seconds()
         self._deadline = asyncio.get_running_loop().call_later(max(0.0, left), self.post, TimedOut())
@@ -350,11 +304,5 @@ class Runner:
         if self._deadline is not None:
             self._deadline.cancel()
 
-
-def _happening(message: Message) -> Happening:
-    """What a message is to the interpreter."""
-    match message.kind:
-        case MessageKind.STOP:
-            return StopRequested()
-        case MessageKind.SIGNAL:
-            return Signalled(message.body["name"], message.body["key"], message.body["value"])
+    def _now(self) -> float:
+        return self._around.clock().timestamp()

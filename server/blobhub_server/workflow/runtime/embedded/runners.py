@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 from blobhub_server.workflow.definitions.graph import Graph
-from blobhub_server.workflow.interpreter import ExecutionState
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
+from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.runner import Runner, Surroundings
 
 _ENDED_LATELY = 1024
@@ -43,9 +43,9 @@ class Runners:
         runner = self._runners.get(execution_id)
         return runner.execution if runner is not None else self._ended_lately.get(execution_id)
 
-    def make(self, graph: Graph, execution: Execution, state: ExecutionState) -> Runner:
+    def make(self, graph: Graph, progress: Progress) -> Runner:
         """A runner of an execution that this server owns."""
-        return Runner(self._around, graph, execution, state, self._ended, self._gave_up)
+        return Runner(self._around, graph, progress, self._ended, self._gave_up)
 
     def launch(self, runner: Runner) -> None:
         """Set a new execution to work, unless recovery was quicker."""

@@ -23,6 +23,7 @@ from blobhub_server.workflow.runtime.embedded.recovery import Recovery
 from blobhub_server.workflow.runtime.embedded.runner import Surroundings
 from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.runtime.embedded.start import Starts
+from blobhub_server.workflow.runtime.performer import Performer
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
 
@@ -42,7 +43,7 @@ class EmbeddedRuntime:
         self._lease_seconds = lease_seconds
         self._journal = Journal(host, log)
         self._ownership = Ownership(host, lease_seconds)
-        self._runners = Runners(Surroundings(host.db, self._journal, host.clock, services), self._broken)
+        self._runners = Runners(Surroundings(host.db, self._journal, host.clock, Performer(services)), self._broken)
         self._starts = Starts(host, definitions, self._journal, self._runners, self._ownership.server_id)
         self._recovery = Recovery(host, definitions, self._ownership, self._runners, lease_seconds)
         self._tasks: set[asyncio.Task[None]] = set()

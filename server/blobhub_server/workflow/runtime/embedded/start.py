@@ -14,6 +14,7 @@ from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
 from blobhub_server.workflow.runtime.contract import Beside, Start
+from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Journal, Unit
 from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.store import execution as execution_store
@@ -61,13 +62,10 @@ class Starts:
             raise InvalidValue("input_data", f"the definition has no input {unknown[0]!r}")
         limit = await self._host.limits.value(tx, EXECUTIONS, org_id=session.org_id, blob_id=session.blob_id)
         values = await object_store.values(tx, session.id, graph.session_aliases) if graph.session_aliases else {}
-        runner = self._runners.make(graph, self._execution(start, entry), ExecutionState(step_limit=start.step_limit))
-        return runner.unit(
-            [Started(dict(start.input_data))],
-            values,
-            beside=beside,
-            limit=limit,
-            then=partial(self._runners.launch, runner),
+        progress = Progress(self._execution(start, entry), ExecutionState(step_limit=start.step_limit))
+        runner = self._runners.make(graph, progress)
+        return runner.first(
+            Started(dict(start.input_data)), values, limit=limit, beside=beside, then=partial(self._runners.launch, runner)
         )
 
     def _execution(self, start: Start, entry: Entry) -> Execution:

@@ -1,0 +1,96 @@
+"""Deciding what follows from what happens to an execution. Pure: whatever engine performs it, the decision is the same.
+
+An engine lets something happen, makes the decision durable, and performs its commands; what comes of them happens next. Of
+a decision that is thrown away nothing has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.interpreter import (
+    Command,
+    ExecutionState,
+    Happening,
+    Record,
+    Signalled,
+    StopRequested,
+    advance,
+    session_writes,
+    todo,
+)
+from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.rules.message import Message, MessageKind
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an execution has come: its record, and the state that it projects.
+
+    `last_message` of the record is the number of the last message that was taken in.
+    """
+
+    execution: Execution
+    state: ExecutionState
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows: how far the execution comes, by which records, and the commands to perform once they are durable.
+
+    `messages` says how many messages are taken in, `objects` which session objects are written, by alias.
+    """
+
+    progress: Progress
+    records: Sequence[Record]
+    commands: Sequence[Command]
+    messages: int
+    objects: Mapping[str, Any]
+
+
+def happen(
+    graph: Graph,
+    progress: Progress,
+    happenings: Sequence[Happening],
+    *,
+    now: float,
+    session: Mapping[str, Any],
+    messages: Sequence[Message] = (),
+) -> Decision:
+    """Let messages be taken in, and things happen, one after the other.
+
+    Messages come first: what was asked for, and answered, is not undone by what happens at the same time. `now` is unix time
+    in seconds, `session` holds the session's objects that the graph touches.
+    """
+    turn = advance(graph, progress.state, [*map(_happening, messages), *happenings], now=now, session=session)
+    state = turn.state
+    execution = replace(
+        progress.execution,
+        state=state.status,
+        has_result=state.has_result,
+        result=state.result,
+        failure=state.error,
+        last_sequence=progress.execution.last_sequence + len(turn.records),
+        last_message=messages[-1].number if messages else progress.execution.last_message,
+        end_time=datetime.fromtimestamp(now, UTC) if state.ended else None,
+    )
+    return Decision(
+        progress=Progress(execution, state),
+        records=turn.records,
+        commands=todo(graph, state, now),
+        messages=len(messages),
+        objects=session_writes(graph, turn.records),
+    )
+
+
+def _happening(message: Message) -> Happening:
+    """What a message is to the interpreter."""
+    match message.kind:
+        case MessageKind.STOP:
+            return StopRequested()
+        case MessageKind.SIGNAL:
+            return Signalled(message.body["name"], message.body["key"], message.body["value"])

@@ -1,0 +1,62 @@
+"""Performing what was decided: running a component, whose end is the next thing to happen to its execution."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from blobhub_server.workflow.components.awaits import Await
+from blobhub_server.workflow.components.contract import (
+    ComponentContext,
+    ComponentError,
+    EffectComponent,
+    Outcome,
+    Services,
+    require_result,
+)
+from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.interpreter import Completion, RunStep, StepOutput
+from blobhub_server.workflow.rules.execution import Execution
+
+log = structlog.get_logger()
+
+
+class Performer:
+    """Runs components, with what the server offers them."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def run(self, graph: Graph, execution: Execution, step: RunStep, tell: Callable[[StepOutput], None]) -> Completion:
+        """Run one attempt at a step; return how it ended. What it says before that is told."""
+        context = ComponentContext(
+            session_id=execution.session_id,
+            execution_id=execution.id,
+            idempotency_key=f"{execution.id}/{step.step}",
+            attempt=step.attempt,
+            emit_output=lambda value: tell(StepOutput(step.step, value)),
+            services=self._services,
+        )
+        started = time.monotonic()
+        result = await _result(graph, step, context)
+        elapsed = 0.0 if isinstance(result, ComponentError) else time.monotonic() - started
+        return Completion(step.step, step.attempt, result, elapsed)
+
+
+async def _result(graph: Graph, step: RunStep, context: ComponentContext) -> Outcome | Await | ComponentError:
+    """What a component gives, or the error it fails with, whatever it does."""
+    component = graph.components[step.component_id].implementation
+    assert isinstance(component, EffectComponent), "others are evaluated in place"
+    try:
+        async with asyncio.timeout(step.timeout):
+            return require_result(await component.run(step.inputs, context))
+    except TimeoutError:
+        return ComponentError(f"took longer than {step.timeout:g} s", reason="TIMEOUT")
+    except ComponentError as error:
+        return error
+    except Exception:
+        log.exception("component_failed", component=component.type, execution_id=context.execution_id)
+        return ComponentError("the component failed unexpectedly", reason="INTERNAL")

@@ -1,0 +1,128 @@
+"""Deciding by itself: an engine of the test's own performs what is decided, without the embedded runtime."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import flows
+from blobhub_server.workflow.components.contract import ComponentError, Outcome
+from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.interpreter import (
+    Completion,
+    Continue,
+    ExecutionState,
+    GoOn,
+    Halt,
+    Happening,
+    Record,
+    RunStep,
+    Started,
+    Stopped,
+    Wait,
+)
+from blobhub_server.workflow.rules.message import Message, MessageKind
+from blobhub_server.workflow.runtime.decision import Progress, happen
+from interpreting import compiled
+from test_crash import MIXED
+from test_event_forms import EXECUTION
+
+STOP = Message("e", 1, MessageKind.STOP)
+
+
+class Engine:
+    """Performs one command after the other, in its own time: a component by asking `run`, a wait by letting time pass."""
+
+    def __init__(self, graph: Graph, run: Callable[[RunStep], Outcome | ComponentError]) -> None:
+        self.graph = graph
+        self.run = run
+        self.now = 0.0
+        self.progress = Progress(replace(EXECUTION, state="pending"), ExecutionState())
+        self.journal: list[Record] = []
+        self.session: dict[str, object] = {}
+
+    def drive(self, messages: Callable[[int], list[Message]] = lambda turn: []) -> Engine:
+        """Drive the execution to its end. `messages` tells which come before which turn."""
+        happenings: deque[Happening] = deque([Started({"document": "text"} if self.graph.input_aliases else {})])
+        turn = 0
+        while happenings:
+            decision = happen(
+                self.graph,
+                self.progress,
+                [happenings.popleft()],
+                now=self.now,
+                session=self.session,
+                messages=messages(turn),
+            )
+            turn += 1
+            self.progress = decision.progress
+            self.journal += decision.records
+            self.session |= decision.objects
+            if not happenings and decision.commands:
+                happenings.append(self._perform(decision.commands[0]))
+        return self
+
+    def _perform(self, command: RunStep | Wait | GoOn | Halt) -> Happening:
+        match command:
+            case RunStep():
+                return Completion(command.step, command.attempt, self.run(command), 0.1)
+            case Wait(until=until):
+                assert until is not None
+                self.now = until
+                return Completion(command.step, command.attempt)
+            case GoOn():
+                return Continue()
+            case Halt():
+                return Stopped()
+
+
+def done(_: RunStep) -> Outcome:
+    return Outcome("success", {"result": "done"})
+
+
+def test_an_engine_that_performs_what_is_decided_drives_an_execution_to_its_end() -> None:
+    engine = Engine(compiled(MIXED), done).drive()
+    execution = engine.progress.execution
+    assert (execution.state, execution.result) == ("completed", "done")
+    assert execution.last_sequence == len(engine.journal)
+    assert execution.end_time is not None
+    assert engine.now == 0.15
+
+
+def test_a_long_loop_in_place_is_gone_on_with_turn_by_turn() -> None:
+    loop = flows.document(
+        [flows.component("start", "flow.start"), flows.component("loop", "logic.expression", expression="1")],
+        [flows.control("start", "loop"), flows.control("loop", "loop", "success")],
+    )
+    engine = Engine(compiled(loop), done)
+    engine.progress.state.step_limit = 1_000
+    assert engine.drive().progress.execution.failure["reason"] == "STEP_LIMIT"
+
+
+def test_an_attempt_that_fails_is_performed_again_when_its_time_has_come() -> None:
+    policy = {"retry": {"attempts": 3, "first_interval": "2s", "factor": 1.0}}
+    attempts = []
+
+    def run(command: RunStep) -> Outcome | ComponentError:
+        attempts.append((command.attempt, engine.now))
+        return done(command) if command.attempt == 3 else ComponentError("not yet")
+
+    engine = Engine(compiled(flows.code("pass", policy=policy)), run)
+    engine.drive()
+    assert attempts == [(1, 0.0), (2, 2.0), (3, 4.0)]
+    assert engine.progress.execution.state == "completed"
+
+
+def test_a_stop_comes_before_whatever_happens_at_the_same_time() -> None:
+    engine = Engine(compiled(flows.delay(1)), done).drive(lambda turn: [STOP] if turn == 1 else [])
+    assert [record.type for record in engine.journal][-2:] == ["flow.stopping", "flow.stopped"]
+    assert engine.progress.execution.last_message == 1
+    assert engine.progress.execution.state == "stopped"
+
+
+def test_a_decision_that_is_thrown_away_has_not_happened() -> None:
+    engine = Engine(compiled(flows.delay(1)), done)
+    before = replace(engine.progress.execution), engine.progress.state.copy()
+    happen(engine.graph, engine.progress, [Started({})], now=0.0, session={}, messages=[STOP])
+    assert (engine.progress.execution, engine.progress.state) == before
