@@ -18,8 +18,8 @@ async def two_servers(url: str):
     here, there = Doorbell(one), Doorbell(other)
     async with here.hearing(), there.hearing():
         # A new hearing wakes everybody: then it is known to hear.
-        async with there.listen("anything") as ringing:
-            assert await ringing.wait(DEADLINE_SECONDS)
+        async with there.listen("anything") as listener:
+            assert await listener.wait(DEADLINE_SECONDS)
         yield one, here, there
     await one.close()
     await other.close()
@@ -34,10 +34,10 @@ async def test_a_ring_between_two_waits_is_not_lost_and_wakes_its_topic_alone():
     bell = Doorbell(None)  # a ring in this process needs no database
     async with bell.listen("a") as a, bell.listen("a") as also_a, bell.listen("b") as b:
         bell.ring("a")
-        assert [await ringing.wait(0) for ringing in (a, also_a, b)] == [True, True, False]
+        assert [await listener.wait(0) for listener in (a, also_a, b)] == [True, True, False]
         assert not await a.wait(0)
         bell.wake_all()
-        assert [await ringing.wait(0) for ringing in (a, also_a, b)] == [True, True, True]
+        assert [await listener.wait(0) for listener in (a, also_a, b)] == [True, True, True]
     bell.ring("a")
     assert not await a.wait(0)
 

@@ -27,7 +27,7 @@ from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import server as server_store
 from blobhub_server.workflow.store.execution import executions
-from blobhub_server.workflow.store.server import living, servers
+from blobhub_server.workflow.store.server import select_living, servers
 from calling import ask
 from databases import FreshPostgres, select
 from interpreting import REGISTRY
@@ -103,7 +103,7 @@ async def test_a_server_whose_clock_is_wrong_is_alive_all_the_same(
         async with served(tmp_path / "data", database_url):
             (opened,) = found
             async with opened.host.db.read() as tx:
-                assert len((await tx.execute(living())).all()) == 1
+                assert len((await tx.execute(select_living())).all()) == 1
             lease = await lease_of(opened)
             assert lease / 1e6 - utc_now().timestamp() < 60, "the lease would outlive the server by an hour"
 

@@ -49,11 +49,11 @@ class Finding:
     """The result of a check, printed as a line: `ok   clock: …`."""
 
     verdict: str
-    what: str
-    said: str
+    check: str
+    detail: str
 
     def __str__(self) -> str:
-        return f"{self.verdict:4} {self.what}: {self.said}"
+        return f"{self.verdict:4} {self.check}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)

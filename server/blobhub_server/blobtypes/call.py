@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes.access import ANONYMOUS, NOWHERE, Caller, Place, Resource_co, Role
-from blobhub_server.blobtypes.contract import Settled
+from blobhub_server.blobtypes.contract import Settlement
 from blobhub_server.db.engine import Transaction
 
 Answer = TypeVar("Answer", bound=Message)
@@ -51,7 +51,7 @@ class Call(Generic[Resource_co]):
         return request_id.lower()
 
     @property
-    def key(self) -> str | None:
+    def idempotency_key(self) -> str | None:
         """The idempotency key: different for every request, the same when it is repeated; None without a `request_id`.
 
         At most 160 characters.
@@ -67,7 +67,7 @@ class Call(Generic[Resource_co]):
         """
         return await self.changes.once(self, make)
 
-    def settlement(self, answer: Message, *, repeatable: bool = False) -> Settled:
+    def settlement(self, answer: Message, *, repeatable: bool = False) -> Settlement:
         """For a change that is made outside `once`: what `Host.settle` has to write in the transaction of the change.
 
         A `repeatable` change may be made by two same calls at the same time; both get the answer that is settled first.
@@ -88,7 +88,7 @@ class Changes(Protocol):
     async def once(self, call: Call[object], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """Make a change, its audit entry and its remembered answer in one transaction."""
 
-    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool) -> Settled:
+    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool) -> Settlement:
         """Make the audit entry and the remembered answer of a change that is made elsewhere."""
 
     async def first_answer(

@@ -34,7 +34,7 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Invoked:
+class InvocationResult:
     """The execution that an invocation started, and its session."""
 
     execution_id: str
@@ -45,7 +45,7 @@ class Invoked:
 class Invocable(Protocol):
     """Something that can be invoked: definitions, which become executions."""
 
-    async def invoke(self, tx: Transaction, invocation: Invocation) -> Invoked:
+    async def invoke(self, tx: Transaction, invocation: Invocation) -> InvocationResult:
         """Start an execution as a part of a transaction. It runs after the commit, and never without it.
 
         A cause starts one execution: the same cause again returns the first. The actor needs the role `write` on the blob at

@@ -32,7 +32,7 @@ from blobhub_server.clock import Clock
 from blobhub_server.config import Settings, SettingsModel
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.notify import Doorbell
-from blobhub_server.db.schema import Selected, Table
+from blobhub_server.db.schema import IdQuery, Table
 from blobhub_server.errors import Violation, WrongBlobType
 from blobhub_server.ids import Ids
 from blobhub_server.rpc.drain import Drain
@@ -68,7 +68,7 @@ class RevisionView:
     """`draft`, `commit` or `snapshot`."""
     etag: str
 
-    def of_type(self, blob_type: str) -> Self:
+    def require_type(self, blob_type: str) -> Self:
         """The revision itself, once its blob's type is checked. Raises WrongBlobType."""
         if self.blob_type != blob_type:
             raise WrongBlobType(self.blob_type, blob_type)
@@ -126,7 +126,7 @@ class Opened:
     locators: Mapping[str, Locator] = field(default_factory=dict)
     dependents: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
     in_use: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
-    delete: Callable[[Transaction, Selected], Awaitable[None]] | None = None
+    delete: Callable[[Transaction, IdQuery], Awaitable[None]] | None = None
     limits: Sequence[Limit] = ()
     offers: Mapping[type, object] = field(default_factory=dict)
 
@@ -193,7 +193,7 @@ class Contents(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Settlement:
     """What is written beside a change in its transaction: an audit entry, and the answer to remember.
 
     A `repeatable` change may be made twice under the same `request_id` when two calls run at the same time; what the first
@@ -202,11 +202,11 @@ class Settled:
 
     entry: Mapping[str, Any]
     request: Mapping[str, Any] | None
-    committed: Callable[[], None]
+    on_commit: Callable[[], None]
     repeatable: bool = False
 
 
-Settle = Callable[[Transaction, Sequence[Settled]], Awaitable[None]]
+Settle = Callable[[Transaction, Sequence[Settlement]], Awaitable[None]]
 """Writes audit entries and remembered answers, last in a transaction, because all such transactions share one lock."""
 
 

@@ -15,7 +15,7 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings, SettingsModel, variable
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import Chain
-from blobhub_server.db.schema import Selected
+from blobhub_server.db.schema import IdQuery
 from blobhub_server.errors import UnknownBlobType
 from blobhub_server.start import StartError
 
@@ -131,7 +131,7 @@ class BlobTypes:
         ask = self._opened(name).in_use
         return await ask(tx, blob_id) if ask else []
 
-    async def delete(self, tx: Transaction, name: str, blob_ids: Selected) -> None:
+    async def delete(self, tx: Transaction, name: str, blob_ids: IdQuery) -> None:
         """Delete all that a blob type stores for some of its blobs."""
         delete = self._opened(name).delete
         if delete is not None:

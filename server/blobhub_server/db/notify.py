@@ -36,7 +36,7 @@ RingHook = Callable[[str | None], None]
 """Called with the topic that another server has rung, or with None when rings may have been missed."""
 
 
-class Ringing:
+class Listener:
     """One listener's flag."""
 
     __slots__ = ("_event",)
@@ -68,7 +68,7 @@ class Doorbell:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._listeners: dict[str, set[Ringing]] = {}
+        self._listeners: dict[str, set[Listener]] = {}
         self._hooks: list[RingHook] = []
         self._listener_pid = 0  # the backend that listens for this server; it hears this server's own rings too
 
@@ -100,15 +100,15 @@ class Doorbell:
             tx.after_commit(partial(self.ring, topic))
 
     @asynccontextmanager
-    async def listen(self, topic: str) -> AsyncIterator[Ringing]:
+    async def listen(self, topic: str) -> AsyncIterator[Listener]:
         """Listen to a topic. Enter this before reading the database, so that no ring is missed in between."""
-        ringing = Ringing()
+        listener = Listener()
         listeners = self._listeners.setdefault(topic, set())
-        listeners.add(ringing)
+        listeners.add(listener)
         try:
-            yield ringing
+            yield listener
         finally:
-            listeners.discard(ringing)
+            listeners.discard(listener)
             if not listeners:
                 self._listeners.pop(topic, None)
 

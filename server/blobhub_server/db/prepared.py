@@ -41,11 +41,11 @@ class Prepared(Generic[Value]):
         self._compiled: dict[str, CompiledStatement[Value]] = {}
 
     @cached_property
-    def locked(self) -> Prepared[Value]:
-        """The same query, its rows to be locked. See `locked`."""
+    def locking(self) -> Prepared[Value]:
+        """The same query, its rows to be locked. See `lock_rows`."""
         if not isinstance(self._statement, sa.Select) or self._shape is None:
             raise TypeError("only the rows of a query can be locked")
-        return Prepared(locked(self._statement), self._shape)
+        return Prepared(lock_rows(self._statement), self._shape)
 
     def compiled(self, dialect: sa.Dialect) -> CompiledStatement[Value]:
         """The statement as a database's driver takes it."""
@@ -88,7 +88,7 @@ def _compile(statement: Statement, shape: Shape[Value] | None, dialect: sa.Diale
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)
     if compiled.post_compile_params or compiled.literal_execute_params:
-        raise TypeError("the text depends on the parameters; lists go by `among`")
+        raise TypeError("the text depends on the parameters; lists go by `is_one_of`")
     names = compiled.positiontup or ()
     found = [compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
     return CompiledStatement(
@@ -121,7 +121,7 @@ def _reader(statement: Statement, shape: Shape[Value], dialect: sa.Dialect) -> C
     return processed
 
 
-def locked(query: sa.Select[Any]) -> sa.Select[Any]:
+def lock_rows(query: sa.Select[Any]) -> sa.Select[Any]:
     """The query, its rows to be locked and changed by nobody else until the transaction ends.
 
     Rows with foreign keys to them can still be written meanwhile: FOR NO KEY UPDATE does not conflict with the lock that
@@ -170,7 +170,7 @@ class _Texts(TypeDecorator[Sequence[str]]):
         return json.dumps(value) if dialect.name == "sqlite" else value
 
 
-def among(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
+def is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
     """The condition that a column of texts is one of a list, which is the parameter `name`.
 
     The list is one parameter, so the text does not depend on its length. Both databases look each value up in an index.

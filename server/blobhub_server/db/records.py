@@ -1,7 +1,7 @@
 """Rows and records: each becomes the other by name, in one way for every store.
 
 A record is a dataclass. Its fields are the columns of the same names. A column's type says how it stores a value
-(`db/schema.py`). Where fields and columns are not one to one, a `Part` of the mapper says so.
+(`db/schema.py`). Where fields and columns are not one to one, a `ColumnGroup` of the mapper says so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Shape(Protocol[Value_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ColumnGroup:
     """Fields of a record that are stored in columns of other names.
 
     `load` makes the fields from a row, by name, and `dump` the columns from a record.
@@ -56,19 +56,19 @@ class Mapper(Generic[Record]):
         record: type[Record],
         table: sa.Table,
         *,
-        parts: Sequence[Part] = (),
+        groups: Sequence[ColumnGroup] = (),
         looked_up: Mapping[str, sa.ColumnElement[Any]] | None = None,
     ) -> None:
         self._record = record
-        self._parts = parts
-        elsewhere = {name for part in parts for name in part.fields}
+        self._groups = groups
+        elsewhere = {name for group in groups for name in group.fields}
         looked_up = looked_up or {}
         self._fields = [field.name for field in fields(record) if field.name not in elsewhere]
         self._stored = [name for name in self._fields if name not in looked_up]
         self._values = attrgetter(*self._stored)
         found = {**{name: table.c[name] for name in self._stored}, **looked_up}
         named = [column if getattr(column, "name", "") == name else column.label(name) for name, column in found.items()]
-        self.columns = [*named, *(table.c[name] for part in parts for name in part.columns)]
+        self.columns = [*named, *(table.c[name] for group in groups for name in group.columns)]
 
     def select(self, *beside: sa.ColumnElement[Any]) -> sa.Select[Any]:
         """A query of records, and of other columns beside them."""
@@ -77,28 +77,28 @@ class Mapper(Generic[Record]):
     def row(self, record: Record) -> dict[str, Any]:
         """The columns of a record, by name."""
         row = dict(zip(self._stored, self._values(record), strict=True))
-        for part in self._parts:
-            row.update(part.dump(record))
+        for group in self._groups:
+            row.update(group.dump(record))
         return row
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], Record]:
         """Raises KeyError when a field is not among the names."""
-        record, parts = self._record, self._parts
+        record, groups = self._record, self._groups
         places = {name: place for place, name in enumerate(names)}
-        if parts:
-            return self._by_parts(places)
+        if groups:
+            return self._by_groups(places)
         # Names are looked up once, here. Building each record by keyword would take two thirds longer.
         pick = itemgetter(*(places[name] for name in self._fields))
         return lambda row: record(*pick(row))
 
-    def _by_parts(self, places: Mapping[str, int]) -> Callable[[Row], Record]:
+    def _by_groups(self, places: Mapping[str, int]) -> Callable[[Row], Record]:
         kept = [(name, places[name]) for name in self._fields]
-        parted = [(part, [(name, places[name]) for name in part.columns]) for part in self._parts]
+        grouped = [(group, [(name, places[name]) for name in group.columns]) for group in self._groups]
 
         def read(row: Row) -> Record:
             values = {name: row[place] for name, place in kept}
-            for part, columns in parted:
-                values.update(part.load({name: row[place] for name, place in columns}))
+            for group, columns in grouped:
+                values.update(group.load({name: row[place] for name, place in columns}))
             return self._record(**values)
 
         return read

@@ -25,7 +25,7 @@ metadata = sa.MetaData(
 
 Table = sa.Table
 
-Selected = sa.Select[tuple[str]]
+IdQuery = sa.Select[tuple[str]]
 """A query of ids, for the `IN` of a statement on all of these rows."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

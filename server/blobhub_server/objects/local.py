@@ -155,7 +155,7 @@ def _keep_outline(parts: Path, path: Path, outline: Outline) -> None:
     part = Part(parts)
     try:
         part.write(outline.encode())
-        part.keep(_beside(path))
+        part.keep(_outline_path(path))
     finally:
         part.discard()
 
@@ -171,7 +171,7 @@ def _outline(path: Path, digest: str) -> Outline:
         _block(path, outline, 0)
         return outline
     try:
-        outline = Outline.decode(digest, _beside(path).read_bytes())
+        outline = Outline.decode(digest, _outline_path(path).read_bytes())
     except FileNotFoundError:
         raise ContentLost(digest) from None
     if outline.size != size:
@@ -191,5 +191,5 @@ def _block(path: Path, outline: Outline, index: int) -> bytes:
     return block
 
 
-def _beside(path: Path) -> Path:
+def _outline_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.outline")

@@ -118,9 +118,9 @@ class Guard:
             yield
 
     async def _watch(self) -> None:
-        async with self._bell.listen(self._topic) as ringing:
+        async with self._bell.listen(self._topic) as listener:
             while True:
-                rung = await ringing.wait(TICK_SECONDS)
+                rung = await listener.wait(TICK_SECONDS)
                 doubtful = list(self._streams) if rung else [*self._unsure, *self._expired()]
                 for start in range(0, len(doubtful), MAX_CONCURRENT):
                     await asyncio.gather(*map(self._recheck, doubtful[start : start + MAX_CONCURRENT]))

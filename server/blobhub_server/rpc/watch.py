@@ -70,7 +70,7 @@ class Watch(Generic[AnyLine]):
         own pace, so a slow one delays nobody and needs no buffer. Raises ShuttingDown with the last number sent when the
         server drains.
         """
-        async with bell.listen(self.topic) as ringing:
+        async with bell.listen(self.topic) as listener:
             while True:
                 lines = await self.read(after)
                 if lines:
@@ -86,7 +86,7 @@ class Watch(Generic[AnyLine]):
                     return
                 if drain.draining:
                     raise ShuttingDown(after)
-                if not await ringing.wait(self.progress_seconds):
+                if not await listener.wait(self.progress_seconds):
                     yield Idle(after)
 
 

@@ -45,13 +45,13 @@ class Contents:
         else:
             entry = Entry(current.id, revision_id, name, digest, size, current.create_time, now)
             await store.replace(tx, entry.id, digest=digest, size=size, now=now)
-        total = blob.bytes + (0 if held else size) - await self._freed(tx, blob, current)
+        total = blob.bytes + (0 if held else size) - await self._freed_bytes(tx, blob, current)
         if not held:
             await self._require(tx, blob, "blob.bytes", total)
         await blob_store.update(tx, blob.id, bytes=total)
         return entry, new_etag
 
-    async def _freed(self, tx: Transaction, blob: Blob, former: Entry | None) -> int:
+    async def _freed_bytes(self, tx: Transaction, blob: Blob, former: Entry | None) -> int:
         """How many bytes a blob no longer holds after an entry was replaced or removed."""
         return 0 if former is None or await store.holds(tx, blob.id, former.digest) else former.size
 
@@ -65,7 +65,7 @@ class Contents:
             raise NotFound("entry", name)
         await store.delete(tx, entry.id)
         await revision_store.update(tx, revision_id, entries=revision.entries - 1)
-        await blob_store.update(tx, blob.id, bytes=blob.bytes - await self._freed(tx, blob, entry))
+        await blob_store.update(tx, blob.id, bytes=blob.bytes - await self._freed_bytes(tx, blob, entry))
         return new_etag
 
     async def discard(self, tx: Transaction, blob: Blob, revision_id: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Selected
+from blobhub_server.db.schema import IdQuery
 from blobhub_server.platform.store import alias as alias_store
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
@@ -37,7 +37,7 @@ async def delete_organization(tx: Transaction, types: BlobTypes, org_id: str) ->
     return count
 
 
-async def _delete_blobs(tx: Transaction, types: BlobTypes, blob_ids: Selected) -> None:
+async def _delete_blobs(tx: Transaction, types: BlobTypes, blob_ids: IdQuery) -> None:
     """Delete blobs that are locked."""
     for type_ in await blob_store.types(tx, blob_ids):
         await types.delete(tx, type_, blob_store.select_of_type(blob_ids, type_))
@@ -47,7 +47,7 @@ async def _delete_blobs(tx: Transaction, types: BlobTypes, blob_ids: Selected) -
     await blob_store.delete_all(tx, blob_ids)
 
 
-async def _delete_shared(tx: Transaction, resource_ids: Selected) -> None:
+async def _delete_shared(tx: Transaction, resource_ids: IdQuery) -> None:
     """Delete what both blobs and organizations hold."""
     for store in (member_store, credential_store, alias_store, limit_store):
         await store.delete_all(tx, resource_ids)

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes.call import Answer, Call, Result
-from blobhub_server.blobtypes.contract import Settled
+from blobhub_server.blobtypes.contract import Settlement
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.platform.calls.answer import Answers
 from blobhub_server.platform.calls.audit import Audit, audit_row
@@ -52,20 +52,20 @@ class Changes:
         """Answer from memory, or by making the answer."""
         return await self._answers.first_answer(call, make, read)
 
-    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool = False) -> Settled:
+    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool = False) -> Settlement:
         """What has to be written beside a change."""
         call.repeatable = repeatable
         row = self._answers.row(call, answer)
-        return Settled(audit_row(call, answer=answer), row, partial(setattr, call, "recorded", True), repeatable)
+        return Settlement(audit_row(call, answer=answer), row, partial(setattr, call, "recorded", True), repeatable)
 
-    async def settle(self, tx: Transaction, settled: Sequence[Settled]) -> None:
+    async def settle(self, tx: Transaction, settled: Sequence[Settlement]) -> None:
         """Write audit entries and remembered answers, in a transaction, as the last thing in it."""
         await self._answers.remember(tx, [item.request for item in settled if item.request and not item.repeatable])
         repeated = [item for item in settled if item.repeatable and not await self._is_first(tx, item)]
         await self._audit.append(tx, [item.entry for item in settled if item not in repeated])
         for item in settled:
-            tx.after_commit(item.committed)
+            tx.after_commit(item.on_commit)
 
-    async def _is_first(self, tx: Transaction, item: Settled) -> bool:
+    async def _is_first(self, tx: Transaction, item: Settlement) -> bool:
         """Remember the answer of a repeatable change; False when the same request has been answered already."""
         return item.request is None or await self._answers.remember_first(tx, item.request)

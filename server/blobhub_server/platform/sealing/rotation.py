@@ -49,13 +49,13 @@ async def rotate(settings: Settings, entropy: Entropy) -> list[str]:
         # Credentials are the platform's; the tables of types wait for the next start.
         await migrate(settings.url, ())
         if file is not None:
-            return await _in_file(db, file, entropy)
-        return await _in_environment(db, keyrings.load(settings, entropy))
+            return await _rotate_key_file(db, file, entropy)
+        return await _rotate_environment(db, keyrings.load(settings, entropy))
     finally:
         await db.close()
 
 
-async def _in_file(db: Database, file: KeyFile, entropy: Entropy) -> list[str]:
+async def _rotate_key_file(db: Database, file: KeyFile, entropy: Entropy) -> list[str]:
     with file.lock():
         keys = file.read() or []
         if len(keys) < 2:
@@ -67,7 +67,7 @@ async def _in_file(db: Database, file: KeyFile, entropy: Entropy) -> list[str]:
     return [_summary(count, keyring), f"{file.path} holds that key alone now. Backups made before need the former one."]
 
 
-async def _in_environment(db: Database, keyring: Keyring) -> list[str]:
+async def _rotate_environment(db: Database, keyring: Keyring) -> list[str]:
     count = await _rewrap_all(db, keyring)
     others = ", ".join(sorted(keyring.ids - {keyring.current}))
     if others:

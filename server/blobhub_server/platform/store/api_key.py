@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared, locked
+from blobhub_server.db.prepared import Prepared, lock_rows
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, Selected, Time, metadata
+from blobhub_server.db.schema import Choice, Id, IdQuery, Time, metadata
 from blobhub_server.platform.rules.api_key import ApiKey
 
 _OF_NO_BLOB = sa.text("blob_id IS NULL")
@@ -53,7 +53,7 @@ _GET = Prepared(_KEY.select().where(api_keys.c.id == sa.bindparam("key")), _KEY)
 
 async def get(tx: Transaction, key_id: str, *, lock: bool = False) -> ApiKey | None:
     """A key by its id. With `lock` nobody else changes it until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, key=key_id)
+    return await tx.first(_GET.locking if lock else _GET, key=key_id)
 
 
 _BY_PUBLIC_ID = Prepared(_KEY.select().where(api_keys.c.public_id == sa.bindparam("presented")), _KEY)
@@ -91,7 +91,7 @@ async def update(tx: Transaction, key_id: str, **values: Any) -> None:
     await tx.execute(api_keys.update().where(api_keys.c.id == key_id).values(values))
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the keys of blobs."""
     await _delete(tx, api_keys.c.blob_id.in_(blob_ids))
 
@@ -103,7 +103,7 @@ async def delete_all_of_organization(tx: Transaction, org_id: str) -> None:
 
 async def _delete(tx: Transaction, where: sa.ColumnElement[bool]) -> None:
     """Remove keys. They are locked in the order of their ids first, as wherever several are locked."""
-    await tx.execute(locked(sa.select(api_keys.c.id).where(where).order_by(api_keys.c.id)))
+    await tx.execute(lock_rows(sa.select(api_keys.c.id).where(where).order_by(api_keys.c.id)))
     await tx.execute(api_keys.delete().where(where))
 
 

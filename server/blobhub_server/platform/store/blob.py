@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Caller
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
-from blobhub_server.db.prepared import Prepared, locked
+from blobhub_server.db.prepared import Prepared, lock_rows
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.visibility import PRIVATE, PUBLIC
 from blobhub_server.platform.store.member import members
@@ -59,7 +59,7 @@ _GET = Prepared(_SELECT.where(_ID), _BLOB)
 
 async def get(tx: Transaction, blob_id: str, *, lock: bool = False) -> Blob | None:
     """One blob by id. With `lock` nobody else changes it until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, blob=blob_id)
+    return await tx.first(_GET.locking if lock else _GET, blob=blob_id)
 
 
 _ALIAS = blobs.c.alias == sa.bindparam("blob")
@@ -117,27 +117,27 @@ def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
     return private.join(members, members.c.resource_id == blobs.c.id).where(*held)
 
 
-def select_one(blob_id: str) -> Selected:
+def select_one(blob_id: str) -> IdQuery:
     """The set of one blob."""
     return sa.select(blobs.c.id).where(blobs.c.id == blob_id)
 
 
-def select_in_organization(org_id: str) -> Selected:
+def select_in_organization(org_id: str) -> IdQuery:
     """The set of an organization's blobs."""
     return sa.select(blobs.c.id).where(blobs.c.org_id == org_id)
 
 
-def select_of_type(blob_ids: Selected, type_: str) -> Selected:
+def select_of_type(blob_ids: IdQuery, type_: str) -> IdQuery:
     """The blobs of a set that are of a type."""
     return blob_ids.where(blobs.c.type == type_)
 
 
-async def lock_all(tx: Transaction, blob_ids: Selected) -> int:
+async def lock_all(tx: Transaction, blob_ids: IdQuery) -> int:
     """Lock a set of blobs, in the order of their ids, until the transaction ends; return how many they are."""
-    return len((await tx.execute(locked(blob_ids.order_by(blobs.c.id)))).all())
+    return len((await tx.execute(lock_rows(blob_ids.order_by(blobs.c.id)))).all())
 
 
-async def types(tx: Transaction, blob_ids: Selected) -> list[str]:
+async def types(tx: Transaction, blob_ids: IdQuery) -> list[str]:
     """The types that a set of blobs is of."""
     query = sa.select(blobs.c.type).where(blobs.c.id.in_(blob_ids)).distinct().order_by(blobs.c.type)
     return list((await tx.execute(query)).scalars())
@@ -166,6 +166,6 @@ async def take_number(tx: Transaction, blob_id: str) -> int:
     return await tx.one(_TAKE_NUMBER, blob=blob_id)
 
 
-async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove a set of blobs. The caller has removed what is in them."""
     await tx.execute(blobs.delete().where(blobs.c.id.in_(blob_ids)))

@@ -11,7 +11,7 @@ from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.platform.rules.revision import Revision
 
 entries = sa.Table(
@@ -83,7 +83,7 @@ async def delete_all(tx: Transaction, revision_id: str) -> None:
     await tx.execute(entries.delete().where(entries.c.revision_id == revision_id))
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove all entries of all revisions of blobs."""
     await tx.execute(entries.delete().where(entries.c.blob_id.in_(blob_ids)))
 

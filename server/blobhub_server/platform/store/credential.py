@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared, locked
+from blobhub_server.db.prepared import Prepared, lock_rows
 from blobhub_server.db.records import Mapper, Pair, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.platform.rules.credential import Credential, SealedBody
 
 credentials = sa.Table(
@@ -58,7 +58,7 @@ _GET = Prepared(_CREDENTIAL.select().where(_ID), _CREDENTIAL)
 
 async def get(tx: Transaction, credential_id: str, *, lock: bool = False) -> Credential | None:
     """One record. With `lock` nobody else changes it until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, credential=credential_id)
+    return await tx.first(_GET.locking if lock else _GET, credential=credential_id)
 
 
 _FIND = Prepared(_SELECT.where(_OWNER, credentials.c.alias == sa.bindparam("alias")), _SEALED_CREDENTIAL)
@@ -100,10 +100,10 @@ async def delete(tx: Transaction, credential_id: str) -> None:
     await tx.execute(credentials.delete().where(credentials.c.id == credential_id))
 
 
-async def delete_all(tx: Transaction, owner_ids: Selected) -> None:
+async def delete_all(tx: Transaction, owner_ids: IdQuery) -> None:
     """Remove all credentials of owners. They are locked in the order of their ids first, as in a key rotation."""
     theirs = credentials.c.owner_id.in_(owner_ids)
-    await tx.execute(locked(sa.select(credentials.c.id).where(theirs).order_by(credentials.c.id)))
+    await tx.execute(lock_rows(sa.select(credentials.c.id).where(theirs).order_by(credentials.c.id)))
     await tx.execute(credentials.delete().where(theirs))
 
 
@@ -129,7 +129,7 @@ _PAGE_BY_MASTER_KEY = Prepared(
 
 async def page_by_master_key(tx: Transaction, master_key_id: str, *, after: str, limit: int) -> list[SealedCredential]:
     """Credentials sealed under a master key, by id, those after `after`; locked until the transaction ends."""
-    return await tx.all(_PAGE_BY_MASTER_KEY.locked, master_key=master_key_id, after=after, most=limit)
+    return await tx.all(_PAGE_BY_MASTER_KEY.locking, master_key=master_key_id, after=after, most=limit)
 
 
 _REWRAPPED = ("master_key_id", "key_nonce", "wrapped_key")

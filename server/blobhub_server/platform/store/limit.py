@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, Selected, metadata
+from blobhub_server.db.schema import Choice, Id, IdQuery, metadata
 from blobhub_server.platform.rules.limit import BLOB, ORGANIZATION, LimitSetting, Rank
 
 limits = sa.Table(
@@ -78,6 +78,6 @@ async def delete(tx: Transaction, scope_id: str, name: str, rank: Rank) -> None:
     await tx.run(_DELETE, scope=scope_id, limit=name, highest=rank)
 
 
-async def delete_all(tx: Transaction, scope_ids: Selected) -> None:
+async def delete_all(tx: Transaction, scope_ids: IdQuery) -> None:
     """Delete all settings on organizations or blobs."""
     await tx.execute(limits.delete().where(limits.c.scope_id.in_(scope_ids)))

@@ -11,7 +11,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.platform.rules.metadata import MetadataRecord
 
 metadata_records = sa.Table(
@@ -96,7 +96,7 @@ async def delete_all(tx: Transaction, target_id: str) -> None:
     await tx.execute(metadata_records.delete().where(_columns.target_id == target_id))
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove all records of blobs and of their revisions."""
     await tx.execute(metadata_records.delete().where(_columns.blob_id.in_(blob_ids)))
 

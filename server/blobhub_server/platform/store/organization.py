@@ -11,7 +11,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store.member import members
 
@@ -60,7 +60,7 @@ async def count_created_by(tx: Transaction, user_id: str) -> int:
 async def find(tx: Transaction, *, id_: str = "", alias: str = "", lock: bool = False) -> Organization | None:
     """One organization, by id or by alias. With `lock` nobody else changes it until the transaction ends."""
     query = _BY_ID if id_ else _BY_ALIAS
-    return await tx.first(query.locked if lock else query, organization=id_ or alias)
+    return await tx.first(query.locking if lock else query, organization=id_ or alias)
 
 
 async def page(
@@ -113,7 +113,7 @@ async def blob_count(tx: Transaction, org_id: str) -> int:
     return await tx.first(_BLOB_COUNT, organization=org_id) or 0
 
 
-def select_one(org_id: str) -> Selected:
+def select_one(org_id: str) -> IdQuery:
     """The set of one organization."""
     return sa.select(organizations.c.id).where(organizations.c.id == org_id)
 

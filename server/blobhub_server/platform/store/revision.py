@@ -11,7 +11,7 @@ from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 
 revisions = sa.Table(
@@ -53,7 +53,7 @@ _GET = Prepared(_SELECT.where(_ID), _REVISION)
 
 async def get(tx: Transaction, revision_id: str, *, lock: bool = False) -> Revision | None:
     """One revision. With `lock` nobody else changes it until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, revision=revision_id)
+    return await tx.first(_GET.locking if lock else _GET, revision=revision_id)
 
 
 _GET_SNAPSHOT = Prepared(_SELECT.where(_BLOB, revisions.c.number == sa.bindparam("wanted")), _REVISION)
@@ -118,6 +118,6 @@ async def delete(tx: Transaction, revision_id: str) -> None:
     await tx.run(_DELETE, revision=revision_id)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove all revisions of blobs. The caller has removed their content."""
     await tx.execute(revisions.delete().where(revisions.c.blob_id.in_(blob_ids)))

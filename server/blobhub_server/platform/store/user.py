@@ -45,7 +45,7 @@ _GET = Prepared(_SELECT.where(users.c.id == sa.bindparam("user")), _USER)
 
 async def get(tx: Transaction, user_id: str, *, lock: bool = False) -> User | None:
     """One user. With `lock` nobody else changes them until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, user=user_id)
+    return await tx.first(_GET.locking if lock else _GET, user=user_id)
 
 
 _GET_BY_NAME = Prepared(_SELECT.where(users.c.name == sa.bindparam("wanted")), _USER)
@@ -84,4 +84,4 @@ _ADMINISTRATORS = Prepared(_SELECT.where(users.c.administrator, sa.not_(users.c.
 
 async def administrators(tx: Transaction, *, lock: bool = False) -> list[User]:
     """The administrators who are not disabled, oldest first; none on a new database."""
-    return await tx.all(_ADMINISTRATORS.locked if lock else _ADMINISTRATORS)
+    return await tx.all(_ADMINISTRATORS.locking if lock else _ADMINISTRATORS)

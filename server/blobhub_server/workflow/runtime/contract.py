@@ -1,4 +1,4 @@
-"""The contract of a runtime, on one page: what the services ask of whatever runs executions."""
+"""The contract of a runtime, on one page: what the services need from whatever runs executions."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-from blobhub_server.blobtypes.contract import Settled
+from blobhub_server.blobtypes.contract import Settlement
 from blobhub_server.db.engine import Transaction
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, Execution
 from blobhub_server.workflow.rules.session import Session
 
-Beside = Callable[[Transaction, Execution], Awaitable[Sequence[Settled]]]
-"""Work in the transaction of a start: `await beside(tx, execution)`, where the execution is as that transaction makes it.
+StartWork = Callable[[Transaction, Execution], Awaitable[Sequence[Settlement]]]
+"""Work in the transaction of a start: `await work(tx, execution)`, where the execution is as that transaction makes it.
 
-It returns what calls leave in the audit log and among the remembered answers: that is written for all units together, at
-the end of the transaction, since it takes turns on a lock. The transaction may be done again, and the work with it.
+It returns settlements, which are written for all units together at the end of the transaction, because they share one lock.
+The transaction may be tried again, and the work with it.
 """
 
 
@@ -25,7 +25,7 @@ class Start:
     """What to start: a definition (alias or id), with inputs by alias, in a session.
 
     The definition is one of the session's revision, or of `revision_id`, which may belong to any blob: the caller has
-    checked that it may be run. `cause` is what the execution is started for; None for what nobody can ask for again.
+    checked that it may be run. `cause` is what the execution is started for; None for a start that cannot be repeated.
     """
 
     session: Session
@@ -38,27 +38,28 @@ class Start:
 
 
 class Runtime(Protocol):
-    """Runs executions: what is started reaches a terminal state exactly once, whatever happens to the server.
+    """Runs executions. Each reaches a terminal state exactly once, whatever happens to the server.
 
-    What is asked of an execution after that comes by its inbox (`runtime/inbox.py`).
+    Stops and signals reach a running execution through its inbox (`runtime/inbox.py`).
     """
 
-    async def start(self, start: Start, beside: Beside | None = None) -> Execution:
-        """Start an execution; return it once its start is durable, together with what `beside` does.
+    async def start(self, start: Start, work: StartWork | None = None) -> Execution:
+        """Start an execution; return it once its start is durable, together with what `work` does.
 
-        Where the cause has started one before, that is returned and nothing is done. Raises NotFound,
+        When the cause has started one before, that is returned and nothing is done. Raises NotFound,
         DefinitionNotRunnable, InvalidValue, PermissionDenied, SessionNotOpen, LimitExceeded.
         """
 
     async def join(self, tx: Transaction, start: Start) -> Execution:
-        """Start an execution as a part of a transaction; return it. It runs once that is committed, and never if it is not.
+        """Start an execution as a part of a transaction; return it. It runs after the commit, and never without it.
 
-        Where the cause has started one before, that is returned. Raises what `start` raises, when nothing has been written.
-        A transaction that starts executions in several sessions goes through them by id, or is ready to be done again.
+        When the cause has started one before, that is returned. Raises the same errors as `start`, and writes nothing then.
+        A transaction that starts executions in several sessions goes through them in the order of their ids, or may have to
+        be tried again after a deadlock.
         """
 
-    async def ended(self, execution_id: str) -> Execution:
-        """An execution whose log has ended. A watcher may have read that before it was told here: then its row has it."""
+    async def get_ended(self, execution_id: str) -> Execution:
+        """An execution whose log has ended, from memory or, when a watcher was quicker than the runner, from its row."""
 
     def cut_off(self, session_ids: set[str]) -> None:
-        """Leave alone what runs here in sessions that are gone."""
+        """Abandon the executions here whose sessions were deleted."""

@@ -32,7 +32,7 @@ def to_proto(component: Component) -> pb.ComponentType:
 
 
 class ComponentService:
-    """Tells which component types are installed."""
+    """Lists the installed component types."""
 
     def __init__(self, registry: ComponentRegistry) -> None:
         self._answer = pb.ListComponentsResponse(

@@ -54,7 +54,7 @@ class SessionService:
         self._sessions = Sessions(host)
 
     async def CreateSession(self, request: pb.CreateSessionRequest, call: Call[RevisionView]) -> pb.CreateSessionResponse:
-        revision = call.resource.of_type(TYPE)
+        revision = call.resource.require_type(TYPE)
 
         async def make(tx: Transaction) -> pb.CreateSessionResponse:
             session = await self._sessions.create(
@@ -98,7 +98,7 @@ class SessionService:
 
 
 async def locate_session(host: Host, value: str, _caller: Caller) -> Resolution[Session] | None:
-    """Where a session belongs; for access rules that name a `session`."""
+    """The locator of sessions."""
     async with host.db.read() as tx:
         session = await store.get(tx, value)
     return None if session is None else Resolution(Place(org_id=session.org_id, blob_id=session.blob_id), session)

@@ -62,7 +62,7 @@ class SessionObjectService:
                 etag=self._host.ids(),
             )
             await store.put(tx, [item])
-            await self._events.object_modified(tx, request.session_id, item.alias, item.type)
+            await self._events.append_object_modified(tx, request.session_id, item.alias, item.type)
             item.value = ""
             return pb.PutSessionObjectResponse(session_object=to_proto(item))
 
@@ -96,7 +96,7 @@ class SessionObjectService:
                 raise NotFound("session object", request.alias)
             _match(request.etag, current)
             await store.delete(tx, request.session_id, request.alias)
-            await self._events.object_deleted(tx, request.session_id, request.alias)
+            await self._events.append_object_deleted(tx, request.session_id, request.alias)
             return pb.DeleteSessionObjectResponse()
 
         return await call.once(make)

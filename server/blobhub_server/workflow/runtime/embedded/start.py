@@ -1,4 +1,4 @@
-"""Starting executions: by themselves, many to a transaction, or as a part of somebody's transaction."""
+"""Starts executions, many to a transaction, or in the transaction of a caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blobhub_server.workflow.interpreter import ExecutionState, Started
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
-from blobhub_server.workflow.runtime.contract import Beside, Start
+from blobhub_server.workflow.runtime.contract import Start, StartWork
 from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Journal, Unit
 from blobhub_server.workflow.runtime.embedded.runners import Runners
@@ -22,7 +22,7 @@ from blobhub_server.workflow.store import session_object as object_store
 
 
 class Starts:
-    """Starts executions. What a cause has started once is not started again: the first execution is returned."""
+    """Starts executions. A repeated cause gets its first execution."""
 
     def __init__(self, host: Host, definitions: Definitions, journal: Journal, runners: Runners, server_id: str) -> None:
         self._host = host
@@ -31,28 +31,28 @@ class Starts:
         self._runners = runners
         self._server_id = server_id
 
-    async def submit(self, start: Start, beside: Beside | None = None) -> Execution:
+    async def submit(self, start: Start, work: StartWork | None = None) -> Execution:
         async with self._host.db.read() as tx:
-            first = await self._first(tx, start)
+            first = await self._find_first(tx, start)
             if first is not None:
                 return first
-            unit = await self._unit(tx, start, beside)
+            unit = await self._unit(tx, start, work)
         return await self._journal.append(unit)
 
     async def join(self, tx: Transaction, start: Start) -> Execution:
-        first = await self._first(tx, start)
+        first = await self._find_first(tx, start)
         if first is not None:
             return first
         return await self._journal.join(tx, await self._unit(tx, start))
 
-    async def _first(self, tx: Transaction, start: Start) -> Execution | None:
+    async def _find_first(self, tx: Transaction, start: Start) -> Execution | None:
         """The execution that the cause has started before."""
         if start.cause is None:
             return None
-        return (await execution_store.caused_by(tx, [start.cause])).get(start.cause)
+        return (await execution_store.find_by_causes(tx, [start.cause])).get(start.cause)
 
-    async def _unit(self, tx: Transaction, start: Start, beside: Beside | None = None) -> Unit:
-        """What starting adds to the log: nothing has been written yet, nothing runs before it is committed."""
+    async def _unit(self, tx: Transaction, start: Start, work: StartWork | None = None) -> Unit:
+        """The unit of a start. Nothing is written yet, and nothing runs before the commit."""
         session = start.session
         require_open(session.state)
         entry = await self._definitions.entry(tx, start.revision_id or session.revision_id, start.definition)
@@ -64,8 +64,8 @@ class Starts:
         values = await object_store.values(tx, session.id, graph.session_aliases) if graph.session_aliases else {}
         progress = Progress(self._execution(start, entry), ExecutionState(step_limit=start.step_limit))
         runner = self._runners.make(graph, progress)
-        return runner.first(
-            Started(dict(start.input_data)), values, limit=limit, beside=beside, then=partial(self._runners.launch, runner)
+        return runner.start_unit(
+            Started(dict(start.input_data)), values, limit=limit, work=work, then=partial(self._runners.launch, runner)
         )
 
     def _execution(self, start: Start, entry: Entry) -> Execution:
