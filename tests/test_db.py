@@ -15,11 +15,10 @@ import sqlalchemy as sa
 from blobhub_server.clock import utc_now
 from blobhub_server.db.engine import MAX_ATTEMPTS, Database
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
-from blobhub_server.db.opening import open_database, parse_url
+from blobhub_server.db.opening import open_database
 from blobhub_server.db.prepared import Prepared, lock_rows, upsert
 from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite import DatabaseInUse
-from blobhub_server.start import StartError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scale import SHARED_FIXTURES, scaled
@@ -295,30 +294,6 @@ time.sleep(60)
             await open_database(url)
         server.send_signal(signal.SIGKILL)
     await (await open_database(url)).close()
-
-
-@pytest.mark.parametrize(
-    ("given_url", "backend"),
-    [
-        ("sqlite:////data/blobhub.db", "sqlite"),
-        ("postgresql://someone@db/blobhub", "postgresql"),
-        ("postgres://someone@db/blobhub", "postgresql"),
-        ("postgresql://postgres:@/postgres?host=/tmp/socket", "postgresql"),
-    ],
-)
-def test_usual_urls_are_understood(given_url, backend):
-    assert parse_url(given_url).get_backend_name() == backend
-
-
-def test_libpq_spelling_of_tls_is_understood():
-    assert dict(parse_url("postgresql://db/blobhub?sslmode=require").query) == {"ssl": "require"}
-
-
-@pytest.mark.parametrize("bad", ["mysql://db/blobhub", "no url", "sqlite://", "sqlite:///:memory:"])
-def test_other_urls_are_refused_without_repeating_them(bad):
-    with pytest.raises(StartError) as refused:
-        parse_url(bad)
-    assert bad not in str(refused.value)
 
 
 @given(at=st.datetimes(timezones=st.just(UTC)), offset=st.integers(-720, 720))

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import grpc
 
 from blobhub_server import logs
-from blobhub_server.blobtypes.access import Locator
-from blobhub_server.blobtypes.contract import Host, Service
+from blobhub_server.blobtypes.contract import Service
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
@@ -22,27 +21,12 @@ from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.local import LocalObjects
-from blobhub_server.platform.admission.actors import Actors
-from blobhub_server.platform.admission.authentication import Authentication
-from blobhub_server.platform.admission.gate import TOPIC, Gate
-from blobhub_server.platform.admission.locators import Locators
-from blobhub_server.platform.admission.oidc import open_tokens
-from blobhub_server.platform.admission.roles import Roles
-from blobhub_server.platform.admission.usage import KeyUsage
-from blobhub_server.platform.assembly import ServiceContext
-from blobhub_server.platform.assembly import kinds as platform_kinds
-from blobhub_server.platform.assembly import services as platform_services
-from blobhub_server.platform.blobs.contents import Contents
-from blobhub_server.platform.blobs.limits import Limits
+from blobhub_server.platform.admission.gate import TOPIC
+from blobhub_server.platform.assembly import Ground, Platform
 from blobhub_server.platform.bootstrap import bootstrap
-from blobhub_server.platform.calls.answer import Answers
-from blobhub_server.platform.calls.audit import Audit
-from blobhub_server.platform.calls.change import Changes
-from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.sealing.keyring import load
 from blobhub_server.platform.sealing.rotation import adopt
 from blobhub_server.rpc.access_options import check_resources, rules
-from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.handlers import generic_handler
 from blobhub_server.rpc.pipeline import Pipeline
@@ -73,61 +57,38 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         await adopt(db, keyring)
         objects = LocalObjects(settings.data_dir / "objects")
         await objects.sweep()
-
-        # What all parts share
         bell = Doorbell(db)
         await stack.enter_async_context(bell.hearing())
-        audit = Audit(db, bell, clock, ids)
-        stack.push_async_callback(audit.close)
-        roles = Roles(db)
-        answers = Answers(db, clock, roles, keyring.derive_keys(b"answers"), keyring.current)
-        changes = Changes(db, answers, audit)
-        credentials = Credentials(db, keyring)
-        limits = Limits(types, clock)
-        contents = Contents(objects, limits, clock, ids)
-        locators = Locators(db)
-        host = Host(
+
+        # The platform, and the blob types on it
+        ground = Ground(
             settings=settings,
+            types=types,
             db=db,
             bell=bell,
+            objects=objects,
+            keyring=keyring,
             clock=clock,
             ids=ids,
-            drain=Drain(),
-            revisions=locators,
-            actors=Actors(clock),
-            contents=contents,
-            settle=changes.settle,
-            limits=limits,
-            credentials=credentials,
+            entropy=entropy,
         )
-        host.drain.on_start(bell.wake_all)
+        platform = Platform(ground)
+        stack.push_async_callback(platform.audit.close)
+        drain = platform.host.drain
+        drain.on_start(bell.wake_all)
         given = settings.admin_key.get_secret_value() if settings.admin_key else None
-        admin_key = await bootstrap(db, audit, clock, ids, entropy, given)
-
-        # Blob types
-        kinds: dict[str, Locator] = dict(platform_kinds(locators))
-        brought: list[Service] = []
-        await stack.enter_async_context(types.running(host))
-        for opened in types.opened():
-            brought += opened.services
-            kinds |= opened.locators
-        context = ServiceContext(contents, credentials, limits, types, locators, roles)
-        services = [*platform_services(host, context, entropy), *brought]
+        admin_key = await bootstrap(db, platform.audit, clock, ids, entropy, given)
+        await stack.enter_async_context(types.running(platform.host))
 
         # Admission and serving
+        services, kinds = platform.services(), dict(platform.kinds())
+        for opened in types.opened():
+            services += opened.services
+            kinds |= opened.locators
         access = rules(service.full_name for service in services)
         check_resources(access, kinds)
         compile_constraints(rule.request for rule in access.values())
-        authentication = await stack.enter_async_context(_authentication(host, audit))
-        gate = Gate(
-            authentication=authentication,
-            roles=roles,
-            answers=answers,
-            changes=changes,
-            audit=audit,
-            rules=access,
-            locators=kinds,
-        )
+        gate = await stack.enter_async_context(platform.gate(access, kinds))
         guard = Guard(bell, clock, TOPIC)
         await stack.enter_async_context(guard.watching())
         server = make_server(settings, Pipeline(gate, guard))
@@ -135,17 +96,8 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         address = bind(server, settings.listen)
         await server.start()
         await health.set_serving()
-        stack.push_async_callback(shut_down, server, health, host.drain, settings.drain_seconds)
+        stack.push_async_callback(shut_down, server, health, drain, settings.drain_seconds)
         yield RunningServer(address, admin_key)
-
-
-@asynccontextmanager
-async def _authentication(host: Host, audit: Audit) -> AsyncIterator[Authentication]:
-    """Authentication by keys, and by tokens where an issuer is configured."""
-    usage = KeyUsage(host.db, host.clock)
-    tokens = open_tokens(host.settings, host.db, audit, host.clock, host.ids)
-    async with usage.writing():
-        yield Authentication(host.db, host.clock, usage, tokens)
 
 
 def _serve(server: grpc.aio.Server, services: Sequence[Service]) -> Health:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from blobhub.v1 import blob_type_pb2
@@ -10,12 +11,27 @@ from blobhub.v1 import blob_type_pb2
 from blobhub_server.blobtypes.access import Locator
 from blobhub_server.blobtypes.contract import Host, Service
 from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub_server.clock import Clock
+from blobhub_server.config import Settings
+from blobhub_server.db.engine import Database
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.ids import Ids
+from blobhub_server.objects.contract import ObjectStore
+from blobhub_server.platform.admission.actors import Actors
+from blobhub_server.platform.admission.authentication import Authentication
+from blobhub_server.platform.admission.gate import Gate
 from blobhub_server.platform.admission.locators import Locators
+from blobhub_server.platform.admission.oidc import open_tokens
 from blobhub_server.platform.admission.roles import Roles
+from blobhub_server.platform.admission.usage import KeyUsage
 from blobhub_server.platform.blobs.contents import Contents
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.blobs.limits import Limits
+from blobhub_server.platform.calls.answer import Answers
+from blobhub_server.platform.calls.audit import Audit
+from blobhub_server.platform.calls.change import Changes
 from blobhub_server.platform.sealing.credentials import Credentials
+from blobhub_server.platform.sealing.keyring import Keyring
 from blobhub_server.platform.services.api_key import ApiKeyService
 from blobhub_server.platform.services.audit import AuditService
 from blobhub_server.platform.services.blob import BlobService
@@ -28,53 +44,106 @@ from blobhub_server.platform.services.metadata import MetadataService
 from blobhub_server.platform.services.organization import OrganizationService
 from blobhub_server.platform.services.revision import RevisionService
 from blobhub_server.platform.services.user import UserService
+from blobhub_server.rpc.access_options import AccessRule
+from blobhub_server.rpc.drain import Drain
 
 
-def kinds(locators: Locators) -> Mapping[str, Locator]:
-    """The kinds of resource that the platform's access rules name."""
-    return {
-        "organization": locators.organization,
-        "blob": locators.blob,
-        "revision": locators.revision,
-        "scope": locators.scope,
-        "target": locators.target,
-        "user": locators.user,
-        "owner": locators.owner,
-        "audit_scope": locators.audit_scope,
-        "api_key": locators.api_key,
-        "credential": locators.credential,
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the platform is built on: settings, blob types, storage, clock, ids and entropy."""
 
-
-@dataclass(frozen=True, slots=True)
-class ServiceContext:
-    """What the platform's services use beside the `Host` that every service gets."""
-
-    contents: Contents
-    credentials: Credentials
-    limits: Limits
+    settings: Settings
     types: BlobTypes
-    locators: Locators
-    roles: Roles
+    db: Database
+    bell: Doorbell
+    objects: ObjectStore
+    keyring: Keyring
+    clock: Clock
+    ids: Ids
+    entropy: Callable[[int], bytes]
 
 
-def services(host: Host, context: ServiceContext, entropy: Callable[[int], bytes]) -> list[Service]:
-    """The platform's services. The blob types are open."""
-    events = BlobEvents(host.bell, host.clock, host.ids)
-    return [
-        Service("blobhub.v1.CallerService", CallerService(host.db, context.locators, context.roles)),
-        Service("blobhub.v1.UserService", UserService(host)),
-        Service("blobhub.v1.ApiKeyService", ApiKeyService(host, entropy)),
-        Service("blobhub.v1.OrganizationService", OrganizationService(host, context.types)),
-        Service("blobhub.v1.MemberService", MemberService(host)),
-        Service("blobhub.v1.BlobService", BlobService(host, context.types, events)),
-        Service("blobhub.v1.BlobTypeService", BlobTypeService(_describe(context.types))),
-        Service("blobhub.v1.RevisionService", RevisionService(host, context.contents, context.types, events)),
-        Service("blobhub.v1.CredentialService", CredentialService(host, context.credentials)),
-        Service("blobhub.v1.MetadataService", MetadataService(host, events)),
-        Service("blobhub.v1.LimitService", LimitService(host, context.limits, context.roles)),
-        Service("blobhub.v1.AuditService", AuditService(host)),
-    ]
+class Platform:
+    """The platform, put together: what it gives blob types, its own services, and the gate in front of all services."""
+
+    def __init__(self, ground: Ground) -> None:
+        db, clock, ids = ground.db, ground.clock, ground.ids
+        self.types = ground.types
+        self._entropy = ground.entropy
+        self.audit = Audit(db, ground.bell, clock, ids)
+        self.roles = Roles(db)
+        self.locators = Locators(db)
+        self.answers = Answers(db, clock, self.roles, ground.keyring.derive_keys(b"answers"), ground.keyring.current)
+        self.changes = Changes(db, self.answers, self.audit)
+        self.credentials = Credentials(db, ground.keyring)
+        self.limits = Limits(ground.types, clock)
+        self.contents = Contents(ground.objects, self.limits, clock, ids)
+        self.host = Host(
+            settings=ground.settings,
+            db=db,
+            bell=ground.bell,
+            clock=clock,
+            ids=ids,
+            drain=Drain(),
+            revisions=self.locators,
+            actors=Actors(clock),
+            contents=self.contents,
+            settle=self.changes.settle,
+            limits=self.limits,
+            credentials=self.credentials,
+        )
+
+    def kinds(self) -> Mapping[str, Locator]:
+        """The kinds of resource that the platform's access rules name."""
+        locators = self.locators
+        return {
+            "organization": locators.organization,
+            "blob": locators.blob,
+            "revision": locators.revision,
+            "scope": locators.scope,
+            "target": locators.target,
+            "user": locators.user,
+            "owner": locators.owner,
+            "audit_scope": locators.audit_scope,
+            "api_key": locators.api_key,
+            "credential": locators.credential,
+        }
+
+    def services(self) -> list[Service]:
+        """The platform's services. The blob types are open."""
+        host, types = self.host, self.types
+        events = BlobEvents(host.bell, host.clock, host.ids)
+        return [
+            Service("blobhub.v1.CallerService", CallerService(host.db, self.locators, self.roles)),
+            Service("blobhub.v1.UserService", UserService(host)),
+            Service("blobhub.v1.ApiKeyService", ApiKeyService(host, self._entropy)),
+            Service("blobhub.v1.OrganizationService", OrganizationService(host, types)),
+            Service("blobhub.v1.MemberService", MemberService(host)),
+            Service("blobhub.v1.BlobService", BlobService(host, types, events)),
+            Service("blobhub.v1.BlobTypeService", BlobTypeService(_describe(types))),
+            Service("blobhub.v1.RevisionService", RevisionService(host, self.contents, types, events)),
+            Service("blobhub.v1.CredentialService", CredentialService(host, self.credentials)),
+            Service("blobhub.v1.MetadataService", MetadataService(host, events)),
+            Service("blobhub.v1.LimitService", LimitService(host, self.limits, self.roles)),
+            Service("blobhub.v1.AuditService", AuditService(host)),
+        ]
+
+    @asynccontextmanager
+    async def gate(self, rules: Mapping[str, AccessRule], kinds: Mapping[str, Locator]) -> AsyncIterator[Gate]:
+        """The gate, with authentication by keys, and by tokens where an issuer is configured."""
+        host = self.host
+        usage = KeyUsage(host.db, host.clock)
+        tokens = open_tokens(host.settings, host.db, self.audit, host.clock, host.ids)
+        async with usage.writing():
+            yield Gate(
+                authentication=Authentication(host.db, host.clock, usage, tokens),
+                roles=self.roles,
+                answers=self.answers,
+                changes=self.changes,
+                audit=self.audit,
+                rules=rules,
+                locators=kinds,
+            )
 
 
 def _describe(types: BlobTypes) -> list[blob_type_pb2.BlobType]:
