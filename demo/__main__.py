@@ -32,7 +32,7 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 DEFINITION = ROOT / "demo" / "document_summary.json"
 MAX_BYTES = 900_000
-"""What fits into an execution's input, quoted as JSON, with room to spare."""
+"""A size that fits into an execution's input, also when it is quoted as JSON."""
 
 COLOURS = {"flow": "bold cyan", "processor": "green", "session": "magenta"}
 
@@ -40,7 +40,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def read_document(path: Path) -> str:
-    """The document's text. Exits with a clear message when it cannot be had."""
+    """The document's text. Exits with a clear message when it cannot be read."""
     try:
         data = path.read_bytes()
         text = data.decode()
@@ -144,13 +144,13 @@ def plain(value: Value) -> str:
 
 
 def tour() -> None:
-    """Print how the same is seen with grpcurl."""
+    """Print how to see the same with grpcurl."""
     console.rule("the same with grpcurl, on a server that `make serve` leaves running", align="left")
     tour_lines = re.search(r"<!-- tour -->\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     console.print(tour_lines[1].rstrip() if tour_lines else "see README.md", markup=False, soft_wrap=True)
 
 
-async def serving(data_dir: str) -> tuple[asyncio.subprocess.Process, str, str]:
+async def start_server(data_dir: str) -> tuple[asyncio.subprocess.Process, str, str]:
     """Start a server of our own on a free port; return it, its address and the administrator's key."""
     environment = os.environ | {
         "BLOBHUB_LISTEN": "127.0.0.1:0",
@@ -179,7 +179,7 @@ async def main(document: Path) -> None:
     text = read_document(document)
     with tempfile.TemporaryDirectory() as folder:
         console.print("starting a server with data of its own …")
-        server, address, key = await serving(folder)
+        server, address, key = await start_server(folder)
         try:
             console.rule(f"a server on {address}, SQLite and local files", align="left")
             async with connect(address, key) as hub:

@@ -46,8 +46,6 @@ class Dropping(grpc.GenericRpcHandler):
         self.heard: dict[tuple[str, bytes], list[list[bytes]]] = defaultdict(list)
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """See GenericRpcHandler."""
-
         async def call(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
             fate = self._random.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
             self.fates[fate] += 1

@@ -225,4 +225,4 @@ def issuer() -> Iterator[Issuer]:
 @pytest.fixture
 def quick_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys may be read again at once."""
-    monkeypatch.setattr(keeping, "APART_SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "MIN_INTERVAL_SECONDS", 0.0)

@@ -87,7 +87,7 @@ class Admitted:
         if self.error is not None:
             raise self.error
 
-    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
+    async def record_failure(self, error: BlobHubError, *, handled: bool) -> None:
         self.refusals.append((error.reason, handled))
 
 
@@ -148,7 +148,7 @@ async def served(
     health = Health(server, [service])
     address = bind(server, "127.0.0.1:0")
     await server.start()
-    await health.serving()
+    await health.set_serving()
     async with (
         guard.watching(),
         grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel,

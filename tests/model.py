@@ -46,7 +46,7 @@ def require_phase(revision: Revision, *phases: int) -> None:
         raise Refused("WRONG_PHASE", phase=PHASES[revision.phase], needs=needs)
 
 
-def masked(update_mask: str, **fields: Any) -> dict[str, Any]:
+def changed_fields(update_mask: str, **fields: Any) -> dict[str, Any]:
     """The fields that an update changes: those of the mask, else those that are set."""
     return {name: value for name, value in fields.items() if (name in update_mask.split(",") if update_mask else value)}
 
@@ -138,7 +138,7 @@ class Model(Places):
     ) -> Any:
         """An alias that is given up stays its former holder's, who may take it back."""
         self._require_etag(etag, found)
-        changes = masked(update_mask, alias=alias, visibility=visibility, description=description)
+        changes = changed_fields(update_mask, alias=alias, visibility=visibility, description=description)
         if changes.get("alias") and alias != found.alias:
             claim(neighbours, alias, found)
             found.former = {*found.former, found.alias} - {alias}

@@ -25,7 +25,7 @@ ROLES = ("NONE", "READ", "WRITE", "ADMIN")
 
 DECISIONS: tuple[tuple[Any, str], ...] = (
     (access, "require_caller"),
-    (access, "held"),
+    (access, "held_role"),
     (access, "require_role"),
     (access, "require_public_creation"),
     (access, "require_key_role"),
@@ -39,7 +39,7 @@ CHECKS: tuple[tuple[Any, str], ...] = (
     (gate.Admission, "_identify"),
     (gate.Admission, "_locate"),
     (gate, "_require"),
-    (authentication.Authentication, "_holder"),
+    (authentication.Authentication, "_key_caller"),
     (authentication, "_require_enabled"),
     (api_key, "matches"),
 )

@@ -12,9 +12,9 @@ import grpc
 import pytest
 from blobhub.v1 import access_pb2, api_key_pb2, blob_pb2, caller_pb2, component_pb2, organization_pb2
 from blobhub_server.blobtypes.access import ANONYMOUS, Caller, Place, Role
-from blobhub_server.blobtypes.conformance import refused
+from blobhub_server.blobtypes.conformance import expect_refusal
 from blobhub_server.errors import PermissionDenied
-from blobhub_server.platform.rules.access import HELD, Permission, held, require_role
+from blobhub_server.platform.rules.access import REQUIRED_ROLES, Permission, held_role, require_role
 from blobhub_server.platform.rules.api_key import make_secret, parse
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
@@ -56,8 +56,8 @@ BLOB_KEY = Caller(key_id="k", org_id="o", blob_id="b", role=Role.WRITE)
 )
 def test_the_effective_role(caller, org_id, blob_id, membership, public, expected) -> None:
     place = Place(org_id=org_id, blob_id=blob_id, public=public)
-    role = held(caller, place, membership)
-    for permission, needed in HELD.items():
+    role = held_role(caller, place, membership)
+    for permission, needed in REQUIRED_ROLES.items():
         for public_read in (False, True) if permission is Permission.READ else (False,):
             counts = max(role, Role.READ) if public_read and public else role
             with nullcontext() if counts >= needed else pytest.raises(PermissionDenied):
@@ -116,14 +116,14 @@ async def test_a_blobs_key_opens_that_blob_alone(server: Served, api: Api, two_b
             other.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="mine")),
             scoped(other, "acme/one"),
         ):
-            await refused(call, DENIED, "PERMISSION_DENIED")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
 
 
 async def test_a_reading_key_writes_nothing(server: Served, api: Api, two_blobs: None) -> None:
     made = await scoped(api, "acme")
     async with connected(server.address, made.key) as other:
         await other.blobs.ListBlobs(blob_pb2.ListBlobsRequest(organization="acme"))
-        await refused(other.put(flows.steps(1), revision="acme/one@draft"), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(other.put(flows.steps(1), revision="acme/one@draft"), DENIED, "PERMISSION_DENIED")
         listed = await other.organizations.ListOrganizations(organization_pb2.ListOrganizationsRequest())
         assert [item.alias for item in listed.organizations] == ["acme"]
 
@@ -149,7 +149,7 @@ async def test_an_expired_key_is_refused(server: Served, api: Api, two_blobs: No
         await refused_in_the_end(
             lambda: other.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/one")), UNAUTHENTICATED, "UNAUTHENTICATED"
         )
-    await refused(scoped(api, "acme", expire_time=soon), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
+    await expect_refusal(scoped(api, "acme", expire_time=soon), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
 
 
 async def test_a_key_is_shown_once_even_to_the_same_request(api: Api, two_blobs: None) -> None:
@@ -166,7 +166,7 @@ async def test_a_malformed_key_is_refused_everywhere(server: Served, key: str) -
     async with connected(server.address, None) as api:
         for header in (("authorization", f"Bearer {key}"), ("x-api-key", key)):
             call = api.components.ListComponents(component_pb2.ListComponentsRequest(), metadata=[header])
-            await refused(call, UNAUTHENTICATED, "UNAUTHENTICATED")
+            await expect_refusal(call, UNAUTHENTICATED, "UNAUTHENTICATED")
 
 
 async def test_a_key_is_taken_from_either_header_and_two_must_agree(server: Served) -> None:
@@ -177,4 +177,4 @@ async def test_a_key_is_taken_from_either_header_and_two_must_agree(server: Serv
             assert answer.caller.administrator
         other = ("x-api-key", make_secret(os.urandom))
         call = api.callers.GetCaller(caller_pb2.GetCallerRequest(), metadata=[bearer, other])
-        await refused(call, UNAUTHENTICATED, "UNAUTHENTICATED")
+        await expect_refusal(call, UNAUTHENTICATED, "UNAUTHENTICATED")

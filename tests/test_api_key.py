@@ -12,12 +12,12 @@ import grpc
 import pytest
 from acme import ADMIN, READ, WRITE
 from blobhub.v1 import access_pb2, api_key_pb2, caller_pb2, organization_pb2
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
 from blobhub_server.ids import Uuid7
-from blobhub_server.platform.admission.usage import EXACT, KeyUsage
+from blobhub_server.platform.admission.usage import MIN_INTERVAL, KeyUsage
 from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.calls.audit import Audit
 from blobhub_server.platform.rules import api_key as rules
@@ -94,16 +94,16 @@ async def test_a_key_is_of_an_organization_a_blob_or_a_user(server: Served, hous
 
 async def test_only_a_user_can_have_a_key_that_is_confined_in_nothing(house: Api) -> None:
     for scope in ("acme", "acme/pipeline"):
-        await refused(acme.key(house, scope, ADMIN), INVALID, "INVALID_VALUE")
+        await expect_refusal(acme.key(house, scope, ADMIN), INVALID, "INVALID_VALUE")
     for role in ("ROLE_UNSPECIFIED", 4):
-        await refused(acme.key(house, "acme", role), INVALID, "INVALID_REQUEST")
+        await expect_refusal(acme.key(house, "acme", role), INVALID, "INVALID_REQUEST")
     for absent in ("no-such", "no-such/blob", "@nobody", str(uuid.uuid4())):
-        await refused(acme.key(house, absent), DENIED, "PERMISSION_DENIED")
-    await refused(acme.key(house, "acme@1"), INVALID, "INVALID_REFERENCE")
+        await expect_refusal(acme.key(house, absent), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(acme.key(house, "acme@1"), INVALID, "INVALID_REFERENCE")
     await acme.rename_organization(house, "acme", "new")
     for old in ("acme", "acme/pipeline"):
-        await refused(acme.key(house, old), grpc.StatusCode.NOT_FOUND, "RENAMED")
-        await refused(listed(house, old), grpc.StatusCode.NOT_FOUND, "RENAMED")
+        await expect_refusal(acme.key(house, old), grpc.StatusCode.NOT_FOUND, "RENAMED")
+        await expect_refusal(listed(house, old), grpc.StatusCode.NOT_FOUND, "RENAMED")
 
 
 async def test_a_personal_key_acts_as_its_user_up_to_its_role(server: Served, house: Api) -> None:
@@ -112,11 +112,11 @@ async def test_a_personal_key_acts_as_its_user_up_to_its_role(server: Served, ho
     async with connected(server.address, made[READ]) as reader:
         assert await acme.get_blob(reader)
         for call in (acme.blob(reader, "acme/mine"), acme.key(reader, "@me"), acme.organization(reader, "mine")):
-            await refused(call, DENIED, "PERMISSION_DENIED")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
     async with connected(server.address, made[WRITE]) as writer:
         await acme.blob(writer, "acme/mine")
         for call in (acme.update_blob(writer, description="x"), acme.key(writer, "acme"), listed(writer, "@me")):
-            await refused(call, DENIED, "PERMISSION_DENIED")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
     async with connected(server.address, made[ADMIN]) as admin:
         assert await acme.key(admin, "acme", WRITE)
         assert await acme.organization(admin, "mine")
@@ -129,7 +129,7 @@ async def test_a_reading_key_of_an_administrator_administers_nothing(server: Ser
     async with connected(server.address, key) as reader:
         assert await acme.get_blob(reader)
         for call in (acme.user(reader, "bob"), acme.entries(reader), acme.entries(reader, "acme")):
-            await refused(call, DENIED, "PERMISSION_DENIED")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
 
 
 async def test_keys_are_an_admins_business(server: Served, house: Api, anonymous: Api) -> None:
@@ -141,14 +141,14 @@ async def test_keys_are_an_admins_business(server: Served, house: Api, anonymous
         for api, key_ids in ((writer, (of_acme, of_blob, of_me)), (of_the_blob, (of_acme, of_me))):
             for key_id in (*key_ids, str(uuid.uuid4())):
                 for call in (get(api, key_id), describe(api, key_id, "x"), rotate(api, key_id), revoke(api, key_id)):
-                    await refused(call, DENIED, "PERMISSION_DENIED")
+                    await expect_refusal(call, DENIED, "PERMISSION_DENIED")
         assert [key.id for key in await listed(of_the_blob, "acme/pipeline")] == [of_blob]
         assert await revoke(of_the_blob, of_blob)
         assert await acme.key(of_the_blob, "acme/pipeline", WRITE)
         for call in (acme.key(of_the_blob, "acme"), listed(of_the_blob, "acme"), listed(writer, "@bob")):
-            await refused(call, DENIED, "PERMISSION_DENIED")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
     for call in (acme.key(anonymous, "acme"), listed(anonymous, "acme"), get(anonymous, of_acme)):
-        await refused(call, UNAUTHENTICATED, "UNAUTHENTICATED")
+        await expect_refusal(call, UNAUTHENTICATED, "UNAUTHENTICATED")
 
 
 async def test_keys_are_listed_by_what_they_are_of_oldest_first_revoked_ones_included(house: Api) -> None:
@@ -163,7 +163,7 @@ async def test_keys_are_listed_by_what_they_are_of_oldest_first_revoked_ones_inc
     second = await house.api_keys.ListApiKeys(request)
     assert [key.id for key in (*first.api_keys, *second.api_keys)] == made["acme"]
     request.scope = "acme/pipeline"
-    await refused(house.api_keys.ListApiKeys(request), INVALID, "INVALID_PAGE_TOKEN")
+    await expect_refusal(house.api_keys.ListApiKeys(request), INVALID, "INVALID_PAGE_TOKEN")
 
 
 async def test_a_keys_description_changes_and_nothing_else_does(house: Api) -> None:
@@ -174,9 +174,9 @@ async def test_a_keys_description_changes_and_nothing_else_does(house: Api) -> N
     expected.CopyFrom(before)
     expected.description, expected.etag = "new", after.etag
     assert after == expected == await get(house, before.id)
-    await refused(describe(house, before.id, "late", etag=before.etag), grpc.StatusCode.ABORTED, "STALE_ETAG")
-    await refused(describe(house, before.id, "x" * 257), INVALID, "INVALID_REQUEST")
-    await refused(get(house, "not-an-id"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(describe(house, before.id, "late", etag=before.etag), grpc.StatusCode.ABORTED, "STALE_ETAG")
+    await expect_refusal(describe(house, before.id, "x" * 257), INVALID, "INVALID_REQUEST")
+    await expect_refusal(get(house, "not-an-id"), DENIED, "PERMISSION_DENIED")
 
 
 async def test_a_secret_is_shown_once_and_in_no_later_answer(house: Api) -> None:
@@ -210,7 +210,7 @@ async def test_a_rotated_key_works_until_its_grace_is_over(server: Served, house
         assert (await caller(server, made.key)).api_key_id == made.api_key.id
     await refused_in_the_end(lambda: caller(server, old.key), UNAUTHENTICATED, "UNAUTHENTICATED")
     assert await caller(server, new.key)
-    await refused(rotate(house, old.api_key.id), PRECONDITION, "KEY_ENDED")
+    await expect_refusal(rotate(house, old.api_key.id), PRECONDITION, "KEY_ENDED")
 
 
 async def test_a_rotation_without_grace_ends_the_key_at_once_and_grace_never_lengthens_it(
@@ -222,9 +222,9 @@ async def test_a_rotation_without_grace_ends_the_key_at_once_and_grace_never_len
     soon = await acme.key(house, "acme", expire_time=acme.after(600))
     assert (await rotate(house, soon.api_key.id, grace=3600)).rotated.expire_time == soon.api_key.expire_time
     stale = rotate(house, (await acme.key(house, "acme")).api_key.id, etag="stale")
-    await refused(stale, grpc.StatusCode.ABORTED, "STALE_ETAG")
+    await expect_refusal(stale, grpc.StatusCode.ABORTED, "STALE_ETAG")
     for grace in (-1, 31 * 24 * 3600):
-        await refused(rotate(house, soon.api_key.id, grace=grace), INVALID, "INVALID_REQUEST")
+        await expect_refusal(rotate(house, soon.api_key.id, grace=grace), INVALID, "INVALID_REQUEST")
 
 
 async def test_a_key_is_revoked_for_good_and_twice_changes_nothing(server: Served, house: Api) -> None:
@@ -236,7 +236,7 @@ async def test_a_key_is_revoked_for_good_and_twice_changes_nothing(server: Serve
     assert (await revoke(house, made.api_key.id)).revoke_time == revoked.revoke_time
     assert (await revoke(house, made.api_key.id)).etag == revoked.etag
     await refused_in_the_end(lambda: caller(server, made.key), UNAUTHENTICATED, "UNAUTHENTICATED")
-    await refused(rotate(house, made.api_key.id), PRECONDITION, "KEY_ENDED")
+    await expect_refusal(rotate(house, made.api_key.id), PRECONDITION, "KEY_ENDED")
     assert (await describe(house, made.api_key.id, "no more")).description == "no more"
 
 
@@ -251,7 +251,7 @@ async def test_no_key_makes_one_that_outlives_it(server: Served, house: Api) -> 
         shorter = acme.after(60)
         assert (await acme.key(api, "acme/pipeline", expire_time=shorter)).api_key.expire_time.seconds == shorter.seconds
         for call in (acme.key(api, "acme", expire_time=acme.after(700)), rotate(api, forever.id)):
-            error = await refused(call, DENIED, "KEY_TOO_STRONG")
+            error = await expect_refusal(call, DENIED, "KEY_TOO_STRONG")
             info = error_details_pb2.ErrorInfo()
             assert unpack(error, info)
             assert datetime.fromisoformat(info.metadata["expire_time"]) == ends.ToDatetime(UTC)
@@ -262,13 +262,13 @@ async def test_no_key_makes_one_that_outlives_it(server: Served, house: Api) -> 
 
 @pytest.mark.parametrize("seconds", [-1, -(10**9)])
 async def test_a_key_that_has_ended_already_is_not_made(house: Api, seconds: int) -> None:
-    await refused(acme.key(house, "acme", expire_time=acme.after(seconds)), INVALID, "INVALID_VALUE")
+    await expect_refusal(acme.key(house, "acme", expire_time=acme.after(seconds)), INVALID, "INVALID_VALUE")
 
 
 async def test_a_time_that_is_none_is_refused(house: Api) -> None:
     beyond = acme.after(0)
     beyond.seconds = 10**12
-    await refused(acme.key(house, "acme", expire_time=beyond), INVALID, "INVALID_VALUE")
+    await expect_refusal(acme.key(house, "acme", expire_time=beyond), INVALID, "INVALID_VALUE")
 
 
 async def test_when_a_key_was_used_is_written_without_moving_its_etag(server: Served, house: Api) -> None:
@@ -294,12 +294,12 @@ async def test_the_use_of_a_key_is_written_at_most_once_a_minute(database_url: s
     usage, seen = KeyUsage(db, lambda: clock), []
     for _ in range(30):
         async with db.read() as tx:
-            record = await store.by_public_id(tx, public_id)
+            record = await store.get_by_public_id(tx, public_id)
         seen.append(record and record.last_used_time)
-        usage.used(record.id if record else "")
+        usage.record_use(record.id if record else "")
         async with usage.writing():
             """What is left is written on leaving."""
         clock += timedelta(seconds=5)
     await db.close()
     assert seen[0] is None
-    assert sorted(set(seen[1:])) == [start, start + EXACT, start + 2 * EXACT]
+    assert sorted(set(seen[1:])) == [start, start + MIN_INTERVAL, start + 2 * MIN_INTERVAL]

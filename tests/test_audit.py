@@ -25,9 +25,9 @@ from blobhub.v1 import (
     user_pb2,
 )
 from blobhub_client import page
-from blobhub_server.blobtypes.conformance import refused
-from blobhub_server.platform.calls.audit import Budget
-from blobhub_server.rpc.paging import Page, _seal
+from blobhub_server.blobtypes.conformance import expect_refusal
+from blobhub_server.platform.calls.audit import TokenBucket
+from blobhub_server.rpc.paging import Page, _encode_token
 from served import Api, Served, connected, served
 from waiting import read_to_end, until
 
@@ -113,10 +113,10 @@ async def test_a_change_that_fails_is_entered_with_its_reason(api: Api) -> None:
 async def test_what_does_not_reach_its_handler_and_what_only_reads_is_not_entered(api: Api) -> None:
     await acme.organization(api)
     before = await acme.entries(api)
-    await refused(acme.organization(api, "Not an alias"), INVALID, "INVALID_REQUEST")
-    await refused(acme.delete_blob(api, "not a reference"), INVALID, "INVALID_REFERENCE")
+    await expect_refusal(acme.organization(api, "Not an alias"), INVALID, "INVALID_REQUEST")
+    await expect_refusal(acme.delete_blob(api, "not a reference"), INVALID, "INVALID_REFERENCE")
     await api.organizations.GetOrganization(organization_pb2.GetOrganizationRequest(organization="acme"))
-    await refused(acme.get_revision(api, "acme@1"), INVALID, "INVALID_REFERENCE")
+    await expect_refusal(acme.get_revision(api, "acme@1"), INVALID, "INVALID_REFERENCE")
     assert await acme.entries(api) == before
 
 
@@ -126,10 +126,10 @@ async def test_every_refusal_is_entered_of_methods_that_read_as_well(server: Ser
     async with acme.person(server, api, "ann") as ann:
         who, before = await me(ann), len(await acme.entries(api))
         for call in (acme.get_blob(ann), acme.delete_blob(ann, request_id=str(uuid.uuid4()))):
-            await refused(call, DENIED, "PERMISSION_DENIED")
-        await refused(acme.get_blob(ann, "no-such/blob"), DENIED, "PERMISSION_DENIED")
-        await refused(acme.organization(anonymous), UNAUTHENTICATED, "UNAUTHENTICATED")
-        await refused(acme.get_blob(anonymous), DENIED, "PERMISSION_DENIED")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.get_blob(ann, "no-such/blob"), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.organization(anonymous), UNAUTHENTICATED, "UNAUTHENTICATED")
+        await expect_refusal(acme.get_blob(anonymous), DENIED, "PERMISSION_DENIED")
     read, delete, absent, unknown, outside = (await acme.entries(api))[before:]
     for entry in (read, delete):
         assert (entry.user_id, entry.api_key_id) == (who.user_id, who.api_key_id)
@@ -152,7 +152,7 @@ async def test_a_key_that_no_longer_holds_is_entered_and_one_that_is_none_is_not
     before = len(await acme.entries(api))
     for key in ("bhk_nonsense", made.key[:-1] + "x", made.key, of_ann.key):
         async with connected(server.address, key) as caller:
-            await refused(acme.get_blob(caller), UNAUTHENTICATED, "UNAUTHENTICATED")
+            await expect_refusal(acme.get_blob(caller), UNAUTHENTICATED, "UNAUTHENTICATED")
     revoked, disabled = (await acme.entries(api))[before:]
     assert (revoked.user_id, revoked.api_key_id, revoked.code) == ("", made.api_key.id, "UNAUTHENTICATED")
     assert (disabled.user_id, disabled.api_key_id) == (ann.id, of_ann.api_key.id)
@@ -162,11 +162,11 @@ async def test_a_key_that_no_longer_holds_is_entered_and_one_that_is_none_is_not
 async def test_no_request_keeps_its_refusal_out_of_the_log(server: Served, api: Api, request_id: str) -> None:
     async with acme.person(server, api, "ann") as ann:
         before = len(await acme.entries(api))
-        await refused(acme.user(ann, "bob", request_id=request_id), DENIED, "PERMISSION_DENIED")
-        await refused(acme.delete_blob(ann, "x" * 100_000), INVALID, "INVALID_REFERENCE")
-        await refused(acme.delete_blob(ann, "no/such\0", request_id=request_id), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.user(ann, "bob", request_id=request_id), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.delete_blob(ann, "x" * 100_000), INVALID, "INVALID_REFERENCE")
+        await expect_refusal(acme.delete_blob(ann, "no/such\0", request_id=request_id), DENIED, "PERMISSION_DENIED")
         by_id = user_pb2.GetUserRequest(user=str(uuid.uuid4()))
-        await refused(ann.users.GetUser(by_id), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(ann.users.GetUser(by_id), DENIED, "PERMISSION_DENIED")
     assert [entry.code for entry in (await acme.entries(api))[before:]] == ["PERMISSION_DENIED"] * 3
 
 
@@ -193,7 +193,7 @@ async def test_an_admin_of_an_organization_sees_its_own_entries_and_administrato
         ):
             for scope in scopes:
                 for call in (acme.entries(caller, scope), watched(caller, scope)):
-                    await refused(call, DENIED, "PERMISSION_DENIED")
+                    await expect_refusal(call, DENIED, "PERMISSION_DENIED")
     everything = await acme.entries(api)
     assert [entry.sequence for entry in everything] == list(range(1, len(everything) + 1))
     assert len({entry.id for entry in everything}) == len(everything)
@@ -203,9 +203,9 @@ async def test_an_old_alias_as_a_scope_is_told_as_renamed(api: Api) -> None:
     await acme.organization(api)
     await acme.rename_organization(api, "acme", "new")
     for call in (acme.entries(api, "acme"), watched(api, "acme")):
-        await refused(call, grpc.StatusCode.NOT_FOUND, "RENAMED")
+        await expect_refusal(call, grpc.StatusCode.NOT_FOUND, "RENAMED")
     assert await methods(api, "new") == ["CreateOrganization", "UpdateOrganization"]
-    await refused(acme.entries(api, "--"), INVALID, "INVALID_REFERENCE")
+    await expect_refusal(acme.entries(api, "--"), INVALID, "INVALID_REFERENCE")
 
 
 async def test_entries_are_filtered_by_user_method_and_failure(server: Served, api: Api) -> None:
@@ -213,8 +213,8 @@ async def test_entries_are_filtered_by_user_method_and_failure(server: Served, a
     async with acme.person(server, api, "ann", ("acme", WRITE)) as ann:
         who = await me(ann)
         await acme.blob(ann)
-        await refused(acme.blob(ann), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
-        await refused(acme.delete_organization(ann), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.blob(ann), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
+        await expect_refusal(acme.delete_organization(ann), DENIED, "PERMISSION_DENIED")
     assert await methods(api, "acme", user_id=who.user_id) == ["CreateBlob", "CreateBlob", "DeleteOrganization"]
     assert await methods(api, "acme", failures_only=True) == ["CreateBlob", "DeleteOrganization"]
     create = "blobhub.v1.BlobService/CreateBlob"
@@ -222,7 +222,7 @@ async def test_entries_are_filtered_by_user_method_and_failure(server: Served, a
     both = await acme.entries(api, "acme", method=create, failures_only=True, user_id=who.user_id)
     assert [entry.reason for entry in both] == ["ALREADY_EXISTS"]
     assert await acme.entries(api, "acme", method="no.such/Method") == []
-    await refused(acme.entries(api, user_id="ann"), INVALID, "INVALID_REQUEST")
+    await expect_refusal(acme.entries(api, user_id="ann"), INVALID, "INVALID_REQUEST")
 
 
 async def test_entries_are_paged_in_order_and_a_token_is_of_one_list(api: Api) -> None:
@@ -237,7 +237,7 @@ async def test_entries_are_paged_in_order_and_a_token_is_of_one_list(api: Api) -
         mixed = audit_pb2.ListAuditEntriesRequest()
         mixed.CopyFrom(request)
         mixed.MergeFrom(audit_pb2.ListAuditEntriesRequest(**other))
-        await refused(api.audit.ListAuditEntries(mixed), INVALID, "INVALID_PAGE_TOKEN")
+        await expect_refusal(api.audit.ListAuditEntries(mixed), INVALID, "INVALID_PAGE_TOKEN")
 
 
 async def test_entries_outlive_what_they_tell_about(server: Served, api: Api) -> None:
@@ -252,7 +252,7 @@ async def test_entries_outlive_what_they_tell_about(server: Served, api: Api) ->
         ]
         before = await acme.entries(api)
         await acme.delete_organization(ann)
-        await refused(acme.entries(ann, "acme"), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.entries(ann, "acme"), DENIED, "PERMISSION_DENIED")
     after = await acme.entries(api)
     assert after[: len(before)] == before
     assert "DeleteOrganization" in [entry.method.rsplit("/")[1] for entry in after if entry.org_id == blob.org_id]
@@ -270,7 +270,7 @@ async def test_a_watch_resumes_after_any_sequence_and_passes_over_what_is_not_it
         assert await watched(api, after_sequence=after) == everything[after:]
         assert await watched(api, "acme", after) == [entry for entry in own if entry.sequence > after]
     beyond = watched(api, after_sequence=len(everything) + 1)
-    await refused(beyond, grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_OUT_OF_RANGE")
+    await expect_refusal(beyond, grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_OUT_OF_RANGE")
 
 
 async def test_an_entry_says_what_was_done_to_whom(api: Api) -> None:
@@ -290,13 +290,13 @@ async def test_no_signs_that_steer_a_terminal_and_no_tokens_are_shown(api: Api) 
     token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzb21lYm9keSJ9.c2lnbmF0dXJlLW9mLWl0"
     for value in (f"{token}", "a\x1b[31m\nb"):
         get = api.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key_id=value))
-        await refused(get, DENIED, "PERMISSION_DENIED")
+        await expect_refusal(get, DENIED, "PERMISSION_DENIED")
         entry = await last(api)
         assert (token in entry.resource, entry.resource.isprintable()) == (False, True)
 
 
 def test_refusals_of_nobody_are_recorded_so_many_a_second() -> None:
-    budget, now = Budget(3, 2), datetime(2026, 1, 1, tzinfo=UTC)
+    budget, now = TokenBucket(3, 2), datetime(2026, 1, 1, tzinfo=UTC)
     assert [budget.take(now) for _ in range(5)] == [True, True, True, False, False]
     later = now + timedelta(seconds=1)
     assert [budget.take(later) for _ in range(3)] == [True, True, False]
@@ -306,8 +306,8 @@ def test_refusals_of_nobody_are_recorded_so_many_a_second() -> None:
 @pytest.mark.parametrize("after", ["9" * 30, "1_0", " 7", "-5", "seven"])
 async def test_a_token_that_is_no_number_is_none_of_the_lists(api: Api, after: str) -> None:
     request = audit_pb2.ListAuditEntriesRequest(scope="-")
-    request.page_token = _seal(after, Page.parse(request, "", "", "", "", "False")._scope)
-    await refused(api.audit.ListAuditEntries(request), INVALID, "INVALID_PAGE_TOKEN")
+    request.page_token = _encode_token(after, Page.parse(request, "", "", "", "", "False")._scope)
+    await expect_refusal(api.audit.ListAuditEntries(request), INVALID, "INVALID_PAGE_TOKEN")
 
 
 async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: Api) -> None:
@@ -321,7 +321,7 @@ async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: A
 
     async with acme.person(server, api, "ann", ("acme", READ)) as ann:
         changes = [acme.blob(api, f"acme/blob-{number}") for number in range(10)]
-        refusals = [refused(acme.blob(ann, "acme/mine"), DENIED, "PERMISSION_DENIED") for _ in range(10)]
+        refusals = [expect_refusal(acme.blob(ann, "acme/mine"), DENIED, "PERMISSION_DENIED") for _ in range(10)]
         await asyncio.gather(*changes, *refusals)
     await until(22)
     watch.cancel()
@@ -336,13 +336,13 @@ async def test_a_watch_ends_when_the_admin_is_one_no_longer(server: Served, api:
         assert (await watch.read()).entries
         demote = member_pb2.UpdateMemberRequest(scope="acme", user="@ann", role=WRITE)
         await api.members.UpdateMember(demote)
-        await refused(read_to_end(watch), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(read_to_end(watch), DENIED, "PERMISSION_DENIED")
         await acme.update_user(api, "@ann", administrator=True)
         await until(lambda: acme.is_administrator(ann))
         everything = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True))
         assert (await everything.read()).entries
         await acme.update_user(api, "@ann", administrator=False)
-        await refused(read_to_end(everything), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(read_to_end(everything), DENIED, "PERMISSION_DENIED")
 
 
 async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_url: str) -> None:
@@ -384,5 +384,5 @@ async def test_a_public_blobs_readers_are_not_entered(api: Api, anonymous: Api) 
     await acme.blob(api, visibility=PUBLIC)
     before = await acme.entries(api)
     await acme.get_blob(anonymous)
-    await refused(acme.get_revision(anonymous, "acme/pipeline@3"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(acme.get_revision(anonymous, "acme/pipeline@3"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
     assert await acme.entries(api) == before

@@ -22,7 +22,7 @@ from blobhub.v1 import (
     session_pb2,
 )
 from blobhub_client import page
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from google.rpc import error_details_pb2
 from served import WORKFLOW, Api, Served, connected, served
 
@@ -70,11 +70,11 @@ async def test_a_blob_begins_with_an_empty_draft_that_is_its_default_revision(ap
 async def test_what_a_blob_cannot_be_made_of_is_refused(api: Api) -> None:
     await acme.organization(api)
     await acme.blob(api)
-    await refused(acme.blob(api, "acme/other", type_="no.such"), INVALID, "UNKNOWN_BLOB_TYPE")
-    await refused(acme.blob(api), EXISTS, "ALREADY_EXISTS")
-    await refused(acme.blob(api, "no-such/pipeline"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(acme.blob(api, "acme/other", type_="no.such"), INVALID, "UNKNOWN_BLOB_TYPE")
+    await expect_refusal(acme.blob(api), EXISTS, "ALREADY_EXISTS")
+    await expect_refusal(acme.blob(api, "no-such/pipeline"), DENIED, "PERMISSION_DENIED")
     for alias in ("", "A", "a" * 43, str(uuid.uuid4())):
-        await refused(acme.blob(api, f"acme/{alias}"), INVALID, "INVALID_REQUEST")
+        await expect_refusal(acme.blob(api, f"acme/{alias}"), INVALID, "INVALID_REQUEST")
     await acme.organization(api, "other")
     assert await acme.blob(api, "other/pipeline"), "aliases are unique within an organization"
 
@@ -83,18 +83,18 @@ async def test_blobs_are_made_by_writers_and_public_ones_by_admins_alone(server:
     await acme.organization(api)
     async with acme.person(server, api, "ann", ("acme", WRITE)) as writer:
         await acme.blob(writer, "acme/private", visibility=PRIVATE)
-        await refused(acme.blob(writer, "acme/public", visibility=PUBLIC), DENIED, "PERMISSION_DENIED")
-        await refused(acme.update_blob(writer, "acme/private", visibility=PUBLIC), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.blob(writer, "acme/public", visibility=PUBLIC), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.update_blob(writer, "acme/private", visibility=PUBLIC), DENIED, "PERMISSION_DENIED")
     async with connected(server.address, (await acme.key(api, "acme", WRITE)).key) as scoped:
         await acme.blob(scoped, "acme/by-key")
-        await refused(acme.blob(scoped, "acme/public", visibility=PUBLIC), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.blob(scoped, "acme/public", visibility=PUBLIC), DENIED, "PERMISSION_DENIED")
     async with acme.person(server, api, "bob", ("acme", READ)) as reader:
-        await refused(acme.blob(reader, "acme/mine"), DENIED, "PERMISSION_DENIED")
-    await refused(acme.blob(anonymous, "acme/mine"), UNAUTHENTICATED, "UNAUTHENTICATED")
+        await expect_refusal(acme.blob(reader, "acme/mine"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(acme.blob(anonymous, "acme/mine"), UNAUTHENTICATED, "UNAUTHENTICATED")
     made = await acme.blob(api, "acme/public", visibility=PUBLIC)
     assert made.visibility == blob_pb2.VISIBILITY_PUBLIC
     assert await acme.get_blob(anonymous, "acme/public") == made
-    await refused(acme.get_blob(anonymous, "acme/private"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(acme.get_blob(anonymous, "acme/private"), DENIED, "PERMISSION_DENIED")
 
 
 async def test_the_blobs_of_a_public_organization_are_listed_as_far_as_one_may_see_them(
@@ -116,11 +116,11 @@ async def test_the_blobs_of_a_public_organization_are_listed_as_far_as_one_may_s
         token = (
             await of_a_blob.blobs.ListBlobs(blob_pb2.ListBlobsRequest(organization="acme", page_size=1))
         ).next_page_token
-        await refused(listed(anonymous, page_size=1, page_token=token), INVALID, "INVALID_PAGE_TOKEN")
+        await expect_refusal(listed(anonymous, page_size=1, page_token=token), INVALID, "INVALID_PAGE_TOKEN")
         hide = organization_pb2.UpdateOrganizationRequest(organization="acme", visibility=PRIVATE)
         await api.organizations.UpdateOrganization(hide)
-        await refused(listed(of_a_blob), DENIED, "PERMISSION_DENIED")
-        await refused(listed(anonymous), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(listed(of_a_blob), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(listed(anonymous), DENIED, "PERMISSION_DENIED")
         assert await acme.get_blob(anonymous, "acme/public"), "a public blob is public wherever it is"
 
 
@@ -144,7 +144,7 @@ async def test_blobs_are_listed_by_type_visibility_prefix_and_order(api: Api) ->
     for order_by in ("create_time", "create_time desc", "update_time", "update_time desc", "alias", "alias desc"):
         request = blob_pb2.ListBlobsRequest(organization="acme", order_by=order_by, page_size=1)
         assert aliases([blob async for blob in page(api.blobs.ListBlobs, request)]) == await listed(api, order_by=order_by)
-    await refused(listed(api, order_by="type"), INVALID, "INVALID_REQUEST")
+    await expect_refusal(listed(api, order_by="type"), INVALID, "INVALID_REQUEST")
 
 
 async def test_an_update_changes_what_its_mask_names_and_moves_the_etag(api: Api) -> None:
@@ -157,13 +157,13 @@ async def test_an_update_changes_what_its_mask_names_and_moves_the_etag(api: Api
     assert after.update_time.ToNanoseconds() > before.update_time.ToNanoseconds()
     assert after.last_sequence == before.last_sequence + 1
     for stale in (acme.update_blob(api, description="x", etag=before.etag), acme.delete_blob(api, etag=before.etag)):
-        error = await refused(stale, grpc.StatusCode.ABORTED, "STALE_ETAG")
+        error = await expect_refusal(stale, grpc.StatusCode.ABORTED, "STALE_ETAG")
         assert metadata_of(error)["etag"] == after.etag
     assert await acme.get_blob(api) == after
     assert (await acme.update_blob(api, update_mask={"paths": ["description"]}, etag=after.etag)).description == ""
     left = await acme.update_blob(api, update_mask={"paths": ["alias", "visibility"]})
     assert (left.alias, left.visibility) == ("pipeline", blob_pb2.VISIBILITY_PUBLIC)
-    await refused(acme.update_blob(api, update_mask={"paths": ["type"]}), INVALID, "INVALID_REQUEST")
+    await expect_refusal(acme.update_blob(api, update_mask={"paths": ["type"]}), INVALID, "INVALID_REQUEST")
 
 
 async def test_a_blob_is_changed_and_deleted_by_its_admins(server: Served, api: Api) -> None:
@@ -174,7 +174,7 @@ async def test_a_blob_is_changed_and_deleted_by_its_admins(server: Served, api: 
         acme.person(server, api, "bob", ("acme/pipeline", ADMIN)) as admin,
     ):
         for call in (acme.update_blob(writer, description="mine"), acme.delete_blob(writer)):
-            await refused(call, DENIED, "PERMISSION_DENIED")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
         assert (await acme.update_blob(admin, description="mine")).description == "mine"
         assert (await acme.delete_blob(admin)).blob_id
 
@@ -190,7 +190,7 @@ async def test_a_renamed_blob_is_told_by_its_alias_of_today(api: Api) -> None:
         (acme.get_revision(api, "acme/pipeline@draft"), "acme/flow@draft"),
         (events(api), "acme/flow"),
     ):
-        error = await refused(call, NOT_FOUND, "RENAMED")
+        error = await expect_refusal(call, NOT_FOUND, "RENAMED")
         assert metadata_of(error) == {"alias": today}
     assert (await acme.get_blob(api, "acme/flow")).id == blob.id
 
@@ -201,11 +201,11 @@ async def test_an_old_alias_is_kept_for_its_blob_until_that_is_deleted(api: Api)
     await acme.blob(api, "acme/other")
     await acme.update_blob(api, alias="flow")
     for take in (acme.blob(api), acme.update_blob(api, "acme/other", alias="pipeline")):
-        await refused(take, EXISTS, "ALREADY_EXISTS")
+        await expect_refusal(take, EXISTS, "ALREADY_EXISTS")
     assert (await acme.update_blob(api, "acme/flow", alias="pipeline")).alias == "pipeline"
-    await refused(acme.get_blob(api, "acme/flow"), NOT_FOUND, "RENAMED")
+    await expect_refusal(acme.get_blob(api, "acme/flow"), NOT_FOUND, "RENAMED")
     await acme.delete_blob(api)
-    await refused(acme.get_blob(api, "acme/flow"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(acme.get_blob(api, "acme/flow"), DENIED, "PERMISSION_DENIED")
     for alias in ("pipeline", "flow"):
         await acme.blob(api, f"acme/{alias}")
 
@@ -227,11 +227,11 @@ async def test_a_blob_in_use_says_by_what_and_goes_by_a_cascade_alone(api: Api) 
     session = await acme.session(api, "acme/pipeline@draft")
     request = execution_pb2.StartExecutionRequest(session_id=session.id, definition="workflow")
     await api.executions.StartExecution(request)
-    error = await refused(acme.delete_blob(api), PRECONDITION, "NOT_EMPTY")
+    error = await expect_refusal(acme.delete_blob(api), PRECONDITION, "NOT_EMPTY")
     assert metadata_of(error) == {"holds": "1 open sessions, 1 running executions"}
     await acme.delete_blob(api, cascade=True)
     gone = api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session.id))
-    await refused(gone, DENIED, "PERMISSION_DENIED")
+    await expect_refusal(gone, DENIED, "PERMISSION_DENIED")
 
 
 async def test_a_blob_goes_with_all_that_is_in_it_and_a_closed_session_does_not_keep_it(api: Api) -> None:
@@ -262,7 +262,7 @@ async def test_a_blob_goes_with_all_that_is_in_it_and_a_closed_session_does_not_
         api.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key_id=key.id)),
         acme.entries(api, session.blob_id),
     ):
-        await refused(call, DENIED, "PERMISSION_DENIED")
+        await expect_refusal(call, DENIED, "PERMISSION_DENIED")
     deleted = [entry for entry in await acme.entries(api, "acme") if entry.method.endswith("/DeleteBlob")]
     assert [entry.blob_id for entry in deleted] == [session.blob_id]
     assert await acme.delete_organization(api) == 0
@@ -327,9 +327,11 @@ async def test_a_watch_resumes_after_any_sequence(api: Api) -> None:
     whole = await events(api)
     for after in range(len(whole) + 1):
         assert await events(api, after_sequence=after) == whole[after:]
-    error = await refused(events(api, after_sequence=len(whole) + 1), grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_OUT_OF_RANGE")
+    error = await expect_refusal(
+        events(api, after_sequence=len(whole) + 1), grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_OUT_OF_RANGE"
+    )
     assert metadata_of(error) == {"first_sequence": "1", "last_sequence": str(len(whole))}
-    await refused(events(api, after_sequence=-1), INVALID, "INVALID_REQUEST")
+    await expect_refusal(events(api, after_sequence=-1), INVALID, "INVALID_REQUEST")
 
 
 async def test_a_watch_follows_what_comes_and_ends_with_the_blob(api: Api) -> None:
@@ -344,7 +346,7 @@ async def test_a_watch_follows_what_comes_and_ends_with_the_blob(api: Api) -> No
     assert seen == list(range(2, 22))
     await asyncio.gather(*updates)
     await acme.delete_blob(api)
-    await refused(watch.read(), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(watch.read(), DENIED, "PERMISSION_DENIED")
 
 
 async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_url: str) -> None:
@@ -366,8 +368,8 @@ async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_ur
 async def test_what_was_never_committed_is_never_seen(api: Api) -> None:
     await acme.organization(api)
     await acme.blob(api)
-    await refused(acme.update_blob(api, alias="other", etag="stale"), grpc.StatusCode.ABORTED, "STALE_ETAG")
-    await refused(api.publish(), PRECONDITION, "INVALID_CONTENT")
+    await expect_refusal(acme.update_blob(api, alias="other", etag="stale"), grpc.StatusCode.ABORTED, "STALE_ETAG")
+    await expect_refusal(api.publish(), PRECONDITION, "INVALID_CONTENT")
     assert [event.type for event in await events(api)] == ["blob_created"]
 
 
@@ -386,5 +388,5 @@ async def test_a_blob_that_becomes_private_is_watched_no_more_by_outsiders(serve
             while True:
                 await outside.read()
 
-        await refused(ended(), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(ended(), DENIED, "PERMISSION_DENIED")
         inside.cancel()

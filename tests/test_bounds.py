@@ -12,12 +12,12 @@ import pytest
 from acme import ADMIN, READ
 from blobhub.v1 import limit_pb2
 from blobhub_server.blobtypes.access import Role
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.errors import InvalidValue
 from blobhub_server.platform.rules import api_key as api_key_rules
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules import organization as organization_rules
-from blobhub_server.platform.rules.limit import BLOB, DEFAULT, ORGANIZATION, Rank, Setting
+from blobhub_server.platform.rules.limit import BLOB, DEFAULT, ORGANIZATION, LimitSetting, Rank
 from google.rpc import error_details_pb2
 from served import Api, Served
 from test_api_key import revoke, rotate
@@ -36,13 +36,13 @@ PLACES = [
 """Where something is set, and by whom."""
 
 STATES = [
-    [Setting(*place, value) for place, value in zip(PLACES, values, strict=True) if value is not None]
+    [LimitSetting(*place, value) for place, value in zip(PLACES, values, strict=True) if value is not None]
     for values in product((None, 1, 2, 4), repeat=len(PLACES))
 ]
 """Everything that can be set, with values below, at and above a default of 2."""
 
 
-def said(settings: Sequence[Setting], source: str, rank: Rank) -> int | None:
+def said(settings: Sequence[LimitSetting], source: str, rank: Rank) -> int | None:
     return next((item.value for item in settings if (item.source, item.rank) == (source, rank)), None)
 
 
@@ -50,7 +50,7 @@ def first(*values: int | None) -> int:
     return next((value for value in values if value is not None), 9)
 
 
-def holds(settings: Sequence[Setting]) -> int:
+def holds(settings: Sequence[LimitSetting]) -> int:
     return rules.effective(settings, 2).value
 
 
@@ -73,25 +73,25 @@ def test_of_each_rank_the_nearest_holds_and_of_these_the_least() -> None:
         )
         found = rules.effective(settings, 2)
         assert found.value == expected, settings
-        assert found in settings or found == Setting(DEFAULT, Rank.SERVER, 2)
+        assert found in settings or found == LimitSetting(DEFAULT, Rank.SERVER, 2)
         assert rules.effective(settings[::-1], 2) == found
 
 
 def test_what_is_set_or_taken_back_never_lifts_what_a_higher_rank_has_set() -> None:
     for settings, (source, rank) in product(STATES, PLACES):
         higher = [item for item in settings if item.rank > rank]
-        left = rules.otherwise(settings, source, rank)
+        left = rules.remaining_settings(settings, source, rank)
         assert [item for item in left if item.rank > rank] == higher
         assert not any(item.source == source and item.rank <= rank for item in left)
         for value in (None, 0, 1, 2, 3, 4):
-            now = left if value is None else [*left, Setting(source, rank, value)]
+            now = left if value is None else [*left, LimitSetting(source, rank, value)]
             assert rank is Rank.SERVER or holds(now) <= holds(higher)
 
 
 def test_what_may_be_set_is_what_would_hold_then() -> None:
     for settings, (source, rank), value in product(STATES, PLACES, range(6)):
-        asked = Setting(source, rank, value)
-        left = rules.otherwise(settings, source, rank)
+        asked = LimitSetting(source, rank, value)
+        left = rules.remaining_settings(settings, source, rank)
         if rank is Rank.SERVER or value <= holds(left):
             rules.require_settable(asked, settings, 2)
             assert holds([*left, asked]) == value or source == ORGANIZATION
@@ -127,10 +127,10 @@ async def test_what_the_page_tells_happens(api: Api, people: tuple[Api, Api]) ->
     """The table in docs/limits.md."""
     ann, bob = people
     assert await set_limit(api, "acme", 500) == 500
-    await refused(set_limit(ann, "acme", 600), INVALID, "INVALID_VALUE")
+    await expect_refusal(set_limit(ann, "acme", 600), INVALID, "INVALID_VALUE")
     assert await holding(api) == 500
     assert await set_limit(ann, "acme/pipeline", 200) == 200
-    await refused(set_limit(bob, "acme/pipeline", 300), INVALID, "INVALID_VALUE")
+    await expect_refusal(set_limit(bob, "acme/pipeline", 300), INVALID, "INVALID_VALUE")
     assert await set_limit(bob, "acme/pipeline", 50) == 50
     assert await set_limit(api, "acme", 20) == 20
     assert await holding(api) == 20
@@ -147,7 +147,7 @@ async def test_an_administrators_setting_is_an_organizations_to_lower_and_not_to
     assert await set_limit(ann, scope, 3) == 3
     assert await set_limit(api, scope, value) == value
     assert await set_limit(ann, scope, None) == value
-    await refused(set_limit(ann, scope, value + 1), INVALID, "INVALID_VALUE")
+    await expect_refusal(set_limit(ann, scope, value + 1), INVALID, "INVALID_VALUE")
     for lower in (5, 6, value):
         assert await set_limit(ann, scope, lower) == lower
     assert await set_limit(ann, scope, 5) == await holding(api, scope) == 5
@@ -162,7 +162,7 @@ async def test_an_organizations_setting_is_a_blobs_to_lower_and_not_to_lift(peop
     assert await set_limit(bob, scope, 60) == 60
     assert await set_limit(ann, scope, 7) == 7
     assert await set_limit(bob, scope, None) == 7
-    await refused(set_limit(bob, scope, 8), INVALID, "INVALID_VALUE")
+    await expect_refusal(set_limit(bob, scope, 8), INVALID, "INVALID_VALUE")
     assert await set_limit(bob, scope, 3) == 3
     assert await set_limit(bob, scope, None) == 7
     assert await set_limit(ann, scope, None) == 100
@@ -179,16 +179,18 @@ async def test_a_dead_key_does_not_count_and_a_rotated_one_does_while_it_works(a
     expired = (await acme.key(api, "acme")).api_key
     await revoke(api, (await rotate(api, expired.id)).api_key.id)
     key = (await acme.key(api, "acme")).api_key
-    check_full(await refused(rotate(api, key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"), request.name, key.org_id)
+    check_full(await expect_refusal(rotate(api, key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"), request.name, key.org_id)
     for _ in range(3):
         key = (await rotate(api, key.id)).api_key
-    await refused(acme.key(api, "acme"), EXHAUSTED, "LIMIT_EXCEEDED")
+    await expect_refusal(acme.key(api, "acme"), EXHAUSTED, "LIMIT_EXCEEDED")
     request.value = 0
     await api.limits.SetLimit(request)
     key = (await rotate(api, key.id)).api_key
     request.value = 2
     await api.limits.SetLimit(request)
-    await refused(rotate(api, (await rotate(api, key.id, grace=60)).api_key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED")
+    await expect_refusal(
+        rotate(api, (await rotate(api, key.id, grace=60)).api_key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"
+    )
 
 
 def check_full(error: grpc.aio.AioRpcError, name: str, resource_id: str) -> None:
@@ -203,13 +205,13 @@ async def test_a_user_has_a_hundred_keys_that_work(api: Api) -> None:
     await revoke(api, dead.id)
     tried = await asyncio.gather(*(acme.key(api, "@ann") for _ in range(110)), return_exceptions=True)
     made = [item.api_key for item in tried if not isinstance(item, grpc.aio.AioRpcError)]
-    assert len(made) == api_key_rules.MOST_PERSONAL == 100
-    check_full(await refused(acme.key(api, "@ann"), EXHAUSTED, "LIMIT_EXCEEDED"), "user.api_keys", ann.id)
-    await refused(rotate(api, made[0].id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED")
+    assert len(made) == api_key_rules.MAX_PERSONAL_KEYS == 100
+    check_full(await expect_refusal(acme.key(api, "@ann"), EXHAUSTED, "LIMIT_EXCEEDED"), "user.api_keys", ann.id)
+    await expect_refusal(rotate(api, made[0].id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED")
     await rotate(api, made[0].id)
     await revoke(api, made[1].id)
     await rotate(api, made[2].id, grace=60)
-    await refused(acme.key(api, "@ann"), EXHAUSTED, "LIMIT_EXCEEDED")
+    await expect_refusal(acme.key(api, "@ann"), EXHAUSTED, "LIMIT_EXCEEDED")
     await acme.user(api, "bob")
     assert await acme.key(api, "@bob", READ)
 
@@ -217,8 +219,8 @@ async def test_a_user_has_a_hundred_keys_that_work(api: Api) -> None:
 async def test_a_user_creates_so_many_organizations_whoever_administers_them(
     server: Served, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert organization_rules.MOST == 1_000
-    monkeypatch.setattr(organization_rules, "MOST", 3)
+    assert organization_rules.MAX_CREATED == 1_000
+    monkeypatch.setattr(organization_rules, "MAX_CREATED", 3)
     await acme.organization(api)
     async with acme.person(server, api, "ann", ("acme", ADMIN)) as ann:
         asked = (acme.organization(ann, f"ann-{number}") for number in range(10))
@@ -226,7 +228,7 @@ async def test_a_user_creates_so_many_organizations_whoever_administers_them(
         made = [item.alias for item in tried if not isinstance(item, grpc.aio.AioRpcError)]
         assert len(made) == 3
         await acme.member(ann, made[0], "administrator", ADMIN)
-        error = await refused(acme.organization(ann, "another"), EXHAUSTED, "LIMIT_EXCEEDED")
+        error = await expect_refusal(acme.organization(ann, "another"), EXHAUSTED, "LIMIT_EXCEEDED")
         ann_id = (await acme.key(ann, "@me")).api_key.user_id
         check_full(error, "user.organizations", ann_id)
         await acme.delete_organization(ann, made[0])

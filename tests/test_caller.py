@@ -7,7 +7,7 @@ import grpc
 import pytest
 from acme import ADMIN, PUBLIC, READ, WRITE
 from blobhub.v1 import access_pb2, caller_pb2, user_pb2
-from blobhub_server.blobtypes.conformance import refused
+from blobhub_server.blobtypes.conformance import expect_refusal
 from plans import asked
 from served import Api, Served, connected
 
@@ -125,17 +125,17 @@ async def test_an_absent_scope_and_a_forbidden_one_read_the_same(server: Served,
 async def test_a_scope_by_an_old_alias_is_told_as_renamed_to_who_holds_a_role(house: Api) -> None:
     await acme.rename_organization(house, "acme", "new")
     for scope in ("acme", "acme/pipeline"):
-        await refused(who(house, scope), grpc.StatusCode.NOT_FOUND, "RENAMED")
+        await expect_refusal(who(house, scope), grpc.StatusCode.NOT_FOUND, "RENAMED")
     assert await roles(house, "new/pipeline") == {"new/pipeline": ADMIN}
 
 
 @pytest.mark.parametrize("scope", ["Acme", "acme/", "acme/pipeline@1", "@me", "-", "a b"])
 async def test_a_scope_that_cannot_be_read_is_refused(anonymous: Api, scope: str) -> None:
-    await refused(who(anonymous, scope), INVALID, "INVALID_REFERENCE")
+    await expect_refusal(who(anonymous, scope), INVALID, "INVALID_REFERENCE")
 
 
 async def test_a_scope_that_is_too_long_is_refused(anonymous: Api) -> None:
-    await refused(who(anonymous, "a/" * 65), INVALID, "INVALID_REQUEST")
+    await expect_refusal(who(anonymous, "a/" * 65), INVALID, "INVALID_REQUEST")
 
 
 async def test_a_caller_with_many_roles_costs_no_more_statements_than_one_with_few(server: Served, house: Api) -> None:

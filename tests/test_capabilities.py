@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import pytest
 from blobhub_server.blobtypes.contract import BlobType, Opened
 from blobhub_server.blobtypes.order import CapabilityAmbiguous, CapabilityMissing, CircularNeeds
-from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, DuplicateSetting, Installed
+from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, DuplicateSetting, InstalledType
 from blobhub_server.config import SettingsModel
 from pydantic import Field
 from served import WORKFLOW
@@ -68,7 +68,7 @@ def types_of(*kinds: Kind) -> BlobTypes:
     diary: list[str] = []
     for kind in kinds:
         kind.diary = diary
-    return BlobTypes({kind.name: Installed(kind, "a test", kind.settings()) for kind in kinds})
+    return BlobTypes({kind.name: InstalledType(kind, "a test", kind.settings()) for kind in kinds})
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from blobhub_server.clock import utc_now
 from blobhub_server.db.engine import Database
 from blobhub_server.db.opening import open_database
 from blobhub_server.errors import AlreadyExists
-from blobhub_server.platform.blobs.aliases import claimed
+from blobhub_server.platform.blobs.aliases import claim_alias
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
 from calling import ask
@@ -267,7 +267,7 @@ async def test_an_alias_that_is_anothers_is_refused_before_an_index_is_waited_fo
     await ask(api, "CreateOrganization", alias="acme")
     async with db.write() as tx:
         with pytest.raises(AlreadyExists):
-            async with claimed(tx, "organization", "", "acme", "another"):
+            async with claim_alias(tx, "organization", "", "acme", "another"):
                 raise AssertionError("the statement was run")
 
 
@@ -291,7 +291,7 @@ async def test_noting_when_keys_were_used_waits_for_nobody(hub: tuple[Api, Datab
     ids = [(await ask(api, "CreateApiKey", scope="@me", role="ROLE_READ")).api_key.id for _ in range(3)]
     async with db.write() as changing, db.write() as noting:
         await api_key_store.get(changing, ids[1], lock=True)
-        await api_key_store.used(noting, dict.fromkeys(ids, utc_now()))
+        await api_key_store.update_last_used(noting, dict.fromkeys(ids, utc_now()))
     async with db.read() as tx:
         keys = [await api_key_store.get(tx, id_) for id_ in ids]
     assert [key.last_used_time is not None for key in keys] == [True, False, True]

@@ -14,7 +14,7 @@ import marked
 import pytest
 import sqlalchemy as sa
 from blobhub.v1 import api_key_pb2, blob_pb2, credential_pb2, organization_pb2
-from blobhub_server.blobtypes.conformance import refused
+from blobhub_server.blobtypes.conformance import expect_refusal
 from blobhub_server.db.postgresql import make_engine
 from blobhub_server.db.schema import metadata
 from blobhub_server.platform.rules import credential as rules
@@ -131,7 +131,7 @@ async def test_a_credential_is_created_got_listed_changed_and_deleted(hub: Api) 
         assert await get(hub, made.id) == updated
         await delete(hub, made.id)
         assert await aliases(hub, owner) == []
-        await refused(get(hub, made.id), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(get(hub, made.id), DENIED, "PERMISSION_DENIED")
 
 
 async def test_lists_are_by_alias_and_hold_an_owners_own(hub: Api) -> None:
@@ -147,7 +147,7 @@ async def test_lists_are_by_alias_and_hold_an_owners_own(hub: Api) -> None:
         if not token:
             break
         other = credential_pb2.ListCredentialsRequest(owner="acme/notes", page_token=token)
-        await refused(hub.credentials.ListCredentials(other), INVALID, "INVALID_PAGE_TOKEN")
+        await expect_refusal(hub.credentials.ListCredentials(other), INVALID, "INVALID_PAGE_TOKEN")
     assert found == [["a", "b", "c"], ["d"]]
     assert await aliases(hub, "acme/notes") == ["e"]
 
@@ -156,14 +156,14 @@ async def test_an_alias_is_an_owners_once_also_when_two_take_it_at_once(hub: Api
     made = [create(hub, "acme", marked.secret("twice")) for _ in range(4)]
     outcomes = await asyncio.gather(*made, return_exceptions=True)
     assert sum(isinstance(outcome, credential_pb2.Credential) for outcome in outcomes) == 1
-    await refused(create(hub, "acme", marked.secret("twice")), EXISTS, "ALREADY_EXISTS")
+    await expect_refusal(create(hub, "acme", marked.secret("twice")), EXISTS, "ALREADY_EXISTS")
     await create(hub, "acme/notes", marked.secret("beside"))
 
 
 async def test_an_alias_means_the_blobs_own_credential_else_the_organizations(hub: Api) -> None:
     await create(hub, "@me", marked.secret("mine"))
     for asked in (resolve(hub, "acme/notes"), sign(hub)):
-        await refused(asked, ABSENT, "NOT_FOUND")
+        await expect_refusal(asked, ABSENT, "NOT_FOUND")
     shared, own = marked.secret("organization's"), marked.secret("blob's")
     of_acme = await create(hub, "acme", shared)
     assert (await resolve(hub, "acme/notes"), await sign(hub)) == (of_acme, signature(shared))
@@ -185,16 +185,16 @@ async def test_what_is_used_is_what_was_stored_last(hub: Api) -> None:
     emptied = await update(hub, described, update_mask={"paths": ["description"]})
     assert emptied.description == ""
     unset = update(hub, made, update_mask={"paths": ["body"]})
-    await refused(unset, INVALID, "INVALID_VALUE")
+    await expect_refusal(unset, INVALID, "INVALID_VALUE")
     await update(hub, made, body=struct({"key": 12}))
-    await refused(sign(hub), INVALID, "INVALID_VALUE")
+    await expect_refusal(sign(hub), INVALID, "INVALID_VALUE")
 
 
 async def test_a_request_made_again_is_answered_again_and_one_with_another_secret_is_not(hub: Api) -> None:
     secret, id_ = marked.secret("again"), str(uuid.uuid4())
     made = await create(hub, "acme", secret, request_id=id_)
     assert await create(hub, "acme", secret, request_id=id_) == made
-    await refused(create(hub, "acme", marked.secret("other"), request_id=id_), EXISTS, "REQUEST_ID_REUSED")
+    await expect_refusal(create(hub, "acme", marked.secret("other"), request_id=id_), EXISTS, "REQUEST_ID_REUSED")
     changed_id = str(uuid.uuid4())
     body = struct({"key": secret})
     updated = await update(hub, made, body=body, request_id=changed_id)
@@ -209,7 +209,7 @@ async def test_a_stale_etag_changes_nothing(hub: Api) -> None:
     current = await update(hub, made, description="newer", etag=made.etag)
     stale = update(hub, made, body=struct({"key": "lost"}), etag=made.etag)
     for asked in (stale, delete(hub, made.id, etag=made.etag)):
-        await refused(asked, grpc.StatusCode.ABORTED, "STALE_ETAG")
+        await expect_refusal(asked, grpc.StatusCode.ABORTED, "STALE_ETAG")
     assert await sign(hub) == signature(secret)
     await delete(hub, made.id, etag=current.etag)
 
@@ -219,19 +219,21 @@ async def test_a_body_is_an_object_of_16_kib_with_finite_numbers(hub: Api) -> No
     secret = marked.secret("refused")
     for wrong in ({"key": secret * 400}, {secret: float("nan")}, {"deep": [{secret: float("inf")}]}):
         asked = credential_pb2.CreateCredentialRequest(owner="acme", alias="wrong", type="test", body=struct(wrong))
-        error = await refused(hub.credentials.CreateCredential(asked), INVALID, "INVALID_VALUE")
+        error = await expect_refusal(hub.credentials.CreateCredential(asked), INVALID, "INVALID_VALUE")
         assert marked.MARKER not in repr(error)
-        await refused(update(hub, made, body=struct(wrong)), INVALID, "INVALID_VALUE")
+        await expect_refusal(update(hub, made, body=struct(wrong)), INVALID, "INVALID_VALUE")
     bodiless = credential_pb2.CreateCredentialRequest(owner="acme", alias="wrong", type="test")
-    await refused(hub.credentials.CreateCredential(bodiless), INVALID, "INVALID_REQUEST")
+    await expect_refusal(hub.credentials.CreateCredential(bodiless), INVALID, "INVALID_REQUEST")
     assert await aliases(hub, "acme") == ["signing"]
 
 
 async def test_an_owner_has_so_many_credentials_and_no_more(hub: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MOST", 2)
+    monkeypatch.setattr(rules, "MAX_CREDENTIALS", 2)
     for alias in ("one", "two"):
         await create(hub, "acme", marked.secret("limit"), alias)
-    await refused(create(hub, "acme", marked.secret("limit"), "three"), grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+    await expect_refusal(
+        create(hub, "acme", marked.secret("limit"), "three"), grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"
+    )
     await create(hub, "acme/notes", marked.secret("limit"), "three")
 
 
@@ -241,14 +243,14 @@ async def test_only_admins_have_to_do_with_credentials_and_writers_use_them(hub:
     key = await hub.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope="acme", role="ROLE_WRITE"))
     async with connected(server.address, key.key) as writer:
         for asked in (get(writer, made.id), aliases(writer, "acme"), resolve(writer, "acme/notes"), delete(writer, made.id)):
-            await refused(asked, DENIED, "PERMISSION_DENIED")
+            await expect_refusal(asked, DENIED, "PERMISSION_DENIED")
         assert await sign(writer) == signature(secret)
 
 
 async def test_credentials_go_with_their_owner(hub: Api, server: Served) -> None:
     of_notes, of_acme = [await create(hub, owner, marked.secret("gone")) for owner in ("acme/notes", "acme")]
     await hub.blobs.DeleteBlob(blob_pb2.DeleteBlobRequest(blob="acme/notes", cascade=True))
-    await refused(get(hub, of_notes.id), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(get(hub, of_notes.id), DENIED, "PERMISSION_DENIED")
     assert (await get(hub, of_acme.id)) == of_acme
     await hub.organizations.DeleteOrganization(organization_pb2.DeleteOrganizationRequest(organization="acme", cascade=True))
     assert await sql(server, sa.select(credentials.c.id)) == []
@@ -257,7 +259,7 @@ async def test_credentials_go_with_their_owner(hub: Api, server: Served) -> None
 async def test_the_database_holds_no_secret(hub: Api, server: Served) -> None:
     secret, id_ = marked.secret("at rest"), str(uuid.uuid4())
     made = await create(hub, "acme/notes", secret, request_id=id_)
-    await refused(create(hub, "acme/notes", secret), EXISTS, "ALREADY_EXISTS")
+    await expect_refusal(create(hub, "acme/notes", secret), EXISTS, "ALREADY_EXISTS")
     await update(hub, made, body=struct({"key": secret, "more": [secret]}), request_id=str(uuid.uuid4()))
     await sign(hub)
     for table in metadata.sorted_tables:
@@ -279,10 +281,10 @@ async def test_bits_flipped_in_the_database_are_found(hub: Api, server: Served) 
             flipped = bytearray(kept)
             flipped[bit // 8] ^= 1 << bit % 8
             await sql(server, changed(made.id, **{name: bytes(flipped)}))
-            await refused(sign(hub), LOST, "CREDENTIAL_UNREADABLE")
+            await expect_refusal(sign(hub), LOST, "CREDENTIAL_UNREADABLE")
         await sql(server, changed(made.id, **{name: kept}))
     await sql(server, changed(made.id, master_key_id="0" * 16))
-    await refused(sign(hub), grpc.StatusCode.FAILED_PRECONDITION, "MASTER_KEY_MISSING")
+    await expect_refusal(sign(hub), grpc.StatusCode.FAILED_PRECONDITION, "MASTER_KEY_MISSING")
     await sql(server, changed(made.id, master_key_id=row.master_key_id))
     assert len(await sign(hub)) == 64
 
@@ -295,7 +297,7 @@ async def test_what_is_sealed_cannot_be_swapped_between_rows(hub: Api, server: S
         for id_, row in zip(ids, reversed(rows), strict=True):
             await sql(server, changed(id_, **{name: getattr(row, name) for name in names}))
         for alias in ("mine", "theirs"):
-            await refused(sign(hub, alias=alias), LOST, "CREDENTIAL_UNREADABLE")
+            await expect_refusal(sign(hub, alias=alias), LOST, "CREDENTIAL_UNREADABLE")
         for id_, row in zip(ids, rows, strict=True):
             await sql(server, changed(id_, **{name: getattr(row, name) for name in names}))
     assert len(await sign(hub, alias="mine")) == 64
@@ -316,7 +318,7 @@ async def test_a_row_cannot_be_moved_to_another_owner_or_alias(hub: Api, server:
     (row,) = await sql(server, credentials.select().where(credentials.c.id == made.id))
     for values, blob, alias in moves:
         await sql(server, changed(made.id, **values))
-        await refused(sign(hub, blob, alias), LOST, "CREDENTIAL_UNREADABLE")
+        await expect_refusal(sign(hub, blob, alias), LOST, "CREDENTIAL_UNREADABLE")
         await sql(server, changed(values.get("id", made.id), **row._asdict()))
     assert len(await sign(hub)) == 64
 
@@ -340,4 +342,4 @@ async def test_a_note_that_comes_in_pieces_is_written_once(hub: Api) -> None:
     found = await notes.GetNote(notes_pb2.GetNoteRequest(revision="acme/notes@draft", name="long"))
     assert found.text == "one two three"
     nameless = [notes_pb2.UploadNoteRequest(revision="acme/notes@draft", text="one")]
-    await refused(notes.UploadNote(iter(nameless)), INVALID, "INVALID_VALUE")
+    await expect_refusal(notes.UploadNote(iter(nameless)), INVALID, "INVALID_VALUE")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from blobhub_server.db.opening import parsed
+from blobhub_server.db.opening import parse_url
 from blobhub_server.start import StartError
 
 
@@ -17,15 +17,15 @@ from blobhub_server.start import StartError
     ],
 )
 def test_usual_urls_are_understood(given_url, backend):
-    assert parsed(given_url).get_backend_name() == backend
+    assert parse_url(given_url).get_backend_name() == backend
 
 
 def test_libpq_spelling_of_tls_is_understood():
-    assert dict(parsed("postgresql://db/blobhub?sslmode=require").query) == {"ssl": "require"}
+    assert dict(parse_url("postgresql://db/blobhub?sslmode=require").query) == {"ssl": "require"}
 
 
 @pytest.mark.parametrize("bad", ["mysql://db/blobhub", "no url", "sqlite://", "sqlite:///:memory:"])
 def test_other_urls_are_refused_without_repeating_them(bad):
     with pytest.raises(StartError) as refused:
-        parsed(bad)
+        parse_url(bad)
     assert bad not in str(refused.value)

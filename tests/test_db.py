@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from blobhub_server.clock import utc_now
-from blobhub_server.db.engine import ATTEMPTS, Database
+from blobhub_server.db.engine import MAX_ATTEMPTS, Database
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
 from blobhub_server.db.opening import open_database
-from blobhub_server.db.prepared import Prepared, locked, upsert
+from blobhub_server.db.prepared import Prepared, lock_rows, upsert
 from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite import DatabaseInUse
 from hypothesis import given, settings
@@ -216,7 +216,7 @@ async def test_a_transaction_that_gives_way_is_done_again(fresh_postgres):
         done.set()
 
     async def lock(tx, id_: int) -> None:
-        await tx.execute(locked(sa.select(notes.c.id).where(notes.c.id == id_)))
+        await tx.execute(lock_rows(sa.select(notes.c.id).where(notes.c.id == id_)))
 
     await within_deadline(asyncio.gather(both(1, 2), both(2, 1)))
     assert await numbers(db) == [1, 2, 11, 12]
@@ -234,7 +234,7 @@ async def test_a_transaction_gives_way_so_often_and_no_more(db):
 
     with pytest.raises(sa.exc.DBAPIError):
         await db.transact(work)
-    assert len(tried) == ATTEMPTS
+    assert len(tried) == MAX_ATTEMPTS
     assert await numbers(db) == []
 
 

@@ -39,14 +39,14 @@ WHATS = [
 
 async def examined(settings: Settings, clock=utc_now, **of_types) -> dict[str, Finding]:
     installation = Installation(settings, BlobTypes.load(settings=of_types), clock)
-    return {finding.what: finding async for finding in examine(installation)}
+    return {finding.check: finding async for finding in examine(installation)}
 
 
 async def failing(settings: Settings, what: str, said: str, *, verdict: str = FAIL, clock=utc_now) -> None:
     """See that one check alone does not say ok, and what it says."""
     found = await examined(settings, clock)
-    assert {finding.what: finding.verdict for finding in found.values() if finding.verdict != OK} == {what: verdict}
-    assert said in found[what].said
+    assert {finding.check: finding.verdict for finding in found.values() if finding.verdict != OK} == {what: verdict}
+    assert said in found[what].detail
     assert "\n" not in str(found[what])
 
 
@@ -88,7 +88,7 @@ async def test_all_is_well_beside_a_running_server(tmp_path: Path, database_url:
 async def test_all_is_well_when_the_server_is_down_and_before_it_ever_ran(settings: Settings, tmp_path: Path) -> None:
     found = await examined(settings)
     assert {finding.verdict for finding in found.values()} == {OK}
-    assert "is free" in found["address"].said
+    assert "is free" in found["address"].detail
     fresh = Settings(data_dir=tmp_path / "fresh", listen="127.0.0.1:0")
     found = await examined(fresh)
     assert {finding.verdict for finding in found.values()} == {OK}
@@ -173,7 +173,7 @@ async def test_a_database_at_another_migration(settings: Settings) -> None:
     await execute(settings, "UPDATE alembic_version SET version_num = '9999'")
     await failing(settings, "migrations", "newer program")
     await execute(settings, "DROP TABLE alembic_version")
-    assert "platform has no tables yet" in (await examined(settings))["migrations"].said
+    assert "platform has no tables yet" in (await examined(settings))["migrations"].detail
 
 
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     found = await examined(Settings(data_dir=tmp_path, listen="127.0.0.1:0"))
     for what in ("database", "migrations", "clock"):
         assert found[what].verdict == FAIL
-        assert "file is not a database" in found[what].said
+        assert "file is not a database" in found[what].detail
 
 
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     found = await examined(Settings(data_dir=tmp_path / "data", listen="127.0.0.1:0"))
     for what in ("database", "object store"):
         assert found[what].verdict == FAIL
-        assert "BLOBHUB_DATA_DIR" in found[what].said
+        assert "BLOBHUB_DATA_DIR" in found[what].detail
 
 
 async def test_an_object_store_that_cannot_be_written_to(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ async def test_an_object_store_that_cannot_be_written_to(tmp_path: Path) -> None
 
 
 async def test_an_object_store_that_is_nearly_full(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LOW_BYTES", 1 << 62)
+    monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 1 << 62)
     await failing(settings, "object store", "make room")
 
 
@@ -248,8 +248,8 @@ async def test_a_clock_that_is_ahead_of_the_database_servers(settings: Settings)
 async def test_script_workers_that_get_no_time(settings: Settings) -> None:
     found = await examined(settings, code_seconds=1e-9)
     what = "blobhub.compute.workflow, script workers"
-    assert {finding.what for finding in found.values() if finding.verdict != OK} == {what}
-    assert "BLOBHUB_CODE_SECONDS" in found[what].said
+    assert {finding.check for finding in found.values() if finding.verdict != OK} == {what}
+    assert "BLOBHUB_CODE_SECONDS" in found[what].detail
 
 
 def test_blob_types_that_do_not_fit_together_are_a_finding(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ async def two_servers(url: str):
     here, there = Doorbell(one), Doorbell(other)
     async with here.hearing(), there.hearing():
         # A new hearing wakes everybody: then it is known to hear.
-        async with there.listen("anything") as ringing:
-            assert await ringing.wait(DEADLINE_SECONDS)
+        async with there.listen("anything") as listener:
+            assert await listener.wait(DEADLINE_SECONDS)
         yield one, here, there
     await one.close()
     await other.close()
@@ -34,10 +34,10 @@ async def test_a_ring_between_two_waits_is_not_lost_and_wakes_its_topic_alone():
     bell = Doorbell(None)  # a ring in this process needs no database
     async with bell.listen("a") as a, bell.listen("a") as also_a, bell.listen("b") as b:
         bell.ring("a")
-        assert [await ringing.wait(0) for ringing in (a, also_a, b)] == [True, True, False]
+        assert [await listener.wait(0) for listener in (a, also_a, b)] == [True, True, False]
         assert not await a.wait(0)
         bell.wake_all()
-        assert [await ringing.wait(0) for ringing in (a, also_a, b)] == [True, True, True]
+        assert [await listener.wait(0) for listener in (a, also_a, b)] == [True, True, True]
     bell.ring("a")
     assert not await a.wait(0)
 
@@ -61,8 +61,8 @@ async def test_another_server_is_rung_by_a_commit_and_by_nothing_else(postgres_u
 async def test_a_server_is_told_what_others_ring_and_not_what_it_rings_itself(postgres_url):
     async with two_servers(postgres_url) as (db, here, there), there.listen("last") as last:
         heard_here, heard_there = [], []
-        here.when_others_ring(heard_here.append)
-        there.when_others_ring(heard_there.append)
+        here.on_remote_ring(heard_here.append)
+        there.on_remote_ring(heard_there.append)
         for topic in ("first", "last"):
             async with db.write() as tx:
                 await here.announce(tx, [topic])
@@ -118,7 +118,7 @@ async def test_a_connection_lost_before_it_listens_is_made_again(postgres_url, m
 
 async def test_a_silent_connection_is_checked_and_replaced(postgres_url, monkeypatch):
     """A firewall that drops a connection tells neither end: only a question shows it."""
-    monkeypatch.setattr(notify, "QUIET", 0.01)
+    monkeypatch.setattr(notify, "CHECK_SECONDS", 0.01)
     connections = []
 
     async def dropped(url):

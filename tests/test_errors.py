@@ -9,7 +9,7 @@ import pytest
 import structlog
 from blobhub_server import errors
 from blobhub_server.errors import BlobHubError, Violation
-from blobhub_server.rpc.errors import known, status_of
+from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.workflow import errors as workflow_errors
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -116,7 +116,7 @@ def test_a_limit_becomes_a_quota_failure() -> None:
 
 @pytest.mark.parametrize(("seconds", "nanos"), [(1.0, 0), (0.25, 250_000_000), (2.5, 500_000_000)])
 def test_a_time_to_wait_becomes_a_retry_info(seconds: float, nanos: int) -> None:
-    delay = details_of(BlobHubError("busy", retry_after=seconds))["RetryInfo"].retry_delay
+    delay = details_of(BlobHubError("busy", retry_after_seconds=seconds))["RetryInfo"].retry_delay
     assert (delay.seconds, delay.nanos) == (int(seconds), nanos)
 
 
@@ -137,18 +137,20 @@ texts = st.one_of(st.text(max_size=40), st.sampled_from(["é" * 4000, "😀" * 2
     st.tuples(texts, texts),
 )
 def test_whatever_an_error_says_fits_what_clients_accept(message, violations, metadata, resource) -> None:
-    error = BlobHubError(message, violations=violations, metadata=metadata, resource=("blob", resource[1]), retry_after=1.0)
+    error = BlobHubError(
+        message, violations=violations, metadata=metadata, resource=("blob", resource[1]), retry_after_seconds=1.0
+    )
     assert on_the_wire(error) < CLIENT_METADATA_BYTES
 
 
 def test_our_errors_are_told_as_they_are() -> None:
     error = errors.StaleEtag("7")
-    assert known(error, "/x/Y") is error
+    assert to_blobhub_error(error, "/x/Y") is error
 
 
 def test_any_other_error_is_logged_under_the_id_that_the_caller_gets() -> None:
     with structlog.testing.capture_logs() as logged:
-        made = known(RuntimeError("swordfish"), "/x/Y")
+        made = to_blobhub_error(RuntimeError("swordfish"), "/x/Y")
     assert isinstance(made, errors.Internal)
     assert [line["error_id"] for line in logged] == [made.metadata["error_id"]]
     assert "swordfish" not in made.message

@@ -19,7 +19,7 @@ from blobhub.v1 import (
     session_object_pb2,
     session_pb2,
 )
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
@@ -94,7 +94,7 @@ async def test_a_stopped_execution_ends_stopped_and_a_completed_one_cannot_be_st
     await api.put(flows.steps(1))
     completed = await run(api, session_id)
     stop = api.executions.StopExecution(execution_pb2.StopExecutionRequest(execution_id=completed.id))
-    await refused(stop, grpc.StatusCode.FAILED_PRECONDITION, "EXECUTION_ENDED")
+    await expect_refusal(stop, grpc.StatusCode.FAILED_PRECONDITION, "EXECUTION_ENDED")
 
 
 async def test_a_running_script_is_stopped(api: Api) -> None:
@@ -152,15 +152,15 @@ async def test_edits_of_a_draft_do_not_disturb_what_runs(api: Api) -> None:
 
 async def test_what_cannot_be_run_is_refused_with_every_problem(api: Api) -> None:
     session_id = await api.session(flows.document([flows.component("a", "no.such"), flows.component("b", "flow.end")], []))
-    error = await refused(start(api, session_id), grpc.StatusCode.FAILED_PRECONDITION, "DEFINITION_NOT_RUNNABLE")
+    error = await expect_refusal(start(api, session_id), grpc.StatusCode.FAILED_PRECONDITION, "DEFINITION_NOT_RUNNABLE")
     bad = error_details_pb2.BadRequest()
     assert unpack(error, bad)
     assert len(bad.field_violations) == 3
     request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="nothing")
-    await refused(api.executions.StartExecution(request), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(api.executions.StartExecution(request), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
     await api.put(flows.steps(1))
     unknown = execution_pb2.ExecutionInput(alias="unknown")
-    await refused(start(api, session_id, input_data=[unknown]), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
+    await expect_refusal(start(api, session_id, input_data=[unknown]), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
 
 
 async def test_a_session_is_closed_with_what_runs_in_it(api: Api) -> None:
@@ -176,16 +176,16 @@ async def test_a_session_is_closed_with_what_runs_in_it(api: Api) -> None:
     assert found.session.state == session_pb2.SESSION_STATE_CLOSED
     again = await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session_id))
     assert again.session == found.session
-    await refused(start(api, session_id), grpc.StatusCode.FAILED_PRECONDITION, "SESSION_NOT_OPEN")
+    await expect_refusal(start(api, session_id), grpc.StatusCode.FAILED_PRECONDITION, "SESSION_NOT_OPEN")
     put = session_object_pb2.PutSessionObjectRequest(session_id=session_id, alias="a", value=Value(bool_value=True))
-    await refused(api.session_objects.PutSessionObject(put), grpc.StatusCode.FAILED_PRECONDITION, "SESSION_NOT_OPEN")
+    await expect_refusal(api.session_objects.PutSessionObject(put), grpc.StatusCode.FAILED_PRECONDITION, "SESSION_NOT_OPEN")
 
 
 async def test_sessions_are_listed_by_alias_and_state(api: Api) -> None:
     await api.session(flows.steps(1))
     request = session_pb2.CreateSessionRequest(revision="acme/pipeline", alias="morning")
     named = (await api.sessions.CreateSession(request)).session
-    await refused(api.sessions.CreateSession(request), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
+    await expect_refusal(api.sessions.CreateSession(request), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
     await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=named.id))
     second = (await api.sessions.CreateSession(request)).session
     listing = session_pb2.ListSessionsRequest(blob="acme/pipeline", alias="morning")
@@ -210,9 +210,9 @@ async def test_session_objects_are_put_listed_read_and_deleted(api: Api) -> None
     get = session_object_pb2.GetSessionObjectRequest(session_id=session_id, alias="other")
     assert (await objects.GetSessionObject(get)).session_object.value.struct_value["text"] == "other"
     put.etag = "old"
-    await refused(objects.PutSessionObject(put), grpc.StatusCode.ABORTED, "STALE_ETAG")
+    await expect_refusal(objects.PutSessionObject(put), grpc.StatusCode.ABORTED, "STALE_ETAG")
     await objects.DeleteSessionObject(session_object_pb2.DeleteSessionObjectRequest(session_id=session_id, alias="other"))
-    await refused(objects.GetSessionObject(get), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(objects.GetSessionObject(get), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
 async def test_a_workflow_writes_a_session_object_with_its_step(api: Api) -> None:
@@ -362,13 +362,13 @@ async def test_numbers_that_json_cannot_say_are_refused(api: Api, number: float)
     session_id = await api.session(flows.code("pass"))
     value = Value(number_value=number)
     given = execution_pb2.ExecutionInput(alias="given", value=value)
-    await refused(start(api, session_id, input_data=[given]), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
+    await expect_refusal(start(api, session_id, input_data=[given]), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
     put = session_object_pb2.PutSessionObjectRequest(session_id=session_id, alias="a", value=value)
-    await refused(api.session_objects.PutSessionObject(put), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
+    await expect_refusal(api.session_objects.PutSessionObject(put), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
     typed = definition_pb2.WorkflowDefinition(type="workflow_definition")
     typed.components.add(id="a", type="flow.end").ports.add(category="data_input", route="value", value=value)
     request = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="workflow", definition=typed)
-    await refused(api.definitions.PutDefinition(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_DEFINITION")
+    await expect_refusal(api.definitions.PutDefinition(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_DEFINITION")
 
 
 async def test_a_start_whose_caller_goes_away_is_not_left_half_done(api: Api) -> None:

@@ -15,7 +15,7 @@ import grpc
 import pytest
 from blobhub.v1 import audit_pb2, session_pb2
 from blobhub_client import page
-from blobhub_server.blobtypes.conformance import refused
+from blobhub_server.blobtypes.conformance import expect_refusal
 from blobhub_server.db.schema import metadata
 from calling import METHODS, ask, request_of, send
 from databases import select
@@ -71,7 +71,7 @@ class Quiet(Caller):
         other.CopyFrom(request)
         field = next(field.name for field in method.input.fields if field.type == field.TYPE_STRING)
         setattr(other, field, f"{getattr(request, field)}x")
-        await refused(self._once(method, other), grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+        await expect_refusal(self._once(method, other), grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
         return answer
 
 
@@ -315,8 +315,8 @@ async def test_a_stream_is_taken_up_again_by_those_alone_who_still_may(server: S
         kept = await ask(theirs, "CreateMetadata", **note)
         assert await ask(theirs, "CreateMetadata", **note) == kept
         await ask(api, "DeleteMember", scope="acme", user="@runner")
-        await refused(ask(theirs, "CreateMetadata", **note), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
-        await refused(ask(theirs, "RunExecution", **run), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        await expect_refusal(ask(theirs, "CreateMetadata", **note), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        await expect_refusal(ask(theirs, "RunExecution", **run), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
 
 async def test_a_request_id_is_the_same_in_capitals(api: Api) -> None:

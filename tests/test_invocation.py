@@ -16,7 +16,7 @@ import stranger_notes
 from blobhub.v1 import api_key_pb2, execution_pb2, member_pb2, session_pb2
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.blobtypes.capabilities import Invocation
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.errors import InvalidValue, NotFound, PermissionDenied
 from blobhub_server.workflow.invocations import Invocations
 from calling import ask
@@ -86,7 +86,7 @@ async def test_the_row_and_the_execution_are_both_there_or_neither(
 
     with monkeypatch.context() as patch:
         patch.setattr(stranger_notes.store, "insert", fails)
-        await refused(run(hub), grpc.StatusCode.INTERNAL, "INTERNAL")
+        await expect_refusal(run(hub), grpc.StatusCode.INTERNAL, "INTERNAL")
     assert await left(server) == [0, 0, 0]
     await ended(hub, (await run(hub)).execution_id)
 
@@ -106,12 +106,12 @@ async def test_the_row_and_the_execution_are_both_there_or_neither(
 async def test_what_cannot_be_invoked_is_refused_and_nothing_is_left(
     hub: Api, server: Served, fields: dict[str, str], code: str, reason: str
 ) -> None:
-    await refused(run(hub, **fields), grpc.StatusCode[code], reason)
+    await expect_refusal(run(hub, **fields), grpc.StatusCode[code], reason)
     assert await left(server) == [0, 0, 0]
 
 
 async def test_a_strangers_error_has_the_strangers_domain(hub: Api) -> None:
-    error = await refused(run(hub, name="blank"), grpc.StatusCode.FAILED_PRECONDITION, "EMPTY_NOTE")
+    error = await expect_refusal(run(hub, name="blank"), grpc.StatusCode.FAILED_PRECONDITION, "EMPTY_NOTE")
     info = error_details_pb2.ErrorInfo()
     assert unpack(error, info)
     assert (info.domain, dict(info.metadata)) == ("stranger.notes", {"note": "blank"})
@@ -124,17 +124,19 @@ async def test_a_note_is_run_on_behalf_of_who_calls_and_must_be_able_to_write_to
     async with connected(server.address, key) as ann:
         words = []
         for workflow in (f"{PIPELINE}@draft", "acme/none@draft"):
-            denied = await refused(run(ann, workflow=workflow), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+            denied = await expect_refusal(
+                run(ann, workflow=workflow), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"
+            )
             words.append(denied.details())
         assert words[0] == words[1], "absent and forbidden read the same"
         await acme.member(hub, PIPELINE, "ann", role="ROLE_READ")
-        await refused(run(ann), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        await expect_refusal(run(ann), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
         request = member_pb2.UpdateMemberRequest(scope=PIPELINE, user="@ann", role="ROLE_WRITE")
         await hub.members.UpdateMember(request)
         await ended(hub, (await run(ann)).execution_id)
     scoped = (await acme.key(hub, NOTES, role="ROLE_WRITE")).key
     async with connected(server.address, scoped) as notes:
-        await refused(run(notes), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        await expect_refusal(run(notes), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
 
 async def test_a_session_that_is_closed_is_followed_by_a_new_one_of_its_alias(hub: Api) -> None:

@@ -337,7 +337,7 @@ async def test_many_causes_are_looked_up_in_their_index(tmp_path):
     await migrate(f"sqlite:///{tmp_path / 'blobhub.db'}", BlobTypes.load().chains())
     with asked() as statements:
         async with db.read() as tx:
-            await execution_store.caused_by(tx, [Cause(CauseKind.REQUEST, str(number)) for number in range(40)])
+            await execution_store.find_by_causes(tx, [Cause(CauseKind.REQUEST, str(number)) for number in range(40)])
     (statement,) = statements
     with closing(sqlite3.connect(tmp_path / "blobhub.db")) as beside:
         plan = beside.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.parameters).fetchall()

@@ -36,7 +36,7 @@ async def test_keys_are_read_once_and_again_for_a_new_one(issuer: Issuer, quick_
 async def test_old_keys_are_read_again_before_they_are_used(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch, quick_keys: None
 ) -> None:
-    monkeypatch.setattr(keeping, "OLD_SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "MAX_AGE_SECONDS", 0.0)
     kept = Jwks(source_of(issuer.url))
     await kept.key(FIRST)
     issuer.keys = {"second": ("ES256", ES)}
@@ -47,8 +47,8 @@ async def test_old_keys_are_read_again_before_they_are_used(
 async def test_known_keys_go_on_when_the_issuer_is_down_hangs_or_talks_nonsense(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch, quick_keys: None
 ) -> None:
-    monkeypatch.setattr(keeping, "OLD_SECONDS", 0.0)
-    monkeypatch.setattr(keeping, "READ_SECONDS", 2.0 * DEADLINE_SECONDS)  # nobody whose key is known waits for that
+    monkeypatch.setattr(keeping, "MAX_AGE_SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "READ_TIMEOUT_SECONDS", 2.0 * DEADLINE_SECONDS)  # nobody whose key is known waits for that
     kept = Jwks(source_of(issuer.url))
     await kept.key(FIRST)
     for document, status in ((b"<html>", 200), (b'{"keys": 1}', 200), (None, 503)):
@@ -111,21 +111,21 @@ async def test_keys_are_read_from_a_file_and_read_again(tmp_path: Path, quick_ke
 )
 async def test_only_tls_or_this_machine_is_asked(url: str) -> None:
     with pytest.raises(OutboundError) as raised:
-        await fetch(url, max_bytes=10, seconds=1)
+        await fetch(url, max_bytes=10, timeout_seconds=1)
     assert "issuer" not in str(raised.value)
 
 
 async def test_what_is_fetched_is_bounded_and_nothing_is_followed(issuer: Issuer) -> None:
     issuer.document = b"x" * 1000
-    assert await fetch(issuer.url, max_bytes=1000, seconds=5) == issuer.document
+    assert await fetch(issuer.url, max_bytes=1000, timeout_seconds=5) == issuer.document
     with pytest.raises(OutboundError, match="longer than 999"):
-        await fetch(issuer.url, max_bytes=999, seconds=5)
+        await fetch(issuer.url, max_bytes=999, timeout_seconds=5)
     issuer.headers, issuer.status = {"location": issuer.url + "/elsewhere"}, 302
     with pytest.raises(OutboundError, match="302"):
-        await fetch(issuer.url, max_bytes=1000, seconds=5)
+        await fetch(issuer.url, max_bytes=1000, timeout_seconds=5)
     issuer.hold.clear()
     with pytest.raises(OutboundError):
-        await fetch(issuer.url, max_bytes=1000, seconds=0.2)
+        await fetch(issuer.url, max_bytes=1000, timeout_seconds=0.2)
     issuer.stop()
     with pytest.raises(OutboundError, match="no answer"):
-        await fetch(issuer.url, max_bytes=1000, seconds=5)
+        await fetch(issuer.url, max_bytes=1000, timeout_seconds=5)

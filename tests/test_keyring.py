@@ -14,7 +14,7 @@ import pytest
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
 from blobhub_server.errors import InvalidValue
-from blobhub_server.platform.rules.credential import MAX_BODY_BYTES, Credential, Sealed, encode
+from blobhub_server.platform.rules.credential import MAX_BODY_BYTES, Credential, SealedBody, encode
 from blobhub_server.platform.sealing.key_file import BadMasterKey, KeyFile
 from blobhub_server.platform.sealing.keyring import Keyring, Unreadable, fingerprint, load
 from hypothesis import given
@@ -40,7 +40,7 @@ def record(**fields: str | None) -> Credential:
     return replace(Credential("id", None, None, None, "alias", "type", "", now, now, "etag"), **owner)
 
 
-def seal(body: bytes, identity: bytes = b"[]", ring: Keyring | None = None) -> Sealed:
+def seal(body: bytes, identity: bytes = b"[]", ring: Keyring | None = None) -> SealedBody:
     ring = ring or keyring(NEW, OLD)
     return ring.seal(body, identity, ring.current)
 
@@ -116,9 +116,9 @@ def test_what_a_record_is_sealed_for_tells_it_from_all_others() -> None:
 
 def test_keys_for_other_purposes_differ_and_are_the_current_keys() -> None:
     ring = keyring(NEW, OLD)
-    made = {*ring.derived(b"one").values(), *ring.derived(b"two").values(), NEW, OLD, bytes.fromhex(ring.current)}
+    made = {*ring.derive_keys(b"one").values(), *ring.derive_keys(b"two").values(), NEW, OLD, bytes.fromhex(ring.current)}
     assert len(made) == 7
-    assert ring.derived(b"one")[ring.current] == keyring(NEW, OTHER).derived(b"one")[ring.current]
+    assert ring.derive_keys(b"one")[ring.current] == keyring(NEW, OTHER).derive_keys(b"one")[ring.current]
 
 
 def test_a_body_has_16_kib_and_finite_numbers() -> None:

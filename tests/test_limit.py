@@ -26,7 +26,7 @@ from blobhub.v1 import (
     session_pb2,
     user_pb2,
 )
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from calling import ask
 from databases import select
 from google.rpc import error_details_pb2
@@ -239,14 +239,14 @@ async def test_the_same_content_counts_once(house: House) -> None:
     await house.note("one", "12345")
     await house.note("two", "12345")
     await house.note("three", "67890")
-    await refused(house.note("four", "x"), EXHAUSTED, "LIMIT_EXCEEDED")
+    await expect_refusal(house.note("four", "x"), EXHAUSTED, "LIMIT_EXCEEDED")
     await house.note("four", "12345")
     await house.note("four", "67890")
     await house.note("four")
     await house.note("three", "678")
     await house.note("five", "ab")
     assert (await limits(house.api, "acme/notes"))["blob.bytes"].held == 10
-    await refused(house.note("five", "abc"), EXHAUSTED, "LIMIT_EXCEEDED")
+    await expect_refusal(house.note("five", "abc"), EXHAUSTED, "LIMIT_EXCEEDED")
 
 
 async def test_bytes_are_counted_over_all_drafts_at_once(house: House) -> None:
@@ -310,7 +310,7 @@ async def test_what_is_held_stays_and_can_be_replaced(house: House) -> None:
         await set_limit(house.api, "acme/pipeline", name, 0)
     await house.api.put(flows.steps(3), revision=house.draft_id)
     for add in (definition, execution, revision):
-        await refused(add(house, 0), EXHAUSTED, "LIMIT_EXCEEDED")
+        await expect_refusal(add(house, 0), EXHAUSTED, "LIMIT_EXCEEDED")
     held = await limits(house.api, "acme/pipeline")
     assert (held["blob.revisions"].held, held["workflow.definitions_per_revision"].held) == (2, 1)
 
@@ -327,7 +327,7 @@ async def test_what_is_held_stays_and_can_be_replaced(house: House) -> None:
 )
 async def test_there_is_no_such_limit(house: House, scope: str, name: str) -> None:
     for value in (1, None):
-        await refused(set_limit(house.api, scope, name, value), INVALID, "INVALID_VALUE")
+        await expect_refusal(set_limit(house.api, scope, name, value), INVALID, "INVALID_VALUE")
     assert name not in await limits(house.api, scope)
 
 
@@ -339,10 +339,10 @@ async def test_admins_set_up_to_what_would_hold_otherwise(house: House, server: 
     request = api_key_pb2.CreateApiKeyRequest(scope="@ann", role=access_pb2.ROLE_ADMIN)
     key = (await api.api_keys.CreateApiKey(request)).key
     async with connected(server.address, key) as ann:
-        await refused(set_limit(ann, "acme", name, 10_001), INVALID, "INVALID_VALUE")
+        await expect_refusal(set_limit(ann, "acme", name, 10_001), INVALID, "INVALID_VALUE")
         assert (await set_limit(ann, "acme", name, 10_000)).source == ORGANIZATION
         assert (await set_limit(ann, "acme", name, 20)).value == 20
-        await refused(set_limit(ann, "acme/pipeline", name, 21), INVALID, "INVALID_VALUE")
+        await expect_refusal(set_limit(ann, "acme/pipeline", name, 21), INVALID, "INVALID_VALUE")
         assert (await set_limit(ann, "acme/pipeline", name, 20)).source == BLOB
         assert (await set_limit(ann, "acme", name, 10_000)).value == 10_000
         assert (await set_limit(ann, "acme/pipeline", name, 21)).value == 21
@@ -356,8 +356,8 @@ async def test_limits_are_read_with_a_role_and_set_by_admins(house: House, serve
     key = (await house.api.api_keys.CreateApiKey(request)).key
     async with connected(server.address, key) as writer:
         assert (await limits(writer, "acme")).keys() == (await limits(house.api, "acme")).keys()
-        await refused(set_limit(writer, "acme", "blob.bytes", 1), DENIED, "PERMISSION_DENIED")
-    await refused(limits(anonymous, "acme"), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+        await expect_refusal(set_limit(writer, "acme", "blob.bytes", 1), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(limits(anonymous, "acme"), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
 
 
 async def test_setting_a_limit_twice_is_done_once(house: House) -> None:
@@ -367,8 +367,8 @@ async def test_setting_a_limit_twice_is_done_once(house: House) -> None:
     assert await house.api.limits.SetLimit(request) == first
     assert (await limits(house.api, "acme"))["blob.bytes"].value == 7
     request.value = 6
-    await refused(house.api.limits.SetLimit(request), grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
-    await refused(set_limit(house.api, "acme", "blob.bytes", -1), INVALID, "INVALID_REQUEST")
+    await expect_refusal(house.api.limits.SetLimit(request), grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    await expect_refusal(set_limit(house.api, "acme", "blob.bytes", -1), INVALID, "INVALID_REQUEST")
 
 
 async def test_the_page_lists_every_limit(house: House) -> None:

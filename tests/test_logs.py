@@ -47,8 +47,8 @@ async def test_no_error_of_a_database_shows_what_was_to_be_stored(db: Database) 
     taken = await failing(db, *[{"text": value, "number": 1}] * 2)
     absent = await failing(db, {"text": value, "number": None})
     for error in (taken, absent):
-        assert "IntegrityError" in logs.told(error)
-        assert not Scanner({value: "value"}).data("log", f"{error} {logs.told(error)}".encode())
+        assert "IntegrityError" in logs.format_error(error)
+        assert not Scanner({value: "value"}).data("log", f"{error} {logs.format_error(error)}".encode())
 
 
 @pytest.mark.parametrize("wrong", [{"number": "text"}, {"number": 2**80}, {"text": "\0"}], ids=["type", "range", "nul"])
@@ -57,7 +57,7 @@ async def test_nor_what_the_driver_says_of_a_value_that_it_cannot_encode(db: Dat
     value = made()
     row = {"text": value, "number": 1} | {name: f"{value}{it}" if isinstance(it, str) else it for name, it in wrong.items()}
     error = await failing(db, row)
-    assert not Scanner({value: "value"}).data("log", (logs.told(error) if error else "").encode())
+    assert not Scanner({value: "value"}).data("log", (logs.format_error(error) if error else "").encode())
 
 
 def test_other_exceptions_are_told_with_what_led_to_them() -> None:
@@ -68,7 +68,7 @@ def test_other_exceptions_are_told_with_what_led_to_them() -> None:
             raise ValueError("second") from error
     except ValueError as error:
         error.add_note("a note")
-        told = logs.told(error)
+        told = logs.format_error(error)
     order = [told.index(said) for said in ("KeyError: 'first'", "which led to", "ValueError: second", "a note")]
     assert order == sorted(order)
     assert __file__ in told

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from acme import ADMIN, READ, WRITE
 from blobhub.v1 import access_pb2, blob_pb2, member_pb2
-from blobhub_server.blobtypes.conformance import refused
+from blobhub_server.blobtypes.conformance import expect_refusal
 from served import Api, Served, connected
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
@@ -65,7 +65,7 @@ async def test_the_members_of_a_scope_are_those_of_itself(house: Api) -> None:
     assert await listed(house, "acme") == ["administrator", "bob"]
     assert await listed(house, "acme/pipeline") == ["ann"]
     for scope, user in (("acme", "@ann"), ("acme/pipeline", "@bob"), ("acme/pipeline", "@me")):
-        await refused(get(house, scope, user), NOT_FOUND, "NOT_FOUND")
+        await expect_refusal(get(house, scope, user), NOT_FOUND, "NOT_FOUND")
 
 
 async def test_members_are_listed_by_user_id_a_page_at_a_time(house: Api) -> None:
@@ -79,18 +79,18 @@ async def test_members_are_listed_by_user_id_a_page_at_a_time(house: Api) -> Non
     assert (len(ids), second.next_page_token) == (3, "")
     assert ids == sorted(ids)
     request.scope = "acme/pipeline"
-    await refused(house.members.ListMembers(request), INVALID, "INVALID_PAGE_TOKEN")
+    await expect_refusal(house.members.ListMembers(request), INVALID, "INVALID_PAGE_TOKEN")
 
 
 async def test_a_user_is_a_member_once_and_must_be_there(house: Api) -> None:
     await acme.member(house, "acme", "ann")
-    await refused(acme.member(house, "acme", "ann", ADMIN), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
-    await refused(acme.member(house, "acme", "nobody"), NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(acme.member(house, "acme", "ann", ADMIN), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
+    await expect_refusal(acme.member(house, "acme", "nobody"), NOT_FOUND, "NOT_FOUND")
     unreadable = member_pb2.CreateMemberRequest(scope="acme", user="ann", role=READ)
-    await refused(house.members.CreateMember(unreadable), INVALID, "INVALID_REFERENCE")
+    await expect_refusal(house.members.CreateMember(unreadable), INVALID, "INVALID_REFERENCE")
     for role in ("ROLE_UNSPECIFIED", 4):
         bad = member_pb2.CreateMemberRequest(scope="acme", user="@bob", role=role)
-        await refused(house.members.CreateMember(bad), INVALID, "INVALID_REQUEST")
+        await expect_refusal(house.members.CreateMember(bad), INVALID, "INVALID_REQUEST")
 
 
 async def test_who_is_a_user_of_the_server_is_not_told_to_members(server: Served, house: Api) -> None:
@@ -101,13 +101,13 @@ async def test_who_is_a_user_of_the_server_is_not_told_to_members(server: Served
             lambda user: update(admin, "acme", user, READ),
             lambda user: delete(admin, "acme", user),
         ):
-            there, absent = [await refused(ask(user), NOT_FOUND, "NOT_FOUND") for user in ("@bob", "@nobody")]
+            there, absent = [await expect_refusal(ask(user), NOT_FOUND, "NOT_FOUND") for user in ("@bob", "@nobody")]
             assert there.details() == absent.details()
 
 
 async def test_an_update_gives_another_role_and_holds_from_the_next_call_on(server: Served, house: Api) -> None:
     async with acme.person(server, house, "cid", ("acme", READ)) as cid:
-        await refused(acme.blob(cid, "acme/mine"), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.blob(cid, "acme/mine"), DENIED, "PERMISSION_DENIED")
         before = await get(house, "acme", "@cid")
         after = await update(house, "acme", "@cid", WRITE, etag=before.etag)
         assert (after.role, after.create_time) == (access_pb2.ROLE_WRITE, before.create_time)
@@ -117,17 +117,17 @@ async def test_an_update_gives_another_role_and_holds_from_the_next_call_on(serv
         await acme.blob(cid, "acme/mine")
         stale = (update(house, "acme", "@cid", READ, etag=before.etag), delete(house, "acme", "@cid", etag=before.etag))
         for call in stale:
-            await refused(call, grpc.StatusCode.ABORTED, "STALE_ETAG")
+            await expect_refusal(call, grpc.StatusCode.ABORTED, "STALE_ETAG")
         await delete(house, "acme", "@cid", etag=after.etag)
-        await refused(acme.get_blob(cid, "acme/mine"), DENIED, "PERMISSION_DENIED")
-    await refused(delete(house, "acme", "@cid"), NOT_FOUND, "NOT_FOUND")
+        await expect_refusal(acme.get_blob(cid, "acme/mine"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(delete(house, "acme", "@cid"), NOT_FOUND, "NOT_FOUND")
 
 
 async def test_the_stronger_of_two_roles_counts(server: Served, house: Api) -> None:
     async with acme.person(server, house, "cid", ("acme", READ), ("acme/pipeline", ADMIN)) as cid:
         await acme.update_blob(cid, description="mine")
         await update(house, "acme/pipeline", "@cid", READ)
-        await refused(acme.update_blob(cid, description="again"), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.update_blob(cid, description="again"), DENIED, "PERMISSION_DENIED")
         await update(house, "acme", "@cid", ADMIN)
         await acme.update_blob(cid, description="again")
 
@@ -149,10 +149,10 @@ async def test_members_are_managed_by_admins_of_the_scope_and_seen_by_its_member
             listed(stranger, "acme"),
             get(stranger, "acme", "@me"),
         ):
-            await refused(call, DENIED, "PERMISSION_DENIED")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
         await acme.member(of_the_blob, "acme/pipeline", "ann", READ)
         await delete(of_the_blob, "acme/pipeline", "@me")
-        await refused(listed(of_the_blob, "acme/pipeline"), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(listed(of_the_blob, "acme/pipeline"), DENIED, "PERMISSION_DENIED")
 
 
 async def test_the_last_admin_of_an_organization_stays(server: Served, house: Api) -> None:
@@ -164,7 +164,7 @@ async def test_the_last_admin_of_an_organization_stays(server: Served, house: Ap
             delete(house, "acme", "@cid"),
             update(house, "acme", "@cid", READ),
         ):
-            await refused(call, PRECONDITION, "LAST_ADMIN")
+            await expect_refusal(call, PRECONDITION, "LAST_ADMIN")
         await update(cid, "acme", "@me", ADMIN)
         await acme.member(cid, "acme", "ann", ADMIN)
         await delete(cid, "acme", "@me")
@@ -174,7 +174,7 @@ async def test_the_last_admin_of_an_organization_stays(server: Served, house: Ap
 async def test_an_admin_who_is_disabled_does_not_count_as_one(house: Api) -> None:
     await acme.member(house, "acme", "ann", ADMIN)
     await acme.update_user(house, "@ann", disabled=True)
-    await refused(delete(house, "acme", "@me"), PRECONDITION, "LAST_ADMIN")
+    await expect_refusal(delete(house, "acme", "@me"), PRECONDITION, "LAST_ADMIN")
     await delete(house, "acme", "@ann")
     await acme.member(house, "acme", "ann", ADMIN)
     await acme.update_user(house, "@ann", disabled=False)
@@ -202,14 +202,14 @@ async def test_an_open_stream_ends_when_its_watcher_is_no_longer_a_member(server
         assert (await watch.read()).events
         await update(house, "acme", "@cid", WRITE)
         await delete(house, "acme", "@cid")
-        await refused(watch.read(), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(watch.read(), DENIED, "PERMISSION_DENIED")
 
 
 async def test_a_scope_by_an_old_alias_is_told_as_renamed(server: Served, house: Api) -> None:
     await acme.rename_organization(house, "acme", "new")
     for call in (listed(house, "acme"), acme.member(house, "acme", "ann"), get(house, "acme/pipeline", "@me")):
-        await refused(call, NOT_FOUND, "RENAMED")
+        await expect_refusal(call, NOT_FOUND, "RENAMED")
     key = (await acme.key(house, "new")).key
     async with connected(server.address, key) as scoped:
         assert await listed(scoped, "new") == ["administrator"]
-        await refused(get(scoped, "new", "@me"), NOT_FOUND, "NOT_FOUND")
+        await expect_refusal(get(scoped, "new", "@me"), NOT_FOUND, "NOT_FOUND")

@@ -11,7 +11,7 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import blob_pb2, metadata_pb2, organization_pb2, revision_pb2
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.platform.rules import metadata as rules
 from blobhub_server.rpc.wire import from_value, to_value
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -107,7 +107,7 @@ async def test_a_record_is_created_read_changed_and_deleted(api: Api, on: str) -
     assert changed.create_time == record.create_time
     assert await get(api, target, "team/owner") == changed
     await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(target=target, key="team/owner"))
-    await refused(get(api, target, "team/owner"), NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(get(api, target, "team/owner"), NOT_FOUND, "NOT_FOUND")
     assert await listed(api, target) == []
     told = [event for event in await events(api) if event.type.startswith("metadata_")]
     assert [event.type for event in told] == ["metadata_created", "metadata_updated", "metadata_deleted"]
@@ -120,18 +120,18 @@ async def test_a_target_has_one_record_of_a_key(api: Api) -> None:
     await blob(api)
     tried = await asyncio.gather(*(create(api, BLOB, "key", number) for number in range(8)), return_exceptions=True)
     assert sum(isinstance(item, metadata_pb2.MetadataRecord) for item in tried) == 1
-    await refused(create(api, BLOB, "key"), EXISTS, "ALREADY_EXISTS")
+    await expect_refusal(create(api, BLOB, "key"), EXISTS, "ALREADY_EXISTS")
     await create(api, DRAFT, "key")
     for target in (BLOB, DRAFT):
-        await refused(update(api, target, "other", description="x"), NOT_FOUND, "NOT_FOUND")
+        await expect_refusal(update(api, target, "other", description="x"), NOT_FOUND, "NOT_FOUND")
         delete = metadata_pb2.DeleteMetadataRequest(target=target, key="other")
-        await refused(api.metadata.DeleteMetadata(delete), NOT_FOUND, "NOT_FOUND")
+        await expect_refusal(api.metadata.DeleteMetadata(delete), NOT_FOUND, "NOT_FOUND")
 
 
 @pytest.mark.parametrize("key", ["", "white space", "é", "a" * 257, "a:b", "line\n"])
 async def test_a_key_is_plain(api: Api, key: str) -> None:
     await blob(api)
-    await refused(create(api, BLOB, key), INVALID, "INVALID_REQUEST")
+    await expect_refusal(create(api, BLOB, key), INVALID, "INVALID_REQUEST")
     assert (await create(api, BLOB, "Az09._/-" + "a" * 248)).key.endswith("aaa")
 
 
@@ -145,7 +145,7 @@ async def test_a_stale_etag_is_told_the_current_one(api: Api) -> None:
     ]
     for call in stale:
         info = error_details_pb2.ErrorInfo()
-        assert unpack(await refused(call, grpc.StatusCode.ABORTED, "STALE_ETAG"), info)
+        assert unpack(await expect_refusal(call, grpc.StatusCode.ABORTED, "STALE_ETAG"), info)
         assert info.metadata["etag"] == second.etag
     assert await get(api, BLOB, "key") == second
     await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(target=BLOB, key="key", etag=second.etag))
@@ -185,8 +185,8 @@ async def test_an_update_changes_what_its_mask_names(api: Api) -> None:
     assert await after("value") == (None, "empty mask")
     assert await after("description") == (None, "")
     assert await after("value", "description", **fields) == ([2], "other")
-    await refused(update(api, BLOB, "key", "etag"), INVALID, "INVALID_REQUEST")
-    await refused(update(api, BLOB, "key", "value.number_value", **fields), INVALID, "INVALID_VALUE")
+    await expect_refusal(update(api, BLOB, "key", "etag"), INVALID, "INVALID_REQUEST")
+    await expect_refusal(update(api, BLOB, "key", "value.number_value", **fields), INVALID, "INVALID_VALUE")
 
 
 async def test_a_request_made_twice_is_done_once(api: Api) -> None:
@@ -195,7 +195,7 @@ async def test_a_request_made_twice_is_done_once(api: Api) -> None:
     first = await api.metadata.CreateMetadata(request)
     assert await api.metadata.CreateMetadata(request) == first
     request.value.number_value = 2
-    await refused(api.metadata.CreateMetadata(request), EXISTS, "REQUEST_ID_REUSED")
+    await expect_refusal(api.metadata.CreateMetadata(request), EXISTS, "REQUEST_ID_REUSED")
 
 
 async def test_a_target_has_at_most_256_records(api: Api) -> None:
@@ -203,7 +203,7 @@ async def test_a_target_has_at_most_256_records(api: Api) -> None:
     tried = await asyncio.gather(*(create(api, BLOB, f"key-{n:03}") for n in range(270)), return_exceptions=True)
     assert sum(isinstance(item, metadata_pb2.MetadataRecord) for item in tried) == 256
     quota, info = error_details_pb2.QuotaFailure(), error_details_pb2.ErrorInfo()
-    error = await refused(create(api, BLOB, "more"), grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+    error = await expect_refusal(create(api, BLOB, "more"), grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
     assert unpack(error, quota)
     assert unpack(error, info)
     assert info.metadata["value"] == "256"
@@ -218,16 +218,16 @@ async def test_a_value_has_at_most_64_kib_and_30_levels(api: Api) -> None:
     most = 64 * 1024 - 2
     for text, size in (("a", most), ("é", most // 2)):
         await create(api, BLOB, f"full-{ord(text)}", text * size)
-        await refused(create(api, BLOB, "more", text * (size + 1)), INVALID, "INVALID_VALUE")
+        await expect_refusal(create(api, BLOB, "more", text * (size + 1)), INVALID, "INVALID_VALUE")
         larger = update(api, BLOB, f"full-{ord(text)}", value=to_value(text * (size + 1)))
-        await refused(larger, INVALID, "INVALID_VALUE")
-    await refused(create(api, BLOB, "number", math.nan), INVALID, "INVALID_VALUE")
-    await refused(create(api, BLOB, "number", {"a": [math.inf]}), INVALID, "INVALID_VALUE")
+        await expect_refusal(larger, INVALID, "INVALID_VALUE")
+    await expect_refusal(create(api, BLOB, "number", math.nan), INVALID, "INVALID_VALUE")
+    await expect_refusal(create(api, BLOB, "number", {"a": [math.inf]}), INVALID, "INVALID_VALUE")
     deep: object = {}
     for _ in range(29):
         deep = {"a": deep}
     await create(api, DRAFT, "deep", deep)
-    await refused(create(api, DRAFT, "deeper", [deep]), INVALID, "INVALID_VALUE")
+    await expect_refusal(create(api, DRAFT, "deeper", [deep]), INVALID, "INVALID_VALUE")
     assert from_value((await listed(api, DRAFT))[0].value) == deep
     assert await resolved(api, keys=["deep"]) == [("deep", deep, metadata_pb2.METADATA_SOURCE_REVISION)]
 
@@ -304,9 +304,9 @@ async def test_a_token_is_good_for_its_own_list_alone(api: Api) -> None:
         metadata_pb2.ListMetadataRequest(target=DRAFT, page_token=token),
         metadata_pb2.ListMetadataRequest(target=BLOB, prefix="k", page_token=token),
     ):
-        await refused(api.metadata.ListMetadata(request), INVALID, "INVALID_PAGE_TOKEN")
+        await expect_refusal(api.metadata.ListMetadata(request), INVALID, "INVALID_PAGE_TOKEN")
     resolve = metadata_pb2.ResolveMetadataRequest(revision=DRAFT, page_token=token)
-    await refused(api.metadata.ResolveMetadata(resolve), INVALID, "INVALID_PAGE_TOKEN")
+    await expect_refusal(api.metadata.ResolveMetadata(resolve), INVALID, "INVALID_PAGE_TOKEN")
 
 
 async def test_pages_of_large_values_fit_a_message(api: Api) -> None:
@@ -373,10 +373,10 @@ async def test_a_discarded_revision_takes_its_records_along(api: Api, server) ->
     await create(api, draft.id, "key")
     await create(api, BLOB, "kept")
     await api.revisions.DiscardRevision(revision_pb2.DiscardRevisionRequest(revision=draft.id))
-    await refused(listed(api, f"{BLOB}@{draft.id}"), NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(listed(api, f"{BLOB}@{draft.id}"), NOT_FOUND, "NOT_FOUND")
     assert [record.key for record in await listed(api, BLOB)] == ["kept"]
     await api.blobs.DeleteBlob(blob_pb2.DeleteBlobRequest(blob=BLOB))
-    await refused(listed(api, BLOB), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+    await expect_refusal(listed(api, BLOB), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
 
 async def test_everybody_reads_the_metadata_of_a_public_blob(api: Api, anonymous: Api) -> None:
@@ -386,8 +386,8 @@ async def test_everybody_reads_the_metadata_of_a_public_blob(api: Api, anonymous
     assert await listed(anonymous, BLOB) == [record]
     assert await resolved(anonymous) == [("key", [1, 2], metadata_pb2.METADATA_SOURCE_BLOB)]
     unauthenticated = grpc.StatusCode.UNAUTHENTICATED
-    await refused(create(anonymous, BLOB, "other"), unauthenticated, "UNAUTHENTICATED")
-    await refused(update(anonymous, BLOB, "key", description="x"), unauthenticated, "UNAUTHENTICATED")
+    await expect_refusal(create(anonymous, BLOB, "other"), unauthenticated, "UNAUTHENTICATED")
+    await expect_refusal(update(anonymous, BLOB, "key", description="x"), unauthenticated, "UNAUTHENTICATED")
 
 
 async def test_a_private_blob_shows_nothing_to_others(api: Api, anonymous: Api) -> None:
@@ -395,6 +395,6 @@ async def test_a_private_blob_shows_nothing_to_others(api: Api, anonymous: Api) 
     await create(api, BLOB, "key")
     said = set()
     for target in (BLOB, "acme/other"):
-        error = await refused(get(anonymous, target, "key"), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        error = await expect_refusal(get(anonymous, target, "key"), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
         said.add((error.details(), str(error.trailing_metadata())))
     assert len(said) == 1

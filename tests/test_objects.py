@@ -21,7 +21,7 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import definition_pb2
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.errors import ContentLost
 from blobhub_server.objects import local, outline
 from blobhub_server.objects.contract import DigestMismatch, ObjectNotFound, ObjectStore, ObjectTooLarge
@@ -341,11 +341,11 @@ async def test_harmed_content_is_data_loss_until_the_same_document_is_put_again(
     draft = await acme.branch(api, commit.id)
     harm(server.settings.data_dir / "objects" / "sha256" / digest[:2] / digest[2:])
     get = definition_pb2.GetDefinitionRequest(revision=commit.id, definition="workflow")
-    error = await refused(api.definitions.GetDefinition(get), grpc.StatusCode.DATA_LOSS, "CONTENT_LOST")
+    error = await expect_refusal(api.definitions.GetDefinition(get), grpc.StatusCode.DATA_LOSS, "CONTENT_LOST")
     info = error_details_pb2.ErrorInfo()
     assert unpack(error, info)
     assert dict(info.metadata) == {"digest": digest}
-    await refused(acme.commit(api, draft.id), grpc.StatusCode.DATA_LOSS, "CONTENT_LOST")
+    await expect_refusal(acme.commit(api, draft.id), grpc.StatusCode.DATA_LOSS, "CONTENT_LOST")
     await api.put(document, revision=draft.id, alias="repaired")
     assert (await api.definitions.GetDefinition(get)).document == document
     assert (await acme.get_revision(api, commit.id)) == commit

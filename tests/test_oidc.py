@@ -12,7 +12,7 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import access_pb2, blob_pb2, caller_pb2, member_pb2, organization_pb2, session_pb2, user_pb2
-from blobhub_server.blobtypes.conformance import reason_of, refused
+from blobhub_server.blobtypes.conformance import expect_refusal, reason_of
 from blobhub_server.config import Settings
 from blobhub_server.platform.admission.oidc import configuration
 from blobhub_server.platform.rules import oidc as rules
@@ -153,7 +153,7 @@ async def test_a_flood_of_tokens_with_unknown_keys_asks_the_issuer_once(hub: Ser
         async def knock(token: str) -> None:
             header = ("authorization", f"Bearer {token}")
             call = api.callers.GetCaller(caller_pb2.GetCallerRequest(), metadata=[header])
-            await refused(call, UNAUTHENTICATED, "UNAUTHENTICATED")
+            await expect_refusal(call, UNAUTHENTICATED, "UNAUTHENTICATED")
 
         await asyncio.gather(*(knock(signed(ES, "ES256", f"kid-{n}")) for n in range(200)))
     assert issuer.asked == 1
@@ -180,7 +180,7 @@ async def test_an_issuer_that_is_down_is_unavailable_and_keeps_nothing_from_star
     async with served(tmp_path / "data", database_url, **issuer.settings) as server:
         async with connected(server.address, issuer.token()) as api:
             call = api.callers.GetCaller(caller_pb2.GetCallerRequest())
-            await refused(call, grpc.StatusCode.UNAVAILABLE, "ISSUER_UNAVAILABLE")
+            await expect_refusal(call, grpc.StatusCode.UNAVAILABLE, "ISSUER_UNAVAILABLE")
             issuer.start()
             await api.callers.GetCaller(caller_pb2.GetCallerRequest())
         assert (await called(server.address, server.admin_key)).administrator
@@ -197,11 +197,11 @@ async def test_a_tokens_user_has_the_roles_that_they_are_given(hub: Served, admi
     who = await called(hub.address, issuer.token("rs"))
     get = organization_pb2.GetOrganizationRequest(organization="acme")
     async with connected(hub.address, issuer.token("rs")) as api:
-        await refused(api.organizations.GetOrganization(get), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        await expect_refusal(api.organizations.GetOrganization(get), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
         await member(admin, who)
         await api.organizations.GetOrganization(get)
         create = blob_pb2.CreateBlobRequest(organization="acme", alias="mine", type=WORKFLOW)
-        await refused(api.blobs.CreateBlob(create), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        await expect_refusal(api.blobs.CreateBlob(create), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
 
 async def test_a_disabled_users_token_is_refused(hub: Served, admin: Api, issuer: Issuer) -> None:

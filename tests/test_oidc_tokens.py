@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from blobhub_server.errors import Unauthenticated
 from blobhub_server.platform.rules import oidc as rules
-from blobhub_server.platform.rules.oidc import Claims, Expected
+from blobhub_server.platform.rules.oidc import Claims, TokenPolicy
 from hypothesis import given
 from hypothesis import strategies as st
 from issuer import (
@@ -30,17 +30,17 @@ from issuer import (
     signed,
 )
 
-EXPECTED = Expected(ISSUER, AUDIENCE, ALL)
+POLICY = TokenPolicy(ISSUER, AUDIENCE, ALL)
 KEYS = rules.keys(DOCUMENT)
 
 
-def judged(token: str, *, keys=KEYS, expected: Expected = EXPECTED, now: datetime | None = None) -> Claims:
+def judged(token: str, *, keys=KEYS, policy: TokenPolicy = POLICY, now: datetime | None = None) -> Claims:
     """What a token says, or Unauthenticated."""
-    header = rules.header(token, expected)
+    header = rules.header(token, policy)
     key = rules.choose(keys, header)
     if key is None:
         raise Unauthenticated
-    return rules.verify(token, key, header, expected, now or datetime.now(UTC))
+    return rules.verify(token, key, header, policy, now or datetime.now(UTC))
 
 
 @pytest.mark.parametrize("algorithm", ALL)
@@ -49,9 +49,9 @@ def test_a_token_of_each_algorithm_holds(algorithm: str) -> None:
     keys = rules.keys(key_set({"k": (algorithm, key)}))
     found = judged(signed(key, algorithm, "k", claims("kim", name="Kim")), keys=keys)
     assert (found.subject, found.display_name) == ("kim", "Kim")
-    others = Expected(ISSUER, AUDIENCE, [name for name in ALL if name != algorithm])
+    others = TokenPolicy(ISSUER, AUDIENCE, [name for name in ALL if name != algorithm])
     with pytest.raises(Unauthenticated):
-        judged(signed(key, algorithm, "k"), keys=keys, expected=others)
+        judged(signed(key, algorithm, "k"), keys=keys, policy=others)
 
 
 @pytest.mark.parametrize("what", WRONG)

@@ -21,7 +21,7 @@ from blobhub.v1 import (
     revision_pb2,
     session_pb2,
 )
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from google.rpc import error_details_pb2
 from served import Api, Served, connected
 from waiting import read_to_end, refused_in_the_end
@@ -67,18 +67,18 @@ async def test_who_creates_an_organization_is_its_admin(server: Served, api: Api
 
 @pytest.mark.parametrize("alias", ["", "A", "-a", "a-", "a b", "a/b", "a" * 43, "01890000-0000-7000-8000-000000000000"])
 async def test_an_alias_that_references_cannot_hold_is_refused(api: Api, alias: str) -> None:
-    await refused(acme.organization(api, alias), INVALID, "INVALID_REQUEST")
+    await expect_refusal(acme.organization(api, alias), INVALID, "INVALID_REQUEST")
 
 
 async def test_an_organization_is_created_by_users_with_all_of_their_roles_alone(
     server: Served, api: Api, anonymous: Api
 ) -> None:
     await acme.organization(api)
-    await refused(acme.organization(anonymous, "mine"), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    await expect_refusal(acme.organization(anonymous, "mine"), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
     async with acme.person(server, api, "ann", key_role=WRITE) as confined:
-        await refused(acme.organization(confined, "mine"), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.organization(confined, "mine"), DENIED, "PERMISSION_DENIED")
     async with connected(server.address, (await acme.key(api, "acme", WRITE)).key) as scoped:
-        await refused(acme.organization(scoped, "mine"), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.organization(scoped, "mine"), DENIED, "PERMISSION_DENIED")
 
 
 async def test_a_public_organization_is_seen_by_everybody_and_a_private_one_by_its_members(
@@ -88,15 +88,15 @@ async def test_a_public_organization_is_seen_by_everybody_and_a_private_one_by_i
     await acme.organization(api, "shut")
     await acme.blob(api, "shut/pipeline", visibility=PUBLIC)
     assert (await get(anonymous, "open")).alias == "open"
-    await refused(get(anonymous, "shut"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(get(anonymous, "shut"), DENIED, "PERMISSION_DENIED")
     async with (
         acme.person(server, api, "ann", ("shut", READ)) as member,
         acme.person(server, api, "bob", ("shut/pipeline", ADMIN)) as of_a_blob,
     ):
         assert (await get(member, "shut")).alias == "shut"
-        await refused(get(of_a_blob, "shut"), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(get(of_a_blob, "shut"), DENIED, "PERMISSION_DENIED")
     await update(api, "open", visibility=PRIVATE)
-    await refused(get(anonymous, "open"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(get(anonymous, "open"), DENIED, "PERMISSION_DENIED")
 
 
 async def test_the_organizations_that_a_caller_holds_a_role_on_are_listed(server: Served, api: Api, anonymous: Api) -> None:
@@ -104,7 +104,7 @@ async def test_the_organizations_that_a_caller_holds_a_role_on_are_listed(server
         await acme.organization(api, alias, visibility=PUBLIC)
     await acme.blob(api, "three/pipeline")
     assert await listed(api) == ["one", "two", "three"]
-    await refused(listed(anonymous), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    await expect_refusal(listed(anonymous), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
     async with acme.person(server, api, "ann", ("one", READ), ("two", ADMIN), ("three/pipeline", ADMIN)) as ann:
         assert await listed(ann) == ["one", "two"]
     for scope, seen in (("two", ["two"]), ("three/pipeline", [])):
@@ -123,7 +123,7 @@ async def test_organizations_are_listed_by_prefix_visibility_and_order(api: Api)
     assert await listed(api, visibility=PUBLIC) == ["b-2", "a"]
     assert await listed(api, visibility=PRIVATE, order_by="create_time desc") == ["c", "b", "b-1"]
     assert await listed(api, order_by="update_time desc", page_size=1) == ["a"]
-    await refused(listed(api, order_by="description"), INVALID, "INVALID_REQUEST")
+    await expect_refusal(listed(api, order_by="description"), INVALID, "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize(
@@ -151,10 +151,10 @@ async def test_a_page_token_is_of_one_list_and_one_caller(server: Served, api: A
         await acme.organization(api, alias)
     request = organization_pb2.ListOrganizationsRequest(page_size=1)
     token = (await api.organizations.ListOrganizations(request)).next_page_token
-    await refused(listed(api, page_token=token, alias_prefix="o"), INVALID, "INVALID_PAGE_TOKEN")
-    await refused(listed(api, page_token=token, order_by="alias"), INVALID, "INVALID_PAGE_TOKEN")
+    await expect_refusal(listed(api, page_token=token, alias_prefix="o"), INVALID, "INVALID_PAGE_TOKEN")
+    await expect_refusal(listed(api, page_token=token, order_by="alias"), INVALID, "INVALID_PAGE_TOKEN")
     async with acme.person(server, api, "ann", ("one", READ)) as ann:
-        await refused(listed(ann, page_token=token), INVALID, "INVALID_PAGE_TOKEN")
+        await expect_refusal(listed(ann, page_token=token), INVALID, "INVALID_PAGE_TOKEN")
 
 
 async def test_an_update_changes_what_its_mask_names_and_moves_the_etag(api: Api) -> None:
@@ -170,14 +170,14 @@ async def test_an_update_changes_what_its_mask_names_and_moves_the_etag(api: Api
     assert (both.description, both.visibility) == ("again", blob_pb2.VISIBILITY_PUBLIC)
     left = await update(api, update_mask={"paths": ["alias", "visibility"]})
     assert (left.alias, left.visibility) == ("acme", blob_pb2.VISIBILITY_PUBLIC), "empty and unspecified leave it as it is"
-    await refused(update(api, update_mask={"paths": ["create_time"]}), INVALID, "INVALID_REQUEST")
+    await expect_refusal(update(api, update_mask={"paths": ["create_time"]}), INVALID, "INVALID_REQUEST")
 
 
 async def test_a_stale_etag_changes_and_deletes_nothing(api: Api) -> None:
     before = await acme.organization(api)
     now = await update(api, description="one", etag=before.etag)
     for call in (update(api, description="two", etag=before.etag), acme.delete_organization(api, etag=before.etag)):
-        error = await refused(call, grpc.StatusCode.ABORTED, "STALE_ETAG")
+        error = await expect_refusal(call, grpc.StatusCode.ABORTED, "STALE_ETAG")
         info = error_details_pb2.ErrorInfo()
         assert unpack(error, info)
         assert info.metadata["etag"] == now.etag
@@ -188,7 +188,7 @@ async def test_an_update_is_an_admins(server: Served, api: Api) -> None:
     await acme.organization(api)
     async with acme.person(server, api, "ann", ("acme", WRITE)) as ann:
         for call in (update(ann, description="mine"), acme.delete_organization(ann)):
-            await refused(call, DENIED, "PERMISSION_DENIED")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
 
 
 async def test_references_by_an_old_alias_are_told_the_one_of_today(api: Api) -> None:
@@ -205,11 +205,11 @@ async def test_references_by_an_old_alias_are_told_the_one_of_today(api: Api) ->
     }
     for today, calls in told.items():
         for call in calls:
-            error = await refused(call, NOT_FOUND, "RENAMED")
+            error = await expect_refusal(call, NOT_FOUND, "RENAMED")
             assert reference_of_today(error) == today
     assert await acme.get_blob(api, "new/pipeline") == await acme.get_blob(api, blob.id) == blob
     await acme.update_blob(api, "new/pipeline", alias="flow")
-    both = await refused(acme.get_blob(api, "old/pipeline"), NOT_FOUND, "RENAMED")
+    both = await expect_refusal(acme.get_blob(api, "old/pipeline"), NOT_FOUND, "RENAMED")
     assert reference_of_today(both) == "new/flow"
 
 
@@ -217,7 +217,7 @@ async def test_an_old_alias_tells_outsiders_nothing(server: Served, api: Api) ->
     await acme.organization(api, "old")
     await acme.rename_organization(api, "old", "new")
     async with acme.person(server, api, "ann") as ann:
-        said = [await refused(get(ann, alias), DENIED, "PERMISSION_DENIED") for alias in ("old", "new", "no-such")]
+        said = [await expect_refusal(get(ann, alias), DENIED, "PERMISSION_DENIED") for alias in ("old", "new", "no-such")]
     assert len({(error.details(), str(error.trailing_metadata())) for error in said}) == 1
 
 
@@ -226,15 +226,15 @@ async def test_an_old_alias_is_kept_for_its_organization_until_that_is_deleted(a
     await acme.organization(api, "other")
     await acme.rename_organization(api, "first", "second")
     for take in (acme.organization(api, "first"), update(api, "other", alias="first"), update(api, "other", alias="second")):
-        await refused(take, EXISTS, "ALREADY_EXISTS")
+        await expect_refusal(take, EXISTS, "ALREADY_EXISTS")
     await acme.rename_organization(api, "second", "third")
     await acme.rename_organization(api, "third", "first")
-    error = await refused(get(api, "second"), NOT_FOUND, "RENAMED")
+    error = await expect_refusal(get(api, "second"), NOT_FOUND, "RENAMED")
     assert reference_of_today(error) == "first"
     assert (await get(api, "first")).alias == "first"
     await acme.delete_organization(api, "first")
     for alias in ("first", "second", "third"):
-        await refused(get(api, alias), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(get(api, alias), DENIED, "PERMISSION_DENIED")
         await acme.organization(api, alias)
 
 
@@ -242,7 +242,7 @@ async def test_an_organization_with_blobs_is_deleted_by_a_cascade_alone(api: Api
     made = await acme.organization(api)
     for alias in ("one", "two"):
         await acme.blob(api, f"acme/{alias}")
-    error = await refused(acme.delete_organization(api), grpc.StatusCode.FAILED_PRECONDITION, "NOT_EMPTY")
+    error = await expect_refusal(acme.delete_organization(api), grpc.StatusCode.FAILED_PRECONDITION, "NOT_EMPTY")
     info = error_details_pb2.ErrorInfo()
     assert unpack(error, info)
     assert info.metadata["holds"] == "2 blobs"
@@ -268,7 +268,7 @@ async def test_what_was_in_an_organization_is_gone_with_it(server: Served, api: 
             api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session_id)),
             acme.entries(api, "acme"),
         ):
-            await refused(call, DENIED, "PERMISSION_DENIED")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
         assert list((await ann.callers.GetCaller(caller_pb2.GetCallerRequest())).roles) == []
         assert await acme.organization(ann), "the alias is free"
         assert await listed(ann) == ["acme"]
@@ -303,7 +303,7 @@ async def test_a_cascade_cuts_off_what_runs_and_harms_nothing_else(api: Api, cap
     assert await acme.delete_organization(api, cascade=True) == 1
     for execution in running:
         call = api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution_id=execution.id))
-        await refused(call, DENIED, "PERMISSION_DENIED")
+        await expect_refusal(call, DENIED, "PERMISSION_DENIED")
     watch = execution_pb2.WatchExecutionRequest(execution_id=other.id, follow=True)
     types = [event.type async for batch in api.executions.WatchExecution(watch) for event in batch.events]
     assert types[-1] == "flow.exited"
@@ -341,7 +341,7 @@ async def test_open_watches_end_when_their_organization_is_deleted(api: Api) -> 
     assert execution.id
     await acme.delete_organization(api, cascade=True)
     for watch in watches:
-        await refused(read_to_end(watch), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(read_to_end(watch), DENIED, "PERMISSION_DENIED")
 
 
 async def test_deleting_an_organization_lets_its_content_be_made_anew(api: Api) -> None:

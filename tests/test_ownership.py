@@ -19,7 +19,7 @@ from blobhub.v1 import session_pb2
 from blobhub_server import app
 from blobhub_server.clock import utc_now
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.postgresql import POOL
+from blobhub_server.db.postgresql import POOL_SIZE
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import SessionEvents
@@ -27,7 +27,7 @@ from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import server as server_store
 from blobhub_server.workflow.store.execution import executions
-from blobhub_server.workflow.store.server import living, servers
+from blobhub_server.workflow.store.server import select_living, servers
 from calling import ask
 from databases import FreshPostgres, select
 from interpreting import REGISTRY
@@ -103,7 +103,7 @@ async def test_a_server_whose_clock_is_wrong_is_alive_all_the_same(
         async with served(tmp_path / "data", database_url):
             (opened,) = found
             async with opened.host.db.read() as tx:
-                assert len((await tx.execute(living())).all()) == 1
+                assert len((await tx.execute(select_living())).all()) == 1
             lease = await lease_of(opened)
             assert lease / 1e6 - utc_now().timestamp() < 60, "the lease would outlive the server by an hour"
 
@@ -118,7 +118,7 @@ async def test_a_lease_is_renewed_while_the_pool_is_full_of_slow_statements(
     with joining.opening() as found:
         async with served(tmp_path / "data", await fresh_postgres(), lease_seconds=1):
             (opened,) = found
-            slow = [asyncio.create_task(sleep(opened)) for _ in range(2 * POOL + 1)]
+            slow = [asyncio.create_task(sleep(opened)) for _ in range(2 * POOL_SIZE + 1)]
             for _ in range(3):
                 before = await lease_of(opened)
                 await until(lambda before=before: _grown(opened, before))

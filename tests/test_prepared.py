@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from blobhub_server.db.engine import IntegrityError
 from blobhub_server.db.opening import open_database
-from blobhub_server.db.prepared import Prepared, among, upsert
-from blobhub_server.db.records import Mapper, Pair, Part, Scalar
+from blobhub_server.db.prepared import Prepared, is_one_of, upsert
+from blobhub_server.db.records import ColumnGroup, Mapper, Pair, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, Json, Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,8 +65,8 @@ _others = boxes.alias()
 BOX = Mapper(
     Box,
     boxes,
-    parts=[
-        Part(
+    groups=[
+        ColumnGroup(
             ("corner",),
             ("x", "y"),
             lambda row: {"corner": None if row["x"] is None else (row["x"], row["y"])},
@@ -78,7 +78,7 @@ BOX = Mapper(
 INSERT = Prepared(boxes.insert())
 ALL = Prepared(BOX.select().order_by(boxes.c.id), BOX)
 GET = Prepared(BOX.select().where(boxes.c.id == sa.bindparam("box")), BOX)
-SOME = Prepared(BOX.select().where(among(boxes.c.id, "ids")).order_by(boxes.c.id), BOX)
+SOME = Prepared(BOX.select().where(is_one_of(boxes.c.id, "ids")).order_by(boxes.c.id), BOX)
 PAINT = Prepared(
     boxes.update().where(boxes.c.id == sa.bindparam("box")).values(colour=sa.bindparam("colour")).returning(boxes.c.label),
     Scalar(str),
@@ -150,7 +150,7 @@ async def test_a_list_is_one_parameter_however_long_it_is(db):
         await tx.run_each(INSERT, [BOX.row(box(id_)) for id_ in ids])
         for wanted in ([], ["007"], ids[50:150], ["no", "001", "001", "';"]):
             assert [found.id for found in await tx.all(SOME, ids=wanted)] == sorted(set(wanted) & set(ids))
-        assert await tx.all(SOME.locked, ids=["001"]) == [box("001")]
+        assert await tx.all(SOME.locking, ids=["001"]) == [box("001")]
 
 
 async def test_many_changes_return_what_each_returned(db):

@@ -9,7 +9,7 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import blob_pb2, definition_pb2, organization_pb2, revision_pb2
-from blobhub_server.blobtypes.conformance import reason_of, refused
+from blobhub_server.blobtypes.conformance import expect_refusal, reason_of
 from served import WORKFLOW, Api
 
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -67,11 +67,11 @@ async def test_the_phases_are_one_way(api: Api) -> None:
         api.revisions.DiscardRevision(revision_pb2.DiscardRevisionRequest(revision=snapshot.id)),
         api.put(flows.steps(3), revision=snapshot.id),
     ):
-        await refused(call, PRECONDITION, "WRONG_PHASE")
+        await expect_refusal(call, PRECONDITION, "WRONG_PHASE")
     draft = await branch(api)
     publish = api.revisions.PublishRevision(revision_pb2.PublishRevisionRequest(revision=draft.id))
-    await refused(publish, PRECONDITION, "WRONG_PHASE")
-    await refused(branch(api, draft.id), PRECONDITION, "WRONG_PHASE")
+    await expect_refusal(publish, PRECONDITION, "WRONG_PHASE")
+    await expect_refusal(branch(api, draft.id), PRECONDITION, "WRONG_PHASE")
 
 
 async def test_a_branch_keeps_aliases_and_gets_new_ids(api: Api) -> None:
@@ -118,13 +118,13 @@ async def test_a_discarded_revision_is_gone_and_one_in_use_is_not(api: Api) -> N
     reference = await blob(api)
     only = await revision(api, f"{reference}@draft")
     discard = api.revisions.DiscardRevision(revision_pb2.DiscardRevisionRequest(revision=only.id))
-    error = await refused(discard, PRECONDITION, "REVISION_IN_USE")
+    error = await expect_refusal(discard, PRECONDITION, "REVISION_IN_USE")
     assert "default pointer" in (error.details() or "")
     await api.publish()
     draft = await branch(api)
     await api.revisions.DiscardRevision(revision_pb2.DiscardRevisionRequest(revision=draft.id))
     get = api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=f"{reference}@{draft.id}"))
-    await refused(get, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(get, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
     listed = await api.revisions.ListRevisions(revision_pb2.ListRevisionsRequest(blob=reference))
     assert [item.number for item in listed.revisions] == [1]
 
@@ -134,7 +134,9 @@ async def test_references_that_mean_nothing_or_too_much(api: Api) -> None:
     await api.publish()
     not_found = grpc.StatusCode.NOT_FOUND
     for text in (f"{reference}@2", f"{reference}@draft", f"{reference}@{uuid.uuid4()}"):
-        await refused(api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=text)), not_found, "NOT_FOUND")
+        await expect_refusal(
+            api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=text)), not_found, "NOT_FOUND"
+        )
     invalid = grpc.StatusCode.INVALID_ARGUMENT
     for text in (
         "acme",
@@ -146,11 +148,11 @@ async def test_references_that_mean_nothing_or_too_much(api: Api) -> None:
         "acme/pipeline@one",
     ):
         get = api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=text))
-        await refused(get, invalid, "INVALID_REFERENCE")
+        await expect_refusal(get, invalid, "INVALID_REFERENCE")
     for _ in range(2):
         await branch(api)
     get = api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=f"{reference}@draft"))
-    await refused(get, invalid, "INVALID_REFERENCE")
+    await expect_refusal(get, invalid, "INVALID_REFERENCE")
 
 
 async def test_a_stale_etag_is_told_the_current_one(api: Api) -> None:
@@ -160,17 +162,17 @@ async def test_a_stale_etag_is_told_the_current_one(api: Api) -> None:
     request = definition_pb2.PutDefinitionRequest(
         revision=f"{reference}@draft", alias="workflow", document=flows.steps(5), etag=before.etag
     )
-    error = await refused(api.definitions.PutDefinition(request), grpc.StatusCode.ABORTED, "STALE_ETAG")
+    error = await expect_refusal(api.definitions.PutDefinition(request), grpc.StatusCode.ABORTED, "STALE_ETAG")
     current = await revision(api, f"{reference}@draft")
     assert current.etag.encode() in b"".join(v for k, v in error.trailing_metadata() or () if k.endswith("-bin"))
     request.etag = current.etag
     answer = await api.definitions.PutDefinition(request)
     assert (await revision(api, f"{reference}@draft")).etag == answer.etag
     remove = definition_pb2.DeleteDefinitionRequest(revision=f"{reference}@draft", definition="workflow", etag="old")
-    await refused(api.definitions.DeleteDefinition(remove), grpc.StatusCode.ABORTED, "STALE_ETAG")
+    await expect_refusal(api.definitions.DeleteDefinition(remove), grpc.StatusCode.ABORTED, "STALE_ETAG")
     remove.etag = answer.etag
     await api.definitions.DeleteDefinition(remove)
-    await refused(api.definitions.DeleteDefinition(remove), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(api.definitions.DeleteDefinition(remove), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
 async def test_a_request_made_twice_is_done_once(api: Api) -> None:
@@ -179,9 +181,9 @@ async def test_a_request_made_twice_is_done_once(api: Api) -> None:
     assert await api.organizations.CreateOrganization(request) == first
     request.alias = "other"
     reused = api.organizations.CreateOrganization(request)
-    await refused(reused, grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    await expect_refusal(reused, grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
     taken = api.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="acme"))
-    await refused(taken, grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
+    await expect_refusal(taken, grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
     listed = await api.organizations.ListOrganizations(organization_pb2.ListOrganizationsRequest())
     assert [item.alias for item in listed.organizations] == ["acme"]
     got = await api.organizations.GetOrganization(
@@ -229,10 +231,10 @@ async def test_pages_neither_skip_nor_repeat_while_things_are_added(api: Api) ->
     assert seen == [f"old-{n}" for n in range(7)] + [f"new-{n}" for n in range(2)]
     request.type = "stranger.notes"
     foreign = api.blobs.ListBlobs(request)
-    await refused(foreign, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")
+    await expect_refusal(foreign, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")
 
 
 @pytest.mark.parametrize("document", ["[]", "{{", '{"type": "other"}', '{"type":"workflow_definition","components":[1]}'])
 async def test_what_is_not_a_definition_is_refused(api: Api, document: str) -> None:
     await blob(api)
-    await refused(api.put(document), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_DEFINITION")
+    await expect_refusal(api.put(document), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_DEFINITION")

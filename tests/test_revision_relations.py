@@ -8,7 +8,7 @@ import acme
 import flows
 import grpc
 from blobhub.v1 import definition_pb2, execution_pb2, revision_pb2, session_pb2
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from google.rpc import error_details_pb2
 from served import WORKFLOW, Api, Served
 
@@ -52,12 +52,12 @@ async def test_a_drafts_comment_changes_and_a_frozen_ones_does_not(api: Api) -> 
     assert after.etag != before.etag
     assert await acme.get_revision(api, after.id) == after
     stale = update(api, after.id, comment="late", etag=before.etag)
-    await refused(stale, grpc.StatusCode.ABORTED, "STALE_ETAG")
-    await refused(update(api, after.id, comment="x" * 201), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    await expect_refusal(stale, grpc.StatusCode.ABORTED, "STALE_ETAG")
+    await expect_refusal(update(api, after.id, comment="x" * 201), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert (await acme.commit(api, after.id)).comment == "what it is about", "an empty comment keeps the draft's"
-    await refused(update(api, after.id, comment="late"), PRECONDITION, "WRONG_PHASE")
+    await expect_refusal(update(api, after.id, comment="late"), PRECONDITION, "WRONG_PHASE")
     snapshot = await api.revisions.PublishRevision(revision_pb2.PublishRevisionRequest(revision=after.id))
-    await refused(update(api, snapshot.revision.id, comment="late"), PRECONDITION, "WRONG_PHASE")
+    await expect_refusal(update(api, snapshot.revision.id, comment="late"), PRECONDITION, "WRONG_PHASE")
     draft = await acme.branch(api)
     assert draft.comment == ""
     assert (await update(api, draft.id, comment="more")).comment == "more"
@@ -86,19 +86,19 @@ async def test_a_parent_must_be_a_frozen_revision_of_the_same_blob(api: Api) -> 
     await acme.blob(api, "acme/other")
     foreign = revision_pb2.CreateRevisionRequest(blob="acme/other", parent=snapshot.id)
     for call in (acme.branch(api, "2"), acme.branch(api, str(uuid.uuid4())), api.revisions.CreateRevision(foreign)):
-        await refused(call, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
-    await refused(acme.branch(api, "acme/pipeline@1"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REFERENCE")
+        await expect_refusal(call, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(acme.branch(api, "acme/pipeline@1"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REFERENCE")
     await acme.branch(api)
     for parent in ("draft", "default"):
         request = revision_pb2.CreateRevisionRequest(blob="acme/other", parent=parent)
-        await refused(api.revisions.CreateRevision(request), PRECONDITION, "WRONG_PHASE")
+        await expect_refusal(api.revisions.CreateRevision(request), PRECONDITION, "WRONG_PHASE")
 
 
 async def test_the_default_revision_is_any_that_is_frozen(api: Api) -> None:
     await pipeline(api)
     first = await api.publish()
     draft = await acme.branch(api)
-    await refused(set_default(api, draft.id), PRECONDITION, "WRONG_PHASE")
+    await expect_refusal(set_default(api, draft.id), PRECONDITION, "WRONG_PHASE")
     frozen = await acme.commit(api, draft.id)
     before = await acme.get_blob(api)
     moved = await set_default(api, frozen.id, before.etag)
@@ -112,7 +112,7 @@ async def test_the_default_revision_is_any_that_is_frozen(api: Api) -> None:
         == frozen.id
     )
     assert (await acme.branch(api)).parent_id == frozen.id
-    await refused(set_default(api, "acme/pipeline@1", before.etag), grpc.StatusCode.ABORTED, "STALE_ETAG")
+    await expect_refusal(set_default(api, "acme/pipeline@1", before.etag), grpc.StatusCode.ABORTED, "STALE_ETAG")
     assert (await set_default(api, frozen.id)).blob_etag == after.etag, "it is the default already"
     assert (await set_default(api, "acme/pipeline@1", after.etag)).revision.id == first.id
 
@@ -158,9 +158,9 @@ async def test_revisions_of_two_blobs_are_compared_when_their_type_is_the_same(a
     found = await compare(api, "acme/pipeline@draft", "acme/twin@draft")
     assert [change.kind for change in found.changes] == [revision_pb2.CHANGE_KIND_ADDED]
     for pair in (("acme/pipeline@draft", "acme/notes@draft"), ("acme/notes@draft", "acme/pipeline@draft")):
-        await refused(compare(api, *pair), PRECONDITION, "WRONG_BLOB_TYPE")
+        await expect_refusal(compare(api, *pair), PRECONDITION, "WRONG_BLOB_TYPE")
     for pair in (("acme/pipeline@1", "acme/twin@draft"), ("acme/twin@draft", "acme/pipeline@1")):
-        await refused(compare(api, *pair), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+        await expect_refusal(compare(api, *pair), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
 async def test_both_sides_of_a_comparison_must_be_ones_to_see(server: Served, api: Api, anonymous: Api) -> None:
@@ -171,7 +171,7 @@ async def test_both_sides_of_a_comparison_must_be_ones_to_see(server: Served, ap
     async with acme.person(server, api, "ann", ("acme/pipeline", acme.READ)) as ann:
         await compare(ann, "acme/pipeline@draft", "acme/open@draft")
         said = [
-            await refused(compare(ann, *pair), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+            await expect_refusal(compare(ann, *pair), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
             for pair in (
                 ("acme/pipeline@draft", "acme/shut@draft"),
                 ("acme/shut@draft", "acme/pipeline@draft"),
@@ -217,7 +217,7 @@ async def test_who_depends_on_a_revision_is_told_to_those_with_a_role(api: Api, 
     await acme.update_blob(api, visibility=acme.PUBLIC)
     assert await acme.get_revision(anonymous, "acme/pipeline@draft")
     call = dependents(anonymous, "acme/pipeline@draft")
-    await refused(call, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    await expect_refusal(call, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
 
 
 async def test_what_anything_refers_to_is_not_discarded(api: Api) -> None:
@@ -232,7 +232,7 @@ async def test_what_anything_refers_to_is_not_discarded(api: Api) -> None:
     for kept, kind in ((parent, "branched revisions"), (bound, "sessions")):
         assert kind in await dependents(api, kept.id)
         discard = api.revisions.DiscardRevision(revision_pb2.DiscardRevisionRequest(revision=kept.id))
-        error = await refused(discard, PRECONDITION, "REVISION_IN_USE")
+        error = await expect_refusal(discard, PRECONDITION, "REVISION_IN_USE")
         info = error_details_pb2.ErrorInfo()
         assert unpack(error, info)
         assert info.metadata["dependents"] == f"1 {kind}"

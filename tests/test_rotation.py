@@ -28,7 +28,7 @@ from blobhub_server.platform.rules.credential import Credential, encode
 from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.sealing.key_file import KeyFile
 from blobhub_server.platform.sealing.keyring import Keyring, load
-from blobhub_server.platform.sealing.rotation import BATCH, adopt, rotate
+from blobhub_server.platform.sealing.rotation import MAX_BATCH, adopt, rotate
 from blobhub_server.platform.store import credential as store
 from blobhub_server.start import StartError
 from scale import scaled
@@ -60,8 +60,8 @@ def run(step):
     pid = os.fork()
     if pid == 0:
         left = [step]
-        for owner, name in ((os, "fsync"), (os, "replace"), (Transaction, "committed"), (master_key, "change"),
-                            (credential, "under"), (credential, "rewrap")):
+        for owner, name in ((os, "fsync"), (os, "replace"), (Transaction, "run_hooks"), (master_key, "change"),
+                            (credential, "page_by_master_key"), (credential, "rewrap")):
             dying(owner, name, left)
         asyncio.run(rotate(settings, os.urandom))
         os._exit(0)
@@ -128,7 +128,7 @@ def keys_of(settings: Settings) -> list[str]:
 
 
 async def test_a_key_file_gets_a_new_key_and_loses_the_old_one(settings: Settings) -> None:
-    secrets = await fill(settings, 2 * BATCH + 1)
+    secrets = await fill(settings, 2 * MAX_BATCH + 1)
     (before,) = keys_of(settings)
     lines = await rotate(settings, os.urandom)
     (after,) = keys_of(settings)
@@ -215,7 +215,7 @@ async def test_a_running_server_never_seals_under_a_key_that_was_rotated_away(se
 
 
 async def test_a_credential_that_cannot_be_read_keeps_the_old_key_until_it_is_gone(settings: Settings) -> None:
-    secrets = await fill(settings, BATCH + 2)
+    secrets = await fill(settings, MAX_BATCH + 2)
     async with opened(settings) as (db, _, _), db.write() as tx:
         found = await store.find(tx, ORG, "alias-1")
         assert found is not None
@@ -241,7 +241,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 async def test_killed_before_every_step_and_run_again_it_loses_nothing(settings: Settings) -> None:
-    secrets = await fill(settings, 2 * BATCH + 1)
+    secrets = await fill(settings, 2 * MAX_BATCH + 1)
     command = [sys.executable, "-c", HARNESS]
     ran = await asyncio.to_thread(subprocess.run, command, env=environment(settings), capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -253,7 +253,7 @@ async def test_killed_before_every_step_and_run_again_it_loses_nothing(settings:
 
 async def test_the_command_killed_at_random_and_run_again_loses_nothing(settings: Settings) -> None:
     dice = random.Random(20261124)
-    secrets = await fill(settings, 5 * BATCH)
+    secrets = await fill(settings, 5 * MAX_BATCH)
     command = [str(Path(sys.executable).parent / "blobhub-server"), "rotate-master-key"]
     for _ in range(scaled(5, least=2)):
         with subprocess.Popen(command, env=environment(settings), stdout=subprocess.DEVNULL) as rotating:

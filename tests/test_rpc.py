@@ -172,7 +172,7 @@ async def test_health_is_watched_without_a_key_until_the_server_leaves() -> None
     async with served(Admitted(PermissionDenied())) as there:
         watch = health_pb2_grpc.HealthStub(there.channel).Watch(health_pb2.HealthCheckRequest(service="test.v1.Kinds"))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        await there.health.leaving()
+        await there.health.set_not_serving()
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         watch.cancel()
 
@@ -189,13 +189,13 @@ async def test_leaving_goes_in_order_health_then_streams_then_the_server() -> No
         raise ShuttingDown(7)
 
     async with served(Many=watching) as there:
-        leaving = there.health.leaving
+        leaving = there.health.set_not_serving
 
         async def recorded() -> None:
             order.append(f"health, draining: {drain.draining}")
             await leaving()
 
-        there.health.leaving = recorded
+        there.health.set_not_serving = recorded
         make = there.channel.unary_stream("/test.v1.Kinds/Many", None, Answer.FromString)
         call = make(GOOD.SerializeToString())
         await call.read()

@@ -12,7 +12,7 @@ from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import ExecutionState, Started
 from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Unit
-from blobhub_server.workflow.runtime.embedded.runner import Runner, Surroundings
+from blobhub_server.workflow.runtime.embedded.runner import Runner, RunnerContext
 from blobhub_server.workflow.runtime.performer import Performer
 from interpreting import REGISTRY, compiled
 from test_event_forms import EXECUTION
@@ -28,7 +28,7 @@ class SlowJournal:
         self.begun.set()
         await self.may_commit.wait()
         await asyncio.sleep(0)  # a commit lets others go on
-        unit.committed()
+        unit.on_commit()
 
 
 class Counted(EffectComponent):
@@ -61,12 +61,12 @@ async def test_a_step_that_ends_during_a_commit_is_not_run_again() -> None:
         [flows.control("start", "first"), flows.control("start", "second")],
     )
     graph = compiled(document, ComponentRegistry([*REGISTRY, Counted(journal, runs)]))
-    around = Surroundings(None, journal, lambda: datetime.now(UTC), Performer(None))
+    around = RunnerContext(None, journal, lambda: datetime.now(UTC), Performer(None))
     execution = replace(EXECUTION, state="pending")
     progress = Progress(execution, ExecutionState())
     runner = Runner(around, graph, progress, lambda _: ended.set(), lambda _: ended.set())
-    unit = runner.first(Started({}), {}, limit=1, beside=None, then=runner.begin)
-    unit.committed()
+    unit = runner.start_unit(Started({}), {}, limit=1, work=None, then=runner.begin)
+    unit.on_commit()
     await journal.begun.wait()
     while len(asyncio.all_tasks()) > 2:  # until the second step has ended too: what is left is this test and the commit
         await asyncio.sleep(0)

@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import pytest
 from blobhub.v1 import access_pb2, api_key_pb2, audit_pb2, blob_pb2, caller_pb2, credential_pb2, organization_pb2
-from blobhub_server.blobtypes.conformance import refused
-from blobhub_server.platform.rules.api_key import make_secret, without_secrets
+from blobhub_server.blobtypes.conformance import expect_refusal
+from blobhub_server.platform.rules.api_key import make_secret, mask_keys
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import credential as credential_store
 from disguises import Scanner
@@ -101,7 +101,7 @@ async def test_wrong_keys_are_not_repeated(server: Served, hub: Api) -> None:
         for key in wrong:
             for header in (("authorization", f"Bearer {key}"), ("authorization", f"Basic {key}"), ("x-api-key", key)):
                 call = other.callers.GetCaller(caller_pb2.GetCallerRequest(), metadata=[header])
-                await refused(call, UNAUTHENTICATED, "UNAUTHENTICATED")
+                await expect_refusal(call, UNAUTHENTICATED, "UNAUTHENTICATED")
     entries = await audited(hub)
     assert sum(entry.code == "UNAUTHENTICATED" for entry in entries) == 2  # the rest cannot be keys
 
@@ -129,8 +129,8 @@ async def test_a_refusal_that_has_a_nul_in_its_request_id_is_recorded(hub: Api) 
 
 def test_without_its_secret_a_key_can_still_be_told() -> None:
     key = make_secret(os.urandom)
-    assert without_secrets(f"acme/{key}@1") == f"acme/{key[:17]}…@1"
-    assert without_secrets("acme/pipeline@draft") == "acme/pipeline@draft"
+    assert mask_keys(f"acme/{key}@1") == f"acme/{key[:17]}…@1"
+    assert mask_keys("acme/pipeline@draft") == "acme/pipeline@draft"
 
 
 # Credentials
@@ -198,7 +198,7 @@ async def test_an_exception_that_holds_a_credential_tells_the_caller_nothing(
         raise RuntimeError(f"cannot insert {asked}")
 
     monkeypatch.setattr(credential_store, "insert", fail)
-    error = await refused(hub.credentials.CreateCredential(asked), INTERNAL, "INTERNAL")
+    error = await expect_refusal(hub.credentials.CreateCredential(asked), INTERNAL, "INTERNAL")
     said = f"{error.details()} {error.trailing_metadata()}"
     assert not Scanner({value: "credential"}).data("error", said.encode())
 
@@ -217,7 +217,7 @@ async def test_an_exception_while_a_key_is_stored_does_not_hold_the_key(hub: Api
     monkeypatch.setattr(api_key_store, "insert", fail)
     monkeypatch.setattr("blobhub_server.platform.rules.api_key.make_secret", issue)
     request = api_key_pb2.CreateApiKeyRequest(scope="acme", role=access_pb2.ROLE_READ)
-    await refused(hub.api_keys.CreateApiKey(request), INTERNAL, "INTERNAL")
+    await expect_refusal(hub.api_keys.CreateApiKey(request), INTERNAL, "INTERNAL")
     assert len(keys) == 1
 
 

@@ -14,7 +14,7 @@ import grpc
 import pytest
 import structlog
 from blobhub.v1 import blob_pb2, caller_pb2, execution_pb2, organization_pb2, session_pb2
-from blobhub_server.blobtypes.conformance import reason_of, refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, reason_of, unpack
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
 from blobhub_server.db.migrations import PLATFORM
@@ -153,7 +153,7 @@ async def test_an_unforeseen_exception_is_internal_with_an_id_and_nothing_else(
     monkeypatch.setattr(store, "page", fail)
     listing = api.blobs.ListBlobs(blob_pb2.ListBlobsRequest(organization="acme"))
     with structlog.testing.capture_logs() as logged:
-        error = await refused(listing, grpc.StatusCode.INTERNAL, "INTERNAL")
+        error = await expect_refusal(listing, grpc.StatusCode.INTERNAL, "INTERNAL")
     info = error_details_pb2.ErrorInfo()
     assert unpack(error, info)
     assert error.details() == f"internal error {info.metadata['error_id']}"
@@ -172,7 +172,7 @@ async def test_a_broken_constraint_names_field_and_all_violations(api: Api) -> N
     )
     session_id = await api.session(flows.steps(1))
     request.session_id = session_id
-    error = await refused(api.executions.StartExecution(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    error = await expect_refusal(api.executions.StartExecution(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     bad = error_details_pb2.BadRequest()
     assert unpack(error, bad)
     assert {violation.field for violation in bad.field_violations} == {"definition", "step_limit", "input_data[0].alias"}

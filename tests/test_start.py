@@ -9,7 +9,7 @@ from blobhub.v1 import access_pb2
 from blobhub_server import logs
 from blobhub_server.config import Settings
 from blobhub_server.rpc.access_options import MissingAccess, check_resources, rules
-from blobhub_server.rpc.validation import BrokenConstraint, compile_rules
+from blobhub_server.rpc.validation import BrokenConstraint, compile_constraints
 from buf.validate import validate_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 
@@ -75,10 +75,10 @@ def test_a_kind_of_resource_that_nobody_resolves_stops_the_start() -> None:
 
 def test_a_constraint_that_does_not_compile_stops_the_start_even_deep_inside() -> None:
     (sound,) = rules([declare("constraint.sound", rule(field="blob", resource="blob"), cel="this != ''")]).values()
-    compile_rules([sound.request])
+    compile_constraints([sound.request])
     (broken,) = rules([declare("constraint.broken", rule(field="blob", resource="blob"), cel="this.nope(")]).values()
     with pytest.raises(BrokenConstraint, match=r"constraint\.broken\.Inner"):
-        compile_rules([broken.request])
+        compile_constraints([broken.request])
 
 
 def test_a_method_that_changes_something_and_cannot_be_repeated_safely_stops_the_start() -> None:

@@ -11,7 +11,7 @@ import pytest
 from acme import ADMIN, READ
 from blobhub.v1 import blob_pb2, caller_pb2, user_pb2
 from blobhub_client import page
-from blobhub_server.blobtypes.conformance import refused
+from blobhub_server.blobtypes.conformance import expect_refusal
 from served import Api, Served, connected
 from waiting import refused_in_the_end, until
 
@@ -47,34 +47,34 @@ async def test_an_administrator_makes_a_user_who_has_nothing_yet(server: Served,
 
 @pytest.mark.parametrize("name", ["", "me", "Ann", "@ann", "a b", "a" * 43, "01890000-0000-7000-8000-000000000000"])
 async def test_a_name_that_references_cannot_hold_is_refused(api: Api, name: str) -> None:
-    await refused(acme.user(api, name), INVALID, "INVALID_REQUEST")
+    await expect_refusal(acme.user(api, name), INVALID, "INVALID_REQUEST")
 
 
 async def test_a_name_is_taken_once(api: Api) -> None:
     await acme.user(api, "ann")
     for name in ("ann", "administrator"):
-        await refused(acme.user(api, name), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
+        await expect_refusal(acme.user(api, name), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
 
 
 async def test_users_see_themselves_and_nobody_else(server: Served, api: Api, anonymous: Api) -> None:
     async with acme.person(server, api, "ann") as ann:
         administrator = await get(api)
         said = [
-            await refused(get(ann, reference), DENIED, "PERMISSION_DENIED")
+            await expect_refusal(get(ann, reference), DENIED, "PERMISSION_DENIED")
             for reference in ("@administrator", administrator.id, "@nobody", "01890000-0000-7000-8000-000000000000")
         ]
         assert len({(error.details(), str(error.trailing_metadata())) for error in said}) == 1
         for call in (names(ann), acme.user(ann, "bob"), acme.update_user(ann, "@ann", administrator=True)):
-            await refused(call, DENIED, "PERMISSION_DENIED")
-        await refused(get(ann, "ann"), INVALID, "INVALID_REFERENCE")
+            await expect_refusal(call, DENIED, "PERMISSION_DENIED")
+        await expect_refusal(get(ann, "ann"), INVALID, "INVALID_REFERENCE")
     for call in (get(anonymous), names(anonymous), acme.user(anonymous, "bob")):
-        await refused(call, UNAUTHENTICATED, "UNAUTHENTICATED")
+        await expect_refusal(call, UNAUTHENTICATED, "UNAUTHENTICATED")
 
 
 async def test_a_key_of_an_organization_is_nobody(server: Served, api: Api) -> None:
     await acme.organization(api)
     async with connected(server.address, (await acme.key(api, "acme")).key) as scoped:
-        await refused(get(scoped), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(get(scoped), DENIED, "PERMISSION_DENIED")
 
 
 async def test_users_are_listed_oldest_first_by_prefix_and_page(api: Api) -> None:
@@ -85,7 +85,7 @@ async def test_users_are_listed_oldest_first_by_prefix_and_page(api: Api) -> Non
     assert await names(api, name_prefix="ann", page_size=1) == ["ann-1", "ann", "ann_2"]
     token = (await api.users.ListUsers(user_pb2.ListUsersRequest(page_size=1))).next_page_token
     other = user_pb2.ListUsersRequest(page_size=1, name_prefix="a", page_token=token)
-    await refused(api.users.ListUsers(other), INVALID, "INVALID_PAGE_TOKEN")
+    await expect_refusal(api.users.ListUsers(other), INVALID, "INVALID_PAGE_TOKEN")
 
 
 async def test_an_update_changes_what_its_mask_names(api: Api) -> None:
@@ -96,15 +96,15 @@ async def test_an_update_changes_what_its_mask_names(api: Api) -> None:
     after = (await api.users.UpdateUser(request)).user
     assert (after.display_name, after.disabled, after.administrator) == ("Anne", False, False)
     assert after.etag != before.etag
-    await refused(api.users.UpdateUser(request), grpc.StatusCode.ABORTED, "STALE_ETAG")
+    await expect_refusal(api.users.UpdateUser(request), grpc.StatusCode.ABORTED, "STALE_ETAG")
     assert (await acme.update_user(api, "@ann", display_name="")).display_name == ""
     assert (await acme.update_user(api, after.id, administrator=True, display_name="A")).administrator
     for absent in ("@nobody", "01890000-0000-7000-8000-000000000000"):
-        await refused(acme.update_user(api, absent, disabled=True), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+        await expect_refusal(acme.update_user(api, absent, disabled=True), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
     for paths in ([], ["name"], None):
         mask = {} if paths is None else {"update_mask": {"paths": paths}}
         unmasked = user_pb2.UpdateUserRequest(user="@ann", disabled=True, **mask)
-        await refused(api.users.UpdateUser(unmasked), INVALID, "INVALID_REQUEST")
+        await expect_refusal(api.users.UpdateUser(unmasked), INVALID, "INVALID_REQUEST")
 
 
 async def test_a_disabled_user_is_refused_until_enabled_again(server: Served, api: Api) -> None:
@@ -114,7 +114,7 @@ async def test_a_disabled_user_is_refused_until_enabled_again(server: Served, ap
         watch = ann.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True))
         assert (await watch.read()).events
         assert (await acme.update_user(api, "@ann", disabled=True)).disabled
-        await refused(watch.read(), UNAUTHENTICATED, "UNAUTHENTICATED")
+        await expect_refusal(watch.read(), UNAUTHENTICATED, "UNAUTHENTICATED")
         for call in (partial(acme.get_blob, ann), partial(who, ann), partial(get, ann)):
             await refused_in_the_end(call, UNAUTHENTICATED, "UNAUTHENTICATED")
         await acme.update_user(api, "@ann", disabled=False)
@@ -125,22 +125,22 @@ async def test_an_administrator_has_every_role_until_they_are_none(server: Serve
     await acme.organization(api)
     await acme.blob(api)
     async with acme.person(server, api, "ann") as ann:
-        await refused(acme.get_blob(ann), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(acme.get_blob(ann), DENIED, "PERMISSION_DENIED")
         await acme.update_user(api, "@ann", administrator=True)
         await until(partial(acme.is_administrator, ann))
         await acme.update_blob(ann, description="changed")
         watch = ann.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True))
         assert (await watch.read()).events
         await acme.update_user(ann, "@ann", administrator=False)
-        await refused(watch.read(), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(watch.read(), DENIED, "PERMISSION_DENIED")
 
 
 async def test_the_last_administrator_stays(api: Api) -> None:
     for change in ({"administrator": False}, {"disabled": True}):
-        await refused(acme.update_user(api, "@me", **change), PRECONDITION, "LAST_ADMIN")
+        await expect_refusal(acme.update_user(api, "@me", **change), PRECONDITION, "LAST_ADMIN")
     await acme.user(api, "ann", administrator=True)
     await acme.update_user(api, "@ann", disabled=True)
-    await refused(acme.update_user(api, "@administrator", administrator=False), PRECONDITION, "LAST_ADMIN")
+    await expect_refusal(acme.update_user(api, "@administrator", administrator=False), PRECONDITION, "LAST_ADMIN")
     await acme.update_user(api, "@ann", disabled=False)
     assert not (await acme.update_user(api, "@me", administrator=False)).administrator
 

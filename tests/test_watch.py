@@ -12,7 +12,7 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import audit_pb2, blob_pb2, event_pb2, execution_pb2, session_object_pb2, session_pb2
-from blobhub_server.blobtypes.conformance import refused, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from scale import scaled
@@ -130,7 +130,7 @@ async def test_watches_of_the_platform_say_where_to_resume_when_the_server_goes_
             for watch in watches.values():
                 await watch.read()
         for last, watch in watches.items():
-            error = await refused(watch.read(), grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+            error = await expect_refusal(watch.read(), grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
             info = error_details_pb2.ErrorInfo()
             assert unpack(error, info)
             assert info.metadata["last_sequence"] == str(last)

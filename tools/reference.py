@@ -12,7 +12,7 @@ from pathlib import Path
 
 from blobhub.v1 import access_pb2
 from blobhub.v1.error_pb2 import ErrorReason
-from blobhub_server.blobtypes.registry import BlobTypes, Installed
+from blobhub_server.blobtypes.registry import BlobTypes, InstalledType
 from blobhub_server.config import Settings, SettingsModel, variable
 from blobhub_server.errors import BlobHubError
 from google.protobuf import descriptor_pb2
@@ -80,7 +80,7 @@ def _reasons(file: File, number: int, enum: descriptor_pb2.EnumDescriptorProto) 
     return "".join(rows)
 
 
-def built_in() -> list[Installed]:
+def built_in() -> list[InstalledType]:
     """The blob types that come with the server."""
     return [item for item in BlobTypes.load().all() if item.distribution.startswith("blobhub-server ")]
 

@@ -98,14 +98,14 @@ def doctor() -> None:
     except StartError as error:
         typer.echo(Finding(FAIL, "blob types", str(error)))
         failed = True
-    # The script workers' runtime has threads that let go of Python objects a moment after all is done; Python that ends in
-    # that moment in the ordinary way aborts (pydantic-monty 1.4, about one time in ten).
+    # Threads of the script workers' runtime release Python objects a moment after the last check. An ordinary exit of Python
+    # in that moment aborts (pydantic-monty 1.4, about one time in ten).
     sys.stdout.flush()
     os._exit(failed)
 
 
 def main() -> None:
-    """Run a command; what keeps a server from starting is told in one line."""
+    """Run a command. A StartError or a wrong setting is printed as one line."""
     from pydantic import ValidationError  # noqa: PLC0415  so that --help is quick
 
     from blobhub_server.start import StartError  # noqa: PLC0415  so that --help is quick
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def _wrong(error: ValidationError) -> str:
-    """Which settings are wrong, without what they are set to."""
+    """The settings that are wrong and why, without their values, which may be secret."""
     from blobhub_server.config import variable  # noqa: PLC0415  so that --help is quick
 
     return "; ".join(f"{variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors())

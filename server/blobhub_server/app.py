@@ -32,19 +32,19 @@ from blobhub_server.rpc.handlers import generic_handler
 from blobhub_server.rpc.pipeline import Pipeline
 from blobhub_server.rpc.reflection import add_reflection
 from blobhub_server.rpc.server import Health, bind, make_server, shut_down
-from blobhub_server.rpc.validation import compile_rules
+from blobhub_server.rpc.validation import compile_constraints
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A server that serves: where, and the administrator's key if this was the first start."""
+class RunningServer:
+    """A running server: its address, and the administrator's key if this was the first start."""
 
     address: str
     admin_key: str | None
 
 
 @asynccontextmanager
-async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running]:
+async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[RunningServer]:
     """Start a server; leave to shut it down gracefully. Raises StartError when it cannot start."""
     logs.set_up(settings)
     clock, ids, entropy = utc_now, Uuid7(), os.urandom
@@ -80,14 +80,14 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         admin_key = await bootstrap(db, platform.audit, clock, ids, entropy, given)
         await stack.enter_async_context(types.running(platform.host))
 
-        # The way in
+        # Admission and serving
         services, kinds = platform.services(), dict(platform.kinds())
         for opened in types.opened():
             services += opened.services
             kinds |= opened.locators
         access = rules(service.full_name for service in services)
         check_resources(access, kinds)
-        compile_rules(rule.request for rule in access.values())
+        compile_constraints(rule.request for rule in access.values())
         gate = await stack.enter_async_context(platform.gate(access, kinds))
         guard = Guard(bell, clock, TOPIC)
         await stack.enter_async_context(guard.watching())
@@ -95,9 +95,9 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         health = _serve(server, services)
         address = bind(server, settings.listen)
         await server.start()
-        await health.serving()
+        await health.set_serving()
         stack.push_async_callback(shut_down, server, health, drain, settings.drain_seconds)
-        yield Running(address, admin_key)
+        yield RunningServer(address, admin_key)
 
 
 def _serve(server: grpc.aio.Server, services: Sequence[Service]) -> Health:

@@ -1,4 +1,4 @@
-"""Work beside the calls: a task that lives as long as a block is entered, and one that a cancelled caller waits for."""
+"""Tasks beside the calls: one that runs until a block is left, and one that the cancellation of its caller does not stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 @asynccontextmanager
 async def in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """Run `work` until the block is left; then it is cancelled, and waited for."""
+    """Run `work` until the block is left; then cancel it and wait for its end."""
     task = asyncio.create_task(work, name=name)
     try:
         yield
@@ -23,7 +23,7 @@ async def in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIter
 
 
 async def uninterrupted(work: Coroutine[Any, Any, Result]) -> Result:
-    """Await to the end, also when the caller is cancelled meanwhile: the cancellation is raised afterwards."""
+    """Await `work` to its end even when the caller is cancelled; the cancellation is raised afterwards."""
     task = asyncio.ensure_future(work)
     cancelled = False
     while not task.done():

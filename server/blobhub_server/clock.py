@@ -1,4 +1,4 @@
-"""The clock that everything is handed: a call that answers the time, aware and in UTC."""
+"""The clock, a function that returns the time, aware and in UTC. Whoever needs the time gets a clock as an argument."""
 
 from __future__ import annotations
 

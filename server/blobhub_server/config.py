@@ -1,4 +1,4 @@
-"""Settings: read from `BLOBHUB_*` and nowhere else. Here are those of the server; blob types bring models of their own.
+"""The server's settings, read from `BLOBHUB_*` and nowhere else. Blob types bring models of their own.
 
 `docs/settings.md` lists all of them.
 """

@@ -1,6 +1,6 @@
-"""`blobhub-server doctor`: looks at all that a server needs, beside a running one too, and changes nothing.
+"""`blobhub-server doctor`: checks all that a server needs and changes nothing. A server may be running.
 
-Each check is told in one line. None of them ever holds a secret: what is said of an error that is not foreseen is its type.
+Each check prints one line. No line holds a secret: of an unforeseen error only the type is printed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from blobhub_server.clock import Clock
 from blobhub_server.config import Settings, variable
 from blobhub_server.db.look import NoDatabaseYet, looking, server_time
 from blobhub_server.db.migrations import PLATFORM, Chain, position
-from blobhub_server.db.opening import parsed
+from blobhub_server.db.opening import parse_url
 from blobhub_server.http.outbound import OutboundError
 from blobhub_server.objects.local import LocalObjects
 from blobhub_server.platform.admission import oidc
@@ -36,29 +36,29 @@ from blobhub_server.platform.store import audit as audit_store
 from blobhub_server.platform.store import credential as credential_store
 from blobhub_server.platform.store import master_key as master_key_store
 from blobhub_server.rpc.server import PortInUse, bind
-from blobhub_server.start import Doubt, StartError
+from blobhub_server.start import StartError, StartWarning
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
-SECONDS = 10.0
-LOW_BYTES = 100 << 20
-APART_WARN, APART_FAIL = timedelta(seconds=1), timedelta(seconds=30)
+TIMEOUT_SECONDS = 10.0
+MIN_FREE_BYTES = 100 << 20
+MAX_DRIFT, MAX_TOLERATED_DRIFT = timedelta(seconds=1), timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check has found, as a line: `ok   clock: …`."""
+    """The result of a check, printed as a line: `ok   clock: …`."""
 
     verdict: str
-    what: str
-    said: str
+    check: str
+    detail: str
 
     def __str__(self) -> str:
-        return f"{self.verdict:4} {self.what}: {self.said}"
+        return f"{self.verdict:4} {self.check}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What is looked at: a server's settings, its blob types, and its clock."""
+    """What is checked: a server's settings, its blob types, and its clock."""
 
     settings: Settings
     types: BlobTypes
@@ -66,25 +66,25 @@ class Installation:
 
 
 async def examine(installation: Installation) -> AsyncIterator[Finding]:
-    """Check one thing after the other: what every server needs, then what its blob types need."""
+    """Run all checks, one after the other: those of every server, then those of its blob types."""
     for what, check in _CHECKS.items():
-        yield await _checked(what, check(installation))
+        yield await _run_check(what, check(installation))
     for name, own in installation.types.checks(installation.settings):
-        yield await _checked(f"{name}, {own.what}", own.look())
+        yield await _run_check(f"{name}, {own.what}", own.look())
 
 
-async def _checked(what: str, check: Awaitable[str]) -> Finding:
+async def _run_check(what: str, check: Awaitable[str]) -> Finding:
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return Finding(OK, what, await check)
-    except Doubt as doubt:
+    except StartWarning as doubt:
         return Finding(WARN, what, str(doubt))
     except NoDatabaseYet:
         return Finding(OK, what, "there is no database yet; the first start makes it")
     except StartError as error:
         return Finding(FAIL, what, str(error))
     except TimeoutError:
-        return Finding(FAIL, what, f"no answer within {SECONDS:g} s")
+        return Finding(FAIL, what, f"no answer within {TIMEOUT_SECONDS:g} s")
     except Exception as error:
         return Finding(FAIL, what, f"cannot be told, for a {type(error).__name__}")
 
@@ -119,7 +119,7 @@ async def _address(installation: Installation) -> str:
 
 
 async def _serves(listen: str) -> bool:
-    """Whether there is a BlobHub, draining or not: another program does not know the service."""
+    """Whether a BlobHub server, draining or not, listens there. Another program does not know the service."""
     async with grpc.aio.insecure_channel(listen) as channel:
         check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         try:
@@ -131,7 +131,7 @@ async def _serves(listen: str) -> bool:
 
 async def _database(installation: Installation) -> str:
     settings = installation.settings
-    url = parsed(settings.url)
+    url = parse_url(settings.url)
     try:
         async with looking(settings.url) as tx:
             await position(tx)
@@ -144,11 +144,11 @@ async def _database(installation: Installation) -> str:
 async def _migrations(installation: Installation) -> str:
     chains = (PLATFORM, *installation.types.chains())
     async with looking(installation.settings.url) as tx:
-        return ", ".join([_compared_with_head(chain, await position(tx, chain)) for chain in chains])
+        return ", ".join([_compare_with_head(chain, await position(tx, chain)) for chain in chains])
 
 
-def _compared_with_head(chain: Chain, at: str) -> str:
-    """What is to be said of a chain of migrations. Raises StartError unless the next start brings it to this program's."""
+def _compare_with_head(chain: Chain, at: str) -> str:
+    """The state of a chain of migrations, in words. Raises StartError when the database is older or newer."""
     if at == chain.head:
         return f"{chain.name} is at {at or 'none'}, as this program"
     if not at:
@@ -172,13 +172,13 @@ async def _objects(installation: Installation) -> str:
         raise StartError(f"{root} cannot be written to and read: {error.strerror}; see BLOBHUB_DATA_DIR") from None
     free = shutil.disk_usage(root).free
     said = f"{free / (1 << 30):.1f} GiB are free"
-    if free < LOW_BYTES:
+    if free < MIN_FREE_BYTES:
         raise StartError(f"only {said} in {root}; make room")
     return f"{root} was written to and read; {said}"
 
 
 def _require_writable(path: Path) -> None:
-    """Raise StartError when what is not there yet could not be made."""
+    """Raise StartError when a file or folder that does not exist yet could not be made."""
     there = next(folder for folder in path.absolute().parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise StartError(f"{path} cannot be made: {there} is no folder that can be written to; see BLOBHUB_DATA_DIR")
@@ -199,12 +199,12 @@ async def _master_key(installation: Installation) -> str:
 
 
 async def _sealed_under(settings: Settings) -> set[str]:
-    """The ids of the master keys that the database needs; none that has not come as far as this program."""
+    """The ids of the master keys that the database needs; none when it is not at this program's migration."""
     try:
         async with looking(settings.url) as tx:
             if await position(tx) != PLATFORM.head:
                 return set()
-            current = await master_key_store.registered(tx)
+            current = await master_key_store.find(tx)
             return await credential_store.master_key_ids(tx) | ({current} if current else set())
     except NoDatabaseYet:
         return set()
@@ -231,20 +231,20 @@ async def _clocks(installation: Installation) -> str:
         before = installation.clock()
         there = await server_time(tx)
         if there is not None:
-            return _compared("the database server's", there, before, installation.clock())
+            return _compare_times("the database server's", there, before, installation.clock())
         newest = await audit_store.newest(tx) if await position(tx) == PLATFORM.head else None
     if newest is None:
         return "there is nothing to compare it with yet"
-    # What was written earlier says only whether time has gone backwards since.
-    return _compared("the newest audit entry's", max(newest, before), before, before)
+    # An earlier time can only show that the clock has gone backwards since.
+    return _compare_times("the newest audit entry's", max(newest, before), before, before)
 
 
-def _compared(whose: str, there: datetime, before: datetime, after: datetime) -> str:
-    """Compare with a time that was told between two of ours."""
+def _compare_times(whose: str, there: datetime, before: datetime, after: datetime) -> str:
+    """Compare another clock's time with our times before and after it was read."""
     apart = max(before - there, there - after, timedelta())
     said = f"{apart.total_seconds():.1f} s apart from {whose}"
-    if apart > APART_WARN:
-        raise (StartError if apart > APART_FAIL else Doubt)(f"{said}; set the clocks, by NTP say")
+    if apart > MAX_DRIFT:
+        raise (StartError if apart > MAX_TOLERATED_DRIFT else StartWarning)(f"{said}; set the clocks, by NTP say")
     return said
 
 

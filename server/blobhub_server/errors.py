@@ -1,8 +1,8 @@
-"""The errors of the platform and the ground, each with its gRPC status code and its reason; those of a slice are with it.
+"""The errors of the platform and what is below it, each with its gRPC status code and reason. A slice has its own.
 
 Rules, stores and services raise these; `rpc/errors.py` alone turns them into statuses. A reason belongs to a domain. Those
-of the domain `blobhub` are the values of `ErrorReason` in `protos/blobhub/v1/error.proto`, where cause and metadata of each
-are documented; a test holds that both lists are the same. This module knows nothing of gRPC, so that rules can import it.
+of the domain `blobhub` are the values of `ErrorReason` in `protos/blobhub/v1/error.proto`, which documents the cause and
+metadata of each; a test compares the two lists. This module does not import gRPC, so that rules can import it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that is wrong with what was sent: a dotted `field` path and a sentence."""
+    """One thing that is wrong with a request: a dotted `field` path and a sentence."""
 
     field: str
     message: str
 
 
 class BlobHubError(Exception):
-    """Base of all. `code` is the name of a gRPC status code, `reason` that of an error reason without its prefix.
+    """The base class. `code` is the name of a gRPC status code, `reason` that of an error reason without its prefix.
 
-    `domain` says whose reason it is: `blobhub`, or the blob type of that name.
+    `domain` is whose reason it is: `blobhub`, or the name of a blob type.
     """
 
     domain: ClassVar[str] = "blobhub"
@@ -38,19 +38,19 @@ class BlobHubError(Exception):
         metadata: Mapping[str, str] | None = None,
         violations: Sequence[Violation] = (),
         resource: tuple[str, str] | None = None,
-        retry_after: float | None = None,
+        retry_after_seconds: float | None = None,
     ) -> None:
-        """`resource` is (type, name) for `ResourceInfo`; `retry_after` is in seconds, for `RetryInfo`."""
+        """`resource` is (type, name) for `ResourceInfo`; `retry_after_seconds` is in seconds, for `RetryInfo`."""
         super().__init__(message)
         self.message = message
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.resource = resource
-        self.retry_after = retry_after
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Internal(BlobHubError):
-    """Something unforeseen; the log has it under the error id, the caller gets the id alone."""
+    """An unforeseen error. It is logged under an id, and the caller gets only the id."""
 
     code, reason = "INTERNAL", "INTERNAL"
 
@@ -59,7 +59,7 @@ class Internal(BlobHubError):
 
 
 class InvalidRequest(BlobHubError):
-    """A constraint declared in the protos is broken."""
+    """The request breaks a constraint declared in the protos."""
 
     code, reason = "INVALID_ARGUMENT", "INVALID_REQUEST"
 
@@ -98,7 +98,7 @@ class InvalidPageToken(BlobHubError):
 
 
 class InvalidValue(BlobHubError):
-    """A value that only the server can judge is not acceptable."""
+    """A value is not acceptable for a reason that no constraint in the protos can express."""
 
     code, reason = "INVALID_ARGUMENT", "INVALID_VALUE"
 
@@ -116,9 +116,9 @@ class UnknownBlobType(BlobHubError):
 
 
 class Unauthenticated(BlobHubError):
-    """No key, or one that does not hold; which of the two is not said.
+    """No key came with the call, or an invalid one; the status does not say which.
 
-    `malformed` and `claimed`, the caller whom the key belongs to, are for the audit log; the status has nothing of them.
+    `malformed`, and `claimed`, the caller whom the key belongs to, are for the audit log; the status leaves them out.
     """
 
     code, reason = "UNAUTHENTICATED", "UNAUTHENTICATED"
@@ -130,7 +130,7 @@ class Unauthenticated(BlobHubError):
 
 
 class PermissionDenied(BlobHubError):
-    """The caller may not, or there is no such thing; which of the two is not said."""
+    """The caller may not do this, or the resource does not exist; the status does not say which."""
 
     code, reason = "PERMISSION_DENIED", "PERMISSION_DENIED"
 
@@ -139,7 +139,7 @@ class PermissionDenied(BlobHubError):
 
 
 class NotFound(BlobHubError):
-    """Absent inside something the caller may see."""
+    """The resource does not exist, in a place that the caller may read."""
 
     code, reason = "NOT_FOUND", "NOT_FOUND"
 
@@ -148,7 +148,7 @@ class NotFound(BlobHubError):
 
 
 class Renamed(BlobHubError):
-    """The reference uses an alias that was given up; `current` is the reference of today."""
+    """The reference uses a former alias; `current` is the reference now."""
 
     code, reason = "NOT_FOUND", "RENAMED"
 
@@ -166,7 +166,7 @@ class AlreadyExists(BlobHubError):
 
 
 class RequestIdReused(BlobHubError):
-    """The request id came before with another body."""
+    """The request id was used before with another body."""
 
     code, reason = "ALREADY_EXISTS", "REQUEST_ID_REUSED"
 
@@ -175,7 +175,7 @@ class RequestIdReused(BlobHubError):
 
 
 class StaleEtag(BlobHubError):
-    """Somebody else wrote in between."""
+    """The record has changed since the etag was read."""
 
     code, reason = "ABORTED", "STALE_ETAG"
 
@@ -184,7 +184,7 @@ class StaleEtag(BlobHubError):
 
 
 class WrongPhase(BlobHubError):
-    """The revision is not in the phase that this needs."""
+    """The revision is not in a phase in which this is allowed."""
 
     code, reason = "FAILED_PRECONDITION", "WRONG_PHASE"
 
@@ -220,7 +220,7 @@ class RevisionInUse(BlobHubError):
 
 
 class NotEmpty(BlobHubError):
-    """What is to be deleted holds something, or is in use."""
+    """What is to be deleted is not empty, or is in use."""
 
     code, reason = "FAILED_PRECONDITION", "NOT_EMPTY"
 
@@ -238,12 +238,14 @@ class LastAdmin(BlobHubError):
 
 
 class KeyTooStrong(BlobHubError):
-    """The key to be made would outlive the caller's, which ends at `most`."""
+    """The new key would outlive the caller's own, which expires at `max_expire_time`."""
 
     code, reason = "PERMISSION_DENIED", "KEY_TOO_STRONG"
 
-    def __init__(self, most: datetime) -> None:
-        super().__init__("a key cannot outlive the one it is made with", metadata={"expire_time": most.isoformat()})
+    def __init__(self, max_expire_time: datetime) -> None:
+        super().__init__(
+            "a key cannot outlive the one it is made with", metadata={"expire_time": max_expire_time.isoformat()}
+        )
 
 
 class KeyEnded(BlobHubError):
@@ -256,7 +258,7 @@ class KeyEnded(BlobHubError):
 
 
 class CredentialUnreadable(BlobHubError):
-    """What is stored is not what was stored."""
+    """The stored credential cannot be decrypted: it has changed since it was stored."""
 
     code, reason = "DATA_LOSS", "CREDENTIAL_UNREADABLE"
 
@@ -265,7 +267,7 @@ class CredentialUnreadable(BlobHubError):
 
 
 class ContentLost(BlobHubError):
-    """Bytes that content is made of are not there, or are not what was stored."""
+    """Stored bytes of some content are missing or corrupt."""
 
     code, reason = "DATA_LOSS", "CONTENT_LOST"
 
@@ -288,12 +290,12 @@ class MasterKeyMissing(BlobHubError):
 
 
 class IssuerUnavailable(BlobHubError):
-    """The issuer's keys cannot be had, so its tokens cannot be checked."""
+    """The issuer's keys cannot be read, so its tokens cannot be verified."""
 
     code, reason = "UNAVAILABLE", "ISSUER_UNAVAILABLE"
 
     def __init__(self) -> None:
-        super().__init__("the token cannot be checked now; try again", retry_after=5.0)
+        super().__init__("the token cannot be checked now; try again", retry_after_seconds=5.0)
 
 
 class SequenceOutOfRange(BlobHubError):
@@ -309,13 +311,13 @@ class SequenceOutOfRange(BlobHubError):
 
 
 class ShuttingDown(BlobHubError):
-    """The server goes away; the stream can be resumed after `last_sequence`."""
+    """The server shuts down; the stream can be resumed after `last_sequence`."""
 
     code, reason = "UNAVAILABLE", "SHUTTING_DOWN"
 
     def __init__(self, last_sequence: int | None = None) -> None:
         metadata = {} if last_sequence is None else {"last_sequence": str(last_sequence)}
-        super().__init__("the server is shutting down", metadata=metadata, retry_after=1.0)
+        super().__init__("the server is shutting down", metadata=metadata, retry_after_seconds=1.0)
 
 
 class LimitExceeded(BlobHubError):

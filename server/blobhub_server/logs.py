@@ -1,4 +1,4 @@
-"""What the server says: structured log lines on standard error, and its address on standard output.
+"""Output: structured log lines on standard error, and the server's address on standard output.
 
 No line ever holds a request, its metadata or a key; the one exception is the administrator's key, once, at the first
 start, on standard output.
@@ -17,15 +17,15 @@ from blobhub_server.config import Settings
 from blobhub_server.start import StartError
 
 _QUOTING_STATES = ("22", "23")
-"""Classes of SQLSTATE, data exceptions and broken constraints, in whose messages PostgreSQL quotes values and whole rows."""
+"""Classes of SQLSTATE (data exceptions, broken constraints) whose messages quote values and whole rows."""
 
 
 class UnknownLogLevel(StartError):
-    """The log level is none of logging's."""
+    """The log level is not one of logging's."""
 
 
 def set_up(settings: Settings) -> None:
-    """Set the level and the form of log lines. Raises UnknownLogLevel."""
+    """Set the level and the format of log lines. Raises UnknownLogLevel."""
     level = logging.getLevelNamesMapping().get(settings.log_level.upper())
     if level is None:
         raise UnknownLogLevel("BLOBHUB_LOG_LEVEL: must be debug, info, warning or error")
@@ -34,7 +34,7 @@ def set_up(settings: Settings) -> None:
         if settings.log_json
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_exception)
     )
-    errors = [structlog.processors.ExceptionRenderer(_exception)] if settings.log_json else []
+    errors = [structlog.processors.ExceptionRenderer(_render_exception)] if settings.log_json else []
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -52,40 +52,40 @@ def set_up(settings: Settings) -> None:
 
 
 def announce(address: str, admin_key: str | None) -> None:
-    """Say where the server serves, and, at the first start, the administrator's key."""
+    """Print the server's address and, at the first start, the administrator's key."""
     if admin_key is not None:
         print(f"Administrator's key, shown once: {admin_key}")  # noqa: T201  this is the program's output
     print(f"BlobHub serves on {address}", flush=True)  # noqa: T201  this is the program's output
 
 
-def told(error: BaseException) -> str:
-    """An exception and what led to it, as Python tells it, but without the values that a database quotes."""
+def format_error(error: BaseException) -> str:
+    """An exception and its causes as Python formats them, but without values that a database quotes."""
     lines, seen = [], set()
     following: BaseException | None = error
     while following is not None and following not in seen:
         seen.add(following)
-        lines.append("".join([*traceback.format_tb(following.__traceback__), _named(following)]))
+        lines.append("".join([*traceback.format_tb(following.__traceback__), _error_text(following)]))
         following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
     return "\nwhich led to:\n".join(reversed(lines))
 
 
-def _named(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     state = str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
     if state.startswith(_QUOTING_STATES):
         return f"{type(error).__qualname__}: SQLSTATE {state}; what the database said may quote values"
     return "".join(traceback.format_exception_only(error)).rstrip()
 
 
-def _exception(exc_info: Any) -> str:
-    return told(exc_info[1])
+def _render_exception(exc_info: Any) -> str:
+    return format_error(exc_info[1])
 
 
 def _write_exception(stream: TextIO, exc_info: Any) -> None:
-    stream.write(told(exc_info[1]))
+    stream.write(format_error(exc_info[1]))
 
 
 class _Lines(logging.Formatter):
-    """What libraries log, their exceptions told like ours."""
+    """Formats the exceptions in libraries' log lines as ours are."""
 
     def formatException(self, ei: Any) -> str:
-        return told(ei[1])
+        return format_error(ei[1])

@@ -1,4 +1,4 @@
-"""Why a server does not start, or may not do well: what an operator is told in one line."""
+"""Why a server cannot start, or may not work well; printed to the operator as one line."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ class StartError(Exception):
     """The server cannot start; the message says why and what to do."""
 
 
-class Doubt(Exception):
-    """Something looks as if it were wrong; the message says what."""
+class StartWarning(Exception):
+    """Something is probably wrong; the message says what."""

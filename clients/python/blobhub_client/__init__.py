@@ -51,13 +51,13 @@ from blobhub_client.channel import KeyChannel
 __all__ = ["Client", "KeyChannel", "LogGap", "connect", "page", "reason"]
 
 TRANSIENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
-"""Statuses after which a stream is taken up again where it was cut."""
+"""Statuses after which an interrupted stream is resumed."""
 
-FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 10.0
 
 
 class LogGap(Exception):
-    """A server sent an event that does not follow the one before it. That is a fault of the server's."""
+    """The server sent an event that does not follow the one before it, which is a bug of the server."""
 
 
 @asynccontextmanager
@@ -66,7 +66,7 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """A client of the server at `address`, over TLS with `credentials`, else in clear.
 
-    `key` goes with every call; without one, calls are anonymous. Pings every 20 s find out dead connections.
+    `key` is sent with every call; without one, calls are anonymous. Pings every 20 s detect dead connections.
     """
     options = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
     made = (
@@ -104,14 +104,14 @@ class Client:
     def watch_session(self, session_id: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[Event]:
         """A session's events after a sequence, and, with `follow`, those to come until it is closed.
 
-        A stream that is cut is taken up where it was; see `_resumed`.
+        An interrupted stream is resumed; see `_resume`.
         """
 
         def call(after: int) -> Any:
             request = WatchSessionRequest(session_id=session_id, after_sequence=after, follow=follow)
             return self.sessions.WatchSession(request)
 
-        return _resumed(call, after_sequence, "sequence")
+        return _resume(call, after_sequence, "sequence")
 
     def watch_execution(self, execution_id: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[Event]:
         """An execution's events after an execution sequence, and, with `follow`, those to come until it has ended."""
@@ -120,7 +120,7 @@ class Client:
             request = WatchExecutionRequest(execution_id=execution_id, after_sequence=after, follow=follow)
             return self.executions.WatchExecution(request)
 
-        return _resumed(call, after_sequence, "execution_sequence")
+        return _resume(call, after_sequence, "execution_sequence")
 
     def watch_blob(self, blob: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[BlobEvent]:
         """What happened to a blob after a sequence, and, with `follow`, what will."""
@@ -128,7 +128,7 @@ class Client:
         def call(after: int) -> Any:
             return self.blobs.WatchBlob(WatchBlobRequest(blob=blob, after_sequence=after, follow=follow))
 
-        return _resumed(call, after_sequence, "sequence")
+        return _resume(call, after_sequence, "sequence")
 
     def watch_audit(self, scope: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[AuditEntry]:
         """The audit log's entries of a scope after a sequence, and, with `follow`, those to come."""
@@ -137,12 +137,12 @@ class Client:
             request = WatchAuditEntriesRequest(scope=scope, after_sequence=after, follow=follow)
             return self.audit.WatchAuditEntries(request)
 
-        return _resumed(call, after_sequence, "sequence", dense=False)
+        return _resume(call, after_sequence, "sequence", dense=False)
 
     async def run(self, request: RunExecutionRequest) -> AsyncIterator[Event]:
-        """Start an execution and yield its events until it has ended, across cuts.
+        """Start an execution and yield its events until it has ended, also across interruptions.
 
-        The request is given a `request_id` when it has none, so that however often it is sent, one execution starts.
+        The request gets a `request_id` when it has none, so that one execution starts however often it is sent.
         """
         sent = RunExecutionRequest()
         sent.CopyFrom(request)
@@ -156,7 +156,7 @@ class Client:
                 )
             return self.executions.RunExecution(sent)
 
-        async with aclosing(_resumed(call, 0, "execution_sequence")) as events:
+        async with aclosing(_resume(call, 0, "execution_sequence")) as events:
             async for event in events:
                 execution_id = event.execution_id
                 yield event
@@ -165,16 +165,16 @@ class Client:
 Sequence = Literal["sequence", "execution_sequence"]
 
 
-async def _resumed(
+async def _resume(
     call: Callable[[int], Any], after: int, number: Sequence, *, dense: bool = True
 ) -> AsyncGenerator[Any, None]:
-    """Yield the items of a stream, its messages' one repeated field; when it is cut, call again from the last one seen.
+    """Yield the items of a stream, which are its messages' one repeated field; resume it after the last item when it breaks.
 
-    Waits between tries grow from 0.1 s to 10 s, with jitter, or are what the server's RetryInfo says; an event that
-    arrives starts them over. Other errors than transient ones are raised. Raises LogGap when an event does not follow
-    the one before it, by one where the numbers are `dense`.
+    The backoff grows from 0.1 s to 10 s, with jitter, unless the server's RetryInfo says how long to wait; an event resets
+    it. Errors that are not transient are raised. Raises LogGap when an event does not follow the one before it; where the
+    numbers are `dense`, it must be the next one.
     """
-    wait = FIRST_WAIT
+    wait = MIN_RETRY_SECONDS
     while True:
         stream = call(after)
         try:
@@ -183,14 +183,14 @@ async def _resumed(
                     found = getattr(event, number)
                     if found <= after or (dense and found != after + 1):
                         raise LogGap(f"{number} {found} came after {after}")
-                    after, wait = found, FIRST_WAIT
+                    after, wait = found, MIN_RETRY_SECONDS
                     yield event
             return
         except grpc.aio.AioRpcError as error:
             if error.code() not in TRANSIENT:
                 raise
             await asyncio.sleep(_retry_after(error) or wait * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
-            wait = min(wait * 2, LONGEST_WAIT)
+            wait = min(wait * 2, MAX_RETRY_SECONDS)
         finally:
             stream.cancel()
 

@@ -12,8 +12,8 @@ import grpc
 class KeyChannel(grpc.aio.Channel):
     """Sends an API key or a token with every call over a channel. Closing it closes that channel.
 
-    Why not an interceptor: when the server ends an intercepted call whose requests are written one by one, grpc.aio leaves
-    the task behind that waits for the next request. Once collected, it complains that its generator "is already running".
+    It is no interceptor: when the server ends an intercepted call whose requests are written one by one, grpc.aio leaks the
+    task that waits for the next request, and its collection logs that a generator "is already running".
     """
 
     def __init__(self, channel: grpc.aio.Channel, key: str) -> None:
@@ -21,18 +21,18 @@ class KeyChannel(grpc.aio.Channel):
         self._header = ("authorization", f"Bearer {key}")
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return self._sending_key(self._channel.unary_unary(*args, **kwargs))
+        return self._with_key(self._channel.unary_unary(*args, **kwargs))
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._sending_key(self._channel.unary_stream(*args, **kwargs))
+        return self._with_key(self._channel.unary_stream(*args, **kwargs))
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return self._sending_key(self._channel.stream_unary(*args, **kwargs))
+        return self._with_key(self._channel.stream_unary(*args, **kwargs))
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._sending_key(self._channel.stream_stream(*args, **kwargs))
+        return self._with_key(self._channel.stream_stream(*args, **kwargs))
 
-    def _sending_key(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _with_key(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*requests: Any, metadata: Any = None, **kwargs: Any) -> Any:
             return method(*requests, metadata=(*(metadata or ()), self._header), **kwargs)
 

@@ -1,1 +1,1 @@
-"""What a blob type is: the contract, the registry that finds them, and the suite any of them can be held to."""
+"""What a blob type is: the contract, the registry that finds types, and the test suite for any type."""

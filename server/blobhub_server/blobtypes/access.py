@@ -1,4 +1,4 @@
-"""What access is decided on: who calls, where roles are held, and what a reference leads to. Values, and nothing else."""
+"""The values that access is decided on: caller, role, place, and what a reference leads to."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ class Role(IntEnum):
 class Caller:
     """Who makes a call.
 
-    With a token or a personal key the caller acts as a user: `user_id` is set, roles come from memberships, and `role`
-    is the most that any of them counts for. A scoped key carries its own `role` on `org_id`, or on the one blob `blob_id`
-    of it. `administrator` is true for a user who administers the server and is not confined. `expire_time` is when the
-    key or token stops working.
+    With a token or a personal key the caller acts as a user: `user_id` is set, roles come from memberships, and `role` caps
+    them. A scoped key has its own `role` on `org_id`, or only on its blob `blob_id`. `administrator` is true for a user who
+    administers the server, unless the key caps the role. `expire_time` is when the key or token stops working.
     """
 
     key_id: str | None = None
@@ -48,12 +47,12 @@ class Caller:
 
     @property
     def actor_id(self) -> str:
-        """Who acts, for what is done on their behalf later: the key itself, or the user of a token; empty for nobody."""
+        """The actor of what is done later on the caller's behalf: the key, or the user of a token; empty if anonymous."""
         return self.key_id or self.user_id or ""
 
     @property
     def identity(self) -> str:
-        """Under what a caller's request ids are remembered: the user, or the scoped key."""
+        """The id that request ids are remembered under: the user, or the scoped key."""
         return self.user_id or self.key_id or ""
 
 
@@ -64,7 +63,7 @@ ANONYMOUS = Caller()
 class Place:
     """Where roles are held: on an organization, on a blob of it, or by the user `user_id` on themselves.
 
-    `org_id` is empty for what belongs to no organization: that is its user's, or the server's administrators'.
+    `org_id` is empty for what belongs to a user, or to the administrators of the server.
     """
 
     org_id: str = ""
@@ -74,14 +73,14 @@ class Place:
 
 
 NOWHERE = Place()
-"""The place of what is about the whole server, or about nothing in particular."""
+"""The place of what concerns the whole server, or no resource."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution(Generic[Resource_co]):
     """What a reference leads to: a resource, and the place that roles on it are held on.
 
-    In place of a resource that is absent there is the error that says so, for callers who may see the place.
+    When the place exists and the resource does not, `resource` is the error to raise for callers who may see the place.
     """
 
     place: Place
@@ -89,4 +88,4 @@ class Resolution(Generic[Resource_co]):
 
 
 Locator = Callable[[str, Caller], Awaitable[Resolution[object] | None]]
-"""Resolves what a request field says, to a caller; None when there is no such place."""
+"""Resolves the text of a request field for a caller; None when there is no such place."""

@@ -12,23 +12,24 @@ from typing import Generic, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes.access import ANONYMOUS, NOWHERE, Caller, Place, Resource_co, Role
-from blobhub_server.blobtypes.contract import Settled
+from blobhub_server.blobtypes.contract import Settlement
 from blobhub_server.db.engine import Transaction
 
 Answer = TypeVar("Answer", bound=Message)
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Call(Generic[Resource_co]):
-    """A call, as far as it has come; handlers get it once it is admitted.
+    """A call. The gate fills it in step by step; handlers get it once it is admitted.
 
-    `resource` is what the request refers to, None for methods whose access is not held on a resource; `place` is where
-    access to it was decided, and `role` the role that the caller holds there, not counting that it may be public. `also`
-    has the further resources that the method's access rule names. `reference` is the kind of resource that the request
-    names, and the words it does so in.
+    `resource` is what the request refers to; None for methods whose permission is not about a resource. `place` is where
+    access to it was decided, and `role` is the role that the caller holds there, whether or not the place is public.
+    `further_resources` are the others that the method's access rule names. `reference` is the kind of the resource, and the
+    text that the request names it by.
 
-    `recorded` says that the audit log has the call; `repeatable` that its answer is whatever is remembered for it.
+    `recorded` says that the audit log has an entry for the call. `repeatable` says that two same calls may make the change
+    at the same time, and that both get the answer that was remembered first.
     """
 
     method: str
@@ -39,19 +40,19 @@ class Call(Generic[Resource_co]):
     caller: Caller = ANONYMOUS
     place: Place = NOWHERE
     role: Role = Role.NONE
-    also: Sequence[Resource_co] = ()
+    further_resources: Sequence[Resource_co] = ()
     recorded: bool = False
     repeatable: bool = False
 
     @property
     def request_id(self) -> str:
-        """The request's id, in lower case: ids are compared without regard to case. Empty where it has none."""
+        """The request's id in lower case, because ids are compared without regard to case; empty when it has none."""
         request_id: str = getattr(self.request, "request_id", "")
         return request_id.lower()
 
     @property
-    def key(self) -> str | None:
-        """What tells the request from all others, and is the same when it is made again; None without a `request_id`.
+    def idempotency_key(self) -> str | None:
+        """The idempotency key: different for every request, the same when it is repeated; None without a `request_id`.
 
         At most 160 characters.
         """
@@ -60,24 +61,23 @@ class Call(Generic[Resource_co]):
     async def once(self, make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """Run `make` in a transaction, and write the audit log's entry and the answer to remember there.
 
-        A request that is made again under its `request_id` does not come here: it is answered from memory. Of two that
-        come at the same time one fails, with IntegrityError or whatever `make` raises, and is answered like the other.
-        A caller that goes away does not interrupt the transaction.
+        A repeated request does not come here: it gets its remembered answer. When the same request runs twice at the same
+        time, one of the two fails, with IntegrityError or whatever `make` raises, and gets the other's answer. A caller that
+        goes away does not interrupt the transaction.
         """
         return await self.changes.once(self, make)
 
-    def settlement(self, answer: Message, *, repeatable: bool = False) -> Settled:
-        """For a change that is made outside `once`: what `Host.settle` is to write in the transaction of the change.
+    def settlement(self, answer: Message, *, repeatable: bool = False) -> Settlement:
+        """For a change that is made outside `once`: what `Host.settle` has to write in the transaction of the change.
 
-        A `repeatable` change may be made by two same calls at the same time: the answer settled first is that of both.
+        A `repeatable` change may be made by two same calls at the same time; both get the answer that is settled first.
         """
         return self.changes.settlement(self, answer, repeatable=repeatable)
 
-    async def first_answer(self, make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]) -> Made:
-        """What the request was answered with, `read` from memory; what `make` answers when it comes for the first time.
+    async def first_answer(self, make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]) -> Result:
+        """The remembered answer, as `read` makes it from bytes; for a new request what `make` answers.
 
-        For streams, which go on from there; all other calls come to their handler for the first time. Raises
-        RequestIdReused.
+        For streams, which go on from there. The gate does this for all other calls. Raises RequestIdReused.
         """
         return await self.changes.first_answer(self, make, read)
 
@@ -88,10 +88,10 @@ class Changes(Protocol):
     async def once(self, call: Call[object], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """Make a change, its audit entry and its remembered answer in one transaction."""
 
-    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool) -> Settled:
+    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool) -> Settlement:
         """Make the audit entry and the remembered answer of a change that is made elsewhere."""
 
     async def first_answer(
-        self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]
-    ) -> Made:
+        self, call: Call[object], make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]
+    ) -> Result:
         """Answer from memory, or by making the answer."""

@@ -1,4 +1,4 @@
-"""The capabilities that blob types offer each other: each a protocol, and the values it speaks of.
+"""The capabilities that blob types offer each other: protocols, and the values they use.
 
 A type that needs one names the protocol in `needs` and finds an object of it in `given`. It does not know which type offers
 it.
@@ -15,14 +15,14 @@ from blobhub_server.db.engine import Transaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """What is to be executed, where, with what, why, and on whose behalf.
+    """What to execute, in which session, with which inputs, for which cause, and on whose behalf.
 
-    `revision` is a reference to the revision that has the definition, followed when it is invoked: `acme/pipeline@default`
-    is the default of that time. `definition` is an alias or an id, `inputs` are JSON values by alias. `session` is the alias
-    of the session to execute it in, which is made where the blob has no open one of that alias; empty for a new session.
+    `revision` is a reference to the revision that has the definition. It is resolved at the invocation, so
+    `acme/pipeline@default` is the default of that time. `definition` is an alias or an id. `inputs` are JSON values by
+    alias. `session` is the alias of the session to execute it in, which is created when the blob has no open session
+    of that alias; empty for a new session.
 
-    `cause` is the id of what this is done for, a UUID: a firing's, say. `actor_id` is whom it is done for
-    (`Caller.actor_id`).
+    `cause` is the UUID of what this is done for, such as a firing. `actor_id` is on whose behalf (`Caller.actor_id`).
     """
 
     cause: str
@@ -34,8 +34,8 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Invoked:
-    """The execution that an invocation has started, and the session it is in."""
+class InvocationResult:
+    """The execution that an invocation started, and its session."""
 
     execution_id: str
     session_id: str
@@ -51,13 +51,13 @@ class Invocable(Protocol):
         This may be left out, and refuses nothing: `invoke` looks at everything anew. Raises InvalidReference, ContentLost.
         """
 
-    async def invoke(self, tx: Transaction, invocation: Invocation) -> Invoked:
-        """Start an execution as a part of a transaction. It runs once that is committed, and never if it is not.
+    async def invoke(self, tx: Transaction, invocation: Invocation) -> InvocationResult:
+        """Start an execution as a part of a transaction. It runs after the commit, and never without it.
 
-        A cause starts one execution: one that comes again is answered with the first. The actor must be able to write to
-        the blob, as things are now.
+        A cause starts one execution: the same cause again returns the first. The actor needs the role `write` on the blob at
+        this moment.
 
-        Raises PermissionDenied, which also stands for a blob that does not exist; InvalidReference, Renamed, NotFound,
-        WrongBlobType, InvalidValue, LimitExceeded, and what the offering type refuses with, a BlobHubError each. Then
-        nothing of it has happened, and the transaction can go on: to record the refusal, say.
+        Raises PermissionDenied, also for a blob that does not exist; InvalidReference, Renamed, NotFound, WrongBlobType,
+        InvalidValue, LimitExceeded, and other subclasses of BlobHubError of the offering type. Nothing is written then, and
+        the transaction can go on, for example to record the refusal.
         """

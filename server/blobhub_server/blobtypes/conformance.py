@@ -1,8 +1,8 @@
-"""The suite that every blob type can be held to, built in or a stranger's.
+"""The test suite for blob types, built-in ones and those of others.
 
 A type's tests subclass `BlobTypeConformance` and provide `blob_type`, `put_valid`, `put_invalid` and `edit`, which use the
 type's own service. pytest collects it; the fixtures `blobhub_address` and `blobhub_admin_key` name a running server that
-has the type installed. What a type does is tried over the wire; what it says of itself is looked at where it is installed.
+has the type installed. What a type does is tested through that server; its class variables are tested in this process.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from blobhub.v1 import (
 from google.protobuf import descriptor_pool
 from google.rpc import error_details_pb2, status_pb2
 
-from blobhub_server.blobtypes.registry import BlobTypes, Installed
+from blobhub_server.blobtypes.registry import BlobTypes, InstalledType
 from blobhub_server.config import Settings, variable
 from blobhub_server.db.migrations import migrate
 from blobhub_server.errors import BlobHubError
 
 
 class Refusal(Exception):
-    """A call was expected to be refused, and was not, or not so."""
+    """A call was not refused, or not as expected."""
 
 
 class Hub:
@@ -82,8 +82,8 @@ class Hub:
         return (await self.revisions.CommitRevision(request, metadata=self.metadata)).revision
 
 
-async def refused(call: Awaitable[Any], code: grpc.StatusCode, reason: str) -> grpc.aio.AioRpcError:
-    """The error that a call is refused with. Raises Refusal when it is not, or with another code or reason."""
+async def expect_refusal(call: Awaitable[Any], code: grpc.StatusCode, reason: str) -> grpc.aio.AioRpcError:
+    """The error that a call is refused with. Raises Refusal when it succeeds, or fails with another code or reason."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
@@ -165,7 +165,7 @@ class BlobTypeConformance:
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             draft = f"{await hub.blob(self.blob_type)}@draft"
             await self.put_invalid(hub, draft)
-            error = await refused(hub.commit(draft), grpc.StatusCode.FAILED_PRECONDITION, "INVALID_CONTENT")
+            error = await expect_refusal(hub.commit(draft), grpc.StatusCode.FAILED_PRECONDITION, "INVALID_CONTENT")
             bad = error_details_pb2.BadRequest()
             assert unpack(error, bad)
             assert all(violation.description for violation in bad.field_violations)
@@ -189,7 +189,7 @@ class BlobTypeConformance:
             draft = f"{await hub.blob(self.blob_type)}@draft"
             await self.put_valid(hub, draft)
             commit = await hub.commit(draft)
-            await refused(self.edit(hub, commit.id), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
+            await expect_refusal(self.edit(hub, commit.id), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
             assert await hub.revision(commit.id) == commit
 
     async def test_a_branch_begins_with_its_parents_content(self, blobhub_address: str, blobhub_admin_key: str) -> None:
@@ -209,7 +209,7 @@ class BlobTypeConformance:
         assert digests[1] != first.digest
 
     async def test_every_edit_moves_the_etag(self, blobhub_address: str, blobhub_admin_key: str) -> None:
-        """A writer that has not seen an edit can tell."""
+        """So that a writer notices an edit that it has not seen."""
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             draft = f"{await hub.blob(self.blob_type)}@draft"
             etags = [(await hub.revision(draft)).etag]
@@ -225,7 +225,7 @@ class BlobTypeConformance:
             other = next((item.name for item in listed.blob_types if item.name != self.blob_type), None)
             if other is not None:
                 draft = f"{await hub.blob(other)}@draft"
-                await refused(self.put_valid(hub, draft), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_BLOB_TYPE")
+                await expect_refusal(self.put_valid(hub, draft), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_BLOB_TYPE")
 
     async def test_a_strangers_key_opens_nothing(self, blobhub_address: str, blobhub_admin_key: str) -> None:
         """A key of another organization is refused in the same words, whether the blob is there or not."""
@@ -237,7 +237,7 @@ class BlobTypeConformance:
             said = []
             for draft in (foreign, "no/such@draft"):
                 call = self.put_valid(stranger, draft)
-                error = await refused(call, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+                error = await expect_refusal(call, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
                 said.append((error.details(), str(error.trailing_metadata())))
         assert said[0] == said[1]
 
@@ -256,16 +256,16 @@ class BlobTypeConformance:
     async def test_a_blob_of_it_is_deleted_with_all_that_is_in_it(
         self, blobhub_address: str, blobhub_admin_key: str
     ) -> None:
-        """Nothing that the type keeps holds it back."""
+        """Nothing that the type stores prevents the deletion."""
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             blob = await hub.blob(self.blob_type)
             await self.put_valid(hub, f"{blob}@draft")
             await hub.commit(f"{blob}@draft")
             await hub.blobs.DeleteBlob(blob_pb2.DeleteBlobRequest(blob=blob, cascade=True), metadata=hub.metadata)
             gone = hub.blobs.GetBlob(blob_pb2.GetBlobRequest(blob=blob), metadata=hub.metadata)
-            await refused(gone, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+            await expect_refusal(gone, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
-    def _installed(self) -> tuple[BlobTypes, Installed]:
+    def _installed(self) -> tuple[BlobTypes, InstalledType]:
         types = BlobTypes.load()
         return types, next(item for item in types.all() if item.type.name == self.blob_type)
 

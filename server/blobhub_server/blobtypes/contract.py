@@ -5,14 +5,14 @@ A blob type is a class in the entry-point group `blobhub.blob_types`, named afte
 1. the registry instantiates it (no arguments) and reads its class variables;
 2. at start, `open(host, given)` is entered, after the types that offer what this one needs; what it yields says which
    services, access kinds and capabilities the type brings;
-3. when a draft of such a blob is committed, `validate` is asked for everything that is wrong with its content;
+3. when a draft of such a blob is committed, `validate` returns everything that is wrong with its content;
 4. at shutdown, after the streams have ended, `open` is left, before the types that offer what this one needs.
 
 Types know nothing of each other. They meet through capabilities: one type *offers* an object that fulfils a protocol, others
 *need* it. Those that ship are in `blobtypes/capabilities.py`.
 
-Content is a set of named entries, each some bytes in the object store, known by their SHA-256. The platform does
-revisions, digests, access, idempotency and paging; the type does meaning.
+Content is a set of named entries; each is bytes in the object store, identified by their SHA-256. The platform provides
+revisions, digests, access, idempotency and paging; the type defines what the content means.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from blobhub_server.clock import Clock
 from blobhub_server.config import Settings, SettingsModel
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.notify import Doorbell
-from blobhub_server.db.schema import Selected, Table
+from blobhub_server.db.schema import IdQuery, Table
 from blobhub_server.errors import Violation, WrongBlobType
 from blobhub_server.ids import Ids
 from blobhub_server.rpc.drain import Drain
@@ -49,7 +49,7 @@ class BlobView(Protocol):
 
     @property
     def org_id(self) -> str:
-        """The organization that it belongs to, for as long as it exists."""
+        """The organization that it belongs to; it never changes."""
 
     @property
     def type(self) -> str:
@@ -68,8 +68,8 @@ class RevisionView:
     """`draft`, `commit` or `snapshot`."""
     etag: str
 
-    def of_type(self, blob_type: str) -> Self:
-        """The revision itself. Raises WrongBlobType when its blob is of another type."""
+    def require_type(self, blob_type: str) -> Self:
+        """The revision itself, once its blob's type is checked. Raises WrongBlobType."""
         if self.blob_type != blob_type:
             raise WrongBlobType(self.blob_type, blob_type)
         return self
@@ -77,10 +77,10 @@ class RevisionView:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A gRPC service to serve: its full name, and an object with a method for each of its RPCs, of the RPC's name.
+    """A gRPC service to serve: its full name, and an object with a method for each RPC, named as the RPC.
 
     A handler is `async def GetNote(self, request, call)`, where `call` is a `blobtypes.call.Call` of the resource that the
-    method's access option names; one that answers a stream is an asynchronous generator of messages, or of their bytes.
+    method's access option names. A streaming handler is an asynchronous generator of messages, or of encoded messages.
     """
 
     full_name: str
@@ -91,7 +91,7 @@ class Service:
 class Limit:
     """A limit: its name, such as `workflow.definitions_per_revision`, what is counted, and the default.
 
-    `held` counts what a blob holds of it, in the fullest revision or session where it is counted by those.
+    `held` counts how much of it a blob holds; for a limit on each revision or session, how much the fullest one holds.
     """
 
     name: str
@@ -102,9 +102,9 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A line of `blobhub-server doctor`: what is looked at, and a function that looks and tells how it is.
+    """A line of `blobhub-server doctor`: what is checked, and a function that checks it and returns the result in words.
 
-    It raises StartError when that is wrong, and Doubt when it may be. A server may be running beside it.
+    The function raises StartError when something is wrong, and StartWarning when it may be. A server may be running.
     """
 
     what: str
@@ -115,39 +115,39 @@ class Check:
 class Opened:
     """What an open blob type brings.
 
-    `locators` adds kinds of resource that its access options name. `dependents` tells what hangs on a revision, so that it
-    is not discarded underneath; `in_use` what is at work in a blob, so that it is not deleted underneath; `delete` removes
-    all that the type keeps for blobs that are deleted nevertheless, one or all of an organization: they are locked, and what
-    is locked in them is, over all of them, in the order of ids. `limits` are those of its blobs, beside the platform's.
-    `offers` has an object for every capability that the type says it offers.
+    `locators` are for the kinds of resource that its access options name. `dependents` returns what depends on a revision,
+    which is then not discarded. `in_use` returns what runs in a blob, which is then not deleted unless the request says so.
+    `delete` removes all that the type stores for blobs that are being deleted: one, or all of an organization. The blobs are
+    locked; rows that `delete` locks in them it locks in the order of ids over all blobs. `limits` are those of its blobs,
+    beside the platform's. `offers` has an object for every capability that the type says it offers.
     """
 
     services: Sequence[Service]
     locators: Mapping[str, Locator] = field(default_factory=dict)
     dependents: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
     in_use: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
-    delete: Callable[[Transaction, Selected], Awaitable[None]] | None = None
+    delete: Callable[[Transaction, IdQuery], Awaitable[None]] | None = None
     limits: Sequence[Limit] = ()
     offers: Mapping[type, object] = field(default_factory=dict)
 
 
 class Revisions(Protocol):
-    """Revisions, for what refers to them in other ways than by a request's field."""
+    """Resolves references to revisions that do not come from a request's field."""
 
     async def resolve(self, tx: Transaction, reference: str) -> Resolution[RevisionView] | None:
-        """What a reference leads to, as a transaction sees it; None when there is no such blob, or no revision of that id.
+        """What a reference leads to, as a transaction sees it; None when there is no such blob, or no revision with that id.
 
         Raises InvalidReference.
         """
 
 
 class Actors(Protocol):
-    """Who acts, for what is done on somebody's behalf when no call of theirs is there."""
+    """The roles of actors: those on whose behalf something is done without a call of theirs."""
 
     async def role(self, tx: Transaction, actor_id: str, place: Place) -> Role:
-        """The role that a key or user (`Caller.actor_id`) holds on a place now, not counting that it may be public.
+        """The role that a key or user (`Caller.actor_id`) holds on a place now, whether or not the place is public.
 
-        It is NONE for one that was revoked, has expired, is disabled or is gone.
+        NONE for a key that is revoked or expired, and for a key or user that is disabled or deleted.
         """
 
 
@@ -172,15 +172,15 @@ class Contents(Protocol):
     ) -> tuple[Entry, str]:
         """Create or replace an entry of a draft; return it and the draft's new etag.
 
-        `limit` names the limit on how many entries a revision has, which a new one may reach. Raises WrongPhase outside a
-        draft, StaleEtag when `etag` is given and not the current one, LimitExceeded.
+        `limit` names the limit on the number of entries of a revision. Raises WrongPhase outside a draft, StaleEtag
+        when `etag` is given and is not the current one, LimitExceeded.
         """
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:
         """Remove an entry of a draft by its name; return the draft's new etag. Raises NotFound, WrongPhase, StaleEtag."""
 
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
-        """The entry of that name or id."""
+        """The entry with that name or id; None when there is none."""
 
     async def pin(self, tx: Transaction, blob_id: str) -> bool:
         """Let nobody change or delete a blob until the transaction ends: for what refers to its content from elsewhere.
@@ -192,50 +192,51 @@ class Contents(Protocol):
         """The entries by name, those after `after` first."""
 
     async def fullest(self, tx: Transaction, blob_id: str) -> int:
-        """How many entries that revision of a blob has that has the most; what a limit on them is to count."""
+        """The number of entries in the blob's fullest revision, for counting against a limit on entries."""
 
     async def read(self, digest: str) -> bytes:
-        """The bytes of an entry. Raises ContentLost when they are gone, or not what was stored."""
+        """The bytes of an entry. Raises ContentLost when they are missing or corrupt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What is written beside a change in its transaction: an entry of the audit log, and the answer to remember.
+class Settlement:
+    """What is written beside a change in its transaction: an audit entry, and the answer to remember.
 
-    A `repeatable` change may be made twice under the same `request_id`, when two calls come at the same time: what the
-    first one settles stays. Others fail then with IntegrityError.
+    A `repeatable` change may be made twice under the same `request_id` when two calls run at the same time; what the first
+    one settles is kept. For other changes the second call fails with IntegrityError.
     """
 
     entry: Mapping[str, Any]
     request: Mapping[str, Any] | None
-    committed: Callable[[], None]
+    on_commit: Callable[[], None]
     repeatable: bool = False
 
 
-Settle = Callable[[Transaction, Sequence[Settled]], Awaitable[None]]
-"""Writes audit entries and remembered answers; the last thing in a transaction, since it takes turns on a lock."""
+Settle = Callable[[Transaction, Sequence[Settlement]], Awaitable[None]]
+"""Writes audit entries and remembered answers, last in a transaction, because all such transactions share one lock."""
 
 
 class Limits(Protocol):
     """How much may be held."""
 
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
-        """The most that a blob, or an organization where `blob_id` is empty, may hold."""
+        """The limit's value for a blob, or for an organization when `blob_id` is empty."""
 
     async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
-        """Let nobody else add to a blob, or to an organization where `blob_id` is empty, until the commit: what is counted
-        in it afterwards holds. Raises PermissionDenied when it is gone.
+        """Lock a blob, or an organization when `blob_id` is empty, so that counts stay true until the commit.
+
+        Raises PermissionDenied when it is gone.
         """
 
     async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
-        """Raise LimitExceeded when `held`, counted after what is being added, is more than the limit's value."""
+        """Raise LimitExceeded when `held`, which includes what is being added, is above the limit's value."""
 
 
 class Credentials(Protocol):
-    """Secrets, for what runs in a blob to use. What is returned must not be stored, logged, answered or put in an event."""
+    """Secrets for what runs in a blob. Callers must not store, log or answer them, or put them in an event."""
 
     async def use(self, org_id: str, blob_id: str, alias: str) -> Mapping[str, Any]:
-        """The body of the credential that an alias means to a blob: its own, else its organization's.
+        """The body of the credential that an alias names for a blob: the blob's own, else its organization's.
 
         Raises NotFound, CredentialUnreadable, MasterKeyMissing.
         """
@@ -260,19 +261,19 @@ class Host:
 
 
 class Given:
-    """What a blob type has asked for by its class variables: `given[MySettings]` are its settings, and so on."""
+    """What a blob type asks for by its class variables: `given[MySettings]`, or a capability, `given[Invocable]`."""
 
     def __init__(self, things: Mapping[object, object]) -> None:
         self._things = things
 
-    # A protocol is no `type[Thing]` to a type checker, which only takes classes that can be instantiated for that.
+    # Not `type[Thing]`: type checkers do not accept a protocol for that, because it cannot be instantiated.
     def __getitem__(self, kind: Callable[..., Thing]) -> Thing:
         """The object of a kind. Raises KeyError for what was not asked for."""
         return cast(Thing, self._things[kind])
 
 
 class BlobType(ABC):
-    """A kind of blob. Subclasses set the first three class variables, and of the others those they have a use for."""
+    """A type of blob. Subclasses set the first three class variables, and the others as needed."""
 
     name: ClassVar[str]
     """Words of a-z and 0-9 with dots between, such as `blobhub.compute.workflow`; also the entry point's name."""
@@ -292,13 +293,13 @@ class BlobType(ABC):
     """The folder of the Alembic revisions that make those tables, `0001_….py` first; None without tables."""
 
     def checks(self, settings: Settings, given: Given) -> Sequence[Check]:
-        """What the doctor is to look at. Nothing is open: `given` has the type's own settings alone."""
+        """The doctor's checks for this type. Nothing is open: `given` has only the type's own settings."""
         return ()
 
     @abstractmethod
     def open(self, host: Host, given: Given) -> AbstractAsyncContextManager[Opened]:
-        """Start what the type needs; leave it to stop that."""
+        """Start the type's parts when entered, and stop them when left."""
 
     @abstractmethod
     async def validate(self, content: Content) -> list[Violation]:
-        """Everything that is wrong with the content of a revision that is to be committed; empty when it is valid."""
+        """Everything that is wrong with the content of a draft that is to be committed; empty when it is valid."""

@@ -8,14 +8,14 @@ from typing import Any
 from blobhub_server.errors import InvalidValue
 
 
-def encode(field: str, value: Any, most_bytes: int) -> str:
-    """The value as compact JSON text. Raises InvalidValue when it is longer than that, or is not JSON."""
+def encode(field: str, value: Any, max_bytes: int) -> str:
+    """The value as compact JSON text. Raises InvalidValue when it is not JSON or is longer than `max_bytes`."""
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
         raise InvalidValue(field, "must hold finite numbers only") from None
-    if len(text.encode()) > most_bytes:
-        raise InvalidValue(field, f"must be at most {most_bytes} bytes as JSON")
+    if len(text.encode()) > max_bytes:
+        raise InvalidValue(field, f"must be at most {max_bytes} bytes as JSON")
     return text
 
 

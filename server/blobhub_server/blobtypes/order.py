@@ -1,4 +1,4 @@
-"""The order that blob types are opened in: what offers a capability comes before what needs it."""
+"""The order in which blob types are opened: a type comes after those that offer what it needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CircularNeeds(StartError):
 
 
 def opening_order(types: Iterable[BlobType]) -> list[BlobType]:
-    """The types, each after those that offer what it needs; by name where that leaves a choice.
+    """The types, each after those that offer what it needs, otherwise by name.
 
     Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds.
     """
@@ -37,7 +37,7 @@ def opening_order(types: Iterable[BlobType]) -> list[BlobType]:
     except CycleError as error:
         # Each name in the circle is needed by the one after it.
         circle = [by_name[name] for name in reversed(error.args[1])]
-        raise CircularNeeds(f"blob types need each other in a circle: {_described(circle, offered_by)}") from None
+        raise CircularNeeds(f"blob types need each other in a circle: {_describe(circle, offered_by)}") from None
 
 
 def _offered_by(types: Iterable[BlobType]) -> Mapping[type, BlobType]:
@@ -60,7 +60,7 @@ def _provider(item: BlobType, kind: type, offered_by: Mapping[type, BlobType]) -
     return offered_by[kind]
 
 
-def _described(circle: list[BlobType], offered_by: Mapping[type, BlobType]) -> str:
+def _describe(circle: list[BlobType], offered_by: Mapping[type, BlobType]) -> str:
     steps = []
     for item, provider in pairwise(circle):
         kind = next(kind for kind in item.needs if offered_by[kind] is provider)

@@ -1,4 +1,4 @@
-"""The installed blob types. Built-in ones are found the way strangers' are."""
+"""The installed blob types. Built-in types and those of others are found in the same way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings, SettingsModel, variable
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import Chain
-from blobhub_server.db.schema import Selected
+from blobhub_server.db.schema import IdQuery
 from blobhub_server.errors import UnknownBlobType
 from blobhub_server.start import StartError
 
@@ -23,7 +23,7 @@ GROUP = "blobhub.blob_types"
 
 NAME = re.compile(r"(?=.{3,47}$)[a-z0-9]+(\.[a-z0-9]+)+")
 NAME_MEANS = "words of a-z and 0-9 with dots between, at most 47 characters"
-"""A table is called after it, whose name PostgreSQL cuts at 63 characters, and which has `_` for the dots."""
+"""The name is part of a table's name, which PostgreSQL cuts at 63 characters, with `_` for the dots."""
 
 
 class DuplicateBlobType(StartError):
@@ -43,8 +43,8 @@ class BrokenOffer(StartError):
 
 
 @dataclass(slots=True)
-class Installed:
-    """A blob type, where it comes from, how it is set, and, once it is open, what it brings."""
+class InstalledType:
+    """A blob type, its distribution, its settings, and, once it is open, what it brings."""
 
     type: BlobType
     distribution: str
@@ -55,7 +55,7 @@ class Installed:
 class BlobTypes:
     """All blob types, by name."""
 
-    def __init__(self, installed: Mapping[str, Installed]) -> None:
+    def __init__(self, installed: Mapping[str, InstalledType]) -> None:
         """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds, DuplicateSetting."""
         self._installed = dict(installed)
         _require_distinct_settings(self.all())
@@ -65,8 +65,7 @@ class BlobTypes:
     def load(cls, points: Iterable[EntryPoint] | None = None, *, settings: Mapping[str, Any] | None = None) -> BlobTypes:
         """Load every entry point of the group. Raises StartError for types that do not load or do not fit together.
 
-        `settings` take the place of what is in the environment, by name; ValidationError is raised for what is wrong in
-        either.
+        `settings` override the environment, by name. Raises ValidationError when a setting is wrong.
         """
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=GROUP) if points is None else points:
@@ -79,7 +78,7 @@ class BlobTypes:
 
     @asynccontextmanager
     async def running(self, host: Host) -> AsyncIterator[None]:
-        """Open every type after those that offer what it needs; leave to close them in reverse. Raises BrokenOffer."""
+        """Open the types in opening order; on leaving, close them in reverse. Raises BrokenOffer."""
         offered: dict[type, object] = {}
         async with AsyncExitStack() as stack:
             for installed in self.in_opening_order():
@@ -90,21 +89,21 @@ class BlobTypes:
                 offered |= installed.opened.offers
             yield
 
-    def all(self) -> list[Installed]:
+    def all(self) -> list[InstalledType]:
         """All blob types, ordered by name."""
         return [self._installed[name] for name in sorted(self._installed)]
 
-    def in_opening_order(self) -> list[Installed]:
+    def in_opening_order(self) -> list[InstalledType]:
         """All blob types, each after those that offer what it needs."""
         return [self._installed[name] for name in self._opening]
 
     def chains(self) -> list[Chain]:
         """The types' migrations, those of a type after those of the types that offer what it needs."""
         types = [item.type for item in self.in_opening_order()]
-        return [Chain.of_type(item.name, item.migrations) for item in types if item.migrations is not None]
+        return [Chain.for_type(item.name, item.migrations) for item in types if item.migrations is not None]
 
     def checks(self, settings: Settings) -> list[tuple[str, Check]]:
-        """What the types want the doctor to look at, each with the type's name."""
+        """The types' checks for the doctor, each with the type's name."""
         return [
             (item.type.name, check)
             for item in self.all()
@@ -123,17 +122,17 @@ class BlobTypes:
         return found.type
 
     async def dependents(self, tx: Transaction, name: str, revision_id: str) -> Sequence[Dependents]:
-        """What a blob type says hangs on a revision."""
+        """What depends on a revision, as its blob type says."""
         ask = self._opened(name).dependents
         return await ask(tx, revision_id) if ask else []
 
     async def in_use(self, tx: Transaction, name: str, blob_id: str) -> Sequence[Dependents]:
-        """What a blob type says is at work in a blob."""
+        """What runs in a blob, as its blob type says."""
         ask = self._opened(name).in_use
         return await ask(tx, blob_id) if ask else []
 
-    async def delete(self, tx: Transaction, name: str, blob_ids: Selected) -> None:
-        """Let a blob type delete all that it keeps for some blobs of it."""
+    async def delete(self, tx: Transaction, name: str, blob_ids: IdQuery) -> None:
+        """Delete all that a blob type stores for some of its blobs."""
         delete = self._opened(name).delete
         if delete is not None:
             await delete(tx, blob_ids)
@@ -145,7 +144,7 @@ class BlobTypes:
         return [limit for opened in self.opened() for limit in opened.limits]
 
     def _opened(self, name: str) -> Opened:
-        """What a type brings; nothing for one that is no longer installed, whose blobs can still be seen and deleted."""
+        """What a type brings; nothing for a type that is no longer installed. Its blobs can still be read and deleted."""
         found = self._installed.get(name)
         return found.opened if found is not None and found.opened is not None else Opened(services=())
 
@@ -167,13 +166,13 @@ def _origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
-def _installed(point: EntryPoint, settings: Mapping[str, Any]) -> Installed:
+def _installed(point: EntryPoint, settings: Mapping[str, Any]) -> InstalledType:
     made = _load(point)
     own = {name: value for name, value in settings.items() if name in made.settings.model_fields}
-    return Installed(made, _origin(point), made.settings(**own))
+    return InstalledType(made, _origin(point), made.settings(**own))
 
 
-def _require_distinct_settings(every: Iterable[Installed]) -> None:
+def _require_distinct_settings(every: Iterable[InstalledType]) -> None:
     """Raise DuplicateSetting when two parts of the server read the same variable."""
     owners = dict.fromkeys(Settings.model_fields, "the server")
     for item in every:

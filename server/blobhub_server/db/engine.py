@@ -24,14 +24,14 @@ Result = sa.CursorResult[*tuple[Any, ...]]
 Value = TypeVar("Value")
 
 IntegrityError = sa.exc.IntegrityError
-"""A unique index has such a row already, or a foreign key points nowhere."""
+"""A unique index already has such a row, or a foreign key points to no row."""
 
-ATTEMPTS = 3
-WAIT_SECONDS = 0.05
-"""Before the second attempt, and once more before each that follows."""
+MAX_ATTEMPTS = 3
+RETRY_SECONDS = 0.05
+"""The backoff before the second attempt; it grows by as much with each further attempt."""
 
-GAVE_WAY = ("40001", "40P01")
-"""What PostgreSQL says of a transaction that it has ended for the sake of others: serialization failure, deadlock."""
+RETRYABLE_STATES = ("40001", "40P01")
+"""SQLSTATEs of transactions that PostgreSQL rolled back so that others can go on: serialization failure, deadlock."""
 
 
 class Transaction(ABC):
@@ -42,27 +42,27 @@ class Transaction(ABC):
     def __init__(self) -> None:
         self._hooks: list[Callable[[], None]] = []
 
-    async def first(self, query: Prepared[Value], /, **given: Any) -> Value | None:
-        """The first of what a query finds, if it finds anything."""
-        found = await self.all(query, **given)
+    async def first(self, query: Prepared[Value], /, **parameters: Any) -> Value | None:
+        """The first row that a query finds; None when it finds none."""
+        found = await self.all(query, **parameters)
         return found[0] if found else None
 
-    async def one(self, query: Prepared[Value], /, **given: Any) -> Value:
-        """What a query finds that always finds something."""
-        return (await self.all(query, **given))[0]
+    async def one(self, query: Prepared[Value], /, **parameters: Any) -> Value:
+        """The first row of a query that always finds one."""
+        return (await self.all(query, **parameters))[0]
 
-    async def all(self, query: Prepared[Value], /, **given: Any) -> list[Value]:
-        """All that a query finds."""
+    async def all(self, query: Prepared[Value], /, **parameters: Any) -> list[Value]:
+        """All rows that a query finds."""
         compiled = query.compiled(self.dialect)
-        return compiled.rows(await self._fetch(compiled.sql, compiled.values(given)))
+        return compiled.rows(await self._fetch(compiled.sql, compiled.values(parameters)))
 
-    async def run(self, statement: Prepared[Any], /, **given: Any) -> None:
-        """Run a statement for what it does."""
+    async def run(self, statement: Prepared[Any], /, **parameters: Any) -> None:
+        """Run a statement that returns nothing."""
         compiled = statement.compiled(self.dialect)
-        await self._fetch(compiled.sql, compiled.values(given))
+        await self._fetch(compiled.sql, compiled.values(parameters))
 
     async def run_each(self, statement: Prepared[Value], rows: Iterable[Mapping[str, Any]]) -> list[Value]:
-        """Run a statement once for each of many parameters, in one go; return what it returned, if it returns anything."""
+        """Run a statement once for each row of parameters, in one round trip; return the rows that it returns, if any."""
         compiled = statement.compiled(self.dialect)
         values = [compiled.values(row) for row in rows]
         if not values:
@@ -71,7 +71,7 @@ class Transaction(ABC):
 
     @abstractmethod
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
-        """Run a statement that is made where it is needed; a list of parameters runs it once for each in one go."""
+        """Run a statement of SQLAlchemy Core; with a list of parameters, once for each."""
 
     @abstractmethod
     async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
@@ -83,9 +83,9 @@ class Transaction(ABC):
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """A part that can fail by itself: on an exception what it did is undone, the transaction lives on.
+        """Roll back to here when the block raises; the transaction itself can go on.
 
-        The hooks that it has registered are forgotten with it: what they would tell has not happened.
+        Hooks that the block registered are dropped too, because what they would announce has not happened.
         """
         before = len(self._hooks)
         try:
@@ -100,11 +100,11 @@ class Transaction(ABC):
         """A savepoint of the database."""
 
     def after_commit(self, hook: Callable[[], None]) -> None:
-        """Call `hook` once the transaction is committed; never when it, or the savepoint around this, is rolled back."""
+        """Call `hook` after the commit, unless the savepoint around this call is rolled back."""
         self._hooks.append(hook)
 
-    def committed(self) -> None:
-        """Run the hooks. One that fails is logged: it must not make what is committed look as if it were not."""
+    def run_hooks(self) -> None:
+        """Run the hooks. A failing hook is logged and not raised, because the transaction is committed all the same."""
         for hook in self._hooks:
             try:
                 hook()
@@ -115,7 +115,7 @@ class Transaction(ABC):
 class Database(ABC):
     """An open database.
 
-    `exclusive` says that no other server can have it open: then this server's doorbells and caches tell everything.
+    `exclusive` says that no other server can have it open, so doorbells and caches of this process are complete.
     """
 
     url: URL
@@ -129,31 +129,31 @@ class Database(ABC):
     def write(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction: committed when the block ends, rolled back when it raises.
 
-        The commit and its hooks are not interrupted: a caller that is cancelled meanwhile leaves nothing open.
+        The commit and its hooks run to the end even when the caller is cancelled.
         """
 
     @abstractmethod
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction like that of `write`, on a connection that is kept for such: the others may all be busy for long.
+        """A transaction like that of `write`, on a connection of its own, for short work that must not wait for the pool.
 
-        For what has to be in time, and is short.
+        Leases are renewed on it: slow statements on all other connections must not cost a server its lease.
         """
 
     async def transact(self, work: Callable[[Transaction], Awaitable[Value]]) -> Value:
         """Do `work` in a transaction and return what it returns.
 
-        Where the transaction had to give way to others nothing of it has happened, and it is done again, twice at most.
+        A transaction that the database rolled back for a deadlock or a serialization failure is tried again, twice at most.
         """
-        for attempt in range(1, ATTEMPTS):
+        for attempt in range(1, MAX_ATTEMPTS):
             try:
                 async with self.write() as tx:
                     return await work(tx)
             except sa.exc.DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in GAVE_WAY:
+                if getattr(error.orig, "sqlstate", None) not in RETRYABLE_STATES:
                     raise
                 log.warning("transaction_gave_way")
-                # Those it gave way to shall come first: at once, it might get in between them again.
-                await asyncio.sleep(WAIT_SECONDS * attempt)
+                # Without a pause it would collide with the same transactions again.
+                await asyncio.sleep(RETRY_SECONDS * attempt)
         async with self.write() as tx:
             return await work(tx)
 

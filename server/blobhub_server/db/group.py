@@ -1,6 +1,6 @@
 """Group commit: many units of work share one transaction.
 
-The committer takes whatever has queued up while the last commit was in flight; when idle it waits for nothing.
+A batch is whatever queued up during the last commit. An idle committer starts at once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MAX_BATCH = 256
 class GroupCommitter(Generic[Unit, Result]):
     """Makes units durable in the order they were submitted.
 
-    `apply` does a batch of units in a transaction and answers one result for each. When a batch fails its units are
-    done one by one, so that a bad one fails alone.
+    `apply` does a batch of units in a transaction and returns one result for each. When a batch fails, its units are
+    committed one by one, so that a bad unit fails alone.
     """
 
     def __init__(self, db: Database, apply: Callable[[Transaction, Sequence[Unit]], Awaitable[Sequence[Result]]]) -> None:
@@ -34,7 +34,7 @@ class GroupCommitter(Generic[Unit, Result]):
     async def submit(self, unit: Unit) -> Result:
         """Return the unit's result once it is durable; raise what its part of the transaction raised.
 
-        A caller that is cancelled while it waits does not take its unit back.
+        Cancelling the caller does not withdraw the unit.
         """
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.append((unit, done))

@@ -1,7 +1,7 @@
-"""Keyset pages: a page begins after the key of the last one's end, so that inserts neither skip nor repeat anything.
+"""Keyset pages: a page begins after the last key of the page before, so inserts neither skip nor repeat anything.
 
-There is no OFFSET and no count. An index gives the order and is walked from the key on; what a filter keeps out and no
-index tells is passed over on the way. So a page costs the same wherever it is, and a whole list at most one walk.
+There is no OFFSET and no count. An index gives the order and is read from the key on; rows that a filter excludes are
+skipped on the way. So a page costs the same wherever it is, and reading a whole list reads the index once at most.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order that a list has: by columns whose values together are unique within it.
+    """The order of a list: by columns whose values together are unique in it.
 
-    The columns are of text that is ordered by code points (`Name`, `Id`), or `Time` and `Id`. `joined` is a column of
-    another table that is equal to the only one, in a query that begins with that table.
+    The columns are text that is ordered by code points (`Name`, `Id`), or `Time` and `Id`. `joined` is a column of another
+    table that equals the only column here; a query that starts from that table is ordered by it, to use its index.
     """
 
     columns: tuple[sa.Column[Any], ...]
@@ -35,11 +35,11 @@ class Order:
     joined: sa.Column[Any] | None = None
 
     @classmethod
-    def by(cls, table: sa.Table, order_by: str, *, joined: sa.Column[str] | None = None) -> Order:
-        """The order that a request asks for: one of the names below, or one with ` desc` (AIP-132).
+    def parse(cls, table: sa.Table, order_by: str, *, joined: sa.Column[str] | None = None) -> Order:
+        """The order that a request asks for: one of the names below, perhaps followed by ` desc` (AIP-132).
 
-        `create_time` is the order of the ids, which are UUIDv7, and `joined` another column with the id; an alias is unique
-        wherever it is listed.
+        `create_time` orders by id, because ids are UUIDv7; `joined` is another column with the same id. An alias needs no
+        second column: it is unique in every list.
         """
         name, _, direction = order_by.partition(" ")
         columns = {"create_time": ("id",), "update_time": ("update_time", "id"), "alias": ("alias",)}[name]
@@ -47,13 +47,13 @@ class Order:
         return cls(chosen, bool(direction), joined if name == "create_time" else None)
 
     def apply(self, query: sa.Select[Any], after: str, limit: int) -> sa.Select[Any]:
-        """The first of a query's rows that follow a key, in order. Raises InvalidPageToken."""
-        query = self.beyond(query, after)
+        """Limit a query to the first rows after a key, in order. Raises InvalidPageToken."""
+        query = self.after(query, after)
         columns = self.columns if self.joined is None else (self.joined,)
         return query.order_by(*(column.desc() if self.descending else column for column in columns)).limit(limit)
 
-    def beyond(self, query: sa.Select[Any], after: str) -> sa.Select[Any]:
-        """A query's rows that follow a key. Raises InvalidPageToken."""
+    def after(self, query: sa.Select[Any], after: str) -> sa.Select[Any]:
+        """Limit a query to the rows after a key. Raises InvalidPageToken."""
         if after:
             query = query.where(self._follows(after, *self.columns))
         if after and self.joined is not None:
@@ -68,8 +68,9 @@ class Order:
     def begins(self, column: sa.Column[str], prefix: str, after: str) -> sa.ColumnElement[bool]:
         """The condition that a text begins with a prefix, in a page that follows a key.
 
-        Where the order is by the text, the key is the one bound: of two, SQLite would begin at the looser one. Where it is
-        not, the text is part of an expression, which no index has: what an index of it finds would have to be sorted.
+        When the list is ordered by the text, the key is the only lower bound: given two bounds, SQLite may start at the
+        looser one. When it is not, the text is wrapped in an expression, so that the database does not use an index on the
+        text and then has to sort what it finds.
         """
         ordered = column is self.columns[0]
         text = column if ordered else column.concat(sa.literal_column("''"))
@@ -77,7 +78,7 @@ class Order:
         return sa.and_(*bounds) if not (after and ordered) else bounds[0] if self.descending else bounds[1]
 
     def merge(self, records: Iterable[Record], limit: int) -> list[Record]:
-        """The first of some records, in order."""
+        """The first `limit` of some records, in order."""
         names = [column.name for column in self.columns]
         ordered = sorted(records, key=lambda record: [getattr(record, name) for name in names], reverse=self.descending)
         return ordered[:limit]
@@ -100,6 +101,6 @@ class Order:
             raise InvalidPageToken from None
 
 
-def together(queries: Iterable[sa.Select[Any]]) -> sa.CompoundSelect[Any]:
-    """Several queries as one, so that all see the same instant. `Order.merge` puts what they find in order."""
+def union(queries: Iterable[sa.Select[Any]]) -> sa.CompoundSelect[Any]:
+    """Several queries in one statement, so that all see the same data. `Order.merge` puts their rows in order."""
     return sa.union_all(*(query.subquery().select() for query in queries))

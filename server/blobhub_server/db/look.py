@@ -1,4 +1,4 @@
-"""Looking at a database that a server may have open: nothing is locked, and nothing is changed."""
+"""Reading a database that a server may have open, without locking or changing anything."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.opening import parsed
+from blobhub_server.db.opening import parse_url
 from blobhub_server.db.sqlite import SqliteTransaction
 from blobhub_server.start import StartError
 
-SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 
 
 class NoDatabaseYet(Exception):
@@ -25,7 +25,7 @@ class NoDatabaseYet(Exception):
 
 
 class Unreachable(StartError):
-    """The database cannot be looked at."""
+    """The database cannot be read."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"the database cannot be read: {why}; see BLOBHUB_DATABASE_URL")
@@ -34,28 +34,28 @@ class Unreachable(StartError):
 @asynccontextmanager
 async def looking(url: str) -> AsyncIterator[Transaction]:
     """A connection to read with, beside any server. Raises StartError, NoDatabaseYet."""
-    made = parsed(url)
+    parsed = parse_url(url)
     try:
-        async with _sqlite(made) if made.get_backend_name() == "sqlite" else _postgresql(made) as tx:
+        async with _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed) as tx:
             yield tx
     except TimeoutError:
-        raise Unreachable(f"no answer within {SECONDS:g} s") from None
+        raise Unreachable(f"no answer within {TIMEOUT_SECONDS:g} s") from None
     except (OSError, sa.exc.DBAPIError) as error:
-        raise Unreachable(_said(error, made)) from None
+        raise Unreachable(_describe(error, parsed)) from None
 
 
 async def server_time(tx: Transaction) -> datetime | None:
-    """The time of the machine that the database is on; None where that is this one."""
+    """The clock of the database's machine; None for SQLite, which is on this one."""
     if tx.dialect.name == "sqlite":
         return None
     time: datetime = (await tx.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
     return time
 
 
-def _said(error: Exception, url: URL) -> str:
+def _describe(error: Exception, url: URL) -> str:
     """The driver's own words, on one line."""
-    said = " ".join(str(getattr(error, "orig", None) or error).split())
-    return said.replace(url.password, "***") if url.password else said
+    text = " ".join(str(getattr(error, "orig", None) or error).split())
+    return text.replace(url.password, "***") if url.password else text
 
 
 @asynccontextmanager
@@ -82,7 +82,7 @@ async def _postgresql(url: URL) -> AsyncIterator[Transaction]:
 
     engine = make_engine(url).execution_options(isolation_level="AUTOCOMMIT", postgresql_readonly=True)
     try:
-        async with asyncio.timeout(SECONDS), engine.connect() as connection:
+        async with asyncio.timeout(TIMEOUT_SECONDS), engine.connect() as connection:
             yield PostgresqlTransaction(connection)
     finally:
         await engine.dispose()

@@ -1,6 +1,6 @@
-"""Doorbells: "something may have happened". They carry nothing; who hears one reads the database.
+"""Doorbells: "something may have happened". A ring carries no data; the listener reads the database.
 
-In this process a ring is a flag. Between servers on one PostgreSQL it travels by LISTEN/NOTIFY, which a commit delivers.
+In this process a ring sets a flag. Between servers it is a NOTIFY of PostgreSQL, delivered at the commit.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from blobhub_server.db.engine import Database, Transaction
 log = structlog.get_logger()
 
 CHANNEL = "blobhub"
-FIRST_WAIT, LAST_WAIT = 0.1, 5.0  # seconds before a lost connection is made again
-QUIET, ANSWER = 2.0, 2.0  # seconds between two checks of the connection, and for the answer to one: streams end within 5
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
+"""The backoff before a lost connection is made again."""
+
+# Together below 5 s, in which the streams of a revoked key have to end.
+CHECK_SECONDS, CHECK_TIMEOUT_SECONDS = 2.0, 2.0
 
 # All topics in one statement: a commit pays for every round trip.
 _NOTIFY = sa.text("SELECT pg_notify(:channel, payload) FROM unnest(:payloads) AS payload").bindparams(
     sa.bindparam("payloads", type_=postgresql.ARRAY(sa.Text))
 )
 
-Heard = Callable[[str | None], None]
-"""Told the topic that another server has rung, or None when rings may have been missed."""
+RingHook = Callable[[str | None], None]
+"""Called with the topic that another server has rung, or with None when rings may have been missed."""
 
 
-class Ringing:
+class Listener:
     """One listener's flag."""
 
     __slots__ = ("_event",)
@@ -65,11 +68,11 @@ class Doorbell:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._listeners: dict[str, set[Ringing]] = {}
-        self._hooks: list[Heard] = []
-        self._hearer = 0  # who listens for this server, by PostgreSQL's number of that connection
+        self._listeners: dict[str, set[Listener]] = {}
+        self._hooks: list[RingHook] = []
+        self._listener_pid = 0  # the backend that listens for this server; it hears this server's own rings too
 
-    def when_others_ring(self, hook: Heard) -> None:
+    def on_remote_ring(self, hook: RingHook) -> None:
         """Have `hook` told of every ring of another server, before anybody here is woken."""
         self._hooks.append(hook)
 
@@ -79,7 +82,7 @@ class Doorbell:
             listener.ring()
 
     def wake_all(self) -> None:
-        """Wake every listener: rings may have been missed, or the server is going away."""
+        """Wake every listener, because rings may have been missed or the server shuts down."""
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.ring()
@@ -87,7 +90,7 @@ class Doorbell:
     async def announce(self, tx: Transaction, topics: Iterable[str]) -> None:
         """Ring on all other servers when `tx` commits."""
         if not self._db.exclusive:
-            payloads = [f"{self._hearer} {topic}" for topic in topics]
+            payloads = [f"{self._listener_pid} {topic}" for topic in topics]
             await tx.execute(_NOTIFY, {"channel": CHANNEL, "payloads": payloads})
 
     async def ring_after_commit(self, tx: Transaction, topics: Sequence[str]) -> None:
@@ -97,21 +100,21 @@ class Doorbell:
             tx.after_commit(partial(self.ring, topic))
 
     @asynccontextmanager
-    async def listen(self, topic: str) -> AsyncIterator[Ringing]:
-        """Listen to a topic from here on: arm it, then read, then wait."""
-        ringing = Ringing()
+    async def listen(self, topic: str) -> AsyncIterator[Listener]:
+        """Listen to a topic. Enter this before reading the database, so that no ring is missed in between."""
+        listener = Listener()
         listeners = self._listeners.setdefault(topic, set())
-        listeners.add(ringing)
+        listeners.add(listener)
         try:
-            yield ringing
+            yield listener
         finally:
-            listeners.discard(ringing)
+            listeners.discard(listener)
             if not listeners:
                 self._listeners.pop(topic, None)
 
     @asynccontextmanager
     async def hearing(self) -> AsyncIterator[None]:
-        """Hear other servers for as long as this is entered."""
+        """Receive the rings of other servers until the block is left."""
         if self._db.exclusive:
             yield
             return
@@ -119,42 +122,42 @@ class Doorbell:
             yield
 
     async def _hear(self) -> None:
-        """Keep a connection that listens, whatever happens to it."""
+        """Keep a listening connection open; connect again whenever it is lost."""
         from blobhub_server.db.postgresql import connect  # noqa: PLC0415  an extra, and slow to import
 
-        wait = FIRST_WAIT
+        retry_seconds = MIN_RETRY_SECONDS
         while True:
             try:
                 connection = await connect(self._db.url)
-                wait = FIRST_WAIT
+                retry_seconds = MIN_RETRY_SECONDS
                 try:
                     await self._listen(connection)
                 finally:
                     connection.terminate()
-            except Exception as error:  # a server that no longer hears anything is worse than any of them
-                log.warning("doorbell_lost", reason=type(error).__name__, retry_in=wait)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, LAST_WAIT)
+            except Exception as error:  # whatever it was: a server must not stop listening
+                log.warning("doorbell_lost", reason=type(error).__name__, retry_seconds=retry_seconds)
+                await asyncio.sleep(retry_seconds)
+                retry_seconds = min(retry_seconds * 2, MAX_RETRY_SECONDS)
 
     async def _listen(self, connection: Any) -> None:
-        """Listen, and wake all, since rings may have been missed before. Raises once the connection is lost."""
+        """Listen until the connection is lost, which raises. Wake all first, because rings may have been missed."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda *_: lost.set())
-        self._hearer = await connection.fetchval("SELECT pg_backend_pid()")
-        await connection.add_listener(CHANNEL, self._heard)
+        self._listener_pid = await connection.fetchval("SELECT pg_backend_pid()")
+        await connection.add_listener(CHANNEL, self._on_notification)
         self._tell(None)
         self.wake_all()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(QUIET):
+                async with asyncio.timeout(CHECK_SECONDS):
                     await lost.wait()
-            # A lost connection raises here; so does one that a firewall has dropped, of which nobody tells this end.
-            await connection.execute("SELECT 1", timeout=ANSWER)
+            # Raises on a lost connection, also on one that a firewall dropped without telling this end.
+            await connection.execute("SELECT 1", timeout=CHECK_TIMEOUT_SECONDS)
 
-    def _heard(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
-        """Pass on a ring of another server. Of one's own everybody here has been told after the commit."""
-        hearer, _, topic = payload.partition(" ")
-        if hearer != str(self._hearer):
+    def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        """Pass on a ring of another server. Listeners here were already woken by this server's own rings."""
+        listener_pid, _, topic = payload.partition(" ")
+        if listener_pid != str(self._listener_pid):
             self._tell(topic)
             self.ring(topic)
 

@@ -11,31 +11,33 @@ from blobhub_server.db.engine import Database
 from blobhub_server.start import StartError
 
 
-def parsed(url: str) -> URL:
+def parse_url(url: str) -> URL:
     """A database URL. Raises StartError unless it names a database that BlobHub runs on.
 
-    What libpq and its friends write is understood: `postgres://`, and `sslmode`, which the driver calls `ssl`.
+    The spellings of libpq are accepted: `postgres://`, and `sslmode`, which the driver calls `ssl`.
     """
     try:
-        made = make_url(re.sub("^postgres:", "postgresql:", url))
+        parsed = make_url(re.sub("^postgres:", "postgresql:", url))
     except sa.exc.ArgumentError:
         raise StartError("BLOBHUB_DATABASE_URL is not a database URL") from None
-    if made.get_backend_name() == "sqlite" and made.database in (None, "", ":memory:"):
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise StartError("BLOBHUB_DATABASE_URL names no file")
-    if "sslmode" in made.query:
-        made = made.difference_update_query(["sslmode"]).update_query_dict({"ssl": made.query["sslmode"]})
-    if made.get_backend_name() not in ("sqlite", "postgresql"):
-        raise StartError(f"BLOBHUB_DATABASE_URL names a {made.get_backend_name()} database; there are sqlite and postgresql")
-    return made
+    if "sslmode" in parsed.query:
+        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": parsed.query["sslmode"]})
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StartError(
+            f"BLOBHUB_DATABASE_URL names a {parsed.get_backend_name()} database; there are sqlite and postgresql"
+        )
+    return parsed
 
 
 async def open_database(url: str) -> Database:
     """Open a database by its URL. Raises StartError, and DatabaseInUse when another server has it."""
-    made = parsed(url)
-    if made.get_backend_name() == "sqlite":
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
         from blobhub_server.db.sqlite import SqliteDatabase  # noqa: PLC0415  only the database in use is imported
 
-        return SqliteDatabase(made)
+        return SqliteDatabase(parsed)
     from blobhub_server.db.postgresql import PostgresqlDatabase  # noqa: PLC0415  an extra, and slow to import
 
-    return PostgresqlDatabase(made)
+    return PostgresqlDatabase(parsed)

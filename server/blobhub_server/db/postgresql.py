@@ -27,7 +27,7 @@ except ImportError:
 
 log = structlog.get_logger()
 
-POOL = 10
+POOL_SIZE = 10
 DRIVER = "postgresql+asyncpg"
 _ERRORS: Any = PGDialect_asyncpg.import_dbapi()  # type: ignore[no-untyped-call]
 DIALECT: sa.Dialect = PGDialect_asyncpg(dbapi=_ERRORS)  # type: ignore[no-untyped-call]
@@ -43,38 +43,37 @@ class PostgresqlTransaction(Transaction):
         self._connection = connection
         assert connection.sync_connection is not None, "the connection has been entered"
         self._driver: Any = connection.sync_connection.connection.driver_connection
-        self._begun: Any = None
+        self._transaction: Any = None
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
-        """See Transaction."""
         return await self._connection.execute(statement, parameters)
 
     async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
-        with _translating(sql):
+        with _translate_errors(sql):
             found: Sequence[Row] = await self._driver.fetch(sql, *values)
             return found
 
     async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
-        with _translating(sql):
+        with _translate_errors(sql):
             run = self._driver.fetchmany if returning else self._driver.executemany
             return await run(sql, values) or ()
 
     async def begin(self) -> None:
         """Begin a transaction."""
-        self._begun = self._driver.transaction()
-        with _translating("BEGIN"):
-            await self._begun.start()
+        self._transaction = self._driver.transaction()
+        with _translate_errors("BEGIN"):
+            await self._transaction.start()
 
     async def commit(self) -> None:
         """Commit it, and run the hooks."""
-        with _translating("COMMIT"):
-            await self._begun.commit()
-        self.committed()
+        with _translate_errors("COMMIT"):
+            await self._transaction.commit()
+        self.run_hooks()
 
     async def rollback(self) -> None:
-        """Roll it back. A connection that cannot do so, because it is lost say, is given to nobody again."""
+        """Roll it back. A connection on which that fails, because it is lost for example, is not used again."""
         try:
-            await self._begun.rollback()
+            await self._transaction.rollback()
         except Exception as error:
             log.warning("rollback_failed", reason=type(error).__name__)
             self._driver.terminate()
@@ -82,20 +81,20 @@ class PostgresqlTransaction(Transaction):
 
     @asynccontextmanager
     async def _savepoint(self) -> AsyncIterator[None]:
-        with _translating("SAVEPOINT"):
+        with _translate_errors("SAVEPOINT"):
             async with self._driver.transaction():
                 yield
 
 
 @contextmanager
-def _translating(sql: str) -> Iterator[None]:
-    """Raise what the driver raises as Core would. Its own errors also hold values that it was given."""
+def _translate_errors(sql: str) -> Iterator[None]:
+    """Raise the driver's errors as Core would, without the parameter values that the driver's own errors hold."""
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         refused = isinstance(error, asyncpg.IntegrityConstraintViolationError)
-        said = (_ERRORS.IntegrityError if refused else _ERRORS.Error)(str(error.args[0]), error)
-        raise sa.exc.DBAPIError.instance(sql, None, said, _ERRORS.Error, hide_parameters=True) from None
+        translated = (_ERRORS.IntegrityError if refused else _ERRORS.Error)(str(error.args[0]), error)
+        raise sa.exc.DBAPIError.instance(sql, None, translated, _ERRORS.Error, hide_parameters=True) from None
 
 
 class PostgresqlDatabase(Database):
@@ -105,28 +104,24 @@ class PostgresqlDatabase(Database):
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        # Transactions are the driver's, so that statements of Core and of the driver are in the same one.
+        # The driver begins transactions, so that statements of Core and of the driver share them.
         self._engine = make_engine(url, isolation_level="AUTOCOMMIT")
-        self._reserve = make_engine(url, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
+        self._reserved_engine = make_engine(url, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
 
     async def close(self) -> None:
-        """See Database."""
         await self._engine.dispose()
-        await self._reserve.dispose()
+        await self._reserved_engine.dispose()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
-        """See Database."""
         async with self._engine.connect() as connection:
             yield PostgresqlTransaction(connection)
 
     def write(self) -> AbstractAsyncContextManager[Transaction]:
-        """See Database."""
         return _transaction(self._engine)
 
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
-        """See Database."""
-        return _transaction(self._reserve)
+        return _transaction(self._reserved_engine)
 
 
 @asynccontextmanager
@@ -143,16 +138,16 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Transaction]:
 
 
 async def connect(url: URL) -> Any:
-    """A driver connection that belongs to no pool; whoever asks for it closes it.
+    """A driver connection outside of the pool; the caller closes it.
 
-    What the URL says means the same here as to the engine, TLS and socket folders included.
+    The URL means the same here as for the engine, TLS and socket folders included.
     """
     driven = url.set(drivername=DRIVER)
     _, options = driven.get_dialect()().create_connect_args(driven)
     return await asyncpg.connect(**options)
 
 
-def make_engine(url: URL, *, pool_size: int = POOL, max_overflow: int = POOL, **options: Any) -> AsyncEngine:
+def make_engine(url: URL, *, pool_size: int = POOL_SIZE, max_overflow: int = POOL_SIZE, **options: Any) -> AsyncEngine:
     """A pooled engine."""
     return create_async_engine(
         url.set(drivername=DRIVER),

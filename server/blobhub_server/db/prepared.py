@@ -1,8 +1,8 @@
 """Statements that are compiled once.
 
-Core turns a statement into text, and knows how each type of a column is bound and read. All of that is the same every time,
-and takes longer than SQLite needs for the statement itself. So what runs often is declared as a `Prepared` by its store's
-module: Core compiles it the first time it is run, and from then on the driver executes it.
+Core turns a statement into text and knows how values of each column type are bound and read. The result is the same every
+time, and making it takes longer than SQLite needs to run the statement. So a store declares what runs often as a `Prepared`:
+Core compiles it the first time, and from then on the driver executes the text.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class Prepared(Generic[Value]):
     def __init__(self, statement: Statement | Mapping[str, Statement], shape: Shape[Any] | None = None) -> None:
         self._statement = statement
         self._shape = shape
-        self._compiled: dict[str, Compiled[Value]] = {}
+        self._compiled: dict[str, CompiledStatement[Value]] = {}
 
     @cached_property
-    def locked(self) -> Prepared[Value]:
-        """The same query, its rows to be locked. See `locked`."""
+    def locking(self) -> Prepared[Value]:
+        """The same query, its rows to be locked. See `lock_rows`."""
         if not isinstance(self._statement, sa.Select) or self._shape is None:
-            raise TypeError("only what a query has found can be locked")
-        return Prepared(locked(self._statement), self._shape)
+            raise TypeError("only the rows of a query can be locked")
+        return Prepared(lock_rows(self._statement), self._shape)
 
-    def compiled(self, dialect: sa.Dialect) -> Compiled[Value]:
+    def compiled(self, dialect: sa.Dialect) -> CompiledStatement[Value]:
         """The statement as a database's driver takes it."""
         found = self._compiled.get(dialect.name)
         if found is None:
@@ -57,10 +57,10 @@ class Prepared(Generic[Value]):
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled(Generic[Value]):
-    """A statement for a driver: its text, its parameters by name, in their order, and how its rows are read.
+class CompiledStatement(Generic[Value]):
+    """A statement for a driver: its text, the names of its parameters in order, and how its rows are read.
 
-    `processors` are what the types do to parameters, by their place; most do nothing. `fixed` holds values that the
+    `processors` convert parameters, by position; most types need no conversion. `fixed` holds values that the
     statement itself contains. `read` is None for a statement that returns no rows.
     """
 
@@ -84,23 +84,23 @@ class Compiled(Generic[Value]):
         return [*map(self.read, rows)] if self.read else []
 
 
-def _compile(statement: Statement, shape: Shape[Value] | None, dialect: sa.Dialect) -> Compiled[Value]:
+def _compile(statement: Statement, shape: Shape[Value] | None, dialect: sa.Dialect) -> CompiledStatement[Value]:
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)
     if compiled.post_compile_params or compiled.literal_execute_params:
-        raise TypeError("the text depends on the parameters; lists go by `among`")
+        raise TypeError("the text depends on the parameters; lists go by `is_one_of`")
     names = compiled.positiontup or ()
     found = [compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
-    return Compiled(
+    return CompiledStatement(
         sql=compiled.string,
         names=names,
-        processors=_present(found),
+        processors=_by_position(found),
         fixed={name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required},
         read=_reader(statement, shape, dialect) if shape else None,
     )
 
 
-def _present(found: Iterable[Processor | None]) -> list[tuple[int, Processor]]:
+def _by_position(found: Iterable[Processor | None]) -> list[tuple[int, Processor]]:
     return [(place, process) for place, process in enumerate(found) if process]
 
 
@@ -108,7 +108,7 @@ def _reader(statement: Statement, shape: Shape[Value], dialect: sa.Dialect) -> C
     columns = statement.exported_columns
     read = shape.reader([str(name) for name in columns.keys()])  # noqa: SIM118  a collection of columns is no dict
     found = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
-    processors = _present(found)
+    processors = _by_position(found)
     if not processors:
         return read
 
@@ -121,16 +121,17 @@ def _reader(statement: Statement, shape: Shape[Value], dialect: sa.Dialect) -> C
     return processed
 
 
-def locked(query: sa.Select[Any]) -> sa.Select[Any]:
+def lock_rows(query: sa.Select[Any]) -> sa.Select[Any]:
     """The query, its rows to be locked and changed by nobody else until the transaction ends.
 
-    Rows that refer to them can be written meanwhile. PostgreSQL locks what a foreign key points to (when a row is made, and
-    when one is changed twice in a transaction), from the child to the parent: against our order, but not in its way.
+    Rows with foreign keys to them can still be written meanwhile: FOR NO KEY UPDATE does not conflict with the lock that
+    PostgreSQL takes on the target of a foreign key. Those locks go from child to parent, against our order of locking, and
+    would deadlock with FOR UPDATE.
     """
     return query.with_for_update(key_share=True)
 
 
-def shared(query: sa.Select[Any]) -> sa.Select[Any]:
+def share_rows(query: sa.Select[Any]) -> sa.Select[Any]:
     """The query, its rows to be changed by nobody until the transaction ends, which others may ask for as well."""
     return query.with_for_update(read=True)
 
@@ -143,12 +144,12 @@ def upsert(
     where: sa.TextClause | None = None,
     returning: Sequence[Any] = (),
 ) -> Mapping[str, Statement]:
-    """An insert that, where a row with the same `keys` exists, sets its `changed` columns instead; nothing for none.
+    """An insert that updates the `changed` columns where a row with the same `keys` exists; with none it does nothing then.
 
     `where` is the condition of the unique index on `keys`, if that is a partial one.
     """
 
-    def on(insert: sqlite.Insert | postgresql.Insert) -> Statement:
+    def build(insert: sqlite.Insert | postgresql.Insert) -> Statement:
         if changed:
             values = {column.name: insert.excluded[column.name] for column in changed}
             made = insert.on_conflict_do_update(index_elements=[*keys], index_where=where, set_=values)
@@ -156,7 +157,7 @@ def upsert(
             made = insert.on_conflict_do_nothing(index_elements=[*keys], index_where=where)
         return made.returning(*returning) if returning else made
 
-    return {"sqlite": on(sqlite.insert(table)), "postgresql": on(postgresql.insert(table))}
+    return {"sqlite": build(sqlite.insert(table)), "postgresql": build(postgresql.insert(table))}
 
 
 class _Texts(TypeDecorator[Sequence[str]]):
@@ -174,17 +175,17 @@ class _Texts(TypeDecorator[Sequence[str]]):
         return json.dumps(value) if dialect.name == "sqlite" else value
 
 
-def among(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
+def is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
     """The condition that a column of texts is one of a list, which is the parameter `name`.
 
-    The list is one value, so the statement has one text however long it is, and both databases look each up in an index.
+    The list is one parameter, so the text does not depend on its length. Both databases look each value up in an index.
     """
     return _Among(column, sa.bindparam(name, type_=_Texts()))
 
 
 class _Among(sa.ColumnElement[bool]):
     inherit_cache = False
-    type: Any = sa.types.NULLTYPE  # Of a Boolean, SQLite would be asked whether it is 1, and would not look into the index.
+    type: Any = sa.types.NULLTYPE  # A Boolean would be compiled to `= 1` for SQLite, which then does not use the index.
 
     def __init__(self, column: sa.ColumnElement[str], values: sa.BindParameter[Sequence[str]]) -> None:
         self.column = column
@@ -192,14 +193,14 @@ class _Among(sa.ColumnElement[bool]):
 
 
 @compiles(_Among, "postgresql")
-def _any(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+def _compile_for_postgresql(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
     column, values = (compiler.process(part, **options) for part in (element.column, element.values))
-    # That it is not null is said for partial indexes: of a list that it does not know, PostgreSQL does not see that.
+    # PostgreSQL uses a partial index `WHERE … IS NOT NULL` only when the query says so too; it does not know the list.
     return f"({column} = ANY ({values}) AND {column} IS NOT NULL)"
 
 
 @compiles(_Among, "sqlite")
-def _each(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+def _compile_for_sqlite(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
     column, values = (compiler.process(part, **options) for part in (element.column, element.values))
-    # Beside an `IS NOT NULL` SQLite would take that for the better way into the index, and walk all of it.
+    # With `IS NOT NULL` SQLite would use that to search the index, and read all of it.
     return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608  no value is in it

@@ -1,7 +1,7 @@
 """Rows and records: each becomes the other by name, in one way for every store.
 
-A record is a dataclass. Its fields are columns of the same names, and how a column keeps a value is said by its type
-(`db/schema.py`). Where fields and columns are not one to one, a `Part` of the mapper says so.
+A record is a dataclass. Its fields are the columns of the same names. A column's type says how it stores a value
+(`db/schema.py`). Where fields and columns are not one to one, a `ColumnGroup` of the mapper says so.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Shape(Protocol[Value_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Fields of a record that are kept in other columns than those of their names.
+class ColumnGroup:
+    """Fields of a record that are stored in columns of other names.
 
     `load` makes the fields from a row, by name, and `dump` the columns from a record.
     """
@@ -47,8 +47,8 @@ class Part:
 class Mapper(Generic[Record]):
     """Maps a class of records to a table.
 
-    `looked_up` are fields that no column of the table holds: expressions that read them. `columns` are what to select for
-    a record.
+    `looked_up` holds the fields that are not columns of the table, each with an expression that reads it. `columns` are what
+    to select for a record.
     """
 
     def __init__(
@@ -56,19 +56,19 @@ class Mapper(Generic[Record]):
         record: type[Record],
         table: sa.Table,
         *,
-        parts: Sequence[Part] = (),
+        groups: Sequence[ColumnGroup] = (),
         looked_up: Mapping[str, sa.ColumnElement[Any]] | None = None,
     ) -> None:
         self._record = record
-        self._parts = parts
-        elsewhere = {name for part in parts for name in part.fields}
+        self._groups = groups
+        elsewhere = {name for group in groups for name in group.fields}
         looked_up = looked_up or {}
         self._fields = [field.name for field in fields(record) if field.name not in elsewhere]
         self._stored = [name for name in self._fields if name not in looked_up]
         self._values = attrgetter(*self._stored)
         found = {**{name: table.c[name] for name in self._stored}, **looked_up}
         named = [column if getattr(column, "name", "") == name else column.label(name) for name, column in found.items()]
-        self.columns = [*named, *(table.c[name] for part in parts for name in part.columns)]
+        self.columns = [*named, *(table.c[name] for group in groups for name in group.columns)]
 
     def select(self, *beside: sa.ColumnElement[Any]) -> sa.Select[Any]:
         """A query of records, and of other columns beside them."""
@@ -77,28 +77,28 @@ class Mapper(Generic[Record]):
     def row(self, record: Record) -> dict[str, Any]:
         """The columns of a record, by name."""
         row = dict(zip(self._stored, self._values(record), strict=True))
-        for part in self._parts:
-            row.update(part.dump(record))
+        for group in self._groups:
+            row.update(group.dump(record))
         return row
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], Record]:
-        """See Shape. Raises KeyError where a field is not among the names."""
-        record, parts = self._record, self._parts
+        """Raises KeyError when a field is not among the names."""
+        record, groups = self._record, self._groups
         places = {name: place for place, name in enumerate(names)}
-        if parts:
-            return self._by_parts(places)
-        # The places of all fields are looked up once, by name. By keyword, each row would take two thirds longer.
+        if groups:
+            return self._by_groups(places)
+        # Names are looked up once, here. Building each record by keyword would take two thirds longer.
         pick = itemgetter(*(places[name] for name in self._fields))
         return lambda row: record(*pick(row))
 
-    def _by_parts(self, places: Mapping[str, int]) -> Callable[[Row], Record]:
+    def _by_groups(self, places: Mapping[str, int]) -> Callable[[Row], Record]:
         kept = [(name, places[name]) for name in self._fields]
-        parted = [(part, [(name, places[name]) for name in part.columns]) for part in self._parts]
+        grouped = [(group, [(name, places[name]) for name in group.columns]) for group in self._groups]
 
         def read(row: Row) -> Record:
             values = {name: row[place] for name, place in kept}
-            for part, columns in parted:
-                values.update(part.load({name: row[place] for name, place in columns}))
+            for group, columns in grouped:
+                values.update(group.load({name: row[place] for name, place in columns}))
             return self._record(**values)
 
         return read
@@ -110,13 +110,12 @@ class Mapper(Generic[Record]):
 
 @dataclass(frozen=True, slots=True)
 class Scalar(Generic[Value]):
-    """The value of one column: the only one, or the one of a name."""
+    """The value of one column: the first one, or the named one."""
 
     type: type[Value]
     name: str = ""
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], Value]:
-        """See Shape."""
         return itemgetter(names.index(self.name) if self.name else 0)
 
 
@@ -128,6 +127,5 @@ class Pair(Generic[Value, Other]):
     second: Shape[Other]
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], tuple[Value, Other]]:
-        """See Shape."""
         first, second = self.first.reader(names), self.second.reader(names)
         return lambda row: (first(row), second(row))

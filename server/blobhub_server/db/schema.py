@@ -1,7 +1,7 @@
 """What all tables share. Every table is declared by the store module of its noun, on this metadata.
 
-It is one metadata for the platform and all blob types, so that a foreign key of a type can name a table of the platform by a
-string. Which tables are a type's the type says itself (`BlobType.tables`).
+The platform and all blob types share it, so that a type's foreign key can name a table of the platform by a string. A type
+lists its own tables (`BlobType.tables`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ metadata = sa.MetaData(
 
 Table = sa.Table
 
-Selected = sa.Select[tuple[str]]
-"""A query of ids, for the `IN` of a statement that is about all of them at once."""
+IdQuery = sa.Select[tuple[str]]
+"""A query of ids, for the `IN` of a statement on all of these rows."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -103,5 +103,5 @@ def Id() -> sa.String:
 
 
 def Name(length: int) -> sa.String:
-    """Text in the order of its code points on every database; PostgreSQL's default is the order of some language."""
+    """Text that every database orders by code points; PostgreSQL's default order depends on the locale."""
     return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")

@@ -1,8 +1,7 @@
 """SQLite: one writer, a queue in front of it, and readers beside it.
 
-Statements run where they are called. In WAL mode they touch memory and take microseconds; handing each to a thread and
-back costs ten times that. What waits for the disk is the commit, so the commit alone runs in a thread, and the server
-goes on meanwhile: one hop a transaction.
+Statements run on the event loop. In WAL mode they touch memory and take microseconds; handing each to a thread and back
+costs ten times that. Only the commit waits for the disk, so only the commit runs in a thread: one hop a transaction.
 """
 
 from __future__ import annotations
@@ -48,14 +47,13 @@ class SqliteTransaction(Transaction):
         self._driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # any driver's
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
-        """See Transaction."""
         return self._connection.execute(statement, parameters)
 
     async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
         try:
             return self._driver.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise _translated(error, sql) from error
+            raise _to_core_error(error, sql) from error
 
     async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
         try:
@@ -63,10 +61,10 @@ class SqliteTransaction(Transaction):
                 return [row for each in values for row in self._driver.execute(sql, each).fetchall()]
             return self._driver.executemany(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise _translated(error, sql) from error
+            raise _to_core_error(error, sql) from error
 
     async def begin(self) -> None:
-        """Begin a transaction. Its statements never find that somebody else has to finish writing first."""
+        """Begin a transaction with the write lock, so that no later statement fails because another connection writes."""
         await self._fetch("BEGIN IMMEDIATE", ())
 
     def commit(self) -> None:
@@ -74,7 +72,7 @@ class SqliteTransaction(Transaction):
         try:
             self._driver.commit()
         except sqlite3.Error as error:
-            raise _translated(error, "COMMIT") from error
+            raise _to_core_error(error, "COMMIT") from error
 
     def rollback(self) -> None:
         """Roll back what is not committed."""
@@ -86,14 +84,14 @@ class SqliteTransaction(Transaction):
         try:
             yield
         except BaseException:
-            if self._driver.in_transaction:  # A full disk ends all of it.
+            if self._driver.in_transaction:  # A full disk rolls back the whole transaction.
                 await self._fetch("ROLLBACK TO part", ())
                 await self._fetch("RELEASE part", ())
             raise
         await self._fetch("RELEASE part", ())
 
 
-def _translated(error: sqlite3.Error, sql: str) -> Exception:
+def _to_core_error(error: sqlite3.Error, sql: str) -> Exception:
     """A driver's error as Core would raise it."""
     return sa.exc.DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
 
@@ -113,30 +111,28 @@ class SqliteDatabase(Database):
         self._writer = self._writing.connect()
         self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"))
         self._reader = self._reading.connect()
-        self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers can be given the same.
-        self._turn = asyncio.Lock()
+        self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers share it.
+        self._write_lock = asyncio.Lock()
 
     async def close(self) -> None:
-        """See Database. The lock goes last."""
         self._commits.shutdown()
         for connection in (self._reader, self._writer):
             connection.close()
         for engine in (self._reading, self._writing):
             engine.dispose()
-        os.close(self._lock)
+        os.close(self._lock)  # Last, so that no other server opens the database before this one is done.
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
-        """See Database. One connection serves all readers: none of them holds anything across an await.
+        """One connection serves all readers, because no reader holds anything across an await.
 
-        So a result is read whole (`first`, `scalars().all()`, a comprehension) before the next await: a half-read one
-        keeps SQLite at its snapshot, for every reader.
+        So read a result whole (`first`, `scalars().all()`, a comprehension) before the next await: a result that is
+        half read keeps SQLite at its snapshot, for every reader.
         """
         return self._read
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
-        """See Database. Writers take turns, first come, first served."""
-        async with self._turn:
+        async with self._write_lock:  # An asyncio lock is fair: writers take turns in the order they came.
             tx = SqliteTransaction(self._writer)
             await tx.begin()
             try:
@@ -147,12 +143,11 @@ class SqliteDatabase(Database):
                 raise
 
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
-        """See Database. There is one writer, and nobody else whom a late one would make way for."""
-        return self.write()
+        return self.write()  # There is one writer, so a connection of its own would gain nothing.
 
     async def _commit(self, tx: SqliteTransaction) -> None:
         await asyncio.get_running_loop().run_in_executor(self._commits, tx.commit)
-        tx.committed()
+        tx.run_hooks()
 
 
 def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:
@@ -161,7 +156,7 @@ def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:
         poolclass=StaticPool,
         connect_args={"check_same_thread": False, "cached_statements": 512},
         hide_parameters=True,  # or errors and logs would hold what requests do
-        isolation_level="AUTOCOMMIT",  # transactions are ours, so that statements of Core and of the driver are in the same
+        isolation_level="AUTOCOMMIT",  # we begin transactions, so that statements of Core and the driver share them
     )
 
     @event.listens_for(engine, "connect")
@@ -173,7 +168,7 @@ def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:
 
 
 def _lock(path: Path) -> int:
-    """Hold `<path>.lock` for as long as this process lives; the kernel lets go of it however the process ends."""
+    """Lock `<path>.lock` for the life of this process; the kernel releases it however the process ends."""
     descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """HTTP requests that this server makes. No other module makes any.
 
-What is fetched here is at an address that the operator configured. It goes over TLS, or stays on this machine; nothing is
-followed anywhere else, and neither an endless answer nor a slow one takes more than it was given.
+The URLs are those that the operator configured. Requests use TLS or stay on this machine. Redirects are not followed, and
+size and time of an answer are bounded.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ def require_allowed(url: str) -> None:
         raise OutboundError("must be https://, or http:// to a loopback address such as 127.0.0.1")
 
 
-async def fetch(url: str, *, max_bytes: int, seconds: float) -> bytes:
-    """The body at a URL that the operator configured, if it is whole within so many bytes and seconds.
+async def fetch(url: str, *, max_bytes: int, timeout_seconds: float) -> bytes:
+    """The body at a URL that the operator configured.
 
-    Redirects are not followed. Raises OutboundError.
+    Raises OutboundError, also for a redirect, and for a body that is too long or takes too long.
     """
     import httpx  # noqa: PLC0415  slow to import, and not needed by every server
 
     require_allowed(url)
-    # The machine's certificates, so that an authority of one's own is trusted; no proxy from the environment.
-    client = httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False, timeout=seconds)
+    # The machine's certificates, so that a private certificate authority is trusted; no proxy from the environment.
+    client = httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False, timeout=timeout_seconds)
     try:
         async with (
-            asyncio.timeout(seconds),
+            asyncio.timeout(timeout_seconds),
             client,
             client.stream("GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 raise OutboundError(f"the answer is {response.status_code}")
-            return await _bounded(response, max_bytes)
+            return await _read_bounded(response, max_bytes)
     except TimeoutError:
-        raise OutboundError(f"no whole answer within {seconds:g} s") from None
+        raise OutboundError(f"no whole answer within {timeout_seconds:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise OutboundError(f"no answer: {type(error).__name__}") from None
 
 
-async def _bounded(response: httpx.Response, max_bytes: int) -> bytes:
-    """Read as the bytes came, so that nothing is unpacked that was not counted."""
+async def _read_bounded(response: httpx.Response, max_bytes: int) -> bytes:
+    """Read the raw bytes, not the decompressed ones, so that `max_bytes` bounds them."""
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
@@ -69,7 +69,7 @@ async def _bounded(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 def _is_loopback(host: str) -> bool:
-    """Only addresses: a name leads wherever it is resolved to."""
+    """Only for addresses: a name may resolve to any address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

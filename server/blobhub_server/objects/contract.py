@@ -1,8 +1,8 @@
-"""What an object store does: keeps bytes, of any size, under the digest of what they are.
+"""The contract of an object store: it keeps bytes of any size under their digest.
 
-Nothing here holds more than a few blocks of an object in memory, except `put` and `get`, which are for small ones. What is
-handed out was verified before: an object is kept with the digests of its blocks (`outline.py`), so that a range can be
-verified without reading the rest.
+Nothing here holds more than a few blocks of an object in memory, except `put` and `get`, which are for small objects. All
+bytes are verified before they are handed out. An object is kept with the digests of its blocks (`outline.py`), so a range
+can be verified without reading the rest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ObjectTooLarge(Exception):
 
 
 class DigestMismatch(Exception):
-    """What was written is not what its sender says it is."""
+    """The bytes written do not have the digest that the sender named."""
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(f"the digest is {actual}, not {expected}")
@@ -36,7 +36,7 @@ class DigestMismatch(Exception):
 class ObjectWriter(ABC):
     """An object on its way in, for one task at a time.
 
-    It ends with its commit, its abort, or the first error of writing; what comes after that raises RuntimeError.
+    It ends with its commit, its abort, or the first error while writing. Any later call but `abort` raises RuntimeError.
     """
 
     size: int
@@ -44,14 +44,14 @@ class ObjectWriter(ABC):
 
     @abstractmethod
     async def append(self, data: bytes) -> None:
-        """Add bytes at the end. Raises ObjectTooLarge, and then takes none of them; OSError when they cannot be written."""
+        """Add bytes at the end. Raises ObjectTooLarge, and then adds none of them; OSError when they cannot be written."""
 
     @abstractmethod
     async def commit(self, expected: str | None = None) -> str:
         """Keep what was appended; return its digest once it is durable.
 
-        Bytes that are kept already are replaced, because those may have become corrupt. Raises DigestMismatch when
-        `expected` is given and another digest than that of what was appended, which is not kept then; OSError.
+        Bytes that are already stored are replaced, because those may have become corrupt. Raises DigestMismatch, and keeps
+        nothing, when the digest is not `expected`; OSError.
         """
 
     @abstractmethod
@@ -70,8 +70,7 @@ class ObjectStore(ABC):
     def read(self, digest: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """The bytes of a digest from `offset` on, `length` of them or as many as there are, in chunks of at most 1 MiB.
 
-        Each chunk is verified before it is handed out. Raises ObjectNotFound; ContentLost at the first block that is not
-        what was written, after those before it.
+        Each chunk is verified before it is handed out. Raises ObjectNotFound; ContentLost when it reaches a corrupt block.
         """
 
     @abstractmethod
@@ -80,7 +79,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     async def probe(self) -> None:
-        """Write something, read it back and remove it again. Raises OSError when that does not give the same."""
+        """Write a test file, read it back and remove it. Raises OSError when that fails or the bytes differ."""
 
     async def put(self, data: bytes) -> str:
         """Keep a small object; return its digest once it is durable. Raises OSError."""

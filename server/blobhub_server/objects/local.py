@@ -1,8 +1,8 @@
 """Objects as local files: `<root>/sha256/ab/cdef…`, and `….outline` beside those of more than one block.
 
-A file appears under its name only when it is whole and on disk: it is written as a part, synced, renamed, and the folder
-is synced too. So a crash at any point leaves either no object or all of it. The outline comes first: an object that is
-there has its outline.
+A file appears under its name only when it is whole and on disk: it is written as a part, synced and renamed, and then the
+folder is synced. So a crash at any point leaves no object or all of it. The outline is stored before the object, so every
+object has its outline.
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ class LocalObjects(ObjectStore):
             folder.mkdir(parents=True, exist_ok=True)
 
     async def sweep(self) -> None:
-        """Remove what writers that were killed have left behind."""
+        """Remove the parts of writers that were killed."""
         await asyncio.to_thread(sweep, self._parts)
 
     @asynccontextmanager
     async def write(self, *, max_bytes: int | None = None) -> AsyncIterator[ObjectWriter]:
-        """See ObjectStore."""
         writer = LocalWriter(self._path, self._parts, max_bytes)
         try:
             yield writer
@@ -49,25 +48,23 @@ class LocalObjects(ObjectStore):
             await writer.abort()
 
     async def read(self, digest: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """See ObjectStore. No file is open between two chunks, so a reader that stops leaves nothing to close."""
         if offset < 0 or (length is not None and length < 0):
             raise ValueError("a range begins and ends within the object")
         path = self._path(digest)
         outline = await asyncio.to_thread(_outline, path, digest)
+        # Each block is opened and closed again, so a reader that stops leaves nothing to close.
         for index, part in outline.cover(offset, length):
             block = await asyncio.to_thread(_block, path, outline, index)
             yield block[part]
 
     async def size(self, digest: str) -> int:
-        """See ObjectStore."""
         return (await asyncio.to_thread(_outline, self._path(digest), digest)).size
 
     async def probe(self) -> None:
-        """See ObjectStore."""
         await asyncio.to_thread(self._probe)
 
     def _path(self, digest: str) -> Path:
-        """Where an object is. What is not a digest never becomes a path."""
+        """The file of an object. Raises ObjectNotFound for what is not a digest, so that no other text becomes a path."""
         if not _DIGEST.fullmatch(digest):
             raise ObjectNotFound
         return self._root / digest[:2] / digest[2:]
@@ -96,7 +93,6 @@ class LocalWriter(ObjectWriter):
         self._ended = False
 
     async def append(self, data: bytes) -> None:
-        """See ObjectWriter."""
         self._require_open()
         if self._max_bytes is not None and self.size + len(data) > self._max_bytes:
             raise ObjectTooLarge(self._max_bytes)
@@ -110,14 +106,12 @@ class LocalWriter(ObjectWriter):
                 await self._in_thread(self._write_block)
 
     async def commit(self, expected: str | None = None) -> str:
-        """See ObjectWriter."""
         self._require_open()
         digest = await self._in_thread(lambda: self._keep(expected))
         self._ended = True
         return digest
 
     async def abort(self) -> None:
-        """See ObjectWriter."""
         self._ended = True
         if self._part is not None:
             await uninterrupted(asyncio.to_thread(self._part.discard))
@@ -128,7 +122,7 @@ class LocalWriter(ObjectWriter):
             raise RuntimeError("the writer has ended")
 
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
-        """Do some work on the file. When it fails, or its caller goes away, what the file holds has a hole: that ends it."""
+        """Work on the file in a thread. The writer ends when that fails or is cancelled: the file may then lack bytes."""
         try:
             return await uninterrupted(asyncio.to_thread(work))
         except BaseException:
@@ -161,13 +155,13 @@ def _keep_outline(parts: Path, path: Path, outline: Outline) -> None:
     part = Part(parts)
     try:
         part.write(outline.encode())
-        part.keep(_beside(path))
+        part.keep(_outline_path(path))
     finally:
         part.discard()
 
 
 def _outline(path: Path, digest: str) -> Outline:
-    """What an object is to be. Raises ObjectNotFound, ContentLost."""
+    """The outline of an object. Raises ObjectNotFound, ContentLost."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -177,7 +171,7 @@ def _outline(path: Path, digest: str) -> Outline:
         _block(path, outline, 0)
         return outline
     try:
-        outline = Outline.decode(digest, _beside(path).read_bytes())
+        outline = Outline.decode(digest, _outline_path(path).read_bytes())
     except FileNotFoundError:
         raise ContentLost(digest) from None
     if outline.size != size:
@@ -197,5 +191,5 @@ def _block(path: Path, outline: Outline, index: int) -> bytes:
     return block
 
 
-def _beside(path: Path) -> Path:
+def _outline_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.outline")

@@ -1,8 +1,8 @@
 """Outlines: the digests of an object's blocks, so that any part of it can be verified by itself.
 
-The digest of an object says nothing about a part of it. So an object of more than one block is kept with its outline: its
-own digest and size, the SHA-256 of each block, and the SHA-256 of all that. An object of one block needs none, its digest
-is its block's.
+An object's digest cannot verify a range of it. So an object of more than one block is kept with its outline: its own digest
+and size, the SHA-256 of each block, and the SHA-256 of all that. An object of one block needs no outline: its digest is that
+of its block.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from blobhub_server.errors import ContentLost
 
 BLOCK_BYTES = 1 << 20
-"""What is hashed, written and read at a time. Outlines that are stored depend on it."""
+"""How much is hashed, written and read at a time. Never change it: stored outlines depend on it."""
 _HASH_BYTES = 32
 _SIZE_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What an object is to be: its digest, its size in bytes, and the digest of each block; only the last may be short."""
+    """An object's digest, its size in bytes, and the digest of each block. Only the last block may be short."""
 
     digest: str
     size: int
@@ -72,5 +72,5 @@ class Hasher:
         self._size += len(block)
 
     def outline(self) -> Outline:
-        """That of all blocks taken; an object without bytes has one block, and that is empty."""
+        """The outline of all blocks taken; an object without bytes has one empty block."""
         return Outline(self._whole.hexdigest(), self._size, self._blocks or [self._whole.digest()])

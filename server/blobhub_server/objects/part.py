@@ -1,7 +1,7 @@
 """Parts: files that are being written, under names of their own, until they are whole.
 
-A part is locked for as long as somebody writes it. The kernel lets go of the lock however the process ends, so a part
-that can be locked was left behind, by a kill or a power cut, and is swept; its age says nothing, and no clock is needed.
+A part is locked while it is written. The kernel releases the lock however the process ends, so a part that can be locked
+was left behind by a kill or a power cut, and is removed. Its age is not needed to tell, so no clock is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Part:
     def discard(self) -> None:
         """Remove the file, unless it was kept."""
         self._path.unlink(missing_ok=True)
-        with suppress(OSError):  # what a full disk did not take is tried once more by close
+        with suppress(OSError):  # close writes what is buffered, which fails again on a full disk
             self._file.close()
 
     def _sync(self) -> None:
@@ -74,4 +74,4 @@ def _create(folder: Path) -> tuple[Path, BufferedWriter]:
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
             return path, file
-        file.close()  # A sweep came between the two lines above.
+        file.close()  # A sweep removed it before it was locked.

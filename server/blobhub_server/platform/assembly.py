@@ -44,13 +44,13 @@ from blobhub_server.platform.services.metadata import MetadataService
 from blobhub_server.platform.services.organization import OrganizationService
 from blobhub_server.platform.services.revision import RevisionService
 from blobhub_server.platform.services.user import UserService
-from blobhub_server.rpc.access_options import Rule
+from blobhub_server.rpc.access_options import AccessRule
 from blobhub_server.rpc.drain import Drain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What everything stands on: settings, storage and what comes in from outside."""
+    """What the platform is built on: settings, blob types, storage, clock, ids and entropy."""
 
     settings: Settings
     types: BlobTypes
@@ -64,7 +64,7 @@ class Ground:
 
 
 class Platform:
-    """The platform, put together: what it gives blob types, its own services, and the gate before all of them."""
+    """The platform, put together: what it gives blob types, its own services, and the gate in front of all services."""
 
     def __init__(self, ground: Ground) -> None:
         db, clock, ids = ground.db, ground.clock, ground.ids
@@ -73,7 +73,7 @@ class Platform:
         self.audit = Audit(db, ground.bell, clock, ids)
         self.roles = Roles(db)
         self.locators = Locators(db)
-        self.answers = Answers(db, clock, self.roles, ground.keyring.derived(b"answers"), ground.keyring.current)
+        self.answers = Answers(db, clock, self.roles, ground.keyring.derive_keys(b"answers"), ground.keyring.current)
         self.changes = Changes(db, self.answers, self.audit)
         self.credentials = Credentials(db, ground.keyring)
         self.limits = Limits(ground.types, clock)
@@ -120,7 +120,7 @@ class Platform:
             Service("blobhub.v1.OrganizationService", OrganizationService(host, types)),
             Service("blobhub.v1.MemberService", MemberService(host)),
             Service("blobhub.v1.BlobService", BlobService(host, types, events)),
-            Service("blobhub.v1.BlobTypeService", BlobTypeService(_described(types))),
+            Service("blobhub.v1.BlobTypeService", BlobTypeService(_describe(types))),
             Service("blobhub.v1.RevisionService", RevisionService(host, self.contents, types, events)),
             Service("blobhub.v1.CredentialService", CredentialService(host, self.credentials)),
             Service("blobhub.v1.MetadataService", MetadataService(host, events)),
@@ -129,8 +129,8 @@ class Platform:
         ]
 
     @asynccontextmanager
-    async def gate(self, rules: Mapping[str, Rule], kinds: Mapping[str, Locator]) -> AsyncIterator[Gate]:
-        """The gate. It tells callers by keys, whose use is noted, and by tokens where an issuer is configured."""
+    async def gate(self, rules: Mapping[str, AccessRule], kinds: Mapping[str, Locator]) -> AsyncIterator[Gate]:
+        """The gate, with authentication by keys, and by tokens where an issuer is configured."""
         host = self.host
         usage = KeyUsage(host.db, host.clock)
         tokens = open_tokens(host.settings, host.db, self.audit, host.clock, host.ids)
@@ -146,7 +146,7 @@ class Platform:
             )
 
 
-def _described(types: BlobTypes) -> list[blob_type_pb2.BlobType]:
+def _describe(types: BlobTypes) -> list[blob_type_pb2.BlobType]:
     return [
         blob_type_pb2.BlobType(
             name=item.type.name,

@@ -9,7 +9,7 @@ from blobhub_server.blobtypes.access import Role
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.ids import Ids
-from blobhub_server.platform.calls.audit import Audit, own_entry
+from blobhub_server.platform.calls.audit import Audit, own_audit_row
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.api_key import ApiKey
 from blobhub_server.platform.rules.user import User
@@ -25,11 +25,11 @@ class BadAdminKey(StartError):
 async def bootstrap(
     db: Database, audit: Audit, clock: Clock, ids: Ids, entropy: Callable[[int], bytes], given: str | None
 ) -> str | None:
-    """Make sure that there is an administrator, and that `given`, when there is one, is a key of theirs.
+    """Make sure that there is an administrator, and that `given`, unless None, is a key of theirs.
 
-    Returns the key that was made at the first start, which is nowhere else; None when none was made. A `given` key that
-    is new is added, beside those the administrator has; taking the variable away does not revoke it. Raises BadAdminKey,
-    also for one that was revoked, or is somebody else's.
+    Returns the key made at the first start, which is stored nowhere; None when none was made. A new `given` key is added to
+    those that the administrator has; removing the variable does not revoke it. Raises BadAdminKey, also for a key that is
+    revoked or belongs to somebody else.
     """
     if given is not None and rules.parse(given) is None:
         raise BadAdminKey("BLOBHUB_ADMIN_KEY is not a well-formed key; `blobhub-server make-key` makes one")
@@ -51,10 +51,10 @@ async def bootstrap(
             expire_time=None,
             etag=ids(),
         )
-        known = await key_store.by_public_id(tx, record.public_id)
+        known = await key_store.get_by_public_id(tx, record.public_id)
         if known is None:
             await key_store.insert(tx, record)
-            await audit.append(tx, [own_entry("bootstrap", user_id, f"key={record.id}")])
+            await audit.append(tx, [own_audit_row("bootstrap", user_id, f"key={record.id}")])
         elif not _opens(known, record, {user.id for user in administrators}, clock()):
             raise BadAdminKey("BLOBHUB_ADMIN_KEY is a key that was revoked or is not an administrator's; give another one")
     return None if given else key

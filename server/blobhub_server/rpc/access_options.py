@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from blobhub_server.start import StartError
 
 BOUND = frozenset({access_pb2.PERMISSION_READ, access_pb2.PERMISSION_WRITE, access_pb2.PERMISSION_ADMIN})
-"""Permissions that are held on a resource."""
+"""Permissions that are about a resource."""
 
 
 class MissingAccess(StartError):
@@ -20,7 +20,7 @@ class MissingAccess(StartError):
 
 
 @dataclass(frozen=True, slots=True)
-class Resource:
+class ResourceRule:
     """A request field that names a resource of a kind, and the permission that the method needs on it."""
 
     permission: access_pb2.Permission.ValueType
@@ -30,20 +30,20 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What a method needs: a permission, and where it is one held on resources, those, the main one first.
+class AccessRule:
+    """What a method needs: a permission, and the resources that it is needed on, the main one first.
 
     `changes` is false for methods that say `idempotency_level = NO_SIDE_EFFECTS`.
     """
 
     permission: access_pb2.Permission.ValueType
-    resources: Sequence[Resource]
+    resources: Sequence[ResourceRule]
     public_read: bool
     changes: bool
     request: Descriptor
 
 
-def rules(services: Iterable[str]) -> dict[str, Rule]:
+def rules(services: Iterable[str]) -> dict[str, AccessRule]:
     """The rule of every method of the named services, by its path `/package.Service/Method`. Raises MissingAccess."""
     pool = descriptor_pool.Default()
     return {
@@ -53,7 +53,7 @@ def rules(services: Iterable[str]) -> dict[str, Rule]:
     }
 
 
-def _rule(service: str, method: MethodDescriptor) -> Rule:
+def _rule(service: str, method: MethodDescriptor) -> AccessRule:
     name = f"{service}.{method.name}"
     option = method.GetOptions().Extensions[access_pb2.access]
     if option.permission == access_pb2.PERMISSION_UNSPECIFIED:
@@ -65,21 +65,21 @@ def _rule(service: str, method: MethodDescriptor) -> Rule:
         raise MissingAccess(
             f"{name} changes something and takes no request_id; or it is NO_SIDE_EFFECTS and does not say so"
         )
-    return Rule(option.permission, resources, option.public_read, changes, method.input_type)
+    return AccessRule(option.permission, resources, option.public_read, changes, method.input_type)
 
 
-def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> Resource:
+def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> ResourceRule:
     field = request.fields_by_name.get(option.field)
     sound = field is not None and field.type == field.TYPE_STRING and not field.is_repeated
     if not sound or not option.resource or option.permission not in BOUND:
         raise MissingAccess(f"{name} names no resource: its access option needs a string field and a resource")
     if option.public_read and option.permission != access_pb2.PERMISSION_READ:
         raise MissingAccess(f"{name} lets everybody do more than read: public_read goes with PERMISSION_READ")
-    return Resource(option.permission, option.field, option.resource, option.public_read)
+    return ResourceRule(option.permission, option.field, option.resource, option.public_read)
 
 
-def check_resources(methods: Mapping[str, Rule], known: Container[str]) -> None:
-    """Raise MissingAccess when a rule names a kind of resource that nobody resolves."""
+def check_resources(methods: Mapping[str, AccessRule], known: Container[str]) -> None:
+    """Raise MissingAccess when a rule names a kind of resource that has no locator."""
     for path, rule in methods.items():
         for resource in rule.resources:
             if resource.kind not in known:

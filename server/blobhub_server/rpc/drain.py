@@ -1,4 +1,4 @@
-"""Draining: the server says that it is going away, and streams end themselves."""
+"""Draining: the server is shutting down, and streams end themselves."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 
 class Drain:
-    """Off until `start`; then streams are to end with ShuttingDown and the last number they sent."""
+    """Off until `start`. From then on streams end with ShuttingDown, which carries the last number they sent."""
 
     def __init__(self) -> None:
         self.draining = False
         self._hooks: list[Callable[[], None]] = []
 
     def on_start(self, hook: Callable[[], None]) -> None:
-        """Call `hook` when draining starts, to wake those who wait."""
+        """Call `hook` when draining starts, to wake waiting streams."""
         self._hooks.append(hook)
 
     def start(self) -> None:

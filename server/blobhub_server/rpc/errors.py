@@ -1,4 +1,4 @@
-"""From errors to statuses: the only place where that happens.
+"""Turns errors into statuses. No other module does.
 
 A status carries a `google.rpc.ErrorInfo` with the reason and its domain, and `BadRequest`, `ResourceInfo`, `QuotaFailure` or
 `RetryInfo` where they help (https://google.aip.dev/193). What is not a BlobHubError is logged under an id, and the
@@ -25,15 +25,15 @@ TRAILER = "grpc-status-details-bin"
 
 MAX_TEXT_BYTES = 512
 MAX_VIOLATIONS_BYTES = 2560
-"""Clients take 8 KiB of metadata by default and may drop a status that is longer, so errors are cut to what surely fits.
+"""By default clients accept 8 KiB of metadata and may drop a longer status, so errors are cut to a size that always fits.
 
-A message travels twice: in the details, and percent-encoded, where a byte may become three. The details become a third
-longer in base64.
+A message is sent twice: in the details, and percent-encoded, where a byte may become three. Base64 makes the details a third
+longer.
 """
 
 
-def known(error: Exception, method: str) -> BlobHubError:
-    """The error itself when it is one of ours; else an Internal whose id the log has the cause under."""
+def to_blobhub_error(error: Exception, method: str) -> BlobHubError:
+    """The error itself when it is a BlobHubError; else an Internal, after logging the error under its id."""
     if isinstance(error, BlobHubError):
         return error
     internal = Internal(str(uuid.uuid4()))
@@ -65,13 +65,13 @@ def _details(error: BlobHubError) -> list[Message]:
     if isinstance(error, LimitExceeded):
         violation = details.QuotaFailure.Violation(subject=error.metadata["resource"], description=error.message)
         made.append(details.QuotaFailure(violations=[violation]))
-    if error.retry_after is not None:
-        made.append(details.RetryInfo(retry_delay=to_duration(error.retry_after)))
+    if error.retry_after_seconds is not None:
+        made.append(details.RetryInfo(retry_delay=to_duration(error.retry_after_seconds)))
     return made
 
 
 def _bad_request(error: BlobHubError) -> details.BadRequest:
-    """As many violations as fit, the first ones, and how many are left out."""
+    """The first violations, as many as fit, and the number of the others."""
     made = details.BadRequest()
     for count, violation in enumerate(error.violations):
         item = details.BadRequest.FieldViolation(
@@ -85,6 +85,6 @@ def _bad_request(error: BlobHubError) -> details.BadRequest:
 
 
 def _cut(text: str, limit: int = MAX_TEXT_BYTES) -> str:
-    """The text in at most so many bytes of UTF-8; half of a surrogate pair, which JSON can hold, becomes a `?`."""
+    """The text in at most `limit` bytes of UTF-8. A lone surrogate, which JSON can hold, becomes a `?`."""
     data = text.encode(errors="replace")
     return data.decode() if len(data) <= limit else data[: limit - 3].decode(errors="ignore") + "…"

@@ -1,9 +1,8 @@
-"""Open streams, and their end when the caller is no longer allowed.
+"""Ends open streams whose callers lose their access.
 
-A stream is admitted when it is opened, and once more a moment later: a key may have been believed for too long. Whatever
-takes access away rings a bell; then every open stream is admitted again, and one that would not be is ended with the error
-that says so. What ends by itself (a key or token that expires) is looked for every second. This costs a stream nothing
-while it runs.
+A stream is admitted when it is opened, and again a moment later, because its key may have come from the cache. Every change
+that takes access away rings a bell; then all open streams are admitted again, and a stream that is refused ends with that
+error. Expired keys and tokens are looked for every second. All this costs a running stream nothing.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ from blobhub_server.errors import BlobHubError
 log = structlog.get_logger()
 
 TICK_SECONDS = 1.0
-AT_ONCE = 8
-"""How many streams are admitted again at the same time: as many as a database has connections to spare."""
+MAX_CONCURRENT = 8
+"""How many streams are rechecked at the same time. Each may take a connection of the database."""
 
-UNREAD_SECONDS = 2.0
-"""How long a stream may take to notice its end while the client reads nothing; then the call is cancelled."""
+MAX_UNREAD_SECONDS = 2.0
+"""How long a stream that was ended may wait for its client to read; then the call is cancelled."""
 
 
 class Admission(Protocol):
-    """What let a call in."""
+    """The admission of a call."""
 
     @property
     def expire_time(self) -> datetime | None:
         """When the key or token that the call came with stops working."""
 
     async def recheck(self) -> None:
-        """Raise what a call like this would be refused with now."""
+        """Raise the error that the same call would be refused with now."""
 
 
 class Stream:
@@ -56,12 +55,12 @@ class Stream:
         self.sending = False
 
     def end(self, error: BlobHubError) -> None:
-        """End the stream with an error, wherever it is."""
+        """End the stream with an error, whatever it is doing."""
         if self.error is not None:
             return
         self.error = error
         if self.sending:
-            asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._cancel_unread)
+            asyncio.get_running_loop().call_later(MAX_UNREAD_SECONDS, self._cancel_unread)
         else:
             self._task.cancel()
 
@@ -75,9 +74,9 @@ class Stream:
             raise self.error
 
     def was_cancelled_by_us(self) -> bool:
-        """Whether a cancellation that has arrived is the one of `end`; takes it back if so.
+        """Whether a cancellation came from `end`; if so, it is undone, so that a status can be sent.
 
-        One that interrupts a write stays: gRPC sends no status while it holds a message that the client does not take.
+        A cancellation during a write stays: gRPC sends no status while a message waits for the client.
         """
         if self.error is None or self.sending:
             return False
@@ -97,10 +96,10 @@ class Guard:
 
     @contextmanager
     def watch(self, admission: Admission) -> Iterator[Stream]:
-        """Around a stream: raises, from within, the error that it is ended with."""
+        """Guard a stream until the block is left. The block raises the error that the stream is ended with."""
         stream = Stream(admission)
         self._streams.add(stream)
-        # What was taken away between the admission and here, or is still believed, rings no bell any more.
+        # Access that was lost between the admission and here has rung its bell already; a key may come from the cache.
         self._unsure.add(stream)
         try:
             yield stream
@@ -114,17 +113,17 @@ class Guard:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Watch for as long as this is entered."""
+        """Watch until the block is left."""
         async with in_background(self._watch(), "guard"):
             yield
 
     async def _watch(self) -> None:
-        async with self._bell.listen(self._topic) as ringing:
+        async with self._bell.listen(self._topic) as listener:
             while True:
-                rung = await ringing.wait(TICK_SECONDS)
+                rung = await listener.wait(TICK_SECONDS)
                 doubtful = list(self._streams) if rung else [*self._unsure, *self._expired()]
-                for start in range(0, len(doubtful), AT_ONCE):
-                    await asyncio.gather(*map(self._recheck, doubtful[start : start + AT_ONCE]))
+                for start in range(0, len(doubtful), MAX_CONCURRENT):
+                    await asyncio.gather(*map(self._recheck, doubtful[start : start + MAX_CONCURRENT]))
 
     def _expired(self) -> list[Stream]:
         now = self._clock()
@@ -132,7 +131,7 @@ class Guard:
         return [stream for stream, expire_time in ends if expire_time is not None and expire_time <= now]
 
     async def _recheck(self, stream: Stream) -> None:
-        """Admit a stream again, or end it. What cannot be told now is looked at again at the next tick."""
+        """Admit a stream again, or end it. When that cannot be decided now, try again at the next tick."""
         self._unsure.discard(stream)
         try:
             await stream.admission.recheck()

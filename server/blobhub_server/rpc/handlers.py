@@ -1,6 +1,6 @@
-"""From an object with a method for each RPC to what gRPC serves, by the service's descriptor.
+"""Makes gRPC handlers of an object that has a method for each RPC of a service.
 
-Generated servicers would do the same, but type a handler's second argument as gRPC's context; ours get their call.
+Generated servicers would do the same, but they type a handler's second argument as gRPC's context; ours get a `Call`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class MismatchedHandlers(StartError):
 
 
 def generic_handler(service: str, handlers: object) -> grpc.GenericRpcHandler:
-    """Serves a service, by its full name, with the methods of an object. Raises UnknownService, MismatchedHandlers."""
+    """A handler that serves a service with the methods of an object. Raises UnknownService, MismatchedHandlers."""
     try:
         described: ServiceDescriptor = descriptor_pool.Default().FindServiceByName(service)
     except KeyError:
@@ -35,7 +35,7 @@ def generic_handler(service: str, handlers: object) -> grpc.GenericRpcHandler:
 
 
 def _require_match(described: ServiceDescriptor, handlers: object) -> None:
-    """An RPC's name begins with a capital letter, and no other public method's does."""
+    """Raise MismatchedHandlers unless each RPC has a method. Only methods named with a capital letter are handlers."""
     wanted = {method.name for method in described.methods}
     found = {name for name in dir(handlers) if name[0].isupper() and callable(getattr(handlers, name))}
     kind = type(handlers).__name__

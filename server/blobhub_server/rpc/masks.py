@@ -21,10 +21,10 @@ class UpdateRequest(Protocol):
         """The fields that are set, and their values."""
 
 
-def masked(request: UpdateRequest, *fields: str) -> set[str]:
-    """The names among `fields` that the request changes: those of its mask; of an empty mask, those that are set.
+def changed_fields(request: UpdateRequest, *fields: str) -> set[str]:
+    """The names among `fields` that the request changes: those in its mask, or, when it is empty, those that are set.
 
-    Raises InvalidValue for a path into a field: the constraint in the protos lets it pass, and fields change as a whole.
+    Raises InvalidValue for a path into a field, which the constraint in the protos accepts: fields change as a whole.
     """
     paths = set(request.update_mask.paths)
     if not paths:

@@ -1,7 +1,7 @@
 """Pages of lists (https://google.aip.dev/158).
 
-A token says after which key the next page begins, so inserts neither shift nor repeat anything. It is opaque, and bound
-by a checksum to the list and the filters it was made with.
+A token holds the key that the next page begins after, so inserts neither shift nor repeat anything. It is opaque, and a
+checksum binds it to the list and the filters it was made with.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from google.protobuf.message import Message
 
 from blobhub_server.errors import InvalidPageToken
 
-DEFAULT = 50
-MAX_BYTES = 3 << 20
-"""Of the items of a page, where they may be large; a message has at most 4 MiB."""
-_SUM_BYTES = 8
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_BYTES = 3 << 20
+"""The bytes of a page whose items may be large; a message has at most 4 MiB."""
+_CHECKSUM_BYTES = 8
 
 Item = TypeVar("Item")
-Made = TypeVar("Made", bound=Message)
+Answer = TypeVar("Answer", bound=Message)
 
 
 class ListRequest(Protocol):
@@ -45,30 +45,30 @@ class Page:
 
     @classmethod
     def parse(cls, request: ListRequest, *filters: str) -> Page:
-        """The page a request asks for. `filters` are what the list is of, resolved. Raises InvalidPageToken."""
+        """The page a request asks for. `filters` are the resolved filters of the list. Raises InvalidPageToken."""
         scope = hashlib.sha256("\0".join((request.DESCRIPTOR.full_name, *filters)).encode()).digest()
-        after = _open(request.page_token, scope) if request.page_token else ""
-        return cls(request.page_size or DEFAULT, after, scope)
+        after = _decode_token(request.page_token, scope) if request.page_token else ""
+        return cls(request.page_size or DEFAULT_PAGE_SIZE, after, scope)
 
     def cut(self, found: Sequence[Item], key: Callable[[Item], str]) -> tuple[Sequence[Item], str]:
         """The page's items and the token of the next page, from a read of up to `limit + 1` items."""
         if len(found) <= self.limit:
             return found, ""
         items = found[: self.limit]
-        return items, _seal(key(items[-1]), self._scope)
+        return items, _encode_token(key(items[-1]), self._scope)
 
     def fill(
-        self, found: Sequence[Item], key: Callable[[Item], str], make: Callable[[Item], Made]
-    ) -> tuple[list[Made], str]:
-        """Like `cut`, for items that may be large: their messages, no more than fit an answer, and the token."""
+        self, found: Sequence[Item], key: Callable[[Item], str], make: Callable[[Item], Answer]
+    ) -> tuple[list[Answer], str]:
+        """Like `cut`, for items that may be large: as many messages as fit a response, and the token."""
         items, token = self.cut(found, key)
-        made: list[Made] = []
+        made: list[Answer] = []
         size = 0
         for i, item in enumerate(items):
             message = make(item)
             size += message.ByteSize()
-            if made and size > MAX_BYTES:
-                return made, _seal(key(items[i - 1]), self._scope)
+            if made and size > MAX_PAGE_BYTES:
+                return made, _encode_token(key(items[i - 1]), self._scope)
             made.append(message)
         return made, token
 
@@ -81,21 +81,21 @@ class OrderedRequest(Protocol):
 
 
 def order_of(request: OrderedRequest) -> str:
-    """The order a request asks for; by alias, which an index gives, where it asks for none and for a prefix."""
+    """The order a request asks for. Without one it is by creation, or, with a prefix, by alias, which has an index."""
     return request.order_by or ("alias" if request.alias_prefix else "create_time")
 
 
-def _seal(key: str, scope: bytes) -> str:
+def _encode_token(key: str, scope: bytes) -> str:
     data = key.encode()
-    checksum = hashlib.sha256(scope + data).digest()[:_SUM_BYTES]
+    checksum = hashlib.sha256(scope + data).digest()[:_CHECKSUM_BYTES]
     return base64.urlsafe_b64encode(checksum + data).decode().rstrip("=")
 
 
-def _open(token: str, scope: bytes) -> str:
+def _decode_token(token: str, scope: bytes) -> str:
     try:
-        key = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[_SUM_BYTES:].decode()
+        key = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[_CHECKSUM_BYTES:].decode()
     except (binascii.Error, ValueError):
         raise InvalidPageToken from None
-    if _seal(key, scope) != token or "\0" in key:
+    if _encode_token(key, scope) != token or "\0" in key:
         raise InvalidPageToken
     return key

@@ -20,21 +20,21 @@ from google.protobuf.message import Message
 
 from blobhub_server.errors import BlobHubError, InvalidRequest, UndecodableRequest, Unimplemented, Violation
 from blobhub_server.rpc import guard
-from blobhub_server.rpc.errors import known, status_of
+from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.validation import validate
 
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
-"""gRPC's own services. They tell nothing that a caller may not know, need no admission, and get gRPC's context."""
+"""gRPC's own services. They tell no secrets, so they need no admission; they get gRPC's context."""
 
 Metadata = Sequence[tuple[str, str | bytes]] | None
 
 
 class Admission(guard.Admission, Protocol):
-    """The way of one call past the gate."""
+    """The admission of one call."""
 
     async def answer(self, make: Callable[[Any], Awaitable[bytes]]) -> bytes:
-        """Admit a call and return what `make` answers to it, or what the very same request was answered before.
+        """Admit a call and return what `make` answers, or the answer remembered for the same request.
 
         Raises Unauthenticated, PermissionDenied and the like, and what `make` raises.
         """
@@ -42,15 +42,15 @@ class Admission(guard.Admission, Protocol):
     async def admit(self) -> Any:
         """Admit a call that is answered with a stream; return it. Raises the same."""
 
-    async def refused(self, error: BlobHubError, *, handled: bool) -> None:
-        """The call ends with an error; `handled` says that its handler had begun."""
+    async def record_failure(self, error: BlobHubError, *, handled: bool) -> None:
+        """Record a call that ends with an error; `handled` says that its handler had begun."""
 
 
 class Gate(Protocol):
-    """Authenticates callers, authorizes calls, and keeps record of what was refused."""
+    """Authenticates callers, authorizes calls, and records refusals."""
 
     def arrive(self, method: str, request: Message, metadata: Metadata) -> Admission:
-        """A call has come; its first request is decoded, and nothing has been checked."""
+        """The admission of a call that has just arrived. Its first request is decoded, and nothing is checked yet."""
 
 
 class _Undecodable:
@@ -66,7 +66,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def __init__(self, gate: Gate, guard: Guard) -> None:
         self._gate = gate
         self._guard = guard
-        # Bound once: structlog's lazy loggers cost a binding a line, also for lines that are not written.
+        # Bound once, because structlog's lazy loggers bind anew for each line, also for lines that are not written.
         self._log = structlog.get_logger().bind()
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -81,7 +81,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if wrapped is None:
             handler = await continuation(handler_call_details)
             if handler is None:
-                # Not kept: there is no end to the names of methods that do not exist.
+                # Not cached: clients could fill the memory with names of methods that do not exist.
                 return _unknown(_Entrance(method, self._gate, self._guard, self._log))
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
@@ -97,7 +97,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
 
 def _lenient(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Decoding that does not raise: gRPC would answer for it, in words of its own."""
+    """Decoding that does not raise, because gRPC would answer such a call by itself, without our status."""
 
     def lenient(data: bytes) -> Any:
         try:
@@ -109,7 +109,7 @@ def _lenient(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _serializer(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Encoding that lets through what is encoded already, as batches of events are."""
+    """Encoding that passes on bytes as they are: batches of events are encoded already."""
 
     def serializer(answer: Any) -> bytes:
         return answer if type(answer) is bytes else encode(answer)
@@ -134,14 +134,14 @@ def _kind_of(handler: Any) -> str:
 
 
 def _wrap_open(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[Any], bytes]) -> Callable[..., Any]:
-    """A method of gRPC's own."""
+    """Wrap a method of gRPC's own services."""
     if kind == "unary_unary":
         return _open_unary(entrance, handler, encode)
     return _open_stream(entrance, handler, encode)
 
 
 def _wrap_gated(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[Any], bytes]) -> Callable[..., Any]:
-    """A method of ours."""
+    """Wrap a method of ours."""
     match kind:
         case "unary_unary":
             return _unary_unary(entrance, handler, encode)
@@ -230,7 +230,7 @@ def _streaming(
     handler: Callable[..., Any],
     encode: Callable[[Any], bytes],
 ) -> Callable[..., Awaitable[None]]:
-    """A stream of answers; `take` tells the request that is admitted, and what the handler gets."""
+    """Serve a stream of answers. `take` returns the request to admit, and the argument of the handler."""
 
     async def serve(request: Any, context: Any) -> None:
         async with _Observed(entrance, context) as observed:
@@ -250,7 +250,7 @@ def _streaming(
 
 
 async def _write(context: Any, answer: bytes) -> None:
-    """Write an answer. Its reader may go away meanwhile: that is a cancellation, and to gRPC a fault that it logs."""
+    """Write an answer. When the client has gone, gRPC raises an InternalError; that is a cancellation."""
     try:
         await context.write(answer)
     except grpc.aio.InternalError:
@@ -263,9 +263,9 @@ async def _one_request(request: Any) -> tuple[Any, Any]:
 
 
 async def _request_stream(requests: Any) -> tuple[Any, AsyncIterator[Any]]:
-    """The first request of a stream, which is the one that is admitted, and all of them.
+    """The first request of a stream, which is the one to admit, and all of them.
 
-    A stream without one says nothing that could be admitted, so no handler sees it.
+    Raises InvalidRequest for a stream without requests.
     """
     iterator = aiter(requests)
     first = await anext(iterator, None)
@@ -275,7 +275,7 @@ async def _request_stream(requests: Any) -> tuple[Any, AsyncIterator[Any]]:
 
 
 async def _validated_stream(first: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """All requests of a stream; the first has been validated, the others are here."""
+    """All requests of a stream. The first has been validated before; the others are validated here."""
     yield first
     async for request in requests:
         validate(_require_decoded(request))
@@ -291,7 +291,7 @@ def _unknown(entrance: _Entrance) -> grpc.RpcMethodHandler[Any, Any]:
 
 
 class _Observed:
-    """Around one call: logs it, and turns what it raises into a status. Cancellation passes through untouched."""
+    """Logs one call, and turns what it raises into a status. Cancellation passes through unchanged."""
 
     __slots__ = ("_admission", "_context", "_entrance", "_handled", "_start")
 
@@ -312,7 +312,7 @@ class _Observed:
         return self._admission
 
     def begin(self, request: Any) -> None:
-        """The call is admitted; see that its request is valid, and let its handler begin. Raises InvalidRequest."""
+        """Validate the request of an admitted call, whose handler begins now. Raises InvalidRequest."""
         validate(request)
         self._handled = True
 
@@ -323,11 +323,11 @@ class _Observed:
         elif isinstance(error, grpc.aio.AbortError):
             self._log(log.info, self._context.code().name)
         elif isinstance(error, Exception):
-            raised = known(error, self._entrance.method)
+            raised = to_blobhub_error(error, self._entrance.method)
             status, message, trailers = status_of(raised)
             self._log(log.info, status.name)
             if self._admission is not None and not isinstance(raised, UndecodableRequest):
-                await self._admission.refused(raised, handled=self._handled)
+                await self._admission.record_failure(raised, handled=self._handled)
             await self._context.abort(status, message, trailers)
         else:
             self._log(log.info, "CANCELLED")

@@ -1,4 +1,4 @@
-"""The gRPC server: how it is set up, where it listens, in which order it goes away."""
+"""The gRPC server: its options, its address, its health and its shutdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.pipeline import Pipeline
 from blobhub_server.start import StartError
 
-MESSAGE_BYTES = 4 << 20
+MAX_MESSAGE_BYTES = 4 << 20
 
 
 class PortInUse(StartError):
@@ -23,13 +23,13 @@ def make_server(settings: Settings, pipeline: Pipeline) -> grpc.aio.Server:
     """A server that is not listening yet.
 
     Streams per connection are bounded, against rapid resets (CVE-2023-44487). Clients may ping every 10 s, streams or
-    not. Connections are asked to come anew after a while, so that a balancer can spread them.
+    not. Connections are closed after a while, so that a load balancer can spread clients over the servers.
     """
     return grpc.aio.server(interceptors=(pipeline,), options=options(settings))
 
 
 def options(settings: Settings) -> tuple[tuple[str, int], ...]:
-    """The channel arguments. gRPC says nothing about one that it does not know; a test holds that it knows these."""
+    """The channel arguments. gRPC ignores unknown ones silently, so a test checks that it knows these."""
     age = int(settings.max_connection_age_seconds * 1000)
     return (
         ("grpc.so_reuseport", 0),
@@ -38,8 +38,8 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", age),
         ("grpc.max_connection_age_grace_ms", age),
-        ("grpc.max_send_message_length", MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     )
 
 
@@ -62,18 +62,18 @@ class Health:
         self._services = ("", *services)
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
-    async def serving(self) -> None:
-        """Say that everything serves."""
+    async def set_serving(self) -> None:
+        """Report every service as SERVING."""
         for service in self._services:
             await self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
 
-    async def leaving(self) -> None:
-        """Say that nothing serves any more, for good."""
+    async def set_not_serving(self) -> None:
+        """Report every service as NOT_SERVING from now on."""
         await self._servicer.enter_graceful_shutdown()
 
 
 async def shut_down(server: grpc.aio.Server, health: Health, drain: Drain, seconds: float) -> None:
-    """Go away in order: health says so, streams end themselves, then calls in flight get so many seconds."""
-    await health.leaving()
+    """Shut down in order: health reports it, streams end themselves, then calls in flight get `seconds` to finish."""
+    await health.set_not_serving()
     drain.start()
     await server.stop(seconds)

@@ -8,7 +8,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from protovalidate import CompilationError, Validator
-from protovalidate import Violation as Found
+from protovalidate import Violation as Failure
 
 from blobhub_server.errors import InvalidRequest, Violation
 from blobhub_server.start import StartError
@@ -20,10 +20,10 @@ class BrokenConstraint(StartError):
     """A constraint declared in the protos cannot be enforced."""
 
 
-def compile_rules(messages: Iterable[Descriptor]) -> None:
+def compile_constraints(messages: Iterable[Descriptor]) -> None:
     """Compile the rules of request messages and of all that is in them. Raises BrokenConstraint.
 
-    The validator compiles a message's rules when it first meets one; a rule that does not compile is to stop the start.
+    The validator compiles a message's rules at its first use; a rule that does not compile has to stop the start.
     """
     seen: set[str] = set()
     waiting = list(messages)
@@ -40,9 +40,9 @@ def compile_rules(messages: Iterable[Descriptor]) -> None:
 
 
 def validate(request: Message) -> None:
-    """Raise InvalidRequest, with every violation, unless a request keeps the constraints declared for it."""
+    """Raise InvalidRequest, with every violation, when a request breaks the constraints declared for it."""
     found = [Violation(_path(item), item.proto.message or "is not valid") for item in _validator.collect_violations(request)]
-    # PostgreSQL has no text with a NUL in it, and nobody needs one; constraints would have to say so field by field.
+    # PostgreSQL cannot store a NUL in a text. A constraint would have to be repeated for every field.
     found += [
         Violation(field.name, "must not contain a NUL character")
         for field, value in request.ListFields()
@@ -52,10 +52,10 @@ def validate(request: Message) -> None:
         raise InvalidRequest(found)
 
 
-def _path(found: Found) -> str:
+def _path(failure: Failure) -> str:
     """The field as people write it: `input_data[0].alias`."""
     path = ""
-    for element in found.proto.field.elements if found.proto.field else ():
+    for element in failure.proto.field.elements if failure.proto.field else ():
         path += f".{element.field_name}" if path else element.field_name
         subscript = element.subscript
         if subscript is not None:

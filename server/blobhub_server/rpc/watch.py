@@ -1,7 +1,7 @@
-"""Watches: replay a log from a position, then follow it live, without a gap, a repeat or a poll.
+"""Watches replay a log from a position and then follow it live, without a gap, a repeat or a poll.
 
-The messages of all watches have `repeated … = 1`, a batch of whatever is ready, and `Progress progress = 2`; a test holds
-that. A log stores its lines as the bytes that watchers get, so a batch is packed without being parsed.
+The messages of all watches have `repeated … = 1`, a batch of events, and `Progress progress = 2`; a test checks that. A log
+stores each event as the bytes that watchers get, so a batch is packed without parsing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from blobhub_server.errors import SequenceOutOfRange, ShuttingDown
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.wire import to_timestamp
 
-BATCH = 512
-"""Most lines that one read of a log answers."""
+MAX_BATCH = 512
+"""How many lines one read of a log returns at most."""
 
 _EVENTS_TAG = b"\x0a"
 """Field 1, length-delimited: https://protobuf.dev/programming-guides/encoding/#structure"""
@@ -51,8 +51,8 @@ class Idle:
 class Watch(Generic[AnyLine]):
     """What is watched, and how.
 
-    `topic` is the doorbell's, `read` answers at most `BATCH` lines after a number, `number` tells a line's number, `last`
-    holds the types that end the log, `progress_seconds` is the idle time after which a sign of life is sent.
+    `topic` is the doorbell's. `read` answers at most `MAX_BATCH` lines after a number, and `number` answers a line's number.
+    `last` holds the types of line that end the log. A watch that is idle for `progress_seconds` sends a progress message.
     """
 
     topic: str
@@ -66,11 +66,11 @@ class Watch(Generic[AnyLine]):
     ) -> AsyncIterator[Sequence[AnyLine] | Idle]:
         """Yield batches of lines after a number, and signs of life, until the log ends.
 
-        The bell is armed before the log is read, so that nothing can fall between the two. Reading at the subscriber's
-        own pace from the log means that a slow one holds up nobody and needs no buffer. Raises ShuttingDown with the
-        last number sent when the server drains.
+        Listening begins before the log is read, so no line is missed between the two. Each subscriber reads the log at its
+        own pace, so a slow one delays nobody and needs no buffer. Raises ShuttingDown with the last number sent when the
+        server drains.
         """
-        async with bell.listen(self.topic) as ringing:
+        async with bell.listen(self.topic) as listener:
             while True:
                 lines = await self.read(after)
                 if lines:
@@ -78,15 +78,15 @@ class Watch(Generic[AnyLine]):
                     after = self.number(lines[-1])
                     if lines[-1].type in self.last:
                         return
-                    # What is read from memory may end before the log does, which others write to as well: there would be
-                    # a ring for that, which a reader who does not follow would not hear.
-                    if len(lines) == BATCH or not follow:
+                    # A read from memory may end before the log does, because other servers append to it too. They ring
+                    # then, but a reader that does not follow hears no ring; so it reads until nothing is left.
+                    if len(lines) == MAX_BATCH or not follow:
                         continue
                 if not follow:
                     return
                 if drain.draining:
                     raise ShuttingDown(after)
-                if not await ringing.wait(self.progress_seconds):
+                if not await listener.wait(self.progress_seconds):
                     yield Idle(after)
 
 

@@ -1,6 +1,6 @@
-"""`google.protobuf.Value` ↔ JSON values, and times ↔ timestamps.
+"""Converts between `google.protobuf.Value` and JSON values, and between times and timestamps.
 
-Protobuf's Value knows one kind of number; whole ones come back as integers, as JSON writes them.
+Protobuf's Value has doubles only; whole numbers come back as integers, as JSON writes them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, H
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Selected
+from blobhub_server.db.schema import IdQuery
 from blobhub_server.errors import Violation
 from blobhub_server.start import StartError
 from blobhub_server.workflow.code.contract import ScriptError
@@ -65,7 +65,7 @@ class WorkflowType(BlobType):
         self._components = ComponentRegistry.load()
 
     def checks(self, settings: Settings, given: Given) -> list[Check]:
-        """That scripts run."""
+        """A check that scripts run."""
         return [Check("script workers", partial(_look_at_script_workers, given[WorkflowSettings]))]
 
     @asynccontextmanager
@@ -104,7 +104,7 @@ class WorkflowType(BlobType):
         ]
 
     async def validate(self, content: Content) -> list[Violation]:
-        """Every definition must be one that can be run, and there must be at least one."""
+        """There must be a definition, and every definition must be runnable."""
         entries = await content.list()
         if not entries:
             return [Violation("definitions", "a workflow needs at least one definition")]
@@ -148,17 +148,20 @@ def _limits(host: Host) -> list[Limit]:
 
 
 async def _dependents(tx: Transaction, revision_id: str) -> Sequence[Dependents]:
-    """What hangs on a revision of a workflow."""
-    return [await session_store.on_revision(tx, revision_id), await execution_store.on_revision(tx, revision_id)]
+    """What depends on a revision of a workflow."""
+    return [
+        await session_store.dependents_on_revision(tx, revision_id),
+        await execution_store.dependents_on_revision(tx, revision_id),
+    ]
 
 
 async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
-    """What is at work in a workflow."""
-    return [await session_store.in_blob(tx, blob_id), await execution_store.in_blob(tx, blob_id)]
+    """What runs in a workflow."""
+    return [await session_store.dependents_in_blob(tx, blob_id), await execution_store.dependents_in_blob(tx, blob_id)]
 
 
-async def _delete(runtime: Runtime, tx: Transaction, blob_ids: Selected) -> None:
-    """Remove everything that runs, or has run, in workflows. What runs here ends at once, elsewhere at its next commit."""
+async def _delete(runtime: Runtime, tx: Transaction, blob_ids: IdQuery) -> None:
+    """Remove all sessions of workflows. Runners end at once here, and at their next commit on other servers."""
     session_ids = await session_store.lock_all(tx, blob_ids)
     await execution_store.lock_all(tx, blob_ids)
     for store in (message_store, event_store, object_store, execution_store, session_store):

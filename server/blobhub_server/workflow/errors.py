@@ -14,7 +14,7 @@ TYPE = "blobhub.compute.workflow"
 
 
 class WorkflowError(BlobHubError):
-    """Base of those."""
+    """The base class of the errors of workflows."""
 
     domain = TYPE
 
@@ -38,7 +38,7 @@ class DefinitionNotRunnable(WorkflowError):
 
 
 class SessionNotOpen(WorkflowError):
-    """The session takes nothing new any more."""
+    """The session accepts no new executions or objects."""
 
     code, reason = "FAILED_PRECONDITION", "SESSION_NOT_OPEN"
 

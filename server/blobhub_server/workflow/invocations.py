@@ -1,11 +1,11 @@
-"""What workflows offer other blob types: executions, started in their transactions."""
+"""The capability that workflows offer: starting executions in the transactions of other blob types."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 
 from blobhub_server.blobtypes.access import Role
-from blobhub_server.blobtypes.capabilities import Invocable, Invocation, Invoked
+from blobhub_server.blobtypes.capabilities import Invocable, Invocation, InvocationResult
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import BlobHubError, NotFound, PermissionDenied
@@ -29,7 +29,6 @@ class Invocations(Invocable):
         self._sessions = Sessions(host)
 
     async def prepare(self, invocation: Invocation) -> None:
-        """See the capability."""
         async with self._host.db.read() as tx:
             found = await self._host.revisions.resolve(tx, invocation.revision)
             if found is not None and not isinstance(found.resource, BlobHubError):
@@ -37,34 +36,33 @@ class Invocations(Invocable):
                     entry = await self._definitions.entry(tx, found.resource.id, invocation.definition)
                     await self._definitions.load(entry.digest)
 
-    async def invoke(self, tx: Transaction, invocation: Invocation) -> Invoked:
-        """See the capability."""
+    async def invoke(self, tx: Transaction, invocation: Invocation) -> InvocationResult:
         revision = await self._revision(tx, invocation)
         require_input(invocation.inputs)
         cause = Cause(CauseKind.FIRING, invocation.cause)
-        # A refusal may come after a session was made for it: that is undone with it.
+        # The savepoint also undoes a session that was created before a refusal.
         async with tx.savepoint():
-            execution = await _started(tx, cause) or await self._start(tx, invocation, revision, cause)
-        return Invoked(execution_id=execution.id, session_id=execution.session_id)
+            execution = await _find_started(tx, cause) or await self._start(tx, invocation, revision, cause)
+        return InvocationResult(execution_id=execution.id, session_id=execution.session_id)
 
     async def _revision(self, tx: Transaction, invocation: Invocation) -> RevisionView:
-        """The workflow's revision that is invoked, once it is clear that the actor may."""
+        """The revision to invoke, once the actor is found to be allowed to."""
         found = await self._host.revisions.resolve(tx, invocation.revision)
         if found is None or await self._host.actors.role(tx, invocation.actor_id, found.place) < Role.WRITE:
             raise PermissionDenied
         if isinstance(found.resource, BlobHubError):
             raise found.resource
-        return found.resource.of_type(TYPE)
+        return found.resource.require_type(TYPE)
 
     async def _start(self, tx: Transaction, invocation: Invocation, revision: RevisionView, cause: Cause) -> Execution:
-        session = await _named(tx, revision, invocation.session)
+        session = await _find_session(tx, revision, invocation.session)
         if session is None:
             await self._host.limits.lock(tx, org_id=revision.org_id, blob_id=revision.blob_id)
-            # Whoever made the session, or came with the same cause, a moment ago has committed by now.
-            first = await _started(tx, cause)
+            # With the lock, a transaction that created the session or started the same cause has committed.
+            first = await _find_started(tx, cause)
             if first is not None:
                 return first
-            session = await _named(tx, revision, invocation.session) or await self._sessions.create(
+            session = await _find_session(tx, revision, invocation.session) or await self._sessions.create(
                 tx, revision, reference=invocation.revision, alias=invocation.session
             )
         start = Start(
@@ -77,11 +75,11 @@ class Invocations(Invocable):
         return await self._runtime.join(tx, await self._runtime.prepare(start, tx))
 
 
-async def _started(tx: Transaction, cause: Cause) -> Execution | None:
+async def _find_started(tx: Transaction, cause: Cause) -> Execution | None:
     """The execution that a cause has started before."""
-    return (await execution_store.caused_by(tx, [cause])).get(cause)
+    return (await execution_store.find_by_causes(tx, [cause])).get(cause)
 
 
-async def _named(tx: Transaction, revision: RevisionView, alias: str) -> Session | None:
+async def _find_session(tx: Transaction, revision: RevisionView, alias: str) -> Session | None:
     """The session of a revision's blob that has an alias and is not closed."""
-    return await session_store.named(tx, revision.blob_id, alias) if alias else None
+    return await session_store.get_by_alias(tx, revision.blob_id, alias) if alias else None

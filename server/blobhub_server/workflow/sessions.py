@@ -1,4 +1,4 @@
-"""Making sessions: for callers, and for invocations that find none."""
+"""Creates sessions, for callers and for invocations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blobhub_server.workflow.store import session as store
 
 
 class Sessions:
-    """Makes sessions."""
+    """Creates sessions."""
 
     def __init__(self, host: Host) -> None:
         self._host = host

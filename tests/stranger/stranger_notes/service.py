@@ -30,8 +30,7 @@ class NotesService:
         self._session = session
 
     async def PutNote(self, request: pb.PutNoteRequest, call: Call[RevisionView]) -> pb.PutNoteResponse:
-        """See notes.proto."""
-        revision = call.resource.of_type(NAME)
+        revision = call.resource.require_type(NAME)
         stored = await self._host.contents.upload(request.text.encode())
 
         async def make(tx: Transaction) -> pb.PutNoteResponse:
@@ -41,15 +40,13 @@ class NotesService:
         return await call.once(make)
 
     async def GetNote(self, request: pb.GetNoteRequest, call: Call[RevisionView]) -> pb.GetNoteResponse:
-        """See notes.proto."""
-        entry = await self._note(call.resource.of_type(NAME), request.name)
+        entry = await self._note(call.resource.require_type(NAME), request.name)
         return pb.GetNoteResponse(text=(await self._host.contents.read(entry.digest)).decode())
 
     async def UploadNote(
         self, requests: AsyncIterator[pb.UploadNoteRequest], call: Call[RevisionView]
     ) -> pb.UploadNoteResponse:
-        """See notes.proto."""
-        revision = call.resource.of_type(NAME)
+        revision = call.resource.require_type(NAME)
         first = await anext(requests)
         if not first.name:
             raise InvalidValue("name", "the first message has to name the note")
@@ -63,8 +60,7 @@ class NotesService:
         return await call.once(make)
 
     async def SignNote(self, request: pb.SignNoteRequest, call: Call[RevisionView]) -> pb.SignNoteResponse:
-        """See notes.proto."""
-        revision = call.resource.of_type(NAME)
+        revision = call.resource.require_type(NAME)
         entry = await self._note(revision, request.name)
         body = await self._host.credentials.use(revision.org_id, revision.blob_id, request.credential)
         key = body.get("key")
@@ -74,8 +70,7 @@ class NotesService:
         return pb.SignNoteResponse(signature=signed.hexdigest())
 
     async def RunNote(self, request: pb.RunNoteRequest, call: Call[RevisionView]) -> pb.RunNoteResponse:
-        """See notes.proto."""
-        revision = call.resource.of_type(NAME)
+        revision = call.resource.require_type(NAME)
         entry = await self._note(revision, request.name)
         if entry.size == 0:
             raise EmptyNote(request.name)

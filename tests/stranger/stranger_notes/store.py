@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Id, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Time, metadata
 
 note_runs = sa.Table(
     "note_runs",
@@ -41,6 +41,6 @@ async def insert(tx: Transaction, run: Run) -> None:
     await tx.execute(note_runs.insert(), asdict(run))
 
 
-async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the runs of blobs."""
     await tx.execute(note_runs.delete().where(note_runs.c.blob_id.in_(blob_ids)))

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.opening import parsed
+from blobhub_server.db.opening import parse_url
 from blobhub_server.db.schema import metadata
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Chain:
     version_table: str
 
     @classmethod
-    def of_type(cls, name: str, folder: Path) -> Chain:
+    def for_type(cls, name: str, folder: Path) -> Chain:
         """The chain of a blob type."""
         return cls(name, folder, f"{VERSION_TABLE}_{name.replace('.', '_')}")
 
@@ -51,13 +51,13 @@ class Chain:
 PLATFORM = Chain("platform", HERE / "versions", VERSION_TABLE)
 
 
-async def migrate(url: str, of_types: Sequence[Chain]) -> None:
-    """Bring a database up to date: the platform's tables, then those of types, in that order. Nothing happens when it is."""
-    made, bring_up = parsed(url), partial(_bring_up, chains=(PLATFORM, *of_types))
+async def migrate(url: str, type_chains: Sequence[Chain]) -> None:
+    """Bring a database up to date: first the platform's tables, then those of the types. Does nothing when it is."""
+    made, bring_up = parse_url(url), partial(_bring_up, chains=(PLATFORM, *type_chains))
     if made.get_backend_name() == "sqlite":
         Path(made.database or "").parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(made.set(drivername="sqlite"), hide_parameters=True)
-        # The driver would commit before each DDL statement; so BEGIN is ours, and all of it is one transaction.
+        # The driver would commit before each DDL statement. With BEGIN of our own, all of it is one transaction.
         event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
         try:
             with engine.begin() as connection:
@@ -77,7 +77,7 @@ async def migrate(url: str, of_types: Sequence[Chain]) -> None:
 
 def _bring_up(connection: sa.Connection, chains: Sequence[Chain]) -> None:
     if connection.dialect.name == "postgresql":
-        # Servers that start together migrate one after the other; the lock goes with the transaction.
+        # Servers that start together migrate one after the other; the lock ends with the transaction.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7443)"))
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -97,7 +97,7 @@ def _position(chain: Chain) -> sa.Select[str]:
     return sa.select(number).select_from(sa.table(chain.version_table, number))
 
 
-_PRESENT = {
+_TABLE_EXISTS = {
     "sqlite": sa.text("SELECT 1 FROM sqlite_master WHERE name = :name"),
     "postgresql": sa.text("SELECT 1 WHERE to_regclass(:name) IS NOT NULL"),
 }
@@ -105,7 +105,7 @@ _PRESENT = {
 
 async def position(tx: Transaction, chain: Chain = PLATFORM) -> str:
     """The migration of a chain that a database is at; empty where it has none."""
-    if (await tx.execute(_PRESENT[tx.dialect.name], {"name": chain.version_table})).first() is None:
+    if (await tx.execute(_TABLE_EXISTS[tx.dialect.name], {"name": chain.version_table})).first() is None:
         return ""
     return (await tx.execute(_position(chain))).scalar() or ""
 
@@ -121,7 +121,7 @@ def config(connection: sa.Connection, chain: Chain, others: Collection[str] = ()
     made.attributes |= {
         "connection": connection,
         "version_table": chain.version_table,
-        "include_object": _but(others),
+        "include_object": _exclude(others),
     }
     return made
 
@@ -132,8 +132,8 @@ def _upgrade(connection: sa.Connection, chain: Chain) -> None:
     command.upgrade(config(connection, chain), "head")
 
 
-def _but(others: Collection[str]) -> Callable[..., bool]:
-    """Alembic's filter for the tables it compares: all but some, and but those that say how far chains have come."""
+def _exclude(others: Collection[str]) -> Callable[..., bool]:
+    """Alembic's filter for the tables it compares: all but `others`, and but the version tables."""
 
     def include(_item: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
         return kind != "table" or not (name in others or (name or "").startswith(VERSION_TABLE))
@@ -146,6 +146,6 @@ def differences(connection: sa.Connection) -> list[Any]:
     from alembic.autogenerate import compare_metadata  # noqa: PLC0415  slow to import
     from alembic.migration import MigrationContext  # noqa: PLC0415  slow to import
 
-    context = MigrationContext.configure(connection, opts={"include_object": _but(())})
+    context = MigrationContext.configure(connection, opts={"include_object": _exclude(())})
     found: list[Any] = compare_metadata(context, metadata)
     return found

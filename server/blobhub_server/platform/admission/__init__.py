@@ -1,1 +1,1 @@
-"""The way in: who is calling, what about, and may they."""
+"""Admission: who calls, what the call is about, and whether it is allowed."""

@@ -1,12 +1,12 @@
-"""Who acts when no call is there: what was set up by somebody and is done on their behalf later."""
+"""Actors: on whose behalf something is done later, without a call of theirs."""
 
 from __future__ import annotations
 
 from blobhub_server.blobtypes.access import Caller, Place, Role
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Transaction
-from blobhub_server.platform.admission.authentication import acting, holder
-from blobhub_server.platform.admission.roles import held
+from blobhub_server.platform.admission.authentication import key_caller, user_caller
+from blobhub_server.platform.admission.roles import held_role
 from blobhub_server.platform.store import api_key as key_store
 from blobhub_server.platform.store import user as user_store
 
@@ -18,12 +18,11 @@ class Actors:
         self._clock = clock
 
     async def role(self, tx: Transaction, actor_id: str, place: Place) -> Role:
-        """See the contract."""
         caller = await self._caller(tx, actor_id)
-        return Role.NONE if caller is None else await held(tx, caller, place)
+        return Role.NONE if caller is None else await held_role(tx, caller, place)
 
     async def _caller(self, tx: Transaction, actor_id: str) -> Caller | None:
-        """Who a key or a user is now; None for one that may not act any more."""
+        """The caller that a key or a user is now; None when it may not act any more."""
         key = await key_store.get(tx, actor_id)
         if key is not None and not key.valid(self._clock()):
             return None
@@ -32,5 +31,5 @@ class Actors:
         if user is not None and user.disabled:
             return None
         if key is not None:
-            return holder(key, user)
-        return None if user is None else acting(user, Role.ADMIN, None, None)
+            return key_caller(key, user)
+        return None if user is None else user_caller(user, Role.ADMIN, None, None)

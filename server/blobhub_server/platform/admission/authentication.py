@@ -1,4 +1,4 @@
-"""Who is calling: from what a call carries to the caller, by API key or by token."""
+"""Authentication: from a call's bearer, an API key or a token, to its caller."""
 
 from __future__ import annotations
 
@@ -18,81 +18,81 @@ from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import api_key as store
 from blobhub_server.platform.store import user as user_store
 
-BELIEVED_SECONDS = 0.5
-"""How long a key or token that held is believed to hold. A revoked one is refused within a second."""
+CACHE_SECONDS = 0.5
+"""How long a caller is cached by its key or token. Revoked ones have to be refused within a second."""
 
-_BELIEVED = 4096
+_MAX_CACHED = 4096
 
 
 class Tokens(Protocol):
-    """Knows the tokens of an OpenID Connect issuer."""
+    """The tokens of an OpenID Connect issuer."""
 
-    def claims(self, presented: str) -> bool:
-        """Whether what was presented has the form of a token."""
+    def claims(self, bearer: str) -> bool:
+        """Whether a bearer has the form of a token."""
 
     async def user(self, token: str) -> tuple[User, datetime]:
-        """The user that a token speaks for, and when it ends. Raises Unauthenticated, IssuerUnavailable."""
+        """The user that a token speaks for, and when the token expires. Raises Unauthenticated, IssuerUnavailable."""
 
 
 class Usage(Protocol):
-    """Is told which keys are used."""
+    """Records the use of keys."""
 
-    def used(self, key_id: str) -> None:
+    def record_use(self, key_id: str) -> None:
         """A call came with this key."""
 
 
 class Authentication:
-    """Tells callers by what they present, and believes it for half a second."""
+    """Finds the caller of a key or token, and caches it for half a second."""
 
     def __init__(self, db: Database, clock: Clock, usage: Usage, tokens: Tokens | None) -> None:
         self._db = db
         self._clock = clock
         self._usage = usage
         self._tokens = tokens
-        self._believed: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
+        self._cache: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
-    async def caller(self, presented: str) -> Caller:
-        """Who presents a key or token; nobody presents nothing. Raises Unauthenticated, IssuerUnavailable."""
-        if not presented:
+    async def caller(self, bearer: str) -> Caller:
+        """The caller of a key or token; anonymous for an empty text. Raises Unauthenticated, IssuerUnavailable."""
+        if not bearer:
             return ANONYMOUS
         now = time.monotonic()
-        believed = self._believed.get(presented)
-        if believed is not None and believed[0] > now:
-            return believed[1]
-        caller = await self.afresh(presented)
-        self._believed[presented] = (now + BELIEVED_SECONDS, caller)
-        self._believed.move_to_end(presented)
-        if len(self._believed) > _BELIEVED:
-            self._believed.popitem(last=False)
+        cached = self._cache.get(bearer)
+        if cached is not None and cached[0] > now:
+            return cached[1]
+        caller = await self.authenticate(bearer)
+        self._cache[bearer] = (now + CACHE_SECONDS, caller)
+        self._cache.move_to_end(bearer)
+        if len(self._cache) > _MAX_CACHED:
+            self._cache.popitem(last=False)
         return caller
 
-    async def afresh(self, presented: str) -> Caller:
-        """The same, and believing nothing."""
-        if not presented:
+    async def authenticate(self, bearer: str) -> Caller:
+        """The same, without the cache."""
+        if not bearer:
             return ANONYMOUS
-        if self._tokens is not None and self._tokens.claims(presented):
-            user, ends = await self._tokens.user(presented)
-            return _require_enabled(acting(user, Role.ADMIN, None, ends), user)
-        return await self._holder(presented)
+        if self._tokens is not None and self._tokens.claims(bearer):
+            user, expire_time = await self._tokens.user(bearer)
+            return _require_enabled(user_caller(user, Role.ADMIN, None, expire_time), user)
+        return await self._key_caller(bearer)
 
-    async def _holder(self, key: str) -> Caller:
+    async def _key_caller(self, key: str) -> Caller:
         parsed = rules.parse(key)
         if parsed is None:
             raise Unauthenticated(malformed=True)
         public_id, secret_hash = parsed
         async with self._db.read() as tx:
-            record = await store.by_public_id(tx, public_id)
+            record = await store.get_by_public_id(tx, public_id)
             if record is None or not rules.matches(record, secret_hash):
                 raise Unauthenticated
             user = None if record.user_id is None else await user_store.get(tx, record.user_id)
-        caller = holder(record, user)
+        caller = key_caller(record, user)
         if not record.valid(self._clock()):
             raise Unauthenticated(claimed=caller)
-        self._usage.used(record.id)
+        self._usage.record_use(record.id)
         return _require_enabled(caller, user)
 
 
-def presented(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+def read_bearer(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
     """The key or token in a call's metadata: `authorization: Bearer …` or `x-api-key`; empty for none.
 
     Raises Unauthenticated for another scheme, and for two that differ.
@@ -115,20 +115,20 @@ def _require_enabled(caller: Caller, user: User | None) -> Caller:
     return caller
 
 
-def holder(key: ApiKey, user: User | None) -> Caller:
-    """The caller that a key stands for; `user` is the one it acts as, if any."""
+def key_caller(key: ApiKey, user: User | None) -> Caller:
+    """The caller that a key stands for; `user` is the user it acts as, if any."""
     if user is not None:
-        return acting(user, key.role, key.id, key.expire_time)
+        return user_caller(user, key.role, key.id, key.expire_time)
     return Caller(key_id=key.id, org_id=key.org_id, blob_id=key.blob_id, role=key.role, expire_time=key.expire_time)
 
 
-def acting(user: User, role: Role, key_id: str | None, ends: datetime | None) -> Caller:
-    """The caller that a user is, at most in a role."""
+def user_caller(user: User, role: Role, key_id: str | None, expire_time: datetime | None) -> Caller:
+    """The caller that a user is, with roles up to `role`."""
     return Caller(
         key_id=key_id,
         user_id=user.id,
         role=role,
         administrator=user.administrator and role is Role.ADMIN,
-        expire_time=ends,
+        expire_time=expire_time,
         user_name=user.name,
     )

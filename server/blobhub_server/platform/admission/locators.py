@@ -1,4 +1,4 @@
-"""Resolving references: from what a request says to the records, and to where roles on them are held."""
+"""Locators: from a reference in a request to its record, and to the place where roles on it are held."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BlobRevision(RevisionView):
     revision: Revision
 
     @classmethod
-    def of(cls, blob: Blob, revision: Revision) -> BlobRevision:
+    def from_records(cls, blob: Blob, revision: Revision) -> BlobRevision:
         """A revision of a blob."""
         return cls(
             id=revision.id,
@@ -48,8 +48,8 @@ class BlobRevision(RevisionView):
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[Resource_co]):
-    """A blob or an organization that a reference leads to; `renamed` is its reference of today, when it was an old one."""
+class Match(Generic[Resource_co]):
+    """A blob or an organization that a reference leads to; `renamed` is its current reference if the given one is former."""
 
     place: Place
     resource: Resource_co
@@ -57,11 +57,10 @@ class Found(Generic[Resource_co]):
 
 
 class Locators:
-    """The platform's kinds of resource, each a function from a field's value, and the caller, to what it leads to, or None.
+    """The locators of the platform's kinds of resource. Each returns None when there is no such place.
 
-    A revision that is absent inside a blob that is there is located all the same, with the NotFound as its resource:
-    the gate raises it once it knows that the caller may see the blob. So are a draft that is one of several, and what was
-    renamed.
+    A revision that does not exist in an existing blob is resolved to a NotFound, which the gate raises once it knows that
+    the caller may see the blob. The same is done for an ambiguous `@draft`, and for what was renamed.
     """
 
     def __init__(self, db: Database) -> None:
@@ -101,7 +100,7 @@ class Locators:
         async with self._db.read() as tx:
             if reference.id and not reference.version:
                 blob = await blob_store.get(tx, reference.id)
-                return Resolution(_at(blob).place, blob) if blob else await _revision(tx, reference, "target", value)
+                return Resolution(_match_blob(blob).place, blob) if blob else await _revision(tx, reference, "target", value)
             if reference.version:
                 return await _revision(tx, reference, "target", value)
             return _resolution("blob", value, await _blob(tx, reference))
@@ -123,7 +122,7 @@ class Locators:
         return await self.user(value, caller)
 
     async def audit_scope(self, value: str, caller: Caller) -> Resolution[object] | None:
-        """An organization, a blob, or the whole server, which is nobody's but its administrators'."""
+        """An organization, a blob, or the whole server, which only administrators may read."""
         if grammar.parse("audit_scope", "scope", value).organization == grammar.EVERYWHERE:
             return Resolution(NOWHERE, None)
         return await self.scope(value, caller)
@@ -141,39 +140,39 @@ class Locators:
         return None if found is None else Resolution(Place(found.org_id or "", found.blob_id, found.user_id), found)
 
 
-def _resolution(kind: str, value: str, found: Found[object] | None) -> Resolution[object] | None:
+def _resolution(kind: str, value: str, found: Match[object] | None) -> Resolution[object] | None:
     if found is None:
         return None
     return Resolution(found.place, Renamed(kind, value, found.renamed) if found.renamed else found.resource)
 
 
-def _at(blob: Blob, renamed: str = "") -> Found[Blob]:
-    return Found(Place(org_id=blob.org_id, blob_id=blob.id, public=blob.public), blob, renamed)
+def _match_blob(blob: Blob, renamed: str = "") -> Match[Blob]:
+    return Match(Place(org_id=blob.org_id, blob_id=blob.id, public=blob.public), blob, renamed)
 
 
-def _in(organization: Organization, renamed: str = "") -> Found[Organization]:
-    return Found(Place(org_id=organization.id, public=organization.public), organization, renamed)
+def _match_organization(organization: Organization, renamed: str = "") -> Match[Organization]:
+    return Match(Place(org_id=organization.id, public=organization.public), organization, renamed)
 
 
-async def _organization(tx: Transaction, reference: Reference) -> Found[Organization] | None:
+async def _organization(tx: Transaction, reference: Reference) -> Match[Organization] | None:
     found = await organization_store.find(tx, id_=reference.id, alias=reference.organization)
     if found is not None:
-        return _in(found)
-    holder = None if reference.id else await alias_store.holder(tx, "", reference.organization)
+        return _match_organization(found)
+    holder = None if reference.id else await alias_store.find_former_holder(tx, "", reference.organization)
     former = None if holder is None else await organization_store.find(tx, id_=holder)
-    return None if former is None else _in(former, former.alias)
+    return None if former is None else _match_organization(former, former.alias)
 
 
-async def _blob(tx: Transaction, reference: Reference) -> Found[Blob] | None:
+async def _blob(tx: Transaction, reference: Reference) -> Match[Blob] | None:
     if reference.id:
         by_id = await blob_store.get(tx, reference.id)
-        return _at(by_id) if by_id else None
+        return _match_blob(by_id) if by_id else None
     blob = await blob_store.find(tx, reference.organization, reference.blob, by_id=is_uuid(reference.organization))
-    return _at(blob) if blob else await _renamed_blob(tx, reference)
+    return _match_blob(blob) if blob else await _renamed_blob(tx, reference)
 
 
-async def _renamed_blob(tx: Transaction, reference: Reference) -> Found[Blob] | None:
-    """A blob by an alias that it, or its organization, has given up."""
+async def _renamed_blob(tx: Transaction, reference: Reference) -> Match[Blob] | None:
+    """A blob by a former alias of the blob or its organization."""
     by_id = is_uuid(reference.organization)
     part = Reference(id=reference.organization) if by_id else Reference(organization=reference.organization)
     found = await _organization(tx, part)
@@ -182,9 +181,9 @@ async def _renamed_blob(tx: Transaction, reference: Reference) -> Found[Blob] | 
     organization = found.resource
     blob = await blob_store.find(tx, organization.id, reference.blob, by_id=True)
     if blob is None:
-        holder = await alias_store.holder(tx, organization.id, reference.blob)
+        holder = await alias_store.find_former_holder(tx, organization.id, reference.blob)
         blob = None if holder is None else await blob_store.get(tx, holder)
-    return None if blob is None else _at(blob, f"{organization.alias}/{blob.alias}")
+    return None if blob is None else _match_blob(blob, f"{organization.alias}/{blob.alias}")
 
 
 async def _revision(tx: Transaction, reference: Reference, field: str, value: str) -> Resolution[BlobRevision] | None:
@@ -202,7 +201,9 @@ async def _revision(tx: Transaction, reference: Reference, field: str, value: st
         revision = revision or await version_of(tx, blob, version, field)
     except InvalidReference as several:
         return Resolution(found.place, several)
-    return Resolution(found.place, NotFound("revision", value) if revision is None else BlobRevision.of(blob, revision))
+    return Resolution(
+        found.place, NotFound("revision", value) if revision is None else BlobRevision.from_records(blob, revision)
+    )
 
 
 async def _scope(tx: Transaction, reference: Reference, value: str) -> Resolution[object] | None:
@@ -218,14 +219,14 @@ async def user_of(tx: Transaction, reference: Reference, caller: Caller) -> User
     if reference.user == grammar.ME:
         return None if caller.user_id is None else await user_store.get(tx, caller.user_id)
     if reference.user:
-        return await user_store.named(tx, reference.user)
+        return await user_store.get_by_name(tx, reference.user)
     return await user_store.get(tx, reference.id)
 
 
 async def version_of(tx: Transaction, blob: Blob, version: str, field: str) -> Revision | None:
     """A blob's revision by `default`, `draft`, a number or an id.
 
-    Raises InvalidReference for `draft` when there are several: which one is meant has to be said by id.
+    Raises InvalidReference for `draft` when there are several drafts: one of them has to be named by its id.
     """
     if version == grammar.DEFAULT:
         return await revision_store.get(tx, blob.default_revision_id)
@@ -237,4 +238,4 @@ async def version_of(tx: Transaction, blob: Blob, version: str, field: str) -> R
     if is_uuid(version):
         found = await revision_store.get(tx, version)
         return found if found is not None and found.blob_id == blob.id else None
-    return await revision_store.numbered(tx, blob.id, int(version))
+    return await revision_store.get_snapshot(tx, blob.id, int(version))

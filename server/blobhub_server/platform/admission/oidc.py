@@ -1,4 +1,4 @@
-"""Callers by the token of an OpenID Connect issuer. Who comes with one for the first time becomes a user."""
+"""Callers by tokens of an OpenID Connect issuer. The first token of a subject creates its user."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from blobhub_server.db.engine import Database, IntegrityError
 from blobhub_server.http.outbound import OutboundError
 from blobhub_server.ids import Ids
 from blobhub_server.platform.admission.jwks import Jwks, Source, source_of
-from blobhub_server.platform.calls.audit import Audit, own_entry
+from blobhub_server.platform.calls.audit import Audit, own_audit_row
 from blobhub_server.platform.rules import oidc as rules
-from blobhub_server.platform.rules.oidc import Claims, Expected
+from blobhub_server.platform.rules.oidc import Claims, TokenPolicy
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import user as store
 from blobhub_server.start import StartError
@@ -21,39 +21,37 @@ from blobhub_server.start import StartError
 class OidcTokens:
     """Implements `platform.admission.authentication.Tokens`."""
 
-    def __init__(self, expected: Expected, jwks: Jwks, db: Database, audit: Audit, clock: Clock, ids: Ids) -> None:
-        self._expected = expected
+    def __init__(self, policy: TokenPolicy, jwks: Jwks, db: Database, audit: Audit, clock: Clock, ids: Ids) -> None:
+        self._policy = policy
         self._jwks = jwks
         self._db = db
         self._audit = audit
         self._clock = clock
         self._ids = ids
 
-    def claims(self, presented: str) -> bool:
-        """See Tokens."""
-        return rules.has_form(presented)
+    def claims(self, bearer: str) -> bool:
+        return rules.has_form(bearer)
 
     async def user(self, token: str) -> tuple[User, datetime]:
-        """See Tokens."""
-        header = rules.header(token, self._expected)
+        header = rules.header(token, self._policy)
         key = await self._jwks.key(header)
-        claims = rules.verify(token, key, header, self._expected, self._clock())
-        return await self._known(claims.subject) or await self._provision(claims), claims.ends
+        claims = rules.verify(token, key, header, self._policy, self._clock())
+        return await self._find_user(claims.subject) or await self._provision(claims), claims.ends
 
-    async def _known(self, subject: str) -> User | None:
+    async def _find_user(self, subject: str) -> User | None:
         async with self._db.read() as tx:
-            return await store.of_issuer(tx, self._expected.issuer, subject)
+            return await store.get_by_subject(tx, self._policy.issuer, subject)
 
     async def _provision(self, claims: Claims) -> User:
-        """Make the user, unless another call has just done so."""
+        """Create the user, unless another call has just done so."""
         now = self._clock()
         made = User(
             id=self._ids(),
-            name=rules.user_name(self._expected.issuer, claims.subject),
+            name=rules.user_name(self._policy.issuer, claims.subject),
             display_name=claims.display_name,
             administrator=False,
             disabled=False,
-            issuer=self._expected.issuer,
+            issuer=self._policy.issuer,
             subject=claims.subject,
             create_time=now,
             update_time=now,
@@ -62,9 +60,9 @@ class OidcTokens:
         try:
             async with self._db.write() as tx:
                 await store.insert(tx, made)
-                await self._audit.append(tx, [own_entry("oidc", made.id, f"user=@{made.name}")])
+                await self._audit.append(tx, [own_audit_row("oidc", made.id, f"user=@{made.name}")])
         except IntegrityError:
-            first = await self._known(claims.subject)
+            first = await self._find_user(claims.subject)
             if first is None:
                 raise
             return first
@@ -76,12 +74,12 @@ def open_tokens(settings: Settings, db: Database, audit: Audit, clock: Clock, id
     configured = configuration(settings)
     if configured is None:
         return None
-    expected, source = configured
-    return OidcTokens(expected, Jwks(source), db, audit, clock, ids)
+    policy, source = configured
+    return OidcTokens(policy, Jwks(source), db, audit, clock, ids)
 
 
-def configuration(settings: Settings) -> tuple[Expected, Source] | None:
-    """What is expected of tokens, and what reads the issuer's keys. Raises StartError."""
+def configuration(settings: Settings) -> tuple[TokenPolicy, Source] | None:
+    """The policy for tokens, and the reader of the issuer's keys; None where no issuer is configured. Raises StartError."""
     if not (settings.oidc_issuer or settings.oidc_audience or settings.oidc_jwks):
         return None
     if not (settings.oidc_issuer and settings.oidc_audience and settings.oidc_jwks):
@@ -92,7 +90,7 @@ def configuration(settings: Settings) -> tuple[Expected, Source] | None:
         source = source_of(settings.oidc_jwks)
     except OutboundError as error:
         raise StartError(f"BLOBHUB_OIDC_JWKS: {error}") from None
-    return Expected(settings.oidc_issuer, settings.oidc_audience, _algorithms(settings.oidc_algorithms)), source
+    return TokenPolicy(settings.oidc_issuer, settings.oidc_audience, _algorithms(settings.oidc_algorithms)), source
 
 
 def _algorithms(listed: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Looking up what decides: places as they are now, and the roles that callers hold there."""
+"""Looks up the roles that callers hold on places, and places as they are now."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from blobhub_server.platform.store import member as store
 from blobhub_server.platform.store import organization as organization_store
 
 
-def _by_membership(caller: Caller, place: Place) -> bool:
+def _depends_on_membership(caller: Caller, place: Place) -> bool:
     """Whether the role that a caller holds on a place depends on memberships."""
     return bool(caller.user_id is not None and not caller.administrator and place.org_id)
 
 
-async def held(tx: Transaction, caller: Caller, place: Place) -> Role:
-    """The role on an organization, a blob or a user, as a transaction sees it; that it may be public does not count."""
+async def held_role(tx: Transaction, caller: Caller, place: Place) -> Role:
+    """The role on a place, as a transaction sees it, whether or not the place is public."""
     membership = Role.NONE
-    if caller.user_id is not None and _by_membership(caller, place):
-        held_on = [place.org_id, *([place.blob_id] if place.blob_id else [])]
-        membership = await store.membership(tx, caller.user_id, held_on)
-    return access.held(caller, place, membership)
+    if caller.user_id is not None and _depends_on_membership(caller, place):
+        resource_ids = [place.org_id, *([place.blob_id] if place.blob_id else [])]
+        membership = await store.membership(tx, caller.user_id, resource_ids)
+    return access.held_role(caller, place, membership)
 
 
 class Roles:
-    """Tells the role that a caller holds somewhere, as the database has it now."""
+    """Finds the role that a caller holds on a place, always in the database."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def held(self, caller: Caller, place: Place) -> Role:
-        """The role on an organization, a blob or a user; that it may be public does not count."""
-        if not _by_membership(caller, place):
-            return access.held(caller, place, Role.NONE)
+    async def held_role(self, caller: Caller, place: Place) -> Role:
+        """The role on a place, whether or not the place is public."""
+        if not _depends_on_membership(caller, place):
+            return access.held_role(caller, place, Role.NONE)
         async with self._db.read() as tx:
-            return await held(tx, caller, place)
+            return await held_role(tx, caller, place)
 
-    async def today(self, place: Place) -> Place | None:
-        """The same place as it is now, None when it is gone."""
+    async def current_place(self, place: Place) -> Place | None:
+        """The same place as it is now; None when it is gone."""
         async with self._db.read() as tx:
             if place.blob_id:
                 blob = await blob_store.get(tx, place.blob_id)
@@ -50,7 +50,7 @@ class Roles:
         return place
 
     async def require_reader(self, caller: Caller, place: Place) -> None:
-        """Raise PermissionDenied for a caller who holds no role on a place that is still there."""
-        now = await self.today(place)
+        """Raise PermissionDenied when a place still exists and the caller holds no role on it."""
+        now = await self.current_place(place)
         if now is not None:
-            access.require_role(await self.held(caller, now), now, Permission.READ, public_read=False)
+            access.require_role(await self.held_role(caller, now), now, Permission.READ, public_read=False)

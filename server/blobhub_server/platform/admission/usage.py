@@ -1,4 +1,4 @@
-"""When keys were last used: kept in memory, and written at most once a minute for each key."""
+"""When keys were last used: collected in memory, and written at most once a minute for each key."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from blobhub_server.platform.store import api_key as store
 
 log = structlog.get_logger()
 
-EXACT = timedelta(minutes=1)
+MIN_INTERVAL = timedelta(minutes=1)
 WRITE_SECONDS = 5.0
 
 
 class KeyUsage:
-    """Is told which keys are used, and writes it down now and then."""
+    """Collects which keys are used, and writes it to the database every few seconds."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
@@ -29,16 +29,16 @@ class KeyUsage:
         self._written: dict[str, datetime] = {}
         self._waiting: dict[str, datetime] = {}
 
-    def used(self, key_id: str) -> None:
+    def record_use(self, key_id: str) -> None:
         """A call came with this key."""
         now = self._clock()
         written = self._written.get(key_id)
-        if written is None or now - written >= EXACT:
+        if written is None or now - written >= MIN_INTERVAL:
             self._waiting[key_id] = now
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Write for as long as this is entered, and what is left when it is left."""
+        """Write until the block is left, and then what is still in memory."""
         async with in_background(self._write_forever(), "key usage"):
             yield
         await self._write()
@@ -54,9 +54,9 @@ class KeyUsage:
         times, self._waiting = self._waiting, {}
         try:
             async with self._db.write() as tx:
-                await store.used(tx, times)
+                await store.update_last_used(tx, times)
         except Exception:
             log.exception("key_usage_not_written")
             return
-        horizon = self._clock() - EXACT
+        horizon = self._clock() - MIN_INTERVAL
         self._written = {key: time for key, time in self._written.items() if time > horizon} | times

@@ -1,4 +1,4 @@
-"""Taking, changing and giving up aliases."""
+"""Taking and changing aliases."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ from blobhub_server.platform.store import organization as organization_store
 
 
 @asynccontextmanager
-async def claimed(tx: Transaction, kind: str, parent_id: str, alias: str, resource_id: str) -> AsyncIterator[None]:
-    """Around the statement that gives `alias` to a resource. Raises AlreadyExists when it is, or was, another's.
+async def claim_alias(tx: Transaction, kind: str, parent_id: str, alias: str, resource_id: str) -> AsyncIterator[None]:
+    """Surrounds the statement that gives `alias` to a resource. Raises AlreadyExists when another has it or had it.
 
-    Whose it is now is looked for before the statement: of two that want each other's, each would wait in the unique index
-    for the other. Who gave it up is looked for after it: the index has by then made it wait for them.
+    Its current holder is looked up before the statement, because two renames that swap aliases would deadlock on the unique
+    index. Its former holder is looked up after the statement, which has waited in the index for a rename that is giving the
+    alias up.
     """
-    if await _taken(tx, parent_id, alias):
+    if await _is_taken(tx, parent_id, alias):
         raise AlreadyExists(kind, alias)
     try:
         async with tx.savepoint():
             yield
     except IntegrityError:
         raise AlreadyExists(kind, alias) from None
-    holder = await store.holder(tx, parent_id, alias)
+    holder = await store.find_former_holder(tx, parent_id, alias)
     if holder is not None and holder != resource_id:
         raise AlreadyExists(kind, alias)
     if holder is not None:
         await store.take_back(tx, parent_id, alias)
 
 
-async def _taken(tx: Transaction, parent_id: str, alias: str) -> bool:
+async def _is_taken(tx: Transaction, parent_id: str, alias: str) -> bool:
     if parent_id:
         return await blob_store.find(tx, parent_id, alias, by_id=True) is not None
     return await organization_store.find(tx, alias=alias) is not None
 
 
 @asynccontextmanager
-async def renamed(
+async def change_alias(
     tx: Transaction, kind: str, parent_id: str, old: str, new: str | None, resource_id: str
 ) -> AsyncIterator[None]:
-    """Around the statement that updates a resource, giving it `new` for its `old` alias unless `new` is None."""
+    """Surrounds the statement that updates a resource; its alias changes from `old` to `new`, unless `new` is None."""
     if new is None:
         yield
         return
-    async with claimed(tx, kind, parent_id, new, resource_id):
+    async with claim_alias(tx, kind, parent_id, new, resource_id):
         yield
     await store.give_up(tx, parent_id, old, resource_id)

@@ -1,4 +1,4 @@
-"""The content of revisions, as blob types get at it."""
+"""The content of revisions, for blob types."""
 
 from __future__ import annotations
 
@@ -27,13 +27,11 @@ class Contents:
         self._ids = ids
 
     async def upload(self, data: bytes) -> tuple[str, int]:
-        """See the contract."""
         return await self._objects.put(data), len(data)
 
     async def put(
         self, tx: Transaction, revision_id: str, name: str, stored: tuple[str, int], *, limit: str, etag: str = ""
     ) -> tuple[Entry, str]:
-        """See the contract."""
         digest, size = stored
         now = self._clock()
         blob, revision, new_etag = await self._edit(tx, revision_id, etag)
@@ -47,37 +45,36 @@ class Contents:
         else:
             entry = Entry(current.id, revision_id, name, digest, size, current.create_time, now)
             await store.replace(tx, entry.id, digest=digest, size=size, now=now)
-        total = blob.bytes + (0 if held else size) - await self._freed(tx, blob, current)
+        total = blob.bytes + (0 if held else size) - await self._freed_bytes(tx, blob, current)
         if not held:
             await self._require(tx, blob, "blob.bytes", total)
         await blob_store.update(tx, blob.id, bytes=total)
         return entry, new_etag
 
-    async def _freed(self, tx: Transaction, blob: Blob, former: Entry | None) -> int:
-        """How many bytes a blob does not hold any more, now that an entry does not."""
+    async def _freed_bytes(self, tx: Transaction, blob: Blob, former: Entry | None) -> int:
+        """How many bytes a blob no longer holds after an entry was replaced or removed."""
         return 0 if former is None or await store.holds(tx, blob.id, former.digest) else former.size
 
     async def _require(self, tx: Transaction, blob: Blob, limit: str, held: int) -> None:
         await self._limits.require(tx, limit, org_id=blob.org_id, blob_id=blob.id, held=held)
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:
-        """See the contract."""
         blob, revision, new_etag = await self._edit(tx, revision_id, etag)
         entry = await store.find(tx, revision_id, name)
         if entry is None:
             raise NotFound("entry", name)
         await store.delete(tx, entry.id)
         await revision_store.update(tx, revision_id, entries=revision.entries - 1)
-        await blob_store.update(tx, blob.id, bytes=blob.bytes - await self._freed(tx, blob, entry))
+        await blob_store.update(tx, blob.id, bytes=blob.bytes - await self._freed_bytes(tx, blob, entry))
         return new_etag
 
     async def discard(self, tx: Transaction, blob: Blob, revision_id: str) -> None:
         """Remove the content of a revision of a blob that the caller has locked."""
-        await blob_store.update(tx, blob.id, bytes=blob.bytes - await store.held_alone(tx, revision_id))
+        await blob_store.update(tx, blob.id, bytes=blob.bytes - await store.unshared_bytes(tx, revision_id))
         await store.delete_all(tx, revision_id)
 
     async def _edit(self, tx: Transaction, revision_id: str, etag: str) -> tuple[Blob, Revision, str]:
-        """Check that the revision may be edited, and give it a new etag; its blob is locked, for what is counted in it."""
+        """Check that the revision may be edited, and give it a new etag. Locks the blob, whose bytes are counted."""
         found = await revision_store.get(tx, revision_id)
         blob = await blob_store.get(tx, found.blob_id, lock=True) if found else None
         revision = await revision_store.get(tx, revision_id, lock=True)
@@ -90,26 +87,21 @@ class Contents:
         return blob, revision, new_etag
 
     async def pin(self, tx: Transaction, blob_id: str) -> bool:
-        """See the contract."""
         return await blob_store.pin(tx, blob_id)
 
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
-        """See the contract."""
         return await store.find(tx, revision_id, name_or_id)
 
     async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
-        """See the contract."""
         return await store.page(tx, revision_id, after=after, limit=limit)
 
     async def fullest(self, tx: Transaction, blob_id: str) -> int:
-        """See the contract."""
         return await revision_store.most_entries(tx, blob_id)
 
     async def read(self, digest: str) -> bytes:
-        """See the contract."""
         try:
             return await self._objects.get(digest)
-        except ObjectNotFound:  # An entry says that they were there.
+        except ObjectNotFound:  # The entry exists, so the bytes were lost.
             raise ContentLost(digest) from None
 
 
@@ -122,10 +114,8 @@ class RevisionContent:
         self._revision_id = revision_id
 
     async def list(self) -> list[Entry]:
-        """See the contract."""
         async with self._db.read() as tx:
             return await self._contents.list(tx, self._revision_id)
 
     async def read(self, entry: Entry) -> bytes:
-        """See the contract."""
         return await self._contents.read(entry.digest)

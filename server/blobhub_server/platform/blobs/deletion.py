@@ -1,13 +1,13 @@
-"""Deleting blobs and organizations, with all that is in them: one statement for each table, however many blobs.
+"""Deletes blobs and organizations with all that is in them, with one statement for each table.
 
-Blobs are locked by id before anything in them, as they are by whoever changes one of them.
+Blobs are locked in the order of their ids, and before anything in them, as in every other change.
 """
 
 from __future__ import annotations
 
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import Selected
+from blobhub_server.db.schema import IdQuery
 from blobhub_server.platform.store import alias as alias_store
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
@@ -23,31 +23,31 @@ from blobhub_server.platform.store import revision as revision_store
 
 async def delete_blob(tx: Transaction, types: BlobTypes, blob_id: str) -> None:
     """Delete a blob that the caller has locked. The bytes of its content stay: others may have the same."""
-    await _delete_blobs(tx, types, blob_store.only(blob_id))
+    await _delete_blobs(tx, types, blob_store.select_one(blob_id))
 
 
 async def delete_organization(tx: Transaction, types: BlobTypes, org_id: str) -> int:
     """Delete an organization that the caller has locked, and its blobs; return how many those were."""
-    blob_ids, itself = blob_store.of_organization(org_id), organization_store.only(org_id)
+    blob_ids, itself = blob_store.select_in_organization(org_id), organization_store.select_one(org_id)
     count = await blob_store.lock_all(tx, blob_ids)
     await api_key_store.delete_all_of_organization(tx, org_id)
     await _delete_blobs(tx, types, blob_ids)
-    await _held_on(tx, itself)
+    await _delete_shared(tx, itself)
     await organization_store.delete(tx, org_id)
     return count
 
 
-async def _delete_blobs(tx: Transaction, types: BlobTypes, blob_ids: Selected) -> None:
+async def _delete_blobs(tx: Transaction, types: BlobTypes, blob_ids: IdQuery) -> None:
     """Delete blobs that are locked."""
     for type_ in await blob_store.types(tx, blob_ids):
-        await types.delete(tx, type_, blob_store.of_type(blob_ids, type_))
-    await _held_on(tx, blob_ids)
+        await types.delete(tx, type_, blob_store.select_of_type(blob_ids, type_))
+    await _delete_shared(tx, blob_ids)
     for store in (api_key_store, metadata_store, content_store, revision_store, blob_event_store):
         await store.delete_all_of_blobs(tx, blob_ids)
     await blob_store.delete_all(tx, blob_ids)
 
 
-async def _held_on(tx: Transaction, resource_ids: Selected) -> None:
-    """Delete what blobs and organizations alike hold."""
+async def _delete_shared(tx: Transaction, resource_ids: IdQuery) -> None:
+    """Delete what both blobs and organizations hold."""
     for store in (member_store, credential_store, alias_store, limit_store):
         await store.delete_all(tx, resource_ids)

@@ -1,4 +1,4 @@
-"""Events of blobs: appended in the transaction of the change they tell about."""
+"""Events of blobs, appended in the transaction of the change that they report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BlobEvents:
         self._ids = ids
 
     async def append(self, tx: Transaction, blob_id: str, **payload: Any) -> None:
-        """Say what happened to a blob: one of the payloads of BlobEvent, by its name."""
+        """Append an event. `payload` is one of the payloads of BlobEvent, by its name."""
         (type_,) = payload
         sequence = await blob_store.take_number(tx, blob_id)
         event = pb.BlobEvent(

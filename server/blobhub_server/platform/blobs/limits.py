@@ -23,7 +23,7 @@ KEYS = "Keys of the organization and its blobs that are neither revoked nor expi
 
 
 def on_organizations(clock: Clock) -> Sequence[Limit]:
-    """Those counted in organizations."""
+    """The limits that are counted in organizations."""
 
     async def keys(tx: Transaction, org_id: str) -> int:
         return await api_key_store.count(tx, org_id, clock())
@@ -37,7 +37,10 @@ def on_organizations(clock: Clock) -> Sequence[Limit]:
 
 ON_BLOBS = (
     Limit(
-        "blob.bytes", "Bytes of content, each content counted once however often it is held", 10 << 30, blob_store.held_bytes
+        "blob.bytes",
+        "Bytes of content, each content counted once however often it is held",
+        10 << 30,
+        blob_store.total_bytes,
     ),
     Limit("blob.revisions", "Revisions of the blob", 10_000, revision_store.count),
 )
@@ -69,13 +72,11 @@ class Limits:
         raise InvalidValue("name", f"no such limit on {kind}")
 
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
-        """See the contract."""
         every = (*self._on_organizations, *ON_BLOBS, *self._types.limits())
         default = next(limit.default for limit in every if limit.name == name)
         return rules.effective(await store.get(tx, name, org_id, blob_id), default).value
 
     async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
-        """See the contract."""
         if blob_id:
             found: object = await blob_store.get(tx, blob_id, lock=True)
         else:
@@ -84,7 +85,6 @@ class Limits:
             raise PermissionDenied
 
     async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
-        """See the contract."""
         value = await self.value(tx, name, org_id=org_id, blob_id=blob_id)
         if held > value:
             raise LimitExceeded(name, value, blob_id or org_id)

@@ -1,4 +1,4 @@
-"""Locks on what others are in: an organization before its blobs, these and users before anything that is theirs."""
+"""Locks on places. The order is: an organization, its blobs, and then what is in them; a user before what is theirs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from blobhub_server.platform.store import user as user_store
 
 
 async def lock_place(tx: Transaction, place: Place) -> None:
-    """Let nobody else change what an organization, and its blob where the place is one, or a user hold until the commit.
+    """Lock a place until the commit: its organization and its blob, or its user.
 
-    Raises PermissionDenied when any is gone.
+    Raises PermissionDenied when any of them is gone.
     """
     if place.org_id and await organization_store.find(tx, id_=place.org_id, lock=True) is None:
         raise PermissionDenied
@@ -24,6 +24,6 @@ async def lock_place(tx: Transaction, place: Place) -> None:
 
 
 async def lock_user(tx: Transaction, user_id: str) -> None:
-    """Let nobody else change what a user holds until the commit. Raises PermissionDenied when the user is gone."""
+    """Lock a user until the commit. Raises PermissionDenied when the user is gone."""
     if await user_store.get(tx, user_id, lock=True) is None:
         raise PermissionDenied

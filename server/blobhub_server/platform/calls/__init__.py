@@ -1,1 +1,1 @@
-"""What a call leaves behind: a change's transaction, its remembered answer, its entry in the audit log."""
+"""What a call writes: a change in a transaction, its remembered answer, its entry in the audit log."""

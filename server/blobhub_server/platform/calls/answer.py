@@ -1,7 +1,7 @@
 """Remembered answers: the same request, made again under the same `request_id`, is answered as it was the first time.
 
-All of idempotency is here: whether a request was answered before, whether it is the same one, whether its caller may still
-be told, what becomes of two that come at once, and what is remembered.
+All of idempotency is here: whether a request was answered before and is the same, whether its caller may still read the
+answer, what happens when it comes twice at the same time, and what is remembered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes.access import Caller, Place
-from blobhub_server.blobtypes.call import Call, Made
+from blobhub_server.blobtypes.call import Call, Result
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import RequestIdReused, Unauthenticated
@@ -28,17 +28,17 @@ Row = Mapping[str, Any]
 
 
 class Readers(Protocol):
-    """Knows who may read where."""
+    """Decides who may read a place."""
 
     async def require_reader(self, caller: Caller, place: Place) -> None:
-        """Raise PermissionDenied for a caller who holds no role on a place that is still there."""
+        """Raise PermissionDenied when a place still exists and the caller holds no role on it."""
 
 
 class Answers:
     """Remembers answers, and gives them again.
 
-    What tells one request body from another is an HMAC, not a plain hash: bodies can hold secrets short enough to guess. It
-    is made with the current one of `keys`, and says which that was; `keys` are by id, 16 characters.
+    Request bodies are compared by an HMAC and not by a plain hash, because a short secret in a body could be guessed from a
+    hash. The HMAC is made with the current one of `keys`, whose id of 16 characters stands before it.
     """
 
     def __init__(self, db: Database, clock: Clock, readers: Readers, keys: Mapping[str, bytes], current: str) -> None:
@@ -49,35 +49,35 @@ class Answers:
         self._current = current
 
     async def first_answer(
-        self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]
-    ) -> Made:
-        """The answer that is remembered for a request, as `read` makes it from bytes; else what `make` answers.
+        self, call: Call[object], make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]
+    ) -> Result:
+        """The remembered answer of a request, as `read` makes it from bytes; for a new request what `make` answers.
 
-        Of the same request that is sent twice at once, one fails: on the index of request ids, or on what the other has
-        changed, be it only that a reference leads elsewhere now. It gets the other's answer. Raises RequestIdReused,
-        PermissionDenied, and what `make` raises.
+        When the same request runs twice at the same time, one of the two fails: on the index of request ids, or because the
+        other has changed something. It then gets the other's answer. Raises RequestIdReused, PermissionDenied, and what
+        `make` raises.
         """
-        before = await self._before(call)
+        before = await self._find_answer(call)
         if before is not None:
             return read(before)
         try:
             answer = await make()
         except Unauthenticated:
-            # The key has been revoked while the call streamed: it is told nothing any more.
+            # The key was revoked while the call streamed, so not even the remembered answer is for it.
             raise
         except Exception:
-            before = await self._before(call)
+            before = await self._find_answer(call)
             if before is None:
                 raise
             return read(before)
-        before = await self._before(call) if call.repeatable else None
+        before = await self._find_answer(call) if call.repeatable else None
         return answer if before is None else read(before)
 
-    async def _before(self, call: Call[object]) -> bytes | None:
-        """What is remembered for a request, when its caller may still read where that came from.
+    async def _find_answer(self, call: Call[object]) -> bytes | None:
+        """The remembered answer of a request, if its caller may still read the place that it is about.
 
-        What is gone is told to whom it was told before, as the answer to a deletion has to be; and an answer without
-        anything in it, as to the removal of oneself, tells nothing.
+        A repeated DeleteBlob gets its first answer although the blob is gone. An empty answer reveals nothing, so it needs
+        no role; a member who removed themselves can repeat the request.
         """
         found = await self.find(call)
         if found is None:
@@ -89,9 +89,9 @@ class Answers:
         return found.answer
 
     async def find(self, call: Call[object]) -> RequestRow | None:
-        """What is remembered of a request. Raises RequestIdReused when its id was used with another body.
+        """The row of a request's remembered answer. Raises RequestIdReused when its id was used with another body.
 
-        Bodies that were told by a key which is gone cannot be told any more, and are taken to be the same.
+        A body whose HMAC was made with a key that is gone cannot be compared, and is taken to be the same.
         """
         request_id = call.request_id
         if not request_id or "\0" in request_id or call.caller.anonymous:
@@ -131,7 +131,7 @@ class Answers:
         return await store.keep_first(tx, row)
 
     def _digest(self, call: Call[object], key_id: str) -> str:
-        """What tells the body of a request, which holds its id as well."""
+        """The HMAC of a request's body, in which the request id is in lower case."""
         request = call.request
         if getattr(request, "request_id", "") != call.request_id:
             request = type(request)()

@@ -1,8 +1,8 @@
-"""The audit log: what is written into it, and when.
+"""The audit log: what is written to it, and when.
 
-Changes are written in their own transaction, refusals in one they share with whatever other refusals have queued up. The
-log is numbered without gaps over the whole server, so a missing entry shows; for that, transactions that append take turns
-on one row from the append to their commit. Appending is the last thing they do.
+The entry of a change is written in the change's transaction; refusals that queue up share a transaction. The log is numbered
+without gaps over the whole server, so a missing entry shows. For that, a transaction locks one row from the append to its
+commit; so appending is the last thing that it does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from blobhub_server.db.group import GroupCommitter
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.errors import BlobHubError
 from blobhub_server.ids import Ids
-from blobhub_server.platform.rules.api_key import without_secrets
+from blobhub_server.platform.rules.api_key import mask_keys
 from blobhub_server.platform.store import audit as store
 
 log = structlog.get_logger()
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 TOPIC = "audit"
 """The doorbell that is rung when the log has grown."""
 
-TEXT_LENGTH, REQUEST_ID_LENGTH = 256, 36
+MAX_TEXT_LENGTH, MAX_REQUEST_ID_LENGTH = 256, 36
 
 DETAILS = frozenset(
     {
@@ -51,25 +51,25 @@ DETAILS = frozenset(
         "visibility",
     }
 )
-"""The request fields that say what is done, to whom: short, and no place for content or secrets."""
+"""The request fields that an entry shows. They are short, and hold neither content nor secrets."""
 
-# Tried at the beginning of a word alone: tried at every letter, a long word takes time by the square of its length.
-_LIKE_A_TOKEN = re.compile(r"(?<![\w-])[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
+# Matches only at the beginning of a word; trying every letter of a long word would take quadratic time.
+_TOKEN_PATTERN = re.compile(r"(?<![\w-])[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
 
 ANONYMOUS_BURST, ANONYMOUS_PER_SECOND = 2000, 10
-"""How many refusals of callers whom nothing identifies are recorded. More are only logged: anybody could fill the disk."""
+"""How many refusals of anonymous callers are recorded. Others are only logged, because anybody could fill the disk."""
 
-Entry = Mapping[str, Any]
-"""A row of the log, but for what `append` adds: sequence, id and time."""
+AuditRow = Mapping[str, Any]
+"""A row of the log without what `append` adds: sequence, id and time."""
 
 
-def entry_of(call: Call[object], *, answer: Message | None = None, error: BlobHubError | None = None) -> Entry:
+def audit_row(call: Call[object], *, answer: Message | None = None, error: BlobHubError | None = None) -> AuditRow:
     """The entry for a call that was answered with `answer`, or with `error`.
 
-    What the call created is the resource where the request names none, and the blob where it is one.
+    A created resource is the entry's resource when the request names none. A created blob is the entry's blob.
     """
     kind, value = call.reference
-    created = _created(answer)
+    created = _created_ids(answer)
     return {
         "method": call.method.removeprefix("/"),
         "user_id": call.caller.user_id,
@@ -77,16 +77,16 @@ def entry_of(call: Call[object], *, answer: Message | None = None, error: BlobHu
         "org_id": created.get("organization", call.place.org_id) or None,
         "blob_id": created.get("blob", call.place.blob_id or "") or None,
         "resource_type": kind or next(iter(created), ""),
-        "resource": _shown(value or next(iter(created.values()), "")),
+        "resource": _mask(value or next(iter(created.values()), "")),
         "code": error.code if error else "OK",
         "reason": error.reason if error else "",
-        "request_id": _shown(getattr(call.request, "request_id", ""))[:REQUEST_ID_LENGTH],
+        "request_id": _mask(getattr(call.request, "request_id", ""))[:MAX_REQUEST_ID_LENGTH],
         "detail": _detail(call.request, created),
     }
 
 
-def own_entry(method: str, user_id: str, detail: str) -> Entry:
-    """The entry for what the server does by itself for a user: `oidc` makes one, `bootstrap` an administrator and keys."""
+def own_audit_row(method: str, user_id: str, detail: str) -> AuditRow:
+    """The entry for what the server does by itself: `oidc` creates users, `bootstrap` an administrator and keys."""
     return {
         "method": method,
         "user_id": user_id,
@@ -111,16 +111,16 @@ def _detail(request: Message, created: Mapping[str, str]) -> str:
         elif field.name in DETAILS and field.message_type is None and not field.is_repeated:
             of_enum = field.enum_type.values_by_number.get(value) if field.enum_type else None
             said.append(f"{field.name}={of_enum.name if of_enum else value}")
-    return _shown(" ".join([*said, *(f"id={id_}" for id_ in created.values())]))
+    return _mask(" ".join([*said, *(f"id={id_}" for id_ in created.values())]))
 
 
-def _shown(text: str) -> str:
-    """What a request says, not validated yet, as it can be stored and read by others."""
-    masked = _LIKE_A_TOKEN.sub("…", without_secrets(text))
-    return "".join(sign if sign.isprintable() else "\ufffd" for sign in masked)[:TEXT_LENGTH]
+def _mask(text: str) -> str:
+    """Text of a request that may be unvalidated, without secrets and control characters, cut to a length."""
+    masked = _TOKEN_PATTERN.sub("…", mask_keys(text))
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in masked)[:MAX_TEXT_LENGTH]
 
 
-def _created(answer: Message | None) -> dict[str, str]:
+def _created_ids(answer: Message | None) -> dict[str, str]:
     """The ids of the resources in an answer, by the name of their field."""
     if answer is None:
         return {}
@@ -131,8 +131,8 @@ def _created(answer: Message | None) -> dict[str, str]:
     return found
 
 
-class Budget:
-    """So many at once, and so many a second."""
+class TokenBucket:
+    """A token bucket: `burst` at once, and then `per_second`."""
 
     def __init__(self, burst: int, per_second: float) -> None:
         self._burst = burst
@@ -157,10 +157,10 @@ class Audit:
         self._bell = bell
         self._clock = clock
         self._ids = ids
-        self._refusals: GroupCommitter[Entry, None] = GroupCommitter(db, self._append_all)
-        self._anonymous = Budget(ANONYMOUS_BURST, ANONYMOUS_PER_SECOND)
+        self._refusals: GroupCommitter[AuditRow, None] = GroupCommitter(db, self._append_batch)
+        self._anonymous = TokenBucket(ANONYMOUS_BURST, ANONYMOUS_PER_SECOND)
 
-    async def append(self, tx: Transaction, entries: Sequence[Entry]) -> None:
+    async def append(self, tx: Transaction, entries: Sequence[AuditRow]) -> None:
         """Add entries in a transaction, as its last step."""
         if not entries:
             return
@@ -170,8 +170,8 @@ class Audit:
         await store.insert(tx, rows)
         await self._bell.ring_after_commit(tx, [TOPIC])
 
-    async def refused(self, entry: Entry) -> None:
-        """Add the entry of a refusal; return once it is durable. A log that cannot be written to refuses all the same."""
+    async def record_refusal(self, entry: AuditRow) -> None:
+        """Add the entry of a refusal; return once it is durable. A failure to write is logged and not raised."""
         if entry["user_id"] is None and entry["api_key_id"] is None and not self._anonymous.take(self._clock()):
             log.warning("refusal_not_recorded", method=entry["method"], code=entry["code"], reason="too many of nobody's")
             return
@@ -184,6 +184,6 @@ class Audit:
         """Finish what was submitted."""
         await self._refusals.close()
 
-    async def _append_all(self, tx: Transaction, entries: Sequence[Entry]) -> Sequence[None]:
+    async def _append_batch(self, tx: Transaction, entries: Sequence[AuditRow]) -> Sequence[None]:
         await self.append(tx, entries)
         return [None] * len(entries)

@@ -1,4 +1,4 @@
-"""Changes: what a call does in a transaction, with the answer to remember and the entry of the audit log beside it."""
+"""Changes: a transaction with the change, the answer to remember and the audit entry."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from blobhub_server.blobtypes.call import Answer, Call, Made
-from blobhub_server.blobtypes.contract import Settled
+from blobhub_server.blobtypes.call import Answer, Call, Result
+from blobhub_server.blobtypes.contract import Settlement
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.platform.calls.answer import Answers
-from blobhub_server.platform.calls.audit import Audit, entry_of
+from blobhub_server.platform.calls.audit import Audit, audit_row
 
 
 class Changes:
@@ -29,11 +29,11 @@ class Changes:
         """Make a change in a transaction of its own, which goes on when the caller goes away."""
         making = asyncio.create_task(self._make(call, make))
         self._making.add(making)
-        making.add_done_callback(self._made)
+        making.add_done_callback(self._release)
         return await asyncio.shield(making)
 
-    def _made(self, making: asyncio.Task[Any]) -> None:
-        """Let go of a task. What it raised is told to a caller that is still there, and to nobody else."""
+    def _release(self, making: asyncio.Task[Any]) -> None:
+        """Drop a task that is done. Its exception is read here, because asyncio logs one that nobody reads."""
         self._making.discard(making)
         if not making.cancelled():
             making.exception()
@@ -47,25 +47,25 @@ class Changes:
         return await self._db.transact(work)
 
     async def first_answer(
-        self, call: Call[object], make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]
-    ) -> Made:
+        self, call: Call[object], make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]
+    ) -> Result:
         """Answer from memory, or by making the answer."""
         return await self._answers.first_answer(call, make, read)
 
-    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool = False) -> Settled:
-        """What is to be written beside a change. Two that repeat each other are answered from memory, both."""
+    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool = False) -> Settlement:
+        """What has to be written beside a change."""
         call.repeatable = repeatable
         row = self._answers.row(call, answer)
-        return Settled(entry_of(call, answer=answer), row, partial(setattr, call, "recorded", True), repeatable)
+        return Settlement(audit_row(call, answer=answer), row, partial(setattr, call, "recorded", True), repeatable)
 
-    async def settle(self, tx: Transaction, settled: Sequence[Settled]) -> None:
+    async def settle(self, tx: Transaction, settled: Sequence[Settlement]) -> None:
         """Write audit entries and remembered answers, in a transaction, as the last thing in it."""
         await self._answers.remember(tx, [item.request for item in settled if item.request and not item.repeatable])
         repeated = [item for item in settled if item.repeatable and not await self._is_first(tx, item)]
         await self._audit.append(tx, [item.entry for item in settled if item not in repeated])
         for item in settled:
-            tx.after_commit(item.committed)
+            tx.after_commit(item.on_commit)
 
-    async def _is_first(self, tx: Transaction, item: Settled) -> bool:
+    async def _is_first(self, tx: Transaction, item: Settlement) -> bool:
         """Remember the answer of a repeatable change; False when the same request has been answered already."""
         return item.request is None or await self._answers.remember_first(tx, item.request)

@@ -1,1 +1,1 @@
-"""What the platform's nouns are and may do. No gRPC, no protobuf, no SQL."""
+"""The platform's nouns and their rules. No gRPC, no protobuf, no SQL."""

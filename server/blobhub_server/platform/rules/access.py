@@ -1,7 +1,7 @@
-"""Who may do what: the decisions, without looking anything up.
+"""Who may do what: all decisions about access, as pure functions.
 
 Every permission check of the server is in this module. `tests/test_access_matrix.py` calls every method as every kind of
-caller and is run against mutants of this file, so a check that is taken out or turned round does not go unnoticed.
+caller, also against mutants of this file, so a check that is removed or inverted is noticed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Permission(IntEnum):
     ADMINISTRATOR = 7
 
 
-HELD: Mapping[Permission, Role] = {
+REQUIRED_ROLES: Mapping[Permission, Role] = {
     Permission.READ: Role.READ,
     Permission.WRITE: Role.WRITE,
     Permission.ADMIN: Role.ADMIN,
 }
-"""The permissions that are held on a resource, and the role each takes."""
+"""The permissions that are about a resource, and the role that each requires."""
 
 
 def require_caller(caller: Caller, permission: Permission, *, public_read: bool) -> None:
-    """What can be refused before any resource is looked up. Raises Unauthenticated, PermissionDenied."""
+    """Check what can be checked before any resource is looked up. Raises Unauthenticated, PermissionDenied."""
     if caller.anonymous and permission is not Permission.ANYONE and not public_read:
         raise Unauthenticated
     if permission is Permission.USER and caller.role is not Role.ADMIN:  # no key of an organization or a blob has it
@@ -44,12 +44,11 @@ def require_caller(caller: Caller, permission: Permission, *, public_read: bool)
         raise PermissionDenied
 
 
-def held(caller: Caller, place: Place, membership: Role) -> Role:
-    """The role a caller holds on an organization, a blob or a user.
+def held_role(caller: Caller, place: Place, membership: Role) -> Role:
+    """The role that a caller holds on a place, whether or not the place is public.
 
-    Users have what their memberships give (`membership`, the stronger of those on the organization and the blob) as far
-    as their key lets it count, and are admins of themselves; a scoped key has its own role within its scope;
-    administrators have every role.
+    A user has the role of their memberships (`membership`, the stronger of those on organization and blob), capped by the
+    key, and is an admin of themselves. A scoped key has its own role within its scope. Administrators have every role.
     """
     if caller.administrator:
         return Role.ADMIN
@@ -62,13 +61,13 @@ def held(caller: Caller, place: Place, membership: Role) -> Role:
 
 
 def require_role(role: Role, place: Place, permission: Permission, *, public_read: bool) -> None:
-    """Raise PermissionDenied unless a role suffices, or the place is public and the method is content with that."""
-    if not (public_read and place.public) and role < HELD[permission]:
+    """Raise PermissionDenied unless the role suffices, or the place is public and the method allows public reading."""
+    if not (public_read and place.public) and role < REQUIRED_ROLES[permission]:
         raise PermissionDenied
 
 
 def require_public_creation(role: Role, *, public: bool) -> None:
-    """Visibility is an admin's to decide, also at creation. Raises PermissionDenied."""
+    """Only an admin decides on visibility, also at creation. Raises PermissionDenied."""
     if public and role is not Role.ADMIN:
         raise PermissionDenied
 
@@ -80,9 +79,9 @@ def require_key_role(place: Place, role: Role) -> None:
 
 
 def require_lifetime(caller: Caller, expire_time: datetime | None) -> None:
-    """A key is never stronger than the one it is made with. Raises KeyTooStrong.
+    """A key never outlives the key that it is made with. Raises KeyTooStrong.
 
-    Only admins make keys, and no key is more than that; so what is left to be stronger in is to live longer.
+    Its role needs no check: only admins make keys, and no role is stronger than theirs.
     """
     if caller.expire_time is not None and (expire_time is None or expire_time > caller.expire_time):
         raise KeyTooStrong(caller.expire_time)

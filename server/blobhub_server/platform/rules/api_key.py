@@ -18,12 +18,12 @@ from datetime import datetime, timedelta
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.errors import KeyEnded, LimitExceeded
 
-MOST_PERSONAL = 100
-"""How many keys that are neither revoked nor expired a user may have."""
+MAX_PERSONAL_KEYS = 100
+"""How many valid keys a user may have."""
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(r"(bhk_([0-9A-Za-z]{12})_([0-9A-Za-z]{22}))([0-9A-Za-z]{6})")
-_LIKE_A_KEY = re.compile(r"(bhk_[0-9A-Za-z]*_)\w+")
+_KEY_PATTERN = re.compile(r"(bhk_[0-9A-Za-z]*_)\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def new_key(
 
 
 def successor(key: ApiKey, secret: str, *, id: str, now: datetime, etag: str) -> ApiKey:
-    """The record of the key that follows another one: like it in everything but the secret."""
+    """The record of the key that replaces another one: the same but for id, secret, etag and creation."""
     return new_key(
         secret,
         id=id,
@@ -111,13 +111,13 @@ def require_valid(key: ApiKey, now: datetime) -> None:
 
 
 def require_room(user_id: str, held: int) -> None:
-    """Raise LimitExceeded when a user would have `held` keys that work, and that is more than may be."""
-    if held > MOST_PERSONAL:
-        raise LimitExceeded("user.api_keys", MOST_PERSONAL, user_id)
+    """Raise LimitExceeded when `held` valid keys, the new one included, are too many for a user."""
+    if held > MAX_PERSONAL_KEYS:
+        raise LimitExceeded("user.api_keys", MAX_PERSONAL_KEYS, user_id)
 
 
 def after_grace(key: ApiKey, now: datetime, grace: timedelta) -> datetime:
-    """When a rotated key ends: after the grace period, and not later than it would have."""
+    """When a rotated key expires: after the grace period, but not later than before."""
     ends = now + grace
     return ends if key.expire_time is None else min(ends, key.expire_time)
 
@@ -135,9 +135,9 @@ def matches(record: ApiKey, secret_hash: bytes) -> bool:
     return hmac.compare_digest(record.secret_hash, secret_hash)
 
 
-def without_secrets(text: str) -> str:
-    """The text, with the public id alone left of any key in it: people put keys where an id belongs."""
-    return _LIKE_A_KEY.sub(r"\1…", text)
+def mask_keys(text: str) -> str:
+    """The text with every key in it cut to its public id, because people put keys where an id belongs."""
+    return _KEY_PATTERN.sub(r"\1…", text)
 
 
 def checksum(text: str) -> str:

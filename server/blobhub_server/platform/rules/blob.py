@@ -37,7 +37,7 @@ class Blob:
 
 
 def require_unused(in_use: Sequence[Dependents], *, cascade: bool) -> None:
-    """Raise NotEmpty when something is at work in a blob and is not to be deleted with it."""
+    """Raise NotEmpty when something runs in a blob, unless `cascade` says to delete it too."""
     held = [f"{item.count} {item.kind}" for item in in_use if item.count]
     if held and not cascade:
         raise NotEmpty("blob", ", ".join(held))

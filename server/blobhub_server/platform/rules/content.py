@@ -21,7 +21,7 @@ def manifest_digest(entries: Iterable[Entry]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of a piece of content between two revisions: `before` is None when it was added, `after` when removed."""
+    """A difference between two revisions: `before` is None for an added entry, `after` for a removed one."""
 
     name: str
     before: Entry | None
@@ -29,7 +29,7 @@ class Change:
 
 
 def changes(base: Sequence[Entry], newer: Sequence[Entry]) -> Iterator[Change]:
-    """What differs, by name. Pieces of the same bytes do not, whatever their ids."""
+    """The differences, by name. Entries with the same bytes do not differ, whatever their ids."""
     old, new = ({entry.name: entry for entry in entries} for entries in (base, newer))
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)

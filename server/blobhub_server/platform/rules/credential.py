@@ -11,7 +11,7 @@ from typing import Any
 from blobhub_server.errors import InvalidValue, LimitExceeded
 
 MAX_BODY_BYTES = 16 * 1024
-MOST = 1000
+MAX_CREDENTIALS = 1000
 """How many credentials a user, an organization or a blob may have."""
 
 
@@ -42,7 +42,7 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class SealedBody:
     """An encrypted body: the ciphertext under a key of its own, and that key wrapped under a master key."""
 
     master_key_id: str
@@ -64,6 +64,6 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def require_room(owner_id: str, held: int) -> None:
-    """Raise LimitExceeded when an owner that has `held` credentials may not have another."""
-    if held >= MOST:
-        raise LimitExceeded("credentials", MOST, owner_id)
+    """Raise LimitExceeded when an owner of `held` credentials may not have another."""
+    if held >= MAX_CREDENTIALS:
+        raise LimitExceeded("credentials", MAX_CREDENTIALS, owner_id)

@@ -1,7 +1,7 @@
-"""Limits: how much an organization or a blob may hold, and who says so.
+"""Limits: how much an organization or a blob may hold, and who may set that.
 
-What somebody sets binds those below them: an administrator of the server the admins of an organization, and these the admins
-of one of its blobs.
+A setting binds lower ranks: one by an administrator of the server binds the admins of organizations, and one by these binds
+the admins of their blobs.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Rank(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """A value that somebody of a rank has set, on an organization or on a blob of it, which `source` says."""
+class LimitSetting:
+    """A value that somebody of a rank has set. `source` says whether it is set on the organization or on the blob."""
 
     source: str
     rank: Rank
@@ -45,26 +45,26 @@ def rank(*, administrator: bool, on_organization: Role) -> Rank:
     return Rank.ORGANIZATION if on_organization is Role.ADMIN else Rank.BLOB
 
 
-def effective(settings: Iterable[Setting], default: int) -> Setting:
-    """What holds of all that is set for an organization, or for a blob and its organization.
+def effective(settings: Iterable[LimitSetting], default: int) -> LimitSetting:
+    """The setting that applies, of all that are set for an organization, or for a blob and its organization.
 
-    A setting replaces those before it of the same and of lower ranks, and can but lower what higher ranks have set. The
-    default is before all others and the server's; an organization's settings are before its blob's, higher ranks' before
-    lower ones'.
+    Settings are taken in order: the default, which has the server's rank, then those of the organization, then those of the
+    blob; higher ranks first. Each replaces earlier ones of the same or a lower rank. Of the rest the lowest value applies,
+    so a setting can only lower what a higher rank has set.
     """
-    holding = [Setting(DEFAULT, Rank.SERVER, default)]
+    holding = [LimitSetting(DEFAULT, Rank.SERVER, default)]
     for setting in sorted(settings, key=lambda setting: (setting.source == BLOB, -setting.rank)):
         holding = [before for before in holding if before.rank > setting.rank] + [setting]
     return min(reversed(holding), key=lambda setting: setting.value)
 
 
-def otherwise(settings: Iterable[Setting], source: str, by: Rank) -> list[Setting]:
-    """What stays when somebody of a rank sets something there, or takes it back: all but what they and lower ranks set."""
+def remaining_settings(settings: Iterable[LimitSetting], source: str, by: Rank) -> list[LimitSetting]:
+    """The settings that remain when somebody of a rank sets or clears a value there: theirs and those of lower ranks go."""
     return [setting for setting in settings if setting.source != source or setting.rank > by]
 
 
-def require_settable(setting: Setting, settings: Iterable[Setting], default: int) -> None:
-    """Raise InvalidValue when somebody who does not administer the server sets more than would hold otherwise."""
-    most = effective(otherwise(settings, setting.source, setting.rank), default).value
+def require_settable(setting: LimitSetting, settings: Iterable[LimitSetting], default: int) -> None:
+    """Raise InvalidValue when the value is above what applies without it. Administrators of the server may set any value."""
+    most = effective(remaining_settings(settings, setting.source, setting.rank), default).value
     if setting.value > most and setting.rank is not Rank.SERVER:
         raise InvalidValue("value", f"must be at most {most}; administrators of the server may set more")

@@ -25,9 +25,10 @@ class Member:
 
 
 def require_admin_left(member: Member, admins: Collection[str], *, remains: bool) -> None:
-    """Raise LastAdmin when an organization's `member` is the last admin who is not disabled, and does not remain one.
+    """Raise LastAdmin when `member` is the organization's last admin who is not disabled, and does not remain one.
 
-    `admins` are the user ids of those. A blob needs no admin of its own: its organization's are its admins too.
+    `admins` are the user ids of the admins who are not disabled. A blob needs no admin of its own, because the
+    organization's admins are also the blob's.
     """
     if member.blob_id is None and not remains and set(admins) == {member.user_id}:
         raise LastAdmin("organization")

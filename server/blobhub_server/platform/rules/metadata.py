@@ -12,7 +12,7 @@ from blobhub_server.errors import InvalidValue, LimitExceeded
 MAX_RECORDS = 256
 MAX_BYTES = 64 << 10
 MAX_DEPTH = 30
-"""Answers nest a value deeper than requests do, and protobuf reads a hundred levels, three to an object."""
+"""Protobuf reads a hundred levels. An object takes three, and a response nests the value deeper than a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,6 @@ def encode(value: Any) -> str:
 
 
 def require_room(target_id: str, held: int) -> None:
-    """Raise LimitExceeded when a target that holds so many records is full."""
+    """Raise LimitExceeded when a target that holds `held` records is full."""
     if held >= MAX_RECORDS:
         raise LimitExceeded("metadata.records_per_target", MAX_RECORDS, target_id)

@@ -1,4 +1,4 @@
-"""Tokens of an OpenID Connect issuer: what must hold of one, the issuer's keys and the time being given.
+"""Verifies tokens of an OpenID Connect issuer, given the issuer's keys and the time.
 
 A token is a JWT (RFC 7519) signed with a key that the issuer publishes. Whatever is wrong with it, the answer is
 Unauthenticated and nothing more.
@@ -24,21 +24,21 @@ KINDS: Mapping[str, tuple[str, str | None]] = {
     "ES512": P521,
     "EdDSA": ED25519,
 }
-"""The algorithms there are, each with type and curve of its keys. None of them takes a secret that is shared."""
+"""The supported algorithms, each with type and curve of its keys. None of them uses a shared secret."""
 
-TOKEN_LENGTH = 16384
+MAX_TOKEN_LENGTH = 16384
 LEEWAY_SECONDS = 5
-"""How far the issuer's clock may be ahead. A token's end is not stretched."""
+"""How far the issuer's clock may be ahead. Expiry has no leeway."""
 
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _TYPES = ("jwt", "at+jwt")
 _PUBLIC = ("kty", "crv", "n", "e", "x", "y")
-_NO_LATER = 253_402_300_800  # the year 10000, beyond what a datetime holds
+_MAX_SECONDS = 253_402_300_800  # the year 10000, beyond what a datetime holds
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """What tokens are held against: all of it exact. `algorithms` are keys of KINDS."""
+class TokenPolicy:
+    """What a token has to match exactly. `algorithms` are keys of KINDS."""
 
     issuer: str
     audience: str
@@ -57,7 +57,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a token says of its signature. Nothing of it is known to be true."""
+    """What a token says about its signature; not verified."""
 
     algorithm: str
     kid: str | None
@@ -65,38 +65,38 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token that holds says: whom it speaks for, what they are called ("" for nothing said), when it ends."""
+    """The claims of a verified token: the subject, their display name (may be empty), and when the token expires."""
 
     subject: str
     display_name: str
     ends: datetime
 
 
-def has_form(presented: str) -> bool:
-    """Whether something has the form of a token: three parts in base64url."""
-    return _FORM.fullmatch(presented) is not None
+def has_form(bearer: str) -> bool:
+    """Whether a text has the form of a token: three parts in base64url."""
+    return _FORM.fullmatch(bearer) is not None
 
 
-def header(token: str, expected: Expected) -> Header:
-    """The header of a token that may be one for us. Raises Unauthenticated."""
+def header(token: str, policy: TokenPolicy) -> Header:
+    """The header of a token. Raises Unauthenticated when the policy excludes it."""
     import jwt  # noqa: PLC0415  slow to import, and not needed without an issuer
 
-    if len(token) > TOKEN_LENGTH or not has_form(token):
+    if len(token) > MAX_TOKEN_LENGTH or not has_form(token):
         raise Unauthenticated
     try:
         found = jwt.get_unverified_header(token)
     except jwt.PyJWTError:
         raise Unauthenticated from None
     algorithm, kid, typ = found.get("alg"), found.get("kid"), found.get("typ", "JWT")
-    if not isinstance(algorithm, str) or algorithm not in expected.algorithms:
+    if not isinstance(algorithm, str) or algorithm not in policy.algorithms:
         raise Unauthenticated
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in _TYPES:
         raise Unauthenticated
     return Header(algorithm, kid)
 
 
-def verify(token: str, key: Key, header: Header, expected: Expected, now: datetime) -> Claims:
-    """What a token says, once signature, issuer, audience and times have proved right. Raises Unauthenticated."""
+def verify(token: str, key: Key, header: Header, policy: TokenPolicy, now: datetime) -> Claims:
+    """Verify signature, issuer, audience and times; return the claims. Raises Unauthenticated."""
     import jwt  # noqa: PLC0415  slow to import, and not needed without an issuer
 
     try:
@@ -104,12 +104,12 @@ def verify(token: str, key: Key, header: Header, expected: Expected, now: dateti
             token,
             key.public,
             algorithms=[header.algorithm],
-            issuer=expected.issuer,
-            audience=expected.audience,
+            issuer=policy.issuer,
+            audience=policy.audience,
             options={
                 "require": ["iss", "aud", "exp", "sub"],
                 "enforce_minimum_key_length": True,
-                # Times are judged below, by the clock we are handed.
+                # Times are checked below, by our own clock.
                 "verify_exp": False,
                 "verify_nbf": False,
                 "verify_iat": False,
@@ -125,7 +125,7 @@ def verify(token: str, key: Key, header: Header, expected: Expected, now: dateti
 
 
 def keys(document: bytes) -> list[Key]:
-    """The keys in a JWK set (RFC 7517) that signatures can be verified with; others are passed over.
+    """The keys in a JWK set (RFC 7517) that signatures can be verified with; others are skipped.
 
     Raises ValueError when it is no JWK set.
     """
@@ -165,7 +165,7 @@ def _key(jwk: Mapping[str, Any]) -> Key | None:
     if kind is None or jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None
     try:
-        # Only what is public of it, and by its type alone.
+        # Only the public members, so that a private key published by mistake is not used.
         public = jwt.PyJWK({name: jwk[name] for name in _PUBLIC if name in jwk}).key
     except jwt.PyJWTError:
         return None
@@ -173,7 +173,7 @@ def _key(jwk: Mapping[str, Any]) -> Key | None:
 
 
 def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or not 0 <= value < _NO_LATER:
+    if not isinstance(value, int | float) or not 0 <= value < _MAX_SECONDS:
         raise Unauthenticated
     return value
 

@@ -8,8 +8,8 @@ from datetime import datetime
 from blobhub_server.errors import LimitExceeded, NotEmpty
 from blobhub_server.platform.rules.visibility import PUBLIC
 
-MOST = 1000
-"""How many organizations may be there that one user has created."""
+MAX_CREATED = 1000
+"""How many organizations of their creation a user may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Organization:
 
 
 def require_empty(organization: Organization, *, cascade: bool) -> None:
-    """Raise NotEmpty when an organization holds blobs and they are not to be deleted with it."""
+    """Raise NotEmpty when an organization holds blobs, unless `cascade` says to delete them too."""
     if organization.blob_count and not cascade:
         raise NotEmpty("organization", f"{organization.blob_count} blobs")
 
 
 def require_room(user_id: str, held: int) -> None:
     """Raise LimitExceeded when a user who has created `held` organizations may not create another."""
-    if held >= MOST:
-        raise LimitExceeded("user.organizations", MOST, user_id)
+    if held >= MAX_CREATED:
+        raise LimitExceeded("user.organizations", MAX_CREATED, user_id)

@@ -10,8 +10,8 @@
     owner        = scope | user
     audit_scope  = scope | "-"
 
-A revision without a version is the blob's default one. Ids are lower-case UUIDs; no alias looks like one, so an id needs
-no mark. A lone id is looked up among whatever is asked for. `-` stands for all organizations (AIP-159).
+Without a version the default revision is meant. Ids are lower-case UUIDs; no alias looks like one, so an id needs no prefix.
+A lone id is looked up among the kinds that the field allows. `-` stands for all organizations (AIP-159).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Users: people, and whatever else holds roles by itself."""
+"""Users: people, and programs that hold roles of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blobhub_server.errors import LastAdmin
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user's record. `issuer` and `subject` are None for users that an administrator made."""
+    """A user. `issuer` and `subject` are None for users whom an administrator created."""
 
     id: str
     name: str

@@ -1,1 +1,1 @@
-"""Secrets at rest: credentials in use, the master keys they are sealed under, and changing those."""
+"""Secrets at rest: credentials, the master keys that they are encrypted under, and the rotation of those."""

@@ -1,4 +1,4 @@
-"""Credentials in use: sealing what the service is given, and opening it for what runs in a blob."""
+"""Encrypts credentials for the service, and decrypts them for what runs in a blob."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import CredentialUnreadable, MasterKeyMissing, NotFound
-from blobhub_server.platform.rules.credential import Credential, Sealed
+from blobhub_server.platform.rules.credential import Credential, SealedBody
 from blobhub_server.platform.sealing.keyring import Keyring, Unreadable
 from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import master_key as master_key_store
@@ -22,7 +22,6 @@ class Credentials:
         self._keyring = keyring
 
     async def use(self, org_id: str, blob_id: str, alias: str) -> Mapping[str, Any]:
-        """See the contract."""
         async with self._db.read() as tx:
             found = await store.resolve(tx, org_id, blob_id, alias)
         if found is None:
@@ -38,11 +37,11 @@ class Credentials:
             raise CredentialUnreadable(credential.id) from None
         return body
 
-    async def seal(self, tx: Transaction, credential: Credential, body: bytes) -> Sealed:
+    async def seal(self, tx: Transaction, credential: Credential, body: bytes) -> SealedBody:
         """Seal a body for a record, in the transaction that stores it. Raises MasterKeyMissing.
 
-        The key is the one that the database says, not the one this server began with: a body sealed under a key that is
-        being rotated away would be lost with it.
+        The master key is the database's current one and not the one this server started with: a body sealed under a key that
+        is being rotated away would be lost with that key.
         """
         current = await master_key_store.current(tx)
         if current not in self._keyring.ids:

@@ -1,4 +1,4 @@
-"""The file of master keys: one key a line, in base64, the current one first, for the server's eyes alone."""
+"""The file of master keys: one key a line, in base64, the current one first, readable by the server alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY_BYTES = 32
 
 
 class BadMasterKey(StartError):
-    """The master keys cannot be had, or must not be trusted."""
+    """The master keys cannot be read, or must not be trusted."""
 
 
 def parse(text: str, source: str) -> list[bytes]:
@@ -50,7 +50,7 @@ class KeyFile:
 
     def read(self) -> list[bytes] | None:
         """The keys; None when there is no file. Raises BadMasterKey, also for a file that others could read."""
-        with _told(self.path, "read"):
+        with _translate_errors(self.path, "read"):
             if not self.path.exists():
                 return None
             with self.path.open("rb") as file:
@@ -61,10 +61,10 @@ class KeyFile:
         return parse(text, str(self.path))
 
     def create(self, key: bytes) -> list[bytes]:
-        """Make the file with one key, unless another server has by now; return what it holds."""
-        with _told(self.path, "made"):
+        """Make the file with one key, unless another server has just made it; return the keys in it."""
+        with _translate_errors(self.path, "made"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.held():
+        with self.lock():
             there = self.read()
             if there is not None:
                 return there
@@ -72,16 +72,16 @@ class KeyFile:
             return [key]
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Around what reads the file and then replaces it: one at a time, on this machine."""
+    def lock(self) -> Iterator[None]:
+        """Lock the file while it is read and then replaced, against other processes on this machine."""
         with _folder(self.path) as folder:
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield
 
     def replace(self, keys: Sequence[bytes]) -> None:
-        """Put other keys in place of those there are: all or nothing, and on disk when this returns."""
+        """Replace the keys in the file, atomically; the new file is on disk when this returns."""
         part = self.path.with_name(f"{self.path.name}.new")
-        with _told(self.path, "written"):
+        with _translate_errors(self.path, "written"):
             part.unlink(missing_ok=True)
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb") as file:
@@ -103,8 +103,8 @@ def _folder(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _told(path: Path, what: str) -> Iterator[None]:
-    """Around what the operating system may refuse."""
+def _translate_errors(path: Path, what: str) -> Iterator[None]:
+    """Raise BadMasterKey in place of an OSError."""
     try:
         yield
     except OSError as error:

@@ -1,10 +1,10 @@
 """The master keys, and sealing with them.
 
-Every body is encrypted under a random key of its own, and that key is wrapped under a master key: AES-256-GCM both, with
-random 96-bit nonces. Both are bound to the identity of the record they belong to, so neither opens in another's place.
-Changing the master key wraps those keys anew and leaves the bodies alone.
+Every body is encrypted under a random key of its own, and that key is wrapped under a master key: both with AES-256-GCM and
+random 96-bit nonces. Both are bound to the identity of their record, so that neither can be moved to another record.
+Changing the master key wraps those keys anew and leaves the bodies as they are.
 
-A master key itself encrypts nothing: what does is derived from it, for one purpose each.
+A master key itself encrypts nothing; the keys that do are derived from it, one for each purpose.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from blobhub_server.config import Settings
-from blobhub_server.platform.rules.credential import Sealed
+from blobhub_server.platform.rules.credential import SealedBody
 from blobhub_server.platform.sealing import key_file
 from blobhub_server.platform.sealing.key_file import KEY_BYTES, KeyFile
 
@@ -28,11 +28,11 @@ Entropy = Callable[[int], bytes]
 
 
 class Unreadable(Exception):
-    """What was sealed does not open: it was changed, belongs elsewhere, or its master key is not there."""
+    """A sealed body cannot be opened: it was changed or moved to another record, or its master key is missing."""
 
 
 class Keyring:
-    """One or more master keys of 32 bytes. The first is the current one, the others can still be read with.
+    """One or more master keys of 32 bytes. The first is the current one; the others only decrypt.
 
     A key's id is a fingerprint of it, 16 characters that tell nothing about the key.
     """
@@ -47,34 +47,34 @@ class Keyring:
         """The ids of all keys."""
         return frozenset(self._keys)
 
-    def seal(self, body: bytes, identity: bytes, master_key_id: str) -> Sealed:
+    def seal(self, body: bytes, identity: bytes, master_key_id: str) -> SealedBody:
         """Encrypt a body for the record of an identity, under one of the keys."""
         key = self._entropy(KEY_BYTES)
         key_nonce, wrapped_key = self._encrypt(self._wrapping_key(master_key_id), key, b"key", identity)
         nonce, ciphertext = self._encrypt(key, body, b"body", identity)
-        return Sealed(master_key_id, key_nonce, wrapped_key, nonce, ciphertext)
+        return SealedBody(master_key_id, key_nonce, wrapped_key, nonce, ciphertext)
 
-    def open(self, sealed: Sealed, identity: bytes) -> bytes:
+    def open(self, sealed: SealedBody, identity: bytes) -> bytes:
         """The body. Raises Unreadable."""
         return _decrypt(self._unwrap(sealed, identity), sealed.nonce, sealed.ciphertext, b"body", identity)
 
-    def rewrap(self, sealed: Sealed, identity: bytes) -> Sealed:
+    def rewrap(self, sealed: SealedBody, identity: bytes) -> SealedBody:
         """The same body, under the current key. Raises Unreadable."""
         key = self._unwrap(sealed, identity)
         key_nonce, wrapped_key = self._encrypt(self._wrapping_key(self.current), key, b"key", identity)
         return replace(sealed, master_key_id=self.current, key_nonce=key_nonce, wrapped_key=wrapped_key)
 
-    def derived(self, purpose: bytes) -> dict[str, bytes]:
-        """A key of 32 bytes for something else, from each of the keys, by id; others for every purpose."""
-        return {key_id: _derived(key, b"derive", purpose) for key_id, key in self._keys.items()}
+    def derive_keys(self, purpose: bytes) -> dict[str, bytes]:
+        """A key of 32 bytes derived from each master key for a purpose, by the id of the master key."""
+        return {key_id: _derive(key, b"derive", purpose) for key_id, key in self._keys.items()}
 
-    def _unwrap(self, sealed: Sealed, identity: bytes) -> bytes:
+    def _unwrap(self, sealed: SealedBody, identity: bytes) -> bytes:
         if sealed.master_key_id not in self._keys:
             raise Unreadable
         return _decrypt(self._wrapping_key(sealed.master_key_id), sealed.key_nonce, sealed.wrapped_key, b"key", identity)
 
     def _wrapping_key(self, master_key_id: str) -> bytes:
-        return _derived(self._keys[master_key_id], b"wrap")
+        return _derive(self._keys[master_key_id], b"wrap")
 
     def _encrypt(self, key: bytes, data: bytes, part: bytes, identity: bytes) -> tuple[bytes, bytes]:
         nonce = self._entropy(NONCE_BYTES)
@@ -91,10 +91,10 @@ def load(settings: Settings, entropy: Entropy) -> Keyring:
 
 def fingerprint(key: bytes) -> str:
     """A master key's id."""
-    return _derived(key, b"fingerprint").hex()[:16]
+    return _derive(key, b"fingerprint").hex()[:16]
 
 
-def _derived(key: bytes, use: bytes, purpose: bytes = b"") -> bytes:
+def _derive(key: bytes, use: bytes, purpose: bytes = b"") -> bytes:
     return hmac.new(key, b"blobhub " + use + b"\0" + purpose, hashlib.sha256).digest()
 
 

@@ -1,7 +1,7 @@
-"""Changing the master key: all that is sealed gets under the current one, and then the others can go.
+"""Rotation of the master key: everything is sealed under the current key, and then the others can be removed.
 
-It can be interrupted at any point and run again. No key leaves the key file before nothing is sealed under it, and a key
-file with several keys is one whose rotation was interrupted.
+It can be interrupted at any point and run again. A key is removed from the key file only when nothing is sealed under it. A
+key file with several keys shows that a rotation was interrupted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import master_key as master_key_store
 from blobhub_server.start import StartError
 
-BATCH = 100
-_NAMED = 10
+MAX_BATCH = 100
+_MAX_NAMED = 10
 
 
 async def adopt(db: Database, keyring: Keyring) -> None:
-    """Make a keyring's current key the one that everything is sealed under from now on.
+    """Make a keyring's current key the one that new bodies are sealed under.
 
     Raises StartError when the keyring lacks a key that something is sealed under, or that other servers use.
     """
@@ -49,14 +49,14 @@ async def rotate(settings: Settings, entropy: Entropy) -> list[str]:
         # Credentials are the platform's; the tables of types wait for the next start.
         await migrate(settings.url, ())
         if file is not None:
-            return await _in_file(db, file, entropy)
-        return await _in_environment(db, keyrings.load(settings, entropy))
+            return await _rotate_key_file(db, file, entropy)
+        return await _rotate_environment(db, keyrings.load(settings, entropy))
     finally:
         await db.close()
 
 
-async def _in_file(db: Database, file: KeyFile, entropy: Entropy) -> list[str]:
-    with file.held():
+async def _rotate_key_file(db: Database, file: KeyFile, entropy: Entropy) -> list[str]:
+    with file.lock():
         keys = file.read() or []
         if len(keys) < 2:
             keys = [entropy(KEY_BYTES), *keys]
@@ -64,25 +64,25 @@ async def _in_file(db: Database, file: KeyFile, entropy: Entropy) -> list[str]:
         keyring = Keyring(keys, entropy)
         count = await _rewrap_all(db, keyring)
         file.replace(keys[:1])
-    return [_done(count, keyring), f"{file.path} holds that key alone now. Backups made before need the former one."]
+    return [_summary(count, keyring), f"{file.path} holds that key alone now. Backups made before need the former one."]
 
 
-async def _in_environment(db: Database, keyring: Keyring) -> list[str]:
+async def _rotate_environment(db: Database, keyring: Keyring) -> list[str]:
     count = await _rewrap_all(db, keyring)
     others = ", ".join(sorted(keyring.ids - {keyring.current}))
     if others:
         following = f"Nothing needs {others} any more: take what follows the first key out of BLOBHUB_MASTER_KEY."
     else:
         following = "To change it, put a new key in front of the one in BLOBHUB_MASTER_KEY, and run this again."
-    return [_done(count, keyring), following]
+    return [_summary(count, keyring), following]
 
 
-def _done(count: int, keyring: Keyring) -> str:
+def _summary(count: int, keyring: Keyring) -> str:
     return f"The master key is {keyring.current}. Credentials brought under it: {count}."
 
 
 async def _rewrap_all(db: Database, keyring: Keyring) -> int:
-    """Bring everything under the current key; return how many credentials that were. Raises StartError."""
+    """Reseal all credentials under the current key; return how many. Raises StartError."""
     await adopt(db, keyring)
     count, unreadable = 0, list[str]()
     for key_id in sorted(keyring.ids - {keyring.current}):
@@ -93,17 +93,17 @@ async def _rewrap_all(db: Database, keyring: Keyring) -> int:
             count += sum(done for _, done in batch)
     if unreadable:
         raise StartError(
-            f"{len(unreadable)} credentials cannot be read and keep their master key: {', '.join(unreadable[:_NAMED])}; "
+            f"{len(unreadable)} credentials cannot be read and keep their master key: {', '.join(unreadable[:_MAX_NAMED])}; "
             "delete them, or restore them, and run this again"
         )
     return count
 
 
 async def _rewrap(db: Database, keyring: Keyring, key_id: str, after: str) -> Sequence[tuple[str, bool]]:
-    """Bring the next few credentials under the current key; return their ids, and whether each could be read."""
+    """Reseal the next batch under the current key; return their ids, and whether each could be read."""
     rewrapped, outcomes = [], []
     async with db.write() as tx:
-        for credential, sealed in await store.under(tx, key_id, after=after, limit=BATCH):
+        for credential, sealed in await store.page_by_master_key(tx, key_id, after=after, limit=MAX_BATCH):
             try:
                 rewrapped.append((credential.id, keyring.rewrap(sealed, credential.identity)))
                 outcomes.append((credential.id, True))

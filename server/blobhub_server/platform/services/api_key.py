@@ -55,7 +55,7 @@ class ApiKeyService:
     async def CreateApiKey(
         self, request: pb.CreateApiKeyRequest, call: Call[Organization | Blob | User]
     ) -> pb.CreateApiKeyResponse:
-        """See api_key.proto. The answer that is remembered for the request id is the one without the key."""
+        # The remembered answer leaves out the key: a key is shown once.
         place, role = call.place, Role(request.role)
         expire_time = self._expire_time(request, call.caller)
         access.require_key_role(place, role)
@@ -86,7 +86,7 @@ class ApiKeyService:
         return answer
 
     async def _require_room(self, tx: Transaction, record: ApiKey, now: datetime) -> None:
-        """Raise LimitExceeded when whose the key is has more that work than they may, the new one among them."""
+        """Raise LimitExceeded when the new key is one too many for its user or organization."""
         if record.user_id is not None:
             rules.require_room(record.user_id, await store.count_personal(tx, record.user_id, now))
         elif record.org_id is not None:
@@ -94,7 +94,7 @@ class ApiKeyService:
             await self._host.limits.require(tx, "organization.api_keys", org_id=record.org_id, blob_id="", held=held)
 
     def _expire_time(self, request: pb.CreateApiKeyRequest, caller: Caller) -> datetime | None:
-        """When the new key ends: as asked for, else with the caller's own key or token. Raises InvalidValue."""
+        """When the new key expires: as requested, else with the caller's own key or token. Raises InvalidValue."""
         if not request.HasField("expire_time"):
             return caller.expire_time
         try:
@@ -106,38 +106,33 @@ class ApiKeyService:
         return expire_time
 
     async def GetApiKey(self, request: pb.GetApiKeyRequest, call: Call[ApiKey]) -> pb.GetApiKeyResponse:
-        """See api_key.proto."""
         return pb.GetApiKeyResponse(api_key=to_proto(call.resource))
 
     async def ListApiKeys(
         self, request: pb.ListApiKeysRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListApiKeysResponse:
-        """See api_key.proto."""
-        owner = call.place
-        page = Page.parse(request, owner.user_id or "", owner.org_id, owner.blob_id or "")
+        place = call.place
+        page = Page.parse(request, place.user_id or "", place.org_id, place.blob_id or "")
         async with self._host.db.read() as tx:
-            found = await store.page(tx, owner, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, place, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda key: key.id)
         return pb.ListApiKeysResponse(api_keys=map(to_proto, items), next_page_token=token)
 
     async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, call: Call[ApiKey]) -> pb.UpdateApiKeyResponse:
-        """See api_key.proto."""
-
         async def make(tx: Transaction) -> pb.UpdateApiKeyResponse:
-            current = await self._locked(tx, call.resource.id)
+            current = await self._lock(tx, call.resource.id)
             require_etag(request.etag, current.etag)
             await store.update(tx, current.id, description=request.description, etag=self._host.ids())
-            return pb.UpdateApiKeyResponse(api_key=to_proto(await self._locked(tx, call.resource.id)))
+            return pb.UpdateApiKeyResponse(api_key=to_proto(await self._lock(tx, call.resource.id)))
 
         return await call.once(make)
 
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, call: Call[ApiKey]) -> pb.RotateApiKeyResponse:
-        """See api_key.proto."""
         secret = rules.make_secret(self._entropy)
 
         async def make(tx: Transaction) -> pb.RotateApiKeyResponse:
             await lock_place(tx, call.place)
-            current, now = await self._locked(tx, call.resource.id), self._host.clock()
+            current, now = await self._lock(tx, call.resource.id), self._host.clock()
             require_etag(request.etag, current.etag)
             rules.require_valid(current, now)
             access.require_lifetime(call.caller, current.expire_time)
@@ -149,7 +144,7 @@ class ApiKeyService:
                 await self._require_room(tx, record, now)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
             return pb.RotateApiKeyResponse(
-                api_key=to_proto(record), rotated=to_proto(await self._locked(tx, call.resource.id))
+                api_key=to_proto(record), rotated=to_proto(await self._lock(tx, call.resource.id))
             )
 
         answer = await call.once(make)
@@ -157,19 +152,17 @@ class ApiKeyService:
         return answer
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, call: Call[ApiKey]) -> pb.RevokeApiKeyResponse:
-        """See api_key.proto."""
-
         async def make(tx: Transaction) -> pb.RevokeApiKeyResponse:
-            current = await self._locked(tx, call.resource.id)
+            current = await self._lock(tx, call.resource.id)
             if current.revoke_time is None:
                 await store.update(tx, current.id, revoke_time=self._host.clock(), etag=self._host.ids())
                 await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            return pb.RevokeApiKeyResponse(api_key=to_proto(await self._locked(tx, call.resource.id)))
+            return pb.RevokeApiKeyResponse(api_key=to_proto(await self._lock(tx, call.resource.id)))
 
         return await call.once(make)
 
-    async def _locked(self, tx: Transaction, key_id: str) -> ApiKey:
-        """A key, as it is now. Raises PermissionDenied when it is gone."""
+    async def _lock(self, tx: Transaction, key_id: str) -> ApiKey:
+        """Lock a key and return it as it is now. Raises PermissionDenied when it is gone."""
         current = await store.get(tx, key_id, lock=True)
         if current is None:
             raise PermissionDenied

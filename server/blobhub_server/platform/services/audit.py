@@ -17,7 +17,7 @@ from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store import audit as store
 from blobhub_server.rpc.paging import Page
-from blobhub_server.rpc.watch import BATCH, Watch, check_range, pack
+from blobhub_server.rpc.watch import MAX_BATCH, Watch, check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
 
 
@@ -59,15 +59,14 @@ class AuditService:
     async def ListAuditEntries(
         self, request: pb.ListAuditEntriesRequest, call: Call[Organization | Blob | None]
     ) -> pb.ListAuditEntriesResponse:
-        """See audit.proto."""
-        scope = call.place
+        place = call.place
         filters = (request.user_id, request.method, str(request.failures_only))
-        page = Page.parse(request, scope.org_id, scope.blob_id or "", *filters)
+        page = Page.parse(request, place.org_id, place.blob_id or "", *filters)
         async with self._host.db.read() as tx:
             found = await store.page(
                 tx,
-                org_id=scope.org_id,
-                blob_id=scope.blob_id or "",
+                org_id=place.org_id,
+                blob_id=place.blob_id or "",
                 user_id=request.user_id,
                 method=request.method,
                 failures_only=request.failures_only,
@@ -80,14 +79,13 @@ class AuditService:
     async def WatchAuditEntries(
         self, request: pb.WatchAuditEntriesRequest, call: Call[Organization | Blob | None]
     ) -> AsyncIterator[bytes]:
-        """See audit.proto."""
-        scope = call.place
+        place = call.place
         async with self._host.db.read() as tx:
             check_range(request.after_sequence, await store.last_sequence(tx))
 
         async def read(after: int) -> list[EntryLine]:
             async with self._host.db.read() as tx:
-                found = await store.page(tx, org_id=scope.org_id, blob_id=scope.blob_id or "", after=after, limit=BATCH)
+                found = await store.page(tx, org_id=place.org_id, blob_id=place.blob_id or "", after=after, limit=MAX_BATCH)
             return [EntryLine(entry.sequence, to_proto(entry).SerializeToString()) for entry in found]
 
         watch = Watch(audit.TOPIC, read, lambda line: line.sequence, self._host.settings.progress_seconds)

@@ -16,7 +16,7 @@ from blobhub_server.db.keyset import Order
 from blobhub_server.errors import PermissionDenied
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.blobs import events as blob_events
-from blobhub_server.platform.blobs.aliases import claimed, renamed
+from blobhub_server.platform.blobs.aliases import change_alias, claim_alias
 from blobhub_server.platform.blobs.deletion import delete_blob
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import access
@@ -26,13 +26,13 @@ from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 from blobhub_server.platform.services.revision import to_proto as revision_to_proto
-from blobhub_server.platform.services.visibility import from_visibility, to_visibility, updated
+from blobhub_server.platform.services.visibility import changed_columns, from_visibility, to_visibility
 from blobhub_server.platform.store import blob as store
 from blobhub_server.platform.store import blob_event as event_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.rpc.paging import Page, order_of
-from blobhub_server.rpc.watch import BATCH, Watch, check_range, pack
+from blobhub_server.rpc.watch import MAX_BATCH, Watch, check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
 
 
@@ -62,7 +62,6 @@ class BlobService:
         self._events = events
 
     async def CreateBlob(self, request: pb.CreateBlobRequest, call: Call[Organization]) -> pb.CreateBlobResponse:
-        """See blob.proto."""
         type_, org_id = self._types.get(request.type).name, call.resource.id
         access.require_public_creation(call.role, public=request.visibility == pb.VISIBILITY_PUBLIC)
 
@@ -72,12 +71,12 @@ class BlobService:
             if held is None:
                 raise PermissionDenied
             await self._host.limits.require(tx, "organization.blobs", org_id=org_id, blob_id="", held=held)
-            async with claimed(tx, "blob", org_id, blob.alias, blob.id):
+            async with claim_alias(tx, "blob", org_id, blob.alias, blob.id):
                 await store.insert(tx, blob)
             await revision_store.insert(tx, draft)
             created = blob_event_pb2.BlobCreated(alias=blob.alias, revision=revision_to_proto(draft))
             await self._events.append(tx, blob.id, blob_created=created)
-            return pb.CreateBlobResponse(blob=await self._today(tx, blob.id), revision=revision_to_proto(draft))
+            return pb.CreateBlobResponse(blob=await self._current_proto(tx, blob.id), revision=revision_to_proto(draft))
 
         return await call.once(make)
 
@@ -103,11 +102,9 @@ class BlobService:
         return blob, draft
 
     async def GetBlob(self, request: pb.GetBlobRequest, call: Call[Blob]) -> pb.GetBlobResponse:
-        """See blob.proto."""
         return pb.GetBlobResponse(blob=to_proto(call.resource))
 
     async def ListBlobs(self, request: pb.ListBlobsRequest, call: Call[Organization]) -> pb.ListBlobsResponse:
-        """See blob.proto."""
         org_id, order_by = call.resource.id, order_of(request)
         visibility = from_visibility(request.visibility, unset="")
         outsider = call.caller if call.role is Role.NONE else None
@@ -125,31 +122,27 @@ class BlobService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = page.cut(found, Order.by(store.blobs, order_by).key)
+        items, token = page.cut(found, Order.parse(store.blobs, order_by).key)
         return pb.ListBlobsResponse(blobs=map(to_proto, items), next_page_token=token)
 
     async def UpdateBlob(self, request: pb.UpdateBlobRequest, call: Call[Blob]) -> pb.UpdateBlobResponse:
-        """See blob.proto."""
-
         async def make(tx: Transaction) -> pb.UpdateBlobResponse:
-            current = await self._locked(tx, call.resource.id, request.etag)
-            values = updated(request, current, now=self._host.clock(), etag=self._host.ids())
-            async with renamed(tx, "blob", current.org_id, current.alias, values.get("alias"), current.id):
+            current = await self._lock(tx, call.resource.id, request.etag)
+            values = changed_columns(request, current, now=self._host.clock(), etag=self._host.ids())
+            async with change_alias(tx, "blob", current.org_id, current.alias, values.get("alias"), current.id):
                 await store.update(tx, current.id, **values)
-            now = await self._locked(tx, current.id, "")
+            now = await self._lock(tx, current.id, "")
             event = blob_event_pb2.BlobUpdated(alias=now.alias, public=now.public)
             await self._events.append(tx, now.id, blob_updated=event)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            return pb.UpdateBlobResponse(blob=await self._today(tx, now.id))
+            return pb.UpdateBlobResponse(blob=await self._current_proto(tx, now.id))
 
         return await call.once(make)
 
     async def DeleteBlob(self, request: pb.DeleteBlobRequest, call: Call[Blob]) -> pb.DeleteBlobResponse:
-        """See blob.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteBlobResponse:
             await organization_store.count_blobs(tx, call.resource.org_id, -1)
-            current = await self._locked(tx, call.resource.id, request.etag)
+            current = await self._lock(tx, call.resource.id, request.etag)
             rules.require_unused(await self._types.in_use(tx, current.type, current.id), cascade=request.cascade)
             await delete_blob(tx, self._types, current.id)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
@@ -158,7 +151,6 @@ class BlobService:
         return await call.once(make)
 
     async def WatchBlob(self, request: pb.WatchBlobRequest, call: Call[Blob]) -> AsyncIterator[bytes]:
-        """See blob.proto."""
         blob = call.resource
         check_range(request.after_sequence, blob.last_sequence)
         watch = Watch(
@@ -172,17 +164,17 @@ class BlobService:
 
     async def _read(self, blob_id: str, after: int) -> list[event_store.BlobEventLine]:
         async with self._host.db.read() as tx:
-            return await event_store.page(tx, blob_id, after=after, limit=BATCH)
+            return await event_store.page(tx, blob_id, after=after, limit=MAX_BATCH)
 
-    async def _locked(self, tx: Transaction, blob_id: str, etag: str) -> Blob:
-        """A blob, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+    async def _lock(self, tx: Transaction, blob_id: str, etag: str) -> Blob:
+        """Lock a blob and return it as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
         current = await store.get(tx, blob_id, lock=True)
         if current is None:
             raise PermissionDenied
         require_etag(etag, current.etag)
         return current
 
-    async def _today(self, tx: Transaction, blob_id: str) -> pb.Blob:
+    async def _current_proto(self, tx: Transaction, blob_id: str) -> pb.Blob:
         blob = await store.get(tx, blob_id)
         assert blob is not None, "it was written in this transaction"
         return to_proto(blob)

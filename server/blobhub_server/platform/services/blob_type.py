@@ -10,11 +10,10 @@ from blobhub_server.blobtypes.call import Call
 
 
 class BlobTypeService:
-    """Tells which blob types are installed."""
+    """Lists the installed blob types."""
 
     def __init__(self, installed: Iterable[pb.BlobType]) -> None:
         self._answer = pb.ListBlobTypesResponse(blob_types=sorted(installed, key=lambda item: item.name))
 
     async def ListBlobTypes(self, request: pb.ListBlobTypesRequest, call: Call[None]) -> pb.ListBlobTypesResponse:
-        """See blob_type.proto."""
         return self._answer

@@ -15,11 +15,11 @@ from blobhub_server.platform.rules import access
 from blobhub_server.platform.store import caller as store
 from blobhub_server.rpc.wire import to_timestamp
 
-MOST = 1000
+MAX_ROLES = 1000
 
 
 class CallerService:
-    """Tells a caller who the server takes it for."""
+    """Shows callers who they are to the server."""
 
     def __init__(self, db: Database, locators: Locators, roles: Roles) -> None:
         self._db = db
@@ -27,18 +27,17 @@ class CallerService:
         self._roles = roles
 
     async def GetCaller(self, request: pb.GetCallerRequest, call: Call[None]) -> pb.GetCallerResponse:
-        """See caller.proto."""
         who = call.caller
-        roles = await self._on(who, request.scope) if request.scope else await self._everywhere(who)
+        roles = await self._role_on_scope(who, request.scope) if request.scope else await self._all_roles(who)
         return pb.GetCallerResponse(caller=to_proto(who), roles=roles)
 
-    async def _on(self, who: Caller, scope: str) -> list[pb.EffectiveRole]:
-        """The role on one organization or blob. Raises Renamed, to who holds one."""
+    async def _role_on_scope(self, who: Caller, scope: str) -> list[pb.EffectiveRole]:
+        """The role on one organization or blob. Raises Renamed, but only to callers who hold a role there."""
         found = await self._locators.scope(scope, who)
         if found is None:
             return []
         place = found.place
-        role = max(await self._roles.held(who, place), Role.READ if place.public else Role.NONE)
+        role = max(await self._roles.held_role(who, place), Role.READ if place.public else Role.NONE)
         if role is Role.NONE:
             return []
         if isinstance(found.resource, BlobHubError):
@@ -46,12 +45,12 @@ class CallerService:
         async with self._db.read() as tx:
             return [to_role(place, await store.reference(tx, place), role)]
 
-    async def _everywhere(self, who: Caller) -> list[pb.EffectiveRole]:
-        """The roles that the caller's memberships, or its key, give; in one statement, however many they are."""
+    async def _all_roles(self, who: Caller) -> list[pb.EffectiveRole]:
+        """The roles of the caller's memberships or key, read in one statement."""
         async with self._db.read() as tx:
             if who.user_id is not None:
-                held = await store.held(tx, who.user_id, MOST)
-                return [to_role(place, reference, access.held(who, place, role)) for place, reference, role in held]
+                held = await store.memberships(tx, who.user_id, MAX_ROLES)
+                return [to_role(place, reference, access.held_role(who, place, role)) for place, reference, role in held]
             if who.org_id is None:
                 return []
             place = Place(who.org_id, who.blob_id)

@@ -21,7 +21,7 @@ from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import user as user_store
-from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_value, to_timestamp
 
@@ -43,7 +43,7 @@ def to_proto(credential: Credential) -> pb.Credential:
 
 
 class CredentialService:
-    """Keeps credentials. Bodies come in, and none goes out."""
+    """Stores credentials. Bodies are written and never read back."""
 
     def __init__(self, host: Host, credentials: Credentials) -> None:
         self._host = host
@@ -52,11 +52,10 @@ class CredentialService:
     async def CreateCredential(
         self, request: pb.CreateCredentialRequest, call: Call[Organization | Blob | User]
     ) -> pb.CreateCredentialResponse:
-        """See credential.proto."""
-        body = _encoded(request.body)
+        body = _encode_body(request.body)
 
         async def make(tx: Transaction) -> pb.CreateCredentialResponse:
-            await self._lock_owner(tx, call.place)
+            await self._lock_place(tx, call.place)
             made = self._new(request, call.place)
             rules.require_room(made.owner_id, await store.count(tx, made.owner_id))
             sealed = await self._credentials.seal(tx, made, body)
@@ -69,20 +68,20 @@ class CredentialService:
 
         return await call.once(make)
 
-    async def _lock_owner(self, tx: Transaction, owner: Place) -> None:
-        """Keep the owner there, and others from adding to it, until the commit. Raises PermissionDenied when it is gone."""
-        if owner.org_id:
-            await self._host.limits.lock(tx, org_id=owner.org_id, blob_id=owner.blob_id or "")
-        elif await user_store.get(tx, owner.user_id or "", lock=True) is None:
+    async def _lock_place(self, tx: Transaction, place: Place) -> None:
+        """Lock the place of a new credential until the commit. Raises PermissionDenied when it is gone."""
+        if place.org_id:
+            await self._host.limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id or "")
+        elif await user_store.get(tx, place.user_id or "", lock=True) is None:
             raise PermissionDenied
 
-    def _new(self, request: pb.CreateCredentialRequest, owner: Place) -> Credential:
+    def _new(self, request: pb.CreateCredentialRequest, place: Place) -> Credential:
         now = self._host.clock()
         return Credential(
             id=self._host.ids(),
-            user_id=owner.user_id,
-            org_id=owner.org_id or None,
-            blob_id=owner.blob_id,
+            user_id=place.user_id,
+            org_id=place.org_id or None,
+            blob_id=place.blob_id,
             alias=request.alias,
             type=request.type,
             description=request.description,
@@ -92,13 +91,11 @@ class CredentialService:
         )
 
     async def GetCredential(self, request: pb.GetCredentialRequest, call: Call[Credential]) -> pb.GetCredentialResponse:
-        """See credential.proto."""
         return pb.GetCredentialResponse(credential=to_proto(call.resource))
 
     async def ListCredentials(
         self, request: pb.ListCredentialsRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListCredentialsResponse:
-        """See credential.proto."""
         owner_id = call.resource.id
         page = Page.parse(request, owner_id)
         async with self._host.db.read() as tx:
@@ -109,7 +106,6 @@ class CredentialService:
     async def ResolveCredential(
         self, request: pb.ResolveCredentialRequest, call: Call[Blob]
     ) -> pb.ResolveCredentialResponse:
-        """See credential.proto."""
         blob = call.resource
         async with self._host.db.read() as tx:
             found = await store.resolve(tx, blob.org_id, blob.id, request.alias)
@@ -120,14 +116,13 @@ class CredentialService:
     async def UpdateCredential(
         self, request: pb.UpdateCredentialRequest, call: Call[Credential]
     ) -> pb.UpdateCredentialResponse:
-        """See credential.proto."""
-        fields = masked(request, "body", "description")
+        fields = changed_fields(request, "body", "description")
         if "body" in fields and not request.HasField("body"):
             raise InvalidValue("body", "is to be changed, and is not set")
-        body = _encoded(request.body)
+        body = _encode_body(request.body)
 
         async def make(tx: Transaction) -> pb.UpdateCredentialResponse:
-            current = await self._locked(tx, call.resource.id, request.etag)
+            current = await self._lock(tx, call.resource.id, request.etag)
             changed = replace(current, update_time=self._host.clock(), etag=self._host.ids())
             if "description" in fields:
                 changed = replace(changed, description=request.description)
@@ -140,17 +135,15 @@ class CredentialService:
     async def DeleteCredential(
         self, request: pb.DeleteCredentialRequest, call: Call[Credential]
     ) -> pb.DeleteCredentialResponse:
-        """See credential.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteCredentialResponse:
-            current = await self._locked(tx, call.resource.id, request.etag)
+            current = await self._lock(tx, call.resource.id, request.etag)
             await store.delete(tx, current.id)
             return pb.DeleteCredentialResponse()
 
         return await call.once(make)
 
-    async def _locked(self, tx: Transaction, credential_id: str, etag: str) -> Credential:
-        """A credential, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+    async def _lock(self, tx: Transaction, credential_id: str, etag: str) -> Credential:
+        """Lock a credential and return it as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
         current = await store.get(tx, credential_id, lock=True)
         if current is None:
             raise PermissionDenied
@@ -158,6 +151,6 @@ class CredentialService:
         return current
 
 
-def _encoded(body: Struct) -> bytes:
+def _encode_body(body: Struct) -> bytes:
     """A body as JSON. Raises InvalidValue."""
     return rules.encode(from_value(Value(struct_value=body)))

@@ -14,7 +14,7 @@ from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.limit import Rank, Setting
+from blobhub_server.platform.rules.limit import LimitSetting, Rank
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store import limit as store
 
@@ -25,7 +25,7 @@ _SOURCES = {
 }
 
 
-def to_proto(limit: Limit, settings: Sequence[Setting], held: int | None = None) -> pb.Limit:
+def to_proto(limit: Limit, settings: Sequence[LimitSetting], held: int | None = None) -> pb.Limit:
     """A limit as its message."""
     holds = rules.effective(settings, limit.default)
     return pb.Limit(
@@ -42,19 +42,17 @@ class LimitService:
         self._roles = roles
 
     async def GetLimits(self, request: pb.GetLimitsRequest, call: Call[Organization | Blob]) -> pb.GetLimitsResponse:
-        """See limit.proto."""
         place = call.place
         counted = self._limits.counted_in(call.resource)
         answered = []
         async with self._host.db.read() as tx:
-            settings = await store.everything(tx, place.org_id, place.blob_id or "")
+            settings = await store.get_all(tx, place.org_id, place.blob_id or "")
             for limit in self._limits.settable_on(call.resource):
                 held = await limit.held(tx, call.resource.id) if limit in counted else None
                 answered.append(to_proto(limit, settings[limit.name], held))
         return pb.GetLimitsResponse(limits=answered)
 
     async def SetLimit(self, request: pb.SetLimitRequest, call: Call[Organization | Blob]) -> pb.SetLimitResponse:
-        """See limit.proto."""
         place, rank = call.place, await self._rank(call)
         limit, scope_id = self._limits.find(call.resource, request.name), call.resource.id
 
@@ -62,7 +60,7 @@ class LimitService:
             await self._limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id or "")
             if request.HasField("value"):
                 settings = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
-                rules.require_settable(Setting(_source(place), rank, request.value), settings, limit.default)
+                rules.require_settable(LimitSetting(_source(place), rank, request.value), settings, limit.default)
             await store.delete(tx, scope_id, limit.name, rank)
             if request.HasField("value"):
                 await store.put(tx, scope_id, limit.name, rank, request.value)
@@ -72,8 +70,8 @@ class LimitService:
         return await call.once(make)
 
     async def _rank(self, call: Call[Organization | Blob]) -> Rank:
-        """The rank of a caller who is an admin of what the call is about."""
-        role = await self._roles.held(call.caller, Place(org_id=call.place.org_id))
+        """The rank of a caller, who is an admin of the call's place."""
+        role = await self._roles.held_role(call.caller, Place(org_id=call.place.org_id))
         return rules.rank(administrator=call.caller.administrator, on_organization=role)
 
 

@@ -50,8 +50,6 @@ class MemberService:
     async def CreateMember(
         self, request: pb.CreateMemberRequest, call: Call[Organization | Blob]
     ) -> pb.CreateMemberResponse:
-        """See member.proto."""
-
         async def make(tx: Transaction) -> pb.CreateMemberResponse:
             await lock_place(tx, call.place)
             user, place = await _user(tx, request.user, call.caller), call.place
@@ -71,12 +69,10 @@ class MemberService:
         return await call.once(make)
 
     async def GetMember(self, request: pb.GetMemberRequest, call: Call[Organization | Blob]) -> pb.GetMemberResponse:
-        """See member.proto."""
         async with self._host.db.read() as tx:
             return pb.GetMemberResponse(member=to_proto(await _member(tx, call, request.user)))
 
     async def ListMembers(self, request: pb.ListMembersRequest, call: Call[Organization | Blob]) -> pb.ListMembersResponse:
-        """See member.proto."""
         resource_id = call.resource.id
         page = Page.parse(request, resource_id)
         async with self._host.db.read() as tx:
@@ -87,11 +83,10 @@ class MemberService:
     async def UpdateMember(
         self, request: pb.UpdateMemberRequest, call: Call[Organization | Blob]
     ) -> pb.UpdateMemberResponse:
-        """See member.proto."""
         role = Role(request.role)
 
         async def make(tx: Transaction) -> pb.UpdateMemberResponse:
-            current = await self._leaving(tx, call, request.user, request.etag, remains=role is Role.ADMIN)
+            current = await self._lock_member(tx, call, request.user, request.etag, remains=role is Role.ADMIN)
             updated = replace(current, role=role, update_time=self._host.clock(), etag=self._host.ids())
             await store.update(tx, updated)
             return pb.UpdateMemberResponse(member=to_proto(updated))
@@ -101,19 +96,17 @@ class MemberService:
     async def DeleteMember(
         self, request: pb.DeleteMemberRequest, call: Call[Organization | Blob]
     ) -> pb.DeleteMemberResponse:
-        """See member.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteMemberResponse:
-            current = await self._leaving(tx, call, request.user, request.etag, remains=False)
+            current = await self._lock_member(tx, call, request.user, request.etag, remains=False)
             await store.delete(tx, call.resource.id, current.user_id)
             return pb.DeleteMemberResponse()
 
         return await call.once(make)
 
-    async def _leaving(
+    async def _lock_member(
         self, tx: Transaction, call: Call[Organization | Blob], user: str, etag: str, *, remains: bool
     ) -> Member:
-        """The member whose role is about to change, when that may be. Open streams are looked at after the commit."""
+        """Lock a member whose role is about to change, and check that it may. Rechecks streams after the commit."""
         await lock_place(tx, call.place)
         current = await _member(tx, call, user)
         require_etag(etag, current.etag)
@@ -123,7 +116,7 @@ class MemberService:
 
 
 async def _member(tx: Transaction, call: Call[Organization | Blob], reference: str) -> Member:
-    """A member of the place that a call is about. Whether others are users of the server is not told."""
+    """A member of the call's place. For others the error does not say whether they are users of the server."""
     user = await _user(tx, reference, call.caller)
     member = None if user is None else await store.get(tx, call.resource.id, user.id)
     if member is None:

@@ -22,7 +22,7 @@ from blobhub_server.platform.rules.metadata import MetadataRecord
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import metadata as store
 from blobhub_server.platform.store import revision as revision_store
-from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
 
@@ -51,7 +51,7 @@ def to_resolved(record: MetadataRecord) -> pb.ResolvedMetadata:
 
 
 class MetadataService:
-    """Keeps what is known about blobs and revisions."""
+    """Stores metadata records of blobs and revisions."""
 
     def __init__(self, host: Host, events: BlobEvents) -> None:
         self._host = host
@@ -60,11 +60,10 @@ class MetadataService:
     async def CreateMetadata(
         self, request: pb.CreateMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.CreateMetadataResponse:
-        """See metadata.proto."""
         value = rules.encode(from_value(request.value))
 
         async def make(tx: Transaction) -> pb.CreateMetadataResponse:
-            blob_id, target_id = await _locked_target(tx, call)
+            blob_id, target_id = await _lock_target(tx, call)
             if await store.get(tx, target_id, request.key) is not None:
                 raise AlreadyExists(KIND, request.key)
             rules.require_room(target_id, await store.count(tx, target_id))
@@ -78,15 +77,13 @@ class MetadataService:
         return await call.once(make)
 
     async def GetMetadata(self, request: pb.GetMetadataRequest, call: Call[Blob | BlobRevision]) -> pb.GetMetadataResponse:
-        """See metadata.proto."""
         async with self._host.db.read() as tx:
-            record = await _found(tx, call.resource.id, request.key)
+            record = await _get_record(tx, call.resource.id, request.key)
         return pb.GetMetadataResponse(record=to_proto(record))
 
     async def ListMetadata(
         self, request: pb.ListMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.ListMetadataResponse:
-        """See metadata.proto."""
         target_id = call.resource.id
         page = Page.parse(request, target_id, request.prefix)
         async with self._host.db.read() as tx:
@@ -97,7 +94,6 @@ class MetadataService:
     async def ResolveMetadata(
         self, request: pb.ResolveMetadataRequest, call: Call[BlobRevision]
     ) -> pb.ResolveMetadataResponse:
-        """See metadata.proto."""
         found_at = call.resource
         page = Page.parse(request, found_at.revision.id, request.prefix, *request.keys)
         async with self._host.db.read() as tx:
@@ -116,13 +112,12 @@ class MetadataService:
     async def UpdateMetadata(
         self, request: pb.UpdateMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.UpdateMetadataResponse:
-        """See metadata.proto."""
-        fields = masked(request, "value", "description")
+        fields = changed_fields(request, "value", "description")
         value = rules.encode(from_value(request.value))
 
         async def make(tx: Transaction) -> pb.UpdateMetadataResponse:
-            blob_id, target_id = await _locked_target(tx, call)
-            current = await _found(tx, target_id, request.key)
+            blob_id, target_id = await _lock_target(tx, call)
+            current = await _get_record(tx, target_id, request.key)
             require_etag(request.etag, current.etag)
             changed: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
             changed |= {"value": value} if "value" in fields else {}
@@ -137,11 +132,9 @@ class MetadataService:
     async def DeleteMetadata(
         self, request: pb.DeleteMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.DeleteMetadataResponse:
-        """See metadata.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteMetadataResponse:
-            blob_id, target_id = await _locked_target(tx, call)
-            current = await _found(tx, target_id, request.key)
+            blob_id, target_id = await _lock_target(tx, call)
+            current = await _get_record(tx, target_id, request.key)
             require_etag(request.etag, current.etag)
             await store.delete(tx, target_id, request.key)
             deleted = blob_event_pb2.MetadataDeleted(target_id=target_id, key=request.key)
@@ -151,10 +144,10 @@ class MetadataService:
         return await call.once(make)
 
 
-async def _locked_target(tx: Transaction, call: Call[Blob | BlobRevision]) -> tuple[str, str]:
-    """The ids of the blob, locked, and of the target that the call is about.
+async def _lock_target(tx: Transaction, call: Call[Blob | BlobRevision]) -> tuple[str, str]:
+    """Lock the blob of a call; return the ids of the blob and of the target.
 
-    Raises PermissionDenied and NotFound when they are gone since the call was admitted.
+    Raises PermissionDenied and NotFound when they were deleted since the call was admitted.
     """
     target_id = call.resource.id
     blob = await blob_store.get(tx, call.place.blob_id or "", lock=True)
@@ -165,7 +158,7 @@ async def _locked_target(tx: Transaction, call: Call[Blob | BlobRevision]) -> tu
     return blob.id, target_id
 
 
-async def _found(tx: Transaction, target_id: str, key: str) -> MetadataRecord:
+async def _get_record(tx: Transaction, target_id: str, key: str) -> MetadataRecord:
     record = await store.get(tx, target_id, key)
     if record is None:
         raise NotFound(KIND, key)

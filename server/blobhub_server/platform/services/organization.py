@@ -12,14 +12,14 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.errors import PermissionDenied
 from blobhub_server.platform.admission import gate
-from blobhub_server.platform.blobs.aliases import claimed, renamed
+from blobhub_server.platform.blobs.aliases import change_alias, claim_alias
 from blobhub_server.platform.blobs.deletion import delete_organization
 from blobhub_server.platform.blobs.locks import lock_user
 from blobhub_server.platform.rules import organization as rules
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
-from blobhub_server.platform.services.visibility import from_visibility, to_visibility, updated
+from blobhub_server.platform.services.visibility import changed_columns, from_visibility, to_visibility
 from blobhub_server.platform.store import member as member_store
 from blobhub_server.platform.store import organization as store
 from blobhub_server.rpc.paging import Page, order_of
@@ -49,17 +49,16 @@ class OrganizationService:
     async def CreateOrganization(
         self, request: pb.CreateOrganizationRequest, call: Call[None]
     ) -> pb.CreateOrganizationResponse:
-        """See organization.proto."""
         user_id = call.caller.user_id
         assert user_id is not None, "the access rule asks for a user"
 
         async def make(tx: Transaction) -> pb.CreateOrganizationResponse:
             await lock_user(tx, user_id)
-            rules.require_room(user_id, await store.created_by(tx, user_id))
+            rules.require_room(user_id, await store.count_created_by(tx, user_id))
             now, ids = self._host.clock(), self._host.ids
             visibility = from_visibility(request.visibility)
             made = Organization(ids(), request.alias, request.description, visibility, 0, now, now, ids())
-            async with claimed(tx, "organization", "", request.alias, made.id):
+            async with claim_alias(tx, "organization", "", request.alias, made.id):
                 await store.insert(tx, made, user_id)
             admin = Member(user_id, call.caller.user_name, made.id, None, Role.ADMIN, now, now, ids())
             await member_store.insert(tx, admin)
@@ -70,13 +69,11 @@ class OrganizationService:
     async def GetOrganization(
         self, request: pb.GetOrganizationRequest, call: Call[Organization]
     ) -> pb.GetOrganizationResponse:
-        """See organization.proto."""
         return pb.GetOrganizationResponse(organization=to_proto(call.resource))
 
     async def ListOrganizations(
         self, request: pb.ListOrganizationsRequest, call: Call[None]
     ) -> pb.ListOrganizationsResponse:
-        """See organization.proto."""
         visibility, order_by = from_visibility(request.visibility, unset=""), order_of(request)
         page = Page.parse(request, call.caller.identity, request.alias_prefix, visibility, order_by)
         async with self._host.db.read() as tx:
@@ -89,31 +86,27 @@ class OrganizationService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = page.cut(found, Order.by(store.organizations, order_by).key)
+        items, token = page.cut(found, Order.parse(store.organizations, order_by).key)
         return pb.ListOrganizationsResponse(organizations=map(to_proto, items), next_page_token=token)
 
     async def UpdateOrganization(
         self, request: pb.UpdateOrganizationRequest, call: Call[Organization]
     ) -> pb.UpdateOrganizationResponse:
-        """See organization.proto."""
-
         async def make(tx: Transaction) -> pb.UpdateOrganizationResponse:
-            current = await self._locked(tx, call.resource.id, request.etag)
-            values = updated(request, current, now=self._host.clock(), etag=self._host.ids())
-            async with renamed(tx, "organization", "", current.alias, values.get("alias"), current.id):
+            current = await self._lock(tx, call.resource.id, request.etag)
+            values = changed_columns(request, current, now=self._host.clock(), etag=self._host.ids())
+            async with change_alias(tx, "organization", "", current.alias, values.get("alias"), current.id):
                 await store.update(tx, current.id, **values)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            return pb.UpdateOrganizationResponse(organization=to_proto(await self._locked(tx, current.id, "")))
+            return pb.UpdateOrganizationResponse(organization=to_proto(await self._lock(tx, current.id, "")))
 
         return await call.once(make)
 
     async def DeleteOrganization(
         self, request: pb.DeleteOrganizationRequest, call: Call[Organization]
     ) -> pb.DeleteOrganizationResponse:
-        """See organization.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteOrganizationResponse:
-            current = await self._locked(tx, call.resource.id, request.etag)
+            current = await self._lock(tx, call.resource.id, request.etag)
             rules.require_empty(current, cascade=request.cascade)
             deleted = await delete_organization(tx, self._types, current.id)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
@@ -121,8 +114,8 @@ class OrganizationService:
 
         return await call.once(make)
 
-    async def _locked(self, tx: Transaction, org_id: str, etag: str) -> Organization:
-        """An organization, as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
+    async def _lock(self, tx: Transaction, org_id: str, etag: str) -> Organization:
+        """Lock an organization and return it as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
         current = await store.find(tx, id_=org_id, lock=True)
         if current is None:
             raise PermissionDenied

@@ -29,7 +29,7 @@ from blobhub_server.platform.store import revision as store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 
-MOST_CHANGES = 10_000
+MAX_CHANGES = 10_000
 
 _PHASES = {
     DRAFT: pb.REVISION_PHASE_DRAFT,
@@ -70,7 +70,7 @@ def to_change(change: Change) -> pb.ContentChange:
 
 
 class RevisionService:
-    """Takes a blob's content through its life."""
+    """Takes revisions through their phases: draft, commit, snapshot."""
 
     def __init__(self, host: Host, contents: Contents, types: BlobTypes, events: BlobEvents) -> None:
         self._host = host
@@ -79,14 +79,13 @@ class RevisionService:
         self._types = types
 
     async def CreateRevision(self, request: pb.CreateRevisionRequest, call: Call[Blob]) -> pb.CreateRevisionResponse:
-        """See revision.proto."""
         blob = call.resource
         version = request.parent or grammar.DEFAULT
         if not grammar.is_version(version):
             raise InvalidReference("parent", "`default`, a snapshot number, or a revision's id")
 
         async def make(tx: Transaction) -> pb.CreateRevisionResponse:
-            current = await self._locked_blob(tx, blob.id)
+            current = await self._lock_blob(tx, blob.id)
             parent = await version_of(tx, current, version, "parent")
             if parent is None:
                 raise NotFound("revision", version)
@@ -105,11 +104,9 @@ class RevisionService:
         return await call.once(make)
 
     async def GetRevision(self, request: pb.GetRevisionRequest, call: Call[BlobRevision]) -> pb.GetRevisionResponse:
-        """See revision.proto."""
         return pb.GetRevisionResponse(revision=to_proto(call.resource.revision))
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, call: Call[Blob]) -> pb.ListRevisionsResponse:
-        """See revision.proto."""
         blob = call.resource
         page = Page.parse(request, blob.id)
         async with self._host.db.read() as tx:
@@ -118,14 +115,13 @@ class RevisionService:
         return pb.ListRevisionsResponse(revisions=map(to_proto, items), next_page_token=token)
 
     async def CommitRevision(self, request: pb.CommitRevisionRequest, call: Call[BlobRevision]) -> pb.CommitRevisionResponse:
-        """See revision.proto."""
         found = call.resource
         rules.require_phase(found.revision, DRAFT)
         require_etag(request.etag, found.revision.etag)
-        digest = await self._validated(found)
+        digest = await self._validate(found)
 
         async def make(tx: Transaction) -> pb.CommitRevisionResponse:
-            _, current = await self._locked(tx, call.resource)
+            _, current = await self._lock(tx, call.resource)
             rules.require_phase(current, DRAFT)
             require_etag(found.revision.etag, current.etag)
             comment = request.comment or current.comment
@@ -135,10 +131,10 @@ class RevisionService:
 
         return await call.once(make)
 
-    async def _validated(self, found: BlobRevision) -> str:
-        """The digest of a revision's content. Raises InvalidContent when its blob type finds anything wrong.
+    async def _validate(self, found: BlobRevision) -> str:
+        """Validate a revision's content; return its digest. Raises InvalidContent with all that its blob type finds wrong.
 
-        The caller compares the etag afterwards: content that changed meanwhile is not what was looked at.
+        The caller compares the etag afterwards, because the content may change meanwhile.
         """
         content = RevisionContent(self._host.db, self._contents, found.revision.id)
         violations = await self._types.get(found.blob.type).validate(content)
@@ -149,10 +145,8 @@ class RevisionService:
     async def PublishRevision(
         self, request: pb.PublishRevisionRequest, call: Call[BlobRevision]
     ) -> pb.PublishRevisionResponse:
-        """See revision.proto."""
-
         async def make(tx: Transaction) -> pb.PublishRevisionResponse:
-            blob, current = await self._locked(tx, call.resource)
+            blob, current = await self._lock(tx, call.resource)
             rules.require_phase(current, COMMIT)
             require_etag(request.etag, current.etag)
             number = await store.next_number(tx, blob.id)
@@ -167,10 +161,8 @@ class RevisionService:
     async def DiscardRevision(
         self, request: pb.DiscardRevisionRequest, call: Call[BlobRevision]
     ) -> pb.DiscardRevisionResponse:
-        """See revision.proto."""
-
         async def make(tx: Transaction) -> pb.DiscardRevisionResponse:
-            blob, current = await self._locked(tx, call.resource)
+            blob, current = await self._lock(tx, call.resource)
             rules.require_phase(current, DRAFT, COMMIT)
             require_etag(request.etag, current.etag)
             rules.require_unused(await self._dependents(tx, blob, current))
@@ -183,10 +175,8 @@ class RevisionService:
         return await call.once(make)
 
     async def UpdateRevision(self, request: pb.UpdateRevisionRequest, call: Call[BlobRevision]) -> pb.UpdateRevisionResponse:
-        """See revision.proto."""
-
         async def make(tx: Transaction) -> pb.UpdateRevisionResponse:
-            _, current = await self._locked(tx, call.resource)
+            _, current = await self._lock(tx, call.resource)
             rules.require_phase(current, DRAFT)
             require_etag(request.etag, current.etag)
             revision = await self._update(tx, current.id, comment=request.comment)
@@ -198,10 +188,8 @@ class RevisionService:
     async def SetDefaultRevision(
         self, request: pb.SetDefaultRevisionRequest, call: Call[BlobRevision]
     ) -> pb.SetDefaultRevisionResponse:
-        """See revision.proto."""
-
         async def make(tx: Transaction) -> pb.SetDefaultRevisionResponse:
-            blob, current = await self._locked(tx, call.resource)
+            blob, current = await self._lock(tx, call.resource)
             rules.require_phase(current, COMMIT, SNAPSHOT)
             require_etag(request.etag, blob.etag)
             etag = await self._set_default(tx, blob, current.id)
@@ -212,9 +200,8 @@ class RevisionService:
     async def CompareRevisions(
         self, request: pb.CompareRevisionsRequest, call: Call[BlobRevision]
     ) -> pb.CompareRevisionsResponse:
-        """See revision.proto."""
         found = call.resource
-        base = call.also[0]
+        base = call.further_resources[0]
         if base.blob.type != found.blob.type:
             raise WrongBlobType(base.blob.type, found.blob.type)
         async with self._host.db.read() as tx:
@@ -222,15 +209,14 @@ class RevisionService:
             new = await self._contents.list(tx, found.revision.id)
         differing = list(changes(old, new))
         return pb.CompareRevisionsResponse(
-            changes=map(to_change, differing[:MOST_CHANGES]),
+            changes=map(to_change, differing[:MAX_CHANGES]),
             unchanged=len(old) - sum(change.before is not None for change in differing),
-            truncated=len(differing) > MOST_CHANGES,
+            truncated=len(differing) > MAX_CHANGES,
         )
 
     async def GetRevisionDependents(
         self, request: pb.GetRevisionDependentsRequest, call: Call[BlobRevision]
     ) -> pb.GetRevisionDependentsResponse:
-        """See revision.proto."""
         found = call.resource
         async with self._host.db.read() as tx:
             dependents = await self._dependents(tx, found.blob, found.revision)
@@ -241,7 +227,7 @@ class RevisionService:
         default = [blob.id] if blob.default_revision_id == revision.id else []
         return [
             Dependents("default pointer", len(default), default),
-            await store.branched(tx, revision.id),
+            await store.branches(tx, revision.id),
             *await self._types.dependents(tx, blob.type, revision.id),
         ]
 
@@ -255,16 +241,16 @@ class RevisionService:
         await self._events.append(tx, blob.id, default_revision_changed=changed)
         return etag
 
-    async def _locked_blob(self, tx: Transaction, blob_id: str) -> Blob:
-        """A blob, as it is now. Raises PermissionDenied when it is gone."""
+    async def _lock_blob(self, tx: Transaction, blob_id: str) -> Blob:
+        """Lock a blob and return it as it is now. Raises PermissionDenied when it is gone."""
         blob = await blob_store.get(tx, blob_id, lock=True)
         if blob is None:
             raise PermissionDenied
         return blob
 
-    async def _locked(self, tx: Transaction, wanted: BlobRevision) -> tuple[Blob, Revision]:
-        """A revision and its blob, locked, the blob first, as they are now. Raises NotFound."""
-        blob = await self._locked_blob(tx, wanted.blob_id)
+    async def _lock(self, tx: Transaction, wanted: BlobRevision) -> tuple[Blob, Revision]:
+        """Lock a revision's blob, then the revision; return both as they are now. Raises NotFound."""
+        blob = await self._lock_blob(tx, wanted.blob_id)
         current = await store.get(tx, wanted.id, lock=True)
         if current is None:
             raise NotFound("revision", wanted.id)

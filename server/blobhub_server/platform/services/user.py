@@ -15,7 +15,7 @@ from blobhub_server.platform.rules import user as rules
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import user as store
-from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 
@@ -43,8 +43,6 @@ class UserService:
         self._host = host
 
     async def CreateUser(self, request: pb.CreateUserRequest, call: Call[None]) -> pb.CreateUserResponse:
-        """See user.proto."""
-
         async def make(tx: Transaction) -> pb.CreateUserResponse:
             now, ids = self._host.clock(), self._host.ids
             user = User(ids(), request.name, request.display_name, request.administrator, False, None, None, now, now, ids())
@@ -58,11 +56,9 @@ class UserService:
         return await call.once(make)
 
     async def GetUser(self, request: pb.GetUserRequest, call: Call[User]) -> pb.GetUserResponse:
-        """See user.proto."""
         return pb.GetUserResponse(user=to_proto(call.resource))
 
     async def ListUsers(self, request: pb.ListUsersRequest, call: Call[None]) -> pb.ListUsersResponse:
-        """See user.proto."""
         page = Page.parse(request, request.name_prefix)
         async with self._host.db.read() as tx:
             found = await store.page(tx, name_prefix=request.name_prefix, after=page.after, limit=page.limit + 1)
@@ -70,11 +66,11 @@ class UserService:
         return pb.ListUsersResponse(users=map(to_proto, items), next_page_token=token)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call[None]) -> pb.UpdateUserResponse:
-        """See user.proto. The administrators are locked first, so that two calls cannot take the last two away."""
-        fields = masked(request, "display_name", "administrator", "disabled")
+        fields = changed_fields(request, "display_name", "administrator", "disabled")
         reference = grammar.parse("user", "user", request.user)
 
         async def make(tx: Transaction) -> pb.UpdateUserResponse:
+            # Locked first, so that two calls cannot remove the last two administrators.
             administrators = await store.administrators(tx, lock=True)
             found = await user_of(tx, reference, call.caller)
             current = None if found is None else await store.get(tx, found.id, lock=True)

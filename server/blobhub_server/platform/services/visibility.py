@@ -1,4 +1,4 @@
-"""What organizations and blobs have in common on the wire: visibility, and how they are updated."""
+"""What the services of organizations and blobs share: visibility, and how an update changes a record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blobhub.v1 import organization_pb2
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.visibility import PRIVATE, PUBLIC
-from blobhub_server.rpc.masks import masked
+from blobhub_server.rpc.masks import changed_fields
 
 _TO = {PRIVATE: pb.VISIBILITY_PRIVATE, PUBLIC: pb.VISIBILITY_PUBLIC}
 _FROM = {number: name for name, number in _TO.items()}
@@ -27,15 +27,15 @@ def from_visibility(visibility: pb.Visibility.ValueType, *, unset: str = PRIVATE
     return _FROM.get(visibility, unset)
 
 
-def updated(
+def changed_columns(
     request: pb.UpdateBlobRequest | organization_pb2.UpdateOrganizationRequest,
     current: Blob | Organization,
     *,
     now: datetime,
     etag: str,
 ) -> dict[str, Any]:
-    """The columns that an update changes. An alias that stays, and a visibility that is not given, are not among them."""
-    fields = masked(request, "alias", "description", "visibility")
+    """The columns that an update changes, without an unchanged alias or an unset visibility."""
+    fields = changed_fields(request, "alias", "description", "visibility")
     values: dict[str, Any] = {"update_time": now, "etag": etag}
     if "description" in fields:
         values["description"] = request.description

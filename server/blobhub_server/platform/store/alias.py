@@ -1,4 +1,4 @@
-"""Aliases that were given up. They stay their resource's until it is deleted, so that no reference changes its meaning."""
+"""Former aliases. A resource keeps them until it is deleted, so that no reference changes its meaning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Scalar
-from blobhub_server.db.schema import Id, Selected, metadata
+from blobhub_server.db.schema import Id, IdQuery, metadata
 
 former_aliases = sa.Table(
     "former_aliases",
@@ -20,27 +20,27 @@ former_aliases = sa.Table(
 """`parent_id` is the organization of a blob; empty for organizations."""
 
 
-_AT = (former_aliases.c.parent_id == sa.bindparam("parent"), former_aliases.c.alias == sa.bindparam("wanted"))
-_HOLDER = Prepared(sa.select(former_aliases.c.resource_id).where(*_AT), Scalar(str))
+_KEY = (former_aliases.c.parent_id == sa.bindparam("parent"), former_aliases.c.alias == sa.bindparam("wanted"))
+_HOLDER = Prepared(sa.select(former_aliases.c.resource_id).where(*_KEY), Scalar(str))
 _GIVE_UP = Prepared(former_aliases.insert())
-_TAKE_BACK = Prepared(former_aliases.delete().where(*_AT))
+_TAKE_BACK = Prepared(former_aliases.delete().where(*_KEY))
 
 
-async def holder(tx: Transaction, parent_id: str, alias: str) -> str | None:
-    """The id of what gave an alias up."""
+async def find_former_holder(tx: Transaction, parent_id: str, alias: str) -> str | None:
+    """The id of the resource that an alias was given up by."""
     return await tx.first(_HOLDER, parent=parent_id, wanted=alias)
 
 
 async def give_up(tx: Transaction, parent_id: str, alias: str, resource_id: str) -> None:
-    """Keep an alias for what is giving it up."""
+    """Record that a resource gives up an alias."""
     await tx.run(_GIVE_UP, parent_id=parent_id, alias=alias, resource_id=resource_id)
 
 
 async def take_back(tx: Transaction, parent_id: str, alias: str) -> None:
-    """Let its former holder have an alias again."""
+    """Remove a former alias, whose holder takes it again."""
     await tx.run(_TAKE_BACK, parent=parent_id, wanted=alias)
 
 
-async def delete_all(tx: Transaction, resource_ids: Selected) -> None:
-    """Free the aliases of what is being deleted."""
+async def delete_all(tx: Transaction, resource_ids: IdQuery) -> None:
+    """Remove the former aliases of resources that are being deleted."""
     await tx.execute(former_aliases.delete().where(former_aliases.c.resource_id.in_(resource_ids)))

@@ -1,4 +1,4 @@
-"""API keys: their records; no secret is ever here."""
+"""The records of API keys, without the secrets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared, locked
+from blobhub_server.db.prepared import Prepared, lock_rows
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, Selected, Time, metadata
+from blobhub_server.db.schema import Choice, Id, IdQuery, Time, metadata
 from blobhub_server.platform.rules.api_key import ApiKey
 
 _OF_NO_BLOB = sa.text("blob_id IS NULL")
@@ -53,20 +53,20 @@ _GET = Prepared(_KEY.select().where(api_keys.c.id == sa.bindparam("key")), _KEY)
 
 async def get(tx: Transaction, key_id: str, *, lock: bool = False) -> ApiKey | None:
     """A key by its id. With `lock` nobody else changes it until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, key=key_id)
+    return await tx.first(_GET.locking if lock else _GET, key=key_id)
 
 
 _BY_PUBLIC_ID = Prepared(_KEY.select().where(api_keys.c.public_id == sa.bindparam("presented")), _KEY)
 
 
-async def by_public_id(tx: Transaction, public_id: str) -> ApiKey | None:
-    """A key by the public part of itself."""
+async def get_by_public_id(tx: Transaction, public_id: str) -> ApiKey | None:
+    """A key by its public id."""
     return await tx.first(_BY_PUBLIC_ID, presented=public_id)
 
 
-async def page(tx: Transaction, owner: Place, *, after: str, limit: int) -> list[ApiKey]:
+async def page(tx: Transaction, place: Place, *, after: str, limit: int) -> list[ApiKey]:
     """The keys of a user, of an organization itself, or of one blob, by id, those after `after`."""
-    query = _KEY.select().where(_of(owner), api_keys.c.id > after)
+    query = _KEY.select().where(_is_at(place), api_keys.c.id > after)
     return _KEY.all(await tx.execute(query.order_by(api_keys.c.id).limit(limit)))
 
 
@@ -91,7 +91,7 @@ async def update(tx: Transaction, key_id: str, **values: Any) -> None:
     await tx.execute(api_keys.update().where(api_keys.c.id == key_id).values(values))
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the keys of blobs."""
     await _delete(tx, api_keys.c.blob_id.in_(blob_ids))
 
@@ -102,27 +102,30 @@ async def delete_all_of_organization(tx: Transaction, org_id: str) -> None:
 
 
 async def _delete(tx: Transaction, where: sa.ColumnElement[bool]) -> None:
-    """Remove keys. They are locked by id first, as everybody does who locks several."""
-    await tx.execute(locked(sa.select(api_keys.c.id).where(where).order_by(api_keys.c.id)))
+    """Remove keys. They are locked in the order of their ids first, as wherever several are locked."""
+    await tx.execute(lock_rows(sa.select(api_keys.c.id).where(where).order_by(api_keys.c.id)))
     await tx.execute(api_keys.delete().where(where))
 
 
-def _of(owner: Place) -> sa.ColumnElement[bool]:
-    if owner.user_id is not None:
-        return api_keys.c.user_id == owner.user_id
-    if owner.blob_id is not None:
-        return api_keys.c.blob_id == owner.blob_id
-    return sa.and_(api_keys.c.org_id == owner.org_id, _OF_NO_BLOB)
+def _is_at(place: Place) -> sa.ColumnElement[bool]:
+    if place.user_id is not None:
+        return api_keys.c.user_id == place.user_id
+    if place.blob_id is not None:
+        return api_keys.c.blob_id == place.blob_id
+    return sa.and_(api_keys.c.org_id == place.org_id, _OF_NO_BLOB)
 
 
-_FREE = (
+_UNLOCKED = (
     sa.select(api_keys.c.id).where(api_keys.c.id == sa.bindparam("key_id")).with_for_update(key_share=True, skip_locked=True)
 )
-_USED = Prepared(api_keys.update().where(api_keys.c.id.in_(_FREE)).values(last_used_time=sa.bindparam("used_time")))
+_UPDATE_LAST_USED = Prepared(
+    api_keys.update().where(api_keys.c.id.in_(_UNLOCKED)).values(last_used_time=sa.bindparam("used_time"))
+)
 
 
-async def used(tx: Transaction, times: Mapping[str, datetime]) -> None:
-    """Note when keys were last used, but for those that somebody changes right now: many are locked here, and in an order
-    that is not that of others, so this waits for nobody.
+async def update_last_used(tx: Transaction, times: Mapping[str, datetime]) -> None:
+    """Update when keys were last used, except for keys that are locked by others.
+
+    The keys are not locked in the order of their ids, so waiting for a lock could deadlock.
     """
-    await tx.run_each(_USED, [{"key_id": key_id, "used_time": time} for key_id, time in times.items()])
+    await tx.run_each(_UPDATE_LAST_USED, [{"key_id": key_id, "used_time": time} for key_id, time in times.items()])

@@ -1,4 +1,4 @@
-"""The audit log: append-only, numbered without gaps. It refers to nothing, and so outlives what it tells about."""
+"""The audit log: append-only, numbered without gaps. It has no foreign keys, so entries outlive what they are about."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ audit_head = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
 )
-"""One row: the number of the log's last entry. Whoever appends holds it until the commit."""
+"""One row: the number of the log's last entry. A transaction that appends locks it until the commit."""
 
 _ENTRY = Mapper(AuditEntry, audit_entries)
 _TAKE = Prepared(

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Caller
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.keyset import Order, together
-from blobhub_server.db.prepared import Prepared, locked, shared
+from blobhub_server.db.keyset import Order, union
+from blobhub_server.db.prepared import Prepared, lock_rows, share_rows
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.visibility import PRIVATE, PUBLIC
 from blobhub_server.platform.store.member import members
@@ -59,7 +59,7 @@ _GET = Prepared(_SELECT.where(_ID), _BLOB)
 
 async def get(tx: Transaction, blob_id: str, *, lock: bool = False) -> Blob | None:
     """One blob by id. With `lock` nobody else changes it until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, blob=blob_id)
+    return await tx.first(_GET.locking if lock else _GET, blob=blob_id)
 
 
 _ALIAS = blobs.c.alias == sa.bindparam("blob")
@@ -92,7 +92,7 @@ async def page(
     """An organization's blobs in an order, those after `after`; with `seen_by` only those that this caller may see
     without a role on the organization.
     """
-    order, here = Order.by(blobs, order_by), _SELECT.where(blobs.c.org_id == org_id)
+    order, here = Order.parse(blobs, order_by), _SELECT.where(blobs.c.org_id == org_id)
     filters: list[sa.ColumnElement[bool]] = []
     if type_:
         filters.append(blobs.c.type == type_)
@@ -104,12 +104,12 @@ async def page(
         found = [order.apply(here.where(*filters), after, limit)]
     else:
         public, shared = here.where(blobs.c.visibility == PUBLIC), _shared_with(seen_by, org_id)
-        found = [order.apply(public.where(*filters), after, limit), order.beyond(shared.where(*filters), after)]
-    return order.merge(_BLOB.all(await tx.execute(together(found))), limit)
+        found = [order.apply(public.where(*filters), after, limit), order.after(shared.where(*filters), after)]
+    return order.merge(_BLOB.all(await tx.execute(union(found))), limit)
 
 
 def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
-    """The private blobs of an organization that a caller holds a role on by themselves. They are few: all of them."""
+    """All private blobs of an organization on which a caller holds a role of their own. They are few."""
     private = _SELECT.where(blobs.c.visibility == PRIVATE)
     if caller.user_id is None:
         return private.where(blobs.c.id == (caller.blob_id or ""), blobs.c.org_id == org_id)
@@ -117,43 +117,43 @@ def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
     return private.join(members, members.c.resource_id == blobs.c.id).where(*held)
 
 
-def only(blob_id: str) -> Selected:
+def select_one(blob_id: str) -> IdQuery:
     """The set of one blob."""
     return sa.select(blobs.c.id).where(blobs.c.id == blob_id)
 
 
-def of_organization(org_id: str) -> Selected:
+def select_in_organization(org_id: str) -> IdQuery:
     """The set of an organization's blobs."""
     return sa.select(blobs.c.id).where(blobs.c.org_id == org_id)
 
 
-def of_type(blob_ids: Selected, type_: str) -> Selected:
-    """Those of a set of blobs that are of a type."""
+def select_of_type(blob_ids: IdQuery, type_: str) -> IdQuery:
+    """The blobs of a set that are of a type."""
     return blob_ids.where(blobs.c.type == type_)
 
 
-async def lock_all(tx: Transaction, blob_ids: Selected) -> int:
-    """Let nobody else change a set of blobs until the transaction ends; return how many they are."""
-    return len((await tx.execute(locked(blob_ids.order_by(blobs.c.id)))).all())
+async def lock_all(tx: Transaction, blob_ids: IdQuery) -> int:
+    """Lock a set of blobs, in the order of their ids, until the transaction ends; return how many they are."""
+    return len((await tx.execute(lock_rows(blob_ids.order_by(blobs.c.id)))).all())
 
 
 async def pin(tx: Transaction, blob_id: str) -> bool:
     """Let nobody change or delete a blob until the transaction ends; False when it is gone. Others may pin it as well."""
-    return (await tx.execute(shared(only(blob_id)))).first() is not None
+    return (await tx.execute(share_rows(select_one(blob_id)))).first() is not None
 
 
-async def types(tx: Transaction, blob_ids: Selected) -> list[str]:
+async def types(tx: Transaction, blob_ids: IdQuery) -> list[str]:
     """The types that a set of blobs is of."""
     query = sa.select(blobs.c.type).where(blobs.c.id.in_(blob_ids)).distinct().order_by(blobs.c.type)
     return list((await tx.execute(query)).scalars())
 
 
-_HELD_BYTES = Prepared(sa.select(blobs.c.bytes).where(_ID), Scalar(int))
+_TOTAL_BYTES = Prepared(sa.select(blobs.c.bytes).where(_ID), Scalar(int))
 
 
-async def held_bytes(tx: Transaction, blob_id: str) -> int:
+async def total_bytes(tx: Transaction, blob_id: str) -> int:
     """How many bytes of content a blob holds, each content counted once."""
-    return await tx.first(_HELD_BYTES, blob=blob_id) or 0
+    return await tx.first(_TOTAL_BYTES, blob=blob_id) or 0
 
 
 async def update(tx: Transaction, blob_id: str, **values: Any) -> None:
@@ -171,6 +171,6 @@ async def take_number(tx: Transaction, blob_id: str) -> int:
     return await tx.one(_TAKE_NUMBER, blob=blob_id)
 
 
-async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove a set of blobs. The caller has removed what is in them."""
     await tx.execute(blobs.delete().where(blobs.c.id.in_(blob_ids)))

@@ -1,4 +1,4 @@
-"""What happens to blobs: an append-only log for each."""
+"""The events of blobs: an append-only log for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Id, Selected, metadata
+from blobhub_server.db.schema import Id, IdQuery, metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,6 @@ async def page(tx: Transaction, blob_id: str, *, after: int, limit: int) -> list
     return await tx.all(_PAGE, blob=blob_id, after=after, most=limit)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the logs of blobs."""
     await tx.execute(blob_events.delete().where(blob_events.c.blob_id.in_(blob_ids)))

@@ -1,4 +1,4 @@
-"""Where callers hold roles, and what that is called."""
+"""The places where callers hold roles, and the references of these places."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _on_organization = members.alias()
 
 @dataclass(frozen=True, slots=True)
 class _Membership:
-    """A role that a user holds, that on the organization, and what both are called."""
+    """A role that a user holds on a place, the role on its organization, and the aliases of both."""
 
     org_id: str
     blob_id: str | None
@@ -38,7 +38,7 @@ _MEMBERSHIP = Mapper(
         "blob": blobs.c.alias,
     },
 )
-_HELD = Prepared(
+_MEMBERSHIPS = Prepared(
     _MEMBERSHIP.select()
     .join(organizations, organizations.c.id == members.c.org_id)
     .outerjoin(blobs, blobs.c.id == members.c.blob_id)
@@ -56,17 +56,17 @@ _HELD = Prepared(
 )
 
 
-async def held(tx: Transaction, user_id: str, limit: int) -> list[tuple[Place, str, Role]]:
+async def memberships(tx: Transaction, user_id: str, limit: int) -> list[tuple[Place, str, Role]]:
     """Where a user holds a role, oldest organizations and blobs first: the place, its reference, and the stronger of the
     roles on it and on its organization.
     """
     return [
         (
-            Place(held.org_id, held.blob_id),
-            _reference(held.organization, held.blob),
-            max(held.role, held.on_organization or Role.NONE),
+            Place(row.org_id, row.blob_id),
+            _reference(row.organization, row.blob),
+            max(row.role, row.on_organization or Role.NONE),
         )
-        for held in await tx.all(_HELD, user=user_id, most=limit)
+        for row in await tx.all(_MEMBERSHIPS, user=user_id, most=limit)
     ]
 
 

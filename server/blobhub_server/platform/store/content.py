@@ -11,7 +11,7 @@ from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.platform.rules.revision import Revision
 
 entries = sa.Table(
@@ -28,7 +28,7 @@ entries = sa.Table(
     sa.Index("uq_entries_revision_id_name", "revision_id", "name", unique=True),
     sa.Index("ix_entries_blob_id_digest", "blob_id", "digest"),
 )
-"""`blob_id` is the revision's, for asking what else in the blob holds the same content."""
+"""`blob_id` is that of the revision; it finds other entries of the blob with the same digest."""
 
 _ENTRY = Mapper(Entry, entries)
 _INSERT = Prepared(entries.insert())
@@ -83,7 +83,7 @@ async def delete_all(tx: Transaction, revision_id: str) -> None:
     await tx.execute(entries.delete().where(entries.c.revision_id == revision_id))
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove all entries of all revisions of blobs."""
     await tx.execute(entries.delete().where(entries.c.blob_id.in_(blob_ids)))
 
@@ -106,8 +106,8 @@ async def holds(tx: Transaction, blob_id: str, digest: str) -> bool:
     return await tx.one(_HOLDS, blob=blob_id, wanted=digest)
 
 
-async def held_alone(tx: Transaction, revision_id: str) -> int:
-    """How many bytes a revision holds that no other one of its blob does, each content counted once."""
+async def unshared_bytes(tx: Transaction, revision_id: str) -> int:
+    """How many bytes a revision holds that no other revision of its blob holds, each digest counted once."""
     own, others = entries.alias("own"), entries.alias("others")
     elsewhere = sa.exists().where(
         others.c.blob_id == own.c.blob_id, others.c.digest == own.c.digest, others.c.revision_id != revision_id

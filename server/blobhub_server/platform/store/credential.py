@@ -1,4 +1,4 @@
-"""Credentials: their records, and their bodies, sealed."""
+"""Credentials: their records and their sealed bodies."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared, locked
+from blobhub_server.db.prepared import Prepared, lock_rows
 from blobhub_server.db.records import Mapper, Pair, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
-from blobhub_server.platform.rules.credential import Credential, Sealed
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
+from blobhub_server.platform.rules.credential import Credential, SealedBody
 
 credentials = sa.Table(
     "credentials",
@@ -34,21 +34,21 @@ credentials = sa.Table(
     sa.Index("uq_credentials_owner_id_alias", "owner_id", "alias", unique=True),
     sa.Index("ix_credentials_master_key_id_id", "master_key_id", "id"),
 )
-"""`owner_id` is the id of the blob, organization or user whose the credential is."""
+"""`owner_id` is the id of the blob, organization or user that the credential belongs to."""
 
-Kept = tuple[Credential, Sealed]
+SealedCredential = tuple[Credential, SealedBody]
 """A record and its sealed body."""
 
-_CREDENTIAL, _SEALED = Mapper(Credential, credentials), Mapper(Sealed, credentials)
-_KEPT = Pair(_CREDENTIAL, _SEALED)
-_SELECT_KEPT = _CREDENTIAL.select(*_SEALED.columns)
+_CREDENTIAL, _SEALED = Mapper(Credential, credentials), Mapper(SealedBody, credentials)
+_SEALED_CREDENTIAL = Pair(_CREDENTIAL, _SEALED)
+_SELECT = _CREDENTIAL.select(*_SEALED.columns)
 _ID = credentials.c.id == sa.bindparam("credential")
 _OWNER = credentials.c.owner_id == sa.bindparam("owner")
 
 _INSERT = Prepared(credentials.insert())
 
 
-async def insert(tx: Transaction, credential: Credential, sealed: Sealed) -> None:
+async def insert(tx: Transaction, credential: Credential, sealed: SealedBody) -> None:
     """Store a new credential. Raises IntegrityError when the owner has one of that alias."""
     await tx.run(_INSERT, **_CREDENTIAL.row(credential), **_SEALED.row(sealed), owner_id=credential.owner_id)
 
@@ -58,19 +58,19 @@ _GET = Prepared(_CREDENTIAL.select().where(_ID), _CREDENTIAL)
 
 async def get(tx: Transaction, credential_id: str, *, lock: bool = False) -> Credential | None:
     """One record. With `lock` nobody else changes it until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, credential=credential_id)
+    return await tx.first(_GET.locking if lock else _GET, credential=credential_id)
 
 
-_FIND = Prepared(_SELECT_KEPT.where(_OWNER, credentials.c.alias == sa.bindparam("alias")), _KEPT)
+_FIND = Prepared(_SELECT.where(_OWNER, credentials.c.alias == sa.bindparam("alias")), _SEALED_CREDENTIAL)
 
 
-async def find(tx: Transaction, owner_id: str, alias: str) -> Kept | None:
+async def find(tx: Transaction, owner_id: str, alias: str) -> SealedCredential | None:
     """The credential that an owner has under an alias."""
     return await tx.first(_FIND, owner=owner_id, alias=alias)
 
 
-async def resolve(tx: Transaction, org_id: str, blob_id: str, alias: str) -> Kept | None:
-    """The credential that an alias means to a blob: its own, else its organization's."""
+async def resolve(tx: Transaction, org_id: str, blob_id: str, alias: str) -> SealedCredential | None:
+    """The credential that an alias names for a blob: the blob's own, else its organization's."""
     return await find(tx, blob_id, alias) or await find(tx, org_id, alias)
 
 
@@ -88,7 +88,7 @@ async def count(tx: Transaction, owner_id: str) -> int:
     return await tx.one(_COUNT, owner=owner_id)
 
 
-async def update(tx: Transaction, credential: Credential, sealed: Sealed | None) -> None:
+async def update(tx: Transaction, credential: Credential, sealed: SealedBody | None) -> None:
     """Change a record, and with `sealed` its body."""
     values = {name: getattr(credential, name) for name in ("description", "update_time", "etag")}
     body = _SEALED.row(sealed) if sealed else {}
@@ -100,15 +100,15 @@ async def delete(tx: Transaction, credential_id: str) -> None:
     await tx.execute(credentials.delete().where(credentials.c.id == credential_id))
 
 
-async def delete_all(tx: Transaction, owner_ids: Selected) -> None:
-    """Remove all credentials of owners. They are locked by id first, as they are when their master key is changed."""
+async def delete_all(tx: Transaction, owner_ids: IdQuery) -> None:
+    """Remove all credentials of owners. They are locked in the order of their ids first, as in a key rotation."""
     theirs = credentials.c.owner_id.in_(owner_ids)
-    await tx.execute(locked(sa.select(credentials.c.id).where(theirs).order_by(credentials.c.id)))
+    await tx.execute(lock_rows(sa.select(credentials.c.id).where(theirs).order_by(credentials.c.id)))
     await tx.execute(credentials.delete().where(theirs))
 
 
 async def master_key_ids(tx: Transaction) -> set[str]:
-    """The ids of the master keys that bodies are sealed under. Costs a step in the index for each, not for each body."""
+    """The ids of the master keys that bodies are sealed under. Each costs one search of the index, however many bodies."""
     found: set[str] = set()
     column, last = credentials.c.master_key_id, ""
     while True:
@@ -119,23 +119,23 @@ async def master_key_ids(tx: Transaction) -> set[str]:
         last = following
 
 
-_UNDER = Prepared(
-    _SELECT_KEPT.where(credentials.c.master_key_id == sa.bindparam("master_key"), credentials.c.id > sa.bindparam("after"))
+_PAGE_BY_MASTER_KEY = Prepared(
+    _SELECT.where(credentials.c.master_key_id == sa.bindparam("master_key"), credentials.c.id > sa.bindparam("after"))
     .order_by(credentials.c.id)
     .limit(sa.bindparam("most", type_=sa.BigInteger)),
-    _KEPT,
+    _SEALED_CREDENTIAL,
 )
 
 
-async def under(tx: Transaction, master_key_id: str, *, after: str, limit: int) -> list[Kept]:
+async def page_by_master_key(tx: Transaction, master_key_id: str, *, after: str, limit: int) -> list[SealedCredential]:
     """Credentials sealed under a master key, by id, those after `after`; locked until the transaction ends."""
-    return await tx.all(_UNDER.locked, master_key=master_key_id, after=after, most=limit)
+    return await tx.all(_PAGE_BY_MASTER_KEY.locking, master_key=master_key_id, after=after, most=limit)
 
 
 _REWRAPPED = ("master_key_id", "key_nonce", "wrapped_key")
 _REWRAP = Prepared(credentials.update().where(_ID).values({name: sa.bindparam(name) for name in _REWRAPPED}))
 
 
-async def rewrap(tx: Transaction, rewrapped: Sequence[tuple[str, Sealed]]) -> None:
+async def rewrap(tx: Transaction, rewrapped: Sequence[tuple[str, SealedBody]]) -> None:
     """Store the keys of some credentials, wrapped anew."""
     await tx.run_each(_REWRAP, [{"credential": id_, **_SEALED.row(sealed)} for id_, sealed in rewrapped])

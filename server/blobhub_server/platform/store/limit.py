@@ -1,4 +1,4 @@
-"""Limits, where they are set, and by whom."""
+"""Limit settings: where they are set, and by which rank."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, Selected, metadata
-from blobhub_server.platform.rules.limit import BLOB, ORGANIZATION, Rank, Setting
+from blobhub_server.db.schema import Choice, Id, IdQuery, metadata
+from blobhub_server.platform.rules.limit import BLOB, ORGANIZATION, LimitSetting, Rank
 
 limits = sa.Table(
     "limits",
@@ -21,7 +21,7 @@ limits = sa.Table(
     sa.Column("rank", Choice(Rank, sa.SmallInteger()), primary_key=True, autoincrement=False),
     sa.Column("value", sa.BigInteger, nullable=False),
 )
-"""`scope_id` is an organization or a blob; of each rank there is one value."""
+"""`scope_id` is an organization or a blob. Each rank has at most one value there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class _Limit:
     rank: Rank
     value: int
 
-    def setting(self, blob_id: str) -> Setting:
-        return Setting(source=BLOB if self.scope_id == blob_id else ORGANIZATION, rank=self.rank, value=self.value)
+    def setting(self, blob_id: str) -> LimitSetting:
+        return LimitSetting(source=BLOB if self.scope_id == blob_id else ORGANIZATION, rank=self.rank, value=self.value)
 
 
 _LIMIT = Mapper(_Limit, limits)
@@ -43,14 +43,14 @@ _ALL = Prepared(_LIMIT.select().where(_SCOPES), _LIMIT)
 _GET = Prepared(_LIMIT.select().where(_SCOPES, limits.c.name == sa.bindparam("limit")), _LIMIT)
 
 
-async def get(tx: Transaction, name: str, org_id: str, blob_id: str) -> list[Setting]:
-    """What is set for one limit on an organization and a blob of it; no `blob_id` for the organization alone."""
+async def get(tx: Transaction, name: str, org_id: str, blob_id: str) -> list[LimitSetting]:
+    """The settings of one limit on an organization and on a blob of it; an empty `blob_id` is for the organization alone."""
     return [found.setting(blob_id) for found in await tx.all(_GET, organization=org_id, blob=blob_id, limit=name)]
 
 
-async def everything(tx: Transaction, org_id: str, blob_id: str) -> dict[str, list[Setting]]:
-    """What is set on an organization and a blob of it, by name of the limit; an empty list where nothing is."""
-    settings: defaultdict[str, list[Setting]] = defaultdict(list)
+async def get_all(tx: Transaction, org_id: str, blob_id: str) -> dict[str, list[LimitSetting]]:
+    """The settings on an organization and on a blob of it, by the name of the limit."""
+    settings: defaultdict[str, list[LimitSetting]] = defaultdict(list)
     for found in await tx.all(_ALL, organization=org_id, blob=blob_id):
         settings[found.name].append(found.setting(blob_id))
     return settings
@@ -60,7 +60,7 @@ _PUT = Prepared(limits.insert())
 
 
 async def put(tx: Transaction, scope_id: str, name: str, rank: Rank, value: int) -> None:
-    """Set a limit. The caller has taken back what the rank had set."""
+    """Set a limit. The caller has deleted what the rank had set before."""
     await tx.run(_PUT, **_LIMIT.row(_Limit(scope_id=scope_id, name=name, rank=rank, value=value)))
 
 
@@ -74,10 +74,10 @@ _DELETE = Prepared(
 
 
 async def delete(tx: Transaction, scope_id: str, name: str, rank: Rank) -> None:
-    """Take back what a rank and those below it have set."""
+    """Delete what a rank and lower ranks have set."""
     await tx.run(_DELETE, scope=scope_id, limit=name, highest=rank)
 
 
-async def delete_all(tx: Transaction, scope_ids: Selected) -> None:
-    """Take everything back that is set on organizations or blobs."""
+async def delete_all(tx: Transaction, scope_ids: IdQuery) -> None:
+    """Delete all settings on organizations or blobs."""
     await tx.execute(limits.delete().where(limits.c.scope_id.in_(scope_ids)))

@@ -1,4 +1,4 @@
-"""Which master key bodies are sealed under: one row, so that all servers of a database agree."""
+"""The master key that bodies are sealed under: one row, so that all servers of a database use the same."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ async def register(tx: Transaction, key_id: str) -> str:
 
 
 async def current(tx: Transaction) -> str:
-    """The current key's id. It stays that until the transaction ends."""
+    """The current key's id. It cannot change until the transaction ends."""
     return str((await tx.execute(_SELECT.with_for_update(read=True))).scalar_one())
 
 
-async def registered(tx: Transaction) -> str | None:
-    """The current key's id, if there is one yet; for looking at it alone."""
+async def find(tx: Transaction) -> str | None:
+    """The current key's id, without locking it; None when there is none yet."""
     found: str | None = (await tx.execute(_SELECT)).scalar()
     return found
 

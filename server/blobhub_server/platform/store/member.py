@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared, among
+from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Choice, Id, Selected, Time, metadata
+from blobhub_server.db.schema import Choice, Id, IdQuery, Time, metadata
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.store.user import users
 
@@ -30,7 +30,7 @@ members = sa.Table(
 )
 """`resource_id` is the blob, or, for a role on the whole organization, the organization."""
 
-# A join is not begun at a page's key.
+# A subquery, because with a join the database does not start reading at the page's key.
 _USER_NAME = sa.select(users.c.name).where(users.c.id == members.c.user_id).scalar_subquery()
 _MEMBER = Mapper(Member, members, looked_up={"user_name": _USER_NAME})
 
@@ -90,14 +90,14 @@ async def delete(tx: Transaction, resource_id: str, user_id: str) -> None:
     await tx.run(_DELETE, resource=resource_id, user=user_id)
 
 
-async def delete_all(tx: Transaction, resource_ids: Selected) -> None:
+async def delete_all(tx: Transaction, resource_ids: IdQuery) -> None:
     """Take the roles on organizations or blobs away from everybody."""
     await tx.execute(members.delete().where(members.c.resource_id.in_(resource_ids)))
 
 
 _MEMBERSHIP = Prepared(
     sa.select(sa.func.max(members.c.role)).where(
-        members.c.user_id == sa.bindparam("user"), among(members.c.resource_id, "resources")
+        members.c.user_id == sa.bindparam("user"), is_one_of(members.c.resource_id, "resources")
     ),
     Scalar(Role),
 )

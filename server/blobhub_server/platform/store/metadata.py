@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.keyset import Order, together
+from blobhub_server.db.keyset import Order, union
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.platform.rules.metadata import MetadataRecord
 
 metadata_records = sa.Table(
@@ -53,22 +53,22 @@ async def get(tx: Transaction, target_id: str, key: str) -> MetadataRecord | Non
 
 async def page(tx: Transaction, target_id: str, *, prefix: str, after: str, limit: int) -> list[MetadataRecord]:
     """The records of a target itself by key, those after `after`."""
-    return _RECORD.all(await tx.execute(_BY_KEY.apply(_of(target_id, prefix, after), after, limit)))
+    return _RECORD.all(await tx.execute(_BY_KEY.apply(_select(target_id, prefix, after), after, limit)))
 
 
 async def resolve(
     tx: Transaction, blob_id: str, revision_id: str, *, keys: Sequence[str], prefix: str, after: str, limit: int
 ) -> list[MetadataRecord]:
     """What holds for a revision, by key, those after `after`: its own record, else its blob's. No `keys` means all."""
-    queries = [_of(target_id, prefix, after) for target_id in (blob_id, revision_id)]
+    queries = [_select(target_id, prefix, after) for target_id in (blob_id, revision_id)]
     if keys:
         queries = [query.where(_columns.key.in_(keys)) for query in queries]
-    found = _RECORD.all(await tx.execute(together(_BY_KEY.apply(query, after, limit) for query in queries)))
+    found = _RECORD.all(await tx.execute(union(_BY_KEY.apply(query, after, limit) for query in queries)))
     own = {record.key for record in found if record.target_id == revision_id}
     return _BY_KEY.merge((record for record in found if record.target_id == revision_id or record.key not in own), limit)
 
 
-def _of(target_id: str, prefix: str, after: str) -> sa.Select[Any]:
+def _select(target_id: str, prefix: str, after: str) -> sa.Select[Any]:
     query = _RECORD.select().where(_columns.target_id == target_id)
     return query.where(_BY_KEY.begins(_columns.key, prefix, after)) if prefix else query
 
@@ -83,12 +83,12 @@ async def count(tx: Transaction, target_id: str) -> int:
 
 async def update(tx: Transaction, target_id: str, key: str, **values: Any) -> None:
     """Change some columns of a record."""
-    await tx.execute(metadata_records.update().where(*_at(target_id, key)).values(values))
+    await tx.execute(metadata_records.update().where(*_has_key(target_id, key)).values(values))
 
 
 async def delete(tx: Transaction, target_id: str, key: str) -> None:
     """Remove one record."""
-    await tx.execute(metadata_records.delete().where(*_at(target_id, key)))
+    await tx.execute(metadata_records.delete().where(*_has_key(target_id, key)))
 
 
 async def delete_all(tx: Transaction, target_id: str) -> None:
@@ -96,10 +96,10 @@ async def delete_all(tx: Transaction, target_id: str) -> None:
     await tx.execute(metadata_records.delete().where(_columns.target_id == target_id))
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove all records of blobs and of their revisions."""
     await tx.execute(metadata_records.delete().where(_columns.blob_id.in_(blob_ids)))
 
 
-def _at(target_id: str, key: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+def _has_key(target_id: str, key: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     return _columns.target_id == target_id, _columns.key == key

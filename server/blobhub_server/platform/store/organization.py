@@ -11,7 +11,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store.member import members
 
@@ -33,7 +33,7 @@ organizations = sa.Table(
     sa.Index("ix_organizations_visibility_alias", "visibility", "alias"),
     sa.Index("ix_organizations_visibility_update_time_id", "visibility", "update_time", "id"),
 )
-"""`creator_id` is the user whose organizations it counts among."""
+"""`creator_id` is the user whose number of organizations it counts for."""
 
 _ORGANIZATION = Mapper(Organization, organizations)
 _ID = organizations.c.id == sa.bindparam("organization")
@@ -47,18 +47,20 @@ async def insert(tx: Transaction, organization: Organization, creator_id: str) -
     await tx.run(_INSERT, **_ORGANIZATION.row(organization), creator_id=creator_id)
 
 
-_CREATED_BY = Prepared(sa.select(sa.func.count()).where(organizations.c.creator_id == sa.bindparam("user")), Scalar(int))
+_COUNT_CREATED_BY = Prepared(
+    sa.select(sa.func.count()).where(organizations.c.creator_id == sa.bindparam("user")), Scalar(int)
+)
 
 
-async def created_by(tx: Transaction, user_id: str) -> int:
-    """How many organizations there are that a user has created."""
-    return await tx.one(_CREATED_BY, user=user_id)
+async def count_created_by(tx: Transaction, user_id: str) -> int:
+    """How many existing organizations a user has created."""
+    return await tx.one(_COUNT_CREATED_BY, user=user_id)
 
 
 async def find(tx: Transaction, *, id_: str = "", alias: str = "", lock: bool = False) -> Organization | None:
     """One organization, by id or by alias. With `lock` nobody else changes it until the transaction ends."""
     query = _BY_ID if id_ else _BY_ALIAS
-    return await tx.first(query.locked if lock else query, organization=id_ or alias)
+    return await tx.first(query.locking if lock else query, organization=id_ or alias)
 
 
 async def page(
@@ -66,12 +68,12 @@ async def page(
 ) -> list[Organization]:
     """The organizations on which a caller holds a role, in an order, those after `after`.
 
-    A user's are found by their memberships, which are in the order of creation; for another order they are sorted.
+    A user's are found by their memberships, which are in the order of creation; other orders need a sort.
     """
-    query, order = _ORGANIZATION.select(), Order.by(organizations, order_by)
+    query, order = _ORGANIZATION.select(), Order.parse(organizations, order_by)
     if caller.user_id is not None and not caller.administrator:
         query = query.join(members, members.c.resource_id == organizations.c.id).where(members.c.user_id == caller.user_id)
-        order = Order.by(organizations, order_by, joined=members.c.resource_id)
+        order = Order.parse(organizations, order_by, joined=members.c.resource_id)
     elif not caller.administrator:
         query = query.where(organizations.c.id == (None if caller.blob_id else caller.org_id))
     if alias_prefix:
@@ -96,9 +98,9 @@ _COUNT_BLOBS = Prepared(
 
 
 async def count_blobs(tx: Transaction, org_id: str, added: int) -> int | None:
-    """Count blobs in or out; return how many there are now, None when the organization is gone.
+    """Add to the number of blobs; return the new number, None when the organization is gone.
 
-    The row stays locked until the commit: nothing is put into an organization that is being deleted.
+    The row stays locked until the commit, so that no blob is added to an organization that is being deleted.
     """
     return await tx.first(_COUNT_BLOBS, organization=org_id, added=added)
 
@@ -111,7 +113,7 @@ async def blob_count(tx: Transaction, org_id: str) -> int:
     return await tx.first(_BLOB_COUNT, organization=org_id) or 0
 
 
-def only(org_id: str) -> Selected:
+def select_one(org_id: str) -> IdQuery:
     """The set of one organization."""
     return sa.select(organizations.c.id).where(organizations.c.id == org_id)
 

@@ -1,4 +1,4 @@
-"""Request ids: what was answered to whom, so that the same request gets the same answer."""
+"""Remembered answers, by caller, method and request id."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ requests = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """What is remembered of a request: what tells its body, its answer, and where its roles were held."""
+    """A remembered answer: the HMAC of the request's body, the answer, and the place it is about."""
 
     body_digest: str
     answer: bytes

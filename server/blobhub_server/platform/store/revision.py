@@ -11,7 +11,7 @@ from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 
 revisions = sa.Table(
@@ -53,15 +53,15 @@ _GET = Prepared(_SELECT.where(_ID), _REVISION)
 
 async def get(tx: Transaction, revision_id: str, *, lock: bool = False) -> Revision | None:
     """One revision. With `lock` nobody else changes it until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, revision=revision_id)
+    return await tx.first(_GET.locking if lock else _GET, revision=revision_id)
 
 
-_NUMBERED = Prepared(_SELECT.where(_BLOB, revisions.c.number == sa.bindparam("wanted")), _REVISION)
+_GET_SNAPSHOT = Prepared(_SELECT.where(_BLOB, revisions.c.number == sa.bindparam("wanted")), _REVISION)
 
 
-async def numbered(tx: Transaction, blob_id: str, number: int) -> Revision | None:
-    """A blob's snapshot of a number."""
-    return await tx.first(_NUMBERED, blob=blob_id, wanted=number)
+async def get_snapshot(tx: Transaction, blob_id: str, number: int) -> Revision | None:
+    """A blob's snapshot by its number."""
+    return await tx.first(_GET_SNAPSHOT, blob=blob_id, wanted=number)
 
 
 async def drafts(tx: Transaction, blob_id: str, limit: int) -> list[Revision]:
@@ -89,7 +89,7 @@ async def update(tx: Transaction, revision_id: str, **values: Any) -> None:
     await tx.execute(revisions.update().where(revisions.c.id == revision_id).values(values))
 
 
-async def branched(tx: Transaction, revision_id: str) -> Dependents:
+async def branches(tx: Transaction, revision_id: str) -> Dependents:
     """The revisions that were branched from this one."""
     return Dependents("branched revisions", *await count_and_name(tx, revisions.c.id, revisions.c.parent_id == revision_id))
 
@@ -106,7 +106,7 @@ _MOST_ENTRIES = Prepared(sa.select(sa.func.max(revisions.c.entries)).where(_BLOB
 
 
 async def most_entries(tx: Transaction, blob_id: str) -> int:
-    """How many entries that revision of a blob has that has the most."""
+    """The number of entries in a blob's fullest revision."""
     return await tx.first(_MOST_ENTRIES, blob=blob_id) or 0
 
 
@@ -118,6 +118,6 @@ async def delete(tx: Transaction, revision_id: str) -> None:
     await tx.run(_DELETE, revision=revision_id)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove all revisions of blobs. The caller has removed their content."""
     await tx.execute(revisions.delete().where(revisions.c.blob_id.in_(blob_ids)))

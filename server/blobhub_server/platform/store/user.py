@@ -45,23 +45,25 @@ _GET = Prepared(_SELECT.where(users.c.id == sa.bindparam("user")), _USER)
 
 async def get(tx: Transaction, user_id: str, *, lock: bool = False) -> User | None:
     """One user. With `lock` nobody else changes them until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, user=user_id)
+    return await tx.first(_GET.locking if lock else _GET, user=user_id)
 
 
-_NAMED = Prepared(_SELECT.where(users.c.name == sa.bindparam("wanted")), _USER)
+_GET_BY_NAME = Prepared(_SELECT.where(users.c.name == sa.bindparam("wanted")), _USER)
 
 
-async def named(tx: Transaction, name: str) -> User | None:
+async def get_by_name(tx: Transaction, name: str) -> User | None:
     """One user by name."""
-    return await tx.first(_NAMED, wanted=name)
+    return await tx.first(_GET_BY_NAME, wanted=name)
 
 
-_OF_ISSUER = Prepared(_SELECT.where(users.c.issuer == sa.bindparam("by"), users.c.subject == sa.bindparam("called")), _USER)
+_GET_BY_SUBJECT = Prepared(
+    _SELECT.where(users.c.issuer == sa.bindparam("iss"), users.c.subject == sa.bindparam("sub")), _USER
+)
 
 
-async def of_issuer(tx: Transaction, issuer: str, subject: str) -> User | None:
-    """The user that an issuer calls so."""
-    return await tx.first(_OF_ISSUER, by=issuer, called=subject)
+async def get_by_subject(tx: Transaction, issuer: str, subject: str) -> User | None:
+    """The user whom an issuer's tokens name by a subject."""
+    return await tx.first(_GET_BY_SUBJECT, iss=issuer, sub=subject)
 
 
 async def page(tx: Transaction, *, name_prefix: str, after: str, limit: int) -> list[User]:
@@ -81,5 +83,5 @@ _ADMINISTRATORS = Prepared(_SELECT.where(users.c.administrator, sa.not_(users.c.
 
 
 async def administrators(tx: Transaction, *, lock: bool = False) -> list[User]:
-    """The administrators who are not disabled, oldest first; none on a database that has never been started on."""
-    return await tx.all(_ADMINISTRATORS.locked if lock else _ADMINISTRATORS)
+    """The administrators who are not disabled, oldest first; none on a new database."""
+    return await tx.all(_ADMINISTRATORS.locking if lock else _ADMINISTRATORS)

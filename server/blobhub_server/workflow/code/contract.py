@@ -17,7 +17,7 @@ class ScriptResult:
 
 
 class ScriptError(Exception):
-    """A script did not end well.
+    """A script failed.
 
     `reason` is SCRIPT_SYNTAX, SCRIPT_ERROR, SCRIPT_TIMEOUT, SCRIPT_MEMORY, SCRIPT_RECURSION, SCRIPT_OUTPUT or
     SCRIPT_CRASHED; `line` is the line of the script, from 1, when one is known.
@@ -34,4 +34,4 @@ class ScriptRunner(Protocol):
     """Runs scripts."""
 
     async def run(self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None]) -> ScriptResult:
-        """Run a script with its inputs; `emit` takes values it puts out on the way. Raises ScriptError."""
+        """Run a script with its inputs; `emit` is called with values that it emits while it runs. Raises ScriptError."""

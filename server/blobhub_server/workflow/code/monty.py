@@ -4,10 +4,10 @@ A script has no files, no network and no processes; its time, memory and recursi
 takes nothing with it. Of the modules the hosted platform offers, Monty has json, time, datetime, functools, copy,
 dataclasses, decimal, math, re and base64; `uuid` is added here; zoneinfo, traceback, textwrap, abc and io are missing.
 
-Fairness: a script is first run in the *quick* lane with a small budget. One that goes beyond it is ended and run again
-from its beginning in the *slow* lane, with the whole budget and other workers; its source is remembered as slow. So
-scripts without an end wait for each other, and hardly for the others. Running again is safe because a script touches
-nothing outside; what it emits in the quick lane is held back until it has ended.
+Fairness: a script first runs in the *quick* lane with a small budget. A script that exceeds it is stopped and run again from
+its beginning in the *slow* lane, with the whole budget and other workers; its source is remembered as slow. So endless
+scripts delay each other, and hardly any others. Running a script again is safe because it has no effects outside; what it
+emits in the quick lane is held back until it has ended.
 """
 
 from __future__ import annotations
@@ -93,7 +93,6 @@ class MontyRunner:
         await self._stack.aclose()
 
     async def run(self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None]) -> ScriptResult:
-        """See ScriptRunner."""
         digest = hashlib.sha256(source.encode()).hexdigest()
         if digest not in self._slow and self._seconds > QUICK_SECONDS:
             held: list[Any] = []

@@ -1,7 +1,7 @@
 """What a component may wait for in place of an outcome.
 
-An await is data: it is kept in the state of the step, and ended by one kind of happening, a completion. Its time is ended
-by the clock; whatever else it is for is ended by whoever brings that about.
+An await is data in the state of its step. One kind of happening ends any await: a completion. It comes from the clock when
+the await's time has come, else from whatever the await is for.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Await:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def same_as(self, other: Await | None) -> bool:
-        """Whether the same thing is waited for, for however long."""
+        """Whether both wait for the same thing, for any length of time."""
         return other is not None and (self.kind, self.details) == (other.kind, other.details)
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Await:
 
 
 NEXT_ATTEMPT = Await(AwaitKind.ATTEMPT, None, "")
-"""How long it takes is told by the step's policy, attempt by attempt; after it the step is run, so there is no route."""
+"""Its time comes from the step's retry policy. The step is run again after it, so it has no route."""
 
 
 def time(seconds: float) -> Await:

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a definition, at once."""
+"""Finds everything that is wrong with a definition, at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Check:
     def problems(self) -> Iterator[Problem]:
         yield from self._starts()
         yield from self._duplicates()
-        reached = self._reached()
+        reached = self._reachable()
         for number, component in enumerate(self._definition.components):
             path = f"components[{number}]"
             type_ = self._types[component.id]
@@ -72,7 +72,7 @@ class _Check:
                     owner = id_ if name == "components" else ""
                     yield Problem(P.DUPLICATE_ID, owner, name, f"{count} {name} have the id {id_!r}")
 
-    def _reached(self) -> set[str]:
+    def _reachable(self) -> set[str]:
         onward: dict[str, list[str]] = {}
         for connection in self._definition.connections:
             if connection.control:

@@ -1,4 +1,4 @@
-"""Definitions ready to run: found in a revision, read, checked and compiled, and kept by digest."""
+"""Finds definitions in revisions; reads, checks and compiles them, and caches them by digest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
+class CompiledDefinition:
     """A definition, what is wrong with it, and, when nothing is, its graph."""
 
     definition: Definition | None
@@ -47,13 +47,13 @@ class Found:
 
 
 class Definitions:
-    """Finds and compiles definitions. Compiled ones are kept by digest: the same bytes are the same definition."""
+    """Finds and compiles definitions, and caches them by digest."""
 
     def __init__(self, db: Database, contents: Contents, registry: ComponentRegistry) -> None:
         self._db = db
         self._contents = contents
         self._registry = registry
-        self._compiled: OrderedDict[str, Compiled] = OrderedDict()
+        self._compiled: OrderedDict[str, CompiledDefinition] = OrderedDict()
 
     async def find(self, revision_id: str, name_or_id: str) -> Entry:
         """The entry of a definition, by alias or id. Raises NotFound."""
@@ -67,7 +67,7 @@ class Definitions:
             raise NotFound("definition", name_or_id)
         return entry
 
-    async def load(self, digest: str) -> Compiled:
+    async def load(self, digest: str) -> CompiledDefinition:
         """A stored definition, compiled."""
         known = self._compiled.get(digest)
         if known is None:
@@ -79,15 +79,15 @@ class Definitions:
             self._compiled.move_to_end(digest)
         return known
 
-    def compile(self, document: bytes) -> Compiled:
+    def compile(self, document: bytes) -> CompiledDefinition:
         """A document, checked, and compiled when nothing is wrong with it."""
         try:
             definition = parse(document)
         except InvalidDefinition as error:
-            return Compiled(None, list(error.problems), None)
+            return CompiledDefinition(None, list(error.problems), None)
         problems = check(definition, self._registry)
         graph = None if problems else Graph.compile(definition, self._registry)
-        return Compiled(definition, problems, graph)
+        return CompiledDefinition(definition, problems, graph)
 
     def require_shape(self, document: bytes) -> None:
         """Raise InvalidDefinitionContent, with every problem, unless the bytes have the shape of a definition."""

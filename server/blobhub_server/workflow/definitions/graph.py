@@ -1,4 +1,4 @@
-"""A definition compiled for running: every look-up the interpreter makes, made beforehand."""
+"""A compiled definition: everything that the interpreter looks up is computed beforehand."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The interpreter: what is so and what happens → what is so then, and what to do next.
+"""The interpreter: from a state and what happens to the next state and the records that lead there.
 
-It is pure: no I/O, no clock, no randomness, no asyncio. Time and the session's values come in as arguments. It decides by
-making records, and changes state only by folding them, into a copy; so a log, replayed, leads to the very same state, and
-what was decided can be thrown away.
+It is pure: no I/O, no clock, no randomness, no asyncio. Time and the session's values come in as arguments. Its decisions
+are records, and only the fold of records changes the state. So replaying a log leads to the same state. The fold works on a
+copy, so a decision can be thrown away.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from blobhub_server.workflow.interpreter.records import (
 from blobhub_server.workflow.interpreter.state import ExecutionState, apply
 
 BUDGET = 200
-"""How many components are evaluated in place before the caller gets the word, so that no execution hogs the server."""
+"""How many components are evaluated in place before others have their turn, so that no execution blocks the server."""
 
 _INTERRUPTED = {"reason": "INTERRUPTED", "message": "the server went down under the step", "line": 0}
 
@@ -50,7 +50,7 @@ _INTERRUPTED = {"reason": "INTERRUPTED", "message": "the server went down under 
 class Turn:
     """What happenings lead to: records, and the state and the session's objects after them.
 
-    What the turn began with is as it was: a turn that is thrown away has not happened.
+    The state that the turn began with is unchanged, so a turn can be thrown away.
     """
 
     state: ExecutionState
@@ -67,10 +67,10 @@ def advance(
     session: Mapping[str, Any],
     budget: int = BUDGET,
 ) -> Turn:
-    """Let things happen, one after the other; return what they lead to.
+    """Take happenings in, one after the other; return what they lead to.
 
     `session` holds the session's objects that the graph touches. When the turn's state is `runnable`, there is more to do:
-    let Continue happen. What happens to an execution that has ended, or to a step that has, leads to nothing.
+    let Continue happen. Happenings to an execution or a step that has ended are ignored.
     """
     turn = Turn(state.copy(), dict(session))
     taking = _Taking(graph, turn, now)
@@ -124,7 +124,7 @@ class _Taking:
         self._now = now
 
     def take(self, happening: Happening) -> None:
-        """What the happening itself leads to."""
+        """Emit the records that the happening itself leads to."""
         state = self._state
         if state.ended:
             return
@@ -199,7 +199,7 @@ class _Taking:
             self._end_await(step, require_result(result), 0.0)
 
     def _end_await(self, step: int, result: Outcome | Await | ComponentError | None, elapsed: float) -> None:
-        """Go on from what a step waited for. The next attempt is run when its time has come, without a record of that."""
+        """End what a step waited for. When the time of the next attempt has come it is run, without a record."""
         awaits = self._state.open[step].awaits
         match result:
             case Outcome():

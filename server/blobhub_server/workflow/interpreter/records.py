@@ -1,4 +1,4 @@
-"""What the interpreter writes, and what it is told."""
+"""The interpreter's records, happenings and commands."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Nothing but time has passed; go on with what is ready."""
+    """Go on with what is ready; nothing else has happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """A step has something to say before it ends."""
+    """A step emits an output before it ends."""
 
     step: int
     value: Any
@@ -76,7 +76,7 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class Signalled:
-    """A signal has come; it is for the first of the steps that wait for it, and for nobody if none does."""
+    """A signal has come, for the first of the steps that wait for it; it is dropped if none does."""
 
     name: str
     key: str
@@ -92,17 +92,17 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Somebody wants the execution to stop."""
+    """Somebody has asked the execution to stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What ran has been ended."""
+    """All running steps have been ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """The execution has taken as long as it may."""
+    """The execution's timeout has passed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""An execution's state, and the fold that makes it: the only place where it changes.
+"""An execution's state, and the fold of records, which alone changes it.
 
-State is what the records say, no more: folding the log gives the state that the execution had when it was written.
+The state depends on nothing but the records: folding a log gives the state that the execution had when it was written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Step:
     until: float | None = None
 
     def waits(self, now: float) -> bool:
-        """True unless it is to be run: the next attempt waits for its time alone, and is run from then on."""
+        """Whether it still waits. A step whose next attempt is due does not wait any more; it is run."""
         if self.awaits is None:
             return False
         return self.awaits.kind is not AwaitKind.ATTEMPT or self.until is None or self.until > now
@@ -77,7 +77,7 @@ class ExecutionState:
         return "waiting" if waiting else self.phase
 
     def copy(self) -> ExecutionState:
-        """The same state; what happens to one of the two does not happen to the other."""
+        """An independent copy."""
         return replace(
             self,
             ready=deque(self.ready),
@@ -231,10 +231,10 @@ RECORD_TYPES: Mapping[str, RecordType] = {
     "processor.waiting": RecordType(_waiting),
     "processor.output": RecordType(_nothing),
 }
-"""Every type of record. How watchers see it is told by `log/encode.py`."""
+"""Every type of record. How watchers see each is in `log/encode.py`."""
 
 ENDINGS = frozenset(name for name, type_ in RECORD_TYPES.items() if type_.ends)
 """The types of record that end an execution's log."""
 
 TERMINAL = frozenset(type_.ends for type_ in RECORD_TYPES.values() if type_.ends)
-"""The phases in which nothing happens any more."""
+"""The phases of executions that have ended."""

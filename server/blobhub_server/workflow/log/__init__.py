@@ -1,1 +1,1 @@
-"""The event log: what is written to it, as watchers see it, and how it is read and watched."""
+"""The event log: encoding events, reading the log and watching it."""

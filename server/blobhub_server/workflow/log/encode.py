@@ -93,7 +93,7 @@ FORMS: Mapping[str, Fill] = {
     "processor.retrying": _processor_retrying,
     "processor.waiting": _processor_waiting,
 }
-"""How watchers see every type of record. What it does to the state is told by `interpreter/state.py`."""
+"""How each type of record is shown to watchers. What it does to the state is in `interpreter/state.py`."""
 
 
 def encode_record(

@@ -1,7 +1,7 @@
-"""Reading the event log: from its recent end in memory while that suffices, else from the database.
+"""Reads the event log: from its tail in memory if that has the lines, else from the database.
 
-What is in memory is a copy of committed rows, so a reader cannot tell where its lines came from. It has what this server has
-written; a log that another server has written to lately is read from the database.
+A tail is a copy of committed rows, so a reader cannot tell where its lines came from. It has only the lines that this server
+wrote; a log that another server has written to lately is read from the database.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 
 from blobhub_server.db.engine import Database
 from blobhub_server.db.notify import Doorbell
-from blobhub_server.rpc.watch import BATCH
+from blobhub_server.rpc.watch import MAX_BATCH
 from blobhub_server.workflow.store import event as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
-_TAILS = 4096
-_TAIL_LINES = 256
+_MAX_TAILS = 4096
+_MAX_TAIL_LINES = 256
 _LATELY_SECONDS = 10.0
-"""Longer than a ring of another server, and the word that a commit of this one is done, can take to pass each other by."""
+"""For so long after a ring of another server, its tail is not used: commits of both may still be on their way here."""
 
 
 class Tail:
@@ -33,7 +33,7 @@ class Tail:
         self.last = 0
 
     def add(self, number: int, line: LoggedEvent) -> None:
-        """Append a line. One that does not follow the last empties the tail, so that readers go to the database."""
+        """Append a line. A line that does not follow the last empties the tail, so that readers use the database."""
         if number <= self.last:
             self.lines.clear()
             self.first = self.last + 1
@@ -42,12 +42,12 @@ class Tail:
             self.lines.clear()
         self.lines.append(line)
         self.last = number
-        if len(self.lines) > _TAIL_LINES:
+        if len(self.lines) > _MAX_TAIL_LINES:
             self.lines.popleft()
         self.first = number - len(self.lines) + 1
 
-    def after(self, number: int, limit: int) -> list[LoggedEvent] | None:
-        """The lines after a number; None when that reaches back further than the tail, or beyond it."""
+    def read_after(self, number: int, limit: int) -> list[LoggedEvent] | None:
+        """The lines after a number; None when the tail does not have them all."""
         if not self.first - 1 <= number < self.last:
             return None
         start = number - self.first + 1
@@ -62,21 +62,21 @@ class EventLog:
         self._bell = bell
         self._tails: OrderedDict[str, Tail] = OrderedDict()
         self._shared: OrderedDict[str, float] = OrderedDict()
-        bell.when_others_ring(self._others_wrote)
+        bell.on_remote_ring(self._others_wrote)
 
     def _others_wrote(self, topic: str | None) -> None:
-        """Another server has written to a log, or to any where it is None: what is in memory may lack that."""
+        """Drop the tail of a log, or all tails for None: another server has written lines that they may lack."""
         if topic is None:
             self._tails.clear()
             return
         self._tails.pop(topic, None)
         self._shared[topic] = time.monotonic()
         self._shared.move_to_end(topic)
-        if len(self._shared) > _TAILS:
+        if len(self._shared) > _MAX_TAILS:
             self._shared.popitem(last=False)
 
     def publish(self, lines: Iterable[LoggedEvent]) -> None:
-        """Take in lines that have just been committed, in order, and wake those who wait for them."""
+        """Add lines that were just committed to the tails, and wake their listeners."""
         topics: dict[str, None] = {}
         for line in lines:
             self._tail(line.session_id).add(line.sequence, line)
@@ -87,33 +87,33 @@ class EventLog:
         for topic in topics:
             self._bell.ring(topic)
 
-    async def session(self, session_id: str, after: int) -> Sequence[LoggedEvent]:
-        """A session's lines after a `sequence`, at most `BATCH` of them."""
-        held = self._held(session_id, after)
-        if held is not None:
-            return held
+    async def read_session(self, session_id: str, after: int) -> Sequence[LoggedEvent]:
+        """A session's lines after a `sequence`, at most `MAX_BATCH` of them."""
+        lines = self._read_tail(session_id, after)
+        if lines is not None:
+            return lines
         async with self._db.read() as tx:
-            return await store.of_session(tx, session_id, after, BATCH)
+            return await store.page_of_session(tx, session_id, after, MAX_BATCH)
 
-    async def execution(self, execution_id: str, after: int) -> Sequence[LoggedEvent]:
-        """An execution's lines after an `execution_sequence`, at most `BATCH` of them."""
-        held = self._held(execution_id, after)
-        if held is not None:
-            return held
+    async def read_execution(self, execution_id: str, after: int) -> Sequence[LoggedEvent]:
+        """An execution's lines after an `execution_sequence`, at most `MAX_BATCH` of them."""
+        lines = self._read_tail(execution_id, after)
+        if lines is not None:
+            return lines
         async with self._db.read() as tx:
-            return await store.of_execution(tx, execution_id, after, BATCH)
+            return await store.page_of_execution(tx, execution_id, after, MAX_BATCH)
 
-    def _held(self, key: str, after: int) -> list[LoggedEvent] | None:
+    def _read_tail(self, key: str, after: int) -> list[LoggedEvent] | None:
         tail = self._tails.get(key)
         if tail is None or time.monotonic() - self._shared.get(key, -_LATELY_SECONDS) < _LATELY_SECONDS:
             return None
-        return tail.after(after, BATCH)
+        return tail.read_after(after, MAX_BATCH)
 
     def _tail(self, key: str) -> Tail:
         tail = self._tails.get(key)
         if tail is None:
             tail = self._tails[key] = Tail()
-            if len(self._tails) > _TAILS:
+            if len(self._tails) > _MAX_TAILS:
                 self._tails.popitem(last=False)
         else:
             self._tails.move_to_end(key)

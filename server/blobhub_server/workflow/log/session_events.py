@@ -1,4 +1,4 @@
-"""Events of the session itself: appended in the transaction of the change they tell about."""
+"""Events of a session itself, appended in the transaction of the change that they report."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from blobhub_server.workflow.store.event import LoggedEvent
 
 
 class SessionEvents:
-    """Appends events that no execution caused."""
+    """Appends the events of sessions themselves."""
 
     def __init__(self, host: Host, log: EventLog) -> None:
         self._host = host
         self._log = log
 
     async def require_open(self, tx: Transaction, session_id: str) -> Session:
-        """The session; nobody else changes it until the transaction ends. Raises SessionNotOpen, PermissionDenied."""
+        """Lock an open session and return it. Raises SessionNotOpen, PermissionDenied."""
         session = await session_store.get(tx, session_id, lock=True)
         if session is None:
             raise PermissionDenied
         rule(session.state)
         return session
 
-    async def object_modified(self, tx: Transaction, session_id: str, alias: str, type_: str) -> None:
+    async def append_object_modified(self, tx: Transaction, session_id: str, alias: str, type_: str) -> None:
         """Say that an object was created or replaced."""
         await self._append(tx, session_id, "session_object_modified", {"alias": alias, "object_type": type_})
 
-    async def object_deleted(self, tx: Transaction, session_id: str, alias: str) -> None:
+    async def append_object_deleted(self, tx: Transaction, session_id: str, alias: str) -> None:
         """Say that an object was deleted."""
         await self._append(tx, session_id, "session_object_deleted", {"alias": alias})
 
-    async def closing(self, tx: Transaction, session_id: str) -> None:
+    async def append_closing(self, tx: Transaction, session_id: str) -> None:
         """Say that the session takes no more executions."""
         await self._append(tx, session_id, "session_closing", {})
 
-    async def closed(self, tx: Transaction, session_id: str) -> None:
+    async def append_closed(self, tx: Transaction, session_id: str) -> None:
         """Say that nothing runs in the session any more; the log ends here."""
         await self._append(tx, session_id, "session_closed", {})
 

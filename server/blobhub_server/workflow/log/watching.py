@@ -1,4 +1,4 @@
-"""What is watched of sessions and executions."""
+"""The watches of sessions and executions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def watch_session(log: EventLog, session_id: str, progress_seconds: float) -> Wa
     """A watch of a session's log, numbered by `sequence`."""
     return Watch(
         topic=session_id,
-        read=lambda after: log.session(session_id, after),
+        read=lambda after: log.read_session(session_id, after),
         number=lambda line: line.sequence,
         last=LAST_OF_SESSION,
         progress_seconds=progress_seconds,
@@ -25,7 +25,7 @@ def watch_execution(log: EventLog, execution_id: str, progress_seconds: float) -
     """A watch of an execution's log, numbered by `execution_sequence`."""
     return Watch(
         topic=execution_id,
-        read=lambda after: log.execution(execution_id, after),
+        read=lambda after: log.read_execution(execution_id, after),
         number=lambda line: line.execution_sequence,
         last=ENDINGS,
         progress_seconds=progress_seconds,

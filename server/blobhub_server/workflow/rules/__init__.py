@@ -1,1 +1,1 @@
-"""What sessions and executions are and may do. No gRPC, no protobuf, no SQL."""
+"""The nouns of workflows and their rules. No gRPC, no protobuf, no SQL."""

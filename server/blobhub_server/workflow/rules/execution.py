@@ -30,7 +30,7 @@ class CauseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why an execution was started. One cause starts one execution, however often and wherever it is asked for."""
+    """What an execution was started for. A cause starts one execution, however often and on whichever server it comes."""
 
     kind: CauseKind
     id: str
@@ -38,13 +38,12 @@ class Cause:
 
 @dataclass(slots=True)
 class Execution:
-    """An execution's record: what was asked, and a projection of what its log says happened.
+    """An execution: what was requested, and the projection of its log.
 
     `blob_id` is the blob that the session is in; the definition is in the revision `revision_id` of `definition_blob_id`.
-    `cause` is None for what nobody can ask for again. `owner` is the server that runs it, `fence` counts the changes of
-    ownership: a write under an older one is refused. `last_message` is the number of the last message to it. `timeout` is
-    None for no limit. `result` is any JSON value, told from no result by `has_result`. `failure` is
-    `{reason, message, line}`.
+    `cause` is None for a start that cannot be repeated. `owner` is the server that runs it. `fence` counts the changes of
+    owner; a write under an older one is refused. `last_message` is the number of the last message to it. `timeout` is None
+    for no limit. `result` is any JSON value, told from no result by `has_result`. `failure` is `{reason, message, line}`.
     """
 
     id: str

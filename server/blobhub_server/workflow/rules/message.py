@@ -1,4 +1,4 @@
-"""Messages to executions: what is asked of one while it runs, by whichever server the call has come to."""
+"""Messages to running executions. They can be sent through any server."""
 
 from __future__ import annotations
 

@@ -35,12 +35,12 @@ class Session:
 
 
 def require_open(state: str) -> None:
-    """Raise SessionNotOpen unless the session takes new things."""
+    """Raise SessionNotOpen unless the session is open."""
     if state != OPEN:
         raise SessionNotOpen(state)
 
 
 def require_room(session: Session, executions: int, most: int) -> None:
-    """Raise LimitExceeded when `executions`, those that were started in a session and a new one, are more than may be."""
+    """Raise LimitExceeded when `executions`, the new one included, are too many for a session."""
     if executions > most:
         raise LimitExceeded(limit.EXECUTIONS, most, session.id)

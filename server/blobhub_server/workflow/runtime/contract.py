@@ -1,4 +1,4 @@
-"""The contract of a runtime, on one page: what the services ask of whatever runs executions."""
+"""The contract of a runtime, on one page: what the services need from whatever runs executions."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-from blobhub_server.blobtypes.contract import RevisionView, Settled
+from blobhub_server.blobtypes.contract import RevisionView, Settlement
 from blobhub_server.db.engine import Transaction
 from blobhub_server.workflow.definitions.finder import Found
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, Execution
 from blobhub_server.workflow.rules.session import Session
 
-Beside = Callable[[Transaction, Execution], Awaitable[Sequence[Settled]]]
-"""Work in the transaction of a start: `await beside(tx, execution)`, where the execution is as that transaction makes it.
+StartWork = Callable[[Transaction, Execution], Awaitable[Sequence[Settlement]]]
+"""Work in the transaction of a start: `await work(tx, execution)`, where the execution is as that transaction makes it.
 
-It returns what calls leave in the audit log and among the remembered answers: that is written for all units together, at
-the end of the transaction, since it takes turns on a lock. The transaction may be done again, and the work with it.
+It returns settlements, which are written for all units together at the end of the transaction, because they share one lock.
+The transaction may be tried again, and the work with it.
 """
 
 
@@ -26,7 +26,7 @@ class Start:
     """What to start: a definition (alias or id), with inputs by alias, in a session.
 
     The definition is one of the session's revision, or of `revision`, which may belong to any blob: the caller has checked
-    that it may be run. `cause` is what the execution is started for; None for what nobody can ask for again.
+    that it may be run. `cause` is what the execution is started for; None for a start that cannot be repeated.
     """
 
     session: Session
@@ -40,7 +40,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedStart:
-    """A start whose definition has been read and compiled, which is not to be done while others wait to write.
+    """A start whose definition has been read and compiled. That takes too long for a transaction that others wait for.
 
     `first` is the execution that its cause has started before, if any; then there is no definition.
     """
@@ -51,37 +51,37 @@ class PreparedStart:
 
 
 class Runtime(Protocol):
-    """Runs executions: what is started reaches a terminal state exactly once, whatever happens to the server.
+    """Runs executions. Each reaches a terminal state exactly once, whatever happens to the server.
 
-    What is asked of an execution after that comes by its inbox (`runtime/inbox.py`).
+    Stops and signals reach a running execution through its inbox (`runtime/inbox.py`).
     """
 
-    async def start(self, start: Start, beside: Beside | None = None) -> Execution:
-        """Start an execution; return it once its start is durable, together with what `beside` does.
+    async def start(self, start: Start, work: StartWork | None = None) -> Execution:
+        """Start an execution; return it once its start is durable, together with what `work` does.
 
-        Where the cause has started one before, that is returned and nothing is done. Raises NotFound,
+        When the cause has started one before, that is returned and nothing is done. Raises NotFound,
         DefinitionNotRunnable, InvalidValue, PermissionDenied, SessionNotOpen, LimitExceeded.
         """
 
     async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
         """Make ready for `join`: find, read and compile the definition.
 
-        Do it before the transaction; or in `tx` where the definition must be the one that this sees. Then others may wait
-        for bytes to be read, unless the definition is at hand. Raises NotFound, DefinitionNotRunnable, InvalidValue,
-        SessionNotOpen.
+        Do it before the transaction, or in `tx` when the definition must be the one that this transaction sees. Others may
+        have to wait then until its bytes are read. Raises NotFound, DefinitionNotRunnable, InvalidValue, SessionNotOpen.
         """
 
     async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
-        """Start an execution as a part of a transaction; return it. It runs once that is committed, and never if it is not.
+        """Start an execution as a part of a transaction; return it. It runs after the commit, and never without it.
 
-        The definition is as it was prepared. Where the cause has started one before, that is returned. Raises, when nothing
-        has been written, PermissionDenied, SessionNotOpen, LimitExceeded, and NotFound where the definition is of another
-        revision than the session's, and that is gone.
-        A transaction that starts executions in several sessions goes through them by id, or is ready to be done again.
+        The definition is as it was prepared. When the cause has started one before, that is returned. Raises
+        PermissionDenied, SessionNotOpen, LimitExceeded, and NotFound when the definition is of another revision than the
+        session's, and that is gone. Nothing is written then.
+        A transaction that starts executions in several sessions goes through them in the order of their ids, or may have to
+        be tried again after a deadlock.
         """
 
-    async def ended(self, execution_id: str) -> Execution:
-        """An execution whose log has ended. A watcher may have read that before it was told here: then its row has it."""
+    async def get_ended(self, execution_id: str) -> Execution:
+        """An execution whose log has ended, from memory or, when a watcher was quicker than the runner, from its row."""
 
     def cut_off(self, session_ids: set[str]) -> None:
-        """Leave alone what runs here in sessions that are gone."""
+        """Abandon the executions here whose sessions were deleted."""

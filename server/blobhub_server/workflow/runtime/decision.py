@@ -1,7 +1,7 @@
-"""Deciding what follows from what happens to an execution. Pure: whatever engine performs it, the decision is the same.
+"""Decides what follows from what happens to an execution. It is pure, so every engine gets the same decision.
 
-An engine lets something happen, makes the decision durable, and performs its commands; what comes of them happens next. Of
-a decision that is thrown away nothing has happened.
+An engine takes a happening in, makes the decision durable and performs its commands, whose results are the next happenings.
+A decision that is thrown away has changed nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What follows: how far the execution comes, by which records, and the commands to perform once they are durable.
+    """What follows: the new progress, the records that lead to it, and the commands to perform once they are durable.
 
     `messages` says how many messages are taken in, `objects` which session objects are written, by alias.
     """
@@ -61,9 +61,9 @@ def happen(
     session: Mapping[str, Any],
     messages: Sequence[Message] = (),
 ) -> Decision:
-    """Let messages be taken in, and things happen, one after the other.
+    """Take in messages and then happenings, one after the other.
 
-    Messages come first: what was asked for, and answered, is not undone by what happens at the same time. `now` is unix time
+    Messages come first, because their senders have been answered already. `now` is unix time
     in seconds, `session` holds the session's objects that the graph touches.
     """
     turn = advance(graph, progress.state, [*map(_happening, messages), *happenings], now=now, session=session)
@@ -88,7 +88,7 @@ def happen(
 
 
 def _happening(message: Message) -> Happening:
-    """What a message is to the interpreter."""
+    """The happening that a message stands for."""
     match message.kind:
         case MessageKind.STOP:
             return StopRequested()

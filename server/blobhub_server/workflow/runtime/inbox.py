@@ -1,9 +1,9 @@
-"""What is asked of executions while they run: each has an inbox, to which any server may add.
+"""The inboxes of running executions. Any server may add a message.
 
-A message is a row, written in the transaction of whoever asks, and counted on the execution's row. The server that owns the
-execution is rung after the commit, reads the row, and removes it in the transaction that journals what came of it: so it is
-taken in once, also when the owner is killed. The journal compares the count under the lock of the execution's row; so
-nothing is journaled that was decided without a message which is committed.
+A message is a row, written in the sender's transaction and counted on the execution's row. The commit rings the server that
+owns the execution, which reads the message, and removes it in the transaction that journals what it led to. So a message is
+taken in exactly once, also when the owner is killed. The journal compares the count under the lock of the execution's row,
+so no turn is journaled that ignores a committed message.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Inbox:
         self._events = events
 
     async def stop(self, tx: Transaction, execution_id: str) -> Execution:
-        """Have an execution stop; return it as it is then. One that is stopping or has been stopped stays as it is.
+        """Ask an execution to stop; return it as it is then. A stopping or stopped execution stays as it is.
 
         Once this is committed the execution ends as stopped. Raises ExecutionEnded, PermissionDenied.
         """
@@ -47,7 +47,7 @@ class Inbox:
         return execution
 
     async def signal(self, tx: Transaction, execution_id: str, *, name: str, key: str, value: Any) -> None:
-        """Send a signal to an execution: the first step that waits for it goes on. If none does, nothing follows.
+        """Send a signal to an execution. The first step that waits for it goes on; if none waits, the signal is dropped.
 
         Raises ExecutionEnded, PermissionDenied.
         """
@@ -58,21 +58,21 @@ class Inbox:
         await self._send(tx, [execution], MessageKind.SIGNAL, {"name": name, "key": key, "value": value})
 
     async def close(self, tx: Transaction, session_id: str) -> Session:
-        """Let a session take nothing new, and have everything in it stop; return it as it is then.
+        """Close a session to new executions and stop those that run; return it as it is then.
 
-        It is closed at once when nothing runs in it; else by the journal, together with the end of what runs last. Raises
-        PermissionDenied.
+        It is closed at once when nothing runs in it, else by the journal, together with the end of the last execution.
+        Raises PermissionDenied.
         """
         session = await session_store.get(tx, session_id, lock=True)
         if session is None:
             raise PermissionDenied
         if session.state == OPEN:
             await session_store.set_state(tx, [session_id], CLOSING, self._host.clock())
-            await self._events.closing(tx, session_id)
+            await self._events.append_closing(tx, session_id)
             await self._send(tx, await execution_store.stop_all(tx, session_id), MessageKind.STOP)
-        if session.state != CLOSED and not await execution_store.busy(tx, {session_id}):
+        if session.state != CLOSED and not await execution_store.find_busy(tx, {session_id}):
             await session_store.set_state(tx, [session_id], CLOSED, self._host.clock())
-            await self._events.closed(tx, session_id)
+            await self._events.append_closed(tx, session_id)
         now = await session_store.get(tx, session_id)
         assert now is not None, "it is locked in this transaction"
         return now

@@ -1,4 +1,4 @@
-"""Performing what was decided: running a component, whose end is the next thing to happen to its execution."""
+"""Runs components. The completion of a run is the next happening of its execution."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ log = structlog.get_logger()
 
 
 class Performer:
-    """Runs components, with what the server offers them."""
+    """Runs components, and gives them the server's services."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     async def run(self, graph: Graph, execution: Execution, step: RunStep, tell: Callable[[StepOutput], None]) -> Completion:
-        """Run one attempt at a step; return how it ended. What it says before that is told."""
+        """Run one attempt at a step; return its completion. `tell` gets the outputs that it emits before."""
         context = ComponentContext(
             session_id=execution.session_id,
             execution_id=execution.id,
@@ -47,7 +47,7 @@ class Performer:
 
 
 async def _result(graph: Graph, step: RunStep, context: ComponentContext) -> Outcome | Await | ComponentError:
-    """What a component gives, or the error it fails with, whatever it does."""
+    """The result of a component, or the error that it fails with; never raises."""
     component = graph.components[step.component_id].implementation
     assert isinstance(component, EffectComponent), "others are evaluated in place"
     try:

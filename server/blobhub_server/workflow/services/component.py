@@ -32,7 +32,7 @@ def to_proto(component: Component) -> pb.ComponentType:
 
 
 class ComponentService:
-    """Tells which component types are installed."""
+    """Lists the installed component types."""
 
     def __init__(self, registry: ComponentRegistry) -> None:
         self._answer = pb.ListComponentsResponse(
@@ -40,5 +40,4 @@ class ComponentService:
         )
 
     async def ListComponents(self, request: pb.ListComponentsRequest, call: Call[None]) -> pb.ListComponentsResponse:
-        """See component.proto."""
         return self._answer

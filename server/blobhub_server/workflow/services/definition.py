@@ -70,8 +70,7 @@ class DefinitionService:
         self._definitions = definitions
 
     async def PutDefinition(self, request: pb.PutDefinitionRequest, call: Call[RevisionView]) -> pb.PutDefinitionResponse:
-        """See definition.proto."""
-        revision = call.resource.of_type(TYPE)
+        revision = call.resource.require_type(TYPE)
         document = self._document(request)
         stored = await self._host.contents.upload(document.encode())
 
@@ -91,8 +90,7 @@ class DefinitionService:
         return document
 
     async def GetDefinition(self, request: pb.GetDefinitionRequest, call: Call[RevisionView]) -> pb.GetDefinitionResponse:
-        """See definition.proto."""
-        revision = call.resource.of_type(TYPE)
+        revision = call.resource.require_type(TYPE)
         entry = await self._definitions.find(revision.id, request.definition)
         document = (await self._host.contents.read(entry.digest)).decode()
         return pb.GetDefinitionResponse(definition=to_proto(entry), document=document, content=to_message(document))
@@ -100,8 +98,7 @@ class DefinitionService:
     async def ListDefinitions(
         self, request: pb.ListDefinitionsRequest, call: Call[RevisionView]
     ) -> pb.ListDefinitionsResponse:
-        """See definition.proto."""
-        revision = call.resource.of_type(TYPE)
+        revision = call.resource.require_type(TYPE)
         page = Page.parse(request, revision.id)
         async with self._host.db.read() as tx:
             found = await self._host.contents.list(tx, revision.id, after=page.after, limit=page.limit + 1)
@@ -111,8 +108,7 @@ class DefinitionService:
     async def DeleteDefinition(
         self, request: pb.DeleteDefinitionRequest, call: Call[RevisionView]
     ) -> pb.DeleteDefinitionResponse:
-        """See definition.proto."""
-        revision = call.resource.of_type(TYPE)
+        revision = call.resource.require_type(TYPE)
 
         async def make(tx: Transaction) -> pb.DeleteDefinitionResponse:
             entry = await self._host.contents.find(tx, revision.id, request.definition)
@@ -126,8 +122,7 @@ class DefinitionService:
     async def CheckDefinition(
         self, request: pb.CheckDefinitionRequest, call: Call[RevisionView]
     ) -> pb.CheckDefinitionResponse:
-        """See definition.proto."""
-        revision = call.resource.of_type(TYPE)
+        revision = call.resource.require_type(TYPE)
         source = request.WhichOneof("source")
         if source == "definition":
             entry = await self._definitions.find(revision.id, request.definition)

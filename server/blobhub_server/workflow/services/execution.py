@@ -10,7 +10,7 @@ from blobhub.v1 import execution_pb2 as pb
 
 from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
-from blobhub_server.blobtypes.contract import Host, Settled
+from blobhub_server.blobtypes.contract import Host, Settlement
 from blobhub_server.db.engine import Transaction
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
@@ -52,14 +52,14 @@ def to_proto(execution: Execution) -> pb.Execution:
 
 
 def to_start(call: Call[Session], request: StartRequest) -> Start:
-    """What a request asks to start. Raises InvalidValue when its input is too large."""
+    """The start that a request asks for. Raises InvalidValue when its input is too large."""
     input_data = {item.alias: from_value(item.value) for item in request.input_data}
     require_input(input_data)
     return Start(
         session=call.resource,
         definition=request.definition,
         input_data=input_data,
-        cause=Cause(CauseKind.REQUEST, call.key) if call.key else None,
+        cause=Cause(CauseKind.REQUEST, call.idempotency_key) if call.idempotency_key else None,
         timeout=from_duration(request.timeout) if request.HasField("timeout") else None,
         step_limit=request.step_limit or STEP_LIMIT,
     )
@@ -75,7 +75,6 @@ class ExecutionService:
         self._log = log
 
     async def StartExecution(self, request: pb.StartExecutionRequest, call: Call[Session]) -> pb.StartExecutionResponse:
-        """See execution.proto."""
         return await self._start(request, call, pb.StartExecutionResponse)
 
     async def _start(self, request: StartRequest, call: Call[Session], answer: type[Answer]) -> Answer:
@@ -83,36 +82,33 @@ class ExecutionService:
 
         settled: set[str] = set()
 
-        async def remember(_: Transaction, execution: Execution) -> Sequence[Settled]:
+        async def remember(_: Transaction, execution: Execution) -> Sequence[Settlement]:
             settled.add(execution.id)
             return [call.settlement(answer(execution=to_proto(execution)))]
 
         execution = await self._runtime.start(to_start(call, request), remember)
-        # Where the same request has started it meanwhile, the answer is the one that is remembered of that.
+        # When the same request has started it meanwhile, the gate gives the answer that was remembered then.
         call.repeatable = execution.id not in settled
         return answer(execution=to_proto(execution))
 
     async def RunExecution(self, request: pb.RunExecutionRequest, call: Call[Session]) -> AsyncIterator[bytes]:
-        """See execution.proto."""
         answer = pb.RunExecutionResponse
         started = await call.first_answer(lambda: self._start(request, call, answer), answer.FromString)
         head = started.SerializeToString()
-        # Messages of the same type concatenate to their merge, so the execution rides with the events beside it:
+        # Concatenating two encoded messages of a type merges them, so the execution is put before the encoded events:
         # https://protobuf.dev/programming-guides/encoding/#last-one-wins
         async for batch in self._watch(started.execution.id, 0, follow=True):
             tail = b""
             if not isinstance(batch, Idle) and batch[-1].type in ENDINGS:
-                ended = await self._runtime.ended(started.execution.id)
+                ended = await self._runtime.get_ended(started.execution.id)
                 head, tail = b"", pb.RunExecutionResponse(execution=to_proto(ended)).SerializeToString()
             yield head + pack(batch, self._host.clock()) + tail
             head = b""
 
     async def GetExecution(self, request: pb.GetExecutionRequest, call: Call[Execution]) -> pb.GetExecutionResponse:
-        """See execution.proto."""
         return pb.GetExecutionResponse(execution=to_proto(call.resource))
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[Session]) -> pb.ListExecutionsResponse:
-        """See execution.proto."""
         page = Page.parse(request, request.session_id, str(request.state))
         async with self._host.db.read() as tx:
             found = await store.page(
@@ -126,15 +122,12 @@ class ExecutionService:
         return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
 
     async def StopExecution(self, request: pb.StopExecutionRequest, call: Call[Execution]) -> pb.StopExecutionResponse:
-        """See execution.proto."""
-
         async def make(tx: Transaction) -> pb.StopExecutionResponse:
             return pb.StopExecutionResponse(execution=to_proto(await self._inbox.stop(tx, request.execution_id)))
 
         return await call.once(make)
 
     async def WatchExecution(self, request: pb.WatchExecutionRequest, call: Call[Execution]) -> AsyncIterator[bytes]:
-        """See execution.proto."""
         execution = call.resource
         check_range(request.after_sequence, execution.last_sequence)
         if execution.ended and request.after_sequence == execution.last_sequence:
@@ -148,7 +141,7 @@ class ExecutionService:
 
 
 async def locate_execution(host: Host, value: str, _caller: Caller) -> Resolution[Execution] | None:
-    """Where an execution belongs; for access rules that name an `execution`."""
+    """The locator of executions."""
     async with host.db.read() as tx:
         found = await store.locate(tx, value)
     if found is None:

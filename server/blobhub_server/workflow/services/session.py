@@ -54,8 +54,7 @@ class SessionService:
         self._sessions = Sessions(host)
 
     async def CreateSession(self, request: pb.CreateSessionRequest, call: Call[RevisionView]) -> pb.CreateSessionResponse:
-        """See session.proto."""
-        revision = call.resource.of_type(TYPE)
+        revision = call.resource.require_type(TYPE)
 
         async def make(tx: Transaction) -> pb.CreateSessionResponse:
             session = await self._sessions.create(
@@ -66,11 +65,9 @@ class SessionService:
         return await call.once(make)
 
     async def GetSession(self, request: pb.GetSessionRequest, call: Call[Session]) -> pb.GetSessionResponse:
-        """See session.proto."""
         return pb.GetSessionResponse(session=to_proto(call.resource))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call[BlobView]) -> pb.ListSessionsResponse:
-        """See session.proto."""
         page = Page.parse(request, call.resource.id, request.alias, str(request.state))
         async with self._host.db.read() as tx:
             found = await store.page(
@@ -85,15 +82,12 @@ class SessionService:
         return pb.ListSessionsResponse(sessions=map(to_proto, items), next_page_token=token)
 
     async def CloseSession(self, request: pb.CloseSessionRequest, call: Call[Session]) -> pb.CloseSessionResponse:
-        """See session.proto."""
-
         async def make(tx: Transaction) -> pb.CloseSessionResponse:
             return pb.CloseSessionResponse(session=to_proto(await self._inbox.close(tx, request.session_id)))
 
         return await call.once(make)
 
     async def WatchSession(self, request: pb.WatchSessionRequest, call: Call[Session]) -> AsyncIterator[bytes]:
-        """See session.proto."""
         session = call.resource
         check_range(request.after_sequence, session.last_sequence)
         if session.state == "closed" and request.after_sequence == session.last_sequence:
@@ -104,7 +98,7 @@ class SessionService:
 
 
 async def locate_session(host: Host, value: str, _caller: Caller) -> Resolution[Session] | None:
-    """Where a session belongs; for access rules that name a `session`."""
+    """The locator of sessions."""
     async with host.db.read() as tx:
         session = await store.get(tx, value)
     return None if session is None else Resolution(Place(org_id=session.org_id, blob_id=session.blob_id), session)

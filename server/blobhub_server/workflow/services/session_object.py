@@ -43,7 +43,6 @@ class SessionObjectService:
     async def PutSessionObject(
         self, request: pb.PutSessionObjectRequest, call: Call[Session]
     ) -> pb.PutSessionObjectResponse:
-        """See session_object.proto."""
         value = from_value(request.value)
         text = rules.encode(value)
 
@@ -63,7 +62,7 @@ class SessionObjectService:
                 etag=self._host.ids(),
             )
             await store.put(tx, [item])
-            await self._events.object_modified(tx, request.session_id, item.alias, item.type)
+            await self._events.append_object_modified(tx, request.session_id, item.alias, item.type)
             item.value = ""
             return pb.PutSessionObjectResponse(session_object=to_proto(item))
 
@@ -72,7 +71,6 @@ class SessionObjectService:
     async def GetSessionObject(
         self, request: pb.GetSessionObjectRequest, call: Call[Session]
     ) -> pb.GetSessionObjectResponse:
-        """See session_object.proto."""
         async with self._host.db.read() as tx:
             item = await store.get(tx, request.session_id, request.alias)
         if item is None:
@@ -82,7 +80,6 @@ class SessionObjectService:
     async def ListSessionObjects(
         self, request: pb.ListSessionObjectsRequest, call: Call[Session]
     ) -> pb.ListSessionObjectsResponse:
-        """See session_object.proto."""
         page = Page.parse(request, request.session_id, request.prefix)
         async with self._host.db.read() as tx:
             found = await store.page(tx, request.session_id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
@@ -92,8 +89,6 @@ class SessionObjectService:
     async def DeleteSessionObject(
         self, request: pb.DeleteSessionObjectRequest, call: Call[Session]
     ) -> pb.DeleteSessionObjectResponse:
-        """See session_object.proto."""
-
         async def make(tx: Transaction) -> pb.DeleteSessionObjectResponse:
             await self._events.require_open(tx, request.session_id)
             current = await store.get(tx, request.session_id, request.alias)
@@ -101,7 +96,7 @@ class SessionObjectService:
                 raise NotFound("session object", request.alias)
             _match(request.etag, current)
             await store.delete(tx, request.session_id, request.alias)
-            await self._events.object_deleted(tx, request.session_id, request.alias)
+            await self._events.append_object_deleted(tx, request.session_id, request.alias)
             return pb.DeleteSessionObjectResponse()
 
         return await call.once(make)

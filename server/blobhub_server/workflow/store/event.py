@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Selected, metadata
-from blobhub_server.workflow.store.session import of_blobs
+from blobhub_server.db.schema import Id, IdQuery, metadata
+from blobhub_server.workflow.store.session import select_in_blobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,12 @@ _OF_EXECUTION = Prepared(
 )
 
 
-async def of_session(tx: Transaction, session_id: str, after: int, limit: int) -> list[LoggedEvent]:
+async def page_of_session(tx: Transaction, session_id: str, after: int, limit: int) -> list[LoggedEvent]:
     """A session's lines after a sequence, without their records."""
     return await tx.all(_OF_SESSION, session=session_id, after=after, most=limit)
 
 
-async def of_execution(tx: Transaction, execution_id: str, after: int, limit: int) -> list[LoggedEvent]:
+async def page_of_execution(tx: Transaction, execution_id: str, after: int, limit: int) -> list[LoggedEvent]:
     """An execution's lines after an execution sequence, without their records."""
     return await tx.all(_OF_EXECUTION, execution=execution_id, after=after, most=limit)
 
@@ -98,6 +98,6 @@ async def records(tx: Transaction, execution_id: str) -> list[str]:
     return await tx.all(_RECORDS, execution=execution_id)
 
 
-async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the logs of all sessions of blobs."""
-    await tx.execute(events.delete().where(events.c.session_id.in_(of_blobs(blob_ids))))
+    await tx.execute(events.delete().where(events.c.session_id.in_(select_in_blobs(blob_ids))))

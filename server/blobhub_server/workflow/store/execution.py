@@ -1,4 +1,4 @@
-"""Executions: rows that say what was asked, and project what the log says happened."""
+"""Executions: what was requested, and the projection of the log."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared, among, locked, upsert
-from blobhub_server.db.records import Mapper, Pair, Part, Scalar
-from blobhub_server.db.schema import Choice, Duration, Id, Json, Selected, Time, metadata
+from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows, upsert
+from blobhub_server.db.records import ColumnGroup, Mapper, Pair, Scalar
+from blobhub_server.db.schema import Choice, Duration, Id, IdQuery, Json, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
-from blobhub_server.workflow.store.server import living
-from blobhub_server.workflow.store.session import of_blobs, sessions
+from blobhub_server.workflow.store.server import select_living
+from blobhub_server.workflow.store.session import select_in_blobs, sessions
 
 STOPPING = "stopping"
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
@@ -79,9 +79,9 @@ def _result_column(execution: Execution) -> Mapping[str, Any]:
 _EXECUTION = Mapper(
     Execution,
     executions,
-    parts=[
-        Part(("cause",), ("cause_kind", "cause_id"), _cause_of, _cause_columns),
-        Part(("has_result", "result"), ("result",), _result_of, _result_column),
+    groups=[
+        ColumnGroup(("cause",), ("cause_kind", "cause_id"), _cause_of, _cause_columns),
+        ColumnGroup(("has_result", "result"), ("result",), _result_of, _result_column),
     ],
 )
 _SELECT = _EXECUTION.select()
@@ -94,9 +94,9 @@ _INSERT_FIRST = Prepared(
 
 
 async def insert(tx: Transaction, new: Sequence[Execution]) -> Collection[str]:
-    """Store new executions, except where the cause has one already; return the ids of those that were stored.
+    """Store new executions whose causes have none yet; return the ids of those that were stored.
 
-    Where another transaction is storing an execution of the same cause, this waits for its end.
+    Waits for another transaction that is storing an execution of the same cause.
     """
     free = [execution for execution in new if execution.cause is None]
     caused = [execution for execution in new if execution.cause is not None]
@@ -105,14 +105,14 @@ async def insert(tx: Transaction, new: Sequence[Execution]) -> Collection[str]:
     return {execution.id for execution in free} | set(stored)
 
 
-# Kind by kind: given pairs, SQLite would walk the whole index as soon as there are two of them.
+# One query for each kind: given several pairs of kind and id, SQLite would read the whole index.
 _CAUSED_BY = Prepared(
-    _SELECT.where(executions.c.cause_kind == sa.bindparam("kind"), among(executions.c.cause_id, "ids")),
+    _SELECT.where(executions.c.cause_kind == sa.bindparam("kind"), is_one_of(executions.c.cause_id, "ids")),
     _EXECUTION,
 )
 
 
-async def caused_by(tx: Transaction, causes: Collection[Cause]) -> dict[Cause, Execution]:
+async def find_by_causes(tx: Transaction, causes: Collection[Cause]) -> dict[Cause, Execution]:
     """The executions that were started by some causes."""
     found: dict[Cause, Execution] = {}
     for kind in {cause.kind for cause in causes}:
@@ -123,9 +123,9 @@ async def caused_by(tx: Transaction, causes: Collection[Cause]) -> dict[Cause, E
 
 
 _LOCK = Prepared(
-    locked(
+    lock_rows(
         sa.select(executions.c.id, executions.c.fence, executions.c.last_message)
-        .where(among(executions.c.id, "ids"))
+        .where(is_one_of(executions.c.id, "ids"))
         .order_by(executions.c.id)
     ),
     Pair(Scalar(str, "id"), Pair(Scalar(int, "fence"), Scalar(int, "last_message"))),
@@ -149,9 +149,9 @@ _PROJECT = Prepared(
 
 
 async def project(tx: Transaction, changed: Sequence[Execution]) -> None:
-    """Bring rows up to what their logs say.
+    """Update rows to what their logs say.
 
-    The caller has locked them and compared their fences; the fence in the WHERE keeps out one who forgot to.
+    The caller has locked them and compared their fences. The fence in the WHERE is there in case it did not.
     """
     rows = [{"execution": item.id, "held_fence": item.fence, **_EXECUTION.row(item)} for item in changed]
     await tx.run_each(_PROJECT, rows)
@@ -187,26 +187,26 @@ async def page(tx: Transaction, session_id: str, *, state: str | None, after: st
 
 
 _BUSY = Prepared(
-    sa.select(executions.c.session_id).where(among(executions.c.session_id, "ids"), RUNNING).distinct(), Scalar(str)
+    sa.select(executions.c.session_id).where(is_one_of(executions.c.session_id, "ids"), RUNNING).distinct(), Scalar(str)
 )
 
 
-async def busy(tx: Transaction, session_ids: Collection[str]) -> set[str]:
-    """Those of some sessions in which an execution has not ended."""
+async def find_busy(tx: Transaction, session_ids: Collection[str]) -> set[str]:
+    """The sessions, among the given ones, in which an execution has not ended."""
     return {*await tx.all(_BUSY, ids=sorted(session_ids))}
 
 
-async def running_on(tx: Transaction, server_id: str) -> set[str]:
+async def running_ids(tx: Transaction, server_id: str) -> set[str]:
     """The executions that a server owns and that have not ended, by id."""
     return set((await tx.execute(sa.select(executions.c.id).where(executions.c.owner == server_id, RUNNING))).scalars())
 
 
 async def claim(tx: Transaction, server_id: str, limit: int) -> list[Execution]:
-    """Take over executions that have not ended and that no living server owns, under a fence that is one higher.
+    """Take over executions that have not ended and that no living server owns; raise their fences by one.
 
-    What other servers are taking over, or writing to, at this moment is left to them.
+    Skips rows that are locked, which other servers are claiming or writing to.
     """
-    unowned = sa.or_(executions.c.owner.is_(None), executions.c.owner.not_in(living()))
+    unowned = sa.or_(executions.c.owner.is_(None), executions.c.owner.not_in(select_living()))
     orphans = sa.select(executions.c.id).where(RUNNING, unowned).order_by(executions.c.id).limit(limit)
     orphans = orphans.with_for_update(key_share=True, skip_locked=True)
     return await _update(tx, executions.c.id.in_(orphans), owner=server_id, fence=executions.c.fence + 1)
@@ -224,7 +224,7 @@ async def stop(tx: Transaction, execution_id: str) -> Execution | None:
 async def stop_all(tx: Transaction, session_id: str) -> list[Execution]:
     """Count a stop among the messages to those executions of a session that have not ended and are not stopping."""
     own = sa.select(executions.c.id).where(executions.c.session_id == session_id, executions.c.state != STOPPING, RUNNING)
-    return await _update(tx, executions.c.id.in_(locked(own.order_by(executions.c.id))), **_STOP)
+    return await _update(tx, executions.c.id.in_(lock_rows(own.order_by(executions.c.id))), **_STOP)
 
 
 async def count_message(tx: Transaction, execution_id: str) -> Execution | None:
@@ -239,28 +239,28 @@ async def _update(tx: Transaction, *conditions: sa.ColumnElement[bool] | sa.Text
     return _EXECUTION.all(await tx.execute(query))
 
 
-async def lock_all(tx: Transaction, blob_ids: Selected) -> None:
-    """Let nobody send messages to executions of these blobs until the transaction ends; whoever does so finishes first."""
-    running = sa.select(executions.c.id).where(executions.c.session_id.in_(of_blobs(blob_ids)), RUNNING)
-    await tx.execute(locked(running.order_by(executions.c.id)))
+async def lock_all(tx: Transaction, blob_ids: IdQuery) -> None:
+    """Lock the executions of these blobs, so that nobody sends them messages until the transaction ends."""
+    running = sa.select(executions.c.id).where(executions.c.session_id.in_(select_in_blobs(blob_ids)), RUNNING)
+    await tx.execute(lock_rows(running.order_by(executions.c.id)))
 
 
-async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
+async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependents:
     """The executions that run definitions of a revision and have not ended."""
     held = (executions.c.revision_id == revision_id, RUNNING)
     return Dependents("running executions", *await count_and_name(tx, executions.c.id, *held))
 
 
-async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
+async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     """The executions that have not ended in the sessions of a blob, or by definitions of it in those of another."""
     in_sessions = executions.c.session_id.in_(sa.select(sessions.c.id).where(sessions.c.blob_id == blob_id))
     held = (sa.or_(in_sessions, executions.c.definition_blob_id == blob_id), RUNNING)
     return Dependents("running executions", *await count_and_name(tx, executions.c.id, *held))
 
 
-async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the executions of blobs."""
-    await tx.execute(executions.delete().where(executions.c.session_id.in_(of_blobs(blob_ids))))
+    await tx.execute(executions.delete().where(executions.c.session_id.in_(select_in_blobs(blob_ids))))
 
 
 assert {"completed", "failed", "stopped"} == TERMINAL, "RUNNING spells the terminal states out for the indexes"

@@ -1,4 +1,4 @@
-"""Messages to executions that have not been taken into their logs yet."""
+"""Messages that executions have not taken in yet."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, Json, Selected, metadata
+from blobhub_server.db.schema import Choice, Id, IdQuery, Json, metadata
 from blobhub_server.workflow.rules.message import Message, MessageKind
 from blobhub_server.workflow.store.execution import executions
-from blobhub_server.workflow.store.session import of_blobs
+from blobhub_server.workflow.store.session import select_in_blobs
 
 messages = sa.Table(
     "messages",
@@ -37,7 +37,7 @@ _TO_EXECUTION = Prepared(
 )
 
 
-async def to_execution(tx: Transaction, execution_id: str) -> list[Message]:
+async def list_for_execution(tx: Transaction, execution_id: str) -> list[Message]:
     """The messages to an execution, in order."""
     return await tx.all(_TO_EXECUTION, execution=execution_id)
 
@@ -51,7 +51,7 @@ _TO_SERVER = Prepared(
 )
 
 
-async def to_server(tx: Transaction, server_id: str) -> list[Message]:
+async def list_for_server(tx: Transaction, server_id: str) -> list[Message]:
     """The messages to all executions that a server owns, those to each in order."""
     return await tx.all(_TO_SERVER, server=server_id)
 
@@ -68,7 +68,7 @@ async def delete(tx: Transaction, taken: Mapping[str, int]) -> None:
     await tx.run_each(_DELETE, [{"execution": id_, "last_number": number} for id_, number in taken.items()])
 
 
-async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the messages to all executions of blobs. The caller has locked those that run."""
-    own = sa.select(executions.c.id).where(executions.c.session_id.in_(of_blobs(blob_ids)))
+    own = sa.select(executions.c.id).where(executions.c.session_id.in_(select_in_blobs(blob_ids)))
     await tx.execute(messages.delete().where(messages.c.execution_id.in_(own)))

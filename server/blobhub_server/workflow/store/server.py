@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.now import now
-from blobhub_server.db.schema import Id, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Time, metadata
 
 servers = sa.Table(
     "servers",
@@ -18,13 +18,13 @@ servers = sa.Table(
 )
 
 
-def living() -> Selected:
+def select_living() -> IdQuery:
     """The servers whose leases have not run out."""
     return sa.select(servers.c.id).where(servers.c.lease_until > now())
 
 
 async def renew(tx: Transaction, server_id: str, lease: timedelta) -> None:
-    """Let a server be alive for so long from now on."""
+    """Renew a server's lease, from now on."""
     until = sa.type_coerce(now(), sa.BigInteger) + sa.literal(lease // timedelta(microseconds=1), sa.BigInteger)
     renewed = servers.update().where(servers.c.id == server_id).values(lease_until=until).returning(servers.c.id)
     if (await tx.execute(renewed)).first() is None:
@@ -32,7 +32,7 @@ async def renew(tx: Transaction, server_id: str, lease: timedelta) -> None:
 
 
 async def delete(tx: Transaction, server_id: str) -> None:
-    """End a server's lease: it goes away."""
+    """End a server's lease."""
     await tx.execute(servers.delete().where(servers.c.id == server_id))
 
 

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared, among, locked
+from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Time, metadata
 from blobhub_server.workflow.rules.session import CLOSED, Session
 
 NOT_CLOSED = sa.text("state <> 'closed'")
@@ -63,10 +63,10 @@ _GET = Prepared(_SESSION.select().where(_ID), _SESSION)
 
 async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Session | None:
     """One session. With `lock` nobody else changes it until the transaction ends."""
-    return await tx.first(_GET.locked if lock else _GET, session=session_id)
+    return await tx.first(_GET.locking if lock else _GET, session=session_id)
 
 
-async def named(tx: Transaction, blob_id: str, alias: str) -> Session | None:
+async def get_by_alias(tx: Transaction, blob_id: str, alias: str) -> Session | None:
     """The session of a blob that has an alias and is not closed."""
     query = sessions.select().where(sessions.c.blob_id == blob_id, sessions.c.alias == alias, NOT_CLOSED)
     row = (await tx.execute(query)).first()
@@ -87,16 +87,16 @@ _SET_STATE = Prepared(sessions.update().where(_ID).values({name: sa.bindparam(na
 
 
 async def set_state(tx: Transaction, session_ids: Collection[str], state: str, now: datetime) -> None:
-    """Move sessions on in their life. The caller has locked them."""
+    """Set the state of sessions. The caller has locked them."""
     await tx.run_each(_SET_STATE, [{"session": id_, "state": state, "update_time": now} for id_ in session_ids])
 
 
-async def on_revision(tx: Transaction, revision_id: str) -> Dependents:
+async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependents:
     """The sessions that are bound to a revision, closed ones included: their history tells what ran."""
     return Dependents("sessions", *await count_and_name(tx, sessions.c.id, sessions.c.revision_id == revision_id))
 
 
-async def in_blob(tx: Transaction, blob_id: str) -> Dependents:
+async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     """The sessions of a blob that are not closed."""
     held = (sessions.c.blob_id == blob_id, sessions.c.state != CLOSED)
     return Dependents("open sessions", *await count_and_name(tx, sessions.c.id, *held))
@@ -109,34 +109,34 @@ async def count_open(tx: Transaction, blob_id: str) -> int:
 
 
 async def most_executions(tx: Transaction, blob_id: str) -> int:
-    """How many executions were started in that session of a blob that had the most."""
+    """The number of executions started in the blob's session that has the most."""
     query = sa.select(sa.func.max(sessions.c.executions)).where(sessions.c.blob_id == blob_id)
     return (await tx.execute(query)).scalar() or 0
 
 
-async def lock_all(tx: Transaction, blob_ids: Selected) -> set[str]:
-    """Let nobody write to the logs of these blobs' sessions until the transaction ends; return the ids of the sessions.
+async def lock_all(tx: Transaction, blob_ids: IdQuery) -> set[str]:
+    """Lock the sessions of these blobs, so that nobody writes to their logs until the transaction ends; return their ids.
 
-    Whoever does so now finishes first. Many are locked, so by id, as everybody does who locks several.
+    They are locked in the order of their ids, as wherever several are locked.
     """
-    return set((await tx.execute(locked(of_blobs(blob_ids).order_by(sessions.c.id)))).scalars())
+    return set((await tx.execute(lock_rows(select_in_blobs(blob_ids).order_by(sessions.c.id)))).scalars())
 
 
-async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the sessions of blobs. The caller has removed what is in them."""
     await tx.execute(sessions.delete().where(sessions.c.blob_id.in_(blob_ids)))
 
 
-def of_blobs(blob_ids: Selected) -> Selected:
+def select_in_blobs(blob_ids: IdQuery) -> IdQuery:
     """The sessions of these blobs."""
     return sa.select(sessions.c.id).where(sessions.c.blob_id.in_(blob_ids))
 
 
-_LOCK = Prepared(_SESSION.select().where(among(sessions.c.id, "ids")).order_by(sessions.c.id), _SESSION).locked
+_LOCK = Prepared(_SESSION.select().where(is_one_of(sessions.c.id, "ids")).order_by(sessions.c.id), _SESSION).locking
 
 
 async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Session]:
-    """Some sessions by id; nobody else writes to their logs until the transaction ends. Those that are gone are left out."""
+    """Lock some sessions, so that nobody else writes to their logs; return by id those that exist."""
     return {session.id: session for session in await tx.all(_LOCK, ids=sorted(session_ids))}
 
 
@@ -146,7 +146,7 @@ _ADVANCE = Prepared(
 
 
 async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
-    """Store how far the logs of sessions have come, and how many executions were started in them.
+    """Store the last sequences of sessions, and the numbers of executions started in them.
 
     The caller has locked them.
     """

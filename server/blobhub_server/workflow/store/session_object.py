@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.prepared import Prepared, among, upsert
+from blobhub_server.db.prepared import Prepared, is_one_of, upsert
 from blobhub_server.db.records import Mapper, Pair, Scalar
-from blobhub_server.db.schema import Id, Name, Selected, Time, metadata
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.workflow.rules.session_object import SessionObject
-from blobhub_server.workflow.store.session import of_blobs
+from blobhub_server.workflow.store.session import select_in_blobs
 
 session_objects = sa.Table(
     "session_objects",
@@ -57,7 +57,7 @@ async def get(tx: Transaction, session_id: str, alias: str) -> SessionObject | N
 
 
 _VALUES = Prepared(
-    sa.select(_columns.alias, _columns.value).where(_SESSION, among(_columns.alias, "aliases")),
+    sa.select(_columns.alias, _columns.value).where(_SESSION, is_one_of(_columns.alias, "aliases")),
     Pair(Scalar(str, "alias"), Scalar(str, "value")),
 )
 
@@ -86,6 +86,6 @@ async def delete(tx: Transaction, session_id: str, alias: str) -> None:
     await tx.run(_DELETE, session=session_id, wanted=alias)
 
 
-async def delete_all(tx: Transaction, blob_ids: Selected) -> None:
+async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the objects of all sessions of blobs."""
-    await tx.execute(session_objects.delete().where(session_objects.c.session_id.in_(of_blobs(blob_ids))))
+    await tx.execute(session_objects.delete().where(session_objects.c.session_id.in_(select_in_blobs(blob_ids))))

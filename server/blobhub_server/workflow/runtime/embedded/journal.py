@@ -1,8 +1,8 @@
-"""The journal: what executions decide becomes durable here, many executions to a transaction, or in somebody else's.
+"""The journal makes the decisions of executions durable, many to a transaction, or in the transaction of a caller.
 
-A unit is what one step forward of one execution adds: its records, the projection of its state, the session objects it
-writes, and what is to be done beside it. All of that changes in the same transaction, in which the execution's row is
-locked, its fence compared, and the number of the last message to it. Watchers are told after the commit.
+A unit is what one turn of one execution adds: records, the projection, session objects, and further work. All of it is
+written in one transaction, which locks the execution's row and compares its fence and the number of the last message to it.
+Watchers are woken after the commit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session, require_open, require_room
 from blobhub_server.workflow.rules.session_object import SessionObject
-from blobhub_server.workflow.runtime.contract import Beside
+from blobhub_server.workflow.runtime.contract import StartWork
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
@@ -38,11 +38,11 @@ from blobhub_server.workflow.store.event import LoggedEvent
 
 
 class OwnershipLost(Exception):
-    """Another server has taken over the execution, or it has been deleted: its runner has nothing to do any more."""
+    """Another server has taken over the execution, or it was deleted, so its runner has to end."""
 
 
 class TurnOutdated(Exception):
-    """A message to the execution was committed that the turn does not take account of: it is to be decided again."""
+    """A message was committed that the turn ignores, so the turn has to be decided again."""
 
 
 Refusal = OwnershipLost | TurnOutdated | PermissionDenied | SessionNotOpen | LimitExceeded
@@ -50,22 +50,22 @@ Refusal = OwnershipLost | TurnOutdated | PermissionDenied | SessionNotOpen | Lim
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One step forward of one execution.
+    """What one turn of one execution writes.
 
     `execution` is its projection after `records`, under the fence that its runner holds; it takes account of the messages up
     to `last_message`, of which `messages` are taken in by this unit. `limit` is for a new execution, whose row is to be
-    made: how many the session may have had, with it. `committed` is called once it is durable, before any
+    made: how many the session may have had, with it. `on_commit` is called once it is durable, before any
     watcher can see the records. `objects` holds session objects to write, by alias.
     """
 
     execution: Execution
     graph: Graph
     records: Sequence[Record]
-    committed: Callable[[], None]
+    on_commit: Callable[[], None]
     messages: int = 0
     limit: int | None = None
     objects: Mapping[str, Any] = field(default_factory=dict)
-    beside: Beside | None = None
+    work: StartWork | None = None
 
 
 class Journal:
@@ -81,33 +81,33 @@ class Journal:
 
         Returns and raises what `join` does.
         """
-        return _execution(await self._committer.submit(unit))
+        return _unwrap(await self._committer.submit(unit))
 
     async def join(self, tx: Transaction, unit: Unit) -> Execution:
         """Write a unit in somebody's transaction; return its execution.
 
-        Where the cause of a new execution has started one before, nothing is written, and that one is returned. Raises, when
-        nothing has been written: PermissionDenied, SessionNotOpen and LimitExceeded for a new execution, OwnershipLost and
-        TurnOutdated for others.
+        When the cause of a new execution has started one before, nothing is written, and that one is returned. Raises
+        PermissionDenied, SessionNotOpen and LimitExceeded for a new execution, OwnershipLost and TurnOutdated for others;
+        nothing is written then.
         """
         (answer,) = await self._write(tx, [unit])
-        return _execution(answer)
+        return _unwrap(answer)
 
     async def close(self) -> None:
         """Finish what was appended."""
         await self._committer.close()
 
     async def _write(self, tx: Transaction, units: Sequence[Unit]) -> Sequence[Execution | Refusal]:
-        """Write units in a transaction; answer for each its execution, or why nothing of it was written."""
+        """Write units in a transaction; return for each its execution, or why nothing of it was written."""
         sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units})
-        others = await self._begin(tx, [unit for unit in units if unit.limit is not None], sessions)
-        others |= await self._go_on(tx, [unit.execution for unit in units if unit.limit is None])
+        others = await self._insert_new(tx, [unit for unit in units if unit.limit is not None], sessions)
+        others |= await self._update_running(tx, [unit.execution for unit in units if unit.limit is None])
         written = [unit for unit in units if unit.execution.id not in others]
         if written:
             await self._store(tx, written, sessions)
         return [others.get(unit.execution.id, unit.execution) for unit in units]
 
-    async def _begin(
+    async def _insert_new(
         self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]
     ) -> dict[str, Execution | Refusal]:
         """Store executions that are new.
@@ -115,29 +115,29 @@ class Journal:
         Returns, by their ids, those that are not: which execution the same cause has started before, or why it is refused.
         """
         first: dict[str, Execution | Refusal] = {}
-        refused = _refused(units, sessions)
+        refused = _check_starts(units, sessions)
         if refused:
-            # A cause gets its first execution, also where no other could be started any more.
-            first |= await self._first(tx, [unit.execution for unit in units])
-            refused = _refused([unit for unit in units if unit.execution.id not in first], sessions)
+            # A repeated cause gets its first execution, even when no new one may be started any more.
+            first |= await self._find_first(tx, [unit.execution for unit in units])
+            refused = _check_starts([unit for unit in units if unit.execution.id not in first], sessions)
         left = [unit.execution for unit in units if unit.execution.id not in first.keys() | refused.keys()]
         stored = await execution_store.insert(tx, left) if left else ()
         for execution in left:
             sessions[execution.session_id].executions += execution.id in stored
         # The cause may have been there before, twice in this batch, or in another server's transaction of a moment ago.
-        return first | refused | await self._first(tx, [item for item in left if item.id not in stored])
+        return first | refused | await self._find_first(tx, [item for item in left if item.id not in stored])
 
-    async def _first(self, tx: Transaction, new: Sequence[Execution]) -> dict[str, Execution]:
+    async def _find_first(self, tx: Transaction, new: Sequence[Execution]) -> dict[str, Execution]:
         """The executions that were started by the same causes, by the ids that the new ones would have."""
-        known = await execution_store.caused_by(tx, {item.cause for item in new if item.cause is not None})
+        known = await execution_store.find_by_causes(tx, {item.cause for item in new if item.cause is not None})
         return {item.id: known[item.cause] for item in new if item.cause in known}
 
-    async def _go_on(self, tx: Transaction, executions: Sequence[Execution]) -> dict[str, Refusal]:
-        """Project executions that are not new. Returns by their ids why some are refused."""
+    async def _update_running(self, tx: Transaction, executions: Sequence[Execution]) -> dict[str, Refusal]:
+        """Update the rows of executions that are not new. Returns, by id, why some are refused."""
         if not executions:
             return {}
         rows = await execution_store.lock(tx, [item.id for item in executions])
-        refused = {item.id: refusal for item in executions if (refusal := _outdated(item, rows.get(item.id)))}
+        refused = {item.id: refusal for item in executions if (refusal := _check_current(item, rows.get(item.id)))}
         changed = [item for item in executions if item.id not in refused]
         if changed:
             await execution_store.project(tx, changed)
@@ -146,7 +146,7 @@ class Journal:
     async def _store(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> None:
         """Write units that have been checked, and whose executions are stored and projected."""
         touched = {unit.execution.session_id for unit in units}
-        lines = [*self._lines(units, sessions), *await self._closed(tx, units, sessions)]
+        lines = [*self._lines(units, sessions), *await self._close_sessions(tx, units, sessions)]
         await session_store.advance(tx, [sessions[id_] for id_ in sorted(touched)])
         if lines:
             await event_store.append(tx, lines)
@@ -157,17 +157,19 @@ class Journal:
         if objects:
             await object_store.put(tx, objects)
         await self._host.bell.announce(tx, touched | {unit.execution.id for unit in units})
-        settled = [item for unit in units if unit.beside for item in await unit.beside(tx, unit.execution)]
+        settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
         await self._host.settle(tx, settled)
         for unit in units:
-            tx.after_commit(unit.committed)
+            tx.after_commit(unit.on_commit)
         tx.after_commit(partial(self._log.publish, lines))
 
-    async def _closed(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> list[LoggedEvent]:
+    async def _close_sessions(
+        self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]
+    ) -> list[LoggedEvent]:
         """Close those sessions that are closing and in which the last execution ends with these units."""
         ids = {unit.execution.session_id for unit in units if unit.execution.ended}
         closing = {id_ for id_ in ids if sessions[id_].state == CLOSING}
-        idle = sorted(closing - await execution_store.busy(tx, closing)) if closing else []
+        idle = sorted(closing - await execution_store.find_busy(tx, closing)) if closing else []
         if idle:
             await session_store.set_state(tx, idle, CLOSED, self._host.clock())
         return [self._session_line(sessions[id_], "session_closed", {}) for id_ in idle]
@@ -231,13 +233,13 @@ class Journal:
         return made
 
 
-def _execution(answer: Execution | Refusal) -> Execution:
+def _unwrap(answer: Execution | Refusal) -> Execution:
     if isinstance(answer, Execution):
         return answer
     raise answer
 
 
-def _refused(units: Sequence[Unit], sessions: Mapping[str, Session]) -> dict[str, Refusal]:
+def _check_starts(units: Sequence[Unit], sessions: Mapping[str, Session]) -> dict[str, Refusal]:
     """Why new executions cannot be started, by their ids."""
     refused: dict[str, Refusal] = {}
     started: Counter[str] = Counter()
@@ -256,8 +258,8 @@ def _refused(units: Sequence[Unit], sessions: Mapping[str, Session]) -> dict[str
     return refused
 
 
-def _outdated(execution: Execution, row: tuple[int, int] | None) -> Refusal | None:
-    """Why a step forward of an execution is not to be written, from its row's fence and number of the last message."""
+def _check_current(execution: Execution, row: tuple[int, int] | None) -> Refusal | None:
+    """Why a turn must not be written, by the fence and the number of the last message in the execution's row."""
     if row is None or row[0] != execution.fence:
         return OwnershipLost()
     return TurnOutdated() if row[1] != execution.last_message else None

@@ -16,8 +16,8 @@ from blobhub_server.workflow.store import server as server_store
 
 log = structlog.get_logger()
 
-CLAIMED_AT_ONCE = 100
-"""How many executions a server takes over before it goes on with them; others may take more of them meanwhile."""
+MAX_CLAIMED = 100
+"""How many executions a server claims at once; other servers may claim more of them meanwhile."""
 
 
 class Ownership:
@@ -28,7 +28,7 @@ class Ownership:
         self._lease = timedelta(seconds=lease_seconds)
         self.server_id = host.ids()
 
-    async def join(self) -> None:
+    async def take_lease(self) -> None:
         """Take the first lease. A database that only this server can open has no other living server."""
         async with self._db.write() as tx:
             if self._db.exclusive:
@@ -36,9 +36,9 @@ class Ownership:
             await server_store.renew(tx, self.server_id, self._lease)
 
     async def claim(self) -> list[Execution]:
-        """Take over some of the executions that no living server owns; return them, and none when there are none left."""
+        """Take over a batch of the executions that no living server owns; return them."""
         async with self._db.write() as tx:
-            return await execution_store.claim(tx, self.server_id, CLAIMED_AT_ONCE)
+            return await execution_store.claim(tx, self.server_id, MAX_CLAIMED)
 
     async def renew_forever(self) -> None:
         """Keep the lease, until cancelled."""
@@ -46,13 +46,13 @@ class Ownership:
         while True:
             await asyncio.sleep(seconds / 3)
             try:
-                # A connection that does not answer is given up, and the next try makes another.
+                # A connection that does not answer is dropped, and the next try opens another.
                 async with asyncio.timeout(seconds), self._db.reserved() as tx:
                     await server_store.renew(tx, self.server_id, self._lease)
             except Exception:
                 log.exception("lease_not_renewed")
 
-    async def leave(self) -> None:
-        """End the lease, so that other servers can take over at once what is left."""
+    async def end_lease(self) -> None:
+        """End the lease, so that other servers can take over what is left at once."""
         async with self._db.write() as tx:
             await server_store.delete(tx, self.server_id)

@@ -1,4 +1,4 @@
-"""Going on with executions that have no runner: those of servers that are gone, and those that were left behind here."""
+"""Resumes executions without a runner: those of servers that are gone, and those left behind on this server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class Recovery:
-    """Goes on, from their logs, with executions that no runner has."""
+    """Resumes executions that have no runner, from their logs."""
 
     def __init__(
         self, host: Host, definitions: Definitions, ownership: Ownership, runners: Runners, lease_seconds: float
@@ -50,20 +50,20 @@ class Recovery:
                 log.exception("recovery_failed")
 
     async def recover(self) -> None:
-        """Go on with what no living server owns, and with what this one owns and does not run."""
+        """Resume what no living server owns, and what this server owns and does not run."""
         while claimed := await self._ownership.claim():
             for execution in claimed:
                 await _attempt(execution.id, self._resume(execution))
         running = self._runners.running
         async with self._host.db.read() as tx:
-            owned = await execution_store.running_on(tx, self._ownership.server_id)
-        # What was committed a moment ago is about to be launched; what has no runner the next time either was left behind,
-        # by a connection that was lost during its commit, say.
+            owned = await execution_store.running_ids(tx, self._ownership.server_id)
+        # An execution that was just committed gets its runner in a moment. One that has none the next time either was left
+        # behind, for example because the connection was lost during its commit.
         unattended = frozenset(owned - self._runners.running)
         for execution_id in unattended & self._unattended:
-            await _attempt(execution_id, self._attend(execution_id))
+            await _attempt(execution_id, self._resume_unattended(execution_id))
         self._unattended = unattended
-        # What has ended is about to be let go of; what is not this server's the next time either was taken over.
+        # An execution that just ended loses its runner in a moment. One that is still not owned was taken over.
         strays = running - owned
         for execution_id in strays & self._strays:
             self._runners.drop(execution_id)
@@ -71,41 +71,41 @@ class Recovery:
 
     async def fail(self, execution_id: str) -> None:
         """End an execution, from its log, whose runner could not go on."""
-        execution = await self._own(execution_id)
+        execution = await self._get_owned(execution_id)
         if execution is not None:
-            made, inbox = await self._from_log(execution)
-            self._runners.keep(made, inbox)
-            await made.settle(Failed("INTERNAL", "what the execution did could not be stored"))
+            runner, inbox = await self._load_runner(execution)
+            self._runners.add(runner, inbox)
+            await runner.post_and_wait(Failed("INTERNAL", "what the execution did could not be stored"))
 
-    async def _attend(self, execution_id: str) -> None:
-        execution = await self._own(execution_id)
+    async def _resume_unattended(self, execution_id: str) -> None:
+        execution = await self._get_owned(execution_id)
         if execution is not None:
             await self._resume(execution)
 
-    async def _own(self, execution_id: str) -> Execution | None:
-        """An execution that this server owns and that has not ended."""
+    async def _get_owned(self, execution_id: str) -> Execution | None:
+        """An execution, if this server owns it and it has not ended."""
         async with self._host.db.read() as tx:
             execution = await execution_store.get(tx, execution_id)
         mine = execution is not None and execution.owner == self._ownership.server_id and not execution.ended
         return execution if mine else None
 
     async def _resume(self, execution: Execution) -> None:
-        """Go on with an execution that has no runner here, from its log."""
+        """Resume an execution from its log, unless it has a runner here."""
         if self._runners.has(execution):
             return
-        runner, inbox = await self._from_log(execution)
+        runner, inbox = await self._load_runner(execution)
         # It may have been launched while its log was read: two runners would run its steps twice.
-        if self._runners.keep(runner, inbox):
+        if self._runners.add(runner, inbox):
             runner.resume()
 
-    async def _from_log(self, execution: Execution) -> tuple[Runner, list[Message]]:
-        """A runner in the state that the log says, and what is in the inbox, of which the log has nothing yet.
+    async def _load_runner(self, execution: Execution) -> tuple[Runner, list[Message]]:
+        """A runner in the state of the log, and the messages in the inbox, which are not in the log yet.
 
-        The execution's row was read before: whatever is in the inbox besides came after it.
+        The execution's row was read before the inbox, so the inbox may have messages that the row does not count.
         """
         async with self._host.db.read() as tx:
             lines = await event_store.records(tx, execution.id)
-            inbox = await message_store.to_execution(tx, execution.id)
+            inbox = await message_store.list_for_execution(tx, execution.id)
         graph = (await self._definitions.load(execution.definition_digest)).runnable()
         state = replay(graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit)
         taken = inbox[0].number - 1 if inbox else execution.last_message
@@ -113,7 +113,7 @@ class Recovery:
 
 
 async def _attempt(execution_id: str, work: Coroutine[Any, Any, None]) -> None:
-    """Recover one thing. What cannot be recovered now holds up no other, nor the start of the server."""
+    """Recover one execution. A failure is logged, so that it delays neither other executions nor the start."""
     try:
         await work
     except Exception:

@@ -1,7 +1,7 @@
-"""One execution at work: the loop between deciding and performing.
+"""Drives one execution: the loop between deciding and performing.
 
-What happens to it is decided on, journaled, and only then performed: a component that touches the outside starts after the
-commit that says it was entered. Happenings queue up while a commit is in flight and go into the next one together.
+A decision is journaled before it is performed: a component with outside effects starts after the commit that records its
+entry. Happenings queue up while a commit is in flight and go into the next one together.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from blobhub_server.workflow.interpreter import (
 )
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
-from blobhub_server.workflow.runtime.contract import Beside
+from blobhub_server.workflow.runtime.contract import StartWork
 from blobhub_server.workflow.runtime.decision import Decision, Progress, happen
 from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated, Unit
 from blobhub_server.workflow.runtime.performer import Performer
@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class RunnerContext:
     """What all executions of a server share."""
 
     db: Database
@@ -57,7 +57,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Something that is to happen; `done` is told once what follows from it is durable, or that nothing does."""
+    """A happening in the queue; `done` is set once what follows from it is durable, or nothing follows."""
 
     happening: Happening
     done: asyncio.Future[None] | None = None
@@ -76,25 +76,25 @@ class Runner:
 
     def __init__(
         self,
-        around: Surroundings,
+        context: RunnerContext,
         graph: Graph,
         progress: Progress,
-        ended: Callable[[Runner], None],
-        broken: Callable[[Runner], None],
+        on_end: Callable[[Runner], None],
+        on_failure: Callable[[Runner], None],
     ) -> None:
-        self._around = around
+        self._context = context
         self._graph = graph
         self._progress = progress
         self._commands: Sequence[Command] = ()
-        self._ended = ended
-        self._broken = broken
+        self._on_end = on_end
+        self._on_failure = on_failure
         self._arrivals: deque[Arrival] = deque()
         self._messages: Sequence[Message] = ()
         self._pump: asyncio.Task[None] | None = None
         self._steps: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._timers: dict[tuple[int, int, float], asyncio.TimerHandle] = {}
         self._deadline: asyncio.TimerHandle | None = None
-        self._over = False
+        self._finished = False
 
     @property
     def execution(self) -> Execution:
@@ -102,12 +102,12 @@ class Runner:
         return self._progress.execution
 
     def begin(self) -> None:
-        """Set to work, once the start is durable."""
+        """Begin a new execution, once its start is durable."""
         self._arm_deadline()
         self._perform()
 
     def resume(self) -> None:
-        """Go on after a restart: the steps that were in flight are run again, timers are set again."""
+        """Resume after a restart: steps that were in flight are run again, and timers are set again."""
         self._arm_deadline()
         self.post(Continue())
         for command in todo(self._graph, self._progress.state, self._now()):
@@ -115,20 +115,20 @@ class Runner:
                 self.post(Interrupted(command.step))
 
     def post(self, happening: Happening) -> None:
-        """Let something happen to the execution, whenever its turn comes."""
+        """Queue a happening."""
         self._arrivals.append(Arrival(happening))
         self._wake()
 
     def deliver(self, messages: Sequence[Message]) -> None:
-        """Take in messages to the execution whenever their turn comes. It does not matter how often they are delivered."""
+        """Queue messages. Delivering a message again changes nothing."""
         known = {message.number: message for message in (*self._messages, *messages)}
         self._messages = [known[number] for number in sorted(known) if number > self.execution.last_message]
         if self._messages:
             self._wake()
 
-    async def settle(self, happening: Happening) -> None:
-        """Let something happen, and return when what follows from it is durable, or the execution has ended before."""
-        if self._over:
+    async def post_and_wait(self, happening: Happening) -> None:
+        """Queue a happening; return when what follows from it is durable, or the execution has ended."""
+        if self._finished:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._arrivals.append(Arrival(happening, done))
@@ -136,19 +136,19 @@ class Runner:
         await done
 
     def abandon(self) -> None:
-        """Stop working on the execution without a word: another server, or the next start, goes on with it."""
-        self._over = True
-        self._let_go()
+        """Stop working on the execution and record nothing; another server, or the next start, resumes it."""
+        self._finished = True
+        self._cancel_all()
         if self._pump is not None:
             self._pump.cancel()
 
     def _wake(self) -> None:
-        if self._pump is None and not self._over:
+        if self._pump is None and not self._finished:
             self._pump = asyncio.create_task(self._run(), name=f"execution {self.execution.id}")
 
     async def _run(self) -> None:
         try:
-            while (self._arrivals or self._messages) and not self._over:
+            while (self._arrivals or self._messages) and not self._finished:
                 batch = list(self._arrivals)
                 self._arrivals.clear()
                 try:
@@ -165,57 +165,57 @@ class Runner:
             self._pump = None
 
     def _forget(self, happening: Happening) -> None:
-        """Forget the task of a step whose end is taken. Before that it must be known, or the step would be run again."""
+        """Forget the task of a step once its end is journaled. Forgotten earlier, the step would be run again."""
         if isinstance(happening, Completion) and happening.result is not None:
             self._steps.pop((happening.step, happening.attempt), None)
 
     def _give_up(self, batch: list[Arrival], error: Exception) -> None:
-        """Leave the execution as the log has it.
+        """Stop driving the execution after a failed commit.
 
-        Where another server has taken over there is nothing more to do; else somebody has to start from the log again.
+        When another server has taken over, nothing more has to be done; else the execution is resumed from its log.
         """
         for item in [*batch, *self._arrivals]:
             if item.done is not None and not item.done.done():
                 item.done.set_exception(error)
-        self._over = True
-        self._let_go()
-        self._ended(self)
+        self._finished = True
+        self._cancel_all()
+        self._on_end(self)
         if not isinstance(error, OwnershipLost):
             log.error("journal_failed", execution_id=self.execution.id, exc_info=error)
-            self._broken(self)
+            self._on_failure(self)
 
     async def _commit(self, happenings: Sequence[Happening]) -> None:
-        """Make what happenings and messages lead to durable. A turn that a message came before is decided again."""
+        """Decide on happenings and messages, and make it durable. Decide again when a message was committed meanwhile."""
         while True:
             decision = self._decide(happenings, await self._session_objects())
             if not decision.records and not decision.messages:
                 self._commands = decision.commands
                 return
             try:
-                await self._around.journal.append(self._unit(decision))
+                await self._context.journal.append(self._unit(decision))
                 return
             except TurnOutdated:
-                async with self._around.db.read() as tx:
-                    self.deliver(await message_store.to_execution(tx, self.execution.id))
+                async with self._context.db.read() as tx:
+                    self.deliver(await message_store.list_for_execution(tx, self.execution.id))
 
     async def _session_objects(self) -> Mapping[str, Any]:
         """The session's objects that the graph touches."""
         if not self._graph.session_aliases:
             return {}
-        async with self._around.db.read() as tx:
+        async with self._context.db.read() as tx:
             return await object_store.values(tx, self.execution.session_id, self._graph.session_aliases)
 
-    def first(
+    def start_unit(
         self,
         happening: Happening,
         session: Mapping[str, Any],
         *,
         limit: int,
-        beside: Beside | None,
+        work: StartWork | None,
         then: Callable[[], None],
     ) -> Unit:
-        """What the start of a new execution leads to, to be made durable. See Unit; `then` is called after the commit."""
-        return self._unit(self._decide([happening], session), limit=limit, beside=beside, then=then)
+        """The unit that starts a new execution; `then` is called after its commit."""
+        return self._unit(self._decide([happening], session), limit=limit, work=work, then=then)
 
     def _decide(self, happenings: Sequence[Happening], session: Mapping[str, Any]) -> Decision:
         decide = partial(happen, self._graph, self._progress, now=self._now(), session=session, messages=self._messages)
@@ -230,10 +230,10 @@ class Runner:
         decision: Decision,
         *,
         limit: int | None = None,
-        beside: Beside | None = None,
+        work: StartWork | None = None,
         then: Callable[[], None] | None = None,
     ) -> Unit:
-        def committed() -> None:
+        def on_commit() -> None:
             self._progress, self._commands = decision.progress, decision.commands
             if then is not None:
                 then()
@@ -242,44 +242,44 @@ class Runner:
             execution=decision.progress.execution,
             graph=self._graph,
             records=decision.records,
-            committed=committed,
+            on_commit=on_commit,
             messages=decision.messages,
             limit=limit,
             objects=decision.objects,
-            beside=beside,
+            work=work,
         )
 
     def _perform(self) -> None:
-        """Perform what was decided last: run steps, set timers, go on, or end."""
+        """Perform the commands of the last decision: run steps, set timers, go on, or end."""
         if self.execution.ended:
-            self._over = True
-            self._let_go()
+            self._finished = True
+            self._cancel_all()
             for item in self._arrivals:
                 item.tell()
-            self._ended(self)
+            self._on_end(self)
             return
         for command in self._commands:
             match command:
                 case RunStep():
-                    self._start(command)
+                    self._start_step(command)
                 case Wait(until=until) if until is not None:
-                    self._set(command, until)
+                    self._set_timer(command, until)
                 case GoOn():
                     self.post(Continue())
                 case Halt():
-                    self._let_go()
+                    self._cancel_all()
                     self.post(Stopped())
 
-    def _start(self, command: RunStep) -> None:
+    def _start_step(self, command: RunStep) -> None:
         key = (command.step, command.attempt)
         if key not in self._steps:
-            self._steps[key] = asyncio.create_task(self._step(command), name=f"step {command.component_id}")
+            self._steps[key] = asyncio.create_task(self._run_step(command), name=f"step {command.component_id}")
 
-    async def _step(self, command: RunStep) -> None:
-        self.post(await self._around.performer.run(self._graph, self.execution, command, self.post))
+    async def _run_step(self, command: RunStep) -> None:
+        self.post(await self._context.performer.run(self._graph, self.execution, command, self.post))
 
-    def _set(self, command: Wait, until: float) -> None:
-        """Have the time come for an await; whatever else it waits for is brought about by others."""
+    def _set_timer(self, command: Wait, until: float) -> None:
+        """Set the timer of an await. What else it waits for comes from elsewhere."""
         key = (command.step, command.attempt, until)
         if key not in self._timers:
             delay = max(0.0, until - self._now())
@@ -292,10 +292,10 @@ class Runner:
     def _arm_deadline(self) -> None:
         if self.execution.timeout is None or self.execution.ended:
             return
-        left = (self.execution.create_time + self.execution.timeout - self._around.clock()).total_seconds()
+        left = (self.execution.create_time + self.execution.timeout - self._context.clock()).total_seconds()
         self._deadline = asyncio.get_running_loop().call_later(max(0.0, left), self.post, TimedOut())
 
-    def _let_go(self) -> None:
+    def _cancel_all(self) -> None:
         for task in self._steps.values():
             task.cancel()
         for timer in self._timers.values():
@@ -305,4 +305,4 @@ class Runner:
             self._deadline.cancel()
 
     def _now(self) -> float:
-        return self._around.clock().timestamp()
+        return self._context.clock().timestamp()

@@ -10,24 +10,24 @@ from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
 from blobhub_server.workflow.runtime.decision import Progress
-from blobhub_server.workflow.runtime.embedded.runner import Runner, Surroundings
+from blobhub_server.workflow.runtime.embedded.runner import Runner, RunnerContext
 
-_ENDED_LATELY = 1024
-"""How many ended executions are kept at hand; what has ended does not change any more."""
+_MAX_RECENTLY_ENDED = 1024
+"""How many ended executions are cached; they do not change any more."""
 
 
 class Runners:
-    """Makes runners, keeps them while they run, and hands them the messages to their executions.
+    """Makes runners, keeps them while they run, and delivers messages to them.
 
-    `broken` is told an execution whose runner has given up for another reason than that the execution is another's.
+    `on_failure` is called with an execution whose runner failed; losing the ownership is no failure.
     """
 
-    def __init__(self, around: Surroundings, broken: Callable[[Execution], None]) -> None:
-        self._around = around
-        self._broken = broken
+    def __init__(self, context: RunnerContext, on_failure: Callable[[Execution], None]) -> None:
+        self._context = context
+        self._on_failure = on_failure
         self._runners: dict[str, Runner] = {}
         self._undelivered: dict[str, list[Message]] = {}
-        self._ended_lately: OrderedDict[str, Execution] = OrderedDict()
+        self._recently_ended: OrderedDict[str, Execution] = OrderedDict()
         self._leaving = False
 
     @property
@@ -35,30 +35,30 @@ class Runners:
         """The executions that have a runner, by id."""
         return frozenset(self._runners)
 
-    def known(self, execution_id: str) -> Execution | None:
-        """An execution that runs here, or did so lately, as of its last commit."""
+    def find(self, execution_id: str) -> Execution | None:
+        """An execution that runs here, or did until lately, as of its last commit."""
         runner = self._runners.get(execution_id)
-        return runner.execution if runner is not None else self._ended_lately.get(execution_id)
+        return runner.execution if runner is not None else self._recently_ended.get(execution_id)
 
     def make(self, graph: Graph, progress: Progress) -> Runner:
         """A runner of an execution that this server owns."""
-        return Runner(self._around, graph, progress, self._ended, self._gave_up)
+        return Runner(self._context, graph, progress, self._on_end, self._on_runner_failure)
 
     def launch(self, runner: Runner) -> None:
-        """Set a new execution to work, unless recovery was quicker."""
-        if self.keep(runner):
+        """Add and begin the runner of a new execution, unless recovery has resumed it already."""
+        if self.add(runner):
             runner.begin()
 
     def has(self, execution: Execution) -> bool:
-        """Whether an execution has a runner, under the fence that this server owns it under now."""
+        """Whether an execution has a runner under the fence that this server owns it under now."""
         runner = self._runners.get(execution.id)
         return runner is not None and runner.execution.fence >= execution.fence
 
-    def keep(self, runner: Runner, inbox: Sequence[Message] = ()) -> bool:
-        """Keep a runner, and deliver what is in the inbox; False where the execution has one, which goes on instead.
+    def add(self, runner: Runner, inbox: Sequence[Message] = ()) -> bool:
+        """Add a runner and deliver its inbox; return False when the execution has a runner already.
 
-        One from before another server had the execution makes way. A server that is going away keeps none: it leaves the
-        execution in the database, to whoever is next.
+        A runner under an older fence makes way: another server had the execution meanwhile. A server that shuts down adds
+        none, and leaves the execution to the next server.
         """
         if self._leaving or self.has(runner.execution):
             return False
@@ -68,9 +68,9 @@ class Runners:
         return True
 
     def deliver(self, messages: Iterable[Message]) -> None:
-        """Hand out all messages to the executions that this server owns; those to each in order.
+        """Deliver all messages to the executions that this server owns; those to each in order.
 
-        An execution may have been started so lately that its runner is still to come: it gets them then.
+        An execution that was just started may have no runner yet, which gets its messages when it is added.
         """
         self._undelivered = {}
         for execution_id, own in groupby(messages, lambda message: message.execution_id):
@@ -81,30 +81,30 @@ class Runners:
                 runner.deliver(list(own))
 
     def drop(self, execution_id: str) -> None:
-        """Abandon an execution that is not this server's any more."""
+        """Abandon an execution that another server owns now."""
         runner = self._runners.pop(execution_id, None)
         if runner is not None:
             runner.abandon()
 
     def cut_off(self, session_ids: set[str]) -> None:
-        """Abandon what runs in sessions that are gone."""
+        """Abandon the executions of deleted sessions."""
         for runner in list(self._runners.values()):
             if runner.execution.session_id in session_ids:
                 self.drop(runner.execution.id)
 
     def leave(self) -> None:
-        """Abandon everything: the server goes away."""
+        """Abandon everything, because the server shuts down."""
         self._leaving = True
         for runner in self._runners.values():
             runner.abandon()
 
-    def _ended(self, runner: Runner) -> None:
+    def _on_end(self, runner: Runner) -> None:
         if self._runners.get(runner.execution.id) is runner:
             del self._runners[runner.execution.id]
         if runner.execution.ended:
-            self._ended_lately[runner.execution.id] = runner.execution
-            if len(self._ended_lately) > _ENDED_LATELY:
-                self._ended_lately.popitem(last=False)
+            self._recently_ended[runner.execution.id] = runner.execution
+            if len(self._recently_ended) > _MAX_RECENTLY_ENDED:
+                self._recently_ended.popitem(last=False)
 
-    def _gave_up(self, runner: Runner) -> None:
-        self._broken(runner.execution)
+    def _on_runner_failure(self, runner: Runner) -> None:
+        self._on_failure(runner.execution)

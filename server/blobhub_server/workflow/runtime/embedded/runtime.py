@@ -10,17 +10,17 @@ import structlog
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.notify import Ringing
+from blobhub_server.db.notify import Listener
 from blobhub_server.errors import PermissionDenied
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.contract import Beside, PreparedStart, Start
+from blobhub_server.workflow.runtime.contract import PreparedStart, Start, StartWork
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
-from blobhub_server.workflow.runtime.embedded.runner import Surroundings
+from blobhub_server.workflow.runtime.embedded.runner import RunnerContext
 from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.runtime.embedded.start import Starts
 from blobhub_server.workflow.runtime.performer import Performer
@@ -30,7 +30,7 @@ from blobhub_server.workflow.store import message as message_store
 log = structlog.get_logger()
 
 RETRY_SECONDS = 1.0
-FAILING_WAITS_SECONDS = (0.1, 1.0, 10.0)
+FAIL_BACKOFF_SECONDS = (0.1, 1.0, 10.0)
 
 
 class EmbeddedRuntime:
@@ -43,7 +43,7 @@ class EmbeddedRuntime:
         self._lease_seconds = lease_seconds
         self._journal = Journal(host, log)
         self._ownership = Ownership(host, lease_seconds)
-        self._runners = Runners(Surroundings(host.db, self._journal, host.clock, Performer(services)), self._broken)
+        self._runners = Runners(RunnerContext(host.db, self._journal, host.clock, Performer(services)), self._on_failure)
         self._starts = Starts(host, definitions, self._journal, self._runners, self._ownership.server_id)
         self._recovery = Recovery(host, definitions, self._ownership, self._runners, lease_seconds)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -51,13 +51,13 @@ class EmbeddedRuntime:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Recover what was left, and keep running until left."""
-        await self._ownership.join()
-        async with self._host.bell.listen(self._ownership.server_id) as ringing:
+        await self._ownership.take_lease()
+        async with self._host.bell.listen(self._ownership.server_id) as listener:
             await self._recovery.recover()
             keep = [
                 asyncio.create_task(self._ownership.renew_forever()),
                 asyncio.create_task(self._recovery.recover_forever()),
-                asyncio.create_task(self._deliver_forever(ringing)),
+                asyncio.create_task(self._deliver_forever(listener)),
             ]
             try:
                 yield
@@ -67,23 +67,19 @@ class EmbeddedRuntime:
                 self._runners.leave()
                 await asyncio.gather(*keep, *self._tasks, return_exceptions=True)
                 await self._journal.close()
-                await self._ownership.leave()
+                await self._ownership.end_lease()
 
-    async def start(self, start: Start, beside: Beside | None = None) -> Execution:
-        """See contract.Runtime."""
-        return await self._starts.submit(start, beside)
+    async def start(self, start: Start, work: StartWork | None = None) -> Execution:
+        return await self._starts.submit(start, work)
 
     async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
-        """See contract.Runtime."""
         return await self._starts.prepare(start, tx)
 
     async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
-        """See contract.Runtime."""
         return await self._starts.join(tx, prepared)
 
-    async def ended(self, execution_id: str) -> Execution:
-        """See contract.Runtime."""
-        known = self._runners.known(execution_id)
+    async def get_ended(self, execution_id: str) -> Execution:
+        known = self._runners.find(execution_id)
         if known is not None and known.ended:
             return known
         async with self._host.db.read() as tx:
@@ -93,30 +89,29 @@ class EmbeddedRuntime:
         return execution
 
     def cut_off(self, session_ids: set[str]) -> None:
-        """See contract.Runtime."""
         self._runners.cut_off(session_ids)
 
-    async def _deliver_forever(self, ringing: Ringing) -> None:
-        """Hand out messages whenever this server is rung, and now and then, until cancelled."""
+    async def _deliver_forever(self, listener: Listener) -> None:
+        """Deliver messages whenever this server is rung, and once a lease, until cancelled."""
         while True:
-            await ringing.wait(self._lease_seconds)
+            await listener.wait(self._lease_seconds)
             try:
                 async with self._host.db.read() as tx:
-                    messages = await message_store.to_server(tx, self._ownership.server_id)
+                    messages = await message_store.list_for_server(tx, self._ownership.server_id)
                 self._runners.deliver(messages)
             except Exception:
                 log.exception("messages_not_delivered")
                 await asyncio.sleep(RETRY_SECONDS)
-                ringing.ring()
+                listener.ring()
 
-    def _broken(self, execution: Execution) -> None:
-        """A commit failed for another reason than ownership: the execution fails, from what its log says."""
+    def _on_failure(self, execution: Execution) -> None:
+        """Fail an execution, from its log, after a commit of it failed for another reason than ownership."""
         task = asyncio.create_task(self._fail(execution.id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _fail(self, execution_id: str) -> None:
-        for seconds in FAILING_WAITS_SECONDS:
+        for seconds in FAIL_BACKOFF_SECONDS:
             await asyncio.sleep(seconds)
             try:
                 await self._recovery.fail(execution_id)

@@ -1,4 +1,4 @@
-"""Starting executions: by themselves, many to a transaction, or as a part of somebody's transaction."""
+"""Starts executions, many to a transaction, or in the transaction of a caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blobhub_server.workflow.interpreter import ExecutionState, Started
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
-from blobhub_server.workflow.runtime.contract import Beside, PreparedStart, Start
+from blobhub_server.workflow.runtime.contract import PreparedStart, Start, StartWork
 from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Journal, Unit
 from blobhub_server.workflow.runtime.embedded.runners import Runners
@@ -22,7 +22,7 @@ from blobhub_server.workflow.store import session_object as object_store
 
 
 class Starts:
-    """Starts executions. What a cause has started once is not started again: the first execution is returned."""
+    """Starts executions. A repeated cause gets its first execution."""
 
     def __init__(self, host: Host, definitions: Definitions, journal: Journal, runners: Runners, server_id: str) -> None:
         self._host = host
@@ -31,26 +31,24 @@ class Starts:
         self._runners = runners
         self._server_id = server_id
 
-    async def submit(self, start: Start, beside: Beside | None = None) -> Execution:
-        """See Runtime.start."""
+    async def submit(self, start: Start, work: StartWork | None = None) -> Execution:
         prepared = await self.prepare(start)
         if prepared.first is not None:
             return prepared.first
         if start.revision is not None:
-            return await self._host.db.transact(lambda tx: self._begin(tx, prepared, beside))
+            return await self._host.db.transact(lambda tx: self._begin(tx, prepared, work))
         async with self._host.db.read() as tx:
-            unit = await self._unit(tx, prepared, beside)
+            unit = await self._unit(tx, prepared, work)
         return await self._journal.append(unit)
 
     async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
-        """See Runtime.prepare."""
         if tx is not None:
             return await self._prepare(tx, start)
         async with self._host.db.read() as reading:
             return await self._prepare(reading, start)
 
     async def _prepare(self, tx: Transaction, start: Start) -> PreparedStart:
-        first = await self._first(tx, start)
+        first = await self._find_first(tx, start)
         if first is not None:
             return PreparedStart(start=start, definition=None, first=first)
         require_open(start.session.state)
@@ -63,28 +61,27 @@ class Starts:
         return PreparedStart(start=start, definition=Found(entry, graph), first=None)
 
     async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
-        """See Runtime.join."""
-        first = prepared.first or await self._first(tx, prepared.start)
+        first = prepared.first or await self._find_first(tx, prepared.start)
         return await self._begin(tx, prepared) if first is None else first
 
-    async def _begin(self, tx: Transaction, prepared: PreparedStart, beside: Beside | None = None) -> Execution:
-        """Start in somebody's transaction. What the definition is of is not deleted before it is known that this runs."""
+    async def _begin(self, tx: Transaction, prepared: PreparedStart, work: StartWork | None = None) -> Execution:
+        """Start in somebody's transaction. The definition's blob is locked, so whoever deletes it counts this execution."""
         revision = prepared.start.revision
         if revision is not None:
             contents = self._host.contents
             pinned = await contents.pin(tx, revision.blob_id)
             if not pinned or await contents.find(tx, revision.id, _definition(prepared).entry.id) is None:
                 raise NotFound("definition", prepared.start.definition)
-        return await self._journal.join(tx, await self._unit(tx, prepared, beside))
+        return await self._journal.join(tx, await self._unit(tx, prepared, work))
 
-    async def _first(self, tx: Transaction, start: Start) -> Execution | None:
+    async def _find_first(self, tx: Transaction, start: Start) -> Execution | None:
         """The execution that the cause has started before."""
         if start.cause is None:
             return None
-        return (await execution_store.caused_by(tx, [start.cause])).get(start.cause)
+        return (await execution_store.find_by_causes(tx, [start.cause])).get(start.cause)
 
-    async def _unit(self, tx: Transaction, prepared: PreparedStart, beside: Beside | None = None) -> Unit:
-        """What starting adds to the log: nothing has been written yet, nothing runs before it is committed."""
+    async def _unit(self, tx: Transaction, prepared: PreparedStart, work: StartWork | None = None) -> Unit:
+        """The unit of a start. Nothing is written yet, and nothing runs before the commit."""
         start, graph = prepared.start, _definition(prepared).graph
         session_id, blob_id = start.session.id, start.session.blob_id
         limit = await self._host.limits.value(tx, EXECUTIONS, org_id=start.session.org_id, blob_id=blob_id)
@@ -92,7 +89,7 @@ class Starts:
         execution = self._execution(start, _definition(prepared).entry)
         runner = self._runners.make(graph, Progress(execution, ExecutionState(step_limit=start.step_limit)))
         happening, launch = Started(dict(start.input_data)), partial(self._runners.launch, runner)
-        return runner.first(happening, values, limit=limit, beside=beside, then=launch)
+        return runner.start_unit(happening, values, limit=limit, work=work, then=launch)
 
     def _execution(self, start: Start, entry: Entry) -> Execution:
         return Execution(
