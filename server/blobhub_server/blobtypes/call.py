@@ -61,12 +61,9 @@ class Call(Generic[Resource_co]):
         """
         return await self.changes.once(self, make)
 
-    def settlement(self, answer: Message, *, repeatable: bool = False) -> Settled:
-        """For a change that is made outside `once`: what `Host.settle` is to write in the transaction of the change.
-
-        A `repeatable` change may be made by two same calls at the same time: the answer settled first is that of both.
-        """
-        return self.changes.settlement(self, answer, repeatable=repeatable)
+    def settlement(self, answer: Message) -> Settled:
+        """For a change that is made outside `once`: what `Host.settle` is to write in the transaction of the change."""
+        return self.changes.settlement(self, answer)
 
     async def first_answer(self, make: Callable[[], Awaitable[Made]], read: Callable[[bytes], Made]) -> Made:
         """What the request was answered with, `read` from memory; what `make` answers when it comes for the first time.
@@ -83,7 +80,7 @@ class Changes(Protocol):
     async def once(self, call: Call[object], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """Make a change, its audit entry and its remembered answer in one transaction."""
 
-    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool) -> Settled:
+    def settlement(self, call: Call[object], answer: Message) -> Settled:
         """Make the audit entry and the remembered answer of a change that is made elsewhere."""
 
     async def first_answer(

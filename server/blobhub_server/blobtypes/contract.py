@@ -142,16 +142,11 @@ class Contents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What is written beside a change in its transaction: an entry of the audit log, and the answer to remember.
-
-    A `repeatable` change may be made twice under the same `request_id`, when two calls come at the same time: what the
-    first one settles stays. Others fail then with IntegrityError.
-    """
+    """What is written beside a change in its transaction: an entry of the audit log, and the answer to remember."""
 
     entry: Mapping[str, Any]
     request: Mapping[str, Any] | None
     committed: Callable[[], None]
-    repeatable: bool = False
 
 
 Settle = Callable[[Transaction, Sequence[Settled]], Awaitable[None]]

@@ -127,10 +127,6 @@ class Answers:
         if rows:
             await store.insert(tx, rows)
 
-    async def remember_first(self, tx: Transaction, row: Row) -> bool:
-        """Store a row, unless its request id has been answered already; then False."""
-        return await store.keep_first(tx, row)
-
     def _digest(self, request: Message, key_id: str) -> str:
         body = request.SerializeToString(deterministic=True)
         return key_id + hmac.new(self._keys[key_id], body, hashlib.sha256).hexdigest()[:DIGEST_LENGTH]

@@ -42,12 +42,6 @@ async def insert(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
     await tx.execute(requests.insert(), [dict(row) for row in rows])
 
 
-async def keep_first(tx: Transaction, row: Mapping[str, Any]) -> bool:
-    """Remember an answer, unless there is one under its request id; then False."""
-    statement = tx.upsert(requests, keys=list(requests.primary_key), changed=()).returning(requests.c.request_id)
-    return (await tx.execute(statement, dict(row))).first() is not None
-
-
 _FIND = sa.select(*(requests.c[name] for name in RequestRow.__slots__)).where(
     requests.c.caller == sa.bindparam("who"),
     requests.c.method == sa.bindparam("what"),
