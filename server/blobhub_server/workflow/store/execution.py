@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +17,9 @@ from blobhub_server.platform.store.blob import blobs, only
 from blobhub_server.platform.store.dependents import dependents
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
+from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.store.server import living
-from blobhub_server.workflow.store.session import of_blobs
+from blobhub_server.workflow.store.session import of_blobs, sessions
 
 STOPPING = "stopping"
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
@@ -131,20 +133,31 @@ async def caused_by(tx: Transaction, causes: Collection[Cause]) -> dict[Cause, E
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An execution's fence and the number of the last message to it, and its session."""
+
+    fence: int
+    last_message: int
+    session: Session
+
+
 _LOCK = locked(
-    sa.select(executions.c.id, executions.c.fence, executions.c.last_message)
+    sa.select(executions.c.id, executions.c.fence, executions.c.last_message, *sessions.c)
+    .join(sessions, sessions.c.id == executions.c.session_id)
     .where(executions.c.id.in_(sa.bindparam("execution_ids", expanding=True)))
-    .order_by(executions.c.id)
+    .order_by(sessions.c.id, executions.c.id)
 )
 
 
-async def lock(tx: Transaction, execution_ids: Collection[str]) -> dict[str, tuple[int, int]]:
-    """Fence and number of the last message of executions, by id. Those that are gone are left out.
+async def lock(tx: Transaction, execution_ids: Collection[str]) -> dict[str, Standing]:
+    """How executions stand, by id. Those that are gone are left out.
 
-    Until the transaction ends no server takes them over, and nobody sends them a message.
+    Until the transaction ends nobody else writes to the logs of their sessions, no server takes the executions over, and
+    nobody sends them a message. One statement locks both: the rows of a session before those of executions in it.
     """
     rows = await tx.execute(_LOCK, {"execution_ids": sorted(execution_ids)})
-    return {row[0]: (row[1], row[2]) for row in rows}
+    return {row[0]: Standing(row[1], row[2], Session(*row[3:])) for row in rows}
 
 
 _PROJECT = (
