@@ -67,12 +67,9 @@ class Call(Generic[Resource_co]):
         """
         return await self.changes.once(self, make)
 
-    def settlement(self, answer: Message, *, repeatable: bool = False) -> Settlement:
-        """For a change that is made outside `once`: what `Host.settle` has to write in the transaction of the change.
-
-        A `repeatable` change may be made by two same calls at the same time; both get the answer that is settled first.
-        """
-        return self.changes.settlement(self, answer, repeatable=repeatable)
+    def settlement(self, answer: Message) -> Settlement:
+        """For a change that is made outside `once`: what `Host.settle` has to write in the transaction of the change."""
+        return self.changes.settlement(self, answer)
 
     async def first_answer(self, make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]) -> Result:
         """The remembered answer, as `read` makes it from bytes; for a new request what `make` answers.
@@ -88,7 +85,7 @@ class Changes(Protocol):
     async def once(self, call: Call[object], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """Make a change, its audit entry and its remembered answer in one transaction."""
 
-    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool) -> Settlement:
+    def settlement(self, call: Call[object], answer: Message) -> Settlement:
         """Make the audit entry and the remembered answer of a change that is made elsewhere."""
 
     async def first_answer(

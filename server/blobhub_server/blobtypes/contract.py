@@ -200,16 +200,11 @@ class Contents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What is written beside a change in its transaction: an audit entry, and the answer to remember.
-
-    A `repeatable` change may be made twice under the same `request_id` when two calls run at the same time; what the first
-    one settles is kept. For other changes the second call fails with IntegrityError.
-    """
+    """What is written beside a change in its transaction: an audit entry, and the answer to remember."""
 
     entry: Mapping[str, Any]
     request: Mapping[str, Any] | None
     on_commit: Callable[[], None]
-    repeatable: bool = False
 
 
 Settle = Callable[[Transaction, Sequence[Settlement]], Awaitable[None]]

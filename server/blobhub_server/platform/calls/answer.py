@@ -126,10 +126,6 @@ class Answers:
         if rows:
             await store.insert(tx, rows)
 
-    async def remember_first(self, tx: Transaction, row: Row) -> bool:
-        """Store a row, unless its request id has been answered already; then False."""
-        return await store.keep_first(tx, row)
-
     def _digest(self, call: Call[object], key_id: str) -> str:
         """The HMAC of a request's body, in which the request id is in lower case."""
         request = call.request

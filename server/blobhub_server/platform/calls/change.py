@@ -52,20 +52,14 @@ class Changes:
         """Answer from memory, or by making the answer."""
         return await self._answers.first_answer(call, make, read)
 
-    def settlement(self, call: Call[object], answer: Message, *, repeatable: bool = False) -> Settlement:
+    def settlement(self, call: Call[object], answer: Message) -> Settlement:
         """What has to be written beside a change."""
-        call.repeatable = repeatable
         row = self._answers.row(call, answer)
-        return Settlement(audit_row(call, answer=answer), row, partial(setattr, call, "recorded", True), repeatable)
+        return Settlement(audit_row(call, answer=answer), row, partial(setattr, call, "recorded", True))
 
     async def settle(self, tx: Transaction, settled: Sequence[Settlement]) -> None:
         """Write audit entries and remembered answers, in a transaction, as the last thing in it."""
-        await self._answers.remember(tx, [item.request for item in settled if item.request and not item.repeatable])
-        repeated = [item for item in settled if item.repeatable and not await self._is_first(tx, item)]
-        await self._audit.append(tx, [item.entry for item in settled if item not in repeated])
+        await self._answers.remember(tx, [item.request for item in settled if item.request])
+        await self._audit.append(tx, [item.entry for item in settled])
         for item in settled:
             tx.after_commit(item.on_commit)
-
-    async def _is_first(self, tx: Transaction, item: Settlement) -> bool:
-        """Remember the answer of a repeatable change; False when the same request has been answered already."""
-        return item.request is None or await self._answers.remember_first(tx, item.request)

@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared, upsert
-from blobhub_server.db.records import Mapper, Scalar
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Id, Time, metadata
 
 requests = sa.Table(
@@ -41,19 +41,11 @@ class RequestRow:
 
 _REQUEST = Mapper(RequestRow, requests)
 _INSERT = Prepared(requests.insert())
-_KEEP_FIRST = Prepared(
-    upsert(requests, keys=[*requests.primary_key], changed=(), returning=[requests.c.request_id]), Scalar(str)
-)
 
 
 async def insert(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
     """Remember answers. Raises IntegrityError when a request id is taken."""
     await tx.run_each(_INSERT, rows)
-
-
-async def keep_first(tx: Transaction, row: Mapping[str, Any]) -> bool:
-    """Remember an answer, unless there is one under its request id; then False."""
-    return await tx.first(_KEEP_FIRST, **row) is not None
 
 
 _FIND = Prepared(

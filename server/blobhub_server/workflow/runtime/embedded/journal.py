@@ -35,6 +35,7 @@ from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
 from blobhub_server.workflow.store.event import LoggedEvent
+from blobhub_server.workflow.store.execution import LockedExecution
 
 
 class OwnershipLost(Exception):
@@ -99,9 +100,13 @@ class Journal:
 
     async def _write(self, tx: Transaction, units: Sequence[Unit]) -> Sequence[Execution | Refusal]:
         """Write units in a transaction; return for each its execution, or why nothing of it was written."""
-        sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units})
-        others = await self._insert_new(tx, [unit for unit in units if unit.limit is not None], sessions)
-        others |= await self._update_running(tx, [unit.execution for unit in units if unit.limit is None])
+        new = [unit for unit in units if unit.limit is not None]
+        changed = [unit.execution for unit in units if unit.limit is None]
+        # All sessions are locked before any execution, by id; when no execution is new, one statement locks both.
+        sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units}) if new else {}
+        rows = await execution_store.lock(tx, [item.id for item in changed]) if changed else {}
+        sessions = {row.session.id: row.session for row in rows.values()} | sessions
+        others = await self._insert_new(tx, new, sessions) | await self._update_running(tx, changed, rows)
         written = [unit for unit in units if unit.execution.id not in others]
         if written:
             await self._store(tx, written, sessions)
@@ -132,12 +137,14 @@ class Journal:
         known = await execution_store.find_by_causes(tx, {item.cause for item in new if item.cause is not None})
         return {item.id: known[item.cause] for item in new if item.cause in known}
 
-    async def _update_running(self, tx: Transaction, executions: Sequence[Execution]) -> dict[str, Refusal]:
+    async def _update_running(
+        self, tx: Transaction, executions: Sequence[Execution], rows: Mapping[str, LockedExecution]
+    ) -> dict[str, Execution | Refusal]:
         """Update the rows of executions that are not new. Returns, by id, why some are refused."""
-        if not executions:
-            return {}
-        rows = await execution_store.lock(tx, [item.id for item in executions])
-        refused = {item.id: refusal for item in executions if (refusal := _check_current(item, rows.get(item.id)))}
+        refused: dict[str, Execution | Refusal] = {}
+        for item in executions:
+            if (refusal := _check_current(item, rows.get(item.id))) is not None:
+                refused[item.id] = refusal
         changed = [item for item in executions if item.id not in refused]
         if changed:
             await execution_store.project(tx, changed)
@@ -258,8 +265,8 @@ def _check_starts(units: Sequence[Unit], sessions: Mapping[str, Session]) -> dic
     return refused
 
 
-def _check_current(execution: Execution, row: tuple[int, int] | None) -> Refusal | None:
+def _check_current(execution: Execution, row: LockedExecution | None) -> Refusal | None:
     """Why a turn must not be written, by the fence and the number of the last message in the execution's row."""
-    if row is None or row[0] != execution.fence:
+    if row is None or row.fence != execution.fence:
         return OwnershipLost()
-    return TurnOutdated() if row[1] != execution.last_message else None
+    return TurnOutdated() if row.last_message != execution.last_message else None
