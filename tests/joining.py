@@ -21,6 +21,7 @@ from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared, upsert
 from blobhub_server.workflow import blob_type
+from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
 from blobhub_server.workflow.runtime.contract import Start
 from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
@@ -35,6 +36,7 @@ class Opened:
     """What a server's workflows were opened with, and how executions are started there."""
 
     host: Host
+    definitions: Definitions
     runtime: EmbeddedRuntime
 
     async def start(self, session_id: str, number: int, **fields: object) -> Start:
@@ -49,12 +51,14 @@ class Opened:
     async def fire(self, start: Start, number: int) -> Execution:
         """Record a firing and start its execution in one transaction; done before, it changes nothing."""
 
+        prepared = await self.runtime.prepare(start)
+
         async def work(tx: Transaction) -> Execution:
             if number % 2:
                 await record(tx, number)
                 await asyncio.sleep(random.random() * 0.01)
-                return await self.runtime.join(tx, start)
-            execution = await self.runtime.join(tx, start)
+                return await self.runtime.join(tx, prepared)
+            execution = await self.runtime.join(tx, prepared)
             await asyncio.sleep(random.random() * 0.01)
             await record(tx, number)
             return execution
@@ -73,9 +77,9 @@ def opening() -> Iterator[list[Opened]]:
     found: list[Opened] = []
 
     class Seen(EmbeddedRuntime):
-        def __init__(self, host: Host, *others: object) -> None:
-            super().__init__(host, *others)
-            found.append(Opened(host, self))
+        def __init__(self, host: Host, definitions: Definitions, *others: object) -> None:
+            super().__init__(host, definitions, *others)
+            found.append(Opened(host, definitions, self))
 
     blob_type.EmbeddedRuntime = Seen
     try:

@@ -17,6 +17,7 @@ EXECUTION = Execution(
     session_id="s",
     blob_id="b",
     revision_id="r",
+    definition_blob_id="b",
     definition_id="d",
     definition_alias="workflow",
     definition_digest="",

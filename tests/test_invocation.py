@@ -154,7 +154,7 @@ class Inside:
 
     def __init__(self, opened: joining.Opened, api: Api, actor_id: str) -> None:
         self.host = opened.host
-        self.invocations = Invocations(opened.host, opened.runtime)
+        self.invocations = Invocations(opened.host, opened.definitions, opened.runtime)
         self.api = api
         self.asked = Invocation(
             cause=str(uuid.uuid4()), actor_id=actor_id, revision=f"{PIPELINE}@draft", definition="workflow"

@@ -6,23 +6,29 @@ import asyncio
 import random
 import sqlite3
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import flows
+import grpc
 import joining
 import pytest
 import sqlalchemy as sa
 from blobhub.v1 import execution_pb2, limit_pb2, session_pb2
+from blobhub_server.blobtypes.conformance import reason_of
+from blobhub_server.blobtypes.contract import RevisionView
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.opening import open_database
-from blobhub_server.errors import LimitExceeded
+from blobhub_server.errors import LimitExceeded, NotFound
+from blobhub_server.objects.local import LocalObjects
 from blobhub_server.workflow.errors import SessionNotOpen
-from blobhub_server.workflow.rules.execution import Cause, CauseKind
+from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
+from blobhub_server.workflow.runtime.contract import Start
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
 from calling import ask
@@ -126,8 +132,8 @@ async def test_one_cause_asked_for_by_many_at_once_in_two_servers_starts_one_exe
             return (await opened.runtime.start(await opened.start(session_id, number))).id
 
         async def in_a_transaction(opened: Opened, session_id: str, number: int) -> str:
-            start = await opened.start(session_id, number)
-            return (await opened.host.db.transact(lambda tx: opened.runtime.join(tx, start))).id
+            prepared = await opened.runtime.prepare(await opened.start(session_id, number))
+            return (await opened.host.db.transact(lambda tx: opened.runtime.join(tx, prepared))).id
 
         for number in range(5):
             ids = await asyncio.gather(
@@ -150,9 +156,10 @@ async def test_a_transaction_that_is_rolled_back_starts_nothing(opened: tuple[Op
     here, api = opened
     session_id = await api.session(flows.steps())
     start = await here.start(session_id, 1)
+    prepared = await here.runtime.prepare(start)
     with suppress(ZeroDivisionError):
         async with here.host.db.write() as tx:
-            await here.runtime.join(tx, start)
+            await here.runtime.join(tx, prepared)
             raise ZeroDivisionError
     assert await numbers(database_url, CAUSES) == []
     assert await log_of(api, session_id) == []
@@ -167,10 +174,12 @@ async def test_one_transaction_starts_several_in_a_session_that_it_has_made(
     here, api = opened
     start = await here.start(await api.session(flows.scripts(1)), 0)
     made = replace(start.session, id=here.host.ids())
+    starts = [replace(start, session=made, cause=Cause(CauseKind.FIRING, str(number))) for number in range(3)]
+    prepared = [await here.runtime.prepare(start) for start in starts]
     async with here.host.db.write() as tx:
         await session_store.insert(tx, made)
-        for number in range(3):
-            await here.runtime.join(tx, replace(start, session=made, cause=Cause(CauseKind.FIRING, str(number))))
+        for ready in prepared:
+            await here.runtime.join(tx, ready)
     await all_ended(database_url)
     types = await log_of(api, made.id)
     assert types.count("flow.exited") == 3
@@ -186,10 +195,11 @@ async def test_a_start_that_is_refused_leaves_the_transaction_to_its_owner(
     )
     await here.fire(await here.start(session_id, 1), 1)
 
+    prepared = await here.runtime.prepare(await here.start(session_id, 2))
+
     async def refuse(tx: Transaction) -> None:
-        start = await here.start(session_id, 2)
         with pytest.raises(LimitExceeded):
-            await here.runtime.join(tx, start)
+            await here.runtime.join(tx, prepared)
         await joining.record(tx, 2)
 
     await here.host.db.transact(refuse)
@@ -214,21 +224,90 @@ async def test_a_cause_gets_its_first_execution_also_when_nothing_can_be_started
 async def test_a_session_runs_a_definition_of_another_blob(opened: tuple[Opened, Api], database_url: str) -> None:
     here, api = opened
     session_id = await api.session(flows.steps(1))
-    made = await ask(api, "CreateBlob", organization="acme", alias="other", type=WORKFLOW)
-    await api.put(flows.steps(3), revision="acme/other@draft")
-    revision_id = (await ask(api, "GetRevision", revision="acme/other@draft")).revision.id
-    execution = await here.fire(await here.start(session_id, 1, revision_id=revision_id), 1)
-    assert (execution.revision_id, execution.result) == (revision_id, 3)
-    assert execution.blob_id != made.blob.id
-    started = await ask(api, "GetExecution", execution_id=execution.id)
-    assert (started.execution.session_id, started.execution.revision_id) == (session_id, revision_id)
+    revision = await other_blob(api, flows.steps(3))
+    for number, start in ((1, here.fire), (2, by_itself(here))):
+        execution = await start(await here.start(session_id, number, revision=revision), number)
+        assert (execution.revision_id, execution.result) == (revision.id, 3)
+        assert (execution.blob_id == revision.blob_id, execution.definition_blob_id == revision.blob_id) == (False, True)
+        started = await ask(api, "GetExecution", execution_id=execution.id)
+        assert (started.execution.session_id, started.execution.revision_id) == (session_id, revision.id)
+
+
+def by_itself(here: Opened) -> Callable[[Start, int], Awaitable[Execution]]:
+    """Starts that are nobody's part."""
+    return lambda start, _number: here.runtime.start(start)
+
+
+async def other_blob(api: Api, document: str) -> RevisionView:
+    """Make `acme/other` with a definition in its draft, and return that."""
+    made = (await ask(api, "CreateBlob", organization="acme", alias="other", type=WORKFLOW)).blob
+    await api.put(document, revision="acme/other@draft")
+    found = (await ask(api, "GetRevision", revision="acme/other@draft")).revision
+    return RevisionView(found.id, made.id, made.org_id, made.type, "draft", found.etag)
+
+
+async def test_a_blob_whose_definition_runs_in_a_session_of_another_is_in_use(
+    opened: tuple[Opened, Api], database_url: str
+) -> None:
+    here, api = opened
+    session_id = await api.session(flows.steps(1))
+    revision = await other_blob(api, flows.delay(60))
+    execution = await here.fire(await here.start(session_id, 1, revision=revision), 1)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await ask(api, "DeleteBlob", blob="acme/other")
+    assert (reason_of(refused.value), "1 running executions" in refused.value.details()) == ("NOT_EMPTY", True)
+    await ask(api, "DeleteBlob", blob="acme/other", cascade=True)
+    stopped = await ask(api, "StopExecution", execution_id=execution.id)
+    assert stopped.execution.state == execution_pb2.EXECUTION_STATE_STOPPING
+
+
+async def test_a_deletion_that_meets_a_start_by_one_of_its_definitions_waits_and_counts_it(
+    opened: tuple[Opened, Api],
+) -> None:
+    here, api = opened
+    session_id = await api.session(flows.steps(1))
+    revision = await other_blob(api, flows.delay(60))
+    prepared = await here.runtime.prepare(await here.start(session_id, 1, revision=revision))
+    async with here.host.db.write() as tx:
+        await here.runtime.join(tx, prepared)
+        deletion = asyncio.ensure_future(ask(api, "DeleteBlob", blob="acme/other"))
+        await asyncio.sleep(0.2)
+        assert not deletion.done()
+    with pytest.raises(grpc.aio.AioRpcError):
+        await deletion
+
+
+async def test_a_definition_that_is_gone_by_the_time_of_the_start_is_not_found(opened: tuple[Opened, Api]) -> None:
+    here, api = opened
+    session_id = await api.session(flows.steps(1))
+    revision = await other_blob(api, flows.steps(1))
+    prepared = await here.runtime.prepare(await here.start(session_id, 1, revision=revision))
+    await ask(api, "DeleteBlob", blob="acme/other")
+    with pytest.raises(NotFound):
+        await here.host.db.transact(lambda tx: here.runtime.join(tx, prepared))
+
+
+async def test_a_start_reads_no_definition_in_the_transaction_that_it_joins(
+    opened: tuple[Opened, Api], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, api = opened
+    prepared = await here.runtime.prepare(await here.start(await api.session(flows.steps(1)), 1))
+
+    async def refuse(_self: object, digest: str) -> bytes:
+        raise AssertionError(digest)
+
+    monkeypatch.setattr(LocalObjects, "get", refuse)
+    here.runtime._starts._definitions._compiled.clear()
+    execution = await here.host.db.transact(lambda tx: here.runtime.join(tx, prepared))
+    assert execution.state == "completed"
 
 
 async def test_the_index_of_causes_refuses_a_second_execution(opened: tuple[Opened, Api], database_url: str) -> None:
     """Whoever writes past the store is stopped by the database."""
     here, api = opened
     await here.fire(await here.start(await api.session(flows.steps(1)), 1), 1)
-    names = "session_id, blob_id, revision_id, definition_id, definition_alias, definition_digest, cause_kind, cause_id, "
+    names = "session_id, blob_id, revision_id, definition_blob_id, definition_id, definition_alias, definition_digest, "
+    names += "cause_kind, cause_id, "
     names += "fence, last_message, state, step_limit, last_sequence, create_time"
     with pytest.raises(sa.exc.IntegrityError):
         async with here.host.db.write() as tx:

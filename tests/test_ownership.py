@@ -214,9 +214,26 @@ async def test_what_was_taken_over_is_not_written_to_by_the_server_that_had_it(t
         id_ = await started(api, await api.session(flows.delay(0.3)))
         before = await select(database_url, "SELECT * FROM events ORDER BY sequence")
         await hand_over(opened, id_)
-        await until(lambda: id_ not in opened.runtime._runners)
+        await until(lambda: id_ not in opened.runtime._runners.running)
         assert await select(database_url, "SELECT * FROM events ORDER BY sequence") == before
         assert await state_of(api, id_) == "WAITING"
+
+
+async def test_what_was_taken_over_is_let_go_of_and_gone_on_with_when_it_comes_back(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with together(tmp_path, database_url, count=1, lease_seconds=0.5) as ((opened, api),):
+        id_ = await started(api, await api.session(flows.delay(60)))
+        runners = opened.runtime._runners
+        for number in (1, 2):
+            idle = await hand_over(opened, id_)
+            if number == 1:
+                await until(lambda: id_ not in runners.running)
+            async with opened.host.db.write() as tx:
+                await server_store.delete(tx, idle)
+            await until(lambda number=number: id_ in runners.running and runners.find(id_).fence == 2 * number + 1)
+        await ask(api, "StopExecution", execution_id=id_)
+        assert (await ended(api, id_))[-1] == "flow.stopped"
 
 
 async def test_a_commit_that_meets_a_claim_comes_after_it_and_writes_nothing(tmp_path: Path, database_url: str) -> None:
@@ -228,8 +245,8 @@ async def test_a_commit_that_meets_a_claim_comes_after_it_and_writes_nothing(tmp
             await server_store.renew(tx, idle, FOREVER)
             await tx.execute(take_over(id_, idle))
             await asyncio.sleep(0.5)
-            assert id_ in opened.runtime._runners
-        await until(lambda: id_ not in opened.runtime._runners)
+            assert id_ in opened.runtime._runners.running
+        await until(lambda: id_ not in opened.runtime._runners.running)
         assert await state_of(api, id_) == "WAITING"
 
 

@@ -45,6 +45,12 @@ class InvocationResult:
 class Invocable(Protocol):
     """Something that can be invoked: definitions, which become executions."""
 
+    async def prepare(self, invocation: Invocation) -> None:
+        """Read and compile the definition before the transaction, so that the transaction need not wait for that.
+
+        This is optional and refuses nothing; `invoke` checks everything anew. Raises InvalidReference, ContentLost.
+        """
+
     async def invoke(self, tx: Transaction, invocation: Invocation) -> InvocationResult:
         """Start an execution as a part of a transaction. It runs after the commit, and never without it.
 

@@ -182,6 +182,12 @@ class Contents(Protocol):
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
         """The entry with that name or id; None when there is none."""
 
+    async def pin(self, tx: Transaction, blob_id: str) -> bool:
+        """Let nobody change or delete a blob until the transaction ends: for what refers to its content from elsewhere.
+
+        Others may pin it as well. False when it is gone.
+        """
+
     async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
         """The entries by name, those after `after` first."""
 

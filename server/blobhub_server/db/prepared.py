@@ -131,6 +131,11 @@ def lock_rows(query: sa.Select[Any]) -> sa.Select[Any]:
     return query.with_for_update(key_share=True)
 
 
+def shared(query: sa.Select[Any]) -> sa.Select[Any]:
+    """The query, its rows to be changed by nobody until the transaction ends, which others may ask for as well."""
+    return query.with_for_update(read=True)
+
+
 def upsert(
     table: sa.Table,
     *,

@@ -88,7 +88,7 @@ class WorkflowType(BlobType):
                     in_use=_in_use,
                     delete=partial(_delete, runtime),
                     limits=_limits(host),
-                    offers={Invocable: Invocations(host, runtime)},
+                    offers={Invocable: Invocations(host, definitions, runtime)},
                 )
 
     def _services(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.capabilities import Invocable, Invocation, InvocationResult
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import BlobHubError, PermissionDenied
+from blobhub_server.errors import BlobHubError, NotFound, PermissionDenied
+from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.errors import TYPE
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
@@ -19,10 +22,19 @@ from blobhub_server.workflow.store import session as session_store
 class Invocations(Invocable):
     """Implements `blobtypes.capabilities.Invocable`."""
 
-    def __init__(self, host: Host, runtime: Runtime) -> None:
+    def __init__(self, host: Host, definitions: Definitions, runtime: Runtime) -> None:
         self._host = host
+        self._definitions = definitions
         self._runtime = runtime
         self._sessions = Sessions(host)
+
+    async def prepare(self, invocation: Invocation) -> None:
+        async with self._host.db.read() as tx:
+            found = await self._host.revisions.resolve(tx, invocation.revision)
+            if found is not None and not isinstance(found.resource, BlobHubError):
+                with suppress(NotFound):
+                    entry = await self._definitions.entry(tx, found.resource.id, invocation.definition)
+                    await self._definitions.load(entry.digest)
 
     async def invoke(self, tx: Transaction, invocation: Invocation) -> InvocationResult:
         revision = await self._revision(tx, invocation)
@@ -58,9 +70,9 @@ class Invocations(Invocable):
             definition=invocation.definition,
             input_data=invocation.inputs,
             cause=cause,
-            revision_id=revision.id,
+            revision=revision,
         )
-        return await self._runtime.join(tx, start)
+        return await self._runtime.join(tx, await self._runtime.prepare(start, tx))
 
 
 async def _find_started(tx: Transaction, cause: Cause) -> Execution | None:

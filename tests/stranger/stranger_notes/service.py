@@ -76,16 +76,18 @@ class NotesService:
             raise EmptyNote(request.name)
         text = (await self._host.contents.read(entry.digest)).decode()
 
+        run_id = self._host.ids()
+        invocation = Invocation(
+            cause=run_id,
+            actor_id=call.caller.actor_id,
+            revision=request.workflow,
+            definition=request.definition,
+            session=self._session,
+            inputs={request.input: text} if request.input else {},
+        )
+        await self._invocable.prepare(invocation)
+
         async def make(tx: Transaction) -> pb.RunNoteResponse:
-            run_id = self._host.ids()
-            invocation = Invocation(
-                cause=run_id,
-                actor_id=call.caller.actor_id,
-                revision=request.workflow,
-                definition=request.definition,
-                session=self._session,
-                inputs={request.input: text} if request.input else {},
-            )
             invoked = await self._invocable.invoke(tx, invocation)
             run = Run(
                 id=run_id,

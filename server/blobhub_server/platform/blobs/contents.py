@@ -86,6 +86,9 @@ class Contents:
         await revision_store.update(tx, revision_id, etag=new_etag, update_time=self._clock())
         return blob, revision, new_etag
 
+    async def pin(self, tx: Transaction, blob_id: str) -> bool:
+        return await blob_store.pin(tx, blob_id)
+
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
         return await store.find(tx, revision_id, name_or_id)
 

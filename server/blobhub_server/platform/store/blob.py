@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Caller
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
-from blobhub_server.db.prepared import Prepared, lock_rows
+from blobhub_server.db.prepared import Prepared, lock_rows, shared
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
 from blobhub_server.platform.rules.blob import Blob
@@ -135,6 +135,11 @@ def select_of_type(blob_ids: IdQuery, type_: str) -> IdQuery:
 async def lock_all(tx: Transaction, blob_ids: IdQuery) -> int:
     """Lock a set of blobs, in the order of their ids, until the transaction ends; return how many they are."""
     return len((await tx.execute(lock_rows(blob_ids.order_by(blobs.c.id)))).all())
+
+
+async def pin(tx: Transaction, blob_id: str) -> bool:
+    """Lock a blob against change and deletion until the transaction ends; False when it is gone. Others may pin it too."""
+    return (await tx.execute(shared(select_one(blob_id)))).first() is not None
 
 
 async def types(tx: Transaction, blob_ids: IdQuery) -> list[str]:

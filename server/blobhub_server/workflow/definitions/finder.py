@@ -38,6 +38,14 @@ def violations(problems: list[Problem]) -> list[Violation]:
     return [Violation(problem.path or problem.component_id, problem.message) for problem in problems]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A definition that can be run: where it is, and its graph."""
+
+    entry: Entry
+    graph: Graph
+
+
 class Definitions:
     """Finds and compiles definitions, and caches them by digest."""
 

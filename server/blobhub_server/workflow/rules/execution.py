@@ -40,16 +40,18 @@ class Cause:
 class Execution:
     """An execution: what was requested, and the projection of its log.
 
-    `revision_id` is the revision that the definition is in, `blob_id` the blob that the session is in. `cause` is None for
-    a start that cannot be repeated. `owner` is the server that runs it. `fence` counts the changes of owner; a write under
-    an older one is refused. `last_message` is the number of the last message to it. `timeout` is None for no limit. `result`
-    is any JSON value, told from no result by `has_result`. `failure` is `{reason, message, line}`.
+    `blob_id` is the blob that the session is in; the definition is in the revision `revision_id` of `definition_blob_id`.
+    `cause` is None for a start that cannot be repeated. `owner` is the server that runs it. `fence` counts the changes of
+    owner; a write under an older one is refused. `last_message` is the number of the last message to it. `timeout` is
+    None for no limit. `result` is any JSON value, told from no result by `has_result`. `failure` is
+    `{reason, message, line}`.
     """
 
     id: str
     session_id: str
     blob_id: str
     revision_id: str
+    definition_blob_id: str
     definition_id: str
     definition_alias: str
     definition_digest: str

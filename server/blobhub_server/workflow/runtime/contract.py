@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-from blobhub_server.blobtypes.contract import Settlement
+from blobhub_server.blobtypes.contract import RevisionView, Settlement
 from blobhub_server.db.engine import Transaction
+from blobhub_server.workflow.definitions.finder import Found
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, Execution
 from blobhub_server.workflow.rules.session import Session
 
@@ -24,17 +25,29 @@ The transaction may be tried again, and the work with it.
 class Start:
     """What to start: a definition (alias or id), with inputs by alias, in a session.
 
-    The definition is one of the session's revision, or of `revision_id`, which may belong to any blob: the caller has
-    checked that it may be run. `cause` is what the execution is started for; None for a start that cannot be repeated.
+    The definition is one of the session's revision, or of `revision`, which may belong to any blob: the caller has checked
+    that it may be run. `cause` is what the execution is started for; None for a start that cannot be repeated.
     """
 
     session: Session
     definition: str
     input_data: Mapping[str, Any]
     cause: Cause | None
-    revision_id: str | None = None
+    revision: RevisionView | None = None
     timeout: timedelta | None = None
     step_limit: int = STEP_LIMIT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedStart:
+    """A start whose definition has been read and compiled, which is not to be done while others wait to write.
+
+    `first` is the execution that its cause has started before, if any; then there is no definition.
+    """
+
+    start: Start
+    definition: Found | None
+    first: Execution | None
 
 
 class Runtime(Protocol):
@@ -50,10 +63,20 @@ class Runtime(Protocol):
         DefinitionNotRunnable, InvalidValue, PermissionDenied, SessionNotOpen, LimitExceeded.
         """
 
-    async def join(self, tx: Transaction, start: Start) -> Execution:
+    async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
+        """Prepare for `join`: find, read and compile the definition.
+
+        Do this before the transaction; or in `tx`, when the definition has to be the one that `tx` sees. `tx` then waits for
+        bytes to be read, unless the definition is cached. Raises NotFound, DefinitionNotRunnable, InvalidValue,
+        SessionNotOpen.
+        """
+
+    async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
         """Start an execution as a part of a transaction; return it. It runs after the commit, and never without it.
 
-        When the cause has started one before, that is returned. Raises the same errors as `start`, and writes nothing then.
+        The definition is the prepared one. When the cause has started one before, that is returned. Raises PermissionDenied,
+        SessionNotOpen, LimitExceeded, and NotFound when the definition is of another revision than the session's and that
+        revision is gone; nothing is written then.
         A transaction that starts executions in several sessions goes through them in the order of their ids, or may have to
         be tried again after a deadlock.
         """

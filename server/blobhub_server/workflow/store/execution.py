@@ -30,6 +30,7 @@ executions = sa.Table(
     sa.Column("session_id", Id(), sa.ForeignKey("sessions.id"), nullable=False),
     sa.Column("blob_id", Id(), nullable=False),
     sa.Column("revision_id", Id(), nullable=False),
+    sa.Column("definition_blob_id", Id(), nullable=False),
     sa.Column("definition_id", Id(), nullable=False),
     sa.Column("definition_alias", sa.String(42), nullable=False),
     sa.Column("definition_digest", sa.String(64), nullable=False),
@@ -48,6 +49,7 @@ executions = sa.Table(
     sa.Column("end_time", Time()),
     sa.Index("ix_executions_session_id", "session_id", "id"),
     sa.Index("ix_executions_revision_id", "revision_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
+    sa.Index("ix_executions_definition_blob_id", "definition_blob_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_running", "session_id", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_owner", "owner", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("uq_executions_cause", "cause_kind", "cause_id", unique=True, sqlite_where=_CAUSED, postgresql_where=_CAUSED),
@@ -250,9 +252,9 @@ async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependent
 
 
 async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
-    """The executions of a blob that have not ended."""
-    own = sa.select(sessions.c.id).where(sessions.c.blob_id == blob_id)
-    held = (executions.c.session_id.in_(own), RUNNING)
+    """The executions that have not ended in the sessions of a blob, or by definitions of it in those of another."""
+    in_sessions = executions.c.session_id.in_(sa.select(sessions.c.id).where(sessions.c.blob_id == blob_id))
+    held = (sa.or_(in_sessions, executions.c.definition_blob_id == blob_id), RUNNING)
     return Dependents("running executions", *await count_and_name(tx, executions.c.id, *held))
 
 

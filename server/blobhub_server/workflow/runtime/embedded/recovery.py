@@ -38,6 +38,7 @@ class Recovery:
         self._lease_seconds = lease_seconds
         self._runners = runners
         self._unattended: frozenset[str] = frozenset()
+        self._strays: frozenset[str] = frozenset()
 
     async def recover_forever(self) -> None:
         """Recover now and then, until cancelled."""
@@ -53,6 +54,7 @@ class Recovery:
         while claimed := await self._ownership.claim():
             for execution in claimed:
                 await _attempt(execution.id, self._resume(execution))
+        running = self._runners.running
         async with self._host.db.read() as tx:
             owned = await execution_store.running_ids(tx, self._ownership.server_id)
         # An execution that was just committed gets its runner in a moment. One that has none the next time either was left
@@ -61,6 +63,11 @@ class Recovery:
         for execution_id in unattended & self._unattended:
             await _attempt(execution_id, self._resume_unattended(execution_id))
         self._unattended = unattended
+        # What has ended is about to be let go of; what is not this server's the next time either was taken over.
+        strays = running - owned
+        for execution_id in strays & self._strays:
+            self._runners.drop(execution_id)
+        self._strays = strays
 
     async def fail(self, execution_id: str) -> None:
         """End an execution, from its log, whose runner could not go on."""
@@ -84,7 +91,7 @@ class Recovery:
 
     async def _resume(self, execution: Execution) -> None:
         """Resume an execution from its log, unless it has a runner here."""
-        if execution.id in self._runners:
+        if self._runners.has(execution):
             return
         runner, inbox = await self._load_runner(execution)
         # It may have been launched while its log was read: two runners would run its steps twice.

@@ -30,9 +30,6 @@ class Runners:
         self._recently_ended: OrderedDict[str, Execution] = OrderedDict()
         self._leaving = False
 
-    def __contains__(self, execution_id: str) -> bool:
-        return execution_id in self._runners
-
     @property
     def running(self) -> frozenset[str]:
         """The executions that have a runner, by id."""
@@ -52,13 +49,20 @@ class Runners:
         if self.add(runner):
             runner.begin()
 
+    def has(self, execution: Execution) -> bool:
+        """Whether an execution has a runner, under the fence that this server owns it under now."""
+        runner = self._runners.get(execution.id)
+        return runner is not None and runner.execution.fence >= execution.fence
+
     def add(self, runner: Runner, inbox: Sequence[Message] = ()) -> bool:
         """Add a runner and deliver its inbox; return False when the execution has a runner already.
 
-        A server that shuts down adds none, and leaves the execution to the next server.
+        A runner with an older fence is replaced. A server that shuts down adds none, and leaves the execution to the next
+        server.
         """
-        if self._leaving or runner.execution.id in self._runners:
+        if self._leaving or self.has(runner.execution):
             return False
+        self.drop(runner.execution.id)
         self._runners[runner.execution.id] = runner
         runner.deliver([*inbox, *self._undelivered.pop(runner.execution.id, ())])
         return True
@@ -76,12 +80,17 @@ class Runners:
             else:
                 runner.deliver(list(own))
 
+    def drop(self, execution_id: str) -> None:
+        """Abandon an execution that is not this server's any more."""
+        runner = self._runners.pop(execution_id, None)
+        if runner is not None:
+            runner.abandon()
+
     def cut_off(self, session_ids: set[str]) -> None:
         """Abandon the executions of deleted sessions."""
         for runner in list(self._runners.values()):
             if runner.execution.session_id in session_ids:
-                runner.abandon()
-                del self._runners[runner.execution.id]
+                self.drop(runner.execution.id)
 
     def leave(self) -> None:
         """Abandon everything, because the server shuts down."""
@@ -90,7 +99,8 @@ class Runners:
             runner.abandon()
 
     def _on_end(self, runner: Runner) -> None:
-        self._runners.pop(runner.execution.id, None)
+        if self._runners.get(runner.execution.id) is runner:
+            del self._runners[runner.execution.id]
         if runner.execution.ended:
             self._recently_ended[runner.execution.id] = runner.execution
             if len(self._recently_ended) > _MAX_RECENTLY_ENDED:

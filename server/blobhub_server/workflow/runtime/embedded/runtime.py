@@ -16,7 +16,7 @@ from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.contract import Start, StartWork
+from blobhub_server.workflow.runtime.contract import PreparedStart, Start, StartWork
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
@@ -72,8 +72,11 @@ class EmbeddedRuntime:
     async def start(self, start: Start, work: StartWork | None = None) -> Execution:
         return await self._starts.submit(start, work)
 
-    async def join(self, tx: Transaction, start: Start) -> Execution:
-        return await self._starts.join(tx, start)
+    async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
+        return await self._starts.prepare(start, tx)
+
+    async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
+        return await self._starts.join(tx, prepared)
 
     async def get_ended(self, execution_id: str) -> Execution:
         known = self._runners.find(execution_id)

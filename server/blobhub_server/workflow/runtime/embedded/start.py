@@ -7,13 +7,13 @@ from functools import partial
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue
-from blobhub_server.workflow.definitions.finder import Definitions
+from blobhub_server.errors import InvalidValue, NotFound
+from blobhub_server.workflow.definitions.finder import Definitions, Found
 from blobhub_server.workflow.interpreter import ExecutionState, Started
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
-from blobhub_server.workflow.runtime.contract import Start, StartWork
+from blobhub_server.workflow.runtime.contract import PreparedStart, Start, StartWork
 from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Journal, Unit
 from blobhub_server.workflow.runtime.embedded.runners import Runners
@@ -32,18 +32,47 @@ class Starts:
         self._server_id = server_id
 
     async def submit(self, start: Start, work: StartWork | None = None) -> Execution:
+        prepared = await self.prepare(start)
+        if prepared.first is not None:
+            return prepared.first
+        if start.revision is not None:
+            return await self._host.db.transact(lambda tx: self._begin(tx, prepared, work))
         async with self._host.db.read() as tx:
-            first = await self._find_first(tx, start)
-            if first is not None:
-                return first
-            unit = await self._unit(tx, start, work)
+            unit = await self._unit(tx, prepared, work)
         return await self._journal.append(unit)
 
-    async def join(self, tx: Transaction, start: Start) -> Execution:
+    async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
+        if tx is not None:
+            return await self._prepare(tx, start)
+        async with self._host.db.read() as reading:
+            return await self._prepare(reading, start)
+
+    async def _prepare(self, tx: Transaction, start: Start) -> PreparedStart:
         first = await self._find_first(tx, start)
         if first is not None:
-            return first
-        return await self._journal.join(tx, await self._unit(tx, start))
+            return PreparedStart(start=start, definition=None, first=first)
+        require_open(start.session.state)
+        revision_id = start.revision.id if start.revision else start.session.revision_id
+        entry = await self._definitions.entry(tx, revision_id, start.definition)
+        graph = (await self._definitions.load(entry.digest)).runnable()
+        unknown = sorted(start.input_data.keys() - graph.input_aliases)
+        if unknown:
+            raise InvalidValue("input_data", f"the definition has no input {unknown[0]!r}")
+        return PreparedStart(start=start, definition=Found(entry, graph), first=None)
+
+    async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
+        first = prepared.first or await self._find_first(tx, prepared.start)
+        return await self._begin(tx, prepared) if first is None else first
+
+    async def _begin(self, tx: Transaction, prepared: PreparedStart, work: StartWork | None = None) -> Execution:
+        """Start in somebody's transaction. What the definition is of is not deleted before it is known that this runs."""
+        revision = prepared.start.revision
+        if revision is not None:
+            contents = self._host.contents
+            pinned = await contents.pin(tx, revision.blob_id)
+            if not pinned or await contents.find(tx, revision.id, _definition(prepared).entry.id) is None:
+                raise NotFound("definition", prepared.start.definition)
+        return await self._journal.join(tx, await self._unit(tx, prepared, work))
 
     async def _find_first(self, tx: Transaction, start: Start) -> Execution | None:
         """The execution that the cause has started before."""
@@ -51,22 +80,16 @@ class Starts:
             return None
         return (await execution_store.find_by_causes(tx, [start.cause])).get(start.cause)
 
-    async def _unit(self, tx: Transaction, start: Start, work: StartWork | None = None) -> Unit:
-        """The unit of a start. Nothing is written yet, and nothing runs before the commit."""
-        session = start.session
-        require_open(session.state)
-        entry = await self._definitions.entry(tx, start.revision_id or session.revision_id, start.definition)
-        graph = (await self._definitions.load(entry.digest)).runnable()
-        unknown = sorted(start.input_data.keys() - graph.input_aliases)
-        if unknown:
-            raise InvalidValue("input_data", f"the definition has no input {unknown[0]!r}")
-        limit = await self._host.limits.value(tx, EXECUTIONS, org_id=session.org_id, blob_id=session.blob_id)
-        values = await object_store.values(tx, session.id, graph.session_aliases) if graph.session_aliases else {}
-        progress = Progress(self._execution(start, entry), ExecutionState(step_limit=start.step_limit))
-        runner = self._runners.make(graph, progress)
-        return runner.start_unit(
-            Started(dict(start.input_data)), values, limit=limit, work=work, then=partial(self._runners.launch, runner)
-        )
+    async def _unit(self, tx: Transaction, prepared: PreparedStart, work: StartWork | None = None) -> Unit:
+        """What starting adds to the log: nothing has been written yet, nothing runs before it is committed."""
+        start, graph = prepared.start, _definition(prepared).graph
+        session_id, blob_id = start.session.id, start.session.blob_id
+        limit = await self._host.limits.value(tx, EXECUTIONS, org_id=start.session.org_id, blob_id=blob_id)
+        values = await object_store.values(tx, session_id, graph.session_aliases) if graph.session_aliases else {}
+        execution = self._execution(start, _definition(prepared).entry)
+        runner = self._runners.make(graph, Progress(execution, ExecutionState(step_limit=start.step_limit)))
+        happening, launch = Started(dict(start.input_data)), partial(self._runners.launch, runner)
+        return runner.start_unit(happening, values, limit=limit, work=work, then=launch)
 
     def _execution(self, start: Start, entry: Entry) -> Execution:
         return Execution(
@@ -74,6 +97,7 @@ class Starts:
             session_id=start.session.id,
             blob_id=start.session.blob_id,
             revision_id=entry.revision_id,
+            definition_blob_id=start.revision.blob_id if start.revision else start.session.blob_id,
             definition_id=entry.id,
             definition_alias=entry.name,
             definition_digest=entry.digest,
@@ -91,3 +115,8 @@ class Starts:
             create_time=self._host.clock(),
             end_time=None,
         )
+
+
+def _definition(prepared: PreparedStart) -> Found:
+    assert prepared.definition is not None, "it is there unless the cause has started an execution before"
+    return prepared.definition

@@ -1,4 +1,4 @@
-"""Executions are owned, not sessions; what is asked of one comes as a message.
+"""Executions are owned, not sessions; what is asked of one comes as a message; which blob its definition is of.
 
 What runs stays with the server that owned its session. What runs in a session that is closing gets the stop that it had
 coming. A session that is closing and in which nothing runs is closed when that is asked for once more.
@@ -12,6 +12,7 @@ down_revision = "0001"
 
 RUNNING = "state NOT IN ('completed', 'failed', 'stopped')"
 MOVED = (
+    "UPDATE executions SET definition_blob_id = blob_id",
     "UPDATE executions SET owner = (SELECT owner FROM sessions WHERE sessions.id = executions.session_id), "
     "fence = (SELECT fence FROM sessions WHERE sessions.id = executions.session_id) "
     "WHERE state NOT IN ('completed', 'failed', 'stopped')",
@@ -37,6 +38,15 @@ def upgrade() -> None:
     op.add_column("executions", sa.Column("owner", sa.String(length=36), nullable=True))
     op.add_column("executions", sa.Column("fence", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("executions", sa.Column("last_message", sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column("executions", sa.Column("definition_blob_id", sa.String(length=36), server_default="", nullable=False))
+    op.create_index(
+        "ix_executions_definition_blob_id",
+        "executions",
+        ["definition_blob_id"],
+        unique=False,
+        sqlite_where=sa.text(RUNNING),
+        postgresql_where=sa.text(RUNNING),
+    )
     op.create_index(
         "ix_executions_owner",
         "executions",
