@@ -18,8 +18,9 @@ async def two_servers(url: str):
     here, there = Doorbell(one), Doorbell(other)
     async with here.hearing(), there.hearing():
         # A new hearing wakes everybody: then it is known to hear.
-        async with there.listen("anything") as listener:
-            assert await listener.wait(DEADLINE_SECONDS)
+        async with here.listen("anything") as first, there.listen("anything") as second:
+            assert await first.wait(DEADLINE_SECONDS)
+            assert await second.wait(DEADLINE_SECONDS)
         yield one, here, there
     await one.close()
     await other.close()

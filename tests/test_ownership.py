@@ -231,7 +231,7 @@ async def test_what_was_taken_over_is_let_go_of_and_gone_on_with_when_it_comes_b
                 await until(lambda: id_ not in runners.running)
             async with opened.host.db.write() as tx:
                 await server_store.delete(tx, idle)
-            await until(lambda number=number: id_ in runners.running and runners.known(id_).fence == 2 * number + 1)
+            await until(lambda number=number: id_ in runners.running and runners.find(id_).fence == 2 * number + 1)
         await ask(api, "StopExecution", execution_id=id_)
         assert (await ended(api, id_))[-1] == "flow.stopped"
 

@@ -46,9 +46,9 @@ class Invocable(Protocol):
     """Something that can be invoked: definitions, which become executions."""
 
     async def prepare(self, invocation: Invocation) -> None:
-        """Read and compile what would be invoked now, before the transaction, so that nobody waits for that in it.
+        """Read and compile the definition before the transaction, so that the transaction need not wait for that.
 
-        This may be left out, and refuses nothing: `invoke` looks at everything anew. Raises InvalidReference, ContentLost.
+        This is optional and refuses nothing; `invoke` checks everything anew. Raises InvalidReference, ContentLost.
         """
 
     async def invoke(self, tx: Transaction, invocation: Invocation) -> InvocationResult:

@@ -138,7 +138,7 @@ async def lock_all(tx: Transaction, blob_ids: IdQuery) -> int:
 
 
 async def pin(tx: Transaction, blob_id: str) -> bool:
-    """Let nobody change or delete a blob until the transaction ends; False when it is gone. Others may pin it as well."""
+    """Lock a blob against change and deletion until the transaction ends; False when it is gone. Others may pin it too."""
     return (await tx.execute(share_rows(select_one(blob_id)))).first() is not None
 
 

@@ -64,18 +64,19 @@ class Runtime(Protocol):
         """
 
     async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
-        """Make ready for `join`: find, read and compile the definition.
+        """Prepare for `join`: find, read and compile the definition.
 
-        Do it before the transaction, or in `tx` when the definition must be the one that this transaction sees. Others may
-        have to wait then until its bytes are read. Raises NotFound, DefinitionNotRunnable, InvalidValue, SessionNotOpen.
+        Do this before the transaction; or in `tx`, when the definition has to be the one that `tx` sees. `tx` then waits for
+        bytes to be read, unless the definition is cached. Raises NotFound, DefinitionNotRunnable, InvalidValue,
+        SessionNotOpen.
         """
 
     async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
         """Start an execution as a part of a transaction; return it. It runs after the commit, and never without it.
 
-        The definition is as it was prepared. When the cause has started one before, that is returned. Raises
-        PermissionDenied, SessionNotOpen, LimitExceeded, and NotFound when the definition is of another revision than the
-        session's, and that is gone. Nothing is written then.
+        The definition is the prepared one. When the cause has started one before, that is returned. Raises PermissionDenied,
+        SessionNotOpen, LimitExceeded, and NotFound when the definition is of another revision than the session's and that
+        revision is gone; nothing is written then.
         A transaction that starts executions in several sessions goes through them in the order of their ids, or may have to
         be tried again after a deadlock.
         """

@@ -17,9 +17,8 @@ from blobhub_server.db.records import ColumnGroup, Mapper, Pair, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, IdQuery, Json, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
-from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.store.server import select_living
-from blobhub_server.workflow.store.session import SESSION, select_in_blobs, sessions
+from blobhub_server.workflow.store.session import select_in_blobs, sessions
 
 STOPPING = "stopping"
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
@@ -126,35 +125,23 @@ async def find_by_causes(tx: Transaction, causes: Collection[Cause]) -> dict[Cau
 
 @dataclass(frozen=True, slots=True)
 class LockedExecution:
-    """An execution's fence and the number of the last message to it, and its session; both rows are locked."""
+    """An execution's fence and the number of the last message to it; its row is locked."""
 
+    id: str
     fence: int
     last_message: int
-    session: Session
 
 
-_LOCK = Prepared(
-    lock_rows(
-        SESSION.select(executions.c.id.label("execution_id"), executions.c.fence, executions.c.last_message)
-        .join(executions, executions.c.session_id == sessions.c.id)
-        .where(is_one_of(executions.c.id, "ids"))
-        .order_by(sessions.c.id, executions.c.id)
-    ),
-    Pair(Pair(Scalar(str, "execution_id"), SESSION), Pair(Scalar(int, "fence"), Scalar(int, "last_message"))),
-)
+_LOCKED = Mapper(LockedExecution, executions)
+_LOCK = Prepared(lock_rows(_LOCKED.select().where(is_one_of(executions.c.id, "ids")).order_by(executions.c.id)), _LOCKED)
 
 
 async def lock(tx: Transaction, execution_ids: Collection[str]) -> dict[str, LockedExecution]:
     """Some executions by id, without those that are gone.
 
-    Until the transaction ends nobody else writes to the logs of their sessions, no server takes the executions over, and
-    nobody sends them a message. One statement locks both: the rows of a session before those of executions in it.
+    Until the transaction ends no server takes them over, and nobody sends them a message.
     """
-    found = await tx.all(_LOCK, ids=sorted(execution_ids))
-    return {
-        id_: LockedExecution(fence=fence, last_message=message, session=session)
-        for (id_, session), (fence, message) in found
-    }
+    return {row.id: row for row in await tx.all(_LOCK, ids=sorted(execution_ids))}
 
 
 _PROJECTED = ("state", "result", "failure", "last_sequence", "end_time")

@@ -48,17 +48,17 @@ sessions = sa.Table(
 )
 
 
-SESSION = Mapper(Session, sessions)
+_SESSION = Mapper(Session, sessions)
 _INSERT = Prepared(sessions.insert())
 
 
 async def insert(tx: Transaction, session: Session) -> None:
     """Store a new session. Raises IntegrityError when the alias is taken."""
-    await tx.run(_INSERT, **SESSION.row(session))
+    await tx.run(_INSERT, **_SESSION.row(session))
 
 
 _ID = sessions.c.id == sa.bindparam("session")
-_GET = Prepared(SESSION.select().where(_ID), SESSION)
+_GET = Prepared(_SESSION.select().where(_ID), _SESSION)
 
 
 async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Session | None:
@@ -75,12 +75,12 @@ async def get_by_alias(tx: Transaction, blob_id: str, alias: str) -> Session | N
 
 async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int) -> list[Session]:
     """A blob's sessions by id, those after `after`."""
-    query = SESSION.select().where(sessions.c.blob_id == blob_id, sessions.c.id > after)
+    query = _SESSION.select().where(sessions.c.blob_id == blob_id, sessions.c.id > after)
     if alias:
         query = query.where(sessions.c.alias == alias)
     if state:
         query = query.where(sessions.c.state == state)
-    return SESSION.all(await tx.execute(query.order_by(sessions.c.id).limit(limit)))
+    return _SESSION.all(await tx.execute(query.order_by(sessions.c.id).limit(limit)))
 
 
 _SET_STATE = Prepared(sessions.update().where(_ID).values({name: sa.bindparam(name) for name in ("state", "update_time")}))
@@ -132,7 +132,7 @@ def select_in_blobs(blob_ids: IdQuery) -> IdQuery:
     return sa.select(sessions.c.id).where(sessions.c.blob_id.in_(blob_ids))
 
 
-_LOCK = Prepared(SESSION.select().where(is_one_of(sessions.c.id, "ids")).order_by(sessions.c.id), SESSION).locking
+_LOCK = Prepared(_SESSION.select().where(is_one_of(sessions.c.id, "ids")).order_by(sessions.c.id), _SESSION).locking
 
 
 async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Session]:
@@ -150,7 +150,7 @@ async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
 
     The caller has locked them.
     """
-    await tx.run_each(_ADVANCE, [{"session": item.id, **SESSION.row(item)} for item in grown])
+    await tx.run_each(_ADVANCE, [{"session": item.id, **_SESSION.row(item)} for item in grown])
 
 
 _TAKE_NUMBER = Prepared(

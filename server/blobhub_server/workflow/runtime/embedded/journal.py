@@ -102,11 +102,8 @@ class Journal:
         """Write units in a transaction; return for each its execution, or why nothing of it was written."""
         new = [unit for unit in units if unit.limit is not None]
         changed = [unit.execution for unit in units if unit.limit is None]
-        # All sessions are locked before any execution, by id; when no execution is new, one statement locks both.
-        sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units}) if new else {}
-        rows = await execution_store.lock(tx, [item.id for item in changed]) if changed else {}
-        sessions = {row.session.id: row.session for row in rows.values()} | sessions
-        others = await self._insert_new(tx, new, sessions) | await self._update_running(tx, changed, rows)
+        sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units})
+        others = await self._insert_new(tx, new, sessions) | await self._update_running(tx, changed)
         written = [unit for unit in units if unit.execution.id not in others]
         if written:
             await self._store(tx, written, sessions)
@@ -137,10 +134,9 @@ class Journal:
         known = await execution_store.find_by_causes(tx, {item.cause for item in new if item.cause is not None})
         return {item.id: known[item.cause] for item in new if item.cause in known}
 
-    async def _update_running(
-        self, tx: Transaction, executions: Sequence[Execution], rows: Mapping[str, LockedExecution]
-    ) -> dict[str, Execution | Refusal]:
+    async def _update_running(self, tx: Transaction, executions: Sequence[Execution]) -> dict[str, Execution | Refusal]:
         """Update the rows of executions that are not new. Returns, by id, why some are refused."""
+        rows = await execution_store.lock(tx, [item.id for item in executions]) if executions else {}
         refused: dict[str, Execution | Refusal] = {}
         for item in executions:
             if (refusal := _check_current(item, rows.get(item.id))) is not None:

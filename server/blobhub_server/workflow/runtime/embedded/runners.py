@@ -57,8 +57,8 @@ class Runners:
     def add(self, runner: Runner, inbox: Sequence[Message] = ()) -> bool:
         """Add a runner and deliver its inbox; return False when the execution has a runner already.
 
-        A runner under an older fence makes way: another server had the execution meanwhile. A server that shuts down adds
-        none, and leaves the execution to the next server.
+        A runner with an older fence is replaced. A server that shuts down adds none, and leaves the execution to the next
+        server.
         """
         if self._leaving or self.has(runner.execution):
             return False
