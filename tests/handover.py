@@ -15,7 +15,6 @@ import re
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -158,7 +157,6 @@ _scanner: Scanner
 
 def _make_scanner(secrets: Mapping[str, str]) -> None:
     global _scanner  # noqa: PLW0603  how a pool gives its processes what all of their work needs
-    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")  # as in pyproject.toml
     _scanner = Scanner(secrets)
 
 

@@ -19,6 +19,7 @@ from blobhub.v1 import event_pb2, execution_pb2, session_pb2
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.ids import Uuid7
 from databases import FreshPostgres, select
+from figures import Figure
 from scale import scaled
 from served import Api, ServerProcess, connected
 from test_crash import TERMINAL
@@ -183,19 +184,21 @@ def told(cluster: Cluster, started: list[str]) -> str:
 
 
 @pytest.mark.timeout(3600)
-async def test_no_call_is_refused_for_the_server_it_came_to(tmp_path: Path, fresh_postgres: FreshPostgres) -> None:
+async def test_no_call_is_refused_for_the_server_it_came_to(
+    tmp_path: Path, fresh_postgres: FreshPostgres, figure: Figure
+) -> None:
     url = await fresh_postgres()
     async with three(tmp_path, url) as cluster:
         session_ids = await sessions(cluster.any())
         started = await load(cluster, session_ids)
         await check(cluster, url, session_ids, started)
     assert cluster.refusals.keys() <= {"EXECUTION_ENDED"}
-    print(told(cluster, started))
+    figure(told(cluster, started))
 
 
 @pytest.mark.timeout(3600)
 async def test_nothing_is_lost_when_one_server_is_killed_and_one_sleeps_through_its_lease(
-    tmp_path: Path, fresh_postgres: FreshPostgres
+    tmp_path: Path, fresh_postgres: FreshPostgres, figure: Figure
 ) -> None:
     url = await fresh_postgres()
     async with three(tmp_path, url) as cluster:
@@ -220,7 +223,7 @@ async def test_nothing_is_lost_when_one_server_is_killed_and_one_sleeps_through_
         await check(cluster, url, session_ids, started)
         fences = dict(await select(url, "SELECT fence, count(*) FROM executions GROUP BY fence"))
     assert set(fences) > {1}, "nothing was taken over"
-    print(f"{told(cluster, started)}; executions by fence: {fences}")
+    figure(f"{told(cluster, started)}; executions by fence: {fences}")
 
 
 async def _only_one_lives(url: str) -> bool:
