@@ -23,6 +23,9 @@ from blobhub_server.db.postgresql import POOL_SIZE
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import SessionEvents
+from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.runtime.embedded.journal import Journal
+from blobhub_server.workflow.runtime.embedded.recovery import Recovery
 from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import server as server_store
@@ -234,6 +237,52 @@ async def test_what_was_taken_over_is_let_go_of_and_gone_on_with_when_it_comes_b
             await until(lambda number=number: id_ in runners.running and runners.find(id_).fence == 2 * number + 1)
         await ask(api, "StopExecution", execution_id=id_)
         assert (await ended(api, id_))[-1] == "flow.stopped"
+
+
+async def test_a_server_keeps_its_own_executions_when_its_lease_has_run_out(tmp_path: Path, database_url: str) -> None:
+    """It was frozen, or its database was away: nobody has taken them over yet, so their steps go on under the same fence."""
+    async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
+        id_ = await started(api, await api.session(flows.delay(60)))
+        async with opened.host.db.write() as tx:
+            await tx.execute(servers.update().values(lease_until=utc_now() - FOREVER))
+        assert await opened.runtime._ownership.claim() == []
+        assert opened.runtime._runners.find(id_).fence == 1
+
+
+async def test_a_server_starts_also_when_recovery_takes_longer_than_its_lease(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with together(tmp_path, database_url, count=1) as ((_, api),):
+        session_id = await api.session(flows.delay(60))
+        ids = [await started(api, session_id) for _ in range(4)]
+    load = Recovery._load_runner
+
+    async def load_slowly(recovery: Recovery, execution: Execution) -> object:
+        await asyncio.sleep(0.3)
+        return await load(recovery, execution)
+
+    monkeypatch.setattr(Recovery, "_load_runner", load_slowly)
+    async with together(tmp_path, database_url, count=1, lease_seconds=0.4) as ((opened, _),):
+        runners = opened.runtime._runners
+        assert {id_: runners.find(id_).fence for id_ in ids} == dict.fromkeys(ids, 2)
+
+
+async def test_what_cannot_be_stored_is_failed_by_one_task_and_ends_when_it_can_be(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        id_ = await started(api, await api.session(flows.delay(0.1)))
+        tries: list[int] = []
+
+        async def refuse(_journal: Journal, _unit: object) -> None:
+            tries.append(len(opened.runtime._failing))
+            raise OSError("no space left on the device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", refuse)
+            await until(lambda: len(tries) >= 3)
+        assert max(tries) <= 1
+        assert (await ended(api, id_))[-1] == "flow.error"
 
 
 async def test_a_commit_that_meets_a_claim_comes_after_it_and_writes_nothing(tmp_path: Path, database_url: str) -> None:

@@ -208,9 +208,11 @@ async def running_ids(tx: Transaction, server_id: str) -> set[str]:
 async def claim(tx: Transaction, server_id: str, limit: int) -> list[Execution]:
     """Take over executions that have not ended and that no living server owns; raise their fences by one.
 
-    Skips rows that are locked, which other servers are claiming or writing to.
+    A server keeps its own executions, also when its lease has run out: nobody else may have taken them over yet. Skips rows
+    that are locked, which other servers are claiming or writing to.
     """
-    unowned = sa.or_(executions.c.owner.is_(None), executions.c.owner.not_in(select_living()))
+    foreign = sa.and_(executions.c.owner != server_id, executions.c.owner.not_in(select_living()))
+    unowned = sa.or_(executions.c.owner.is_(None), foreign)
     orphans = sa.select(executions.c.id).where(RUNNING, unowned).order_by(executions.c.id).limit(limit)
     orphans = orphans.with_for_update(key_share=True, skip_locked=True)
     return await _update(tx, executions.c.id.in_(orphans), owner=server_id, fence=executions.c.fence + 1)

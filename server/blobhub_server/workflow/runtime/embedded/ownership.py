@@ -44,10 +44,10 @@ class Ownership:
         """Keep the lease, until cancelled."""
         seconds = self._lease.total_seconds()
         while True:
-            await asyncio.sleep(seconds / 3)
+            await asyncio.sleep(seconds / 6)
             try:
-                # A connection that does not answer is dropped, and the next try opens another.
-                async with asyncio.timeout(seconds), self._db.reserved() as tx:
+                # A connection that does not answer is dropped; the next try opens another while the lease still runs.
+                async with asyncio.timeout(seconds / 3), self._db.reserved() as tx:
                     await server_store.renew(tx, self.server_id, self._lease)
             except Exception:
                 log.exception("lease_not_renewed")

@@ -74,8 +74,9 @@ class Recovery:
         execution = await self._get_owned(execution_id)
         if execution is not None:
             runner, inbox = await self._load_runner(execution)
-            self._runners.add(runner, inbox)
-            await runner.post_and_wait(Failed("INTERNAL", "what the execution did could not be stored"))
+            # One that was resumed in the meantime goes on by itself.
+            if self._runners.add(runner, inbox):
+                await runner.post_and_wait(Failed("INTERNAL", "what the execution did could not be stored"))
 
     async def _resume_unattended(self, execution_id: str) -> None:
         execution = await self._get_owned(execution_id)

@@ -46,26 +46,26 @@ class EmbeddedRuntime:
         self._runners = Runners(RunnerContext(host.db, self._journal, host.clock, Performer(services)), self._on_failure)
         self._starts = Starts(host, definitions, self._journal, self._runners, self._ownership.server_id)
         self._recovery = Recovery(host, definitions, self._ownership, self._runners, lease_seconds)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._failing: dict[str, asyncio.Task[None]] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Recover what was left, and keep running until left."""
         await self._ownership.take_lease()
         async with self._host.bell.listen(self._ownership.server_id) as listener:
-            await self._recovery.recover()
-            keep = [
-                asyncio.create_task(self._ownership.renew_forever()),
-                asyncio.create_task(self._recovery.recover_forever()),
-                asyncio.create_task(self._deliver_forever(listener)),
-            ]
+            # Recovery may take longer than a lease.
+            tasks = [asyncio.create_task(self._ownership.renew_forever())]
             try:
+                await self._recovery.recover()
+                tasks.append(asyncio.create_task(self._recovery.recover_forever()))
+                tasks.append(asyncio.create_task(self._deliver_forever(listener)))
                 yield
             finally:
-                for task in keep:
-                    task.cancel()
                 self._runners.leave()
-                await asyncio.gather(*keep, *self._tasks, return_exceptions=True)
+                tasks += self._failing.values()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await self._journal.close()
                 await self._ownership.end_lease()
 
@@ -105,10 +105,13 @@ class EmbeddedRuntime:
                 listener.ring()
 
     def _on_failure(self, execution: Execution) -> None:
-        """Fail an execution, from its log, after a commit of it failed for another reason than ownership."""
-        task = asyncio.create_task(self._fail(execution.id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Fail an execution, from its log, after a commit of it failed for another reason than ownership.
+
+        One task does that for an execution, however often its commits fail meanwhile.
+        """
+        if execution.id not in self._failing:
+            task = self._failing[execution.id] = asyncio.create_task(self._fail(execution.id))
+            task.add_done_callback(lambda _: self._failing.pop(execution.id))
 
     async def _fail(self, execution_id: str) -> None:
         for seconds in FAIL_BACKOFF_SECONDS:
