@@ -37,7 +37,7 @@ def run_tests(scale: str, log: Path) -> tuple[bool, str]:
         done = subprocess.run(
             ["make", "test", f"SCALE={scale}"], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, check=False
         )
-    lines = [line for line in log.read_text().splitlines() if line.strip() and not line.startswith("make:")]
+    lines = [line for line in log.read_text().splitlines() if line.strip() and not line.startswith("make")]
     return done.returncode == 0, lines[-1] if lines else "nothing was printed"
 
 
