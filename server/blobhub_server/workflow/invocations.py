@@ -42,7 +42,7 @@ class Invocations(Invocable):
         cause = Cause(CauseKind.FIRING, invocation.cause)
         # The savepoint also undoes a session that was created before a refusal.
         async with tx.savepoint():
-            execution = await _find_started(tx, cause) or await self._start(tx, invocation, revision, cause)
+            execution = await execution_store.get_by_cause(tx, cause) or await self._start(tx, invocation, revision, cause)
         return InvocationResult(execution_id=execution.id, session_id=execution.session_id)
 
     async def _revision(self, tx: Transaction, invocation: Invocation) -> RevisionView:
@@ -59,7 +59,7 @@ class Invocations(Invocable):
         if session is None:
             await self._host.limits.lock(tx, org_id=revision.org_id, blob_id=revision.blob_id)
             # With the lock, a transaction that created the session or started the same cause has committed.
-            first = await _find_started(tx, cause)
+            first = await execution_store.get_by_cause(tx, cause)
             if first is not None:
                 return first
             session = await _find_session(tx, revision, invocation.session) or await self._sessions.create(
@@ -73,11 +73,6 @@ class Invocations(Invocable):
             revision=revision,
         )
         return await self._runtime.join(tx, await self._runtime.prepare(start, tx))
-
-
-async def _find_started(tx: Transaction, cause: Cause) -> Execution | None:
-    """The execution that a cause has started before."""
-    return (await execution_store.find_by_causes(tx, [cause])).get(cause)
 
 
 async def _find_session(tx: Transaction, revision: RevisionView, alias: str) -> Session | None:

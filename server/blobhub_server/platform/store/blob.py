@@ -137,9 +137,12 @@ async def lock_all(tx: Transaction, blob_ids: IdQuery) -> int:
     return len((await tx.execute(lock_rows(blob_ids.order_by(blobs.c.id)))).all())
 
 
+_PIN = Prepared(share_rows(sa.select(blobs.c.id).where(_ID)), Scalar(str))
+
+
 async def pin(tx: Transaction, blob_id: str) -> bool:
     """Lock a blob against change and deletion until the transaction ends; False when it is gone. Others may pin it too."""
-    return (await tx.execute(share_rows(select_one(blob_id)))).first() is not None
+    return await tx.first(_PIN, blob=blob_id) is not None
 
 
 async def types(tx: Transaction, blob_ids: IdQuery) -> list[str]:

@@ -123,6 +123,11 @@ async def find_by_causes(tx: Transaction, causes: Collection[Cause]) -> dict[Cau
     return found
 
 
+async def get_by_cause(tx: Transaction, cause: Cause) -> Execution | None:
+    """The execution that was started by a cause."""
+    return (await find_by_causes(tx, [cause])).get(cause)
+
+
 @dataclass(frozen=True, slots=True)
 class LockedExecution:
     """An execution's fence and the number of the last message to it; its row is locked."""

@@ -66,11 +66,17 @@ async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Sessio
     return await tx.first(_GET.locking if lock else _GET, session=session_id)
 
 
+_BY_ALIAS = Prepared(
+    _SESSION.select().where(
+        sessions.c.blob_id == sa.bindparam("blob"), sessions.c.alias == sa.bindparam("alias"), NOT_CLOSED
+    ),
+    _SESSION,
+)
+
+
 async def get_by_alias(tx: Transaction, blob_id: str, alias: str) -> Session | None:
     """The session of a blob that has an alias and is not closed."""
-    query = sessions.select().where(sessions.c.blob_id == blob_id, sessions.c.alias == alias, NOT_CLOSED)
-    row = (await tx.execute(query)).first()
-    return Session(*row) if row else None
+    return await tx.first(_BY_ALIAS, blob=blob_id, alias=alias)
 
 
 async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int) -> list[Session]:

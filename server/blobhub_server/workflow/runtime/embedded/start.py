@@ -78,7 +78,7 @@ class Starts:
         """The execution that the cause has started before."""
         if start.cause is None:
             return None
-        return (await execution_store.find_by_causes(tx, [start.cause])).get(start.cause)
+        return await execution_store.get_by_cause(tx, start.cause)
 
     async def _unit(self, tx: Transaction, prepared: PreparedStart, work: StartWork | None = None) -> Unit:
         """The unit of a start. Nothing is written yet, and nothing runs before the commit."""
