@@ -144,7 +144,10 @@ class BlobTypes:
         return [limit for opened in self.opened() for limit in opened.limits]
 
     def _opened(self, name: str) -> Opened:
-        """What a type brings; nothing for a type that is no longer installed. Its blobs can still be read and deleted."""
+        """What a type brings; nothing for one that is no longer installed, whose blobs can still be read.
+
+        They can be deleted only if none of its tables has rows that refer to them.
+        """
         found = self._installed.get(name)
         return found.opened if found is not None and found.opened is not None else Opened(services=())
 
