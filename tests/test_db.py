@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from blobhub_server.clock import utc_now
-from blobhub_server.db.engine import MAX_ATTEMPTS, Database
+from blobhub_server.db.engine import MAX_ATTEMPTS, Database, TransactionAborted
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
 from blobhub_server.db.opening import open_database
 from blobhub_server.db.prepared import Prepared, lock_rows, upsert
@@ -182,6 +182,29 @@ async def test_a_commit_that_fails_undoes_the_block_and_the_next_writer_can_writ
     async with db.write() as tx:
         await note(tx, 2)
     assert (await numbers(db), told) == ([2], [])
+
+
+async def test_a_commit_of_what_the_database_has_rolled_back_is_an_error(db):
+    """A statement failed, and whoever ran it went on as if it had not."""
+    refused, told = "INSERT OR ROLLBACK" if db.exclusive else "INSERT", []
+    with pytest.raises(TransactionAborted):
+        async with db.write() as tx:
+            tx.after_commit(lambda: told.append("committed"))
+            await note(tx, 1)
+            with pytest.raises(sa.exc.IntegrityError):
+                await tx.execute(sa.text(f"{refused} INTO test_notes (id) VALUES (1)"))
+    async with db.write() as tx:
+        await note(tx, 2)
+    assert (await numbers(db), told) == ([2], [])
+
+
+async def test_a_transaction_that_begins_on_a_lost_connection_fails_as_others_do(fresh_postgres):
+    db = await open_database(await fresh_postgres())
+    async with db.read() as tx:
+        tx._driver.terminate()
+        with pytest.raises(sa.exc.DBAPIError):
+            await tx.begin()
+    await db.close()
 
 
 async def test_a_hook_that_fails_takes_nothing_back_and_stops_no_other(db):

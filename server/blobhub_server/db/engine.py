@@ -34,6 +34,10 @@ RETRYABLE_STATES = ("40001", "40P01")
 """SQLSTATEs of transactions that PostgreSQL rolled back so that others can go on: serialization failure, deadlock."""
 
 
+class TransactionAborted(Exception):
+    """The database has rolled back a transaction that was to be committed: a failed statement was passed over in it."""
+
+
 class Transaction(ABC):
     """A connection inside `read` or `write`."""
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from blobhub_server.background import uninterrupted
-from blobhub_server.db.engine import Database, Result, Transaction
+from blobhub_server.db.engine import Database, Result, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
 from blobhub_server.start import StartError
 
@@ -43,7 +43,6 @@ class PostgresqlTransaction(Transaction):
         self._connection = connection
         assert connection.sync_connection is not None, "the connection has been entered"
         self._driver: Any = connection.sync_connection.connection.driver_connection
-        self._transaction: Any = None
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
         return await self._connection.execute(statement, parameters)
@@ -60,20 +59,19 @@ class PostgresqlTransaction(Transaction):
 
     async def begin(self) -> None:
         """Begin a transaction."""
-        self._transaction = self._driver.transaction()
-        with _translate_errors("BEGIN"):
-            await self._transaction.start()
+        await self._command("BEGIN")
 
     async def commit(self) -> None:
-        """Commit it, and run the hooks."""
-        with _translate_errors("COMMIT"):
-            await self._transaction.commit()
+        """Commit it, and run the hooks. Raises TransactionAborted."""
+        # PostgreSQL answers ROLLBACK, and reports no error, where a statement has failed before.
+        if await self._command("COMMIT") != "COMMIT":
+            raise TransactionAborted
         self.run_hooks()
 
     async def rollback(self) -> None:
         """Roll it back. A connection on which that fails, because it is lost for example, is not used again."""
         try:
-            await self._transaction.rollback()
+            await self._command("ROLLBACK")
         except Exception as error:
             log.warning("rollback_failed", reason=type(error).__name__)
             self._driver.terminate()
@@ -81,9 +79,20 @@ class PostgresqlTransaction(Transaction):
 
     @asynccontextmanager
     async def _savepoint(self) -> AsyncIterator[None]:
-        with _translate_errors("SAVEPOINT"):
-            async with self._driver.transaction():
-                yield
+        await self._command("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            await self._command("ROLLBACK TO part")
+            await self._command("RELEASE part")
+            raise
+        await self._command("RELEASE part")
+
+    async def _command(self, sql: str) -> str:
+        """Run a command of a transaction; return what the database says that it did."""
+        with _translate_errors(sql):
+            done: str = await self._driver.execute(sql)
+            return done
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
 from blobhub_server.background import uninterrupted
-from blobhub_server.db.engine import Database, Result, Transaction
+from blobhub_server.db.engine import Database, Result, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
 from blobhub_server.start import StartError
 
@@ -68,7 +68,9 @@ class SqliteTransaction(Transaction):
         await self._fetch("BEGIN IMMEDIATE", ())
 
     def commit(self) -> None:
-        """Commit it. This waits for the disk."""
+        """Commit it. This waits for the disk. Raises TransactionAborted."""
+        if not self._driver.in_transaction:
+            raise TransactionAborted
         try:
             self._driver.commit()
         except sqlite3.Error as error:
