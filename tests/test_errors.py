@@ -50,6 +50,7 @@ EVERY = [
     errors.CredentialUnreadable("an-id"),
     errors.ContentLost("0" * 64),
     errors.IssuerUnavailable(),
+    errors.StorageUnavailable(),
     errors.MasterKeyMissing("0123456789abcdef"),
     errors.Unimplemented(),
 ]

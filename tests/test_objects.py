@@ -22,7 +22,7 @@ import grpc
 import pytest
 from blobhub.v1 import definition_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
-from blobhub_server.errors import ContentLost
+from blobhub_server.errors import ContentLost, StorageUnavailable
 from blobhub_server.objects import local, outline
 from blobhub_server.objects.contract import DigestMismatch, ObjectNotFound, ObjectStore, ObjectTooLarge
 from blobhub_server.objects.local import LocalObjects
@@ -71,7 +71,7 @@ async def test_a_put_that_cannot_write_leaves_nothing(tmp_path: Path, monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(StorageUnavailable):
             await store.put(b"some bytes")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

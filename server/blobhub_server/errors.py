@@ -298,6 +298,18 @@ class IssuerUnavailable(BlobHubError):
         super().__init__("the token cannot be checked now; try again", retry_after_seconds=5.0)
 
 
+class StorageUnavailable(BlobHubError):
+    """The database or the object store cannot be used now. Its `__cause__` is for the log; the status does not tell it.
+
+    A commit that ends with it may have been made.
+    """
+
+    code, reason = "UNAVAILABLE", "STORAGE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("the server cannot use its storage now; try again", retry_after_seconds=1.0)
+
+
 class SequenceOutOfRange(BlobHubError):
     """A watch asks for a part of the log that is not there."""
 

@@ -6,6 +6,7 @@ There are two, `db/sqlite.py` and `db/postgresql.py`; the same statements run on
 from __future__ import annotations
 
 import asyncio
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,6 +18,7 @@ from sqlalchemy.engine import URL
 
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Row
+from blobhub_server.errors import StorageUnavailable
 
 log = structlog.get_logger()
 
@@ -117,7 +119,7 @@ class Transaction(ABC):
 
 
 class Database(ABC):
-    """An open database.
+    """An open database. Where it cannot be used now, all of this raises StorageUnavailable.
 
     `exclusive` says that no other server can have it open, so doorbells and caches of this process are complete.
     """
@@ -148,18 +150,19 @@ class Database(ABC):
 
         A transaction that the database rolled back for a deadlock or a serialization failure is tried again, twice at most.
         """
-        for attempt in range(1, MAX_ATTEMPTS):
+        for attempt in itertools.count(1):
             try:
                 async with self.write() as tx:
                     return await work(tx)
             except sa.exc.DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in RETRYABLE_STATES:
                     raise
-                log.warning("transaction_gave_way")
+                log.warning("transaction_gave_way", attempt=attempt)
+                if attempt == MAX_ATTEMPTS:
+                    raise StorageUnavailable from error
                 # Without a pause it would collide with the same transactions again.
                 await asyncio.sleep(RETRY_SECONDS * attempt)
-        async with self.write() as tx:
-            return await work(tx)
+        raise AssertionError("the loop has no end")
 
     @abstractmethod
     async def close(self) -> None:

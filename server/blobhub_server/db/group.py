@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.errors import StorageUnavailable
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -22,7 +23,8 @@ class GroupCommitter(Generic[Unit, Result]):
     """Makes units durable in the order they were submitted.
 
     `apply` does a batch of units in a transaction and returns one result for each. When a batch fails, its units are
-    committed one by one, so that a bad unit fails alone.
+    committed one by one, so that a bad unit fails alone. When it fails because the database cannot be used, no unit is to
+    blame and the batch may have been committed, so nothing is tried again.
     """
 
     def __init__(self, db: Database, apply: Callable[[Transaction, Sequence[Unit]], Awaitable[Sequence[Result]]]) -> None:
@@ -51,13 +53,15 @@ class GroupCommitter(Generic[Unit, Result]):
         try:
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
-                if not await self._commit(batch) and len(batch) > 1:
+                if not await self._commit(batch):
                     for item in batch:
                         await self._commit([item], last_try=True)
         finally:
             self._task = None
 
     async def _commit(self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]], *, last_try: bool = False) -> bool:
+        """Commit a batch and tell how that ended; return False, and tell nothing, when its units are to be tried alone."""
+
         async def work(tx: Transaction) -> Sequence[Result]:
             results = await self._apply(tx, [unit for unit, _ in batch])
             if len(results) != len(batch):
@@ -67,11 +71,12 @@ class GroupCommitter(Generic[Unit, Result]):
         try:
             results = await self._db.transact(work)
         except Exception as error:
-            if last_try or len(batch) == 1:
-                for _, done in batch:
-                    if not done.done():
-                        done.set_exception(error)
-            return False
+            if not (last_try or len(batch) == 1 or isinstance(error, StorageUnavailable)):
+                return False
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(error)
+            return True
         for (_, done), result in zip(batch, results, strict=True):
             if not done.done():
                 done.set_result(result)

@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.opening import parse_url
 from blobhub_server.db.sqlite import SqliteTransaction
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.start import StartError
 
 TIMEOUT_SECONDS = 5.0
@@ -42,6 +43,8 @@ async def looking(url: str) -> AsyncIterator[Transaction]:
         raise Unreachable(f"no answer within {TIMEOUT_SECONDS:g} s") from None
     except (OSError, sa.exc.DBAPIError) as error:
         raise Unreachable(_describe(error, parsed)) from None
+    except StorageUnavailable as error:
+        raise Unreachable(_describe(error.__cause__ or error, parsed)) from None
 
 
 async def server_time(tx: Transaction) -> datetime | None:
@@ -52,7 +55,7 @@ async def server_time(tx: Transaction) -> datetime | None:
     return time
 
 
-def _describe(error: Exception, url: URL) -> str:
+def _describe(error: BaseException, url: URL) -> str:
     """The driver's own words, on one line."""
     text = " ".join(str(getattr(error, "orig", None) or error).split())
     return text.replace(url.password, "***") if url.password else text

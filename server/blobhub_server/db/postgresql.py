@@ -6,7 +6,7 @@ Importing this raises StartError where the driver, an extra, is not installed.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from blobhub_server.background import uninterrupted
 from blobhub_server.db.engine import Database, Result, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.start import StartError
 
 try:
@@ -29,6 +30,17 @@ log = structlog.get_logger()
 
 POOL_SIZE = 10
 DRIVER = "postgresql+asyncpg"
+_GROUND_TROUBLE = (
+    "08",  # the connection was lost
+    "25006",  # read only: the database has become a replica
+    "25P03",  # the transaction was idle for too long
+    "53",  # no disk, memory or connection is left
+    "55P03",  # somebody held a lock for too long
+    "57",  # the server is shut down or starts, or the statement was cancelled, for example after its timeout
+    "58",  # the system below the database failed
+)
+"""SQLSTATEs, or how they begin (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+
 _ERRORS: Any = PGDialect_asyncpg.import_dbapi()  # type: ignore[no-untyped-call]
 DIALECT: sa.Dialect = PGDialect_asyncpg(dbapi=_ERRORS)  # type: ignore[no-untyped-call]
 
@@ -45,15 +57,22 @@ class PostgresqlTransaction(Transaction):
         self._driver: Any = connection.sync_connection.connection.driver_connection
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
-        return await self._connection.execute(statement, parameters)
+        try:
+            return await self._connection.execute(statement, parameters)
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated or _is_ground_trouble(error.orig):
+                raise StorageUnavailable from error
+            raise
+        except OSError as error:
+            raise StorageUnavailable from error
 
     async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
-        with _translate_errors(sql):
+        with self._translate_errors(sql):
             found: Sequence[Row] = await self._driver.fetch(sql, *values)
             return found
 
     async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
-        with _translate_errors(sql):
+        with self._translate_errors(sql):
             run = self._driver.fetchmany if returning else self._driver.executemany
             return await run(sql, values) or ()
 
@@ -90,20 +109,36 @@ class PostgresqlTransaction(Transaction):
 
     async def _command(self, sql: str) -> str:
         """Run a command of a transaction; return what the database says that it did."""
-        with _translate_errors(sql):
+        with self._translate_errors(sql):
             done: str = await self._driver.execute(sql)
             return done
 
+    @contextmanager
+    def _translate_errors(self, sql: str) -> Iterator[None]:
+        """Raise the driver's errors as Core would, without the parameter values that the driver's own errors hold."""
+        try:
+            yield
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            translated = _to_core_error(error, sql)
+            if self._driver.is_closed() or _is_ground_trouble(error):
+                raise StorageUnavailable from translated
+            raise translated from None
+        except OSError as error:
+            raise StorageUnavailable from error
 
-@contextmanager
-def _translate_errors(sql: str) -> Iterator[None]:
-    """Raise the driver's errors as Core would, without the parameter values that the driver's own errors hold."""
-    try:
-        yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        refused = isinstance(error, asyncpg.IntegrityConstraintViolationError)
-        translated = (_ERRORS.IntegrityError if refused else _ERRORS.Error)(str(error.args[0]), error)
-        raise sa.exc.DBAPIError.instance(sql, None, translated, _ERRORS.Error, hide_parameters=True) from None
+
+def _to_core_error(error: Any, sql: str) -> Exception:
+    """A driver's error as Core would raise it."""
+    refused = isinstance(error, asyncpg.IntegrityConstraintViolationError)
+    translated = (_ERRORS.IntegrityError if refused else _ERRORS.Error)(str(error.args[0]), error)
+    core: Exception = sa.exc.DBAPIError.instance(sql, None, translated, _ERRORS.Error, hide_parameters=True)
+    return core
+
+
+def _is_ground_trouble(error: Any) -> bool:
+    """Whether an error, of Core or of the driver, is about the database's health and not about the statement."""
+    state: str = getattr(error, "sqlstate", None) or ""
+    return state.startswith(_GROUND_TROUBLE)
 
 
 class PostgresqlDatabase(Database):
@@ -121,10 +156,8 @@ class PostgresqlDatabase(Database):
         await self._engine.dispose()
         await self._reserved_engine.dispose()
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[Transaction]:
-        async with self._engine.connect() as connection:
-            yield PostgresqlTransaction(connection)
+    def read(self) -> AbstractAsyncContextManager[Transaction]:
+        return _connected(self._engine)
 
     def write(self) -> AbstractAsyncContextManager[Transaction]:
         return _transaction(self._engine)
@@ -134,9 +167,18 @@ class PostgresqlDatabase(Database):
 
 
 @asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[PostgresqlTransaction]:
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(engine.connect())
+        except (OSError, sa.exc.SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise StorageUnavailable from error  # whatever the reason is: nothing has been asked of it yet
+        yield PostgresqlTransaction(connection)
+
+
+@asynccontextmanager
 async def _transaction(engine: AsyncEngine) -> AsyncIterator[Transaction]:
-    async with engine.connect() as connection:
-        tx = PostgresqlTransaction(connection)
+    async with _connected(engine) as tx:
         try:
             await tx.begin()
             yield tx

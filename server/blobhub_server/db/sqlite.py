@@ -25,11 +25,25 @@ from sqlalchemy.pool import StaticPool
 from blobhub_server.background import uninterrupted
 from blobhub_server.db.engine import Database, Result, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.start import StartError
 
 DIALECT: sa.Dialect = sqlite.dialect(dbapi=sqlite3)
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000", "cache_size=-65536")
+
+
+_GROUND_TROUBLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+"""Primary result codes (https://www.sqlite.org/rescode.html)."""
 
 
 class DatabaseInUse(StartError):
@@ -47,7 +61,12 @@ class SqliteTransaction(Transaction):
         self._driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # any driver's
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
-        return self._connection.execute(statement, parameters)
+        try:
+            return self._connection.execute(statement, parameters)
+        except sa.exc.DBAPIError as error:
+            if _is_ground_trouble(error.orig):
+                raise StorageUnavailable from error
+            raise
 
     async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
         try:
@@ -94,8 +113,16 @@ class SqliteTransaction(Transaction):
 
 
 def _to_core_error(error: sqlite3.Error, sql: str) -> Exception:
-    """A driver's error as Core would raise it."""
+    """A driver's error as Core would raise it; StorageUnavailable for one that is nobody's fault here."""
+    if _is_ground_trouble(error):
+        return StorageUnavailable()
     return sa.exc.DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
+
+
+def _is_ground_trouble(error: BaseException | None) -> bool:
+    """Whether an error is about the file and the disk, and not about the statement."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in _GROUND_TROUBLE  # The rest says more exactly which.
 
 
 class SqliteDatabase(Database):

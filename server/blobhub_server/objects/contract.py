@@ -44,14 +44,14 @@ class ObjectWriter(ABC):
 
     @abstractmethod
     async def append(self, data: bytes) -> None:
-        """Add bytes at the end. Raises ObjectTooLarge, and then adds none of them; OSError when they cannot be written."""
+        """Add bytes at the end. Raises ObjectTooLarge, and then adds none of them."""
 
     @abstractmethod
     async def commit(self, expected: str | None = None) -> str:
         """Keep what was appended; return its digest once it is durable.
 
         Bytes that are already stored are replaced, because those may have become corrupt. Raises DigestMismatch, and keeps
-        nothing, when the digest is not `expected`; OSError.
+        nothing, when the digest is not `expected`.
         """
 
     @abstractmethod
@@ -60,7 +60,10 @@ class ObjectWriter(ABC):
 
 
 class ObjectStore(ABC):
-    """Content-addressed bytes. Digests are SHA-256 in lower-case hex."""
+    """Content-addressed bytes. Digests are SHA-256 in lower-case hex.
+
+    Where bytes cannot be read or written now, all but `probe` raises StorageUnavailable; so do writers.
+    """
 
     @abstractmethod
     def write(self, *, max_bytes: int | None = None) -> AbstractAsyncContextManager[ObjectWriter]:
@@ -82,7 +85,7 @@ class ObjectStore(ABC):
         """Write a test file, read it back and remove it. Raises OSError when that fails or the bytes differ."""
 
     async def put(self, data: bytes) -> str:
-        """Keep a small object; return its digest once it is durable. Raises OSError."""
+        """Keep a small object; return its digest once it is durable."""
         async with self.write() as writer:
             await writer.append(data)
             return await writer.commit()

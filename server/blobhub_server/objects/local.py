@@ -13,11 +13,12 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from blobhub_server.background import uninterrupted
-from blobhub_server.errors import ContentLost
+from blobhub_server.errors import ContentLost, StorageUnavailable
 from blobhub_server.objects.contract import DigestMismatch, ObjectNotFound, ObjectStore, ObjectTooLarge, ObjectWriter
 from blobhub_server.objects.outline import BLOCK_BYTES, Hasher, Outline
 from blobhub_server.objects.part import Part, sweep
@@ -51,14 +52,14 @@ class LocalObjects(ObjectStore):
         if offset < 0 or (length is not None and length < 0):
             raise ValueError("a range begins and ends within the object")
         path = self._path(digest)
-        outline = await asyncio.to_thread(_outline, path, digest)
+        outline = await _in_thread(partial(_outline, path, digest))
         # Each block is opened and closed again, so a reader that stops leaves nothing to close.
         for index, part in outline.cover(offset, length):
-            block = await asyncio.to_thread(_block, path, outline, index)
+            block = await _in_thread(partial(_block, path, outline, index))
             yield block[part]
 
     async def size(self, digest: str) -> int:
-        return (await asyncio.to_thread(_outline, self._path(digest), digest)).size
+        return (await _in_thread(partial(_outline, self._path(digest), digest))).size
 
     async def probe(self) -> None:
         await asyncio.to_thread(self._probe)
@@ -124,7 +125,7 @@ class LocalWriter(ObjectWriter):
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
         """Work on the file in a thread. The writer ends when that fails or is cancelled: the file may then lack bytes."""
         try:
-            return await uninterrupted(asyncio.to_thread(work))
+            return await uninterrupted(_in_thread(work))
         except BaseException:
             self._ended = True
             raise
@@ -149,6 +150,14 @@ class LocalWriter(ObjectWriter):
         self._part.keep(path)
         self._part = None
         return outline.digest
+
+
+async def _in_thread(work: Callable[[], Value]) -> Value:
+    """Do work on files in a thread. Raises StorageUnavailable in place of an OSError."""
+    try:
+        return await asyncio.to_thread(work)
+    except OSError as error:
+        raise StorageUnavailable from error
 
 
 def _keep_outline(parts: Path, path: Path, outline: Outline) -> None:

@@ -126,6 +126,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS. Bytes that a revision's content is made of are gone, or are not what was stored. Nothing of them is handed
     out. Storing the same bytes again, in any draft, repairs it wherever they are used. Metadata: `digest`, their SHA-256.
     """
+    ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 31
+    """UNAVAILABLE. The server cannot use its database or its store of objects now: it cannot be reached, the connection was
+    lost, a disk is full, or others held what was asked for too long. The change may have been made all the same; the same
+    request under its `request_id` finds out. Details: `RetryInfo`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -231,5 +236,10 @@ ERROR_REASON_MASTER_KEY_MISSING: ErrorReason.ValueType  # 29
 ERROR_REASON_CONTENT_LOST: ErrorReason.ValueType  # 30
 """DATA_LOSS. Bytes that a revision's content is made of are gone, or are not what was stored. Nothing of them is handed
 out. Storing the same bytes again, in any draft, repairs it wherever they are used. Metadata: `digest`, their SHA-256.
+"""
+ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 31
+"""UNAVAILABLE. The server cannot use its database or its store of objects now: it cannot be reached, the connection was
+lost, a disk is full, or others held what was asked for too long. The change may have been made all the same; the same
+request under its `request_id` finds out. Details: `RetryInfo`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
