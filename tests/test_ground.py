@@ -1,16 +1,46 @@
-"""The ground shakes: the database is away, a connection is lost, a disk is full."""
+"""The ground shakes: the database is away, a connection is lost, a commit fails and may have been made all the same."""
 
 from __future__ import annotations
 
+import asyncio
+import random
 from pathlib import Path
 
+import flows
 import grpc
+import pytest
 from blobhub_server.blobtypes.conformance import reason_of, unpack
+from blobhub_server.db.postgresql import PostgresqlTransaction
+from blobhub_server.db.sqlite import SqliteTransaction
+from blobhub_server.errors import StorageUnavailable
+from blobhub_server.ids import Uuid7
+from blobhub_server.workflow.runtime.embedded.journal import Journal
 from calling import ask
+from databases import FreshPostgres, select
 from google.rpc import error_details_pb2
-from ground import away
-from test_ownership import together
+from ground import CUT_OFF, away, connect_beside
+from scale import scaled
+from served import Api
+from test_ownership import ended, started, state_of, together
 from waiting import until
+
+WORK = flows.document(
+    [
+        flows.component("start", "flow.start"),
+        flows.component("script", "logic.code", code="set_data_output('result', 1)\nset_result('success')"),
+        flows.component("wait", "flow.delay", seconds=0.1),
+        flows.component("again", "logic.code", code="set_data_output('result', 2)\nset_result('success')"),
+        flows.component("end", "flow.end", value="done"),
+    ],
+    [
+        flows.control("start", "script"),
+        flows.control("script", "wait", "success"),
+        flows.control("wait", "again"),
+        flows.control("again", "end", "success"),
+    ],
+)
+EXECUTIONS = scaled(200, least=16)
+AT_ONCE = 16
 
 
 async def test_a_call_that_the_database_has_no_ear_for_is_to_be_made_again(tmp_path: Path, database_url: str) -> None:
@@ -33,3 +63,130 @@ async def test_a_call_that_the_database_has_no_ear_for_is_to_be_made_again(tmp_p
         assert again.retry_delay.seconds == 1
         assert error.details() == "the server cannot use its storage now; try again"
         assert await refused() is None
+
+
+async def patiently(api: Api, name: str, **fields: object) -> object:
+    """Make a call until it is answered."""
+    while True:
+        try:
+            return await ask(api, name, **fields)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            await asyncio.sleep(0.05)
+
+
+async def start_many(api: Api, session_id: str) -> list[str]:
+    """Start executions, a few at a time; return their ids."""
+    ids, request_ids = [], Uuid7()
+
+    async def some() -> None:
+        for _ in range(EXECUTIONS // AT_ONCE):
+            fields = {"session_id": session_id, "definition": "workflow", "request_id": request_ids()}
+            ids.append((await patiently(api, "StartExecution", **fields)).execution.id)
+
+    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+    return ids
+
+
+async def check(url: str, session_id: str, ids: list[str]) -> None:
+    """All have completed, each once, and the logs have no gaps."""
+
+    async def finished() -> bool:
+        return await select(url, "SELECT count(*) FROM executions WHERE end_time IS NULL") == [(0,)]
+
+    await until(finished)
+    found = await select(url, "SELECT id, state FROM executions")
+    assert dict(found) == dict.fromkeys(ids, "completed")
+    lines = await select(url, "SELECT sequence, execution_id, execution_sequence, type FROM events ORDER BY sequence")
+    assert [sequence for sequence, *_ in lines] == list(range(1, len(lines) + 1))
+    for id_ in ids:
+        own = [(number, type_) for _, execution_id, number, type_ in lines if execution_id == id_]
+        assert [number for number, _ in own] == list(range(1, len(own) + 1))
+        assert [type_ for _, type_ in own].count("flow.exited") == 1
+
+
+async def test_executions_complete_whatever_becomes_of_their_commits(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of the commits fail; half of those are made all the same."""
+    dice, told = random.Random(20261126), {"before": 0, "after": 0}
+
+    def fate() -> str:
+        fate = dice.choice(["before", "after", "", "", "", ""])
+        if fate:
+            told[fate] += 1
+        return fate
+
+    async def commit(self: PostgresqlTransaction) -> None:
+        chosen = fate()
+        if chosen != "before":
+            await self._command("COMMIT")
+        if chosen:
+            raise StorageUnavailable
+        self.run_hooks()
+
+    def commit_file(self: SqliteTransaction) -> None:
+        chosen = fate()
+        if chosen != "before":
+            self._driver.commit()
+        if chosen:
+            raise StorageUnavailable
+
+    async with together(tmp_path, database_url, count=1, lease_seconds=1) as ((_, api),):
+        session_id = await api.session(WORK)
+        with monkeypatch.context() as patch:
+            patch.setattr(PostgresqlTransaction, "commit", commit)
+            patch.setattr(SqliteTransaction, "commit", commit_file)
+            ids = await start_many(api, session_id)
+            await check(database_url, session_id, ids)
+    assert min(told.values()) > 0
+    print(told)
+
+
+async def test_executions_complete_while_connections_are_cut_off(tmp_path: Path, fresh_postgres: FreshPostgres) -> None:
+    url = await fresh_postgres()
+    async with together(tmp_path, url, lease_seconds=1) as found:
+        (opened, api), *_ = found
+        session_id, beside = await api.session(WORK), await connect_beside(opened.host.db)
+
+        async def cut_off() -> None:
+            while True:
+                await asyncio.sleep(0.1)
+                await beside.execute(CUT_OFF, opened.host.db.url.database)
+
+        cutting = asyncio.create_task(cut_off())
+        ids = await start_many(api, session_id)
+        await asyncio.sleep(0.5)
+        cutting.cancel()
+        await asyncio.gather(cutting, return_exceptions=True)
+        await beside.close()
+        await check(url, session_id, ids)
+
+
+async def test_executions_go_on_when_the_database_is_back(tmp_path: Path, database_url: str) -> None:
+    """Their delays pass while it is away."""
+    async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
+        session_id = await api.session(WORK)
+        ids = await start_many(api, session_id)
+        async with away(opened.host.db):
+            await asyncio.sleep(0.5)
+        await check(database_url, session_id, ids)
+
+
+async def test_a_stop_that_was_answered_is_final_also_when_what_follows_cannot_be_stored(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with together(tmp_path, database_url, count=1) as ((_, api),):
+        id_, tries = await started(api, await api.session(flows.delay(60))), []
+
+        async def refuse(_journal: Journal, unit: object) -> None:
+            tries.append(unit)
+            raise ValueError("this cannot be a row")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", refuse)
+            await ask(api, "StopExecution", execution_id=id_)
+            await until(lambda: len(tries) >= 2)
+        assert (await ended(api, id_))[-1] == "flow.stopped"
+        assert await state_of(api, id_) == "STOPPED"

@@ -275,8 +275,8 @@ async def test_what_cannot_be_stored_is_failed_by_one_task_and_ends_when_it_can_
         tries: list[int] = []
 
         async def refuse(_journal: Journal, _unit: object) -> None:
-            tries.append(len(opened.runtime._failing))
-            raise OSError("no space left on the device")
+            tries.append(len(opened.runtime._going_on))
+            raise ValueError("this cannot be a row")
 
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "append", refuse)

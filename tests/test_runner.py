@@ -64,7 +64,7 @@ async def test_a_step_that_ends_during_a_commit_is_not_run_again() -> None:
     around = RunnerContext(None, journal, lambda: datetime.now(UTC), Performer(None))
     execution = replace(EXECUTION, state="pending")
     progress = Progress(execution, ExecutionState())
-    runner = Runner(around, graph, progress, lambda _: ended.set(), lambda _: ended.set())
+    runner = Runner(around, graph, progress, lambda _: ended.set(), lambda *_: ended.set())
     unit = runner.start_unit(Started({}), {}, limit=1, work=None, then=runner.begin)
     unit.on_commit()
     await journal.begun.wait()

@@ -182,10 +182,11 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Transaction]:
         try:
             await tx.begin()
             yield tx
+            await uninterrupted(tx.commit())
         except BaseException:
+            # Also after the commit: whether that has ended the transaction is not known when it failed.
             await uninterrupted(tx.rollback())
             raise
-        await uninterrupted(tx.commit())
 
 
 async def connect(url: URL) -> Any:

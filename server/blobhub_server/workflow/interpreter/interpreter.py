@@ -145,6 +145,8 @@ class _Taking:
                 self._emit("flow.stopped")
             case TimedOut() if state.phase != "stopping":
                 self._end_with("TIMEOUT", "the execution took longer than it may")
+            case Failed() if state.phase == "stopping":
+                self._emit("flow.stopped")  # Whoever asked for the stop was told that it ends like this.
             case Failed(reason, message):
                 self._end_with(reason, message)
             case _:

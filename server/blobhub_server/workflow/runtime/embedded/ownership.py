@@ -10,6 +10,7 @@ from datetime import timedelta
 import structlog
 
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import server as server_store
@@ -53,6 +54,9 @@ class Ownership:
                 log.exception("lease_not_renewed")
 
     async def end_lease(self) -> None:
-        """End the lease, so that other servers can take over what is left at once."""
-        async with self._db.write() as tx:
-            await server_store.delete(tx, self.server_id)
+        """End the lease, so that other servers can take over what is left at once. If that fails, it ends by itself."""
+        try:
+            async with self._db.write() as tx:
+                await server_store.delete(tx, self.server_id)
+        except StorageUnavailable:
+            log.warning("lease_not_ended")

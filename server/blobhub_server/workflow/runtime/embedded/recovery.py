@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.definitions.finder import Definitions
-from blobhub_server.workflow.interpreter import Failed, Record, replay
+from blobhub_server.workflow.interpreter import Continue, Failed, Record, replay
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
 from blobhub_server.workflow.runtime.decision import Progress
+from blobhub_server.workflow.runtime.embedded.journal import OwnershipLost
 from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.runner import Runner
 from blobhub_server.workflow.runtime.embedded.runners import Runners
@@ -24,6 +26,8 @@ from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
 
 log = structlog.get_logger()
+
+MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 10.0
 
 
 class Recovery:
@@ -69,14 +73,40 @@ class Recovery:
             self._runners.drop(execution_id)
         self._strays = strays
 
-    async def fail(self, execution_id: str) -> None:
-        """End an execution, from its log, whose runner could not go on."""
+    async def go_on(self, execution: Execution, error: Exception) -> None:
+        """Go on with an execution, a turn of which was not stored, from its log; return once one is.
+
+        It is tried for as long as this server owns the execution. When the storage could not be used the execution is
+        resumed. After any other error it is failed, because the same turn would not be stored the next time either.
+        """
+        for seconds in _backoff(execution.id):
+            _log_failure(execution.id, error)
+            await asyncio.sleep(seconds)
+            try:
+                await self._take_turn(execution.id, fail=not isinstance(error, StorageUnavailable))
+                break
+            except OwnershipLost:
+                break
+            except Exception as again:
+                error = again
+        # The commit that seemed to fail may have been made, and nobody was woken for it here.
+        for topic in (execution.id, execution.session_id):
+            self._host.bell.ring(topic)
+
+    async def _take_turn(self, execution_id: str, *, fail: bool) -> None:
+        """Resume or fail an execution from its log, unless it has ended or has another owner; return once that is stored."""
         execution = await self._get_owned(execution_id)
-        if execution is not None:
-            runner, inbox = await self._load_runner(execution)
-            # One that was resumed in the meantime goes on by itself.
-            if self._runners.add(runner, inbox):
-                await runner.post_and_wait(Failed("INTERNAL", "what the execution did could not be stored"))
+        if execution is None:
+            return
+        runner, inbox = await self._load_runner(execution)
+        # One that was resumed in the meantime goes on by itself.
+        if not self._runners.add(runner, inbox):
+            return
+        if fail:
+            await runner.post_and_wait(Failed("INTERNAL", "what the execution did could not be stored"))
+        else:
+            runner.resume()
+            await runner.post_and_wait(Continue())
 
     async def _resume_unattended(self, execution_id: str) -> None:
         execution = await self._get_owned(execution_id)
@@ -111,6 +141,25 @@ class Recovery:
         state = replay(graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit)
         taken = inbox[0].number - 1 if inbox else execution.last_message
         return self._runners.make(graph, Progress(replace(execution, last_message=taken), state)), inbox
+
+
+def _backoff(execution_id: str) -> Iterator[float]:
+    """Seconds to wait before each attempt, without end.
+
+    Many executions are tried again at once when a database comes back. The end of an id is random, and spreads them.
+    """
+    spread = 0.5 + int(execution_id[-4:], 16) / 0xFFFF / 2
+    seconds = MIN_BACKOFF_SECONDS
+    while True:
+        yield seconds * spread
+        seconds = min(2 * seconds, MAX_BACKOFF_SECONDS)
+
+
+def _log_failure(execution_id: str, error: Exception) -> None:
+    if isinstance(error, StorageUnavailable):
+        log.warning("turn_not_stored", execution_id=execution_id, reason=str(error.__cause__))
+    else:
+        log.error("turn_not_stored", execution_id=execution_id, exc_info=error)
 
 
 async def _attempt(execution_id: str, work: Coroutine[Any, Any, None]) -> None:

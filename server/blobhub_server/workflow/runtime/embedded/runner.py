@@ -80,7 +80,7 @@ class Runner:
         graph: Graph,
         progress: Progress,
         on_end: Callable[[Runner], None],
-        on_failure: Callable[[Runner], None],
+        on_failure: Callable[[Runner, Exception], None],
     ) -> None:
         self._context = context
         self._graph = graph
@@ -170,9 +170,10 @@ class Runner:
             self._steps.pop((happening.step, happening.attempt), None)
 
     def _give_up(self, batch: list[Arrival], error: Exception) -> None:
-        """Stop driving the execution after a failed commit.
+        """Stop driving the execution after a turn that was not stored; tell those who wait why.
 
-        When another server has taken over, nothing more has to be done; else the execution is resumed from its log.
+        When another server has taken over, that is all. Else `on_failure` sees to it that the execution goes on from its
+        log: what is in memory may be behind it, because a commit that failed may have been made.
         """
         for item in [*batch, *self._arrivals]:
             if item.done is not None and not item.done.done():
@@ -181,8 +182,7 @@ class Runner:
         self._cancel_all()
         self._on_end(self)
         if not isinstance(error, OwnershipLost):
-            log.error("journal_failed", execution_id=self.execution.id, exc_info=error)
-            self._on_failure(self)
+            self._on_failure(self, error)
 
     async def _commit(self, happenings: Sequence[Happening]) -> None:
         """Decide on happenings and messages, and make it durable. Decide again when a message was committed meanwhile."""

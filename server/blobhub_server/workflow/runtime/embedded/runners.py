@@ -19,10 +19,10 @@ _MAX_RECENTLY_ENDED = 1024
 class Runners:
     """Makes runners, keeps them while they run, and delivers messages to them.
 
-    `on_failure` is called with an execution whose runner failed; losing the ownership is no failure.
+    `on_failure` is called with an execution, a turn of which was not stored, and the error; losing the ownership is none.
     """
 
-    def __init__(self, context: RunnerContext, on_failure: Callable[[Execution], None]) -> None:
+    def __init__(self, context: RunnerContext, on_failure: Callable[[Execution, Exception], None]) -> None:
         self._context = context
         self._on_failure = on_failure
         self._runners: dict[str, Runner] = {}
@@ -106,5 +106,5 @@ class Runners:
             if len(self._recently_ended) > _MAX_RECENTLY_ENDED:
                 self._recently_ended.popitem(last=False)
 
-    def _on_runner_failure(self, runner: Runner) -> None:
-        self._on_failure(runner.execution)
+    def _on_runner_failure(self, runner: Runner, error: Exception) -> None:
+        self._on_failure(runner.execution, error)

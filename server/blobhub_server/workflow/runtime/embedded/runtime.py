@@ -30,7 +30,6 @@ from blobhub_server.workflow.store import message as message_store
 log = structlog.get_logger()
 
 RETRY_SECONDS = 1.0
-FAIL_BACKOFF_SECONDS = (0.1, 1.0, 10.0)
 
 
 class EmbeddedRuntime:
@@ -46,7 +45,7 @@ class EmbeddedRuntime:
         self._runners = Runners(RunnerContext(host.db, self._journal, host.clock, Performer(services)), self._on_failure)
         self._starts = Starts(host, definitions, self._journal, self._runners, self._ownership.server_id)
         self._recovery = Recovery(host, definitions, self._ownership, self._runners, lease_seconds)
-        self._failing: dict[str, asyncio.Task[None]] = {}
+        self._going_on: dict[str, asyncio.Task[None]] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -62,7 +61,7 @@ class EmbeddedRuntime:
                 yield
             finally:
                 self._runners.leave()
-                tasks += self._failing.values()
+                tasks += self._going_on.values()
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -104,20 +103,17 @@ class EmbeddedRuntime:
                 await asyncio.sleep(RETRY_SECONDS)
                 listener.ring()
 
-    def _on_failure(self, execution: Execution) -> None:
-        """Fail an execution, from its log, after a commit of it failed for another reason than ownership.
+    def _on_failure(self, execution: Execution, error: Exception) -> None:
+        """Go on with an execution, from its log, after a turn of it was not stored.
 
-        One task does that for an execution, however often its commits fail meanwhile.
+        One task does that for an execution, however often its turns are not stored meanwhile.
         """
-        if execution.id not in self._failing:
-            task = self._failing[execution.id] = asyncio.create_task(self._fail(execution.id))
-            task.add_done_callback(lambda _: self._failing.pop(execution.id))
+        if execution.id not in self._going_on:
+            self._going_on[execution.id] = asyncio.create_task(self._go_on(execution, error))
 
-    async def _fail(self, execution_id: str) -> None:
-        for seconds in FAIL_BACKOFF_SECONDS:
-            await asyncio.sleep(seconds)
-            try:
-                await self._recovery.fail(execution_id)
-                return
-            except Exception:
-                log.exception("execution_not_failed", execution_id=execution_id)
+    async def _go_on(self, execution: Execution, error: Exception) -> None:
+        try:
+            await self._recovery.go_on(execution, error)
+        finally:
+            # Not in a callback of the task, which might be called after the next failure.
+            del self._going_on[execution.id]
