@@ -8,11 +8,13 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 from blobhub_server.clock import utc_now
+from blobhub_server.db import postgresql
 from blobhub_server.db.engine import MAX_ATTEMPTS, Database, TransactionAborted
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
 from blobhub_server.db.opening import open_database
@@ -206,6 +208,39 @@ async def test_a_transaction_that_begins_on_a_lost_connection_fails_as_others_do
         with pytest.raises(StorageUnavailable):
             await tx.begin()
     await db.close()
+
+
+async def test_a_server_that_freezes_in_a_transaction_does_not_hold_the_others(fresh_postgres, monkeypatch):
+    monkeypatch.setattr(postgresql, "POOL_LIMITS", replace(postgresql.POOL_LIMITS, idle_in_transaction_seconds=1))
+    db = await open_database(await fresh_postgres())
+    async with db.write() as tx:
+        await tx.execute(sa.schema.CreateTable(notes))
+        await note(tx, 1)
+    locked = lock_rows(sa.select(notes.c.id))
+    with pytest.raises(StorageUnavailable):
+        async with db.write() as frozen:
+            await frozen.execute(locked)
+            async with db.write() as other:
+                await within_deadline(other.execute(locked))
+    await db.close()
+
+
+async def test_connections_have_limits_by_what_they_are_for_and_migrations_have_none(fresh_postgres):
+    async def limits(tx) -> list[str]:
+        names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
+        return [(await tx.execute(sa.text(f"SHOW {name}"))).scalar_one() for name in names]
+
+    url = await fresh_postgres()
+    db = await open_database(url)
+    async with db.write() as tx:
+        assert await limits(tx) == ["10s", "30s", "2min"]
+    async with db.reserved() as tx:
+        assert await limits(tx) == ["5s", "5s", "5s"]
+    await db.close()
+    engine = postgresql.make_engine(sa.make_url(url))
+    async with engine.connect() as connection:
+        assert await limits(connection) == ["0", "0", "0"]
+    await engine.dispose()
 
 
 async def test_a_hook_that_fails_takes_nothing_back_and_stops_no_other(db):

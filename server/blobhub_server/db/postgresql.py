@@ -5,8 +5,10 @@ Importing this raises StartError where the driver, an extra, is not installed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +31,40 @@ except ImportError:
 log = structlog.get_logger()
 
 POOL_SIZE = 10
+
+CONNECT_SECONDS = 10.0
+ROLLBACK_SECONDS = 5.0
+"""A connection on which a rollback takes longer is dropped; the database then rolls back by itself."""
+
+KEEPALIVES = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+"""For every connection: the database notices within a minute that a server's machine is gone, and frees its locks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a connection may do what, so that a server which freezes does not hold the others."""
+
+    idle_in_transaction_seconds: int
+    lock_seconds: int
+    statement_seconds: int
+
+    def connect_args(self) -> dict[str, Any]:
+        """The driver's arguments."""
+        settings = {
+            "idle_in_transaction_session_timeout": f"{self.idle_in_transaction_seconds}s",
+            "lock_timeout": f"{self.lock_seconds}s",
+            "statement_timeout": f"{self.statement_seconds}s",
+        }
+        # Where the database does not end a statement in time, the network or its machine is gone.
+        return {"server_settings": KEEPALIVES | settings, "command_timeout": self.statement_seconds + CONNECT_SECONDS}
+
+
+# A frozen server loses its transaction within the lease that it has by default. Whoever waits for its locks waits longer
+# than that, and so gets them. The longest statements delete what belongs to a large blob.
+POOL_LIMITS = Limits(idle_in_transaction_seconds=10, lock_seconds=30, statement_seconds=120)
+# Nothing on the reserved connection takes more than a moment, and leases have to be renewed in time.
+RESERVED_LIMITS = Limits(idle_in_transaction_seconds=5, lock_seconds=5, statement_seconds=5)
+
 DRIVER = "postgresql+asyncpg"
 _GROUND_TROUBLE = (
     "08",  # the connection was lost
@@ -64,6 +100,7 @@ class PostgresqlTransaction(Transaction):
                 raise StorageUnavailable from error
             raise
         except OSError as error:
+            self._driver.terminate()
             raise StorageUnavailable from error
 
     async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
@@ -90,7 +127,8 @@ class PostgresqlTransaction(Transaction):
     async def rollback(self) -> None:
         """Roll it back. A connection on which that fails, because it is lost for example, is not used again."""
         try:
-            await self._command("ROLLBACK")
+            async with asyncio.timeout(ROLLBACK_SECONDS):
+                await self._command("ROLLBACK")
         except Exception as error:
             log.warning("rollback_failed", reason=type(error).__name__)
             self._driver.terminate()
@@ -124,6 +162,8 @@ class PostgresqlTransaction(Transaction):
                 raise StorageUnavailable from translated
             raise translated from None
         except OSError as error:
+            # It may still be busy with what took too long, so the pool must not hand it out again.
+            self._driver.terminate()
             raise StorageUnavailable from error
 
 
@@ -149,8 +189,8 @@ class PostgresqlDatabase(Database):
     def __init__(self, url: URL) -> None:
         self.url = url
         # The driver begins transactions, so that statements of Core and of the driver share them.
-        self._engine = make_engine(url, isolation_level="AUTOCOMMIT")
-        self._reserved_engine = make_engine(url, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
+        self._engine = make_engine(url, POOL_LIMITS, isolation_level="AUTOCOMMIT")
+        self._reserved_engine = make_engine(url, RESERVED_LIMITS, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -196,16 +236,20 @@ async def connect(url: URL) -> Any:
     """
     driven = url.set(drivername=DRIVER)
     _, options = driven.get_dialect()().create_connect_args(driven)
-    return await asyncpg.connect(**options)
+    return await asyncpg.connect(**options, server_settings=KEEPALIVES, timeout=CONNECT_SECONDS)
 
 
-def make_engine(url: URL, *, pool_size: int = POOL_SIZE, max_overflow: int = POOL_SIZE, **options: Any) -> AsyncEngine:
-    """A pooled engine."""
+def make_engine(
+    url: URL, limits: Limits | None = None, *, pool_size: int = POOL_SIZE, max_overflow: int = POOL_SIZE, **options: Any
+) -> AsyncEngine:
+    """A pooled engine; without limits, as migrations need it, its statements may take as long as they do."""
+    connect_args = limits.connect_args() if limits else {"server_settings": KEEPALIVES}
     return create_async_engine(
         url.set(drivername=DRIVER),
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_pre_ping=True,
+        connect_args=connect_args | {"timeout": CONNECT_SECONDS},
         hide_parameters=True,  # or errors and logs would hold what requests do
         **options,
     )
