@@ -20,6 +20,14 @@ from blobhub_server import app
 from blobhub_server.clock import utc_now
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.postgresql import POOL_SIZE
+from blobhub_server.workflow.components.contract import (
+    ComponentContext,
+    ComponentError,
+    EffectComponent,
+    Inputs,
+    Outcome,
+    PortSpec,
+)
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import SessionEvents
@@ -220,6 +228,48 @@ async def test_what_was_taken_over_is_not_written_to_by_the_server_that_had_it(t
         await until(lambda: id_ not in opened.runtime._runners.running)
         assert await select(database_url, "SELECT * FROM events ORDER BY sequence") == before
         assert await state_of(api, id_) == "WAITING"
+
+
+async def test_the_next_attempt_at_a_step_is_not_run_by_a_server_that_has_lost_the_execution(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts, ahead = list[int](), [timedelta()]
+    monkeypatch.setattr(app, "utc_now", lambda: utc_now() + ahead[-1])
+    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, Fails(attempts)]))
+    policy = {"retry": {"attempts": 3, "first_interval": "600s"}}
+    document = flows.document(
+        [flows.component("start", "flow.start"), flows.component("step", "test.fails", policy=policy)],
+        [flows.control("start", "step")],
+    )
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        id_ = await started(api, await api.session(document))
+        await until(lambda: _waits(api, id_))
+        await hand_over(opened, id_)
+        ahead.append(timedelta(hours=1))
+        runner = opened.runtime._runners._runners[id_]
+        runner._fire(*runner._timers)
+        await until(lambda: id_ not in opened.runtime._runners.running)
+        assert attempts == [1]
+
+
+class Fails(EffectComponent):
+    """Notes its attempts, and fails."""
+
+    type = "test.fails"
+    title = "Fails"
+    ports = (PortSpec("flow_input", "in", "Control enters here."),)
+    routes = ("success",)
+
+    def __init__(self, attempts: list[int]) -> None:
+        self._attempts = attempts
+
+    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
+        self._attempts.append(context.attempt)
+        raise ComponentError("always")
+
+
+async def _waits(api: Api, execution_id: str) -> bool:
+    return await state_of(api, execution_id) == "WAITING"
 
 
 async def test_what_was_taken_over_is_let_go_of_and_gone_on_with_when_it_comes_back(

@@ -51,7 +51,7 @@ Refusal = OwnershipLost | TurnOutdated | PermissionDenied | SessionNotOpen | Lim
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What one turn of one execution writes.
+    """What one turn of one execution writes. One without records has its fence compared before a step is run.
 
     `execution` is its projection after `records`, under the fence that its runner holds; it takes account of the messages up
     to `last_message`, of which `messages` are taken in by this unit. `limit` is for a new execution, whose row is to be
@@ -153,13 +153,15 @@ class Journal:
         await session_store.advance(tx, [sessions[id_] for id_ in sorted(touched)])
         if lines:
             await event_store.append(tx, lines)
+            await self._host.bell.announce(
+                tx, {id_ for line in lines for id_ in (line.session_id, line.execution_id) if id_}
+            )
         taken = {unit.execution.id: unit.execution.last_message for unit in units if unit.messages}
         if taken:
             await message_store.delete(tx, taken)
         objects = [item for unit in units for item in self._objects(unit)]
         if objects:
             await object_store.put(tx, objects)
-        await self._host.bell.announce(tx, touched | {unit.execution.id for unit in units})
         settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
         await self._host.settle(tx, settled)
         for unit in units:

@@ -188,7 +188,7 @@ class Runner:
         """Decide on happenings and messages, and make it durable. Decide again when a message was committed meanwhile."""
         while True:
             decision = self._decide(happenings, await self._session_objects())
-            if not decision.records and not decision.messages:
+            if not (decision.records or decision.messages or self._starts_step(decision)):
                 self._commands = decision.commands
                 return
             try:
@@ -197,6 +197,13 @@ class Runner:
             except TurnOutdated:
                 async with self._context.db.read() as tx:
                     self.deliver(await message_store.list_for_execution(tx, self.execution.id))
+
+    def _starts_step(self, decision: Decision) -> bool:
+        """Whether a step is to be run that is not.
+
+        The next attempt at a step has no record of its own, but must not be run by a server that has lost the execution.
+        """
+        return any(isinstance(item, RunStep) and (item.step, item.attempt) not in self._steps for item in decision.commands)
 
     async def _session_objects(self) -> Mapping[str, Any]:
         """The session's objects that the graph touches."""
