@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import flows
+import pytest
 from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import ExecutionState, Started
@@ -48,6 +49,22 @@ class Counted(EffectComponent):
         if inputs["name"] == "second":
             await self._journal.begun.wait()
         return Outcome("success")
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["in a commit", "in the queue"])
+async def test_who_waits_for_an_execution_is_told_when_it_is_abandoned(begun: bool) -> None:
+    journal = SlowJournal()
+    graph = compiled(flows.steps(1), REGISTRY)
+    around = RunnerContext(None, journal, lambda: datetime.now(UTC), Performer(None))
+    execution = replace(EXECUTION, state="pending")
+    runner = Runner(around, graph, Progress(execution, ExecutionState()), lambda _: None, lambda *_: None)
+    waiting = asyncio.create_task(runner.post_and_wait(Started({})))
+    await asyncio.sleep(0)
+    if begun:
+        await journal.begun.wait()
+    runner.abandon()
+    async with asyncio.timeout(60):
+        await waiting
 
 
 async def test_a_step_that_ends_during_a_commit_is_not_run_again() -> None:

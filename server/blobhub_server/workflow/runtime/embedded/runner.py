@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -57,15 +57,21 @@ class RunnerContext:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A happening in the queue; `done` is set once what follows from it is durable, or nothing follows."""
+    """A happening in the queue. `done` is set once what follows from it is durable, or nothing follows here."""
 
     happening: Happening
     done: asyncio.Future[None] | None = None
 
-    def tell(self) -> None:
-        """Tell whoever waits."""
-        if self.done is not None and not self.done.done():
-            self.done.set_result(None)
+
+def _tell(arrivals: Iterable[Arrival], error: Exception | None = None) -> None:
+    """Tell those who wait, and have not been told: that it is done, or why not."""
+    for done in (item.done for item in arrivals):
+        if done is None or done.done():
+            continue
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
 
 
 class Runner:
@@ -127,7 +133,10 @@ class Runner:
             self._wake()
 
     async def post_and_wait(self, happening: Happening) -> None:
-        """Queue a happening; return when what follows from it is durable, or the execution has ended."""
+        """Queue a happening; return when what follows from it is durable, the execution has ended, or it is abandoned.
+
+        Raises what kept it from being stored.
+        """
         if self._finished:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -137,10 +146,10 @@ class Runner:
 
     def abandon(self) -> None:
         """Stop working on the execution and record nothing; another server, or the next start, resumes it."""
-        self._finished = True
-        self._cancel_all()
+        self._finish()
         if self._pump is not None:
             self._pump.cancel()
+        _tell(self._arrivals)
 
     def _wake(self) -> None:
         if self._pump is None and not self._finished:
@@ -149,37 +158,38 @@ class Runner:
     async def _run(self) -> None:
         try:
             while (self._arrivals or self._messages) and not self._finished:
-                batch = list(self._arrivals)
-                self._arrivals.clear()
-                try:
-                    await self._commit([item.happening for item in batch])
-                except Exception as error:
-                    self._give_up(batch, error)
-                    return
-                for item in batch:
-                    item.tell()
-                    self._forget(item.happening)
-                self.deliver(self._messages)
-                self._perform()
+                await self._take(list(self._arrivals))
         finally:
             self._pump = None
+
+    async def _take(self, batch: Sequence[Arrival]) -> None:
+        """Take a turn with all that has arrived."""
+        self._arrivals.clear()
+        try:
+            await self._commit([item.happening for item in batch])
+        except Exception as error:
+            self._give_up(batch, error)
+            return
+        finally:
+            _tell(batch)  # also when this is cancelled, because the execution is abandoned
+        for item in batch:
+            self._forget(item.happening)
+        self.deliver(self._messages)
+        self._perform()
 
     def _forget(self, happening: Happening) -> None:
         """Forget the task of a step once its end is journaled. Forgotten earlier, the step would be run again."""
         if isinstance(happening, Completion) and happening.result is not None:
             self._steps.pop((happening.step, happening.attempt), None)
 
-    def _give_up(self, batch: list[Arrival], error: Exception) -> None:
+    def _give_up(self, batch: Sequence[Arrival], error: Exception) -> None:
         """Stop driving the execution after a turn that was not stored; tell those who wait why.
 
         When another server has taken over, that is all. Else `on_failure` sees to it that the execution goes on from its
         log: what is in memory may be behind it, because a commit that failed may have been made.
         """
-        for item in [*batch, *self._arrivals]:
-            if item.done is not None and not item.done.done():
-                item.done.set_exception(error)
-        self._finished = True
-        self._cancel_all()
+        _tell([*batch, *self._arrivals], error)
+        self._finish()
         self._on_end(self)
         if not isinstance(error, OwnershipLost):
             self._on_failure(self, error)
@@ -259,10 +269,8 @@ class Runner:
     def _perform(self) -> None:
         """Perform the commands of the last decision: run steps, set timers, go on, or end."""
         if self.execution.ended:
-            self._finished = True
-            self._cancel_all()
-            for item in self._arrivals:
-                item.tell()
+            self._finish()
+            _tell(self._arrivals)
             self._on_end(self)
             return
         for command in self._commands:
@@ -301,6 +309,11 @@ class Runner:
             return
         left = (self.execution.create_time + self.execution.timeout - self._context.clock()).total_seconds()
         self._deadline = asyncio.get_running_loop().call_later(max(0.0, left), self.post, TimedOut())
+
+    def _finish(self) -> None:
+        """Take nothing in any more."""
+        self._finished = True
+        self._cancel_all()
 
     def _cancel_all(self) -> None:
         for task in self._steps.values():
