@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import acme
 import flows
@@ -29,6 +31,7 @@ from blobhub_server.workflow.components.contract import (
     PortSpec,
 )
 from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.log import log as log_module
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules.execution import Execution
@@ -170,6 +173,24 @@ async def test_a_log_that_several_servers_write_is_whole_on_each(tmp_path: Path,
         await ask(found[0][1], "CloseSession", session_id=session_id)
         for numbers in await within_deadline(asyncio.gather(*following)):
             assert numbers == list(range(1, session.last_sequence + 3))
+
+
+async def test_a_log_that_another_server_has_written_to_is_read_whole_later(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ring for its line comes before the lines of this server that were committed earlier."""
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        session_id = await api.session(flows.steps(3))
+        await ended(api, await started(api, session_id))
+        host, now = opened.host, [time.monotonic()]
+        monkeypatch.setattr(log_module, "time", SimpleNamespace(monotonic=lambda: now[-1]))
+        for ring in (session_id, None):
+            log = EventLog(host.db, host.bell)
+            lines = await log.read_session(session_id, 0)
+            log._others_wrote(ring)
+            log.publish(lines[:-1])
+            now.append(now[-1] + 3600)
+            assert list(await log.read_session(session_id, 0)) == lines
 
 
 async def followed(api: Api, session_id: str) -> list[int]:

@@ -62,12 +62,14 @@ class EventLog:
         self._bell = bell
         self._tails: OrderedDict[str, Tail] = OrderedDict()
         self._shared: OrderedDict[str, float] = OrderedDict()
+        self._all_shared = -_LATELY_SECONDS
         bell.on_remote_ring(self._others_wrote)
 
     def _others_wrote(self, topic: str | None) -> None:
         """Drop the tail of a log, or all tails for None: another server has written lines that they may lack."""
         if topic is None:
             self._tails.clear()
+            self._all_shared = time.monotonic()
             return
         self._tails.pop(topic, None)
         self._shared[topic] = time.monotonic()
@@ -76,15 +78,20 @@ class EventLog:
             self._shared.popitem(last=False)
 
     def publish(self, lines: Iterable[LoggedEvent]) -> None:
-        """Add lines that were just committed to the tails, and wake their listeners."""
-        topics: dict[str, None] = {}
+        """Add lines that were just committed to the tails, and wake their listeners.
+
+        Logs that another server has written to lately get no tail: its lines may come before these or after them.
+        """
+        added: dict[str, list[tuple[int, LoggedEvent]]] = {}
         for line in lines:
-            self._tail(line.session_id).add(line.sequence, line)
-            topics[line.session_id] = None
+            added.setdefault(line.session_id, []).append((line.sequence, line))
             if line.execution_id is not None:
-                self._tail(line.execution_id).add(line.execution_sequence, line)
-                topics[line.execution_id] = None
-        for topic in topics:
+                added.setdefault(line.execution_id, []).append((line.execution_sequence, line))
+        for topic, numbered in added.items():
+            if not self._shared_lately(topic):
+                tail = self._tail(topic)
+                for number, line in numbered:
+                    tail.add(number, line)
             self._bell.ring(topic)
 
     async def read_session(self, session_id: str, after: int) -> Sequence[LoggedEvent]:
@@ -105,9 +112,14 @@ class EventLog:
 
     def _read_tail(self, key: str, after: int) -> list[LoggedEvent] | None:
         tail = self._tails.get(key)
-        if tail is None or time.monotonic() - self._shared.get(key, -_LATELY_SECONDS) < _LATELY_SECONDS:
+        if tail is None or self._shared_lately(key):
             return None
         return tail.read_after(after, MAX_BATCH)
+
+    def _shared_lately(self, key: str) -> bool:
+        """Whether another server has rung for a log lately, or may have rung for it unheard."""
+        rung = max(self._shared.get(key, self._all_shared), self._all_shared)
+        return time.monotonic() - rung < _LATELY_SECONDS
 
     def _tail(self, key: str) -> Tail:
         tail = self._tails.get(key)
