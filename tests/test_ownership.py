@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +36,7 @@ from blobhub_server.workflow.log import log as log_module
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.embedded.journal import Journal
+from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, Unit
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
 from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.store import execution as execution_store
@@ -368,6 +369,24 @@ async def test_a_commit_that_meets_a_claim_comes_after_it_and_writes_nothing(tmp
             assert id_ in opened.runtime._runners.running
         await until(lambda: id_ not in opened.runtime._runners.running)
         assert await state_of(api, id_) == "WAITING"
+
+
+async def test_a_turn_under_an_old_fence_does_not_take_that_of_the_new_one_with_it(
+    tmp_path: Path, database_url: str
+) -> None:
+    """This server has lost an execution and got it back; turns of its runners of before and of now share a transaction."""
+    async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
+        id_ = await started(api, await api.session(flows.delay(60)))
+        runtime = opened.runtime
+        now = runtime._runners._runners[id_]
+        async with opened.host.db.write() as tx:
+            await tx.execute(take_over(id_, runtime._ownership.server_id))
+        async with opened.host.db.read() as tx:
+            execution = await execution_store.get(tx, id_)
+        units = [Unit(item, now._graph, [], lambda: None) for item in (replace(execution, fence=1), execution)]
+        answers = await asyncio.gather(*map(runtime._journal.append, units), return_exceptions=True)
+        assert isinstance(answers[0], OwnershipLost)
+        assert answers[1] is execution
 
 
 async def test_a_claim_passes_by_what_is_being_written(tmp_path: Path, fresh_postgres: FreshPostgres) -> None:

@@ -48,6 +48,9 @@ class TurnOutdated(Exception):
 
 Refusal = OwnershipLost | TurnOutdated | PermissionDenied | SessionNotOpen | LimitExceeded
 
+Key = tuple[str, int]
+"""An execution's id and fence: a batch may have a turn of a runner that has lost an execution and one of its successor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -104,44 +107,44 @@ class Journal:
         changed = [unit.execution for unit in units if unit.limit is None]
         sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units})
         others = await self._insert_new(tx, new, sessions) | await self._update_running(tx, changed)
-        written = [unit for unit in units if unit.execution.id not in others]
+        written = [unit for unit in units if _key(unit.execution) not in others]
         if written:
             await self._store(tx, written, sessions)
-        return [others.get(unit.execution.id, unit.execution) for unit in units]
+        return [others.get(_key(unit.execution), unit.execution) for unit in units]
 
     async def _insert_new(
         self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]
-    ) -> dict[str, Execution | Refusal]:
+    ) -> dict[Key, Execution | Refusal]:
         """Store executions that are new.
 
-        Returns, by their ids, those that are not: which execution the same cause has started before, or why it is refused.
+        Returns, by their keys, those that are not: which execution the same cause has started before, or why it is refused.
         """
-        first: dict[str, Execution | Refusal] = {}
+        first: dict[Key, Execution | Refusal] = {}
         refused = _check_starts(units, sessions)
         if refused:
             # A repeated cause gets its first execution, even when no new one may be started any more.
             first |= await self._find_first(tx, [unit.execution for unit in units])
-            refused = _check_starts([unit for unit in units if unit.execution.id not in first], sessions)
-        left = [unit.execution for unit in units if unit.execution.id not in first.keys() | refused.keys()]
+            refused = _check_starts([unit for unit in units if _key(unit.execution) not in first], sessions)
+        left = [unit.execution for unit in units if _key(unit.execution) not in first.keys() | refused.keys()]
         stored = await execution_store.insert(tx, left) if left else ()
         for execution in left:
             sessions[execution.session_id].executions += execution.id in stored
         # The cause may have been there before, twice in this batch, or in another server's transaction of a moment ago.
         return first | refused | await self._find_first(tx, [item for item in left if item.id not in stored])
 
-    async def _find_first(self, tx: Transaction, new: Sequence[Execution]) -> dict[str, Execution]:
-        """The executions that were started by the same causes, by the ids that the new ones would have."""
+    async def _find_first(self, tx: Transaction, new: Sequence[Execution]) -> dict[Key, Execution]:
+        """The executions that were started by the same causes, by the keys that the new ones would have."""
         known = await execution_store.find_by_causes(tx, {item.cause for item in new if item.cause is not None})
-        return {item.id: known[item.cause] for item in new if item.cause in known}
+        return {_key(item): known[item.cause] for item in new if item.cause in known}
 
-    async def _update_running(self, tx: Transaction, executions: Sequence[Execution]) -> dict[str, Execution | Refusal]:
-        """Update the rows of executions that are not new. Returns, by id, why some are refused."""
+    async def _update_running(self, tx: Transaction, executions: Sequence[Execution]) -> dict[Key, Execution | Refusal]:
+        """Update the rows of executions that are not new. Returns, by key, why some are refused."""
         rows = await execution_store.lock(tx, [item.id for item in executions]) if executions else {}
-        refused: dict[str, Execution | Refusal] = {}
+        refused: dict[Key, Execution | Refusal] = {}
         for item in executions:
             if (refusal := _check_current(item, rows.get(item.id))) is not None:
-                refused[item.id] = refusal
-        changed = [item for item in executions if item.id not in refused]
+                refused[_key(item)] = refusal
+        changed = [item for item in executions if _key(item) not in refused]
         if changed:
             await execution_store.project(tx, changed)
         return refused
@@ -238,15 +241,19 @@ class Journal:
         return made
 
 
+def _key(execution: Execution) -> Key:
+    return execution.id, execution.fence
+
+
 def _unwrap(answer: Execution | Refusal) -> Execution:
     if isinstance(answer, Execution):
         return answer
     raise answer
 
 
-def _check_starts(units: Sequence[Unit], sessions: Mapping[str, Session]) -> dict[str, Refusal]:
-    """Why new executions cannot be started, by their ids."""
-    refused: dict[str, Refusal] = {}
+def _check_starts(units: Sequence[Unit], sessions: Mapping[str, Session]) -> dict[Key, Refusal]:
+    """Why new executions cannot be started, by their keys."""
+    refused: dict[Key, Refusal] = {}
     started: Counter[str] = Counter()
     for unit in units:
         session = sessions.get(unit.execution.session_id)
@@ -257,7 +264,7 @@ def _check_starts(units: Sequence[Unit], sessions: Mapping[str, Session]) -> dic
             assert unit.limit is not None, "it is for new executions"
             require_room(session, session.executions + started[session.id] + 1, unit.limit)
         except (PermissionDenied, SessionNotOpen, LimitExceeded) as error:
-            refused[unit.execution.id] = error
+            refused[_key(unit.execution)] = error
         else:
             started[session.id] += 1
     return refused
