@@ -37,6 +37,7 @@ from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, Unit
+from blobhub_server.workflow.runtime.embedded.ownership import FORGET_AFTER
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
 from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.store import execution as execution_store
@@ -319,6 +320,24 @@ async def test_a_server_keeps_its_own_executions_when_its_lease_has_run_out(tmp_
             await tx.execute(servers.update().values(lease_until=utc_now() - FOREVER))
         assert await opened.runtime._ownership.claim() == []
         assert opened.runtime._runners.find(id_).fence == 1
+
+
+async def test_a_server_that_is_long_gone_and_owns_nothing_is_forgotten(tmp_path: Path, database_url: str) -> None:
+    async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
+        id_ = await started(api, await api.session(flows.delay(60)))
+        me, owner, idle, lately = opened.runtime._ownership.server_id, *(opened.host.ids() for _ in range(3))
+
+        async def known() -> set[str]:
+            return {found for (found,) in await select(database_url, "SELECT id FROM servers")}
+
+        async with opened.host.db.write() as tx:
+            for server_id, expired in ((owner, FOREVER), (idle, FOREVER), (lately, timedelta(minutes=1))):
+                await server_store.renew(tx, server_id, -expired)
+            await tx.execute(take_over(id_, owner))
+            await execution_store.forget_servers(tx, FORGET_AFTER)
+        assert await known() == {me, owner, lately}
+        assert len(await opened.runtime._ownership.claim()) == 1
+        assert await known() == {me, lately}
 
 
 async def test_a_server_starts_also_when_recovery_takes_longer_than_its_lease(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from blobhub_server.db.records import ColumnGroup, Mapper, Pair, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, IdQuery, Json, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
-from blobhub_server.workflow.store.server import select_living
+from blobhub_server.workflow.store.server import has_expired, select_living, servers
 from blobhub_server.workflow.store.session import select_in_blobs, sessions
 
 STOPPING = "stopping"
@@ -221,6 +222,16 @@ async def claim(tx: Transaction, server_id: str, limit: int) -> list[Execution]:
     orphans = sa.select(executions.c.id).where(RUNNING, unowned).order_by(executions.c.id).limit(limit)
     orphans = orphans.with_for_update(key_share=True, skip_locked=True)
     return await _update(tx, executions.c.id.in_(orphans), owner=server_id, fence=executions.c.fence + 1)
+
+
+async def forget_servers(tx: Transaction, expired: timedelta) -> None:
+    """Remove servers whose leases ran out so long ago and that own no execution which has not ended.
+
+    Skips those that another server removes at the same time, so that two which do never wait for each other.
+    """
+    owns = sa.exists().where(executions.c.owner == servers.c.id, RUNNING)
+    gone = sa.select(servers.c.id).where(has_expired(expired), ~owns).with_for_update(of=servers, skip_locked=True)
+    await tx.execute(servers.delete().where(servers.c.id.in_(gone)))
 
 
 _STOP = {"state": STOPPING, "last_message": executions.c.last_message + 1}

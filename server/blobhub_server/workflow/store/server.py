@@ -23,12 +23,22 @@ def select_living() -> IdQuery:
     return sa.select(servers.c.id).where(servers.c.lease_until > now())
 
 
+def has_expired(since: timedelta) -> sa.ColumnElement[bool]:
+    """The condition that a server's lease ran out so long ago, or longer."""
+    return sa.type_coerce(servers.c.lease_until, sa.BigInteger) <= _us_from_now(-since)
+
+
 async def renew(tx: Transaction, server_id: str, lease: timedelta) -> None:
     """Renew a server's lease, from now on."""
-    until = sa.type_coerce(now(), sa.BigInteger) + sa.literal(lease // timedelta(microseconds=1), sa.BigInteger)
+    until = _us_from_now(lease)
     renewed = servers.update().where(servers.c.id == server_id).values(lease_until=until).returning(servers.c.id)
     if (await tx.execute(renewed)).first() is None:
         await tx.execute(servers.insert().values(id=server_id, lease_until=until))
+
+
+def _us_from_now(span: timedelta) -> sa.ColumnElement[int]:
+    """The time so long after now, in microseconds as `Time` keeps it."""
+    return sa.type_coerce(now(), sa.BigInteger) + sa.literal(span // timedelta(microseconds=1), sa.BigInteger)
 
 
 async def delete(tx: Transaction, server_id: str) -> None:

@@ -17,6 +17,9 @@ from blobhub_server.workflow.store import server as server_store
 
 log = structlog.get_logger()
 
+FORGET_AFTER = timedelta(hours=1)
+"""How long the row of a server is kept after its lease ran out. One that wakes up later makes itself a new one."""
+
 MAX_CLAIMED = 100
 """How many executions a server claims at once; other servers may claim more of them meanwhile."""
 
@@ -37,9 +40,14 @@ class Ownership:
             await server_store.renew(tx, self.server_id, self._lease)
 
     async def claim(self) -> list[Execution]:
-        """Take over a batch of the executions that no living server owns; return them."""
+        """Take over a batch of the executions that no living server owns; return them.
+
+        Servers that have been dead for long, and from which there is nothing to take, are forgotten.
+        """
         async with self._db.write() as tx:
-            return await execution_store.claim(tx, self.server_id, MAX_CLAIMED)
+            claimed = await execution_store.claim(tx, self.server_id, MAX_CLAIMED)
+            await execution_store.forget_servers(tx, FORGET_AFTER)
+            return claimed
 
     async def renew_forever(self) -> None:
         """Keep the lease, until cancelled."""
