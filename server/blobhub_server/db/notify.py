@@ -70,7 +70,7 @@ class Doorbell:
         self._db = db
         self._listeners: dict[str, set[Listener]] = {}
         self._hooks: list[RingHook] = []
-        self._listener_pid = 0  # the backend that listens for this server; it hears this server's own rings too
+        self._listener_pid = 0  # the backend that listens for this server and hears its own rings too; 0 before the first
 
     def on_remote_ring(self, hook: RingHook) -> None:
         """Have `hook` told of every ring of another server, before anybody here is woken."""
@@ -155,7 +155,10 @@ class Doorbell:
             await connection.execute("SELECT 1", timeout=CHECK_TIMEOUT_SECONDS)
 
     def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
-        """Pass on a ring of another server. Listeners here were already woken by this server's own rings."""
+        """Pass on a ring of another server. This server's own wake its listeners here, when their transactions commit.
+
+        A ring that was announced before the listening connection of today was made counts as another server's.
+        """
         listener_pid, _, topic = payload.partition(" ")
         if listener_pid != str(self._listener_pid):
             self._tell(topic)

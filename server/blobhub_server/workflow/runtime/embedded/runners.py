@@ -81,7 +81,7 @@ class Runners:
                 runner.deliver(list(own))
 
     def drop(self, execution_id: str) -> None:
-        """Abandon an execution that another server owns now."""
+        """Abandon an execution, if it runs here: another server owns it, a newer runner replaces it, or it was deleted."""
         runner = self._runners.pop(execution_id, None)
         if runner is not None:
             runner.abandon()
