@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import pytest
+import sqlalchemy as sa
 from blobhub_server.blobtypes.contract import BlobType, Opened
 from blobhub_server.blobtypes.order import CapabilityAmbiguous, CapabilityMissing, CircularNeeds
-from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, DuplicateSetting, InstalledType
+from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, DuplicateSetting, InstalledType, MissingDelete
 from blobhub_server.config import SettingsModel
 from pydantic import Field
 from served import WORKFLOW
@@ -139,6 +140,19 @@ def test_a_type_that_needs_what_it_offers_is_a_circle() -> None:
 async def test_a_type_that_does_not_bring_what_it_says_stops_the_start(host, offers, brings, said) -> None:
     kind = Kind("a.a", offers=offers, brings=brings)
     with pytest.raises(BrokenOffer, match=said):
+        async with types_of(kind).running(host):
+            pass
+
+
+async def test_a_type_whose_rows_refer_to_blobs_and_that_cannot_delete_them_stops_the_start(host) -> None:
+    kind, declared = Kind("a.a"), sa.MetaData()
+    things = sa.Table("things", declared, sa.Column("id", sa.Integer, primary_key=True))
+    parts = sa.Table("parts", declared, sa.Column("thing_id", sa.ForeignKey("things.id")))
+    kind.tables = (things, parts)
+    async with types_of(kind).running(host):
+        pass
+    kind.tables += (sa.Table("pages", declared, sa.Column("revision_id", sa.ForeignKey("revisions.id"))),)
+    with pytest.raises(MissingDelete, match=r"a\.a has the table pages, which refers to revisions"):
         async with types_of(kind).running(host):
             pass
 

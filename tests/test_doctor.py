@@ -6,7 +6,6 @@ import asyncio
 import base64
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import grpc
 import pytest
 from blobhub.v1 import organization_pb2
@@ -25,6 +23,7 @@ from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
 from blobhub_server.db.migrations import PLATFORM
 from blobhub_server.doctor import FAIL, OK, WARN, Finding, Installation, examine
+from databases import execute
 from issuer import Issuer
 from served import connected, served
 
@@ -154,25 +153,13 @@ async def test_an_address_that_is_not_this_machines(tmp_path: Path) -> None:
     await failing(Settings(data_dir=tmp_path, listen="192.0.2.1:7443"), "address", "BLOBHUB_LISTEN")
 
 
-async def execute(settings: Settings, statement: str) -> None:
-    """Change the database of a server that is down."""
-    if settings.url.startswith("sqlite"):
-        with sqlite3.connect(settings.url.removeprefix("sqlite:///")) as connection:
-            connection.execute(statement)
-        connection.close()
-    else:
-        connection = await asyncpg.connect(settings.url)
-        await connection.execute(statement)
-        await connection.close()
-
-
 async def test_a_database_at_another_migration(settings: Settings) -> None:
-    await execute(settings, "UPDATE alembic_version SET version_num = '0001'")
+    await execute(settings.url, "UPDATE alembic_version SET version_num = '0001'")
     said = f"platform is at 0001, this program at {PLATFORM.head}; back the database up and run `blobhub-server migrate`"
     await failing(settings, "migrations", said)
-    await execute(settings, "UPDATE alembic_version SET version_num = '9999'")
+    await execute(settings.url, "UPDATE alembic_version SET version_num = '9999'")
     await failing(settings, "migrations", "newer program")
-    await execute(settings, "DROP TABLE alembic_version")
+    await execute(settings.url, "DROP TABLE alembic_version")
     assert "platform has no tables yet" in (await examined(settings))["migrations"].detail
 
 

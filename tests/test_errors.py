@@ -25,6 +25,7 @@ EVERY = [
     errors.InvalidPageToken(),
     errors.InvalidValue("expire_time", "is past"),
     errors.UnknownBlobType("acme.type"),
+    errors.BlobTypeNotInstalled("acme.type"),
     workflow_errors.InvalidDefinitionContent(WRONG),
     errors.Unauthenticated(),
     errors.PermissionDenied(),

@@ -14,9 +14,9 @@ from blobhub_server.blobtypes.order import opening_order
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings, SettingsModel, variable
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.migrations import Chain
+from blobhub_server.db.migrations import Chain, has_tables_of
 from blobhub_server.db.schema import IdQuery
-from blobhub_server.errors import UnknownBlobType
+from blobhub_server.errors import BlobTypeNotInstalled, UnknownBlobType
 from blobhub_server.start import StartError
 
 GROUP = "blobhub.blob_types"
@@ -40,6 +40,10 @@ class DuplicateSetting(StartError):
 
 class BrokenOffer(StartError):
     """A blob type does not bring the capabilities that it says it offers."""
+
+
+class MissingDelete(StartError):
+    """A blob type has rows that refer to blobs and cannot delete them."""
 
 
 @dataclass(slots=True)
@@ -78,7 +82,7 @@ class BlobTypes:
 
     @asynccontextmanager
     async def running(self, host: Host) -> AsyncIterator[None]:
-        """Open the types in opening order; on leaving, close them in reverse. Raises BrokenOffer."""
+        """Open the types in opening order; on leaving, close them in reverse. Raises BrokenOffer, MissingDelete."""
         offered: dict[type, object] = {}
         async with AsyncExitStack() as stack:
             for installed in self.in_opening_order():
@@ -86,6 +90,7 @@ class BlobTypes:
                 given[installed.type.settings] = installed.settings
                 installed.opened = await stack.enter_async_context(installed.type.open(host, Given(given)))
                 _require_offers(installed.type, installed.opened)
+                _require_delete(installed.type, installed.opened)
                 offered |= installed.opened.offers
             yield
 
@@ -122,18 +127,18 @@ class BlobTypes:
         return found.type
 
     async def dependents(self, tx: Transaction, name: str, revision_id: str) -> Sequence[Dependents]:
-        """What depends on a revision, as its blob type says."""
-        ask = self._opened(name).dependents
+        """What depends on a revision, as its blob type says. Raises BlobTypeNotInstalled."""
+        ask = (await self._require(tx, name)).dependents
         return await ask(tx, revision_id) if ask else []
 
     async def in_use(self, tx: Transaction, name: str, blob_id: str) -> Sequence[Dependents]:
-        """What runs in a blob, as its blob type says."""
-        ask = self._opened(name).in_use
+        """What runs in a blob, as its blob type says. Raises BlobTypeNotInstalled."""
+        ask = (await self._require(tx, name)).in_use
         return await ask(tx, blob_id) if ask else []
 
     async def delete(self, tx: Transaction, name: str, blob_ids: IdQuery) -> None:
-        """Delete all that a blob type stores for some of its blobs."""
-        delete = self._opened(name).delete
+        """Delete all that a blob type stores for some of its blobs. Raises BlobTypeNotInstalled."""
+        delete = (await self._require(tx, name)).delete
         if delete is not None:
             await delete(tx, blob_ids)
 
@@ -144,12 +149,30 @@ class BlobTypes:
         return [limit for opened in self.opened() for limit in opened.limits]
 
     def _opened(self, name: str) -> Opened:
-        """What a type brings; nothing for one that is no longer installed, whose blobs can still be read.
-
-        They can be deleted only if none of its tables has rows that refer to them.
-        """
+        """What a type brings; nothing for one that is no longer installed, whose blobs can still be read."""
         found = self._installed.get(name)
         return found.opened if found is not None and found.opened is not None else Opened(services=())
+
+    async def _require(self, tx: Transaction, name: str) -> Opened:
+        """What a type brings, for questions that it alone can answer.
+
+        Raises BlobTypeNotInstalled, but not for a type that has no tables in the database: that one keeps nothing.
+        """
+        if name not in self._installed and await has_tables_of(tx, name):
+            raise BlobTypeNotInstalled(name)
+        return self._opened(name)
+
+
+def _require_delete(type_: BlobType, opened: Opened) -> None:
+    """Raise MissingDelete when rows of a type refer to what others delete, and the type does not delete them."""
+    own = {table.name for table in type_.tables}
+    for table in type_.tables:
+        foreign = {key.target_fullname.partition(".")[0] for key in table.foreign_keys} - own
+        if foreign and opened.delete is None:
+            raise MissingDelete(
+                f"the blob type {type_.name} has the table {table.name}, which refers to {min(foreign)}, and brings no "
+                "`delete`; blobs of it could not be deleted"
+            )
 
 
 def _require_offers(type_: BlobType, opened: Opened) -> None:

@@ -126,6 +126,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS. Bytes that a revision's content is made of are gone, or are not what was stored. Nothing of them is handed
     out. Storing the same bytes again, in any draft, repairs it wherever they are used. Metadata: `digest`, their SHA-256.
     """
+    ERROR_REASON_BLOB_TYPE_NOT_INSTALLED: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION. The call deletes a blob or a revision, or asks what depends on one, and the blob's type is not
+    installed. Only the type can tell and delete what it keeps. Metadata: `type`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -231,5 +235,9 @@ ERROR_REASON_MASTER_KEY_MISSING: ErrorReason.ValueType  # 29
 ERROR_REASON_CONTENT_LOST: ErrorReason.ValueType  # 30
 """DATA_LOSS. Bytes that a revision's content is made of are gone, or are not what was stored. Nothing of them is handed
 out. Storing the same bytes again, in any draft, repairs it wherever they are used. Metadata: `digest`, their SHA-256.
+"""
+ERROR_REASON_BLOB_TYPE_NOT_INSTALLED: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION. The call deletes a blob or a revision, or asks what depends on one, and the blob's type is not
+installed. Only the type can tell and delete what it keeps. Metadata: `type`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

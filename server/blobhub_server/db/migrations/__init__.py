@@ -40,12 +40,16 @@ class Chain:
     @classmethod
     def for_type(cls, name: str, folder: Path) -> Chain:
         """The chain of a blob type."""
-        return cls(name, folder, f"{VERSION_TABLE}_{name.replace('.', '_')}")
+        return cls(name, folder, _version_table(name))
 
     @property
     def head(self) -> str:
         """The newest revision; empty when there is none."""
         return max((path.name[:4] for path in self.folder.glob("[0-9]*.py")), default="")
+
+
+def _version_table(type_name: str) -> str:
+    return f"{VERSION_TABLE}_{type_name.replace('.', '_')}"
 
 
 PLATFORM = Chain("platform", HERE / "versions", VERSION_TABLE)
@@ -105,9 +109,18 @@ _TABLE_EXISTS = {
 
 async def position(tx: Transaction, chain: Chain = PLATFORM) -> str:
     """The migration of a chain that a database is at; empty where it has none."""
-    if (await tx.execute(_TABLE_EXISTS[tx.dialect.name], {"name": chain.version_table})).first() is None:
+    if not await _has_table(tx, chain.version_table):
         return ""
     return (await tx.execute(_position(chain))).scalar() or ""
+
+
+async def has_tables_of(tx: Transaction, type_name: str) -> bool:
+    """True when a blob type has made tables in a database, whether or not it is installed now."""
+    return await _has_table(tx, _version_table(type_name))
+
+
+async def _has_table(tx: Transaction, name: str) -> bool:
+    return (await tx.execute(_TABLE_EXISTS[tx.dialect.name], {"name": name})).first() is not None
 
 
 def config(connection: sa.Connection, chain: Chain, others: Collection[str] = ()) -> Config:
