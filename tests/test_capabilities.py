@@ -10,8 +10,9 @@ from typing import Protocol, runtime_checkable
 import pytest
 import sqlalchemy as sa
 from blobhub_server.blobtypes.contract import BlobType, Opened
+from blobhub_server.blobtypes.distinct import DuplicateName
 from blobhub_server.blobtypes.order import CapabilityAmbiguous, CapabilityMissing, CircularNeeds
-from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, DuplicateSetting, InstalledType, MissingDelete
+from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, InstalledType, MissingDelete
 from blobhub_server.config import SettingsModel
 from pydantic import Field
 from served import WORKFLOW
@@ -176,7 +177,7 @@ def test_two_settings_of_one_name_stop_the_start_and_both_owners_are_named(setti
     kinds = [Kind(name) for name in ("a.a", "b.b")]
     for kind, model in zip(kinds, settings, strict=False):
         kind.settings = model
-    with pytest.raises(DuplicateSetting, match=said):
+    with pytest.raises(DuplicateName, match=said):
         types_of(*kinds)
 
 

@@ -37,11 +37,10 @@ def migrate() -> None:
 
     from blobhub_server.blobtypes.registry import BlobTypes  # noqa: PLC0415  so that --help is quick
     from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
-    from blobhub_server.db.migrations import PLATFORM  # noqa: PLC0415  so that --help is quick
-    from blobhub_server.db.migrations import migrate as run  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.db.migrations import PLATFORM, migrate_alone  # noqa: PLC0415  so that --help is quick
 
     chains = BlobTypes.load().chains()
-    asyncio.run(run(Settings().url, chains))
+    asyncio.run(migrate_alone(Settings().url, chains))
     for chain in (PLATFORM, *chains):
         typer.echo(f"{chain.name} is at migration {chain.head or 'none'}")
 

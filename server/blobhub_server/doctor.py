@@ -153,8 +153,7 @@ def _compare_with_head(chain: Chain, at: str) -> str:
         return f"{chain.name} is at {at or 'none'}, as this program"
     if not at:
         return f"{chain.name} has no tables yet; the first start brings it to {chain.head}"
-    if at > chain.head:
-        raise StartError(f"{chain.name} is at {at}, made by a newer program; this one knows {chain.head}. Run the newer one")
+    chain.require_known(at)
     raise StartError(
         f"{chain.name} is at {at}, this program at {chain.head}; back the database up and run `blobhub-server migrate`"
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from blobhub_server.blobtypes.contract import BlobType, Check, Given, Host, Limit, Opened
+from blobhub_server.blobtypes.distinct import require_one_owner
 from blobhub_server.blobtypes.order import opening_order
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings, SettingsModel, variable
@@ -34,10 +35,6 @@ class BrokenBlobType(StartError):
     """A blob type cannot be loaded, or is not what its entry point says."""
 
 
-class DuplicateSetting(StartError):
-    """Two parts of the server read the same variable."""
-
-
 class BrokenOffer(StartError):
     """A blob type does not bring the capabilities that it says it offers."""
 
@@ -60,9 +57,9 @@ class BlobTypes:
     """All blob types, by name."""
 
     def __init__(self, installed: Mapping[str, InstalledType]) -> None:
-        """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds, DuplicateSetting."""
+        """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds, DuplicateName."""
         self._installed = dict(installed)
-        _require_distinct_settings(self.all())
+        require_one_owner("setting", _settings(self.all()))
         self._opening = [item.name for item in opening_order(item.type for item in installed.values())]
 
     @classmethod
@@ -115,9 +112,9 @@ class BlobTypes:
             for check in item.type.checks(settings, Given({item.type.settings: item.settings}))
         ]
 
-    def opened(self) -> list[Opened]:
-        """What the open blob types bring, ordered by the types' names."""
-        return [item.opened for item in self.all() if item.opened is not None]
+    def opened(self) -> dict[str, Opened]:
+        """What the open blob types bring, by the types' names and in their order."""
+        return {item.type.name: item.opened for item in self.all() if item.opened is not None}
 
     def get(self, name: str) -> BlobType:
         """The blob type of a name. Raises UnknownBlobType."""
@@ -146,7 +143,7 @@ class BlobTypes:
         """The limits that a blob type, or every one, brings."""
         if name is not None:
             return self._opened(name).limits
-        return [limit for opened in self.opened() for limit in opened.limits]
+        return [limit for opened in self.opened().values() for limit in opened.limits]
 
     def _opened(self, name: str) -> Opened:
         """What a type brings; nothing for one that is no longer installed, whose blobs can still be read."""
@@ -198,14 +195,13 @@ def _installed(point: EntryPoint, settings: Mapping[str, Any]) -> InstalledType:
     return InstalledType(made, _origin(point), made.settings(**own))
 
 
-def _require_distinct_settings(every: Iterable[InstalledType]) -> None:
-    """Raise DuplicateSetting when two parts of the server read the same variable."""
-    owners = dict.fromkeys(Settings.model_fields, "the server")
+def _settings(every: Iterable[InstalledType]) -> Iterator[tuple[str, str]]:
+    """The variables that are read, each with who reads it."""
+    for name in Settings.model_fields:
+        yield variable(name), "the server"
     for item in every:
         for name in item.type.settings.model_fields:
-            other = owners.setdefault(name, item.type.name)
-            if other != item.type.name:
-                raise DuplicateSetting(f"{variable(name)} is a setting of both {other} and {item.type.name}; remove one")
+            yield variable(name), item.type.name
 
 
 def _load(point: EntryPoint) -> BlobType:
