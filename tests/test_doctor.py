@@ -127,6 +127,86 @@ def test_a_wrong_setting_is_named_and_not_repeated(
     assert "Traceback" not in done.stderr
 
 
+ILL = {
+    "ill/__init__.py": """
+from blobhub_server.blobtypes.contract import BlobType, Check
+from blobhub_server.config import SettingsModel
+from pydantic import Field, model_validator
+
+class IllSettings(SettingsModel):
+    ill_least: int = Field(1, description="The least.")
+    ill_most: int = Field(2, description="The most.")
+
+    @model_validator(mode="after")
+    def in_order(self):
+        if self.ill_least > self.ill_most:
+            raise ValueError("BLOBHUB_ILL_LEAST is above BLOBHUB_ILL_MOST")
+        return self
+
+class Ill(BlobType):
+    title, description, settings = "Ill", "Has checks that do not work.", IllSettings
+
+    def open(self, host, given):
+        raise NotImplementedError
+
+    async def validate(self, content):
+        return []
+
+class WithoutChecks(Ill):
+    name = "ill.checks"
+
+    def checks(self, settings, given):
+        return [Check("sum", self.add), 1 / (2 - given[IllSettings].ill_most)]
+
+    async def add(self):
+        return "2"
+
+class WithoutLook(Ill):
+    name, settings = "ill.look", SettingsModel
+
+    def checks(self, settings, given):
+        return [Check("first", lambda: 1 / 0), Check("second", self.add)]
+
+    async def add(self):
+        return "2"
+""",
+    "ill-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: ill\nVersion: 1\n",
+    "ill-1.dist-info/entry_points.txt": (
+        "[blobhub.blob_types]\nill.checks = ill:WithoutChecks\nill.look = ill:WithoutLook\n"
+    ),
+}
+"""Two blob types whose checks do not work, and settings that are only wrong together."""
+
+
+@pytest.fixture
+def ill(tmp_path: Path) -> dict[str, str]:
+    """The environment that has them installed."""
+    for name, text in ILL.items():
+        (tmp_path / "ill" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ill" / name).write_text(text)
+    return {"PYTHONPATH": str(tmp_path / "ill")}
+
+
+def test_a_type_whose_checks_cannot_be_made_or_run_is_named_and_the_others_are_looked_at(tmp_path: Path, ill) -> None:
+    done = run(tmp_path / "data", **ill)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("FAIL")] == [
+        "FAIL ill.checks, checks: cannot be told, for a ZeroDivisionError",
+        "FAIL ill.look, first: cannot be told, for a ZeroDivisionError",
+    ]
+    assert "ok   ill.look, second: 2" in lines
+    assert any(line.startswith("ok   stranger.notes, session") for line in lines)
+
+
+def test_settings_that_are_only_wrong_together_are_told(tmp_path: Path, ill) -> None:
+    done = run(tmp_path / "data", **ill, BLOBHUB_ILL_LEAST="3")
+    assert done.returncode == 1
+    assert done.stdout == "FAIL configuration: Value error, BLOBHUB_ILL_LEAST is above BLOBHUB_ILL_MOST\n"
+    assert "Traceback" not in done.stderr
+
+
 @asynccontextmanager
 async def listener(kind: str) -> AsyncIterator[str]:
     """Another program that listens: its address."""

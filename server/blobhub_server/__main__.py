@@ -121,7 +121,10 @@ def _wrong(error: ValidationError) -> str:
     """The settings that are wrong and why, without their values, which may be secret."""
     from blobhub_server.config import variable  # noqa: PLC0415  so that --help is quick
 
-    return "; ".join(f"{variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors())
+    # What concerns several settings at once has no place: a validator of the whole model has found it.
+    return "; ".join(
+        f"{variable(str(item['loc'][0]))}: {item['msg']}" if item["loc"] else item["msg"] for item in error.errors()
+    )
 
 
 if __name__ == "__main__":

@@ -310,8 +310,8 @@ class BlobTypeConformance:
 
     async def test_its_checks_tell_how_it_is_in_a_line(self) -> None:
         """With the settings as they are here."""
-        types, installed = self._installed()
-        own = [check for name, check in types.checks(Settings()) if name == installed.type.name]
+        _, installed = self._installed()
+        own = installed.checks(Settings())
         assert len({check.what for check in own}) == len(own)
         for check in own:
             said = await check.look()

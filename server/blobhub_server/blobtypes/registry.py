@@ -52,6 +52,10 @@ class InstalledType:
     settings: SettingsModel
     opened: Opened | None = None
 
+    def checks(self, settings: Settings) -> Sequence[Check]:
+        """The type's checks for the doctor. Raises whatever the type does."""
+        return self.type.checks(settings, Given({self.type.settings: self.settings}))
+
 
 class BlobTypes:
     """All blob types, by name."""
@@ -103,14 +107,6 @@ class BlobTypes:
         """The types' migrations, those of a type after those of the types that offer what it needs."""
         types = [item.type for item in self.in_opening_order()]
         return [Chain.for_type(item.name, item.migrations) for item in types if item.migrations is not None]
-
-    def checks(self, settings: Settings) -> list[tuple[str, Check]]:
-        """The types' checks for the doctor, each with the type's name."""
-        return [
-            (item.type.name, check)
-            for item in self.all()
-            for check in item.type.checks(settings, Given({item.type.settings: item.settings}))
-        ]
 
     def opened(self) -> dict[str, Opened]:
         """What the open blob types bring, by the types' names and in their order."""
