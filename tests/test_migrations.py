@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from enum import StrEnum
 from pathlib import Path
 
 import blobhub_server.app  # noqa: F401  every module of the platform that declares tables
@@ -16,10 +17,11 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.migrations import HERE, PLATFORM, Chain, config, differences, migrate
 from blobhub_server.db.postgresql import make_engine
-from blobhub_server.db.schema import metadata
+from blobhub_server.db.schema import Choice, Duration, Json, Time, metadata
 from blobhub_server.platform import store
 from scale import scaled
 from sqlalchemy.dialects import postgresql
@@ -245,13 +247,49 @@ async def test_names_are_in_the_order_of_code_points_in_every_language(fresh_pos
     assert ("blobs", "alias") in expected
 
 
-def test_a_migration_is_written_for_one_type_from_its_tables(tmp_path, monkeypatch):
-    """Here as if the type had none yet; what is not its own is left alone."""
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Write the stranger's first migration as if it had none yet, and return it."""
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "tools"))
     make_migration = importlib.import_module("make_migration")
     monkeypatch.setattr(NotesType, "migrations", tmp_path / "migrations")
-    make_migration.main("runs of notes", "stranger.notes")
-    (written,) = (tmp_path / "migrations").glob("*.py")
-    assert written.name == "0001_runs_of_notes.py"
-    calls = re.findall(r"op\.(?!f\()(\w+)\(\s*[\"'](\w+)", written.read_text())
+
+    def write() -> Path:
+        make_migration.main("runs of notes", "stranger.notes")
+        (made,) = (tmp_path / "migrations").glob("*.py")
+        return made
+
+    return write
+
+
+def test_a_migration_is_written_for_one_type_from_its_tables(written):
+    """What is not its own is left alone."""
+    made = written()
+    assert made.name == "0001_runs_of_notes.py"
+    calls = re.findall(r"op\.(?!f\()(\w+)\(\s*[\"'](\w+)", made.read_text())
     assert calls == [("create_table", "note_runs"), ("create_index", "ix_note_runs_blob_id")]
+
+
+class Size(StrEnum):
+    SMALL = "small"
+
+
+def test_a_migration_says_of_our_own_types_what_they_are_in_the_database(written, monkeypatch):
+    """So that it does not change when they do."""
+    kinds = {
+        "a": (Time(), "BigInteger()"),
+        "b": (Duration(), "BigInteger()"),
+        "c": (Choice(Size, sa.String(16)), "String(length=16)"),
+        "d": (Choice(Role, sa.SmallInteger()), "SmallInteger()"),
+        "e": (Json(), "Text()"),
+    }
+    table = sa.Table("of_a_test", metadata, *(sa.Column(name, kind) for name, (kind, _) in kinds.items()))
+    monkeypatch.setattr(NotesType, "tables", (table,))
+    try:
+        text = written().read_text()
+    finally:
+        metadata.remove(table)
+    assert "blobhub_server" not in text
+    assert dict(re.findall(r"sa\.Column\([\"'](\w)[\"'], sa\.(.*?), nullable", text)) == {
+        name: kept for name, (_, kept) in kinds.items()
+    }
