@@ -17,15 +17,20 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import blob_pb2, definition_pb2, definition_pb2_grpc, limit_pb2, organization_pb2
+from blobhub_server.app import running
 from blobhub_server.blobtypes import registry
 from blobhub_server.blobtypes.conformance import BlobTypeConformance, Hub, expect_refusal, unpack
-from blobhub_server.blobtypes.registry import BlobTypes, BrokenBlobType, DuplicateBlobType
+from blobhub_server.blobtypes.contract import BlobType, Opened
+from blobhub_server.blobtypes.registry import BlobTypes, BrokenBlobType, DuplicateBlobType, InstalledType
+from blobhub_server.config import Settings
+from blobhub_server.errors import NotFound
 from calling import ask
 from databases import execute, select
 from google.rpc import error_details_pb2
 from served import Api, Served, ServerProcess, connected, served
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
 from stranger_notes import NotesType
+from stranger_notes.texts import NoteTexts
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -142,6 +147,34 @@ async def test_a_strangers_note_is_read_back(api: Api) -> None:
     await stub.PutNote(notes_pb2.PutNoteRequest(revision="acme/notes@draft", name="one", text="hello"))
     answer = await stub.GetNote(notes_pb2.GetNoteRequest(revision="acme/notes", name="one"))
     assert answer.text == "hello"
+
+
+class Reader(BlobType):
+    """A type that needs what the stranger's offers, and knows nothing else of it."""
+
+    name, title, description, needs = "other.reader", "Reader", "Reads notes.", (NoteTexts,)
+
+    @asynccontextmanager
+    async def open(self, host, given) -> AsyncIterator[Opened]:
+        self.texts = given[NoteTexts]
+        yield Opened(services=())
+
+    async def validate(self, content):
+        return []
+
+
+async def test_what_a_stranger_offers_is_given_to_another_type_that_needs_it(tmp_path: Path, database_url: str) -> None:
+    reader, settings = Reader(), Settings(data_dir=tmp_path, listen="127.0.0.1:0", database_url=database_url)
+    installed = {item.type.name: item for item in BlobTypes.load().all()}
+    types = BlobTypes({**installed, reader.name: InstalledType(reader, "a test", reader.settings())})
+    async with running(settings, types) as server, connected(server.address, server.admin_key) as api:
+        await acme.organization(api)
+        await acme.blob(api, "acme/notes", "stranger.notes")
+        await ask(api, "PutNote", revision="acme/notes@draft", name="one", text="hello")
+        draft = await acme.get_revision(api, "acme/notes@draft")
+        assert await reader.texts.read_note(draft.id, "one") == "hello"
+        with pytest.raises(NotFound):
+            await reader.texts.read_note(draft.id, "two")
 
 
 def point(name: str, value: str, owner: str) -> EntryPoint:

@@ -72,6 +72,33 @@ async def test_a_note_that_is_run_leaves_its_row_and_an_execution(hub: Api, serv
     assert await left(server) == [2, 1, 2]
 
 
+async def test_what_is_kept_of_a_run_is_read_by_its_id(hub: Api) -> None:
+    """The kind of resource is the stranger's own; who may read it, the access matrix tries."""
+    made = await run(hub)
+    found = (await ask(hub, "GetNoteRun", run_id=made.run_id)).run
+    draft = await acme.get_revision(hub, f"{NOTES}@draft")
+    assert (found.id, found.note, found.execution_id) == (made.run_id, "milk", made.execution_id)
+    assert (found.blob_id, found.revision_id) == (draft.blob_id, draft.id)
+    absent = ask(hub, "GetNoteRun", run_id=str(uuid.uuid4()))
+    await expect_refusal(absent, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+
+
+async def test_a_revision_whose_note_was_run_stays_and_its_blob_goes_only_with_the_runs(hub: Api, server: Served) -> None:
+    draft = await acme.get_revision(hub, f"{NOTES}@draft")
+    made = await run(hub)
+    listed = (await ask(hub, "GetRevisionDependents", revision=draft.id)).dependents
+    assert [(item.kind, item.count, list(item.ids)) for item in listed if item.count][-1] == (
+        "runs of notes",
+        1,
+        [made.run_id],
+    )
+    refusal = grpc.StatusCode.FAILED_PRECONDITION, "NOT_EMPTY"
+    error = await expect_refusal(acme.delete_blob(hub, NOTES), *refusal)
+    assert "1 runs of notes" in error.details()
+    await acme.delete_blob(hub, NOTES, cascade=True)
+    assert await select(server.settings.url, RUNS) == []
+
+
 async def test_a_call_made_again_runs_the_note_once(hub: Api, server: Served) -> None:
     id_ = str(uuid.uuid4())
     assert await run(hub, request_id=id_) == await run(hub, request_id=id_)

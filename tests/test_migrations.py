@@ -231,6 +231,36 @@ async def test_what_runs_stays_with_the_server_that_owned_its_session(empty_data
     assert await differing(empty_database_url) == []
 
 
+RUN = """
+INSERT INTO organizations (id, alias, description, visibility, create_time, update_time, etag, blob_count)
+    VALUES ('o', 'acme', '', 'private', 1, 1, 'e', 1);
+INSERT INTO blobs (id, org_id, alias, type, visibility, description, default_revision_id, create_time, update_time, etag)
+    VALUES ('b', 'o', 'notes', 'stranger.notes', 'private', '', 'r', 1, 1, 'e');
+INSERT INTO note_runs (id, blob_id, note, execution_id, create_time) VALUES ('n', 'b', 'milk', 'x', 1);
+"""
+
+
+async def test_a_types_chain_brings_its_rows_along(empty_database_url):
+    (notes,) = (chain for chain in CHAINS if chain.name == "stranger.notes")
+
+    def before(connection: sa.Connection) -> None:
+        command.upgrade(config(connection, PLATFORM), "head")
+        command.upgrade(config(connection, notes), "0001")
+        for statement in RUN.split(";\n")[:-1]:
+            connection.execute(sa.text(statement))
+        connection.commit()
+
+    async with engine_of(empty_database_url) as run:
+        await run(before)
+    await migrate(empty_database_url, CHAINS)
+    async with engine_of(empty_database_url) as run:
+        found = await run(
+            lambda connection: connection.execute(sa.text("SELECT id, org_id, revision_id FROM note_runs")).all()
+        )
+    assert [tuple(row) for row in found] == [("n", "o", None)]
+    assert await differing(empty_database_url) == []
+
+
 async def test_names_are_in_the_order_of_code_points_in_every_language(fresh_postgres):
     """The comparison of tables does not look at collations, and SQLite has none to look at."""
     url = await fresh_postgres()
@@ -267,7 +297,11 @@ def test_a_migration_is_written_for_one_type_from_its_tables(written):
     made = written()
     assert made.name == "0001_runs_of_notes.py"
     calls = re.findall(r"op\.(?!f\()(\w+)\(\s*[\"'](\w+)", made.read_text())
-    assert calls == [("create_table", "note_runs"), ("create_index", "ix_note_runs_blob_id")]
+    assert calls == [
+        ("create_table", "note_runs"),
+        ("create_index", "ix_note_runs_blob_id"),
+        ("create_index", "ix_note_runs_revision_id"),
+    ]
 
 
 class Size(StrEnum):
