@@ -39,6 +39,7 @@ EVERY = [
     workflow_errors.DefinitionNotRunnable(WRONG),
     workflow_errors.SessionNotOpen("closed"),
     workflow_errors.ExecutionEnded("completed"),
+    workflow_errors.CauseReused("an-id"),
     errors.RevisionInUse("2 open sessions"),
     errors.SequenceOutOfRange(1, 9),
     errors.ShuttingDown(9),
