@@ -94,6 +94,58 @@ async def test_what_two_parts_of_the_server_bring_stops_the_start_and_both_are_n
                 pass
 
 
+ERRORS = """
+from blobhub.v1.workflow_error_pb2 import WorkflowErrorReason
+from blobhub_server.blobtypes.contract import BlobType
+from blobhub_server.errors import BlobHubError, NotFound
+
+class Wrong({base}):
+    {fields}
+
+class Sound(NotFound):
+    pass
+
+class Bad(BlobType):
+    name, title, description = "bad.errors", "Bad", "Has an error that is none."
+    reasons = WorkflowErrorReason.DESCRIPTOR
+
+    def open(self, host, given):
+        raise NotImplementedError
+
+    async def validate(self, content):
+        return []
+"""
+"""A blob type, the reasons of which are declared as the workflow's, and an error of it."""
+
+
+@pytest.mark.parametrize(
+    ("base", "fields", "said"),
+    [
+        ("BlobHubError", "domain, code, reason = 'bad.errors', 'TEAPOT', 'EXECUTION_ENDED'", "has the code TEAPOT"),
+        ("BlobHubError", "domain, code, reason = 'bad.errors', 'OK', 'EXECUTION_ENDED'", "has the code OK"),
+        ("NotFound", "code = 'mro'", "has the code mro"),
+        (
+            "BlobHubError",
+            "domain, code, reason = 'bad.errors', 'ABORTED', 'TEAPOT'",
+            "has the reason TEAPOT, which bad.errors",
+        ),
+        ("BlobHubError", "code, reason = 'ABORTED', 'EXECUTION_ENDED'", "has the reason EXECUTION_ENDED, which blobhub"),
+        ("NotFound", "domain = 'bad.errors'", "has the reason NOT_FOUND, which bad.errors does not declare"),
+        ("BlobHubError", "domain, code, reason = 'bad', 'ABORTED', 'ENDED'", "has the domain bad, which is no installed"),
+    ],
+)
+async def test_an_error_that_would_be_answered_as_another_stops_the_start_and_is_named(
+    tmp_path: Path, base: str, fields: str, said: str
+) -> None:
+    (tmp_path / "bad.py").write_text(ERRORS.format(base=base, fields=fields))
+    info = tmp_path / "bad-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[blobhub.blob_types]\nbad.errors = bad:Bad\n")
+    done = await asyncio.to_thread(run, "migrate", tmp_path / "data", PYTHONPATH=str(tmp_path))
+    refused(done, f"the error bad.Wrong {said}")
+
+
 @pytest.mark.parametrize("chain", [PLATFORM, *BlobTypes.load().chains()], ids=lambda chain: chain.name)
 async def test_a_database_of_a_newer_program_stops_the_start_and_the_chain_is_named(
     tmp_path: Path, database_url: str, chain

@@ -12,6 +12,7 @@ from typing import Any
 from blobhub_server.blobtypes.contract import BlobType, Check, Given, Host, Limit, Opened
 from blobhub_server.blobtypes.distinct import require_one_owner
 from blobhub_server.blobtypes.order import opening_order
+from blobhub_server.blobtypes.reasons import require_declared
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings, SettingsModel, variable
 from blobhub_server.db.engine import Transaction
@@ -61,9 +62,10 @@ class BlobTypes:
     """All blob types, by name."""
 
     def __init__(self, installed: Mapping[str, InstalledType]) -> None:
-        """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds, DuplicateName."""
+        """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds, DuplicateName, BrokenReason."""
         self._installed = dict(installed)
         require_one_owner("setting", _settings(self.all()))
+        require_declared([item.type for item in self.all()])
         self._opening = [item.name for item in opening_order(item.type for item in installed.values())]
 
     @classmethod
