@@ -94,6 +94,30 @@ async def test_types_are_opened_in_the_order_of_their_needs_and_closed_in_revers
     assert [line.removesuffix(" closes") for line in first.diary[4:]] == opened[::-1]
 
 
+async def test_what_a_type_brought_is_forgotten_when_it_is_closed(host) -> None:
+    """So that a second start in one process sees nothing of the first."""
+
+    class Fails(Kind):
+        @asynccontextmanager
+        async def open(self, host, given):
+            assert types.opened().keys() == {"a.a"}
+            raise ZeroDivisionError
+            yield
+
+    kind = Kind("a.a", offers=[Heats])
+    types = types_of(kind)
+    for _ in range(2):
+        async with types.running(host):
+            assert types.opened()["a.a"].offers == kind.brings
+        assert types.opened() == {}
+        kind.brings = {Heats: Stove()}
+    types = types_of(kind, Fails("b.b", needs=[Heats]))
+    with pytest.raises(ZeroDivisionError):
+        async with types.running(host):
+            pass
+    assert types.opened() == {}
+
+
 async def test_a_type_gets_what_it_asked_for_and_nothing_else(host) -> None:
     class Curious(Kind):
         @asynccontextmanager

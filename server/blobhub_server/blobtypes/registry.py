@@ -53,6 +53,10 @@ class InstalledType:
     settings: SettingsModel
     opened: Opened | None = None
 
+    def forget(self) -> None:
+        """Forget what the type brought: it is closed."""
+        self.opened = None
+
     def checks(self, settings: Settings) -> Sequence[Check]:
         """The type's checks for the doctor. Raises whatever the type does."""
         return self.type.checks(settings, Given({self.type.settings: self.settings}))
@@ -91,10 +95,12 @@ class BlobTypes:
             for installed in self.in_opening_order():
                 given: dict[object, object] = {kind: offered[kind] for kind in installed.type.needs}
                 given[installed.type.settings] = installed.settings
-                installed.opened = await stack.enter_async_context(installed.type.open(host, Given(given)))
-                _require_offers(installed.type, installed.opened)
-                _require_delete(installed.type, installed.opened)
-                offered |= installed.opened.offers
+                stack.callback(installed.forget)  # After it is closed: what it does last may ask for its own limits.
+                opened = await stack.enter_async_context(installed.type.open(host, Given(given)))
+                _require_offers(installed.type, opened)
+                _require_delete(installed.type, opened)
+                installed.opened = opened
+                offered |= opened.offers
             yield
 
     def all(self) -> list[InstalledType]:
