@@ -9,7 +9,7 @@ import itertools
 import shutil
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,5 +120,18 @@ async def select(url: str, sql: str) -> list[tuple[Any, ...]]:
     remote = await asyncpg.connect(url)
     try:
         return [tuple(row) for row in await remote.fetch(sql)]
+    finally:
+        await remote.close()
+
+
+async def execute(url: str, sql: str) -> None:
+    """Change a database beside the server, or without one."""
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute(sql)
+        return
+    remote = await asyncpg.connect(url)
+    try:
+        await remote.execute(sql)
     finally:
         await remote.close()

@@ -28,7 +28,8 @@ from blobhub_client import page
 from blobhub_server.blobtypes.conformance import expect_refusal
 from blobhub_server.platform.calls.audit import TokenBucket
 from blobhub_server.rpc.paging import Page, _encode_token
-from served import Api, Served, connected, served
+from calling import ask
+from served import WORKFLOW, Api, Served, connected, served
 from waiting import read_to_end, until
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
@@ -95,19 +96,28 @@ async def test_a_key_of_an_organization_is_entered_without_a_user(server: Served
     assert (entry.user_id, entry.api_key_id, entry.code) == ("", made.api_key.id, "OK")
 
 
-async def test_a_change_that_fails_is_entered_with_its_reason(api: Api) -> None:
+async def test_a_change_that_fails_is_entered_with_its_reason_and_whose_that_is(api: Api) -> None:
     await acme.organization(api)
     await acme.blob(api)
-    for call, code, reason in (
-        (acme.blob(api), "ALREADY_EXISTS", "ALREADY_EXISTS"),
-        (acme.delete_organization(api), "FAILED_PRECONDITION", "NOT_EMPTY"),
-        (acme.update_blob(api, description="x", etag="stale"), "ABORTED", "STALE_ETAG"),
-        (acme.commit(api), "FAILED_PRECONDITION", "INVALID_CONTENT"),
+    await acme.blob(api, "acme/notes", "stranger.notes")
+    await ask(api, "PutNote", revision="acme/notes@draft", name="blank")
+    run = {"revision": "acme/notes@draft", "name": "blank", "workflow": "acme/pipeline@draft", "definition": "workflow"}
+    bad = {"revision": "acme/pipeline@draft", "alias": "workflow", "document": "no JSON"}
+    for call, code, reason, domain in (
+        (acme.blob(api), "ALREADY_EXISTS", "ALREADY_EXISTS", "blobhub"),
+        (acme.delete_organization(api), "FAILED_PRECONDITION", "NOT_EMPTY", "blobhub"),
+        (acme.update_blob(api, description="x", etag="stale"), "ABORTED", "STALE_ETAG", "blobhub"),
+        (acme.commit(api), "FAILED_PRECONDITION", "INVALID_CONTENT", "blobhub"),
+        (ask(api, "PutDefinition", **bad), "INVALID_ARGUMENT", "INVALID_DEFINITION", WORKFLOW),
+        (ask(api, "RunNote", **run), "FAILED_PRECONDITION", "EMPTY_NOTE", "stranger.notes"),
     ):
         with contextlib.suppress(grpc.aio.AioRpcError):
             await call
         entry = await last(api, "acme")
-        assert (entry.code, entry.reason) == (code, reason)
+        assert (entry.code, entry.reason, entry.domain) == (code, reason, domain)
+    await acme.update_blob(api, description="x")
+    entry = await last(api, "acme")
+    assert (entry.code, entry.reason, entry.domain) == ("OK", "", "")
 
 
 async def test_what_does_not_reach_its_handler_and_what_only_reads_is_not_entered(api: Api) -> None:

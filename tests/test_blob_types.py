@@ -8,19 +8,29 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from importlib.metadata import EntryPoint, distribution
+from contextlib import asynccontextmanager
+from importlib.metadata import EntryPoint, distribution, entry_points
 from pathlib import Path
 
 import acme
 import flows
+import grpc
 import pytest
 from blobhub.v1 import blob_pb2, definition_pb2, definition_pb2_grpc, limit_pb2, organization_pb2
-from blobhub_server.blobtypes.conformance import BlobTypeConformance, Hub
-from blobhub_server.blobtypes.registry import BlobTypes, BrokenBlobType, DuplicateBlobType
-from databases import select
+from blobhub_server.app import running
+from blobhub_server.blobtypes import registry
+from blobhub_server.blobtypes.conformance import BlobTypeConformance, Hub, expect_refusal, unpack
+from blobhub_server.blobtypes.contract import BlobType, Opened
+from blobhub_server.blobtypes.registry import BlobTypes, BrokenBlobType, DuplicateBlobType, InstalledType
+from blobhub_server.config import Settings
+from blobhub_server.errors import NotFound
+from calling import ask
+from databases import execute, select
+from google.rpc import error_details_pb2
 from served import Api, Served, ServerProcess, connected, served
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
 from stranger_notes import NotesType
+from stranger_notes.texts import NoteTexts
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -83,6 +93,51 @@ class TestNotes(BlobTypeConformance):
         await self._put(hub, revision, "remember the bread")
 
 
+@asynccontextmanager
+async def without_notes(data_dir: Path, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+    """A client of a server on which the stranger's type is not installed."""
+    points = [found for found in entry_points(group=registry.GROUP) if found.name != "stranger.notes"]
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "entry_points", lambda group: points)
+        async with served(data_dir, url) as server, connected(server.address, key) as api:
+            yield api
+
+
+async def test_what_an_uninstalled_type_keeps_stops_a_deletion_and_the_type_is_named(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_dir, refusal = tmp_path / "data", (grpc.StatusCode.FAILED_PRECONDITION, "BLOB_TYPE_NOT_INSTALLED")
+    async with served(data_dir, database_url) as server, connected(server.address, server.admin_key) as api:
+        await acme.organization(api)
+        await acme.blob(api)
+        await api.put(flows.steps(1))
+        await acme.blob(api, "acme/notes", "stranger.notes")
+        await ask(api, "PutNote", revision="acme/notes@draft", name="one", text="A note.")
+        run = {"workflow": "acme/pipeline@draft", "definition": "workflow"}
+        await ask(api, "RunNote", revision="acme/notes@draft", name="one", **run)
+        other = (await acme.branch(api, (await acme.commit(api, "acme/notes@draft")).id, "acme/notes")).id
+    async with without_notes(data_dir, database_url, server.admin_key, monkeypatch) as api:
+        for deletion in (
+            acme.delete_blob(api, "acme/notes", cascade=True),
+            acme.delete_organization(api, cascade=True),
+            ask(api, "DiscardRevision", revision=other),
+            ask(api, "GetRevisionDependents", revision=other),
+        ):
+            info = error_details_pb2.ErrorInfo()
+            assert unpack(await expect_refusal(deletion, *refusal), info)
+            assert info.metadata["type"] == "stranger.notes"
+        assert (await acme.get_blob(api, "acme/notes")).type == "stranger.notes"
+    async with served(data_dir, database_url) as server, connected(server.address, api.key) as api:
+        assert await acme.delete_organization(api, cascade=True) == 2
+
+
+async def test_a_blob_whose_type_has_gone_and_had_no_tables_is_deleted(api: Api, server: Served) -> None:
+    await acme.organization(api)
+    await acme.blob(api)
+    await execute(server.settings.url, "UPDATE blobs SET type = 'stranger.plain'")
+    await acme.delete_blob(api)
+
+
 async def test_a_strangers_note_is_read_back(api: Api) -> None:
     await api.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="acme"))
     await api.blobs.CreateBlob(
@@ -92,6 +147,34 @@ async def test_a_strangers_note_is_read_back(api: Api) -> None:
     await stub.PutNote(notes_pb2.PutNoteRequest(revision="acme/notes@draft", name="one", text="hello"))
     answer = await stub.GetNote(notes_pb2.GetNoteRequest(revision="acme/notes", name="one"))
     assert answer.text == "hello"
+
+
+class Reader(BlobType):
+    """A type that needs what the stranger's offers, and knows nothing else of it."""
+
+    name, title, description, needs = "other.reader", "Reader", "Reads notes.", (NoteTexts,)
+
+    @asynccontextmanager
+    async def open(self, host, given) -> AsyncIterator[Opened]:
+        self.texts = given[NoteTexts]
+        yield Opened(services=())
+
+    async def validate(self, content):
+        return []
+
+
+async def test_what_a_stranger_offers_is_given_to_another_type_that_needs_it(tmp_path: Path, database_url: str) -> None:
+    reader, settings = Reader(), Settings(data_dir=tmp_path, listen="127.0.0.1:0", database_url=database_url)
+    installed = {item.type.name: item for item in BlobTypes.load().all()}
+    types = BlobTypes({**installed, reader.name: InstalledType(reader, "a test", reader.settings())})
+    async with running(settings, types) as server, connected(server.address, server.admin_key) as api:
+        await acme.organization(api)
+        await acme.blob(api, "acme/notes", "stranger.notes")
+        await ask(api, "PutNote", revision="acme/notes@draft", name="one", text="hello")
+        draft = await acme.get_revision(api, "acme/notes@draft")
+        assert await reader.texts.read_note(draft.id, "one") == "hello"
+        with pytest.raises(NotFound):
+            await reader.texts.read_note(draft.id, "two")
 
 
 def point(name: str, value: str, owner: str) -> EntryPoint:
@@ -160,7 +243,9 @@ class ListsType(BlobType):
         async def held(tx, blob_id):
             query = sa.select(sa.func.count()).select_from(items).where(items.c.blob_id == blob_id)
             return (await tx.execute(query)).scalar_one()
-        yield Opened(services=(), limits=[Limit("lists.items", "Items of a list", 10, held)])
+        async def delete(tx, blob_ids):
+            await tx.execute(items.delete().where(items.c.blob_id.in_(blob_ids)))
+        yield Opened(services=(), delete=delete, limits=[Limit("lists.items", "Items of a list", 10, held)])
 
     async def validate(self, content):
         return []
@@ -202,6 +287,8 @@ async def test_a_folder_and_an_entry_point_are_all_that_another_type_takes(
         limits = await api.limits.GetLimits(limit_pb2.GetLimitsRequest(scope="acme/groceries"))
         (limit,) = (item for item in limits.limits if item.name == "lists.items")
         assert (limit.held, limit.value) == (0, 10)
+        await execute(database_url, "INSERT INTO other_items SELECT id, id FROM blobs")
+        await acme.delete_blob(api, "acme/groceries")
         assert await select(database_url, "SELECT count(*) FROM other_items") == [(0,)]
         env = {"BLOBHUB_DATA_DIR": str(tmp_path / "data"), "BLOBHUB_DATABASE_URL": database_url}
         env |= {"BLOBHUB_LISTEN": server.address, "BLOBHUB_LISTS_ORDER": "oldest"}

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import pytest
+import sqlalchemy as sa
 from blobhub_server.blobtypes.contract import BlobType, Opened
+from blobhub_server.blobtypes.distinct import DuplicateName
 from blobhub_server.blobtypes.order import CapabilityAmbiguous, CapabilityMissing, CircularNeeds
-from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, DuplicateSetting, InstalledType
+from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, InstalledType, MissingDelete
 from blobhub_server.config import SettingsModel
 from pydantic import Field
 from served import WORKFLOW
@@ -92,6 +94,30 @@ async def test_types_are_opened_in_the_order_of_their_needs_and_closed_in_revers
     assert [line.removesuffix(" closes") for line in first.diary[4:]] == opened[::-1]
 
 
+async def test_what_a_type_brought_is_forgotten_when_it_is_closed(host) -> None:
+    """So that a second start in one process sees nothing of the first."""
+
+    class Fails(Kind):
+        @asynccontextmanager
+        async def open(self, host, given):
+            assert types.opened().keys() == {"a.a"}
+            raise ZeroDivisionError
+            yield
+
+    kind = Kind("a.a", offers=[Heats])
+    types = types_of(kind)
+    for _ in range(2):
+        async with types.running(host):
+            assert types.opened()["a.a"].offers == kind.brings
+        assert types.opened() == {}
+        kind.brings = {Heats: Stove()}
+    types = types_of(kind, Fails("b.b", needs=[Heats]))
+    with pytest.raises(ZeroDivisionError):
+        async with types.running(host):
+            pass
+    assert types.opened() == {}
+
+
 async def test_a_type_gets_what_it_asked_for_and_nothing_else(host) -> None:
     class Curious(Kind):
         @asynccontextmanager
@@ -143,6 +169,19 @@ async def test_a_type_that_does_not_bring_what_it_says_stops_the_start(host, off
             pass
 
 
+async def test_a_type_whose_rows_refer_to_blobs_and_that_cannot_delete_them_stops_the_start(host) -> None:
+    kind, declared = Kind("a.a"), sa.MetaData()
+    things = sa.Table("things", declared, sa.Column("id", sa.Integer, primary_key=True))
+    parts = sa.Table("parts", declared, sa.Column("thing_id", sa.ForeignKey("things.id")))
+    kind.tables = (things, parts)
+    async with types_of(kind).running(host):
+        pass
+    kind.tables += (sa.Table("pages", declared, sa.Column("revision_id", sa.ForeignKey("revisions.id"))),)
+    with pytest.raises(MissingDelete, match=r"a\.a has the table pages, which refers to revisions"):
+        async with types_of(kind).running(host):
+            pass
+
+
 class Shared(SettingsModel):
     oven_degrees: int = Field(180, description="How hot.")
 
@@ -162,7 +201,7 @@ def test_two_settings_of_one_name_stop_the_start_and_both_owners_are_named(setti
     kinds = [Kind(name) for name in ("a.a", "b.b")]
     for kind, model in zip(kinds, settings, strict=False):
         kind.settings = model
-    with pytest.raises(DuplicateSetting, match=said):
+    with pytest.raises(DuplicateName, match=said):
         types_of(*kinds)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import grpc
 import pytest
 from blobhub.v1 import organization_pb2
@@ -25,6 +23,7 @@ from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
 from blobhub_server.db.migrations import PLATFORM
 from blobhub_server.doctor import FAIL, OK, WARN, Finding, Installation, examine
+from databases import execute
 from issuer import Issuer
 from served import connected, served
 
@@ -128,6 +127,86 @@ def test_a_wrong_setting_is_named_and_not_repeated(
     assert "Traceback" not in done.stderr
 
 
+ILL = {
+    "ill/__init__.py": """
+from blobhub_server.blobtypes.contract import BlobType, Check
+from blobhub_server.config import SettingsModel
+from pydantic import Field, model_validator
+
+class IllSettings(SettingsModel):
+    ill_least: int = Field(1, description="The least.")
+    ill_most: int = Field(2, description="The most.")
+
+    @model_validator(mode="after")
+    def in_order(self):
+        if self.ill_least > self.ill_most:
+            raise ValueError("BLOBHUB_ILL_LEAST is above BLOBHUB_ILL_MOST")
+        return self
+
+class Ill(BlobType):
+    title, description, settings = "Ill", "Has checks that do not work.", IllSettings
+
+    def open(self, host, given):
+        raise NotImplementedError
+
+    async def validate(self, content):
+        return []
+
+class WithoutChecks(Ill):
+    name = "ill.checks"
+
+    def checks(self, settings, given):
+        return [Check("sum", self.add), 1 / (2 - given[IllSettings].ill_most)]
+
+    async def add(self):
+        return "2"
+
+class WithoutLook(Ill):
+    name, settings = "ill.look", SettingsModel
+
+    def checks(self, settings, given):
+        return [Check("first", lambda: 1 / 0), Check("second", self.add)]
+
+    async def add(self):
+        return "2"
+""",
+    "ill-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: ill\nVersion: 1\n",
+    "ill-1.dist-info/entry_points.txt": (
+        "[blobhub.blob_types]\nill.checks = ill:WithoutChecks\nill.look = ill:WithoutLook\n"
+    ),
+}
+"""Two blob types whose checks do not work, and settings that are only wrong together."""
+
+
+@pytest.fixture
+def ill(tmp_path: Path) -> dict[str, str]:
+    """The environment that has them installed."""
+    for name, text in ILL.items():
+        (tmp_path / "ill" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ill" / name).write_text(text)
+    return {"PYTHONPATH": str(tmp_path / "ill")}
+
+
+def test_a_type_whose_checks_cannot_be_made_or_run_is_named_and_the_others_are_looked_at(tmp_path: Path, ill) -> None:
+    done = run(tmp_path / "data", **ill)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("FAIL")] == [
+        "FAIL ill.checks, checks: cannot be told, for a ZeroDivisionError",
+        "FAIL ill.look, first: cannot be told, for a ZeroDivisionError",
+    ]
+    assert "ok   ill.look, second: 2" in lines
+    assert any(line.startswith("ok   stranger.notes, session") for line in lines)
+
+
+def test_settings_that_are_only_wrong_together_are_told(tmp_path: Path, ill) -> None:
+    done = run(tmp_path / "data", **ill, BLOBHUB_ILL_LEAST="3")
+    assert done.returncode == 1
+    assert done.stdout == "FAIL configuration: Value error, BLOBHUB_ILL_LEAST is above BLOBHUB_ILL_MOST\n"
+    assert "Traceback" not in done.stderr
+
+
 @asynccontextmanager
 async def listener(kind: str) -> AsyncIterator[str]:
     """Another program that listens: its address."""
@@ -154,25 +233,13 @@ async def test_an_address_that_is_not_this_machines(tmp_path: Path) -> None:
     await failing(Settings(data_dir=tmp_path, listen="192.0.2.1:7443"), "address", "BLOBHUB_LISTEN")
 
 
-async def execute(settings: Settings, statement: str) -> None:
-    """Change the database of a server that is down."""
-    if settings.url.startswith("sqlite"):
-        with sqlite3.connect(settings.url.removeprefix("sqlite:///")) as connection:
-            connection.execute(statement)
-        connection.close()
-    else:
-        connection = await asyncpg.connect(settings.url)
-        await connection.execute(statement)
-        await connection.close()
-
-
 async def test_a_database_at_another_migration(settings: Settings) -> None:
-    await execute(settings, "UPDATE alembic_version SET version_num = '0001'")
+    await execute(settings.url, "UPDATE alembic_version SET version_num = '0001'")
     said = f"platform is at 0001, this program at {PLATFORM.head}; back the database up and run `blobhub-server migrate`"
     await failing(settings, "migrations", said)
-    await execute(settings, "UPDATE alembic_version SET version_num = '9999'")
+    await execute(settings.url, "UPDATE alembic_version SET version_num = '9999'")
     await failing(settings, "migrations", "newer program")
-    await execute(settings, "DROP TABLE alembic_version")
+    await execute(settings.url, "DROP TABLE alembic_version")
     assert "platform has no tables yet" in (await examined(settings))["migrations"].detail
 
 

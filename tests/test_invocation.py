@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import acme
@@ -17,7 +18,8 @@ from blobhub.v1 import api_key_pb2, execution_pb2, member_pb2, session_pb2
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.blobtypes.capabilities import Invocation
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
-from blobhub_server.errors import InvalidValue, NotFound, PermissionDenied
+from blobhub_server.errors import BlobHubError, InvalidValue, NotFound, PermissionDenied
+from blobhub_server.workflow.errors import CauseReused
 from blobhub_server.workflow.invocations import Invocations
 from calling import ask
 from databases import select
@@ -70,6 +72,33 @@ async def test_a_note_that_is_run_leaves_its_row_and_an_execution(hub: Api, serv
     again = await run(hub)
     assert again.session_id == made.session_id, "the session of that alias is used again"
     assert await left(server) == [2, 1, 2]
+
+
+async def test_what_is_kept_of_a_run_is_read_by_its_id(hub: Api) -> None:
+    """The kind of resource is the stranger's own; who may read it, the access matrix tries."""
+    made = await run(hub)
+    found = (await ask(hub, "GetNoteRun", run_id=made.run_id)).run
+    draft = await acme.get_revision(hub, f"{NOTES}@draft")
+    assert (found.id, found.note, found.execution_id) == (made.run_id, "milk", made.execution_id)
+    assert (found.blob_id, found.revision_id) == (draft.blob_id, draft.id)
+    absent = ask(hub, "GetNoteRun", run_id=str(uuid.uuid4()))
+    await expect_refusal(absent, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+
+
+async def test_a_revision_whose_note_was_run_stays_and_its_blob_goes_only_with_the_runs(hub: Api, server: Served) -> None:
+    draft = await acme.get_revision(hub, f"{NOTES}@draft")
+    made = await run(hub)
+    listed = (await ask(hub, "GetRevisionDependents", revision=draft.id)).dependents
+    assert [(item.kind, item.count, list(item.ids)) for item in listed if item.count][-1] == (
+        "runs of notes",
+        1,
+        [made.run_id],
+    )
+    refusal = grpc.StatusCode.FAILED_PRECONDITION, "NOT_EMPTY"
+    error = await expect_refusal(acme.delete_blob(hub, NOTES), *refusal)
+    assert "1 runs of notes" in error.details()
+    await acme.delete_blob(hub, NOTES, cascade=True)
+    assert await select(server.settings.url, RUNS) == []
 
 
 async def test_a_call_made_again_runs_the_note_once(hub: Api, server: Served) -> None:
@@ -154,6 +183,7 @@ class Inside:
 
     def __init__(self, opened: joining.Opened, api: Api, actor_id: str) -> None:
         self.host = opened.host
+        self.definitions = opened.definitions
         self.invocations = Invocations(opened.host, opened.definitions, opened.runtime)
         self.api = api
         self.asked = Invocation(
@@ -188,6 +218,89 @@ async def test_a_cause_invoked_by_many_at_once_makes_one_execution_and_one_sessi
         assert len(set(made)) == 1
     sessions = await inside.api.sessions.ListSessions(session_pb2.ListSessionsRequest(blob=PIPELINE))
     assert [item.alias for item in sessions.sessions] == ["", "fixed"]
+
+
+@pytest.mark.parametrize("session", ["", "fixed"])
+async def test_a_cause_of_another_blob_is_refused_and_not_answered_with_its_execution(inside: Inside, session: str) -> None:
+    await acme.organization(inside.api, "other")
+    await acme.blob(inside.api, "other/pipeline")
+    await inside.api.put(flows.steps(), revision="other/pipeline@draft")
+    there = {
+        "revision": "other/pipeline@draft",
+        "actor_id": (await acme.key(inside.api, "other", role="ROLE_WRITE")).api_key.id,
+        "session": session,
+    }
+    made = await inside.invoke(session=session)
+    with pytest.raises(CauseReused):
+        await inside.invoke(**there)
+    again = await inside.invoke(**there, cause=str(uuid.uuid4()))
+    with pytest.raises(CauseReused):
+        await inside.invoke(**there)
+    assert await inside.invoke(session=session) == made
+    sessions = await inside.api.sessions.ListSessions(session_pb2.ListSessionsRequest(blob="other/pipeline"))
+    assert [item.id for item in sessions.sessions] == [again.session_id], "a refusal leaves no session"
+
+
+async def test_a_cause_that_comes_for_two_blobs_at_once_starts_one_execution(inside: Inside) -> None:
+    await acme.blob(inside.api, "acme/other")
+    await inside.api.put(flows.steps(), revision="acme/other@draft")
+    actor_id = (await acme.key(inside.api, "acme", role="ROLE_WRITE")).api_key.id
+    for session in ("", "fixed"):
+        cause = str(uuid.uuid4())
+        blobs = (PIPELINE, "acme/other") * 4
+        invocations = (
+            inside.invoke(cause=cause, actor_id=actor_id, revision=f"{blob}@draft", session=session) for blob in blobs
+        )
+        made = await asyncio.gather(*invocations, return_exceptions=True)
+        started = [item for item in made if not isinstance(item, CauseReused)]
+        assert (len(started), len(set(started))) == (4, 1)
+
+
+@pytest.fixture
+def loads(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many reading transactions were open, for each time that a definition was read and compiled."""
+    found: list[int] = []
+    read, load, reading = inside.host.db.read, inside.definitions.load, 0
+
+    @asynccontextmanager
+    async def counted_read():
+        nonlocal reading
+        async with read() as tx:
+            reading += 1
+            try:
+                yield tx
+            finally:
+                reading -= 1
+
+    async def counted_load(digest: str):
+        found.append(reading)
+        return await load(digest)
+
+    monkeypatch.setattr(inside.host.db, "read", counted_read)
+    monkeypatch.setattr(inside.definitions, "load", counted_load)
+    return found
+
+
+async def test_preparing_reads_and_compiles_while_no_transaction_waits(inside: Inside, loads: list[int]) -> None:
+    await inside.invocations.prepare(inside.asked)
+    assert loads == [0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"actor_id": str(uuid.uuid4())},
+        {"actor_id": ""},
+        {"definition": "none"},
+        {"revision": f"{PIPELINE}@7"},
+        {"revision": "?"},
+    ],
+)
+async def test_preparing_does_nothing_for_what_would_be_refused(inside: Inside, loads: list[int], fields) -> None:
+    await inside.invocations.prepare(replace(inside.asked, **fields))
+    assert loads == []
+    with pytest.raises(BlobHubError):
+        await inside.invoke(**fields)
 
 
 async def test_without_an_alias_each_invocation_gets_a_session_of_its_own(inside: Inside) -> None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from enum import StrEnum
 from pathlib import Path
 
 import blobhub_server.app  # noqa: F401  every module of the platform that declares tables
@@ -16,10 +17,11 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.migrations import HERE, PLATFORM, Chain, config, differences, migrate
 from blobhub_server.db.postgresql import make_engine
-from blobhub_server.db.schema import metadata
+from blobhub_server.db.schema import Choice, Duration, Json, Time, metadata
 from blobhub_server.platform import store
 from scale import scaled
 from sqlalchemy.dialects import postgresql
@@ -229,6 +231,36 @@ async def test_what_runs_stays_with_the_server_that_owned_its_session(empty_data
     assert await differing(empty_database_url) == []
 
 
+RUN = """
+INSERT INTO organizations (id, alias, description, visibility, create_time, update_time, etag, blob_count)
+    VALUES ('o', 'acme', '', 'private', 1, 1, 'e', 1);
+INSERT INTO blobs (id, org_id, alias, type, visibility, description, default_revision_id, create_time, update_time, etag)
+    VALUES ('b', 'o', 'notes', 'stranger.notes', 'private', '', 'r', 1, 1, 'e');
+INSERT INTO note_runs (id, blob_id, note, execution_id, create_time) VALUES ('n', 'b', 'milk', 'x', 1);
+"""
+
+
+async def test_a_types_chain_brings_its_rows_along(empty_database_url):
+    (notes,) = (chain for chain in CHAINS if chain.name == "stranger.notes")
+
+    def before(connection: sa.Connection) -> None:
+        command.upgrade(config(connection, PLATFORM), "head")
+        command.upgrade(config(connection, notes), "0001")
+        for statement in RUN.split(";\n")[:-1]:
+            connection.execute(sa.text(statement))
+        connection.commit()
+
+    async with engine_of(empty_database_url) as run:
+        await run(before)
+    await migrate(empty_database_url, CHAINS)
+    async with engine_of(empty_database_url) as run:
+        found = await run(
+            lambda connection: connection.execute(sa.text("SELECT id, org_id, revision_id FROM note_runs")).all()
+        )
+    assert [tuple(row) for row in found] == [("n", "o", None)]
+    assert await differing(empty_database_url) == []
+
+
 async def test_names_are_in_the_order_of_code_points_in_every_language(fresh_postgres):
     """The comparison of tables does not look at collations, and SQLite has none to look at."""
     url = await fresh_postgres()
@@ -245,13 +277,53 @@ async def test_names_are_in_the_order_of_code_points_in_every_language(fresh_pos
     assert ("blobs", "alias") in expected
 
 
-def test_a_migration_is_written_for_one_type_from_its_tables(tmp_path, monkeypatch):
-    """Here as if the type had none yet; what is not its own is left alone."""
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Write the stranger's first migration as if it had none yet, and return it."""
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "tools"))
     make_migration = importlib.import_module("make_migration")
     monkeypatch.setattr(NotesType, "migrations", tmp_path / "migrations")
-    make_migration.main("runs of notes", "stranger.notes")
-    (written,) = (tmp_path / "migrations").glob("*.py")
-    assert written.name == "0001_runs_of_notes.py"
-    calls = re.findall(r"op\.(?!f\()(\w+)\(\s*[\"'](\w+)", written.read_text())
-    assert calls == [("create_table", "note_runs"), ("create_index", "ix_note_runs_blob_id")]
+
+    def write() -> Path:
+        make_migration.main("runs of notes", "stranger.notes")
+        (made,) = (tmp_path / "migrations").glob("*.py")
+        return made
+
+    return write
+
+
+def test_a_migration_is_written_for_one_type_from_its_tables(written):
+    """What is not its own is left alone."""
+    made = written()
+    assert made.name == "0001_runs_of_notes.py"
+    calls = re.findall(r"op\.(?!f\()(\w+)\(\s*[\"'](\w+)", made.read_text())
+    assert calls == [
+        ("create_table", "note_runs"),
+        ("create_index", "ix_note_runs_blob_id"),
+        ("create_index", "ix_note_runs_revision_id"),
+    ]
+
+
+class Size(StrEnum):
+    SMALL = "small"
+
+
+def test_a_migration_says_of_our_own_types_what_they_are_in_the_database(written, monkeypatch):
+    """So that it does not change when they do."""
+    kinds = {
+        "a": (Time(), "BigInteger()"),
+        "b": (Duration(), "BigInteger()"),
+        "c": (Choice(Size, sa.String(16)), "String(length=16)"),
+        "d": (Choice(Role, sa.SmallInteger()), "SmallInteger()"),
+        "e": (Json(), "Text()"),
+    }
+    table = sa.Table("of_a_test", metadata, *(sa.Column(name, kind) for name, (kind, _) in kinds.items()))
+    monkeypatch.setattr(NotesType, "tables", (table,))
+    try:
+        text = written().read_text()
+    finally:
+        metadata.remove(table)
+    assert "blobhub_server" not in text
+    assert dict(re.findall(r"sa\.Column\([\"'](\w)[\"'], sa\.(.*?), nullable", text)) == {
+        name: kept for name, (_, kept) in kinds.items()
+    }

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import acme
 import flows
 import grpc
 from blobhub.v1 import (
@@ -27,6 +28,7 @@ from blobhub.v1 import (
 )
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.platform.rules.api_key import checksum, make_secret
+from calling import ask
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from issuer import AUDIENCE, ISSUER, SERVED, claims, key_set, signed
@@ -111,7 +113,6 @@ class World:
         await self.api.session(flows.steps(1), organization="acme", blob="main")
         private = await self._place("acme", "main")
         await self.api.blobs.CreateBlob(blob_pb2.CreateBlobRequest(organization="acme", alias="other", type=WORKFLOW))
-        await self._notes("acme/notes")
         await self.api.session(flows.steps(1), organization="open", blob="main")
         public = await self._place("open", "main")
         await self._open()
@@ -149,6 +150,7 @@ class World:
             "audit_scope": list(on_both),
             "api_key": [Subject(await self._key_id(s.value), s.level) for s in on_all],
             "credential": [Subject(await self._credential_id(s.value), s.level) for s in on_all],
+            "note_run": [Subject(await self._run_of_a_note(organization), "organization")],
             "session": [Subject(session_id, "blob")],
             "execution": [Subject(execution.execution.id, "blob")],
         }
@@ -160,10 +162,13 @@ class World:
         request = credential_pb2.CreateCredentialRequest(owner=owner, alias="matrix", type="test", body={"user": "nobody"})
         return (await self.api.credentials.CreateCredential(request)).credential.id
 
-    async def _notes(self, place: str) -> None:
-        organization, alias = place.split("/")
-        request = blob_pb2.CreateBlobRequest(organization=organization, alias=alias, type="stranger.notes")
-        await self.api.blobs.CreateBlob(request)
+    async def _run_of_a_note(self, organization: str) -> str:
+        """Run a note of another blob of an organization, on which the callers have no role of its own."""
+        notes = f"{organization}/notes"
+        await acme.blob(self.api, notes, "stranger.notes")
+        await ask(self.api, "PutNote", revision=notes, name="one", text="A note.")
+        workflow = {"workflow": f"{organization}/main", "definition": "workflow"}
+        return (await ask(self.api, "RunNote", revision=notes, name="one", **workflow)).run_id
 
     async def _open(self) -> None:
         request = organization_pb2.UpdateOrganizationRequest(organization="open", visibility="VISIBILITY_PUBLIC")

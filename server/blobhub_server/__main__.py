@@ -37,11 +37,10 @@ def migrate() -> None:
 
     from blobhub_server.blobtypes.registry import BlobTypes  # noqa: PLC0415  so that --help is quick
     from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
-    from blobhub_server.db.migrations import PLATFORM  # noqa: PLC0415  so that --help is quick
-    from blobhub_server.db.migrations import migrate as run  # noqa: PLC0415  so that --help is quick
+    from blobhub_server.db.migrations import PLATFORM, migrate_alone  # noqa: PLC0415  so that --help is quick
 
     chains = BlobTypes.load().chains()
-    asyncio.run(run(Settings().url, chains))
+    asyncio.run(migrate_alone(Settings().url, chains))
     for chain in (PLATFORM, *chains):
         typer.echo(f"{chain.name} is at migration {chain.head or 'none'}")
 
@@ -122,7 +121,10 @@ def _wrong(error: ValidationError) -> str:
     """The settings that are wrong and why, without their values, which may be secret."""
     from blobhub_server.config import variable  # noqa: PLC0415  so that --help is quick
 
-    return "; ".join(f"{variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors())
+    # What concerns several settings at once has no place: a validator of the whole model has found it.
+    return "; ".join(
+        f"{variable(str(item['loc'][0]))}: {item['msg']}" if item["loc"] else item["msg"] for item in error.errors()
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import grpc
 
 from blobhub_server import logs
 from blobhub_server.blobtypes.contract import Service
+from blobhub_server.blobtypes.distinct import require_distinct
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
@@ -81,10 +82,10 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         await stack.enter_async_context(types.running(platform.host))
 
         # Admission and serving
-        services, kinds = platform.services(), dict(platform.kinds())
-        for opened in types.opened():
-            services += opened.services
-            kinds |= opened.locators
+        brought = {"the platform": platform.opened(), **types.opened()}
+        require_distinct(brought)
+        services = [service for opened in brought.values() for service in opened.services]
+        kinds = {kind: locator for opened in brought.values() for kind, locator in opened.locators.items()}
         access = rules(service.full_name for service in services)
         check_resources(access, kinds)
         compile_constraints(rule.request for rule in access.values())

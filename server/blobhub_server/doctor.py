@@ -11,6 +11,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from blobhub_server import logs
-from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub_server.blobtypes.registry import BlobTypes, InstalledType
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings, variable
 from blobhub_server.db.look import NoDatabaseYet, looking, server_time
@@ -41,6 +42,9 @@ from blobhub_server.start import StartError, StartWarning
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 TIMEOUT_SECONDS = 10.0
 MIN_FREE_BYTES = 100 << 20
+Look = Callable[[], Awaitable[str]]
+"""A check: what it found, in words. It raises StartError when something is wrong, and StartWarning when it may be."""
+
 MAX_DRIFT, MAX_TOLERATED_DRIFT = timedelta(seconds=1), timedelta(seconds=30)
 
 
@@ -68,15 +72,30 @@ class Installation:
 async def examine(installation: Installation) -> AsyncIterator[Finding]:
     """Run all checks, one after the other: those of every server, then those of its blob types."""
     for what, check in _CHECKS.items():
-        yield await _run_check(what, check(installation))
-    for name, own in installation.types.checks(installation.settings):
-        yield await _run_check(f"{name}, {own.what}", own.look())
+        yield await _run_check(what, partial(check, installation))
+    for installed in installation.types.all():
+        for what, look in _checks_of(installed, installation.settings):
+            yield await _run_check(what, look)
 
 
-async def _run_check(what: str, check: Awaitable[str]) -> Finding:
+def _checks_of(installed: InstalledType, settings: Settings) -> list[tuple[str, Look]]:
+    """A blob type's checks, by the names that are printed. Where it cannot tell them, one that fails with the cause."""
+    name = installed.type.name
+    try:
+        return [(f"{name}, {check.what}", check.look) for check in installed.checks(settings)]
+    except Exception as error:
+        return [(f"{name}, checks", partial(_fail, error))]
+
+
+async def _fail(error: Exception) -> str:
+    raise error
+
+
+async def _run_check(what: str, look: Look) -> Finding:
+    """Run a check; what it raises becomes a finding. `look` is called here, so that this holds for all of it."""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            return Finding(OK, what, await check)
+            return Finding(OK, what, await look())
     except StartWarning as doubt:
         return Finding(WARN, what, str(doubt))
     except NoDatabaseYet:
@@ -153,8 +172,7 @@ def _compare_with_head(chain: Chain, at: str) -> str:
         return f"{chain.name} is at {at or 'none'}, as this program"
     if not at:
         return f"{chain.name} has no tables yet; the first start brings it to {chain.head}"
-    if at > chain.head:
-        raise StartError(f"{chain.name} is at {at}, made by a newer program; this one knows {chain.head}. Run the newer one")
+    chain.require_known(at)
     raise StartError(
         f"{chain.name} is at {at}, this program at {chain.head}; back the database up and run `blobhub-server migrate`"
     )

@@ -115,6 +115,18 @@ class UnknownBlobType(BlobHubError):
         super().__init__("no such blob type is installed", metadata={"type": name})
 
 
+class BlobTypeNotInstalled(BlobHubError):
+    """The blob's type has tables, whose rows it alone can tell and delete, and is not installed."""
+
+    code, reason = "FAILED_PRECONDITION", "BLOB_TYPE_NOT_INSTALLED"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"only the blob type {name} knows what it keeps for this, and it is not installed; install it and try again",
+            metadata={"type": name},
+        )
+
+
 class Unauthenticated(BlobHubError):
     """No key came with the call, or an invalid one; the status does not say which.
 

@@ -48,14 +48,15 @@ class Invocable(Protocol):
     async def prepare(self, invocation: Invocation) -> None:
         """Read and compile the definition before the transaction, so that the transaction need not wait for that.
 
-        This is optional and refuses nothing; `invoke` checks everything anew. Raises InvalidReference, ContentLost.
+        This is optional. It does nothing where `invoke` would refuse, the actor's role first of all, and refuses nothing
+        itself; `invoke` checks everything anew. Raises ContentLost.
         """
 
     async def invoke(self, tx: Transaction, invocation: Invocation) -> InvocationResult:
         """Start an execution as a part of a transaction. It runs after the commit, and never without it.
 
-        A cause starts one execution: the same cause again returns the first. The actor needs the role `write` on the blob at
-        this moment.
+        A cause starts one execution: the same cause again returns the first, and is refused for another blob. The actor
+        needs the role `write` on the blob at this moment.
 
         Raises PermissionDenied, also for a blob that does not exist; InvalidReference, Renamed, NotFound, WrongBlobType,
         InvalidValue, LimitExceeded, and other subclasses of BlobHubError of the offering type. Nothing is written then, and

@@ -34,10 +34,10 @@ from blobhub.v1 import (
 from google.protobuf import descriptor_pool
 from google.rpc import error_details_pb2, status_pb2
 
+from blobhub_server.blobtypes.reasons import CODES, declared, error_classes
 from blobhub_server.blobtypes.registry import BlobTypes, InstalledType
 from blobhub_server.config import Settings, variable
 from blobhub_server.db.migrations import migrate
-from blobhub_server.errors import BlobHubError
 
 
 class Refusal(Exception):
@@ -105,14 +105,6 @@ def unpack(error: grpc.aio.AioRpcError, into: Any) -> bool:
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             return any(detail.Unpack(into) for detail in status_pb2.Status.FromString(value).details)
     return False
-
-
-def reasons(type_: type[BlobHubError]) -> dict[str, type[BlobHubError]]:
-    """The classes of errors below one that have a reason of their own, by domain and reason: `acme.notes EMPTY`."""
-    found = {f"{type_.domain} {type_.reason}": type_} if "reason" in vars(type_) else {}
-    for child in type_.__subclasses__():
-        found |= reasons(child)
-    return found
 
 
 class BlobTypeConformance:
@@ -285,13 +277,9 @@ class BlobTypeConformance:
     async def test_each_of_its_errors_has_a_reason_of_its_own_domain(self) -> None:
         """And each reason an error."""
         _, installed = self._installed()
-        enum = installed.type.reasons
-        names = [] if enum is None else [value.name for value in enum.values]
-        prefix = names[0].removesuffix("UNSPECIFIED") if names else ""
-        declared = {f"{self.blob_type} {name.removeprefix(prefix)}" for name in names[1:]}
-        own = {name: kind for name, kind in reasons(BlobHubError).items() if kind.domain == self.blob_type}
-        assert own.keys() == declared
-        assert all(hasattr(grpc.StatusCode, kind.code) for kind in own.values())
+        own = [kind for kind in error_classes() if kind.domain == self.blob_type and "reason" in vars(kind)]
+        assert {kind.reason for kind in own} == declared(installed.type.reasons)
+        assert all(kind.code in CODES for kind in own)
 
     async def test_its_migrations_make_its_tables(self, tmp_path: Path) -> None:
         """On an empty database, from the first to the newest."""
@@ -310,8 +298,8 @@ class BlobTypeConformance:
 
     async def test_its_checks_tell_how_it_is_in_a_line(self) -> None:
         """With the settings as they are here."""
-        types, installed = self._installed()
-        own = [check for name, check in types.checks(Settings()) if name == installed.type.name]
+        _, installed = self._installed()
+        own = installed.checks(Settings())
         assert len({check.what for check in own}) == len(own)
         for check in own:
             said = await check.look()

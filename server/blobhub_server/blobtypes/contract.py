@@ -118,8 +118,9 @@ class Opened:
     `locators` are for the kinds of resource that its access options name. `dependents` returns what depends on a revision,
     which is then not discarded. `in_use` returns what runs in a blob, which is then not deleted unless the request says so.
     `delete` removes all that the type stores for blobs that are being deleted: one, or all of an organization. The blobs are
-    locked; rows that `delete` locks in them it locks in the order of ids over all blobs. `limits` are those of its blobs,
-    beside the platform's. `offers` has an object for every capability that the type says it offers.
+    locked; rows that `delete` locks in them it locks in the order of ids over all blobs. A type whose tables refer to
+    others' needs it. `limits` are those of its blobs, beside the platform's. `offers` has an object for every capability
+    that the type says it offers.
     """
 
     services: Sequence[Service]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from blobhub_server.blobtypes.contract import BlobType, Check, Given, Host, Limit, Opened
+from blobhub_server.blobtypes.distinct import require_one_owner
 from blobhub_server.blobtypes.order import opening_order
+from blobhub_server.blobtypes.reasons import require_declared
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings, SettingsModel, variable
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.migrations import Chain
+from blobhub_server.db.migrations import Chain, has_tables_of
 from blobhub_server.db.schema import IdQuery
-from blobhub_server.errors import UnknownBlobType
+from blobhub_server.errors import BlobTypeNotInstalled, UnknownBlobType
 from blobhub_server.start import StartError
 
 GROUP = "blobhub.blob_types"
@@ -34,12 +36,12 @@ class BrokenBlobType(StartError):
     """A blob type cannot be loaded, or is not what its entry point says."""
 
 
-class DuplicateSetting(StartError):
-    """Two parts of the server read the same variable."""
-
-
 class BrokenOffer(StartError):
     """A blob type does not bring the capabilities that it says it offers."""
+
+
+class MissingDelete(StartError):
+    """A blob type has rows that refer to blobs and cannot delete them."""
 
 
 @dataclass(slots=True)
@@ -51,14 +53,23 @@ class InstalledType:
     settings: SettingsModel
     opened: Opened | None = None
 
+    def forget(self) -> None:
+        """Forget what the type brought: it is closed."""
+        self.opened = None
+
+    def checks(self, settings: Settings) -> Sequence[Check]:
+        """The type's checks for the doctor. Raises whatever the type does."""
+        return self.type.checks(settings, Given({self.type.settings: self.settings}))
+
 
 class BlobTypes:
     """All blob types, by name."""
 
     def __init__(self, installed: Mapping[str, InstalledType]) -> None:
-        """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds, DuplicateSetting."""
+        """Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds, DuplicateName, BrokenReason."""
         self._installed = dict(installed)
-        _require_distinct_settings(self.all())
+        require_one_owner("setting", _settings(self.all()))
+        require_declared([item.type for item in self.all()])
         self._opening = [item.name for item in opening_order(item.type for item in installed.values())]
 
     @classmethod
@@ -78,15 +89,18 @@ class BlobTypes:
 
     @asynccontextmanager
     async def running(self, host: Host) -> AsyncIterator[None]:
-        """Open the types in opening order; on leaving, close them in reverse. Raises BrokenOffer."""
+        """Open the types in opening order; on leaving, close them in reverse. Raises BrokenOffer, MissingDelete."""
         offered: dict[type, object] = {}
         async with AsyncExitStack() as stack:
             for installed in self.in_opening_order():
                 given: dict[object, object] = {kind: offered[kind] for kind in installed.type.needs}
                 given[installed.type.settings] = installed.settings
-                installed.opened = await stack.enter_async_context(installed.type.open(host, Given(given)))
-                _require_offers(installed.type, installed.opened)
-                offered |= installed.opened.offers
+                stack.callback(installed.forget)  # After it is closed: what it does last may ask for its own limits.
+                opened = await stack.enter_async_context(installed.type.open(host, Given(given)))
+                _require_offers(installed.type, opened)
+                _require_delete(installed.type, opened)
+                installed.opened = opened
+                offered |= opened.offers
             yield
 
     def all(self) -> list[InstalledType]:
@@ -102,17 +116,9 @@ class BlobTypes:
         types = [item.type for item in self.in_opening_order()]
         return [Chain.for_type(item.name, item.migrations) for item in types if item.migrations is not None]
 
-    def checks(self, settings: Settings) -> list[tuple[str, Check]]:
-        """The types' checks for the doctor, each with the type's name."""
-        return [
-            (item.type.name, check)
-            for item in self.all()
-            for check in item.type.checks(settings, Given({item.type.settings: item.settings}))
-        ]
-
-    def opened(self) -> list[Opened]:
-        """What the open blob types bring, ordered by the types' names."""
-        return [item.opened for item in self.all() if item.opened is not None]
+    def opened(self) -> dict[str, Opened]:
+        """What the open blob types bring, by the types' names and in their order."""
+        return {item.type.name: item.opened for item in self.all() if item.opened is not None}
 
     def get(self, name: str) -> BlobType:
         """The blob type of a name. Raises UnknownBlobType."""
@@ -122,18 +128,18 @@ class BlobTypes:
         return found.type
 
     async def dependents(self, tx: Transaction, name: str, revision_id: str) -> Sequence[Dependents]:
-        """What depends on a revision, as its blob type says."""
-        ask = self._opened(name).dependents
+        """What depends on a revision, as its blob type says. Raises BlobTypeNotInstalled."""
+        ask = (await self._require(tx, name)).dependents
         return await ask(tx, revision_id) if ask else []
 
     async def in_use(self, tx: Transaction, name: str, blob_id: str) -> Sequence[Dependents]:
-        """What runs in a blob, as its blob type says."""
-        ask = self._opened(name).in_use
+        """What runs in a blob, as its blob type says. Raises BlobTypeNotInstalled."""
+        ask = (await self._require(tx, name)).in_use
         return await ask(tx, blob_id) if ask else []
 
     async def delete(self, tx: Transaction, name: str, blob_ids: IdQuery) -> None:
-        """Delete all that a blob type stores for some of its blobs."""
-        delete = self._opened(name).delete
+        """Delete all that a blob type stores for some of its blobs. Raises BlobTypeNotInstalled."""
+        delete = (await self._require(tx, name)).delete
         if delete is not None:
             await delete(tx, blob_ids)
 
@@ -141,15 +147,33 @@ class BlobTypes:
         """The limits that a blob type, or every one, brings."""
         if name is not None:
             return self._opened(name).limits
-        return [limit for opened in self.opened() for limit in opened.limits]
+        return [limit for opened in self.opened().values() for limit in opened.limits]
 
     def _opened(self, name: str) -> Opened:
-        """What a type brings; nothing for one that is no longer installed, whose blobs can still be read.
-
-        They can be deleted only if none of its tables has rows that refer to them.
-        """
+        """What a type brings; nothing for one that is no longer installed, whose blobs can still be read."""
         found = self._installed.get(name)
         return found.opened if found is not None and found.opened is not None else Opened(services=())
+
+    async def _require(self, tx: Transaction, name: str) -> Opened:
+        """What a type brings, for questions that it alone can answer.
+
+        Raises BlobTypeNotInstalled, but not for a type that has no tables in the database: that one keeps nothing.
+        """
+        if name not in self._installed and await has_tables_of(tx, name):
+            raise BlobTypeNotInstalled(name)
+        return self._opened(name)
+
+
+def _require_delete(type_: BlobType, opened: Opened) -> None:
+    """Raise MissingDelete when rows of a type refer to what others delete, and the type does not delete them."""
+    own = {table.name for table in type_.tables}
+    for table in type_.tables:
+        foreign = {key.target_fullname.partition(".")[0] for key in table.foreign_keys} - own
+        if foreign and opened.delete is None:
+            raise MissingDelete(
+                f"the blob type {type_.name} has the table {table.name}, which refers to {min(foreign)}, and brings no "
+                "`delete`; blobs of it could not be deleted"
+            )
 
 
 def _require_offers(type_: BlobType, opened: Opened) -> None:
@@ -175,14 +199,13 @@ def _installed(point: EntryPoint, settings: Mapping[str, Any]) -> InstalledType:
     return InstalledType(made, _origin(point), made.settings(**own))
 
 
-def _require_distinct_settings(every: Iterable[InstalledType]) -> None:
-    """Raise DuplicateSetting when two parts of the server read the same variable."""
-    owners = dict.fromkeys(Settings.model_fields, "the server")
+def _settings(every: Iterable[InstalledType]) -> Iterator[tuple[str, str]]:
+    """The variables that are read, each with who reads it."""
+    for name in Settings.model_fields:
+        yield variable(name), "the server"
     for item in every:
         for name in item.type.settings.model_fields:
-            other = owners.setdefault(name, item.type.name)
-            if other != item.type.name:
-                raise DuplicateSetting(f"{variable(name)} is a setting of both {other} and {item.type.name}; remove one")
+            yield variable(name), item.type.name
 
 
 def _load(point: EntryPoint) -> BlobType:

@@ -13,38 +13,21 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.opening import parse_url
+from blobhub_server.db.opening import TIMEOUT_SECONDS, parse_url, reaching
 from blobhub_server.db.sqlite import SqliteTransaction
-from blobhub_server.errors import StorageUnavailable
-from blobhub_server.start import StartError
-
-TIMEOUT_SECONDS = 5.0
 
 
 class NoDatabaseYet(Exception):
     """There is no SQLite file; the first start makes it."""
 
 
-class Unreachable(StartError):
-    """The database cannot be read."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"the database cannot be read: {why}; see BLOBHUB_DATABASE_URL")
-
-
 @asynccontextmanager
 async def looking(url: str) -> AsyncIterator[Transaction]:
     """A connection to read with, beside any server. Raises StartError, NoDatabaseYet."""
     parsed = parse_url(url)
-    try:
+    with reaching(parsed):
         async with _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed) as tx:
             yield tx
-    except TimeoutError:
-        raise Unreachable(f"no answer within {TIMEOUT_SECONDS:g} s") from None
-    except (OSError, sa.exc.DBAPIError) as error:
-        raise Unreachable(_describe(error, parsed)) from None
-    except StorageUnavailable as error:
-        raise Unreachable(_describe(error.__cause__ or error, parsed)) from None
 
 
 async def server_time(tx: Transaction) -> datetime | None:
@@ -53,12 +36,6 @@ async def server_time(tx: Transaction) -> datetime | None:
         return None
     time: datetime = (await tx.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
     return time
-
-
-def _describe(error: BaseException, url: URL) -> str:
-    """The driver's own words, on one line."""
-    text = " ".join(str(getattr(error, "orig", None) or error).split())
-    return text.replace(url.password, "***") if url.password else text
 
 
 @asynccontextmanager

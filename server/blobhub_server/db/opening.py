@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from blobhub_server.db.engine import Database
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.start import StartError
+
+TIMEOUT_SECONDS = 5.0
+
+
+class Unreachable(StartError):
+    """The database cannot be reached."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the database cannot be reached: {why}; see BLOBHUB_DATABASE_URL")
 
 
 def parse_url(url: str) -> URL:
@@ -32,12 +46,50 @@ def parse_url(url: str) -> URL:
 
 
 async def open_database(url: str) -> Database:
-    """Open a database by its URL. Raises StartError, and DatabaseInUse when another server has it."""
+    """Open a database by its URL. Raises StartError: Unreachable, and DatabaseInUse when another server has it."""
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         from blobhub_server.db.sqlite import SqliteDatabase  # noqa: PLC0415  only the database in use is imported
 
-        return SqliteDatabase(parsed)
+        with reaching(parsed):
+            return SqliteDatabase(parsed)
     from blobhub_server.db.postgresql import PostgresqlDatabase  # noqa: PLC0415  an extra, and slow to import
 
-    return PostgresqlDatabase(parsed)
+    database = PostgresqlDatabase(parsed)
+    try:
+        # The pool connects when it is first used, which is now, so that what is wrong is said here.
+        with reaching(parsed):
+            async with asyncio.timeout(TIMEOUT_SECONDS), database.read():
+                return database
+    except BaseException:
+        await database.close()
+        raise
+
+
+@contextmanager
+def reaching(url: URL) -> Iterator[None]:
+    """Raise Unreachable for whatever keeps a database from being reached."""
+    troubles: tuple[type[Exception], ...] = (OSError, sqlite3.Error, sa.exc.DBAPIError, *_driver_errors(url))
+    try:
+        yield
+    except TimeoutError:
+        raise Unreachable(f"no answer within {TIMEOUT_SECONDS:g} s") from None
+    except StorageUnavailable as error:
+        raise Unreachable(_describe(error.__cause__ or error, url)) from None
+    except troubles as error:
+        raise Unreachable(_describe(error, url)) from None
+
+
+def _driver_errors(url: URL) -> tuple[type[Exception], ...]:
+    """What PostgreSQL's driver raises while it connects; SQLAlchemy translates what it raises later."""
+    if url.get_backend_name() == "sqlite":
+        return ()
+    import asyncpg  # noqa: PLC0415  an extra, and slow to import
+
+    return (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+def _describe(error: BaseException, url: URL) -> str:
+    """The driver's own words, on one line."""
+    text = " ".join(str(getattr(error, "orig", None) or error).split())
+    return text.replace(url.password, "***") if url.password else text

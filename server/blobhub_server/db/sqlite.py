@@ -47,7 +47,7 @@ _GROUND_TROUBLE = frozenset(
 
 
 class DatabaseInUse(StartError):
-    """Another server has the same SQLite database open."""
+    """Another server or migration has the same SQLite database open."""
 
 
 class SqliteTransaction(Transaction):
@@ -135,11 +135,15 @@ class SqliteDatabase(Database):
         path = Path(url.database or "")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(path)
-        self._commits = ThreadPoolExecutor(1, "sqlite-commit")
         self._writing = _engine(url, _PRAGMAS)
-        self._writer = self._writing.connect()
         self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"))
-        self._reader = self._reading.connect()
+        try:
+            self._writer = self._writing.connect()
+            self._reader = self._reading.connect()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._commits = ThreadPoolExecutor(1, "sqlite-commit")
         self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers share it.
         self._write_lock = asyncio.Lock()
 
@@ -204,7 +208,9 @@ def _lock(path: Path) -> int:
     except BlockingIOError:
         holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
-        raise DatabaseInUse(f"another server (pid {holder}) has the database {path} open") from None
+        raise DatabaseInUse(
+            f"another process (pid {holder}), a server or a migration, has the database {path} open; end it, or wait for it"
+        ) from None
     os.ftruncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
     return descriptor

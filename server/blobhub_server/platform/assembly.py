@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from blobhub.v1 import blob_type_pb2
 
 from blobhub_server.blobtypes.access import Locator
-from blobhub_server.blobtypes.contract import Host, Service
+from blobhub_server.blobtypes.contract import Host, Opened, Service
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings
@@ -92,6 +92,10 @@ class Platform:
             limits=self.limits,
             credentials=self.credentials,
         )
+
+    def opened(self) -> Opened:
+        """What the platform brings, in the form of what a blob type brings. The blob types are open."""
+        return Opened(services=self.services(), locators=self.kinds(), limits=self.limits.of_platform)
 
     def kinds(self) -> Mapping[str, Locator]:
         """The kinds of resource that the platform's access rules name."""

@@ -46,6 +46,15 @@ class SessionNotOpen(WorkflowError):
         super().__init__(f"the session is {state}", metadata={"state": state})
 
 
+class CauseReused(WorkflowError):
+    """The cause has started an execution in another blob."""
+
+    code, reason = "ALREADY_EXISTS", "CAUSE_REUSED"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__("what this is done for has started an execution of another blob", metadata={"cause": cause})
+
+
 class ExecutionEnded(WorkflowError):
     """The execution has already reached its terminal state."""
 

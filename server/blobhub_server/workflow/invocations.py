@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.capabilities import Invocable, Invocation, InvocationResult
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import BlobHubError, NotFound, PermissionDenied
+from blobhub_server.errors import BlobHubError, PermissionDenied
 from blobhub_server.workflow.definitions.finder import Definitions
-from blobhub_server.workflow.errors import TYPE
+from blobhub_server.workflow.errors import TYPE, CauseReused
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.contract import Runtime, Start
@@ -29,21 +27,29 @@ class Invocations(Invocable):
         self._sessions = Sessions(host)
 
     async def prepare(self, invocation: Invocation) -> None:
-        async with self._host.db.read() as tx:
-            found = await self._host.revisions.resolve(tx, invocation.revision)
-            if found is not None and not isinstance(found.resource, BlobHubError):
-                with suppress(NotFound):
-                    entry = await self._definitions.entry(tx, found.resource.id, invocation.definition)
-                    await self._definitions.load(entry.digest)
+        digest = await self._find_digest(invocation)
+        if digest is not None:
+            # Without a connection: reading and compiling may take long.
+            await self._definitions.load(digest)
 
     async def invoke(self, tx: Transaction, invocation: Invocation) -> InvocationResult:
         revision = await self._revision(tx, invocation)
         require_input(invocation.inputs)
-        cause = Cause(CauseKind.FIRING, invocation.cause)
         # The savepoint also undoes a session that was created before a refusal.
         async with tx.savepoint():
-            execution = await execution_store.get_by_cause(tx, cause) or await self._start(tx, invocation, revision, cause)
+            execution = await self._start(tx, invocation, revision)
+            if execution.blob_id != revision.blob_id:
+                raise CauseReused(invocation.cause)
         return InvocationResult(execution_id=execution.id, session_id=execution.session_id)
+
+    async def _find_digest(self, invocation: Invocation) -> str | None:
+        """The digest of the definition to invoke; None when `invoke` would refuse, the actor's role first of all."""
+        async with self._host.db.read() as tx:
+            try:
+                revision = await self._revision(tx, invocation)
+                return (await self._definitions.entry(tx, revision.id, invocation.definition)).digest
+            except BlobHubError:
+                return None
 
     async def _revision(self, tx: Transaction, invocation: Invocation) -> RevisionView:
         """The revision to invoke, once the actor is found to be allowed to."""
@@ -54,14 +60,17 @@ class Invocations(Invocable):
             raise found.resource
         return found.resource.require_type(TYPE)
 
-    async def _start(self, tx: Transaction, invocation: Invocation, revision: RevisionView, cause: Cause) -> Execution:
+    async def _start(self, tx: Transaction, invocation: Invocation, revision: RevisionView) -> Execution:
+        """The execution that the cause has started before, or a new one."""
+        cause = Cause(CauseKind.FIRING, invocation.cause)
         session = await _find_session(tx, revision, invocation.session)
         if session is None:
+            # Before the cause is looked up: with the lock, whoever made the session or started the same cause has committed.
             await self._host.limits.lock(tx, org_id=revision.org_id, blob_id=revision.blob_id)
-            # With the lock, a transaction that created the session or started the same cause has committed.
-            first = await execution_store.get_by_cause(tx, cause)
-            if first is not None:
-                return first
+        first = await execution_store.get_by_cause(tx, cause)
+        if first is not None:
+            return first
+        if session is None:
             session = await _find_session(tx, revision, invocation.session) or await self._sessions.create(
                 tx, revision, reference=invocation.revision, alias=invocation.session
             )

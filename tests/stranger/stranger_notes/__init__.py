@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from blobhub_server.blobtypes.capabilities import Invocable
 from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, Host, Limit, Opened, Service
@@ -15,8 +16,9 @@ from stranger.notes.v1.notes_pb2 import NotesErrorReason
 
 from stranger_notes import store
 from stranger_notes.errors import NAME
-from stranger_notes.service import LIMIT, NotesService
+from stranger_notes.service import LIMIT, NotesService, locate_run
 from stranger_notes.settings import NotesSettings
+from stranger_notes.texts import NoteTexts, Texts
 
 MOST = 3
 
@@ -28,6 +30,7 @@ class NotesType(BlobType):
     title = "Notes"
     description = "Stores up to three short texts, none of them empty, and runs workflows with them."
     needs = (Invocable,)
+    offers = (NoteTexts,)
     settings = NotesSettings
     reasons = NotesErrorReason.DESCRIPTOR
     tables = store.TABLES
@@ -36,11 +39,16 @@ class NotesType(BlobType):
     @asynccontextmanager
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Nothing to start."""
-        service = NotesService(host, given[Invocable], given[NotesSettings].notes_session)
+        texts = Texts(host)
+        service = NotesService(host, texts, given[Invocable], given[NotesSettings].notes_session)
         yield Opened(
             services=[Service("stranger.notes.v1.NotesService", service)],
+            locators={"note_run": partial(locate_run, host)},
+            dependents=store.dependents_on_revision,
+            in_use=store.dependents_in_blob,
             delete=store.delete_all,
             limits=[Limit(LIMIT, "Notes in a revision", 100, host.contents.fullest)],
+            offers={NoteTexts: texts},
         )
 
     async def validate(self, content: Content) -> list[Violation]:

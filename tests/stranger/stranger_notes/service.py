@@ -6,17 +6,19 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator
 
+from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.capabilities import Invocable, Invocation
 from blobhub_server.blobtypes.contract import Host, RevisionView
-from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue, NotFound
+from blobhub_server.errors import InvalidValue
+from blobhub_server.rpc.wire import to_timestamp
 from stranger.notes.v1 import notes_pb2 as pb
 
 from stranger_notes import store
 from stranger_notes.errors import NAME, EmptyNote
 from stranger_notes.store import Run
+from stranger_notes.texts import Texts
 
 LIMIT = "notes.notes_per_revision"
 
@@ -24,8 +26,9 @@ LIMIT = "notes.notes_per_revision"
 class NotesService:
     """Writes, reads and runs notes."""
 
-    def __init__(self, host: Host, invocable: Invocable, session: str) -> None:
+    def __init__(self, host: Host, texts: Texts, invocable: Invocable, session: str) -> None:
         self._host = host
+        self._texts = texts
         self._invocable = invocable
         self._session = session
 
@@ -40,8 +43,8 @@ class NotesService:
         return await call.once(make)
 
     async def GetNote(self, request: pb.GetNoteRequest, call: Call[RevisionView]) -> pb.GetNoteResponse:
-        entry = await self._note(call.resource.require_type(NAME), request.name)
-        return pb.GetNoteResponse(text=(await self._host.contents.read(entry.digest)).decode())
+        revision = call.resource.require_type(NAME)
+        return pb.GetNoteResponse(text=await self._texts.read_note(revision.id, request.name))
 
     async def UploadNote(
         self, requests: AsyncIterator[pb.UploadNoteRequest], call: Call[RevisionView]
@@ -61,7 +64,7 @@ class NotesService:
 
     async def SignNote(self, request: pb.SignNoteRequest, call: Call[RevisionView]) -> pb.SignNoteResponse:
         revision = call.resource.require_type(NAME)
-        entry = await self._note(revision, request.name)
+        entry = await self._texts.find(revision.id, request.name)
         body = await self._host.credentials.use(revision.org_id, revision.blob_id, request.credential)
         key = body.get("key")
         if not isinstance(key, str):
@@ -71,7 +74,7 @@ class NotesService:
 
     async def RunNote(self, request: pb.RunNoteRequest, call: Call[RevisionView]) -> pb.RunNoteResponse:
         revision = call.resource.require_type(NAME)
-        entry = await self._note(revision, request.name)
+        entry = await self._texts.find(revision.id, request.name)
         if entry.size == 0:
             raise EmptyNote(request.name)
         text = (await self._host.contents.read(entry.digest)).decode()
@@ -91,7 +94,9 @@ class NotesService:
             invoked = await self._invocable.invoke(tx, invocation)
             run = Run(
                 id=run_id,
+                org_id=revision.org_id,
                 blob_id=revision.blob_id,
+                revision_id=revision.id,
                 note=request.name,
                 execution_id=invoked.execution_id,
                 create_time=self._host.clock(),
@@ -101,9 +106,22 @@ class NotesService:
 
         return await call.once(make)
 
-    async def _note(self, revision: RevisionView, name: str) -> Entry:
-        async with self._host.db.read() as tx:
-            entry = await self._host.contents.find(tx, revision.id, name)
-        if entry is None:
-            raise NotFound("note", name)
-        return entry
+    async def GetNoteRun(self, request: pb.GetNoteRunRequest, call: Call[Run]) -> pb.GetNoteRunResponse:
+        run = call.resource
+        return pb.GetNoteRunResponse(
+            run=pb.NoteRun(
+                id=run.id,
+                blob_id=run.blob_id,
+                revision_id=run.revision_id or "",
+                note=run.note,
+                execution_id=run.execution_id,
+                create_time=to_timestamp(run.create_time),
+            )
+        )
+
+
+async def locate_run(host: Host, value: str, _caller: Caller) -> Resolution[Run] | None:
+    """The locator of runs: roles on a run are those on its blob."""
+    async with host.db.read() as tx:
+        run = await store.get(tx, value)
+    return None if run is None else Resolution(Place(org_id=run.org_id, blob_id=run.blob_id), run)

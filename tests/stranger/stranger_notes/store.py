@@ -2,43 +2,73 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
+from blobhub_server.blobtypes.values import Dependents
+from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Id, IdQuery, Time, metadata
 
 note_runs = sa.Table(
     "note_runs",
     metadata,
     sa.Column("id", Id(), primary_key=True),
+    sa.Column("org_id", Id(), nullable=False),
     sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
+    sa.Column("revision_id", Id()),
     sa.Column("note", sa.String(40), nullable=False),
     sa.Column("execution_id", Id(), nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Index("ix_note_runs_blob_id", "blob_id"),
+    sa.Index("ix_note_runs_revision_id", "revision_id"),
 )
 
 TABLES = (note_runs,)
+KIND = "runs of notes"
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Run:
-    """That a note was run, and the execution that came of it."""
+    """That a note was run, and the execution that came of it. `revision_id` is None where it was not kept."""
 
     id: str
+    org_id: str
     blob_id: str
+    revision_id: str | None
     note: str
     execution_id: str
     create_time: datetime
 
 
+_RUN = Mapper(Run, note_runs)
+_INSERT = Prepared(note_runs.insert())
+_GET = Prepared(_RUN.select().where(note_runs.c.id == sa.bindparam("run")), _RUN)
+
+
 async def insert(tx: Transaction, run: Run) -> None:
     """Keep a run."""
-    await tx.execute(note_runs.insert(), asdict(run))
+    await tx.run(_INSERT, **_RUN.row(run))
+
+
+async def get(tx: Transaction, run_id: str) -> Run | None:
+    """One run."""
+    return await tx.first(_GET, run=run_id)
+
+
+async def dependents_on_revision(tx: Transaction, revision_id: str) -> list[Dependents]:
+    """The runs of a revision's notes."""
+    return [Dependents(KIND, *await count_and_name(tx, note_runs.c.id, note_runs.c.revision_id == revision_id))]
+
+
+async def dependents_in_blob(tx: Transaction, blob_id: str) -> list[Dependents]:
+    """The runs of a blob's notes."""
+    return [Dependents(KIND, *await count_and_name(tx, note_runs.c.id, note_runs.c.blob_id == blob_id))]
 
 
 async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:

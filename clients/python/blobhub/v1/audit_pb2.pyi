@@ -38,6 +38,7 @@ class AuditEntry(_message.Message):
     RESOURCE_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
@@ -63,7 +64,11 @@ class AuditEntry(_message.Message):
     code: _builtins.str
     """The name of the status code the call was answered with: `OK`, `PERMISSION_DENIED` …"""
     reason: _builtins.str
-    """The name of the ErrorReason, without its prefix; empty when the code is OK."""
+    """The name of the error reason, without its prefix; empty when the code is OK."""
+    domain: _builtins.str
+    """Whose reason it is: `blobhub` for an ErrorReason, else the name of a blob type. Empty when the code is OK, and in entries
+    that were made before it was kept.
+    """
     request_id: _builtins.str
     """The caller's `request_id`; empty when it sent none."""
     detail: _builtins.str
@@ -89,12 +94,13 @@ class AuditEntry(_message.Message):
         resource: _builtins.str = ...,
         code: _builtins.str = ...,
         reason: _builtins.str = ...,
+        domain: _builtins.str = ...,
         request_id: _builtins.str = ...,
         detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "blob_id", b"blob_id", "code", b"code", "create_time", b"create_time", "detail", b"detail", "id", b"id", "method", b"method", "org_id", b"org_id", "reason", b"reason", "request_id", b"request_id", "resource", b"resource", "resource_type", b"resource_type", "sequence", b"sequence", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "blob_id", b"blob_id", "code", b"code", "create_time", b"create_time", "detail", b"detail", "domain", b"domain", "id", b"id", "method", b"method", "org_id", b"org_id", "reason", b"reason", "request_id", b"request_id", "resource", b"resource", "resource_type", b"resource_type", "sequence", b"sequence", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -143,7 +143,7 @@ class BlobServiceServicer:
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
         * NOT_FOUND: the blob or its organization was renamed.
-        * FAILED_PRECONDITION: it is in use and `cascade` is not set.
+        * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

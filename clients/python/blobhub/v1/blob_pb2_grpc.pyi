@@ -89,7 +89,7 @@ class BlobServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
     * NOT_FOUND: the blob or its organization was renamed.
-    * FAILED_PRECONDITION: it is in use and `cascade` is not set.
+    * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -169,7 +169,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
     * NOT_FOUND: the blob or its organization was renamed.
-    * FAILED_PRECONDITION: it is in use and `cascade` is not set.
+    * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -276,7 +276,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
         * NOT_FOUND: the blob or its organization was renamed.
-        * FAILED_PRECONDITION: it is in use and `cascade` is not set.
+        * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

@@ -131,6 +131,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     lost, a disk is full, or others held what was asked for too long. The change may have been made all the same; the same
     request under its `request_id` finds out. Details: `RetryInfo`.
     """
+    ERROR_REASON_BLOB_TYPE_NOT_INSTALLED: _ErrorReason.ValueType  # 32
+    """FAILED_PRECONDITION. The call deletes a blob or a revision, or asks what depends on one, and the blob's type is not
+    installed. Only the type can tell and delete what it keeps. Metadata: `type`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -241,5 +245,9 @@ ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 31
 """UNAVAILABLE. The server cannot use its database or its store of objects now: it cannot be reached, the connection was
 lost, a disk is full, or others held what was asked for too long. The change may have been made all the same; the same
 request under its `request_id` finds out. Details: `RetryInfo`.
+"""
+ERROR_REASON_BLOB_TYPE_NOT_INSTALLED: ErrorReason.ValueType  # 32
+"""FAILED_PRECONDITION. The call deletes a blob or a revision, or asks what depends on one, and the blob's type is not
+installed. Only the type can tell and delete what it keeps. Metadata: `type`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

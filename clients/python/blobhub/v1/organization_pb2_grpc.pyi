@@ -80,7 +80,7 @@ class OrganizationServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
     * NOT_FOUND: the organization was renamed.
-    * FAILED_PRECONDITION: it holds blobs and `cascade` is not set.
+    * FAILED_PRECONDITION: it holds blobs and `cascade` is not set; the type of one keeps data and is not installed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -137,7 +137,7 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
     * NOT_FOUND: the organization was renamed.
-    * FAILED_PRECONDITION: it holds blobs and `cascade` is not set.
+    * FAILED_PRECONDITION: it holds blobs and `cascade` is not set; the type of one keeps data and is not installed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -221,7 +221,7 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
         * NOT_FOUND: the organization was renamed.
-        * FAILED_PRECONDITION: it holds blobs and `cascade` is not set.
+        * FAILED_PRECONDITION: it holds blobs and `cascade` is not set; the type of one keeps data and is not installed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

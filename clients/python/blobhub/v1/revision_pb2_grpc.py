@@ -178,7 +178,7 @@ class RevisionServiceServicer:
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
-        revision's parent, or sessions are bound to it.
+        revision's parent, or sessions are bound to it; the blob's type keeps data and is not installed.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
@@ -242,6 +242,7 @@ class RevisionServiceServicer:
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed.
+        * FAILED_PRECONDITION: the blob's type keeps data and is not installed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

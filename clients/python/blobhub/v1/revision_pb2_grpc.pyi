@@ -100,7 +100,7 @@ class RevisionServiceStub:
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
-      revision's parent, or sessions are bound to it.
+      revision's parent, or sessions are bound to it; the blob's type keeps data and is not installed.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
@@ -148,6 +148,7 @@ class RevisionServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed.
+    * FAILED_PRECONDITION: the blob's type keeps data and is not installed.
     """
 
 @_typing.type_check_only
@@ -222,7 +223,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
-      revision's parent, or sessions are bound to it.
+      revision's parent, or sessions are bound to it; the blob's type keeps data and is not installed.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
@@ -270,6 +271,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed.
+    * FAILED_PRECONDITION: the blob's type keeps data and is not installed.
     """
 
 class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -377,7 +379,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
-          revision's parent, or sessions are bound to it.
+          revision's parent, or sessions are bound to it; the blob's type keeps data and is not installed.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
@@ -449,6 +451,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed.
+        * FAILED_PRECONDITION: the blob's type keeps data and is not installed.
         """
 
 def add_RevisionServiceServicer_to_server(servicer: RevisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

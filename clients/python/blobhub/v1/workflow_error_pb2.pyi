@@ -38,6 +38,10 @@ class _WorkflowErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_W
     """FAILED_PRECONDITION. The session is closing or closed. Metadata: `state`."""
     WORKFLOW_ERROR_REASON_EXECUTION_ENDED: _WorkflowErrorReason.ValueType  # 4
     """FAILED_PRECONDITION. The execution is already in a terminal state. Metadata: `state`."""
+    WORKFLOW_ERROR_REASON_CAUSE_REUSED: _WorkflowErrorReason.ValueType  # 5
+    """ALREADY_EXISTS. Another type of blob invokes a definition for a cause that has started an execution of another blob.
+    Metadata: `cause`.
+    """
 
 class WorkflowErrorReason(_WorkflowErrorReason, metaclass=_WorkflowErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -58,4 +62,8 @@ WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN: WorkflowErrorReason.ValueType  # 3
 """FAILED_PRECONDITION. The session is closing or closed. Metadata: `state`."""
 WORKFLOW_ERROR_REASON_EXECUTION_ENDED: WorkflowErrorReason.ValueType  # 4
 """FAILED_PRECONDITION. The execution is already in a terminal state. Metadata: `state`."""
+WORKFLOW_ERROR_REASON_CAUSE_REUSED: WorkflowErrorReason.ValueType  # 5
+"""ALREADY_EXISTS. Another type of blob invokes a definition for a cause that has started an execution of another blob.
+Metadata: `cause`.
+"""
 Global___WorkflowErrorReason: _TypeAlias = WorkflowErrorReason  # noqa: Y015

@@ -19,14 +19,19 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.opening import parse_url
+from blobhub_server.db.opening import open_database, parse_url
 from blobhub_server.db.schema import metadata
+from blobhub_server.start import StartError
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 HERE = Path(__file__).resolve().parent
 VERSION_TABLE = "alembic_version"
+
+
+class NewerDatabase(StartError):
+    """The database was migrated by a newer program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +45,49 @@ class Chain:
     @classmethod
     def for_type(cls, name: str, folder: Path) -> Chain:
         """The chain of a blob type."""
-        return cls(name, folder, f"{VERSION_TABLE}_{name.replace('.', '_')}")
+        return cls(name, folder, _version_table(name))
 
     @property
     def head(self) -> str:
         """The newest revision; empty when there is none."""
-        return max((path.name[:4] for path in self.folder.glob("[0-9]*.py")), default="")
+        return max(self._revisions(), default="")
+
+    def require_known(self, at: str) -> None:
+        """Raise NewerDatabase when a database is at a revision that is not in the folder."""
+        if at and at not in self._revisions():
+            raise NewerDatabase(
+                f"{self.name} is at migration {at}, made by a newer program; this one knows {self.head or 'none'}. "
+                "Run the newer one"
+            )
+
+    def _revisions(self) -> set[str]:
+        return {path.name[:4] for path in self.folder.glob("[0-9]*.py")}
+
+
+def _version_table(type_name: str) -> str:
+    return f"{VERSION_TABLE}_{type_name.replace('.', '_')}"
 
 
 PLATFORM = Chain("platform", HERE / "versions", VERSION_TABLE)
 
 
+async def migrate_alone(url: str, type_chains: Sequence[Chain]) -> None:
+    """Bring a database up to date that no server of this process has open. Raises StartError, as `migrate` does.
+
+    A SQLite file is locked meanwhile, as a server locks it, so no server and no other migration works on it.
+    """
+    db = await open_database(url)
+    try:
+        await migrate(url, type_chains)
+    finally:
+        await db.close()
+
+
 async def migrate(url: str, type_chains: Sequence[Chain]) -> None:
-    """Bring a database up to date: first the platform's tables, then those of the types. Does nothing when it is."""
+    """Bring a database up to date: first the platform's tables, then those of the types. Does nothing when it is.
+
+    Whoever calls this has the database open. Raises NewerDatabase.
+    """
     made, bring_up = parse_url(url), partial(_bring_up, chains=(PLATFORM, *type_chains))
     if made.get_backend_name() == "sqlite":
         Path(made.database or "").parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +117,9 @@ def _bring_up(connection: sa.Connection, chains: Sequence[Chain]) -> None:
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     for chain in chains:
-        if _current(connection, chain) != chain.head:
+        at = _current(connection, chain)
+        chain.require_known(at)
+        if at != chain.head:
             _upgrade(connection, chain)
 
 
@@ -105,9 +142,18 @@ _TABLE_EXISTS = {
 
 async def position(tx: Transaction, chain: Chain = PLATFORM) -> str:
     """The migration of a chain that a database is at; empty where it has none."""
-    if (await tx.execute(_TABLE_EXISTS[tx.dialect.name], {"name": chain.version_table})).first() is None:
+    if not await _has_table(tx, chain.version_table):
         return ""
     return (await tx.execute(_position(chain))).scalar() or ""
+
+
+async def has_tables_of(tx: Transaction, type_name: str) -> bool:
+    """True when a blob type has made tables in a database, whether or not it is installed now."""
+    return await _has_table(tx, _version_table(type_name))
+
+
+async def _has_table(tx: Transaction, name: str) -> bool:
+    return (await tx.execute(_TABLE_EXISTS[tx.dialect.name], {"name": name})).first() is not None
 
 
 def config(connection: sa.Connection, chain: Chain, others: Collection[str] = ()) -> Config:

@@ -3,13 +3,14 @@
 from typing import Any, Literal
 
 from alembic import context
+from sqlalchemy.types import TypeDecorator
 
-from blobhub_server.db.schema import Time, metadata
+from blobhub_server.db.schema import metadata
 
 
 def render(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     """Write our own types as what they are in the database, so that a migration never changes with the code."""
-    return "sa.BigInteger()" if kind == "type" and isinstance(item, Time) else False
+    return f"sa.{item.impl!r}" if kind == "type" and isinstance(item, TypeDecorator) else False
 
 
 given = context.config.attributes

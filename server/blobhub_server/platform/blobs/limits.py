@@ -53,6 +53,7 @@ class Limits:
     def __init__(self, types: BlobTypes, clock: Clock) -> None:
         self._types = types
         self._on_organizations = on_organizations(clock)
+        self.of_platform = (*self._on_organizations, *ON_BLOBS)
 
     def counted_in(self, scope: Organization | Blob) -> Sequence[Limit]:
         """The limits on what an organization itself, or a blob, holds."""
@@ -72,7 +73,7 @@ class Limits:
         raise InvalidValue("name", f"no such limit on {kind}")
 
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
-        every = (*self._on_organizations, *ON_BLOBS, *self._types.limits())
+        every = (*self.of_platform, *self._types.limits())
         default = next(limit.default for limit in every if limit.name == name)
         return rules.effective(await store.get(tx, name, org_id, blob_id), default).value
 

@@ -80,6 +80,7 @@ def audit_row(call: Call[object], *, answer: Message | None = None, error: BlobH
         "resource": _mask(value or next(iter(created.values()), "")),
         "code": error.code if error else "OK",
         "reason": error.reason if error else "",
+        "domain": error.domain if error else "",
         "request_id": _mask(getattr(call.request, "request_id", ""))[:MAX_REQUEST_ID_LENGTH],
         "detail": _detail(call.request, created),
     }
@@ -97,6 +98,7 @@ def own_audit_row(method: str, user_id: str, detail: str) -> AuditRow:
         "resource": user_id,
         "code": "OK",
         "reason": "",
+        "domain": "",
         "request_id": "",
         "detail": detail,
     }

@@ -22,5 +22,6 @@ class AuditEntry:
     resource: str
     code: str
     reason: str
+    domain: str
     request_id: str
     detail: str

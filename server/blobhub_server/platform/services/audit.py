@@ -36,6 +36,7 @@ def to_proto(entry: AuditEntry) -> pb.AuditEntry:
         resource=entry.resource,
         code=entry.code,
         reason=entry.reason,
+        domain=entry.domain,
         request_id=entry.request_id,
         detail=entry.detail,
     )

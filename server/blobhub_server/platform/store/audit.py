@@ -29,6 +29,7 @@ audit_entries = sa.Table(
     sa.Column("resource", sa.String(256), nullable=False),
     sa.Column("code", sa.String(32), nullable=False),
     sa.Column("reason", sa.String(64), nullable=False),
+    sa.Column("domain", sa.String(64), nullable=False),
     sa.Column("request_id", sa.String(36), nullable=False),
     sa.Column("detail", sa.String(256), nullable=False),
     sa.Index("ix_audit_entries_org_id_sequence", "org_id", "sequence"),

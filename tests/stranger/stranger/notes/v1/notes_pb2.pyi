@@ -5,6 +5,7 @@ Notes: short texts under a name, the content of a `stranger.notes` blob."""
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -38,6 +39,50 @@ NOTES_ERROR_REASON_UNSPECIFIED: NotesErrorReason.ValueType  # 0
 NOTES_ERROR_REASON_EMPTY_NOTE: NotesErrorReason.ValueType  # 1
 """FAILED_PRECONDITION. The note has no text, so there is nothing to run. Metadata: `note`, its name."""
 Global___NotesErrorReason: _TypeAlias = NotesErrorReason  # noqa: Y015
+
+@_typing.final
+class NoteRun(_message.Message):
+    """That a note was run. It is kept as long as its blob; a revision whose notes were run is not discarded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    REVISION_ID_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The run."""
+    blob_id: _builtins.str
+    """The blob of notes."""
+    revision_id: _builtins.str
+    """The revision that the note was read from."""
+    note: _builtins.str
+    """The note's name."""
+    execution_id: _builtins.str
+    """The execution that was started."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the note was run."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        blob_id: _builtins.str = ...,
+        revision_id: _builtins.str = ...,
+        note: _builtins.str = ...,
+        execution_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "execution_id", b"execution_id", "id", b"id", "note", b"note", "revision_id", b"revision_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteRun: _TypeAlias = NoteRun  # noqa: Y015
 
 @_typing.final
 class PutNoteRequest(_message.Message):
@@ -326,3 +371,49 @@ class RunNoteResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunNoteResponse: _TypeAlias = RunNoteResponse  # noqa: Y015
+
+@_typing.final
+class GetNoteRunRequest(_message.Message):
+    """Request of GetNoteRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNoteRunRequest: _TypeAlias = GetNoteRunRequest  # noqa: Y015
+
+@_typing.final
+class GetNoteRunResponse(_message.Message):
+    """Answer of GetNoteRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def run(self) -> Global___NoteRun:
+        """The run."""
+
+    def __init__(
+        self,
+        *,
+        run: Global___NoteRun | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNoteRunResponse: _TypeAlias = GetNoteRunResponse  # noqa: Y015

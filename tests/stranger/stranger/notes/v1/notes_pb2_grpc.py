@@ -60,6 +60,11 @@ class NotesServiceStub:
                 request_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteRequest.SerializeToString,
                 response_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteResponse.FromString,
                 _registered_method=True)
+        self.GetNoteRun = channel.unary_unary(
+                '/stranger.notes.v1.NotesService/GetNoteRun',
+                request_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunRequest.SerializeToString,
+                response_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunResponse.FromString,
+                _registered_method=True)
 
 
 class NotesServiceServicer:
@@ -141,9 +146,20 @@ class NotesServiceServicer:
         * NOT_FOUND: there is no such revision, note, or definition.
         * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
         definition cannot be run; the session is closing.
-        * ABORTED: another server owns the session; try again.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the workflow has as many open sessions, or the session as many executions, as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNoteRun(self, request, context):
+        """Answers what is kept of a run of a note.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the blob of notes, or the run does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,6 +192,11 @@ def add_NotesServiceServicer_to_server(servicer, server):
                     servicer.RunNote,
                     request_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteRequest.FromString,
                     response_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteResponse.SerializeToString,
+            ),
+            'GetNoteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNoteRun,
+                    request_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunRequest.FromString,
+                    response_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -314,6 +335,33 @@ class NotesService:
             '/stranger.notes.v1.NotesService/RunNote',
             stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteRequest.SerializeToString,
             stranger_dot_notes_dot_v1_dot_notes__pb2.RunNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNoteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stranger.notes.v1.NotesService/GetNoteRun',
+            stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunRequest.SerializeToString,
+            stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

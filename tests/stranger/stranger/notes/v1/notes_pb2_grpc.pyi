@@ -92,9 +92,16 @@ class NotesServiceStub:
     * NOT_FOUND: there is no such revision, note, or definition.
     * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
       definition cannot be run; the session is closing.
-    * ABORTED: another server owns the session; try again.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the workflow has as many open sessions, or the session as many executions, as it may.
+    """
+    GetNoteRun: _grpc.UnaryUnaryMultiCallable[_notes_pb2.GetNoteRunRequest, _notes_pb2.GetNoteRunResponse]
+    """Answers what is kept of a run of a note.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the blob of notes, or the run does not exist.
     """
 
 @_typing.type_check_only
@@ -161,9 +168,16 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * NOT_FOUND: there is no such revision, note, or definition.
     * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
       definition cannot be run; the session is closing.
-    * ABORTED: another server owns the session; try again.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the workflow has as many open sessions, or the session as many executions, as it may.
+    """
+    GetNoteRun: _aio.UnaryUnaryMultiCallable[_notes_pb2.GetNoteRunRequest, _notes_pb2.GetNoteRunResponse]  # type: ignore[assignment]
+    """Answers what is kept of a run of a note.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the blob of notes, or the run does not exist.
     """
 
 class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -257,9 +271,22 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: there is no such revision, note, or definition.
         * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
           definition cannot be run; the session is closing.
-        * ABORTED: another server owns the session; try again.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the workflow has as many open sessions, or the session as many executions, as it may.
+        """
+
+    @_abc_1.abstractmethod
+    def GetNoteRun(
+        self,
+        request: _notes_pb2.GetNoteRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notes_pb2.GetNoteRunResponse, _abc.Awaitable[_notes_pb2.GetNoteRunResponse]]:
+        """Answers what is kept of a run of a note.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the blob of notes, or the run does not exist.
         """
 
 def add_NotesServiceServicer_to_server(servicer: NotesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
