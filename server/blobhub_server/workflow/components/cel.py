@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
-
-import cel
+from typing import TYPE_CHECKING, Any
 
 from blobhub_server.workflow.components.contract import ComponentError, Inputs
 from blobhub_server.workflow.values import unwrap
+
+if TYPE_CHECKING:
+    import cel
 
 MAX_LENGTH = 10_000
 
 
 @lru_cache(maxsize=2048)
 def _program(source: str) -> cel.Program:
+    import cel  # noqa: PLC0415  its package loads a command line with an editor: a tenth of a server's start
+
     if len(source) > MAX_LENGTH:
         raise ValueError(f"is longer than {MAX_LENGTH} characters")
     return cel.compile(source)
