@@ -61,16 +61,16 @@ class Run:
     def pending(self) -> list[Any]:
         return todo(self.graph, self.state, self.now)
 
-    def finish(self, outcome=lambda command: Outcome("success"), pick=lambda commands: commands[0]) -> Run:
+    def finish(self, outcome=lambda command: Outcome(route="success"), pick=lambda commands: commands[0]) -> Run:
         """Do what is asked for until nothing is."""
         while commands := self.pending():
             command = pick(commands)
             if isinstance(command, Wait):
                 assert command.until is not None, "nobody brings about what is waited for"
                 self.now = max(self.now, command.until)
-                self.tell(Completion(command.step, command.attempt))
+                self.tell(Completion(step=command.step, attempt=command.attempt))
             else:
-                self.tell(Completion(command.step, command.attempt, outcome(command), 0.1))
+                self.tell(Completion(step=command.step, attempt=command.attempt, result=outcome(command), elapsed=0.1))
         return self
 
     @property

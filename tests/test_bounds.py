@@ -36,7 +36,11 @@ PLACES = [
 """Where something is set, and by whom."""
 
 STATES = [
-    [LimitSetting(*place, value) for place, value in zip(PLACES, values, strict=True) if value is not None]
+    [
+        LimitSetting(source=source, rank=rank, value=value)
+        for (source, rank), value in zip(PLACES, values, strict=True)
+        if value is not None
+    ]
     for values in product((None, 1, 2, 4), repeat=len(PLACES))
 ]
 """Everything that can be set, with values below, at and above a default of 2."""
@@ -73,7 +77,7 @@ def test_of_each_rank_the_nearest_holds_and_of_these_the_least() -> None:
         )
         found = rules.effective(settings, 2)
         assert found.value == expected, settings
-        assert found in settings or found == LimitSetting(DEFAULT, Rank.SERVER, 2)
+        assert found in settings or found == LimitSetting(source=DEFAULT, rank=Rank.SERVER, value=2)
         assert rules.effective(settings[::-1], 2) == found
 
 
@@ -84,13 +88,13 @@ def test_what_is_set_or_taken_back_never_lifts_what_a_higher_rank_has_set() -> N
         assert [item for item in left if item.rank > rank] == higher
         assert not any(item.source == source and item.rank <= rank for item in left)
         for value in (None, 0, 1, 2, 3, 4):
-            now = left if value is None else [*left, LimitSetting(source, rank, value)]
+            now = left if value is None else [*left, LimitSetting(source=source, rank=rank, value=value)]
             assert rank is Rank.SERVER or holds(now) <= holds(higher)
 
 
 def test_what_may_be_set_is_what_would_hold_then() -> None:
     for settings, (source, rank), value in product(STATES, PLACES, range(6)):
-        asked = LimitSetting(source, rank, value)
+        asked = LimitSetting(source=source, rank=rank, value=value)
         left = rules.remaining_settings(settings, source, rank)
         if rank is Rank.SERVER or value <= holds(left):
             rules.require_settable(asked, settings, 2)

@@ -51,7 +51,9 @@ def test_three_types_end_an_execution() -> None:
 
 def waiting(awaits: Await, until: float | None) -> event_pb2.ProcessorWaiting:
     """How watchers see that a step waits."""
-    record = Record("processor.waiting", 1.0, 2, "wait", {"await": awaits.to_json(), "until": until})
+    record = Record(
+        type="processor.waiting", at=1.0, step=2, component_id="wait", public={"await": awaits.to_json(), "until": until}
+    )
     encoded = encode_record(record, compiled(flows.delay(1)), EXECUTION, event_id="i", sequence=1, execution_sequence=1)
     event = event_pb2.Event.FromString(encoded)
     assert event.WhichOneof("payload") == "processor_waiting"

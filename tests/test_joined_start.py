@@ -243,7 +243,9 @@ async def other_blob(api: Api, document: str) -> RevisionView:
     made = (await ask(api, "CreateBlob", organization="acme", alias="other", type=WORKFLOW)).blob
     await api.put(document, revision="acme/other@draft")
     found = (await ask(api, "GetRevision", revision="acme/other@draft")).revision
-    return RevisionView(found.id, made.id, made.org_id, made.type, "draft", found.etag)
+    return RevisionView(
+        id=found.id, blob_id=made.id, org_id=made.org_id, blob_type=made.type, phase="draft", etag=found.etag
+    )
 
 
 async def test_a_blob_whose_definition_runs_in_a_session_of_another_is_in_use(

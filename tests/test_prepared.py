@@ -67,10 +67,10 @@ BOX = Mapper(
     boxes,
     groups=[
         ColumnGroup(
-            ("corner",),
-            ("x", "y"),
-            lambda row: {"corner": None if row["x"] is None else (row["x"], row["y"])},
-            lambda box: dict(zip(("x", "y"), box.corner or (None, None), strict=True)),
+            fields=("corner",),
+            columns=("x", "y"),
+            load=lambda row: {"corner": None if row["x"] is None else (row["x"], row["y"])},
+            dump=lambda box: dict(zip(("x", "y"), box.corner or (None, None), strict=True)),
         )
     ],
     looked_up={"neighbours": sa.select(sa.func.count()).where(_others.c.x == boxes.c.x).scalar_subquery()},

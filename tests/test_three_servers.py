@@ -81,7 +81,7 @@ async def three(tmp_path: Path, url: str) -> AsyncIterator[Cluster]:
             stack.callback(_end, server)
         key = servers[0].admin_key
         apis = [await stack.enter_async_context(connected(server.address, key)) for server in servers]
-        yield Cluster(servers, apis)
+        yield Cluster(servers=servers, apis=apis)
 
 
 def _end(server: ServerProcess) -> None:

@@ -117,11 +117,11 @@ class World:
         await self._open()
         self.subjects = private
         for kind, subjects in public.items():
-            made_public = [Subject(s.value, "foreign", public=True) for s in subjects if s.level != "self"]
+            made_public = [Subject(value=s.value, level="foreign", public=True) for s in subjects if s.level != "self"]
             self.subjects[kind] = self.subjects[kind] + made_public
-        self.subjects["audit_scope"].append(Subject("-", "foreign"))
+        self.subjects["audit_scope"].append(Subject(value="-", level="foreign"))
         # A draft that is one of several reads like any other revision to those who may not see it.
-        self.subjects["revision"].append(Subject("acme/main@draft", "blob"))
+        self.subjects["revision"].append(Subject(value="acme/main@draft", level="blob"))
         await self._callers()
 
     async def _place(self, organization: str, blob: str) -> dict[str, list[Subject]]:
@@ -136,21 +136,21 @@ class World:
         for _ in range(2):
             await self.api.revisions.CreateRevision(revision_pb2.CreateRevisionRequest(blob=place))
         user = (await self.api.users.CreateUser(user_pb2.CreateUserRequest(name=f"self-{organization}"))).user
-        on_both = [Subject(organization, "organization"), Subject(place, "blob")]
-        on_all = [*on_both, Subject(f"@{user.name}", "self")]
+        on_both = [Subject(value=organization, level="organization"), Subject(value=place, level="blob")]
+        on_all = [*on_both, Subject(value=f"@{user.name}", level="self")]
         return {
-            "organization": [Subject(organization, "organization")],
-            "blob": [Subject(place, "blob"), Subject(found.revision.blob_id, "blob")],
-            "revision": [Subject(f"{place}@default", "blob"), Subject(found.revision.id, "blob")],
+            "organization": [Subject(value=organization, level="organization")],
+            "blob": [Subject(value=place, level="blob"), Subject(value=found.revision.blob_id, level="blob")],
+            "revision": [Subject(value=f"{place}@default", level="blob"), Subject(value=found.revision.id, level="blob")],
             "scope": on_both,
-            "target": [Subject(place, "blob"), Subject(f"{place}@default", "blob")],
+            "target": [Subject(value=place, level="blob"), Subject(value=f"{place}@default", level="blob")],
             "owner": on_all,
-            "user": [Subject(f"@{user.name}", "self"), Subject(user.id, "self")],
+            "user": [Subject(value=f"@{user.name}", level="self"), Subject(value=user.id, level="self")],
             "audit_scope": list(on_both),
-            "api_key": [Subject(await self._key_id(s.value), s.level) for s in on_all],
-            "credential": [Subject(await self._credential_id(s.value), s.level) for s in on_all],
-            "session": [Subject(session_id, "blob")],
-            "execution": [Subject(execution.execution.id, "blob")],
+            "api_key": [Subject(value=await self._key_id(s.value), level=s.level) for s in on_all],
+            "credential": [Subject(value=await self._credential_id(s.value), level=s.level) for s in on_all],
+            "session": [Subject(value=session_id, level="blob")],
+            "execution": [Subject(value=execution.execution.id, level="blob")],
         }
 
     async def _key_id(self, scope: str) -> str:
@@ -203,28 +203,52 @@ class World:
         confined = await self.user("confined", ("acme", "ROLE_ADMIN"), role="ROLE_READ")
         R, W, A = Role.READ, Role.WRITE, Role.ADMIN
         self.kinds = [
-            Kind("anonymous"),
-            Kind("malformed key", "bhk_nonsense", authentic=False),
-            Kind("expired key", expired, authentic=False),
-            Kind("revoked key", revoked.key, authentic=False),
-            Kind("disabled user", disabled, authentic=False),
-            Kind("forged key", forged(self.server.admin_key), authentic=False),
-            Kind("token of another issuer", foreign, authentic=False),
-            Kind("reader with a token", token, R, R, user=True),
-            Kind("stranger", await self.user("stranger"), user=True),
-            Kind("reader of the blob", await self.user("reads-blob", ("acme/main", "ROLE_READ")), blob=R, user=True),
-            Kind("writer of the blob", await self.user("writes-blob", ("acme/main", "ROLE_WRITE")), blob=W, user=True),
-            Kind("admin of the blob", await self.user("admins-blob", ("acme/main", "ROLE_ADMIN")), blob=A, user=True),
-            Kind("reader of the organization", await self.user("reads", ("acme", "ROLE_READ")), R, R, user=True),
-            Kind("writer of the organization", await self.user("writes", ("acme", "ROLE_WRITE")), W, W, user=True),
-            Kind("admin of the organization", await self.user("admins", ("acme", "ROLE_ADMIN")), A, A, user=True),
-            Kind("key of another blob", (await self.key("acme/other", "ROLE_WRITE")).key),
-            Kind("key of the blob", (await self.key("acme/main", "ROLE_WRITE")).key, blob=W),
-            Kind("key of the organization", (await self.key("acme", "ROLE_READ")).key, R, R),
-            Kind("admin with a reading key", confined, R, R),
-            Kind("oneself", (await self.key("@self-acme", "ROLE_ADMIN")).key, self=A, user=True),
-            Kind("oneself with a writing key", (await self.key("@self-acme", "ROLE_WRITE")).key, self=W),
-            Kind("administrator", self.server.admin_key, user=True, administrator=True),
+            Kind(name="anonymous"),
+            Kind(name="malformed key", key="bhk_nonsense", authentic=False),
+            Kind(name="expired key", key=expired, authentic=False),
+            Kind(name="revoked key", key=revoked.key, authentic=False),
+            Kind(name="disabled user", key=disabled, authentic=False),
+            Kind(name="forged key", key=forged(self.server.admin_key), authentic=False),
+            Kind(name="token of another issuer", key=foreign, authentic=False),
+            Kind(name="reader with a token", key=token, organization=R, blob=R, user=True),
+            Kind(name="stranger", key=await self.user("stranger"), user=True),
+            Kind(
+                name="reader of the blob", key=await self.user("reads-blob", ("acme/main", "ROLE_READ")), blob=R, user=True
+            ),
+            Kind(
+                name="writer of the blob", key=await self.user("writes-blob", ("acme/main", "ROLE_WRITE")), blob=W, user=True
+            ),
+            Kind(
+                name="admin of the blob", key=await self.user("admins-blob", ("acme/main", "ROLE_ADMIN")), blob=A, user=True
+            ),
+            Kind(
+                name="reader of the organization",
+                key=await self.user("reads", ("acme", "ROLE_READ")),
+                organization=R,
+                blob=R,
+                user=True,
+            ),
+            Kind(
+                name="writer of the organization",
+                key=await self.user("writes", ("acme", "ROLE_WRITE")),
+                organization=W,
+                blob=W,
+                user=True,
+            ),
+            Kind(
+                name="admin of the organization",
+                key=await self.user("admins", ("acme", "ROLE_ADMIN")),
+                organization=A,
+                blob=A,
+                user=True,
+            ),
+            Kind(name="key of another blob", key=(await self.key("acme/other", "ROLE_WRITE")).key),
+            Kind(name="key of the blob", key=(await self.key("acme/main", "ROLE_WRITE")).key, blob=W),
+            Kind(name="key of the organization", key=(await self.key("acme", "ROLE_READ")).key, organization=R, blob=R),
+            Kind(name="admin with a reading key", key=confined, organization=R, blob=R),
+            Kind(name="oneself", key=(await self.key("@self-acme", "ROLE_ADMIN")).key, self=A, user=True),
+            Kind(name="oneself with a writing key", key=(await self.key("@self-acme", "ROLE_WRITE")).key, self=W),
+            Kind(name="administrator", key=self.server.admin_key, user=True, administrator=True),
         ]
         async with connected(self.server.address, expired) as late:
             caller = partial(late.callers.GetCaller, caller_pb2.GetCallerRequest())
@@ -236,9 +260,9 @@ class World:
         for method in methods:
             rules = [method.access, *method.access.also] if method.access.field else []
             if not rules:
-                made.append(Row(method, None, None))
+                made.append(Row(method=method, rule=None, subject=None))
             for rule in rules:
-                made += [Row(method, rule, subject) for subject in self.subjects[rule.resource]]
+                made += [Row(method=method, rule=rule, subject=subject) for subject in self.subjects[rule.resource]]
         return made
 
     def request(self, row: Row, value: str) -> bytes:

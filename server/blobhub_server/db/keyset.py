@@ -44,7 +44,7 @@ class Order:
         name, _, direction = order_by.partition(" ")
         columns = {"create_time": ("id",), "update_time": ("update_time", "id"), "alias": ("alias",)}[name]
         chosen = tuple(table.c[column] for column in columns)
-        return cls(chosen, bool(direction), joined if name == "create_time" else None)
+        return cls(columns=chosen, descending=bool(direction), joined=joined if name == "create_time" else None)
 
     def apply(self, query: sa.Select[Any], after: str, limit: int) -> sa.Select[Any]:
         """Limit a query to the first rows after a key, in order. Raises InvalidPageToken."""

@@ -40,7 +40,7 @@ class NotesType(BlobType):
         yield Opened(
             services=[Service("stranger.notes.v1.NotesService", service)],
             delete=store.delete_all,
-            limits=[Limit(LIMIT, "Notes in a revision", 100, host.contents.fullest)],
+            limits=[Limit(name=LIMIT, description="Notes in a revision", default=100, held=host.contents.fullest)],
         )
 
     async def validate(self, content: Content) -> list[Violation]:

@@ -40,7 +40,7 @@ class Chain:
     @classmethod
     def for_type(cls, name: str, folder: Path) -> Chain:
         """The chain of a blob type."""
-        return cls(name, folder, f"{VERSION_TABLE}_{name.replace('.', '_')}")
+        return cls(name=name, folder=folder, version_table=f"{VERSION_TABLE}_{name.replace('.', '_')}")
 
     @property
     def head(self) -> str:
@@ -48,7 +48,7 @@ class Chain:
         return max((path.name[:4] for path in self.folder.glob("[0-9]*.py")), default="")
 
 
-PLATFORM = Chain("platform", HERE / "versions", VERSION_TABLE)
+PLATFORM = Chain(name="platform", folder=HERE / "versions", version_table=VERSION_TABLE)
 
 
 async def migrate(url: str, type_chains: Sequence[Chain]) -> None:

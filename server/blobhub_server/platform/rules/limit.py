@@ -52,7 +52,7 @@ def effective(settings: Iterable[LimitSetting], default: int) -> LimitSetting:
     blob; higher ranks first. Each replaces earlier ones of the same or a lower rank. Of the rest the lowest value applies,
     so a setting can only lower what a higher rank has set.
     """
-    holding = [LimitSetting(DEFAULT, Rank.SERVER, default)]
+    holding = [LimitSetting(source=DEFAULT, rank=Rank.SERVER, value=default)]
     for setting in sorted(settings, key=lambda setting: (setting.source == BLOB, -setting.rank)):
         holding = [before for before in holding if before.rank > setting.rank] + [setting]
     return min(reversed(holding), key=lambda setting: setting.value)

@@ -56,7 +56,15 @@ class SessionEvents:
             sequence=sequence,
             at=to_timestamp(self._host.clock()),
         )
-        line = LoggedEvent(session_id, sequence, None, 0, payload, event, None)
+        line = LoggedEvent(
+            session_id=session_id,
+            sequence=sequence,
+            execution_id=None,
+            execution_sequence=0,
+            type=payload,
+            event=event,
+            record=None,
+        )
         await event_store.append(tx, [line])
         await self._host.bell.announce(tx, {session_id})
         tx.after_commit(lambda: self._log.publish([line]))

@@ -202,7 +202,15 @@ class Journal:
             execution_sequence=number,
         )
         kept = json.dumps(record.to_json(), separators=(",", ":"))
-        return LoggedEvent(execution.session_id, sequence, execution.id, number, record.type, event, kept)
+        return LoggedEvent(
+            session_id=execution.session_id,
+            sequence=sequence,
+            execution_id=execution.id,
+            execution_sequence=number,
+            type=record.type,
+            event=event,
+            record=kept,
+        )
 
     def _session_line(self, session: Session, payload: str, fields: dict[str, str]) -> LoggedEvent:
         session.last_sequence += 1
@@ -214,7 +222,15 @@ class Journal:
             sequence=session.last_sequence,
             at=to_timestamp(self._host.clock()),
         )
-        return LoggedEvent(session.id, session.last_sequence, None, 0, payload, event, None)
+        return LoggedEvent(
+            session_id=session.id,
+            sequence=session.last_sequence,
+            execution_id=None,
+            execution_sequence=0,
+            type=payload,
+            event=event,
+            record=None,
+        )
 
     def _objects(self, unit: Unit) -> list[SessionObject]:
         now = self._host.clock()
