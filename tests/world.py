@@ -187,22 +187,22 @@ class World:
         return (await self.key(f"@{name}", role)).key
 
     async def _callers(self) -> None:
-        """The thirteen kinds, and some more that tell the rules of keys apart."""
+        """All kinds of callers. The one whose key expires is waited for, so that it has expired."""
         expired = (await self.key("acme", "ROLE_WRITE", 0.5)).key
+        self.kinds = [*await self._unidentified(expired), *await self._users(), *await self._keys()]
+        async with connected(self.server.address, expired) as late:
+            caller = partial(late.callers.GetCaller, caller_pb2.GetCallerRequest())
+            await refused_in_the_end(caller, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+
+    async def _unidentified(self, expired: str) -> list[Kind]:
+        """Those whom the server cannot identify."""
         revoked = await self.key("acme", "ROLE_WRITE")
         await self.api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=revoked.api_key.id))
         disabled = await self.user("disabled", ("acme", "ROLE_ADMIN"), ("acme/main", "ROLE_ADMIN"))
         update = user_pb2.UpdateUserRequest(user="@disabled", update_mask={"paths": ["disabled"]}, disabled=True)
         await self.api.users.UpdateUser(update)
-        token = signed(*SERVED["es"][::-1], "es", claims("matrix", exp=time.time() + 86_400))
-        async with connected(self.server.address, token) as anybody:
-            by_token = (await anybody.callers.GetCaller(caller_pb2.GetCallerRequest())).caller.user_id
-        reads = member_pb2.CreateMemberRequest(scope="acme", user=by_token, role="ROLE_READ")
-        await self.api.members.CreateMember(reads)
         foreign = signed(*SERVED["es"][::-1], "es", claims("matrix", iss="https://other.example"))
-        confined = await self.user("confined", ("acme", "ROLE_ADMIN"), role="ROLE_READ")
-        R, W, A = Role.READ, Role.WRITE, Role.ADMIN
-        self.kinds = [
+        return [
             Kind(name="anonymous"),
             Kind(name="malformed key", key="bhk_nonsense", authentic=False),
             Kind(name="expired key", key=expired, authentic=False),
@@ -210,38 +210,33 @@ class World:
             Kind(name="disabled user", key=disabled, authentic=False),
             Kind(name="forged key", key=forged(self.server.admin_key), authentic=False),
             Kind(name="token of another issuer", key=foreign, authentic=False),
-            Kind(name="reader with a token", key=token, organization=R, blob=R, user=True),
+        ]
+
+    async def _users(self) -> list[Kind]:
+        """Users with a role on the organization, on the blob, or none."""
+        token = signed(*SERVED["es"][::-1], "es", claims("matrix", exp=time.time() + 86_400))
+        async with connected(self.server.address, token) as anybody:
+            by_token = (await anybody.callers.GetCaller(caller_pb2.GetCallerRequest())).caller.user_id
+        reads = member_pb2.CreateMemberRequest(scope="acme", user=by_token, role="ROLE_READ")
+        await self.api.members.CreateMember(reads)
+        kinds = [
+            Kind(name="reader with a token", key=token, organization=Role.READ, blob=Role.READ, user=True),
             Kind(name="stranger", key=await self.user("stranger"), user=True),
-            Kind(
-                name="reader of the blob", key=await self.user("reads-blob", ("acme/main", "ROLE_READ")), blob=R, user=True
-            ),
-            Kind(
-                name="writer of the blob", key=await self.user("writes-blob", ("acme/main", "ROLE_WRITE")), blob=W, user=True
-            ),
-            Kind(
-                name="admin of the blob", key=await self.user("admins-blob", ("acme/main", "ROLE_ADMIN")), blob=A, user=True
-            ),
-            Kind(
-                name="reader of the organization",
-                key=await self.user("reads", ("acme", "ROLE_READ")),
-                organization=R,
-                blob=R,
-                user=True,
-            ),
-            Kind(
-                name="writer of the organization",
-                key=await self.user("writes", ("acme", "ROLE_WRITE")),
-                organization=W,
-                blob=W,
-                user=True,
-            ),
-            Kind(
-                name="admin of the organization",
-                key=await self.user("admins", ("acme", "ROLE_ADMIN")),
-                organization=A,
-                blob=A,
-                user=True,
-            ),
+        ]
+        roles = {"reader": Role.READ, "writer": Role.WRITE, "admin": Role.ADMIN}
+        for noun, role in roles.items():
+            key = await self.user(f"{noun}-of-blob", ("acme/main", f"ROLE_{role.name}"))
+            kinds.append(Kind(name=f"{noun} of the blob", key=key, blob=role, user=True))
+        for noun, role in roles.items():
+            key = await self.user(f"{noun}-of-organization", ("acme", f"ROLE_{role.name}"))
+            kinds.append(Kind(name=f"{noun} of the organization", key=key, organization=role, blob=role, user=True))
+        return kinds
+
+    async def _keys(self) -> list[Kind]:
+        """Keys that are scoped or confined, and the administrator's."""
+        R, W, A = Role.READ, Role.WRITE, Role.ADMIN
+        confined = await self.user("confined", ("acme", "ROLE_ADMIN"), role="ROLE_READ")
+        return [
             Kind(name="key of another blob", key=(await self.key("acme/other", "ROLE_WRITE")).key),
             Kind(name="key of the blob", key=(await self.key("acme/main", "ROLE_WRITE")).key, blob=W),
             Kind(name="key of the organization", key=(await self.key("acme", "ROLE_READ")).key, organization=R, blob=R),
@@ -250,9 +245,6 @@ class World:
             Kind(name="oneself with a writing key", key=(await self.key("@self-acme", "ROLE_WRITE")).key, self=W),
             Kind(name="administrator", key=self.server.admin_key, user=True, administrator=True),
         ]
-        async with connected(self.server.address, expired) as late:
-            caller = partial(late.callers.GetCaller, caller_pb2.GetCallerRequest())
-            await refused_in_the_end(caller, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
 
     def rows(self, methods: Iterable[Method]) -> list[Row]:
         """A row for every method, resource it names, and subject of that kind. Raises KeyError for an unknown kind."""
