@@ -20,7 +20,6 @@ from blobhub_server.platform.rules import organization as organization_rules
 from blobhub_server.platform.rules.limit import BLOB, DEFAULT, ORGANIZATION, LimitSetting, Rank
 from google.rpc import error_details_pb2
 from served import Api, Served
-from test_api_key import revoke, rotate
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -181,19 +180,23 @@ async def test_a_dead_key_does_not_count_and_a_rotated_one_does_while_it_works(a
     request = limit_pb2.SetLimitRequest(scope="acme", name="organization.api_keys", value=1)
     await api.limits.SetLimit(request)
     expired = (await acme.key(api, "acme")).api_key
-    await revoke(api, (await rotate(api, expired.id)).api_key.id)
+    await acme.revoke_key(api, (await acme.rotate_key(api, expired.id)).api_key.id)
     key = (await acme.key(api, "acme")).api_key
-    check_full(await expect_refusal(rotate(api, key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"), request.name, key.org_id)
+    check_full(
+        await expect_refusal(acme.rotate_key(api, key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"), request.name, key.org_id
+    )
     for _ in range(3):
-        key = (await rotate(api, key.id)).api_key
+        key = (await acme.rotate_key(api, key.id)).api_key
     await expect_refusal(acme.key(api, "acme"), EXHAUSTED, "LIMIT_EXCEEDED")
     request.value = 0
     await api.limits.SetLimit(request)
-    key = (await rotate(api, key.id)).api_key
+    key = (await acme.rotate_key(api, key.id)).api_key
     request.value = 2
     await api.limits.SetLimit(request)
     await expect_refusal(
-        rotate(api, (await rotate(api, key.id, grace=60)).api_key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"
+        acme.rotate_key(api, (await acme.rotate_key(api, key.id, grace=60)).api_key.id, grace=60),
+        EXHAUSTED,
+        "LIMIT_EXCEEDED",
     )
 
 
@@ -206,15 +209,15 @@ def check_full(error: grpc.aio.AioRpcError, name: str, resource_id: str) -> None
 async def test_a_user_has_a_hundred_keys_that_work(api: Api) -> None:
     ann = await acme.user(api, "ann")
     dead = (await acme.key(api, "@ann")).api_key
-    await revoke(api, dead.id)
+    await acme.revoke_key(api, dead.id)
     tried = await asyncio.gather(*(acme.key(api, "@ann") for _ in range(110)), return_exceptions=True)
     made = [item.api_key for item in tried if not isinstance(item, grpc.aio.AioRpcError)]
     assert len(made) == api_key_rules.MAX_PERSONAL_KEYS == 100
     check_full(await expect_refusal(acme.key(api, "@ann"), EXHAUSTED, "LIMIT_EXCEEDED"), "user.api_keys", ann.id)
-    await expect_refusal(rotate(api, made[0].id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED")
-    await rotate(api, made[0].id)
-    await revoke(api, made[1].id)
-    await rotate(api, made[2].id, grace=60)
+    await expect_refusal(acme.rotate_key(api, made[0].id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED")
+    await acme.rotate_key(api, made[0].id)
+    await acme.revoke_key(api, made[1].id)
+    await acme.rotate_key(api, made[2].id, grace=60)
     await expect_refusal(acme.key(api, "@ann"), EXHAUSTED, "LIMIT_EXCEEDED")
     await acme.user(api, "bob")
     assert await acme.key(api, "@bob", READ)

@@ -24,9 +24,7 @@ from blobhub_server.workflow.interpreter import (
 )
 from blobhub_server.workflow.rules.message import Message, MessageKind
 from blobhub_server.workflow.runtime.decision import Progress, happen
-from interpreting import compiled
-from test_crash import MIXED
-from test_event_forms import EXECUTION
+from interpreting import EXECUTION, compiled
 
 STOP = Message(execution_id="e", number=1, kind=MessageKind.STOP)
 
@@ -82,7 +80,7 @@ def done(_: RunStep) -> Outcome:
 
 
 def test_an_engine_that_performs_what_is_decided_drives_an_execution_to_its_end() -> None:
-    engine = Engine(compiled(MIXED), done).drive()
+    engine = Engine(compiled(flows.MIXED), done).drive()
     execution = engine.progress.execution
     assert (execution.state, execution.result) == ("completed", "done")
     assert execution.last_sequence == len(engine.journal)

@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import flows
 from blobhub.v1 import event_pb2
 from blobhub_server.workflow.components.awaits import Await, signal, time
 from blobhub_server.workflow.interpreter import ENDINGS, RECORD_TYPES, TERMINAL, Record
 from blobhub_server.workflow.log.encode import FORMS, encode_record
-from blobhub_server.workflow.rules.execution import Execution
-from interpreting import compiled
-
-EXECUTION = Execution(
-    id="e",
-    session_id="s",
-    blob_id="b",
-    revision_id="r",
-    definition_blob_id="b",
-    definition_id="d",
-    definition_alias="workflow",
-    definition_digest="",
-    cause=None,
-    owner=None,
-    fence=1,
-    last_message=0,
-    state="running",
-    step_limit=10,
-    timeout=None,
-    has_result=False,
-    result=None,
-    failure=None,
-    last_sequence=0,
-    create_time=datetime(2026, 1, 1, tzinfo=UTC),
-    end_time=None,
-)
+from interpreting import EXECUTION, compiled
 
 
 def test_folds_forms_and_events_are_of_the_same_types() -> None:

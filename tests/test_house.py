@@ -32,3 +32,14 @@ def test_records_are_built_by_keyword() -> None:
         module.place(call) for module in modules().values() for call, _ in records_by_position(module, LEAST_NAMED_FIELDS)
     )
     assert sorted(calls) == []
+
+
+def test_no_test_module_imports_another() -> None:
+    """What two of them need is in a module of its own, named for what is in it."""
+    found = {
+        (name, imported)
+        for name, module in modules().items()
+        for imported in module.imported.values()
+        if imported.startswith("test_")
+    }
+    assert found == set()

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import flows
-from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, Await, signal, time
+from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, signal, time
 from blobhub_server.workflow.components.contract import ComponentError, Inputs, Outcome, PortSpec, PureComponent
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import (
@@ -23,7 +23,7 @@ from blobhub_server.workflow.interpreter import (
     session_writes,
     todo,
 )
-from interpreting import REGISTRY, Run, compiled
+from interpreting import REGISTRY, Run, WaitsForSignal, compiled, signalled_document
 
 
 def test_five_steps_in_place_are_twelve_records() -> None:
@@ -225,41 +225,6 @@ def test_a_value_of_the_session_is_read_and_written_and_replays_without_the_sess
 def test_a_record_survives_json() -> None:
     run = Run(compiled(counter("session")), session={"counter": 1}).start()
     assert [Record.from_json(record.to_json()) for record in run.records] == run.records
-
-
-class WaitsForSignal(PureComponent):
-    """Waits for the signal `go` of a key, for a minute at most where `patient` is not set."""
-
-    type = "test.signalled"
-    title = "Signalled"
-    ports = (
-        PortSpec(category="flow_input", route="in", description="Control enters here."),
-        PortSpec(category="data_input", route="key", description="The signal's key.", value_type="text", required=True),
-        PortSpec(category="data_input", route="patient", description="True to wait without an end.", value_type="boolean"),
-        PortSpec(category="data_output", route="value", description="What came with the signal."),
-    )
-    routes = ("received", "timeout")
-
-    def run(self, inputs: Inputs) -> Await:
-        return signal("go", inputs["key"], None if inputs.get("patient") else 60.0)
-
-
-def signalled_document(**values: object) -> str:
-    """Step 2 waits for a signal, after which the execution ends with what came, or after the time."""
-    return flows.document(
-        [
-            flows.component("start", "flow.start"),
-            flows.component("wait", "test.signalled", key="mine", **values),
-            flows.component("end", "flow.end"),
-            flows.component("late", "flow.end", value="too late"),
-        ],
-        [
-            flows.control("start", "wait"),
-            flows.control("wait", "end", "received"),
-            flows.control("wait", "late", "timeout"),
-            flows.data("wait", "value", "end", "value"),
-        ],
-    )
 
 
 def signalled(**values: object) -> Run:

@@ -38,7 +38,6 @@ from joining import Opened
 from plans import asked
 from scale import scaled
 from served import WORKFLOW, Api, ServerProcess, connected, served
-from test_crash import MIXED
 
 FIRINGS = scaled(100, least=40)
 FIRED = "SELECT number FROM firings_of_a_test"
@@ -94,7 +93,7 @@ async def test_a_start_and_the_row_beside_it_are_both_there_or_neither_whenever_
         served(tmp_path / "data", database_url) as first,
         connected(first.address, first.admin_key) as api,
     ):
-        session_id = await api.session(MIXED)
+        session_id = await api.session(flows.MIXED)
     command = [sys.executable, joining.__file__, session_id, str(FIRINGS)]
     server = ServerProcess(tmp_path / "data", database_url, command=command, lease_seconds=1)
     kills, fired = 0, []

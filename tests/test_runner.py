@@ -14,8 +14,7 @@ from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Unit
 from blobhub_server.workflow.runtime.embedded.runner import Runner, RunnerContext
 from blobhub_server.workflow.runtime.performer import Performer
-from interpreting import REGISTRY, compiled
-from test_event_forms import EXECUTION
+from interpreting import EXECUTION, REGISTRY, compiled
 
 
 class SlowJournal:

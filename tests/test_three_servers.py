@@ -20,9 +20,9 @@ from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.ids import Uuid7
 from databases import FreshPostgres, select
 from figures import Figure
+from interpreting import TERMINAL
 from scale import scaled
 from served import Api, ServerProcess, connected
-from test_crash import TERMINAL
 from waiting import until
 
 STARTS = scaled(3000, least=90)

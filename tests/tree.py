@@ -65,7 +65,7 @@ def _parsed(path: Path) -> Module:
         elif isinstance(node, ast.ImportFrom):
             module.imported |= {(alias.asname or alias.name): f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            module.imported |= {alias.asname: alias.name for alias in node.names if alias.asname}
+            module.imported |= {(alias.asname or alias.name): alias.name for alias in node.names}
     return module
 
 
