@@ -162,8 +162,12 @@ async def project(tx: Transaction, changed: Sequence[Execution]) -> None:
 
     The caller has locked them and compared their fences. The fence in the WHERE is there in case it did not.
     """
-    rows = [{"execution": item.id, "held_fence": item.fence, **_EXECUTION.row(item)} for item in changed]
-    await tx.run_each(_PROJECT, rows)
+    await tx.run_each(_PROJECT, [{"execution": item.id, "held_fence": item.fence, **_projection(item)} for item in changed])
+
+
+def _projection(execution: Execution) -> Mapping[str, Any]:
+    row = _EXECUTION.row(execution)
+    return {name: row[name] for name in _PROJECTED}
 
 
 _GET = Prepared(_SELECT.where(_ID), _EXECUTION)

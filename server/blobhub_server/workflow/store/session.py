@@ -148,7 +148,7 @@ async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Sessi
 
 
 _ADVANCE = Prepared(
-    sessions.update().where(_ID).values({name: sa.bindparam(name) for name in ("last_sequence", "executions")})
+    sessions.update().where(_ID).values(last_sequence=sa.bindparam("last_sequence"), executions=sa.bindparam("executions"))
 )
 
 
@@ -157,7 +157,8 @@ async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
 
     The caller has locked them.
     """
-    await tx.run_each(_ADVANCE, [{"session": item.id, **_SESSION.row(item)} for item in grown])
+    rows = [{"session": each.id, "last_sequence": each.last_sequence, "executions": each.executions} for each in grown]
+    await tx.run_each(_ADVANCE, rows)
 
 
 _TAKE_NUMBER = Prepared(
