@@ -86,7 +86,7 @@ async def _run_check(what: str, check: Awaitable[str]) -> Finding:
     except TimeoutError:
         return Finding(verdict=FAIL, check=what, detail=f"no answer within {TIMEOUT_SECONDS:g} s")
     except Exception as error:
-        return Finding(verdict=FAIL, check=what, detail=f"cannot be told, for a {type(error).__name__}")
+        return Finding(verdict=FAIL, check=what, detail=f"the check itself failed with {type(error).__name__}")
 
 
 async def _configuration(installation: Installation) -> str:

@@ -59,7 +59,7 @@ def effective(settings: Iterable[LimitSetting], default: int) -> LimitSetting:
 
 
 def remaining_settings(settings: Iterable[LimitSetting], source: str, by: Rank) -> list[LimitSetting]:
-    """The settings that remain when somebody of a rank sets or clears a value there: theirs and those of lower ranks go."""
+    """The settings that remain when a rank sets or clears a value at `source`: all but its own and those of lower ranks."""
     return [setting for setting in settings if setting.source != source or setting.rank > by]
 
 

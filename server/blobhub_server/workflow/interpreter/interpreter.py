@@ -1,4 +1,4 @@
-"""The interpreter: from a state and what happens to the next state and the records that lead there.
+"""The interpreter: from a state and happenings it decides the next state, and the records that lead to it.
 
 It is pure: no I/O, no clock, no randomness, no asyncio. Time and the session's values come in as arguments. Its decisions
 are records, and only the fold of records changes the state. So replaying a log leads to the same state. The fold works on a
@@ -81,7 +81,7 @@ def advance(
 
 
 def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
-    """What the state asks for. The live path and recovery both use this. Nothing is asked for once it has ended."""
+    """The commands that a state asks for, none in a terminal one. The live path and recovery both use this."""
     if state.phase == "stopping":
         return [Halt()]
     if state.phase != "running":
