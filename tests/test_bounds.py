@@ -13,7 +13,10 @@ from acme import ADMIN, READ
 from blobhub.v1 import limit_pb2
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
+from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub_server.clock import utc_now
 from blobhub_server.errors import InvalidValue
+from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.rules import api_key as api_key_rules
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules import organization as organization_rules
@@ -43,6 +46,11 @@ STATES = [
     for values in product((None, 1, 2, 4), repeat=len(PLACES))
 ]
 """Everything that can be set, with values below, at and above a default of 2."""
+
+
+async def test_the_value_of_a_limit_that_nobody_brings_is_a_key_error() -> None:
+    with pytest.raises(KeyError, match="nothing"):
+        await Limits(BlobTypes.load(), utc_now).value(None, "nothing", org_id="", blob_id="")
 
 
 def said(settings: Sequence[LimitSetting], source: str, rank: Rank) -> int | None:

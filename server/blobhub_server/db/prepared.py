@@ -131,7 +131,7 @@ def _reader(statement: Statement, shape: Shape[Value], dialect: sa.Dialect) -> C
 
 
 def lock_rows(query: sa.Select[Any]) -> sa.Select[Any]:
-    """The query, its rows to be locked and changed by nobody else until the transaction ends.
+    """The query with its rows locked, so that nobody else changes them until the transaction ends.
 
     Rows with foreign keys to them can still be written meanwhile: FOR NO KEY UPDATE does not conflict with the lock that
     PostgreSQL takes on the target of a foreign key. Those locks go from child to parent, against our order of locking, and
@@ -141,7 +141,7 @@ def lock_rows(query: sa.Select[Any]) -> sa.Select[Any]:
 
 
 def share_rows(query: sa.Select[Any]) -> sa.Select[Any]:
-    """The query, its rows to be changed by nobody until the transaction ends, which others may ask for as well."""
+    """The query with its rows locked against changes until the transaction ends. Several transactions can hold this lock."""
     return query.with_for_update(read=True)
 
 
@@ -153,7 +153,9 @@ def upsert(
     where: sa.TextClause | None = None,
     returning: Sequence[Any] = (),
 ) -> Mapping[str, Statement]:
-    """An insert that updates the `changed` columns where a row with the same `keys` exists; with none it does nothing then.
+    """An insert that updates the `changed` columns of the row with the same `keys`, if there is one.
+
+    Without `changed` columns it leaves that row as it is.
 
     `where` is the condition of the unique index on `keys`, if that is a partial one.
     """

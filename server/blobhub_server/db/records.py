@@ -28,7 +28,10 @@ class Shape(Protocol[Value_co]):
     """What a row of a statement becomes."""
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], Value_co]:
-        """A function that reads rows of columns with these names, in this order."""
+        """A function that reads rows of columns with these names, in this order.
+
+        Raises KeyError when a name is missing, and TypeError when two are the same.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class ColumnGroup:
 
 
 class Mapper(Generic[Record]):
-    """Maps a class of records to a table.
+    """Maps a class of records to a table. Raises KeyError for a field that is neither a column nor accounted for.
 
     `looked_up` holds the fields that are not columns of the table, each with an expression that reads it. `columns` are what
     to select for a record.
@@ -104,7 +107,7 @@ class Mapper(Generic[Record]):
         return read
 
     def all(self, result: sa.Result[Any]) -> list[Record]:
-        """The records of a result, for statements that are built where they are needed."""
+        """The records of a result, for statements that are built where they are needed. Raises what `reader` raises."""
         return [*map(self.reader(tuple(result.keys())), result)]
 
 

@@ -82,8 +82,8 @@ class Limits:
         raise InvalidValue("name", f"no such limit on {kind}")
 
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
-        every = (*self._on_organizations, *ON_BLOBS, *self._types.limits())
-        default = next(limit.default for limit in every if limit.name == name)
+        limits = (*self._on_organizations, *ON_BLOBS, *self._types.limits())
+        default = {limit.name: limit.default for limit in limits}[name]
         return rules.effective(await store.get(tx, name, org_id, blob_id), default).value
 
     async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
