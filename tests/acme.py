@@ -18,6 +18,7 @@ from blobhub.v1 import (
     session_pb2,
     user_pb2,
 )
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from served import WORKFLOW, Api, Served, connected
 
@@ -86,6 +87,17 @@ async def session(api: Api, revision: str, **fields: Any) -> session_pb2.Session
 
 async def key(api: Api, scope: str, role: str = READ, **fields: Any) -> api_key_pb2.CreateApiKeyResponse:
     return await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope=scope, role=role, **fields))
+
+
+async def rotate_key(api: Api, key_id: str, grace: float = 0, **fields) -> api_key_pb2.RotateApiKeyResponse:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=grace))
+    request = api_key_pb2.RotateApiKeyRequest(api_key_id=key_id, grace=duration, **fields)
+    return await api.api_keys.RotateApiKey(request)
+
+
+async def revoke_key(api: Api, key_id: str) -> api_key_pb2.ApiKey:
+    return (await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=key_id))).api_key
 
 
 async def user(api: Api, name: str, **fields: Any) -> user_pb2.User:

@@ -45,10 +45,10 @@ MESSAGES = {
 }
 CODES = {kind.reason: kind.code for kind in errors.BlobHubError.__subclasses__()}
 ACCEPTED = "accepted"
-ADMINISTRATOR = Caller("administrator", administrator=True)
+ADMINISTRATOR = Caller(user="administrator", administrator=True)
 ANN, BOB, CID = map(Caller, ("ann", "bob", "cid"))
-READER = Caller("ann", most=READ)
-ANONYMOUS = Caller("")
+READER = Caller(user="ann", most=READ)
+ANONYMOUS = Caller(user="")
 CALLERS = (ADMINISTRATOR, ANN, BOB, CID, READER, ANONYMOUS)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
+import grpc
+from blobhub_server.blobtypes.conformance import reason_of
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from methods import Method, served_methods
@@ -36,6 +38,15 @@ async def ask(api: Api, name: str, /, **fields: Any) -> Any:
     """Make a call of a method by its name; its answer, or the last message of it."""
     method = METHODS[name]
     return (await send(api, method, request_of(method, **fields)))[-1]
+
+
+async def outcome(call: Coroutine[Any, Any, Any]) -> str:
+    """`OK`, or the reason of the refusal."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return reason_of(error)
+    return "OK"
 
 
 async def _alone(request: Message) -> AsyncIterator[Message]:

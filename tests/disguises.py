@@ -142,4 +142,5 @@ class Scanner:
 
     def _leaks(self, where: str, data: bytes) -> set[Leak]:
         found = self._automaton.find_matches_as_indexes(data, overlapping=True)
-        return {Leak(where, *self._looks[index][1:]) for index, _, _ in found}
+        looks = [self._looks[index] for index, _, _ in found]
+        return {Leak(where=where, label=label, encoding=encoding) for _, label, encoding in looks}

@@ -120,3 +120,31 @@ def scripts(count: int = 3) -> str:
     connections += [control(a, b, "success") for a, b in itertools.pairwise(names)]
     connections.append(control(names[-1], "end", "success"))
     return document(components, connections)
+
+
+MIXED = document(
+    [
+        component("start", "flow.start"),
+        component("count", "logic.expression", expression="1 + 1"),
+        component(
+            "work",
+            "logic.code",
+            code="n = 0\nfor i in range(20000):\n    n += i\nset_data_output('result', n)\nset_result('success')",
+        ),
+        component("wait", "flow.delay", seconds=0.15),
+        component("join", "flow.join", mode="all"),
+        component("again", "logic.code", code="set_data_output('result', 'done')\nset_result('success')"),
+        component("end", "flow.end"),
+    ],
+    [
+        control("start", "count"),
+        control("count", "work", "success"),
+        control("count", "wait", "success"),
+        control("work", "join", "success"),
+        control("wait", "join"),
+        control("join", "again"),
+        control("again", "end", "success"),
+        data("again", "result", "end", "value"),
+    ],
+)
+"""Steps evaluated in place, scripts, a wait and a join."""

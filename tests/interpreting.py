@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
-from blobhub_server.workflow.components.contract import Outcome
+import flows
+from blobhub_server.workflow.components.awaits import Await, signal
+from blobhub_server.workflow.components.contract import Inputs, Outcome, PortSpec, PureComponent
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.check import check
 from blobhub_server.workflow.definitions.document import parse
@@ -20,9 +23,35 @@ from blobhub_server.workflow.interpreter import (
     advance,
     todo,
 )
+from blobhub_server.workflow.rules.execution import Execution
 
 REGISTRY = ComponentRegistry.load()
 TERMINAL = {"flow.exited", "flow.error", "flow.stopped"}
+
+EXECUTION = Execution(
+    id="e",
+    session_id="s",
+    blob_id="b",
+    revision_id="r",
+    definition_blob_id="b",
+    definition_id="d",
+    definition_alias="workflow",
+    definition_digest="",
+    cause=None,
+    owner=None,
+    fence=1,
+    last_message=0,
+    state="running",
+    step_limit=10,
+    timeout=None,
+    has_result=False,
+    result=None,
+    failure=None,
+    last_sequence=0,
+    create_time=datetime(2026, 1, 1, tzinfo=UTC),
+    end_time=None,
+)
+"""An execution's row, before anything has happened to it."""
 
 
 def compiled(document: str, registry: ComponentRegistry = REGISTRY) -> Graph:
@@ -61,16 +90,16 @@ class Run:
     def pending(self) -> list[Any]:
         return todo(self.graph, self.state, self.now)
 
-    def finish(self, outcome=lambda command: Outcome("success"), pick=lambda commands: commands[0]) -> Run:
+    def finish(self, outcome=lambda command: Outcome(route="success"), pick=lambda commands: commands[0]) -> Run:
         """Do what is asked for until nothing is."""
         while commands := self.pending():
             command = pick(commands)
             if isinstance(command, Wait):
                 assert command.until is not None, "nobody brings about what is waited for"
                 self.now = max(self.now, command.until)
-                self.tell(Completion(command.step, command.attempt))
+                self.tell(Completion(step=command.step, attempt=command.attempt))
             else:
-                self.tell(Completion(command.step, command.attempt, outcome(command), 0.1))
+                self.tell(Completion(step=command.step, attempt=command.attempt, result=outcome(command), elapsed=0.1))
         return self
 
     @property
@@ -81,3 +110,38 @@ class Run:
         return Counter(
             (record.component_id, record.public["route"]) for record in self.records if record.type == "processor.exited"
         )
+
+
+class WaitsForSignal(PureComponent):
+    """Waits for the signal `go` of a key, for a minute at most where `patient` is not set."""
+
+    type = "test.signalled"
+    title = "Signalled"
+    ports = (
+        PortSpec(category="flow_input", route="in", description="Control enters here."),
+        PortSpec(category="data_input", route="key", description="The signal's key.", value_type="text", required=True),
+        PortSpec(category="data_input", route="patient", description="True to wait without an end.", value_type="boolean"),
+        PortSpec(category="data_output", route="value", description="What came with the signal."),
+    )
+    routes = ("received", "timeout")
+
+    def run(self, inputs: Inputs) -> Await:
+        return signal("go", inputs["key"], None if inputs.get("patient") else 60.0)
+
+
+def signalled_document(**values: object) -> str:
+    """Step 2 waits for a signal, after which the execution ends with what came, or after the time."""
+    return flows.document(
+        [
+            flows.component("start", "flow.start"),
+            flows.component("wait", "test.signalled", key="mine", **values),
+            flows.component("end", "flow.end"),
+            flows.component("late", "flow.end", value="too late"),
+        ],
+        [
+            flows.control("start", "wait"),
+            flows.control("wait", "end", "received"),
+            flows.control("wait", "late", "timeout"),
+            flows.data("wait", "value", "end", "value"),
+        ],
+    )

@@ -79,7 +79,7 @@ def opening() -> Iterator[list[Opened]]:
     class Seen(EmbeddedRuntime):
         def __init__(self, host: Host, definitions: Definitions, *others: object) -> None:
             super().__init__(host, definitions, *others)
-            found.append(Opened(host, definitions, self))
+            found.append(Opened(host=host, definitions=definitions, runtime=self))
 
     blob_type.EmbeddedRuntime = Seen
     try:

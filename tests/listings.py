@@ -81,7 +81,7 @@ def blobs(order_by: str, client: str = "administrator", **filters: str) -> Listi
         return ordered((row for row in shown if kept(row, filters)), order_by)
 
     note = ", ".join([order_by, *filters.values(), client])
-    return Listing("blobs.ListBlobs", request, rows, client=client, note=note)
+    return Listing(rpc="blobs.ListBlobs", request=request, rows=rows, client=client, note=note)
 
 
 def organizations(order_by: str, client: str = "administrator", **filters: str) -> Listing:
@@ -95,7 +95,7 @@ def organizations(order_by: str, client: str = "administrator", **filters: str) 
         return ordered((row for row in shown if kept(row, filters)), order_by)
 
     note, sorts = ", ".join([order_by, *filters.values(), client]), client == "member" and "create_time" not in order_by
-    return Listing("organizations.ListOrganizations", request, rows, client=client, sorts=sorts, note=note)
+    return Listing(rpc="organizations.ListOrganizations", request=request, rows=rows, client=client, sorts=sorts, note=note)
 
 
 def plain(
@@ -111,7 +111,7 @@ def plain(
         held = (row for row in hoard[table] if all(row.get(name) == value for name, value in wanted.items()))
         return sorted(held, key=itemgetter(by or key))
 
-    return Listing(rpc, request, rows, key=key, note=note)
+    return Listing(rpc=rpc, request=request, rows=rows, key=key, note=note)
 
 
 def org_id(hoard: Hoard) -> str:
@@ -195,8 +195,12 @@ def access_listings() -> list[Listing]:
         return [row for row in hoard["users"] if row["name"].startswith("c")]
 
     return [
-        Listing("users.ListUsers", lambda _: user_pb2.ListUsersRequest(), lambda h: [*h["users"], *h.newer]),
-        Listing("users.ListUsers", lambda _: user_pb2.ListUsersRequest(name_prefix="c"), users, note="by prefix"),
+        Listing(
+            rpc="users.ListUsers", request=lambda _: user_pb2.ListUsersRequest(), rows=lambda h: [*h["users"], *h.newer]
+        ),
+        Listing(
+            rpc="users.ListUsers", request=lambda _: user_pb2.ListUsersRequest(name_prefix="c"), rows=users, note="by prefix"
+        ),
         members(lambda h: list_members(scope=org_id(h)), note="of an organization", resource_id=org_id),
         members(lambda h: list_members(scope=blob_id(h)), note="of a blob", resource_id=blob_id),
         keys(lambda h: list_keys(scope=org_id(h)), note="of an organization", org_id=org_id, blob_id=None),

@@ -91,7 +91,9 @@ def _of(owner: Any, name: str, changes: Callable[[ast.AST], Iterator[tuple[str, 
             namespace = dict(vars(module))
             flags = __future__.annotations.compiler_flag
             exec(compile(ast.fix_missing_locations(mutated), f"<{name}>", "exec", flags), namespace)
-            yield Mutant(owner, name, f"line {getattr(node, 'lineno', 0)}: {change}", namespace[name])
+            yield Mutant(
+                owner=owner, name=name, change=f"line {getattr(node, 'lineno', 0)}: {change}", function=namespace[name]
+            )
 
 
 def _replace(tree: ast.AST, old: ast.AST, new: ast.AST) -> None:

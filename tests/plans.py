@@ -52,7 +52,7 @@ def asked() -> Iterator[list[Statement]]:
             parts = list(visitors.iterate(context.compiled.statement))
             skips = any(getattr(part, "_offset_clause", None) is not None for part in parts)
             counts = any(isinstance(part, sa.Function) and part.name == "count" for part in parts)
-            found.append(Statement(sql, tuple(parameters), skips or counts))
+            found.append(Statement(sql=sql, parameters=tuple(parameters), counts=skips or counts))
 
     event.listen(sa.Engine, "before_cursor_execute", note)
     try:
@@ -69,7 +69,7 @@ def _noting_prepared(transaction: type[Transaction], found: list[Statement]) -> 
 
     async def noting(tx: Transaction, sql: str, values: Sequence[Any]) -> Any:
         if sql.startswith("SELECT"):
-            found.append(Statement(sql, tuple(values), "count(" in sql))
+            found.append(Statement(sql=sql, parameters=tuple(values), counts="count(" in sql))
         return await fetch(tx, sql, values)
 
     with pytest.MonkeyPatch.context() as patch:

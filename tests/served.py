@@ -121,7 +121,9 @@ async def served(data_dir: Path, database_url: str | None = None, **settings) ->
     if made.admin_key:
         planted(made.admin_key.get_secret_value(), "an administrator's key that was given")
     async with running(made, BlobTypes.load(settings=settings)) as server:
-        yield Served(server.address, planted(server.admin_key or "", "an administrator's key"), made)
+        yield Served(
+            address=server.address, admin_key=planted(server.admin_key or "", "an administrator's key"), settings=made
+        )
 
 
 class ServerProcess:

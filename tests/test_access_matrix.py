@@ -8,16 +8,15 @@ from collections.abc import AsyncIterator
 import pytest
 from blobhub.v1 import audit_pb2
 from blobhub_client import page
+from calling import METHODS
 from figures import Figure
 from google.protobuf import descriptor, descriptor_pool
 from grpc_reflection.v1alpha import reflection_pb2
 from matrix import ALLOWED, DENIED, UNAUTHENTICATED, beyond, cells, columns, expected, fingerprint
-from methods import Method, served_methods
+from methods import Method
 from scale import scaled
 from served import connected, served
 from world import World, settings
-
-METHODS = (*served_methods(), *served_methods("stranger.notes.v1"))
 
 INSIDE = {
     "CreateMember.user": "no role is held on a user here; the scope is what is checked",
@@ -52,7 +51,7 @@ async def world(request, tmp_path_factory) -> AsyncIterator[World]:
 @pytest.mark.timeout(3600)
 async def test_cells_are_as_the_access_options_say(world: World, figure: Figure) -> None:
     """And what is refused changes nothing, and is in the audit log, but for keys that cannot be any."""
-    rows = world.rows(METHODS)
+    rows = world.rows(METHODS.values())
     before, recorded = await fingerprint(world.server), await refusals(world)
     wrong: list[str] = []
     tried = columns(rows, world.kinds)
@@ -84,7 +83,7 @@ async def refusals(world: World) -> Counter[str]:
 
 async def test_every_method_that_is_served_has_a_row(world: World) -> None:
     """Whatever service is added, here or by a plug-in, is in the matrix or fails here."""
-    paths = {row.method.path for row in world.rows(METHODS)}
+    paths = {row.method.path for row in world.rows(METHODS.values())}
     async with connected(world.server.address, None) as api:
         call = api.channel.stream_stream(
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -103,7 +102,7 @@ async def test_every_method_that_is_served_has_a_row(world: World) -> None:
     assert served_paths == paths
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.path)
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.path)
 def test_every_field_that_names_a_resource_is_checked(method: Method) -> None:
     checked = {rule.field for rule in (method.access, *method.access.also)}
     for field in method.input.fields:
@@ -114,7 +113,7 @@ def test_every_field_that_names_a_resource_is_checked(method: Method) -> None:
 
 async def test_a_row_for_a_method_that_is_not_checked_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The matrix bites: with a check taken out it says which cells are wrong."""
-    rows = [row for row in world.rows(METHODS) if row.method.name == "DeleteBlob"]
+    rows = [row for row in world.rows(METHODS.values()) if row.method.name == "DeleteBlob"]
     stranger = next(kind for kind in world.kinds if kind.name == "stranger")
     assert [line async for line in cells(world, rows, stranger)] == []
     monkeypatch.setattr("blobhub_server.platform.rules.access.require_role", lambda *_, **__: None)

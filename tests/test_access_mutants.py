@@ -8,12 +8,12 @@ import random
 import grpc
 import pytest
 from blobhub_server.platform.rules import access
+from calling import METHODS
 from figures import Figure
 from matrix import beyond, cells, columns
 from mutants import CHECKS, DECISIONS, mutants
 from scale import sample, scaled
 from served import connected, served
-from test_access_matrix import METHODS
 from world import Kind, Row, World, settings
 
 
@@ -45,7 +45,7 @@ async def test_no_mutant_survives(tmp_path, figure: Figure) -> None:
     ):
         world = World(server, api)
         await world.build()
-        rows = world.rows(METHODS)
+        rows = world.rows(METHODS.values())
         random.Random(3).shuffle(rows)
         assert await wrong_cell(world, columns(rows, world.kinds)) == ""
         everything = [(kind, rows[start : start + 64]) for start in range(0, len(rows), 64) for kind in world.kinds]

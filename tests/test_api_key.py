@@ -22,7 +22,6 @@ from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.calls.audit import Audit
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.store import api_key as store
-from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from served import Api, Served, connected
 from waiting import refused_in_the_end
@@ -44,17 +43,6 @@ async def listed(api: Api, scope: str) -> list[api_key_pb2.ApiKey]:
 async def describe(api: Api, key_id: str, description: str, **fields) -> api_key_pb2.ApiKey:
     request = api_key_pb2.UpdateApiKeyRequest(api_key_id=key_id, description=description, **fields)
     return (await api.api_keys.UpdateApiKey(request)).api_key
-
-
-async def rotate(api: Api, key_id: str, grace: float = 0, **fields) -> api_key_pb2.RotateApiKeyResponse:
-    duration = Duration()
-    duration.FromTimedelta(timedelta(seconds=grace))
-    request = api_key_pb2.RotateApiKeyRequest(api_key_id=key_id, grace=duration, **fields)
-    return await api.api_keys.RotateApiKey(request)
-
-
-async def revoke(api: Api, key_id: str) -> api_key_pb2.ApiKey:
-    return (await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=key_id))).api_key
 
 
 async def caller(server: Served, key: str) -> caller_pb2.Caller:
@@ -140,10 +128,15 @@ async def test_keys_are_an_admins_business(server: Served, house: Api, anonymous
     ):
         for api, key_ids in ((writer, (of_acme, of_blob, of_me)), (of_the_blob, (of_acme, of_me))):
             for key_id in (*key_ids, str(uuid.uuid4())):
-                for call in (get(api, key_id), describe(api, key_id, "x"), rotate(api, key_id), revoke(api, key_id)):
+                for call in (
+                    get(api, key_id),
+                    describe(api, key_id, "x"),
+                    acme.rotate_key(api, key_id),
+                    acme.revoke_key(api, key_id),
+                ):
                     await expect_refusal(call, DENIED, "PERMISSION_DENIED")
         assert [key.id for key in await listed(of_the_blob, "acme/pipeline")] == [of_blob]
-        assert await revoke(of_the_blob, of_blob)
+        assert await acme.revoke_key(of_the_blob, of_blob)
         assert await acme.key(of_the_blob, "acme/pipeline", WRITE)
         for call in (acme.key(of_the_blob, "acme"), listed(of_the_blob, "acme"), listed(writer, "@bob")):
             await expect_refusal(call, DENIED, "PERMISSION_DENIED")
@@ -153,7 +146,7 @@ async def test_keys_are_an_admins_business(server: Served, house: Api, anonymous
 
 async def test_keys_are_listed_by_what_they_are_of_oldest_first_revoked_ones_included(house: Api) -> None:
     made = {scope: [(await acme.key(house, scope)).api_key.id for _ in range(3)] for scope in ("acme", "acme/pipeline")}
-    revoked = await revoke(house, made["acme"][0])
+    revoked = await acme.revoke_key(house, made["acme"][0])
     for scope, ids in made.items():
         assert [key.id for key in await listed(house, scope)] == ids
     assert (await listed(house, "acme"))[0] == revoked
@@ -197,7 +190,7 @@ async def test_a_secret_is_shown_once_and_in_no_later_answer(house: Api) -> None
 
 async def test_a_rotated_key_works_until_its_grace_is_over(server: Served, house: Api) -> None:
     old = await acme.key(house, "acme/pipeline", WRITE, description="robot", expire_time=acme.after(3600))
-    new = await rotate(house, old.api_key.id, grace=2, etag=old.api_key.etag)
+    new = await acme.rotate_key(house, old.api_key.id, grace=2, etag=old.api_key.etag)
     assert new.key not in ("", old.key)
     for field in ("org_id", "blob_id", "user_id", "role", "description", "expire_time"):
         assert getattr(new.api_key, field) == getattr(old.api_key, field), field
@@ -210,33 +203,33 @@ async def test_a_rotated_key_works_until_its_grace_is_over(server: Served, house
         assert (await caller(server, made.key)).api_key_id == made.api_key.id
     await refused_in_the_end(lambda: caller(server, old.key), UNAUTHENTICATED, "UNAUTHENTICATED")
     assert await caller(server, new.key)
-    await expect_refusal(rotate(house, old.api_key.id), PRECONDITION, "KEY_ENDED")
+    await expect_refusal(acme.rotate_key(house, old.api_key.id), PRECONDITION, "KEY_ENDED")
 
 
 async def test_a_rotation_without_grace_ends_the_key_at_once_and_grace_never_lengthens_it(
     server: Served, house: Api
 ) -> None:
     old = await acme.key(house, "acme")
-    await rotate(house, old.api_key.id)
+    await acme.rotate_key(house, old.api_key.id)
     await refused_in_the_end(lambda: caller(server, old.key), UNAUTHENTICATED, "UNAUTHENTICATED")
     soon = await acme.key(house, "acme", expire_time=acme.after(600))
-    assert (await rotate(house, soon.api_key.id, grace=3600)).rotated.expire_time == soon.api_key.expire_time
-    stale = rotate(house, (await acme.key(house, "acme")).api_key.id, etag="stale")
+    assert (await acme.rotate_key(house, soon.api_key.id, grace=3600)).rotated.expire_time == soon.api_key.expire_time
+    stale = acme.rotate_key(house, (await acme.key(house, "acme")).api_key.id, etag="stale")
     await expect_refusal(stale, grpc.StatusCode.ABORTED, "STALE_ETAG")
     for grace in (-1, 31 * 24 * 3600):
-        await expect_refusal(rotate(house, soon.api_key.id, grace=grace), INVALID, "INVALID_REQUEST")
+        await expect_refusal(acme.rotate_key(house, soon.api_key.id, grace=grace), INVALID, "INVALID_REQUEST")
 
 
 async def test_a_key_is_revoked_for_good_and_twice_changes_nothing(server: Served, house: Api) -> None:
     made = await acme.key(house, "acme")
     assert await caller(server, made.key)
-    revoked = await revoke(house, made.api_key.id)
+    revoked = await acme.revoke_key(house, made.api_key.id)
     assert revoked.HasField("revoke_time")
     assert revoked.etag != made.api_key.etag
-    assert (await revoke(house, made.api_key.id)).revoke_time == revoked.revoke_time
-    assert (await revoke(house, made.api_key.id)).etag == revoked.etag
+    assert (await acme.revoke_key(house, made.api_key.id)).revoke_time == revoked.revoke_time
+    assert (await acme.revoke_key(house, made.api_key.id)).etag == revoked.etag
     await refused_in_the_end(lambda: caller(server, made.key), UNAUTHENTICATED, "UNAUTHENTICATED")
-    await expect_refusal(rotate(house, made.api_key.id), PRECONDITION, "KEY_ENDED")
+    await expect_refusal(acme.rotate_key(house, made.api_key.id), PRECONDITION, "KEY_ENDED")
     assert (await describe(house, made.api_key.id, "no more")).description == "no more"
 
 
@@ -250,12 +243,12 @@ async def test_no_key_makes_one_that_outlives_it(server: Served, house: Api) -> 
         assert (await acme.key(api, "@me", ADMIN, expire_time=ends)).api_key.expire_time == ends
         shorter = acme.after(60)
         assert (await acme.key(api, "acme/pipeline", expire_time=shorter)).api_key.expire_time.seconds == shorter.seconds
-        for call in (acme.key(api, "acme", expire_time=acme.after(700)), rotate(api, forever.id)):
+        for call in (acme.key(api, "acme", expire_time=acme.after(700)), acme.rotate_key(api, forever.id)):
             error = await expect_refusal(call, DENIED, "KEY_TOO_STRONG")
             info = error_details_pb2.ErrorInfo()
             assert unpack(error, info)
             assert datetime.fromisoformat(info.metadata["expire_time"]) == ends.ToDatetime(UTC)
-        assert (await rotate(api, inherited.api_key.id)).api_key.expire_time == ends
+        assert (await acme.rotate_key(api, inherited.api_key.id)).api_key.expire_time == ends
     assert (await listed(house, "acme"))[0].id == forever.id
     assert (await get(house, forever.id)) == forever
 

@@ -13,14 +13,16 @@ from acme import ADMIN, READ
 from blobhub.v1 import limit_pb2
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
+from blobhub_server.blobtypes.registry import BlobTypes
+from blobhub_server.clock import utc_now
 from blobhub_server.errors import InvalidValue
+from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.rules import api_key as api_key_rules
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules import organization as organization_rules
 from blobhub_server.platform.rules.limit import BLOB, DEFAULT, ORGANIZATION, LimitSetting, Rank
 from google.rpc import error_details_pb2
 from served import Api, Served
-from test_api_key import revoke, rotate
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -36,10 +38,19 @@ PLACES = [
 """Where something is set, and by whom."""
 
 STATES = [
-    [LimitSetting(*place, value) for place, value in zip(PLACES, values, strict=True) if value is not None]
+    [
+        LimitSetting(source=source, rank=rank, value=value)
+        for (source, rank), value in zip(PLACES, values, strict=True)
+        if value is not None
+    ]
     for values in product((None, 1, 2, 4), repeat=len(PLACES))
 ]
 """Everything that can be set, with values below, at and above a default of 2."""
+
+
+async def test_the_value_of_a_limit_that_nobody_brings_is_a_key_error() -> None:
+    with pytest.raises(KeyError, match="nothing"):
+        await Limits(BlobTypes.load(), utc_now).value(None, "nothing", org_id="", blob_id="")
 
 
 def said(settings: Sequence[LimitSetting], source: str, rank: Rank) -> int | None:
@@ -73,7 +84,7 @@ def test_of_each_rank_the_nearest_holds_and_of_these_the_least() -> None:
         )
         found = rules.effective(settings, 2)
         assert found.value == expected, settings
-        assert found in settings or found == LimitSetting(DEFAULT, Rank.SERVER, 2)
+        assert found in settings or found == LimitSetting(source=DEFAULT, rank=Rank.SERVER, value=2)
         assert rules.effective(settings[::-1], 2) == found
 
 
@@ -84,13 +95,13 @@ def test_what_is_set_or_taken_back_never_lifts_what_a_higher_rank_has_set() -> N
         assert [item for item in left if item.rank > rank] == higher
         assert not any(item.source == source and item.rank <= rank for item in left)
         for value in (None, 0, 1, 2, 3, 4):
-            now = left if value is None else [*left, LimitSetting(source, rank, value)]
+            now = left if value is None else [*left, LimitSetting(source=source, rank=rank, value=value)]
             assert rank is Rank.SERVER or holds(now) <= holds(higher)
 
 
 def test_what_may_be_set_is_what_would_hold_then() -> None:
     for settings, (source, rank), value in product(STATES, PLACES, range(6)):
-        asked = LimitSetting(source, rank, value)
+        asked = LimitSetting(source=source, rank=rank, value=value)
         left = rules.remaining_settings(settings, source, rank)
         if rank is Rank.SERVER or value <= holds(left):
             rules.require_settable(asked, settings, 2)
@@ -177,19 +188,23 @@ async def test_a_dead_key_does_not_count_and_a_rotated_one_does_while_it_works(a
     request = limit_pb2.SetLimitRequest(scope="acme", name="organization.api_keys", value=1)
     await api.limits.SetLimit(request)
     expired = (await acme.key(api, "acme")).api_key
-    await revoke(api, (await rotate(api, expired.id)).api_key.id)
+    await acme.revoke_key(api, (await acme.rotate_key(api, expired.id)).api_key.id)
     key = (await acme.key(api, "acme")).api_key
-    check_full(await expect_refusal(rotate(api, key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"), request.name, key.org_id)
+    check_full(
+        await expect_refusal(acme.rotate_key(api, key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"), request.name, key.org_id
+    )
     for _ in range(3):
-        key = (await rotate(api, key.id)).api_key
+        key = (await acme.rotate_key(api, key.id)).api_key
     await expect_refusal(acme.key(api, "acme"), EXHAUSTED, "LIMIT_EXCEEDED")
     request.value = 0
     await api.limits.SetLimit(request)
-    key = (await rotate(api, key.id)).api_key
+    key = (await acme.rotate_key(api, key.id)).api_key
     request.value = 2
     await api.limits.SetLimit(request)
     await expect_refusal(
-        rotate(api, (await rotate(api, key.id, grace=60)).api_key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"
+        acme.rotate_key(api, (await acme.rotate_key(api, key.id, grace=60)).api_key.id, grace=60),
+        EXHAUSTED,
+        "LIMIT_EXCEEDED",
     )
 
 
@@ -202,15 +217,15 @@ def check_full(error: grpc.aio.AioRpcError, name: str, resource_id: str) -> None
 async def test_a_user_has_a_hundred_keys_that_work(api: Api) -> None:
     ann = await acme.user(api, "ann")
     dead = (await acme.key(api, "@ann")).api_key
-    await revoke(api, dead.id)
+    await acme.revoke_key(api, dead.id)
     tried = await asyncio.gather(*(acme.key(api, "@ann") for _ in range(110)), return_exceptions=True)
     made = [item.api_key for item in tried if not isinstance(item, grpc.aio.AioRpcError)]
     assert len(made) == api_key_rules.MAX_PERSONAL_KEYS == 100
     check_full(await expect_refusal(acme.key(api, "@ann"), EXHAUSTED, "LIMIT_EXCEEDED"), "user.api_keys", ann.id)
-    await expect_refusal(rotate(api, made[0].id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED")
-    await rotate(api, made[0].id)
-    await revoke(api, made[1].id)
-    await rotate(api, made[2].id, grace=60)
+    await expect_refusal(acme.rotate_key(api, made[0].id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED")
+    await acme.rotate_key(api, made[0].id)
+    await acme.revoke_key(api, made[1].id)
+    await acme.rotate_key(api, made[2].id, grace=60)
     await expect_refusal(acme.key(api, "@ann"), EXHAUSTED, "LIMIT_EXCEEDED")
     await acme.user(api, "bob")
     assert await acme.key(api, "@bob", READ)

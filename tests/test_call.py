@@ -42,7 +42,18 @@ async def platform(tmp_path, database_url) -> AsyncIterator[Unserved]:
 async def owner(platform: Unserved) -> Caller:
     """A user who calls."""
     now, ids = platform.host.clock(), platform.host.ids
-    user = User(ids(), "owner", "", False, False, None, None, now, now, ids())
+    user = User(
+        id=ids(),
+        name="owner",
+        display_name="",
+        administrator=False,
+        disabled=False,
+        issuer=None,
+        subject=None,
+        create_time=now,
+        update_time=now,
+        etag=ids(),
+    )
     async with platform.host.db.write() as tx:
         await user_store.insert(tx, user)
     return Caller(user_id=user.id, user_name=user.name, role=Role.ADMIN)

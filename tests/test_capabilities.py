@@ -70,7 +70,9 @@ def types_of(*kinds: Kind) -> BlobTypes:
     diary: list[str] = []
     for kind in kinds:
         kind.diary = diary
-    return BlobTypes({kind.name: InstalledType(kind, "a test", kind.settings()) for kind in kinds})
+    return BlobTypes(
+        {kind.name: InstalledType(type=kind, distribution="a test", settings=kind.settings()) for kind in kinds}
+    )
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from blobhub.v1 import event_pb2, execution_pb2, session_pb2
 from blobhub_client import page
 from figures import Figure
+from interpreting import TERMINAL
 from scale import scaled
 from served import Api, ServerProcess, connected
 from waiting import until
@@ -21,38 +22,11 @@ from waiting import until
 ROUNDS = scaled(50, least=6)
 ROUNDS_BETWEEN_CHECKS = scaled(10, least=3)
 EXECUTIONS = 20
-TERMINAL = {"flow.exited", "flow.error", "flow.stopped"}
 ENDED = {
     execution_pb2.EXECUTION_STATE_COMPLETED,
     execution_pb2.EXECUTION_STATE_FAILED,
     execution_pb2.EXECUTION_STATE_STOPPED,
 }
-
-MIXED = flows.document(
-    [
-        flows.component("start", "flow.start"),
-        flows.component("count", "logic.expression", expression="1 + 1"),
-        flows.component(
-            "work",
-            "logic.code",
-            code="n = 0\nfor i in range(20000):\n    n += i\nset_data_output('result', n)\nset_result('success')",
-        ),
-        flows.component("wait", "flow.delay", seconds=0.15),
-        flows.component("join", "flow.join", mode="all"),
-        flows.component("again", "logic.code", code="set_data_output('result', 'done')\nset_result('success')"),
-        flows.component("end", "flow.end"),
-    ],
-    [
-        flows.control("start", "count"),
-        flows.control("count", "work", "success"),
-        flows.control("count", "wait", "success"),
-        flows.control("work", "join", "success"),
-        flows.control("wait", "join"),
-        flows.control("join", "again"),
-        flows.control("again", "end", "success"),
-        flows.data("again", "result", "end", "value"),
-    ],
-)
 
 
 async def start_until_killed(api: Api, session_id: str, acknowledged: set[str], seed: random.Random) -> None:
@@ -143,7 +117,7 @@ async def test_no_kill_loses_anything(tmp_path: Path, database_url: str, figure:
     events: list[event_pb2.Event] = []
     kills = 0
     async with connected(server.address, server.admin_key) as api:
-        session_id = await api.session(MIXED)
+        session_id = await api.session(flows.MIXED)
     # Which moments find a step in flight is chance: there are as many kills as it takes to show one.
     while kills < ROUNDS or not run_again(events):
         await run_until_killed(server, session_id, acknowledged, seed)

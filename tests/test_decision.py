@@ -24,11 +24,9 @@ from blobhub_server.workflow.interpreter import (
 )
 from blobhub_server.workflow.rules.message import Message, MessageKind
 from blobhub_server.workflow.runtime.decision import Progress, happen
-from interpreting import compiled
-from test_crash import MIXED
-from test_event_forms import EXECUTION
+from interpreting import EXECUTION, compiled
 
-STOP = Message("e", 1, MessageKind.STOP)
+STOP = Message(execution_id="e", number=1, kind=MessageKind.STOP)
 
 
 class Engine:
@@ -66,11 +64,11 @@ class Engine:
     def _perform(self, command: RunStep | Wait | GoOn | Halt) -> Happening:
         match command:
             case RunStep():
-                return Completion(command.step, command.attempt, self.run(command), 0.1)
+                return Completion(step=command.step, attempt=command.attempt, result=self.run(command), elapsed=0.1)
             case Wait(until=until):
                 assert until is not None
                 self.now = until
-                return Completion(command.step, command.attempt)
+                return Completion(step=command.step, attempt=command.attempt)
             case GoOn():
                 return Continue()
             case Halt():
@@ -78,11 +76,11 @@ class Engine:
 
 
 def done(_: RunStep) -> Outcome:
-    return Outcome("success", {"result": "done"})
+    return Outcome(route="success", outputs={"result": "done"})
 
 
 def test_an_engine_that_performs_what_is_decided_drives_an_execution_to_its_end() -> None:
-    engine = Engine(compiled(MIXED), done).drive()
+    engine = Engine(compiled(flows.MIXED), done).drive()
     execution = engine.progress.execution
     assert (execution.state, execution.result) == ("completed", "done")
     assert execution.last_sequence == len(engine.journal)

@@ -10,7 +10,6 @@ from typing import Any
 
 import acme
 import flows
-import grpc
 import pytest
 from blobhub.v1 import (
     credential_pb2,
@@ -22,9 +21,8 @@ from blobhub.v1 import (
     session_object_pb2,
     session_pb2,
 )
-from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.db.schema import metadata
-from calling import ask
+from calling import ask, outcome
 from databases import select
 from scale import scaled
 from served import WORKFLOW, Api, Served, connected, served
@@ -81,15 +79,6 @@ def on_the_draft(api: Api, draft_id: str) -> Calls:
         "CommitRevision": lambda: api.revisions.CommitRevision(revision_pb2.CommitRevisionRequest(revision=draft_id)),
         "DiscardRevision": lambda: api.revisions.DiscardRevision(revision_pb2.DiscardRevisionRequest(revision=draft_id)),
     }
-
-
-async def outcome(call: Coroutine[Any, Any, Any]) -> str:
-    """`OK`, or the reason of the refusal."""
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return reason_of(error)
-    return "OK"
 
 
 @pytest.mark.parametrize("whole", ["blob", "organization"])

@@ -37,7 +37,7 @@ WHATS = [
 
 
 async def examined(settings: Settings, clock=utc_now, **of_types) -> dict[str, Finding]:
-    installation = Installation(settings, BlobTypes.load(settings=of_types), clock)
+    installation = Installation(settings=settings, types=BlobTypes.load(settings=of_types), clock=clock)
     return {finding.check: finding async for finding in examine(installation)}
 
 

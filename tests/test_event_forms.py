@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import flows
 from blobhub.v1 import event_pb2
 from blobhub_server.rpc.wire import stamp
 from blobhub_server.workflow.components.awaits import Await, signal, time
 from blobhub_server.workflow.interpreter import ENDINGS, RECORD_TYPES, TERMINAL, Record
 from blobhub_server.workflow.log.encode import FORMS, encode_record
-from blobhub_server.workflow.rules.execution import Execution
-from interpreting import compiled
-
-EXECUTION = Execution(
-    id="e",
-    session_id="s",
-    blob_id="b",
-    revision_id="r",
-    definition_blob_id="b",
-    definition_id="d",
-    definition_alias="workflow",
-    definition_digest="",
-    cause=None,
-    owner=None,
-    fence=1,
-    last_message=0,
-    state="running",
-    step_limit=10,
-    timeout=None,
-    has_result=False,
-    result=None,
-    failure=None,
-    last_sequence=0,
-    create_time=datetime(2026, 1, 1, tzinfo=UTC),
-    end_time=None,
-)
+from interpreting import EXECUTION, compiled
 
 
 def test_folds_forms_and_events_are_of_the_same_types() -> None:
@@ -52,7 +25,9 @@ def test_three_types_end_an_execution() -> None:
 
 def waiting(awaits: Await, until: float | None) -> event_pb2.ProcessorWaiting:
     """How watchers see that a step waits."""
-    record = Record("processor.waiting", 1.0, 2, "wait", {"await": awaits.to_json(), "until": until})
+    record = Record(
+        type="processor.waiting", at=1.0, step=2, component_id="wait", public={"await": awaits.to_json(), "until": until}
+    )
     graph, at = compiled(flows.delay(1)), stamp(1.0)
     encoded = encode_record(record, graph, EXECUTION, event_id="i", sequence=1, execution_sequence=1, at=at)
     event = event_pb2.Event.FromString(encoded)

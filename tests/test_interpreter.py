@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import flows
-from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, Await, signal, time
+from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, signal, time
 from blobhub_server.workflow.components.contract import ComponentError, Inputs, Outcome, PortSpec, PureComponent
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import (
@@ -23,7 +23,7 @@ from blobhub_server.workflow.interpreter import (
     session_writes,
     todo,
 )
-from interpreting import REGISTRY, Run, compiled
+from interpreting import REGISTRY, Run, WaitsForSignal, compiled, signalled_document
 
 
 def test_five_steps_in_place_are_twelve_records() -> None:
@@ -59,9 +59,9 @@ def branches(mode: str = "all", *, third: bool = True) -> str:
 def test_a_join_waits_for_all_branches() -> None:
     run = Run(compiled(branches())).start()
     left, right = run.pending()
-    run.tell(Completion(right.step, 1, Outcome("success")))
+    run.tell(Completion(step=right.step, attempt=1, result=Outcome(route="success")))
     assert run.exits()["join", "next"] == 0
-    run.tell(Completion(left.step, 1, Outcome("success")))
+    run.tell(Completion(step=left.step, attempt=1, result=Outcome(route="success")))
     assert run.exits()["join", "next"] == 1
     assert run.state.phase == "completed"
 
@@ -69,9 +69,9 @@ def test_a_join_waits_for_all_branches() -> None:
 def test_a_join_of_the_first_swallows_the_others() -> None:
     run = Run(compiled(branches("first"))).start()
     left, right = run.pending()
-    run.tell(Completion(right.step, 1, Outcome("success")))
+    run.tell(Completion(step=right.step, attempt=1, result=Outcome(route="success")))
     assert run.exits()["join", "next"] == 1
-    run.tell(Completion(left.step, 1, Outcome("success")))
+    run.tell(Completion(step=left.step, attempt=1, result=Outcome(route="success")))
     assert run.exits()["join", "next"] == 1
     assert run.state.phase == "completed"
 
@@ -79,8 +79,8 @@ def test_a_join_of_the_first_swallows_the_others() -> None:
 def test_a_join_whose_branch_never_comes_fails_and_names_it() -> None:
     run = Run(compiled(branches())).start()
     left, right = run.pending()
-    run.tell(Completion(left.step, 1, Outcome("elsewhere")))
-    run.tell(Completion(right.step, 1, Outcome("success")))
+    run.tell(Completion(step=left.step, attempt=1, result=Outcome(route="elsewhere")))
+    run.tell(Completion(step=right.step, attempt=1, result=Outcome(route="success")))
     assert run.state.error["reason"] == "JOIN_STARVED"
     assert "left-success-join" in run.state.error["message"]
 
@@ -111,7 +111,7 @@ def test_an_error_takes_the_failure_route_when_there_is_one() -> None:
 
 
 def test_the_outcome_failure_without_a_connection_fails() -> None:
-    run = Run(compiled(flows.code("pass"))).start().finish(lambda _: Outcome("failure"))
+    run = Run(compiled(flows.code("pass"))).start().finish(lambda _: Outcome(route="failure"))
     assert run.state.error["reason"] == "UNHANDLED_FAILURE"
 
 
@@ -133,10 +133,10 @@ def test_what_cannot_be_helped_is_not_tried_again() -> None:
 def test_a_terminal_outcome_ends_everything() -> None:
     run = Run(compiled(branches())).start()
     left, right = run.pending()
-    run.tell(Completion(left.step, 1, Outcome("success", terminal=True)))
+    run.tell(Completion(step=left.step, attempt=1, result=Outcome(route="success", terminal=True)))
     assert run.state.phase == "completed"
     assert run.pending() == []
-    assert run.tell(Completion(right.step, 1, Outcome("success"))) == []
+    assert run.tell(Completion(step=right.step, attempt=1, result=Outcome(route="success"))) == []
 
 
 def test_a_cycle_is_bounded_by_the_step_limit() -> None:
@@ -155,7 +155,7 @@ def test_a_cycle_is_bounded_by_the_step_limit() -> None:
 def test_a_delay_is_a_wait_until_a_time() -> None:
     run = Run(compiled(flows.delay(2.5))).start()
     assert run.state.status == "waiting"
-    assert run.pending() == [Wait(2, 1, time(2.5), 2.5)]
+    assert run.pending() == [Wait(step=2, attempt=1, awaits=time(2.5), until=2.5)]
     assert run.finish().state.phase == "completed"
 
 
@@ -164,7 +164,7 @@ def test_stopping_comes_in_two_steps_and_only_once() -> None:
     run.tell(StopRequested())
     assert run.tell(StopRequested()) == []
     assert run.pending() == [Halt()]
-    assert run.tell(Completion(2, 1)) == []
+    assert run.tell(Completion(step=2, attempt=1)) == []
     run.tell(Stopped())
     assert run.types[-2:] == ["flow.stopping", "flow.stopped"]
     assert run.tell(TimedOut()) == []
@@ -182,7 +182,7 @@ def test_an_interrupted_step_gets_a_higher_attempt_and_the_old_one_is_not_heard(
     run.tell(Interrupted(command.step))
     (again,) = run.pending()
     assert (again.step, again.attempt) == (command.step, 2)
-    assert run.tell(Completion(command.step, 1, Outcome("success"))) == []
+    assert run.tell(Completion(step=command.step, attempt=1, result=Outcome(route="success"))) == []
 
 
 def counter(persistence: str) -> str:
@@ -227,41 +227,6 @@ def test_a_record_survives_json() -> None:
     assert [Record.from_json(record.to_json()) for record in run.records] == run.records
 
 
-class WaitsForSignal(PureComponent):
-    """Waits for the signal `go` of a key, for a minute at most where `patient` is not set."""
-
-    type = "test.signalled"
-    title = "Signalled"
-    ports = (
-        PortSpec("flow_input", "in", "Control enters here."),
-        PortSpec("data_input", "key", "The signal's key.", "text", required=True),
-        PortSpec("data_input", "patient", "True to wait without an end.", "boolean"),
-        PortSpec("data_output", "value", "What came with the signal."),
-    )
-    routes = ("received", "timeout")
-
-    def run(self, inputs: Inputs) -> Await:
-        return signal("go", inputs["key"], None if inputs.get("patient") else 60.0)
-
-
-def signalled_document(**values: object) -> str:
-    """Step 2 waits for a signal, after which the execution ends with what came, or after the time."""
-    return flows.document(
-        [
-            flows.component("start", "flow.start"),
-            flows.component("wait", "test.signalled", key="mine", **values),
-            flows.component("end", "flow.end"),
-            flows.component("late", "flow.end", value="too late"),
-        ],
-        [
-            flows.control("start", "wait"),
-            flows.control("wait", "end", "received"),
-            flows.control("wait", "late", "timeout"),
-            flows.data("wait", "value", "end", "value"),
-        ],
-    )
-
-
 def signalled(**values: object) -> Run:
     """An execution of that."""
     return Run(compiled(signalled_document(**values), ComponentRegistry([*REGISTRY, WaitsForSignal()]))).start()
@@ -270,20 +235,20 @@ def signalled(**values: object) -> Run:
 def test_a_signal_is_waited_for_and_brings_its_value() -> None:
     run = signalled()
     assert run.state.status == "waiting"
-    assert run.pending() == [Wait(2, 1, signal("go", "mine", 60.0), 60.0)]
-    run.tell(Completion(2, 1, Outcome("received", {"value": 7})))
+    assert run.pending() == [Wait(step=2, attempt=1, awaits=signal("go", "mine", 60.0), until=60.0)]
+    run.tell(Completion(step=2, attempt=1, result=Outcome(route="received", outputs={"value": 7})))
     assert (run.state.phase, run.state.result) == ("completed", 7)
-    assert run.tell(Completion(2, 1)) == [], "the time comes for a step that has ended"
+    assert run.tell(Completion(step=2, attempt=1)) == [], "the time comes for a step that has ended"
     assert replay(run.graph, run.records) == run.state
 
 
 def test_a_signal_is_for_the_step_that_waits_for_its_name_and_key() -> None:
     run = signalled()
     for name, key in (("stay", "mine"), ("go", "yours")):
-        assert run.tell(Signalled(name, key, 7)) == []
-    run.tell(Signalled("go", "mine", 7))
+        assert run.tell(Signalled(name=name, key=key, value=7)) == []
+    run.tell(Signalled(name="go", key="mine", value=7))
     assert (run.state.phase, run.state.result) == ("completed", 7)
-    assert run.tell(Signalled("go", "mine", 8)) == []
+    assert run.tell(Signalled(name="go", key="mine", value=8)) == []
 
 
 class Forgetful(PureComponent):
@@ -291,7 +256,7 @@ class Forgetful(PureComponent):
 
     type = "test.forgetful"
     title = "Forgetful"
-    ports = (PortSpec("flow_input", "in", "Control enters here."),)
+    ports = (PortSpec(category="flow_input", route="in", description="Control enters here."),)
     routes = ("success",)
 
     def run(self, inputs: Inputs) -> Outcome:
@@ -328,18 +293,18 @@ def test_an_await_survives_replay_and_json() -> None:
 def test_what_an_effect_waits_for_is_not_run_again_when_the_time_comes() -> None:
     run = Run(compiled(flows.code("pass"))).start()
     (command,) = run.pending()
-    run.tell(Completion(command.step, 1, time(5)))
-    assert run.pending() == [Wait(command.step, 1, time(5), 5.0)]
+    run.tell(Completion(step=command.step, attempt=1, result=time(5)))
+    assert run.pending() == [Wait(step=command.step, attempt=1, awaits=time(5), until=5.0)]
 
 
 def test_the_next_attempt_is_waited_for_and_then_run_without_a_record() -> None:
     policy = {"retry": {"attempts": 2, "first_interval": "1s"}}
     run = Run(compiled(flows.code("pass", policy=policy))).start()
     (command,) = run.pending()
-    run.tell(Completion(command.step, 1, ComponentError("again")))
-    assert run.pending() == [Wait(command.step, 2, NEXT_ATTEMPT, 1.0)]
-    assert run.tell(Completion(command.step, 2)) == []
-    assert run.pending() == [Wait(command.step, 2, NEXT_ATTEMPT, 1.0)], "the time has not come yet"
+    run.tell(Completion(step=command.step, attempt=1, result=ComponentError("again")))
+    assert run.pending() == [Wait(step=command.step, attempt=2, awaits=NEXT_ATTEMPT, until=1.0)]
+    assert run.tell(Completion(step=command.step, attempt=2)) == []
+    assert run.pending() == [Wait(step=command.step, attempt=2, awaits=NEXT_ATTEMPT, until=1.0)], "the time has not come yet"
     run.now = 1.0
-    assert run.tell(Completion(command.step, 2)) == []
+    assert run.tell(Completion(step=command.step, attempt=2)) == []
     assert run.pending() == [replace(command, attempt=2)]

@@ -81,7 +81,7 @@ def graph_of(document: str) -> Graph:
 
 def random_outcome(seed: random.Random):
     def outcome(command: RunStep):
-        return ComponentError("unlucky") if seed.random() < 0.2 else Outcome("success")
+        return ComponentError("unlucky") if seed.random() < 0.2 else Outcome(route="success")
 
     return outcome
 
@@ -136,7 +136,7 @@ def test_the_order_of_independent_completions_does_not_change_the_outcome(docume
     graph = graph_of(document)
 
     def outcome(command: RunStep):
-        return ComponentError("by name") if command.component_id.endswith(("3", "5")) else Outcome("success")
+        return ComponentError("by name") if command.component_id.endswith(("3", "5")) else Outcome(route="success")
 
     ends = []
     for number in (one, other):
@@ -173,8 +173,14 @@ def test_a_turn_that_is_thrown_away_leaves_the_state_as_it_was(document: str, nu
     def happenings() -> list[Happening]:
         possible: list[Happening] = [Started({}), Continue(), StopRequested(), Stopped(), TimedOut(), Failed("A", "b")]
         for step, open_ in run.state.open.items():
-            results = (None, Outcome("success"), Outcome("success", terminal=True), ComponentError("no"), signal("a", "b"))
-            possible += [Completion(step, open_.attempt, result) for result in results]
+            results = (
+                None,
+                Outcome(route="success"),
+                Outcome(route="success", terminal=True),
+                ComponentError("no"),
+                signal("a", "b"),
+            )
+            possible += [Completion(step=step, attempt=open_.attempt, result=result) for result in results]
             possible += [Interrupted(step), StepOutput(step, 1)]
         return seed.sample(possible, min(len(possible), seed.randint(1, 5)))
 

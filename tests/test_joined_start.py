@@ -38,7 +38,6 @@ from joining import Opened
 from plans import asked
 from scale import scaled
 from served import WORKFLOW, Api, ServerProcess, connected, served
-from test_crash import MIXED
 
 FIRINGS = scaled(100, least=40)
 FIRED = "SELECT number FROM firings_of_a_test"
@@ -94,7 +93,7 @@ async def test_a_start_and_the_row_beside_it_are_both_there_or_neither_whenever_
         served(tmp_path / "data", database_url) as first,
         connected(first.address, first.admin_key) as api,
     ):
-        session_id = await api.session(MIXED)
+        session_id = await api.session(flows.MIXED)
     command = [sys.executable, joining.__file__, session_id, str(FIRINGS)]
     server = ServerProcess(tmp_path / "data", database_url, command=command, lease_seconds=1)
     kills, fired = 0, []
@@ -243,7 +242,9 @@ async def other_blob(api: Api, document: str) -> RevisionView:
     made = (await ask(api, "CreateBlob", organization="acme", alias="other", type=WORKFLOW)).blob
     await api.put(document, revision="acme/other@draft")
     found = (await ask(api, "GetRevision", revision="acme/other@draft")).revision
-    return RevisionView(found.id, made.id, made.org_id, made.type, "draft", found.etag)
+    return RevisionView(
+        id=found.id, blob_id=made.id, org_id=made.org_id, blob_type=made.type, phase="draft", etag=found.etag
+    )
 
 
 async def test_a_blob_whose_definition_runs_in_a_session_of_another_is_in_use(

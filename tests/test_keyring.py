@@ -37,7 +37,21 @@ def keyring(*keys: bytes) -> Keyring:
 def record(**fields: str | None) -> Credential:
     now = utc_now()
     owner = {"user_id": None, "org_id": "org", "blob_id": None} | fields
-    return replace(Credential("id", None, None, None, "alias", "type", "", now, now, "etag"), **owner)
+    return replace(
+        Credential(
+            id="id",
+            user_id=None,
+            org_id=None,
+            blob_id=None,
+            alias="alias",
+            type="type",
+            description="",
+            create_time=now,
+            update_time=now,
+            etag="etag",
+        ),
+        **owner,
+    )
 
 
 def seal(body: bytes, identity: bytes = b"[]", ring: Keyring | None = None) -> SealedBody:

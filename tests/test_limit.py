@@ -73,7 +73,7 @@ async def house(api: Api) -> House:
     await api.publish()
     draft = await api.revisions.CreateRevision(revision_pb2.CreateRevisionRequest(blob="acme/pipeline"))
     session = await api.sessions.CreateSession(session_pb2.CreateSessionRequest(revision="acme/pipeline@1"))
-    return House(api, draft.revision.id, session.session.id)
+    return House(api=api, draft_id=draft.revision.id, session_id=session.session.id)
 
 
 async def limits(api: Api, scope: str) -> dict[str, limit_pb2.Limit]:

@@ -52,7 +52,7 @@ async def place(request, tmp_path_factory) -> AsyncIterator[Place]:
         async with AsyncExitStack() as stack:
             keys = {"administrator": server.admin_key, "member": member_key, "guest": guest_key, "anonymous": None}
             clients = {name: await stack.enter_async_context(connected(server.address, key)) for name, key in keys.items()}
-            yield Place(hoard, await stack.enter_async_context(database(url)), clients)
+            yield Place(hoard=hoard, database=await stack.enter_async_context(database(url)), clients=clients)
 
 
 async def user(administrator: Api, name: str) -> tuple[str, str]:

@@ -56,7 +56,7 @@ def record(
         value = " ".join(words) if text else json_format.ParseDict(words, Value())
         return ask(api, put, **at, **{field: value}, **how, **more)
 
-    return Record(put, read, write, MANY if put == "UpdateMetadata" else SOME)
+    return Record(method=put, read=read, write=write, writers=MANY if put == "UpdateMetadata" else SOME)
 
 
 def definition(api: Api) -> Record:
@@ -72,7 +72,7 @@ def definition(api: Api) -> Record:
         text = json.dumps(document | {"words": words})
         return ask(api, "PutDefinition", revision=DRAFT, alias="workflow", document=text, **more)
 
-    return Record("PutDefinition", read, write)
+    return Record(method="PutDefinition", read=read, write=write)
 
 
 async def records(api: Api) -> list[Record]:

@@ -30,7 +30,7 @@ from issuer import (
     signed,
 )
 
-POLICY = TokenPolicy(ISSUER, AUDIENCE, ALL)
+POLICY = TokenPolicy(issuer=ISSUER, audience=AUDIENCE, algorithms=ALL)
 KEYS = rules.keys(DOCUMENT)
 
 
@@ -49,7 +49,7 @@ def test_a_token_of_each_algorithm_holds(algorithm: str) -> None:
     keys = rules.keys(key_set({"k": (algorithm, key)}))
     found = judged(signed(key, algorithm, "k", claims("kim", name="Kim")), keys=keys)
     assert (found.subject, found.display_name) == ("kim", "Kim")
-    others = TokenPolicy(ISSUER, AUDIENCE, [name for name in ALL if name != algorithm])
+    others = TokenPolicy(issuer=ISSUER, audience=AUDIENCE, algorithms=[name for name in ALL if name != algorithm])
     with pytest.raises(Unauthenticated):
         judged(signed(key, algorithm, "k"), keys=keys, policy=others)
 

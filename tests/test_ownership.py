@@ -45,14 +45,12 @@ from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import server as server_store
 from blobhub_server.workflow.store.execution import executions
 from blobhub_server.workflow.store.server import select_living, servers
-from calling import ask
+from calling import ask, outcome
 from databases import FreshPostgres, select
-from interpreting import REGISTRY
+from interpreting import REGISTRY, WaitsForSignal, signalled_document
 from joining import Opened
 from scale import scaled
 from served import Api, connected, served
-from test_deletion import outcome
-from test_interpreter import WaitsForSignal, signalled_document
 from waiting import until, within_deadline
 
 FOREVER = timedelta(days=1)

@@ -63,17 +63,16 @@ boxes = sa.Table(
     sa.Column("label", sa.String(64), unique=True),
 )
 _others = boxes.alias()
+CORNER = ColumnGroup(
+    fields=("corner",),
+    columns=("x", "y"),
+    load=lambda row: {"corner": None if row["x"] is None else (row["x"], row["y"])},
+    dump=lambda box: dict(zip(("x", "y"), box.corner or (None, None), strict=True)),
+)
 BOX = Mapper(
     Box,
     boxes,
-    groups=[
-        ColumnGroup(
-            ("corner",),
-            ("x", "y"),
-            lambda row: {"corner": None if row["x"] is None else (row["x"], row["y"])},
-            lambda box: dict(zip(("x", "y"), box.corner or (None, None), strict=True)),
-        )
-    ],
+    groups=[CORNER],
     looked_up={"neighbours": sa.select(sa.func.count()).where(_others.c.x == boxes.c.x).scalar_subquery()},
 )
 INSERT = Prepared(boxes.insert())
@@ -188,6 +187,70 @@ async def test_a_parameter_that_is_not_given_is_an_error_here(db):
     async with db.read() as tx:
         with pytest.raises(KeyError, match="box"):
             await tx.first(GET, other="1")
+
+
+async def test_a_parameter_that_the_statement_does_not_have_is_refused(db):
+    painted = {"box": "1", "colour": Colour.BLUE}
+    async with db.write() as tx:
+        with pytest.raises(TypeError, match="shade"):
+            await tx.run(PAINT, **painted, shade=3)
+        with pytest.raises(TypeError, match="shade"):
+            await tx.run_each(PAINT, [painted, painted | {"shade": 3}])
+        with pytest.raises(TypeError, match="box"):
+            await tx.all(ALL, box="1")
+
+
+async def test_a_parameter_that_is_used_twice_is_given_once(db):
+    at = Prepared(BOX.select().where(boxes.c.x == sa.bindparam("at"), boxes.c.y == sa.bindparam("at"), boxes.c.x > 1), BOX)
+    async with db.write() as tx:
+        await tx.run_each(INSERT, [BOX.row(box("1", corner=(3, 3))), BOX.row(box("2", corner=(3, 4)))])
+        assert [found.id for found in await tx.all(at, at=3)] == ["1"]
+
+
+@pytest.mark.parametrize("shape", [BOX, Scalar(str, "id"), Pair(BOX, Scalar(int, "x"))])
+async def test_two_columns_of_one_name_are_refused(db, shape):
+    twice = Prepared(BOX.select(boxes.c.label.label("id")), shape)
+    async with db.read() as tx:
+        with pytest.raises(TypeError, match="several columns are called id"):
+            await tx.all(twice)
+        with pytest.raises(TypeError, match="several columns are called id"):
+            BOX.all(await tx.execute(BOX.select(boxes.c.label.label("id"))))
+
+
+@pytest.mark.parametrize("name", ["x", "made", "colour", "size", "content", "sealed", "data"])
+def test_a_list_of_texts_is_compared_with_texts_alone(name):
+    with pytest.raises(TypeError, match="a list of texts"):
+        is_one_of(boxes.c[name], "values")
+
+
+@dataclass(frozen=True)
+class Label:
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    id: str
+    neighbours: int
+
+
+@dataclass(frozen=True)
+class Corner:
+    corner: tuple[int, int] | None
+
+
+async def test_records_of_one_column_are_like_all_others(db):
+    label = Mapper(Label, boxes)
+    neighbours = Mapper(Neighbours, boxes, looked_up={"neighbours": sa.literal(7)})
+    corner = Mapper(Corner, boxes, groups=[CORNER])
+    assert label.row(Label("a")) == {"label": "a"}
+    assert neighbours.row(Neighbours("1", 7)) == {"id": "1"}
+    assert corner.row(Corner((3, 4))) == {"x": 3, "y": 4}
+    async with db.write() as tx:
+        await tx.run(INSERT, **BOX.row(box("1", label="ab", corner=(3, 4))))
+        assert await tx.all(Prepared(label.select(), label)) == [Label("ab")]
+        assert await tx.all(Prepared(neighbours.select(), neighbours)) == [Neighbours("1", 7)]
+        assert await tx.all(Prepared(corner.select(), corner)) == [Corner((3, 4))]
 
 
 async def test_a_statement_whose_text_depends_on_its_parameters_is_refused(db):

@@ -106,7 +106,18 @@ async def fill(settings: Settings, count: int) -> dict[str, str]:
     ids, now, secrets = Uuid7(), utc_now(), {}
     async with opened(settings) as (db, _, credentials), db.write() as tx:
         for number in range(count):
-            record = Credential(ids(), None, ORG, None, f"alias-{number}", "test", "", now, now, ids())
+            record = Credential(
+                id=ids(),
+                user_id=None,
+                org_id=ORG,
+                blob_id=None,
+                alias=f"alias-{number}",
+                type="test",
+                description="",
+                create_time=now,
+                update_time=now,
+                etag=ids(),
+            )
             secrets[record.alias] = marked.secret(record.alias)
             await store.insert(tx, record, await credentials.seal(tx, record, encode({"key": secrets[record.alias]})))
     return secrets
@@ -206,7 +217,18 @@ async def test_a_running_server_never_seals_under_a_key_that_was_rotated_away(se
         having_one = Credentials(db, load(one, os.urandom))
         await adopt(db, Keyring([base64.b64decode(key) for key in (NEW, OLD)], os.urandom))
         now = utc_now()
-        record = Credential("id", None, ORG, None, "alias", "test", "", now, now, "etag")
+        record = Credential(
+            id="id",
+            user_id=None,
+            org_id=ORG,
+            blob_id=None,
+            alias="alias",
+            type="test",
+            description="",
+            create_time=now,
+            update_time=now,
+            etag="etag",
+        )
         async with db.write() as tx:
             with pytest.raises(MasterKeyMissing):
                 await having_one.seal(tx, record, b"{}")

@@ -15,8 +15,7 @@ from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Unit
 from blobhub_server.workflow.runtime.embedded.runner import Runner, RunnerContext
 from blobhub_server.workflow.runtime.performer import Performer
-from interpreting import REGISTRY, compiled
-from test_event_forms import EXECUTION
+from interpreting import EXECUTION, REGISTRY, compiled
 
 
 class SlowJournal:
@@ -37,7 +36,10 @@ class Counted(EffectComponent):
 
     type = "test.counted"
     title = "Counted"
-    ports = (PortSpec("flow_input", "in", "Control enters here."), PortSpec("data_input", "name", "Its name.", "text"))
+    ports = (
+        PortSpec(category="flow_input", route="in", description="Control enters here."),
+        PortSpec(category="data_input", route="name", description="Its name.", value_type="text"),
+    )
     routes = ("success",)
 
     def __init__(self, journal: SlowJournal, runs: list[str]) -> None:
@@ -48,7 +50,7 @@ class Counted(EffectComponent):
         self._runs.append(inputs["name"])
         if inputs["name"] == "second":
             await self._journal.begun.wait()
-        return Outcome("success")
+        return Outcome(route="success")
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["in a commit", "in the queue"])
@@ -78,7 +80,7 @@ async def test_a_step_that_ends_during_a_commit_is_not_run_again() -> None:
         [flows.control("start", "first"), flows.control("start", "second")],
     )
     graph = compiled(document, ComponentRegistry([*REGISTRY, Counted(journal, runs)]))
-    around = RunnerContext(None, journal, lambda: datetime.now(UTC), Performer(None))
+    around = RunnerContext(db=None, journal=journal, clock=lambda: datetime.now(UTC), performer=Performer(None))
     execution = replace(EXECUTION, state="pending")
     progress = Progress(execution, ExecutionState())
     runner = Runner(around, graph, progress, lambda _: ended.set(), lambda *_: ended.set())

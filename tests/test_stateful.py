@@ -321,7 +321,7 @@ async def test_the_platform_does_what_its_model_does(server: Served, api: Api, f
         confined = await acme.key(apis[ANN], "@me", acme.READ)
         apis[READER] = await stack.enter_async_context(connected(server.address, confined.key))
         apis[ANONYMOUS] = await stack.enter_async_context(connected(server.address, None))
-        house = House(asyncio.get_running_loop(), apis)
+        house = House(loop=asyncio.get_running_loop(), apis=apis)
         how = settings(
             derandomize=True,
             deadline=None,

@@ -20,9 +20,9 @@ from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.ids import Uuid7
 from databases import FreshPostgres, select
 from figures import Figure
+from interpreting import TERMINAL
 from scale import scaled
 from served import Api, ServerProcess, connected
-from test_crash import TERMINAL
 from waiting import until
 
 STARTS = scaled(3000, least=90)
@@ -81,7 +81,7 @@ async def three(tmp_path: Path, url: str) -> AsyncIterator[Cluster]:
             stack.callback(_end, server)
         key = servers[0].admin_key
         apis = [await stack.enter_async_context(connected(server.address, key)) for server in servers]
-        yield Cluster(servers, apis)
+        yield Cluster(servers=servers, apis=apis)
 
 
 def _end(server: ServerProcess) -> None:

@@ -133,9 +133,9 @@ class Places:
     def organization(self, reference: str) -> Place | None:
         for organization in self.organizations:
             if reference in (organization.alias, organization.id):
-                return Place(organization)
+                return Place(organization=organization)
             if reference in organization.former:
-                return Place(organization, refusal=Refused("RENAMED", alias=organization.alias))
+                return Place(organization=organization, refusal=Refused("RENAMED", alias=organization.alias))
         return None
 
     def blob(self, reference: str) -> Place | None:
@@ -145,17 +145,17 @@ class Places:
         place = self.organization(of)
         for blob in place.organization.blobs if place else []:
             if alias == blob.alias and not place.refusal:
-                return Place(place.organization, blob)
+                return Place(organization=place.organization, blob=blob)
             if alias in {blob.alias, *blob.former}:
                 today = f"{place.organization.alias}/{blob.alias}"
-                return Place(place.organization, blob, refusal=Refused("RENAMED", alias=today))
+                return Place(organization=place.organization, blob=blob, refusal=Refused("RENAMED", alias=today))
         return None
 
     def revision(self, reference: str) -> Place | None:
         for place in self.blobs():
             for revision in place.blob.revisions:
                 if revision.id == reference:
-                    return Place(place.organization, place.blob, revision)
+                    return Place(organization=place.organization, blob=place.blob, revision=revision)
         of, _, version = reference.partition("@")
         place, version = self.blob(of), version or "default"
         if place is not None and place.refusal:
@@ -182,7 +182,9 @@ class Places:
         return self.revision(reference) if "@" in reference else self.blob(reference) or self.revision(reference)
 
     def blobs(self) -> list[Place]:
-        return [Place(organization, blob) for organization in self.organizations for blob in organization.blobs]
+        return [
+            Place(organization=organization, blob=blob) for organization in self.organizations for blob in organization.blobs
+        ]
 
     # Who may do what
 
@@ -207,7 +209,11 @@ class Places:
     def get_caller(self, who: Caller, scope: str = "") -> list[dict[str, Any]]:
         """The effective roles: on a scope, or wherever the user is a member."""
         if not scope:
-            places = [p for o in self.organizations for p in (Place(o), *(Place(o, blob) for blob in o.blobs))]
+            places = [
+                p
+                for o in self.organizations
+                for p in (Place(organization=o), *(Place(organization=o, blob=blob) for blob in o.blobs))
+            ]
             return [self._effective(p, self.role(who, p)) for p in places if who.user in p.holder.members]
         place = self.scope(scope)
         role = place and max(self.role(who, place), READ if place.holder.visibility == PUBLIC else NONE)

@@ -118,11 +118,11 @@ class World:
         await self._open()
         self.subjects = private
         for kind, subjects in public.items():
-            made_public = [Subject(s.value, "foreign", public=True) for s in subjects if s.level != "self"]
+            made_public = [Subject(value=s.value, level="foreign", public=True) for s in subjects if s.level != "self"]
             self.subjects[kind] = self.subjects[kind] + made_public
-        self.subjects["audit_scope"].append(Subject("-", "foreign"))
+        self.subjects["audit_scope"].append(Subject(value="-", level="foreign"))
         # A draft that is one of several reads like any other revision to those who may not see it.
-        self.subjects["revision"].append(Subject("acme/main@draft", "blob"))
+        self.subjects["revision"].append(Subject(value="acme/main@draft", level="blob"))
         await self._callers()
 
     async def _place(self, organization: str, blob: str) -> dict[str, list[Subject]]:
@@ -137,22 +137,22 @@ class World:
         for _ in range(2):
             await self.api.revisions.CreateRevision(revision_pb2.CreateRevisionRequest(blob=place))
         user = (await self.api.users.CreateUser(user_pb2.CreateUserRequest(name=f"self-{organization}"))).user
-        on_both = [Subject(organization, "organization"), Subject(place, "blob")]
-        on_all = [*on_both, Subject(f"@{user.name}", "self")]
+        on_both = [Subject(value=organization, level="organization"), Subject(value=place, level="blob")]
+        on_all = [*on_both, Subject(value=f"@{user.name}", level="self")]
         return {
-            "organization": [Subject(organization, "organization")],
-            "blob": [Subject(place, "blob"), Subject(found.revision.blob_id, "blob")],
-            "revision": [Subject(f"{place}@default", "blob"), Subject(found.revision.id, "blob")],
+            "organization": [Subject(value=organization, level="organization")],
+            "blob": [Subject(value=place, level="blob"), Subject(value=found.revision.blob_id, level="blob")],
+            "revision": [Subject(value=f"{place}@default", level="blob"), Subject(value=found.revision.id, level="blob")],
             "scope": on_both,
-            "target": [Subject(place, "blob"), Subject(f"{place}@default", "blob")],
+            "target": [Subject(value=place, level="blob"), Subject(value=f"{place}@default", level="blob")],
             "owner": on_all,
-            "user": [Subject(f"@{user.name}", "self"), Subject(user.id, "self")],
+            "user": [Subject(value=f"@{user.name}", level="self"), Subject(value=user.id, level="self")],
             "audit_scope": list(on_both),
-            "api_key": [Subject(await self._key_id(s.value), s.level) for s in on_all],
-            "credential": [Subject(await self._credential_id(s.value), s.level) for s in on_all],
-            "note_run": [Subject(await self._run_of_a_note(organization), "organization")],
-            "session": [Subject(session_id, "blob")],
-            "execution": [Subject(execution.execution.id, "blob")],
+            "api_key": [Subject(value=await self._key_id(s.value), level=s.level) for s in on_all],
+            "credential": [Subject(value=await self._credential_id(s.value), level=s.level) for s in on_all],
+            "note_run": [Subject(value=await self._run_of_a_note(organization), level="organization")],
+            "session": [Subject(value=session_id, level="blob")],
+            "execution": [Subject(value=execution.execution.id, level="blob")],
         }
 
     async def _key_id(self, scope: str) -> str:
@@ -192,48 +192,64 @@ class World:
         return (await self.key(f"@{name}", role)).key
 
     async def _callers(self) -> None:
-        """The thirteen kinds, and some more that tell the rules of keys apart."""
+        """All kinds of callers. The one whose key expires is waited for, so that it has expired."""
         expired = (await self.key("acme", "ROLE_WRITE", 0.5)).key
+        self.kinds = [*await self._unidentified(expired), *await self._users(), *await self._keys()]
+        async with connected(self.server.address, expired) as late:
+            caller = partial(late.callers.GetCaller, caller_pb2.GetCallerRequest())
+            await refused_in_the_end(caller, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+
+    async def _unidentified(self, expired: str) -> list[Kind]:
+        """Those whom the server cannot identify."""
         revoked = await self.key("acme", "ROLE_WRITE")
         await self.api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=revoked.api_key.id))
         disabled = await self.user("disabled", ("acme", "ROLE_ADMIN"), ("acme/main", "ROLE_ADMIN"))
         update = user_pb2.UpdateUserRequest(user="@disabled", update_mask={"paths": ["disabled"]}, disabled=True)
         await self.api.users.UpdateUser(update)
+        foreign = signed(*SERVED["es"][::-1], "es", claims("matrix", iss="https://other.example"))
+        return [
+            Kind(name="anonymous"),
+            Kind(name="malformed key", key="bhk_nonsense", authentic=False),
+            Kind(name="expired key", key=expired, authentic=False),
+            Kind(name="revoked key", key=revoked.key, authentic=False),
+            Kind(name="disabled user", key=disabled, authentic=False),
+            Kind(name="forged key", key=forged(self.server.admin_key), authentic=False),
+            Kind(name="token of another issuer", key=foreign, authentic=False),
+        ]
+
+    async def _users(self) -> list[Kind]:
+        """Users with a role on the organization, on the blob, or none."""
         token = signed(*SERVED["es"][::-1], "es", claims("matrix", exp=time.time() + 86_400))
         async with connected(self.server.address, token) as anybody:
             by_token = (await anybody.callers.GetCaller(caller_pb2.GetCallerRequest())).caller.user_id
         reads = member_pb2.CreateMemberRequest(scope="acme", user=by_token, role="ROLE_READ")
         await self.api.members.CreateMember(reads)
-        foreign = signed(*SERVED["es"][::-1], "es", claims("matrix", iss="https://other.example"))
-        confined = await self.user("confined", ("acme", "ROLE_ADMIN"), role="ROLE_READ")
-        R, W, A = Role.READ, Role.WRITE, Role.ADMIN
-        self.kinds = [
-            Kind("anonymous"),
-            Kind("malformed key", "bhk_nonsense", authentic=False),
-            Kind("expired key", expired, authentic=False),
-            Kind("revoked key", revoked.key, authentic=False),
-            Kind("disabled user", disabled, authentic=False),
-            Kind("forged key", forged(self.server.admin_key), authentic=False),
-            Kind("token of another issuer", foreign, authentic=False),
-            Kind("reader with a token", token, R, R, user=True),
-            Kind("stranger", await self.user("stranger"), user=True),
-            Kind("reader of the blob", await self.user("reads-blob", ("acme/main", "ROLE_READ")), blob=R, user=True),
-            Kind("writer of the blob", await self.user("writes-blob", ("acme/main", "ROLE_WRITE")), blob=W, user=True),
-            Kind("admin of the blob", await self.user("admins-blob", ("acme/main", "ROLE_ADMIN")), blob=A, user=True),
-            Kind("reader of the organization", await self.user("reads", ("acme", "ROLE_READ")), R, R, user=True),
-            Kind("writer of the organization", await self.user("writes", ("acme", "ROLE_WRITE")), W, W, user=True),
-            Kind("admin of the organization", await self.user("admins", ("acme", "ROLE_ADMIN")), A, A, user=True),
-            Kind("key of another blob", (await self.key("acme/other", "ROLE_WRITE")).key),
-            Kind("key of the blob", (await self.key("acme/main", "ROLE_WRITE")).key, blob=W),
-            Kind("key of the organization", (await self.key("acme", "ROLE_READ")).key, R, R),
-            Kind("admin with a reading key", confined, R, R),
-            Kind("oneself", (await self.key("@self-acme", "ROLE_ADMIN")).key, self=A, user=True),
-            Kind("oneself with a writing key", (await self.key("@self-acme", "ROLE_WRITE")).key, self=W),
-            Kind("administrator", self.server.admin_key, user=True, administrator=True),
+        kinds = [
+            Kind(name="reader with a token", key=token, organization=Role.READ, blob=Role.READ, user=True),
+            Kind(name="stranger", key=await self.user("stranger"), user=True),
         ]
-        async with connected(self.server.address, expired) as late:
-            caller = partial(late.callers.GetCaller, caller_pb2.GetCallerRequest())
-            await refused_in_the_end(caller, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+        roles = {"reader": Role.READ, "writer": Role.WRITE, "admin": Role.ADMIN}
+        for noun, role in roles.items():
+            key = await self.user(f"{noun}-of-blob", ("acme/main", f"ROLE_{role.name}"))
+            kinds.append(Kind(name=f"{noun} of the blob", key=key, blob=role, user=True))
+        for noun, role in roles.items():
+            key = await self.user(f"{noun}-of-organization", ("acme", f"ROLE_{role.name}"))
+            kinds.append(Kind(name=f"{noun} of the organization", key=key, organization=role, blob=role, user=True))
+        return kinds
+
+    async def _keys(self) -> list[Kind]:
+        """Keys that are scoped or confined, and the administrator's."""
+        R, W, A = Role.READ, Role.WRITE, Role.ADMIN
+        confined = await self.user("confined", ("acme", "ROLE_ADMIN"), role="ROLE_READ")
+        return [
+            Kind(name="key of another blob", key=(await self.key("acme/other", "ROLE_WRITE")).key),
+            Kind(name="key of the blob", key=(await self.key("acme/main", "ROLE_WRITE")).key, blob=W),
+            Kind(name="key of the organization", key=(await self.key("acme", "ROLE_READ")).key, organization=R, blob=R),
+            Kind(name="admin with a reading key", key=confined, organization=R, blob=R),
+            Kind(name="oneself", key=(await self.key("@self-acme", "ROLE_ADMIN")).key, self=A, user=True),
+            Kind(name="oneself with a writing key", key=(await self.key("@self-acme", "ROLE_WRITE")).key, self=W),
+            Kind(name="administrator", key=self.server.admin_key, user=True, administrator=True),
+        ]
 
     def rows(self, methods: Iterable[Method]) -> list[Row]:
         """A row for every method, resource it names, and subject of that kind. Raises KeyError for an unknown kind."""
@@ -241,9 +257,9 @@ class World:
         for method in methods:
             rules = [method.access, *method.access.also] if method.access.field else []
             if not rules:
-                made.append(Row(method, None, None))
+                made.append(Row(method=method, rule=None, subject=None))
             for rule in rules:
-                made += [Row(method, rule, subject) for subject in self.subjects[rule.resource]]
+                made += [Row(method=method, rule=rule, subject=subject) for subject in self.subjects[rule.resource]]
         return made
 
     def request(self, row: Row, value: str) -> bytes:

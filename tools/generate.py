@@ -37,8 +37,8 @@ class Tree:
         return sorted(path.relative_to(self.protos).as_posix() for path in self.protos.rglob("*.proto"))
 
 
-OURS = Tree(ROOT / "protos", ROOT / "clients" / "python", ("buf/validate/validate.proto",))
-STRANGERS = Tree(ROOT / "tests" / "stranger" / "protos", ROOT / "tests" / "stranger")
+OURS = Tree(protos=ROOT / "protos", out=ROOT / "clients" / "python", extra=("buf/validate/validate.proto",))
+STRANGERS = Tree(protos=ROOT / "tests" / "stranger" / "protos", out=ROOT / "tests" / "stranger")
 TREES = (OURS, STRANGERS)
 
 

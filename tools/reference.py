@@ -23,17 +23,18 @@ BEGIN, END = "<!-- methods: made by `make generate` -->", "<!-- end of methods -
 
 ERRORS_HEAD = """# Errors
 
-Made from [error.proto](../protos/blobhub/v1/error.proto), and the like of the blob types, by `make generate`; do not edit.
+Made by `make generate` from [error.proto](../protos/blobhub/v1/error.proto) and the error enums of the blob types; do not
+edit.
 
-Every status but OK carries a `google.rpc.ErrorInfo` with one of these reasons and its domain: `blobhub`, or the type of blob
-that alone fails so. Programs decide by the reason; the message is for people. What a method answers with, and why, is under
-`Errors:` in its comment.
+Every status but OK carries a `google.rpc.ErrorInfo` with one of these reasons and its domain. The domain is `blobhub`, or
+the name of a blob type for the reasons of that type. Programs decide by the reason; the message is for people. The comment
+of each method lists its errors and their causes under `Errors:`.
 """
 
 SETTINGS_HEAD = """# Settings
 
-Made by `make generate` from [config.py](../server/blobhub_server/config.py) and from what the blob types bring that come
-with the server; do not edit. They are read from the environment and nowhere else; `blobhub-server doctor` says which are
+Made by `make generate` from [config.py](../server/blobhub_server/config.py) and the settings of the blob types that ship
+with the server; do not edit. Settings are read from the environment and nowhere else; `blobhub-server doctor` says which are
 set.
 """
 

@@ -83,7 +83,7 @@ def doctor() -> None:
     from blobhub_server.start import StartError  # noqa: PLC0415  so that --help is quick
 
     async def run() -> bool:
-        failed, installation = False, Installation(Settings(), BlobTypes.load(), utc_now)
+        failed, installation = False, Installation(settings=Settings(), types=BlobTypes.load(), clock=utc_now)
         async for finding in examine(installation):
             typer.echo(finding)
             failed |= finding.verdict == FAIL
@@ -92,10 +92,10 @@ def doctor() -> None:
     try:
         failed = asyncio.run(run())
     except ValidationError as error:
-        typer.echo(Finding(FAIL, "configuration", _wrong(error)))
+        typer.echo(Finding(verdict=FAIL, check="configuration", detail=_wrong(error)))
         failed = True
     except StartError as error:
-        typer.echo(Finding(FAIL, "blob types", str(error)))
+        typer.echo(Finding(verdict=FAIL, check="blob types", detail=str(error)))
         failed = True
     # Threads of the script workers' runtime release Python objects a moment after the last check. An ordinary exit of Python
     # in that moment aborts (pydantic-monty 1.4, about one time in ten).

@@ -28,25 +28,33 @@ class Settings(SettingsModel):
     listen: str = Field("127.0.0.1:7443", description="Address and port to serve gRPC on; port 0 takes a free one.")
     data_dir: Path = Field(Path(".data"), description="Where the SQLite database and the local objects live.")
     database_url: str | None = Field(None, description="`postgresql://…`; unset means SQLite in the data directory.")
-    admin_key: SecretStr | None = Field(None, description="The administrator's key; unset makes one at the first start.")
+    admin_key: SecretStr | None = Field(None, description="The administrator's key; when unset, the first start makes one.")
     master_key: SecretStr | None = Field(
-        None, description="Base64 of the 32-byte key that credentials are sealed under; more keys may follow, to read with."
+        None, description="Base64 of the 32-byte key that credentials are sealed under; keys that follow it only decrypt."
     )
     master_key_file: Path | None = Field(
         None, description="A file with such keys instead, one a line; unset means `master-key` in the data directory."
     )
     oidc_issuer: str | None = Field(
-        None, max_length=512, description="Issuer whose tokens are taken, as their `iss` says it."
+        None,
+        max_length=512,
+        description="The OpenID Connect issuer whose tokens are accepted: the `iss` claim they must have.",
     )
-    oidc_audience: str | None = Field(None, description="What their `aud` has to name.")
-    oidc_jwks: str | None = Field(None, description="Where the issuer's keys are: `https://…` or a file.")
-    oidc_algorithms: str = Field("RS256,ES256,EdDSA", description="What tokens may be signed with; commas between.")
+    oidc_audience: str | None = Field(None, description="The audience that the `aud` claim of tokens must name.")
+    oidc_jwks: str | None = Field(None, description="The issuer's JWK set: an `https://` URL or a file.")
+    oidc_algorithms: str = Field(
+        "RS256,ES256,EdDSA", description="The signature algorithms that tokens may use, separated by commas."
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
-    log_json: bool = Field(False, description="Log lines as JSON instead of for reading.")
+    log_json: bool = Field(False, description="Log lines as JSON instead of text for people.")
     max_concurrent_streams: int = Field(1000, gt=0, description="HTTP/2 streams one connection may have open.")
-    max_connection_age_seconds: float = Field(3600, gt=0, description="After this a connection is asked to come anew.")
-    drain_seconds: float = Field(10, ge=0, description="How long calls may go on after a shutdown was asked for.")
-    progress_seconds: float = Field(15, gt=0, description="Idle time after which a watch sends a sign of life.")
+    max_connection_age_seconds: float = Field(
+        3600, gt=0, description="Age at which a connection is closed; the client connects again."
+    )
+    drain_seconds: float = Field(
+        10, ge=0, description="How long running calls may take to finish once a shutdown has begun."
+    )
+    progress_seconds: float = Field(15, gt=0, description="Idle time after which a watch sends a progress message.")
 
     @property
     def url(self) -> str:

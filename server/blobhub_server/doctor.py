@@ -95,17 +95,17 @@ async def _run_check(what: str, look: Look) -> Finding:
     """Run a check; what it raises becomes a finding. `look` is called here, so that this holds for all of it."""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            return Finding(OK, what, await look())
+            return Finding(verdict=OK, check=what, detail=await look())
     except StartWarning as doubt:
-        return Finding(WARN, what, str(doubt))
+        return Finding(verdict=WARN, check=what, detail=str(doubt))
     except NoDatabaseYet:
-        return Finding(OK, what, "there is no database yet; the first start makes it")
+        return Finding(verdict=OK, check=what, detail="there is no database yet; the first start makes it")
     except StartError as error:
-        return Finding(FAIL, what, str(error))
+        return Finding(verdict=FAIL, check=what, detail=str(error))
     except TimeoutError:
-        return Finding(FAIL, what, f"no answer within {TIMEOUT_SECONDS:g} s")
+        return Finding(verdict=FAIL, check=what, detail=f"no answer within {TIMEOUT_SECONDS:g} s")
     except Exception as error:
-        return Finding(FAIL, what, f"cannot be told, for a {type(error).__name__}")
+        return Finding(verdict=FAIL, check=what, detail=f"the check itself failed with {type(error).__name__}")
 
 
 async def _configuration(installation: Installation) -> str:

@@ -41,7 +41,21 @@ async def fill(platform: Unserved) -> str:
     ids, now, key = platform.host.ids, platform.host.clock(), key_rules.make_secret(os.urandom)
     user_id, org_id, times = ids(), ids(), {"create_time": now, "update_time": now}
     async with platform.host.db.write() as tx:
-        await user.insert(tx, User(user_id, "reader", "", False, False, None, None, now, now, ids()))
+        await user.insert(
+            tx,
+            User(
+                id=user_id,
+                name="reader",
+                display_name="",
+                administrator=False,
+                disabled=False,
+                issuer=None,
+                subject=None,
+                create_time=now,
+                update_time=now,
+                etag=ids(),
+            ),
+        )
         own = {
             "user_id": user_id,
             "org_id": None,
@@ -53,7 +67,19 @@ async def fill(platform: Unserved) -> str:
         await api_key.insert(tx, key_rules.new_key(key, id=ids(), now=now, etag=ids(), **own))
         held = Organization(id=org_id, alias="acme", description="", visibility="private", blob_count=1, etag=ids(), **times)
         await organization.insert(tx, held, user_id)
-        await member.insert(tx, Member(user_id, "", org_id, None, Role.READ, now, now, ids()))
+        await member.insert(
+            tx,
+            Member(
+                user_id=user_id,
+                user_name="",
+                org_id=org_id,
+                blob_id=None,
+                role=Role.READ,
+                create_time=now,
+                update_time=now,
+                etag=ids(),
+            ),
+        )
         made = {"id": ids(), "org_id": org_id, "alias": "pipeline", "type": "test", "visibility": "private", "etag": ids()}
         counted = {"description": "", "default_revision_id": ids(), "last_sequence": 0, "bytes": 0}
         await blob.insert(tx, Blob(**made, **counted, **times))

@@ -80,7 +80,7 @@ class Call(Generic[Resource_co]):
 
 
 class Changes(Protocol):
-    """What a call does changes with; `Call` says what each of these promises."""
+    """Makes the changes of calls. `Call` says what each method promises."""
 
     async def once(self, call: Call[object], make: Callable[[Transaction], Awaitable[Answer]]) -> Answer:
         """Make a change, its audit entry and its remembered answer in one transaction."""

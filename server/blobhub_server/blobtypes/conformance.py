@@ -201,7 +201,7 @@ class BlobTypeConformance:
         assert digests[1] != first.digest
 
     async def test_every_edit_moves_the_etag(self, blobhub_address: str, blobhub_admin_key: str) -> None:
-        """So that a writer notices an edit that it has not seen."""
+        """A writer notices by it that the content has changed since it was read."""
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             draft = f"{await hub.blob(self.blob_type)}@draft"
             etags = [(await hub.revision(draft)).etag]
@@ -268,21 +268,21 @@ class BlobTypeConformance:
             assert not isinstance(object(), kind)
 
     async def test_its_settings_are_described_and_read_from_the_environment(self) -> None:
-        """As `BLOBHUB_<NAME>`, each with a sentence for the list."""
+        """Each setting is read from `BLOBHUB_<NAME>` and has a description."""
         _, installed = self._installed()
         model = installed.type.settings
         assert model.model_config.get("env_prefix") == variable("")
         assert all(field.description for field in model.model_fields.values())
 
     async def test_each_of_its_errors_has_a_reason_of_its_own_domain(self) -> None:
-        """And each reason an error."""
+        """Each reason has an error, too."""
         _, installed = self._installed()
         own = [kind for kind in error_classes() if kind.domain == self.blob_type and "reason" in vars(kind)]
         assert {kind.reason for kind in own} == declared(installed.type.reasons)
         assert all(kind.code in CODES for kind in own)
 
     async def test_its_migrations_make_its_tables(self, tmp_path: Path) -> None:
-        """On an empty database, from the first to the newest."""
+        """All its migrations run, in order, on an empty database."""
         types, installed = self._installed()
         folder, tables = installed.type.migrations, installed.type.tables
         assert bool(tables) == (folder is not None)
@@ -297,7 +297,7 @@ class BlobTypeConformance:
                 assert made == {column.name for column in table.columns}
 
     async def test_its_checks_tell_how_it_is_in_a_line(self) -> None:
-        """With the settings as they are here."""
+        """Each check answers in one line, with the settings of this process."""
         _, installed = self._installed()
         own = installed.checks(Settings())
         assert len({check.what for check in own}) == len(own)

@@ -118,9 +118,9 @@ class Opened:
     `locators` are for the kinds of resource that its access options name. `dependents` returns what depends on a revision,
     which is then not discarded. `in_use` returns what runs in a blob, which is then not deleted unless the request says so.
     `delete` removes all that the type stores for blobs that are being deleted: one, or all of an organization. The blobs are
-    locked; rows that `delete` locks in them it locks in the order of ids over all blobs. A type whose tables refer to
-    others' needs it. `limits` are those of its blobs, beside the platform's. `offers` has an object for every capability
-    that the type says it offers.
+    locked; `delete` locks rows in them in the order of their ids over all blobs. A type whose tables refer to others' needs
+    it. `limits` are those of its blobs, beside the platform's. `offers` has an object for every capability that the type
+    says it offers.
     """
 
     services: Sequence[Service]
@@ -184,9 +184,9 @@ class Contents(Protocol):
         """The entry with that name or id; None when there is none."""
 
     async def pin(self, tx: Transaction, blob_id: str) -> bool:
-        """Let nobody change or delete a blob until the transaction ends: for what refers to its content from elsewhere.
+        """Lock a blob, whose content a row elsewhere refers to, against change and deletion until the transaction ends.
 
-        Others may pin it as well. False when it is gone.
+        Several transactions can pin one blob. False when it is gone.
         """
 
     async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
@@ -216,7 +216,10 @@ class Limits(Protocol):
     """How much may be held."""
 
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
-        """The limit's value for a blob, or for an organization when `blob_id` is empty."""
+        """The limit's value for a blob, or for an organization when `blob_id` is empty.
+
+        Raises KeyError when no limit has the name.
+        """
 
     async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
         """Lock a blob, or an organization when `blob_id` is empty, so that counts stay true until the commit.
@@ -225,7 +228,10 @@ class Limits(Protocol):
         """
 
     async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
-        """Raise LimitExceeded when `held`, which includes what is being added, is above the limit's value."""
+        """Raise LimitExceeded when `held`, which includes what is being added, is above the limit's value.
+
+        Raises KeyError when no limit has the name.
+        """
 
 
 class Credentials(Protocol):
@@ -280,7 +286,7 @@ class BlobType(ABC):
     offers: ClassVar[Sequence[type]] = ()
     """The capabilities it offers, as `runtime_checkable` protocols; only one installed type may offer each."""
     settings: ClassVar[type[SettingsModel]] = SettingsModel
-    """The settings it brings, each with a description and a name that nobody else has; `given` has them as they are set."""
+    """The settings it brings, each with a description and a name of its own; their values are in an object in `given`."""
     reasons: ClassVar[EnumDescriptor | None] = None
     """The enum of the reasons of its own errors, whose `domain` is the type's name; None when it has none."""
     tables: ClassVar[Sequence[Table]] = ()

@@ -196,7 +196,7 @@ def _origin(point: EntryPoint) -> str:
 def _installed(point: EntryPoint, settings: Mapping[str, Any]) -> InstalledType:
     made = _load(point)
     own = {name: value for name, value in settings.items() if name in made.settings.model_fields}
-    return InstalledType(made, _origin(point), made.settings(**own))
+    return InstalledType(type=made, distribution=_origin(point), settings=made.settings(**own))
 
 
 def _settings(every: Iterable[InstalledType]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The values that blob types, rules and stores speak of. Pure: nothing here knows of SQL, gRPC or protobuf."""
+"""Values that blob types, rules and stores share. This module is pure: it imports no SQL, gRPC or protobuf."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Dependents:
-    """Things of one kind that hang on something: how many, and the ids of the first hundred."""
+    """What depends on a revision or runs in a blob: things of one kind, their number, and the ids of the first hundred."""
 
     kind: str
     count: int

@@ -1,6 +1,6 @@
-"""What a database does for the rest of the server: transactions to read in and to write in.
+"""Databases and their transactions.
 
-There are two, `db/sqlite.py` and `db/postgresql.py`; the same statements run on both.
+`db/sqlite.py` and `db/postgresql.py` implement them; the same statements run on both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ class TransactionAborted(Exception):
 
 
 class Transaction(ABC):
-    """A connection inside `read` or `write`."""
+    """A connection inside `read` or `write`.
+
+    Every statement raises DBAPIError when the database refuses it or the connection is lost, IntegrityError (a DBAPIError)
+    for a constraint. A prepared one raises KeyError for a parameter that is not given, and TypeError for an unknown one.
+    """
 
     dialect: sa.Dialect
 
@@ -54,7 +58,7 @@ class Transaction(ABC):
         return found[0] if found else None
 
     async def one(self, query: Prepared[Value], /, **parameters: Any) -> Value:
-        """The first row of a query that always finds one."""
+        """The first row of a query that always finds one. Raises IndexError when it finds none."""
         return (await self.all(query, **parameters))[0]
 
     async def all(self, query: Prepared[Value], /, **parameters: Any) -> list[Value]:
@@ -68,7 +72,10 @@ class Transaction(ABC):
         await self._fetch(compiled.sql, compiled.values(parameters))
 
     async def run_each(self, statement: Prepared[Value], rows: Iterable[Mapping[str, Any]]) -> list[Value]:
-        """Run a statement once for each row of parameters, in one round trip; return the rows that it returns, if any."""
+        """Run a statement once for each row of parameters, in one round trip; return the rows that it returns, if any.
+
+        The first row that the database refuses raises; rows before it are undone with the transaction or its savepoint.
+        """
         compiled = statement.compiled(self.dialect)
         values = [compiled.values(row) for row in rows]
         if not values:
@@ -129,13 +136,17 @@ class Database(ABC):
 
     @abstractmethod
     def read(self) -> AbstractAsyncContextManager[Transaction]:
-        """A connection to read with. Each statement sees what is committed when it runs."""
+        """A connection to read with. Each statement sees what is committed when it runs.
+
+        Raises OSError when the database cannot be reached, and TimeoutError of SQLAlchemy when no connection becomes free.
+        """
 
     @abstractmethod
     def write(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction: committed when the block ends, rolled back when it raises.
 
-        The commit and its hooks run to the end even when the caller is cancelled.
+        The commit and its hooks run to the end even when the caller is cancelled. Raises what `read` raises, and DBAPIError
+        when the commit fails; then nothing is committed, unless the connection was lost before the answer to the commit.
         """
 
     @abstractmethod
@@ -149,6 +160,7 @@ class Database(ABC):
         """Do `work` in a transaction and return what it returns.
 
         A transaction that the database rolled back for a deadlock or a serialization failure is tried again, twice at most.
+        Raises what `work` and `write` raise.
         """
         for attempt in itertools.count(1):
             try:

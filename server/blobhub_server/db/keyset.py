@@ -39,12 +39,12 @@ class Order:
         """The order that a request asks for: one of the names below, perhaps followed by ` desc` (AIP-132).
 
         `create_time` orders by id, because ids are UUIDv7; `joined` is another column with the same id. An alias needs no
-        second column: it is unique in every list.
+        second column: it is unique in every list. Raises KeyError for any other name.
         """
         name, _, direction = order_by.partition(" ")
         columns = {"create_time": ("id",), "update_time": ("update_time", "id"), "alias": ("alias",)}[name]
         chosen = tuple(table.c[column] for column in columns)
-        return cls(chosen, bool(direction), joined if name == "create_time" else None)
+        return cls(columns=chosen, descending=bool(direction), joined=joined if name == "create_time" else None)
 
     def apply(self, query: sa.Select[Any], after: str, limit: int) -> sa.Select[Any]:
         """Limit a query to the first rows after a key, in order. Raises InvalidPageToken."""

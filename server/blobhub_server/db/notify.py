@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql
 
 from blobhub_server.background import in_background
 from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.db.prepared import Prepared
 
 log = structlog.get_logger()
 
@@ -28,9 +29,8 @@ MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
 CHECK_SECONDS, CHECK_TIMEOUT_SECONDS = 2.0, 2.0
 
 # All topics in one statement: a commit pays for every round trip.
-_NOTIFY = sa.text("SELECT pg_notify(:channel, payload) FROM unnest(:payloads) AS payload").bindparams(
-    sa.bindparam("payloads", type_=postgresql.ARRAY(sa.Text))
-)
+_payload = sa.func.unnest(sa.bindparam("payloads", type_=postgresql.ARRAY(sa.Text))).column_valued("payload")
+_NOTIFY = Prepared(sa.select(sa.func.pg_notify(CHANNEL, _payload)))
 
 RingHook = Callable[[str | None], None]
 """Called with the topic that another server has rung, or with None when rings may have been missed."""
@@ -91,7 +91,7 @@ class Doorbell:
         """Ring on all other servers when `tx` commits."""
         if not self._db.exclusive:
             payloads = [f"{self._listener_pid} {topic}" for topic in topics]
-            await tx.execute(_NOTIFY, {"channel": CHANNEL, "payloads": payloads})
+            await tx.run(_NOTIFY, payloads=payloads)
 
     async def ring_after_commit(self, tx: Transaction, topics: Sequence[str]) -> None:
         """Ring here and on all other servers when `tx` commits."""

@@ -64,6 +64,9 @@ class Limits:
 POOL_LIMITS = Limits(idle_in_transaction_seconds=10, lock_seconds=30, statement_seconds=120)
 # Nothing on the reserved connection takes more than a moment, and leases have to be renewed in time.
 RESERVED_LIMITS = Limits(idle_in_transaction_seconds=5, lock_seconds=5, statement_seconds=5)
+# More than all statements of ours, so that a connection prepares each of them once. With the driver's default of 100 they
+# would evict each other, and a statement that was evicted costs a further round trip.
+STATEMENT_CACHE_SIZE = 512
 
 DRIVER = "postgresql+asyncpg"
 _GROUND_TROUBLE = (
@@ -249,7 +252,7 @@ def make_engine(
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_pre_ping=True,
-        connect_args=connect_args | {"timeout": CONNECT_SECONDS},
+        connect_args=connect_args | {"timeout": CONNECT_SECONDS, "statement_cache_size": STATEMENT_CACHE_SIZE},
         hide_parameters=True,  # or errors and logs would hold what requests do
         **options,
     )

@@ -42,13 +42,16 @@ class Prepared(Generic[Value]):
 
     @cached_property
     def locking(self) -> Prepared[Value]:
-        """The same query, its rows to be locked. See `lock_rows`."""
+        """The same query with its rows locked (`lock_rows`). Raises TypeError unless this is a query with a shape."""
         if not isinstance(self._statement, sa.Select) or self._shape is None:
             raise TypeError("only the rows of a query can be locked")
         return Prepared(lock_rows(self._statement), self._shape)
 
     def compiled(self, dialect: sa.Dialect) -> CompiledStatement[Value]:
-        """The statement as a database's driver takes it."""
+        """The statement as a database's driver takes it.
+
+        Raises TypeError when its text would depend on its parameters, or two of its columns have one name.
+        """
         found = self._compiled.get(dialect.name)
         if found is None:
             statement = self._statement if isinstance(self._statement, Statement) else self._statement[dialect.name]
@@ -60,21 +63,25 @@ class Prepared(Generic[Value]):
 class CompiledStatement(Generic[Value]):
     """A statement for a driver: its text, the names of its parameters in order, and how its rows are read.
 
-    `processors` convert parameters, by position; most types need no conversion. `fixed` holds values that the
-    statement itself contains. `read` is None for a statement that returns no rows.
+    A name occurs in `names` as often as in the text, and once in `count`. `processors` convert parameters, by position; most
+    types need no conversion. `fixed` holds values that the statement itself contains. `read` is None for a statement that
+    returns no rows.
     """
 
     sql: str
     names: Sequence[str]
+    count: int
     processors: Sequence[tuple[int, Processor]]
     fixed: Mapping[str, Any]
     read: Callable[[Row], Value] | None
 
     def values(self, given: Mapping[str, Any]) -> list[Any]:
-        """Parameters as the driver takes them. Raises KeyError for one that is not given."""
+        """Parameters as the driver takes them. Raises KeyError for one that is not given, TypeError for an unknown one."""
         if self.fixed:
             given = {**self.fixed, **given}
         values = [given[name] for name in self.names]
+        if len(given) != self.count:
+            raise TypeError(f"the statement has no parameters {sorted({*given} - {*self.names})}")
         for place, process in self.processors:
             values[place] = process(values[place])
         return values
@@ -94,8 +101,9 @@ def _compile(statement: Statement, shape: Shape[Value] | None, dialect: sa.Diale
     return CompiledStatement(
         sql=compiled.string,
         names=names,
+        count=len({*names}),
         processors=_by_position(found),
-        fixed={name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required},
+        fixed={name: compiled.binds[name].effective_value for name in names if not compiled.binds[name].required},
         read=_reader(statement, shape, dialect) if shape else None,
     )
 
@@ -106,7 +114,8 @@ def _by_position(found: Iterable[Processor | None]) -> list[tuple[int, Processor
 
 def _reader(statement: Statement, shape: Shape[Value], dialect: sa.Dialect) -> Callable[[Row], Value]:
     columns = statement.exported_columns
-    read = shape.reader([str(name) for name in columns.keys()])  # noqa: SIM118  a collection of columns is no dict
+    # The collection itself renames the second of two columns of one name, and would hide it from the shape.
+    read = shape.reader([str(column.key or name) for name, column in columns.items()])
     found = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
     processors = _by_position(found)
     if not processors:
@@ -122,7 +131,7 @@ def _reader(statement: Statement, shape: Shape[Value], dialect: sa.Dialect) -> C
 
 
 def lock_rows(query: sa.Select[Any]) -> sa.Select[Any]:
-    """The query, its rows to be locked and changed by nobody else until the transaction ends.
+    """The query with its rows locked, so that nobody else changes them until the transaction ends.
 
     Rows with foreign keys to them can still be written meanwhile: FOR NO KEY UPDATE does not conflict with the lock that
     PostgreSQL takes on the target of a foreign key. Those locks go from child to parent, against our order of locking, and
@@ -132,7 +141,7 @@ def lock_rows(query: sa.Select[Any]) -> sa.Select[Any]:
 
 
 def share_rows(query: sa.Select[Any]) -> sa.Select[Any]:
-    """The query, its rows to be changed by nobody until the transaction ends, which others may ask for as well."""
+    """The query with its rows locked against changes until the transaction ends. Several transactions can hold this lock."""
     return query.with_for_update(read=True)
 
 
@@ -144,7 +153,9 @@ def upsert(
     where: sa.TextClause | None = None,
     returning: Sequence[Any] = (),
 ) -> Mapping[str, Statement]:
-    """An insert that updates the `changed` columns where a row with the same `keys` exists; with none it does nothing then.
+    """An insert that updates the `changed` columns of the row with the same `keys`, if there is one.
+
+    Without `changed` columns it leaves that row as it is.
 
     `where` is the condition of the unique index on `keys`, if that is a partial one.
     """
@@ -179,7 +190,10 @@ def is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool
     """The condition that a column of texts is one of a list, which is the parameter `name`.
 
     The list is one parameter, so the text does not depend on its length. Both databases look each value up in an index.
+    Raises TypeError for a column of another type, whose values would have to be converted one by one.
     """
+    if not isinstance(column.type, sa.String):
+        raise TypeError(f"a list of texts is compared with a column of {column.type!r}")
     return _Among(column, sa.bindparam(name, type_=_Texts()))
 
 

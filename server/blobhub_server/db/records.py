@@ -28,7 +28,10 @@ class Shape(Protocol[Value_co]):
     """What a row of a statement becomes."""
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], Value_co]:
-        """A function that reads rows of columns with these names, in this order."""
+        """A function that reads rows of columns with these names, in this order.
+
+        Raises KeyError when a name is missing, and TypeError when two are the same.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class ColumnGroup:
 
 
 class Mapper(Generic[Record]):
-    """Maps a class of records to a table.
+    """Maps a class of records to a table. Raises KeyError for a field that is neither a column nor accounted for.
 
     `looked_up` holds the fields that are not columns of the table, each with an expression that reads it. `columns` are what
     to select for a record.
@@ -65,7 +68,7 @@ class Mapper(Generic[Record]):
         looked_up = looked_up or {}
         self._fields = [field.name for field in fields(record) if field.name not in elsewhere]
         self._stored = [name for name in self._fields if name not in looked_up]
-        self._values = attrgetter(*self._stored)
+        self._values = _getter(attrgetter, self._stored)
         found = {**{name: table.c[name] for name in self._stored}, **looked_up}
         named = [column if getattr(column, "name", "") == name else column.label(name) for name, column in found.items()]
         self.columns = [*named, *(table.c[name] for group in groups for name in group.columns)]
@@ -82,13 +85,13 @@ class Mapper(Generic[Record]):
         return row
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], Record]:
-        """Raises KeyError when a field is not among the names."""
+        """Raises KeyError when a field is not among the names, TypeError when two names are the same."""
         record, groups = self._record, self._groups
-        places = {name: place for place, name in enumerate(names)}
+        places = _places(names)
         if groups:
             return self._by_groups(places)
         # Names are looked up once, here. Building each record by keyword would take two thirds longer.
-        pick = itemgetter(*(places[name] for name in self._fields))
+        pick = _getter(itemgetter, [places[name] for name in self._fields])
         return lambda row: record(*pick(row))
 
     def _by_groups(self, places: Mapping[str, int]) -> Callable[[Row], Record]:
@@ -104,7 +107,7 @@ class Mapper(Generic[Record]):
         return read
 
     def all(self, result: sa.Result[Any]) -> list[Record]:
-        """The records of a result, for statements that are built where they are needed."""
+        """The records of a result, for statements that are built where they are needed. Raises what `reader` raises."""
         return [*map(self.reader(tuple(result.keys())), result)]
 
 
@@ -116,7 +119,8 @@ class Scalar(Generic[Value]):
     name: str = ""
 
     def reader(self, names: Sequence[str]) -> Callable[[Row], Value]:
-        return itemgetter(names.index(self.name) if self.name else 0)
+        """Raises KeyError when there is no column of the name, TypeError when two columns have one name."""
+        return itemgetter(_places(names)[self.name] if self.name else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +133,19 @@ class Pair(Generic[Value, Other]):
     def reader(self, names: Sequence[str]) -> Callable[[Row], tuple[Value, Other]]:
         first, second = self.first.reader(names), self.second.reader(names)
         return lambda row: (first(row), second(row))
+
+
+def _places(names: Sequence[str]) -> Mapping[str, int]:
+    places = {name: place for place, name in enumerate(names)}
+    if len(places) != len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise TypeError(f"several columns are called {', '.join(repeated)}; label all but one")
+    return places
+
+
+def _getter(make: Callable[..., Callable[[Any], Any]], keys: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """`itemgetter` or `attrgetter` of keys. Those of the library make no tuple of one key, and refuse none."""
+    if len(keys) > 1:
+        return make(*keys)
+    getters = [make(key) for key in keys]
+    return lambda item: tuple(get(item) for get in getters)

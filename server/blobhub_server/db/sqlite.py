@@ -187,7 +187,7 @@ def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:
     engine = sa.create_engine(
         url.set(drivername="sqlite"),
         poolclass=StaticPool,
-        connect_args={"check_same_thread": False, "cached_statements": 512},
+        connect_args={"check_same_thread": False, "cached_statements": 512},  # more than all statements of ours
         hide_parameters=True,  # or errors and logs would hold what requests do
         isolation_level="AUTOCOMMIT",  # we begin transactions, so that statements of Core and the driver share them
     )

@@ -34,7 +34,7 @@ class DigestMismatch(Exception):
 
 
 class ObjectWriter(ABC):
-    """An object on its way in, for one task at a time.
+    """Writes one object. Only one task at a time may use it.
 
     It ends with its commit, its abort, or the first error while writing. Any later call but `abort` raises RuntimeError.
     """

@@ -176,7 +176,7 @@ def _outline(path: Path, digest: str) -> Outline:
     except FileNotFoundError:
         raise ObjectNotFound from None
     if size <= BLOCK_BYTES:
-        outline = Outline(digest, size, [bytes.fromhex(digest)])
+        outline = Outline(digest=digest, size=size, blocks=[bytes.fromhex(digest)])
         _block(path, outline, 0)
         return outline
     try:

@@ -54,7 +54,7 @@ class Outline:
         if hashlib.sha256(body).digest() != check or body[:_HASH_BYTES].hex() != digest:
             raise ContentLost(digest)
         blocks = [body[at : at + _HASH_BYTES] for at in range(head, len(body), _HASH_BYTES)]
-        return cls(digest, int.from_bytes(body[_HASH_BYTES:head], "big"), blocks)
+        return cls(digest=digest, size=int.from_bytes(body[_HASH_BYTES:head], "big"), blocks=blocks)
 
 
 class Hasher:
@@ -73,4 +73,4 @@ class Hasher:
 
     def outline(self) -> Outline:
         """The outline of all blocks taken; an object without bytes has one empty block."""
-        return Outline(self._whole.hexdigest(), self._size, self._blocks or [self._whole.digest()])
+        return Outline(digest=self._whole.hexdigest(), size=self._size, blocks=self._blocks or [self._whole.digest()])

@@ -68,6 +68,17 @@ def _opens(known: ApiKey, given: ApiKey, administrators: Collection[str], now: d
 
 async def _administrator(tx: Transaction, clock: Clock, ids: Ids) -> str:
     now = clock()
-    user = User(ids(), "administrator", "Administrator", True, False, None, None, now, now, ids())
+    user = User(
+        id=ids(),
+        name="administrator",
+        display_name="Administrator",
+        administrator=True,
+        disabled=False,
+        issuer=None,
+        subject=None,
+        create_time=now,
+        update_time=now,
+        etag=ids(),
+    )
     await user_store.insert(tx, user)
     return user.id

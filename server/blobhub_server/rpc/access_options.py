@@ -65,7 +65,13 @@ def _rule(service: str, method: MethodDescriptor) -> AccessRule:
         raise MissingAccess(
             f"{name} changes something and takes no request_id; or it is NO_SIDE_EFFECTS and does not say so"
         )
-    return AccessRule(option.permission, resources, option.public_read, changes, method.input_type)
+    return AccessRule(
+        permission=option.permission,
+        resources=resources,
+        public_read=option.public_read,
+        changes=changes,
+        request=method.input_type,
+    )
 
 
 def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> ResourceRule:
@@ -75,7 +81,9 @@ def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> 
         raise MissingAccess(f"{name} names no resource: its access option needs a string field and a resource")
     if option.public_read and option.permission != access_pb2.PERMISSION_READ:
         raise MissingAccess(f"{name} lets everybody do more than read: public_read goes with PERMISSION_READ")
-    return ResourceRule(option.permission, option.field, option.resource, option.public_read)
+    return ResourceRule(
+        permission=option.permission, field=option.field, kind=option.resource, public_read=option.public_read
+    )
 
 
 def check_resources(methods: Mapping[str, AccessRule], known: Container[str]) -> None:

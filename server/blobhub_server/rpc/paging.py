@@ -48,7 +48,7 @@ class Page:
         """The page a request asks for. `filters` are the resolved filters of the list. Raises InvalidPageToken."""
         scope = hashlib.sha256("\0".join((request.DESCRIPTOR.full_name, *filters)).encode()).digest()
         after = _decode_token(request.page_token, scope) if request.page_token else ""
-        return cls(request.page_size or DEFAULT_PAGE_SIZE, after, scope)
+        return cls(limit=request.page_size or DEFAULT_PAGE_SIZE, after=after, _scope=scope)
 
     def cut(self, found: Sequence[Item], key: Callable[[Item], str]) -> tuple[Sequence[Item], str]:
         """The page's items and the token of the next page, from a read of up to `limit + 1` items."""

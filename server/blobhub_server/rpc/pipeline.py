@@ -82,14 +82,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 # Not cached: clients could fill the memory with names of methods that do not exist.
-                return _unknown(_Entrance(method, self._gate, self._guard, self._log))
+                return _unknown(_Entrance(method=method, gate=self._gate, guard=self._guard, log=self._log))
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
 
     def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         encode = _serializer(handler.response_serializer)
         codec = {"request_deserializer": _lenient(handler.request_deserializer), "response_serializer": encode}
-        entrance = _Entrance(method, self._gate, self._guard, self._log)
+        entrance = _Entrance(method=method, gate=self._gate, guard=self._guard, log=self._log)
         kind = _kind_of(handler)
         serve = (_wrap_open if method.startswith(OPEN) else _wrap_gated)(entrance, kind, getattr(handler, kind), encode)
         made: grpc.RpcMethodHandler[Any, Any] = getattr(grpc, f"{kind}_rpc_method_handler")(serve, **codec)

@@ -64,7 +64,7 @@ class Watch(Generic[AnyLine]):
     async def stream(
         self, bell: Doorbell, drain: Drain, after: int, *, follow: bool
     ) -> AsyncIterator[Sequence[AnyLine] | Idle]:
-        """Yield batches of lines after a number, and signs of life, until the log ends.
+        """Yield batches of lines after a number, and `Idle` when nothing happens, until the log ends.
 
         Listening begins before the log is read, so no line is missed between the two. Each subscriber reads the log at its
         own pace, so a slow one delays nobody and needs no buffer. Raises ShuttingDown with the last number sent when the
@@ -108,6 +108,6 @@ def _varint(number: int) -> bytes:
 
 
 def check_range(after: int, last: int) -> None:
-    """Raise SequenceOutOfRange when a watch asks to resume behind the log's end."""
+    """Raise SequenceOutOfRange when a watch asks to resume after the log's end."""
     if after > last:
         raise SequenceOutOfRange(1, last)

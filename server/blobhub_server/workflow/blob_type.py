@@ -141,9 +141,19 @@ async def _look_at_script_workers(settings: WorkflowSettings) -> str:
 def _limits(host: Host) -> list[Limit]:
     """How much a workflow may hold."""
     return [
-        Limit(limit.DEFINITIONS, "Definitions in a revision", 100, host.contents.fullest),
-        Limit(limit.EXECUTIONS, "Executions started in a session", 100_000, session_store.most_executions),
-        Limit(limit.SESSIONS, "Sessions of the blob that are not closed", 10_000, session_store.count_open),
+        Limit(name=limit.DEFINITIONS, description="Definitions in a revision", default=100, held=host.contents.fullest),
+        Limit(
+            name=limit.EXECUTIONS,
+            description="Executions started in a session",
+            default=100_000,
+            held=session_store.most_executions,
+        ),
+        Limit(
+            name=limit.SESSIONS,
+            description="Sessions of the blob that are not closed",
+            default=10_000,
+            held=session_store.count_open,
+        ),
     ]
 
 

@@ -47,7 +47,7 @@ class NotesType(BlobType):
             dependents=store.dependents_on_revision,
             in_use=store.dependents_in_blob,
             delete=store.delete_all,
-            limits=[Limit(LIMIT, "Notes in a revision", 100, host.contents.fullest)],
+            limits=[Limit(name=LIMIT, description="Notes in a revision", default=100, held=host.contents.fullest)],
             offers={NoteTexts: texts},
         )
 

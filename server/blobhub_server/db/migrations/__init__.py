@@ -45,7 +45,7 @@ class Chain:
     @classmethod
     def for_type(cls, name: str, folder: Path) -> Chain:
         """The chain of a blob type."""
-        return cls(name, folder, _version_table(name))
+        return cls(name=name, folder=folder, version_table=_version_table(name))
 
     @property
     def head(self) -> str:
@@ -68,7 +68,7 @@ def _version_table(type_name: str) -> str:
     return f"{VERSION_TABLE}_{type_name.replace('.', '_')}"
 
 
-PLATFORM = Chain("platform", HERE / "versions", VERSION_TABLE)
+PLATFORM = Chain(name="platform", folder=HERE / "versions", version_table=VERSION_TABLE)
 
 
 async def migrate_alone(url: str, type_chains: Sequence[Chain]) -> None:
@@ -86,7 +86,8 @@ async def migrate_alone(url: str, type_chains: Sequence[Chain]) -> None:
 async def migrate(url: str, type_chains: Sequence[Chain]) -> None:
     """Bring a database up to date: first the platform's tables, then those of the types. Does nothing when it is.
 
-    Whoever calls this has the database open. Raises NewerDatabase.
+    Whoever calls this has the database open. Raises StartError for a URL of no such database, NewerDatabase when it is at a
+    migration that this program does not have, OSError and DBAPIError when it cannot be reached or a statement fails.
     """
     made, bring_up = parse_url(url), partial(_bring_up, chains=(PLATFORM, *type_chains))
     if made.get_backend_name() == "sqlite":

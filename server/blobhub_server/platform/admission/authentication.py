@@ -38,7 +38,7 @@ class Usage(Protocol):
     """Records the use of keys."""
 
     def record_use(self, key_id: str) -> None:
-        """A call came with this key."""
+        """Record that a call came with this key."""
 
 
 class Authentication:

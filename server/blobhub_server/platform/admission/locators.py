@@ -131,13 +131,21 @@ class Locators:
         """A key, by its id."""
         async with self._db.read() as tx:
             key = await api_key_store.get(tx, value)
-        return None if key is None else Resolution(Place(key.org_id or "", key.blob_id, key.user_id), key)
+        return (
+            None
+            if key is None
+            else Resolution(Place(org_id=key.org_id or "", blob_id=key.blob_id, user_id=key.user_id), key)
+        )
 
     async def credential(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A credential, by its id."""
         async with self._db.read() as tx:
             found = await credential_store.get(tx, value)
-        return None if found is None else Resolution(Place(found.org_id or "", found.blob_id, found.user_id), found)
+        return (
+            None
+            if found is None
+            else Resolution(Place(org_id=found.org_id or "", blob_id=found.blob_id, user_id=found.user_id), found)
+        )
 
 
 def _resolution(kind: str, value: str, found: Match[object] | None) -> Resolution[object] | None:
@@ -147,11 +155,11 @@ def _resolution(kind: str, value: str, found: Match[object] | None) -> Resolutio
 
 
 def _match_blob(blob: Blob, renamed: str = "") -> Match[Blob]:
-    return Match(Place(org_id=blob.org_id, blob_id=blob.id, public=blob.public), blob, renamed)
+    return Match(place=Place(org_id=blob.org_id, blob_id=blob.id, public=blob.public), resource=blob, renamed=renamed)
 
 
 def _match_organization(organization: Organization, renamed: str = "") -> Match[Organization]:
-    return Match(Place(org_id=organization.id, public=organization.public), organization, renamed)
+    return Match(place=Place(org_id=organization.id, public=organization.public), resource=organization, renamed=renamed)
 
 
 async def _organization(tx: Transaction, reference: Reference) -> Match[Organization] | None:

@@ -90,7 +90,9 @@ def configuration(settings: Settings) -> tuple[TokenPolicy, Source] | None:
         source = source_of(settings.oidc_jwks)
     except OutboundError as error:
         raise StartError(f"BLOBHUB_OIDC_JWKS: {error}") from None
-    return TokenPolicy(settings.oidc_issuer, settings.oidc_audience, _algorithms(settings.oidc_algorithms)), source
+    return TokenPolicy(
+        issuer=settings.oidc_issuer, audience=settings.oidc_audience, algorithms=_algorithms(settings.oidc_algorithms)
+    ), source
 
 
 def _algorithms(listed: str) -> tuple[str, ...]:

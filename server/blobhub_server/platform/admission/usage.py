@@ -30,7 +30,7 @@ class KeyUsage:
         self._waiting: dict[str, datetime] = {}
 
     def record_use(self, key_id: str) -> None:
-        """A call came with this key."""
+        """Record that a call came with this key."""
         now = self._clock()
         written = self._written.get(key_id)
         if written is None or now - written >= MIN_INTERVAL:

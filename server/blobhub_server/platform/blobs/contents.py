@@ -38,12 +38,28 @@ class Contents:
         current = await store.find(tx, revision_id, name)
         held = await store.holds(tx, blob.id, digest)
         if current is None:
-            entry = Entry(self._ids(), revision_id, name, digest, size, now, now)
+            entry = Entry(
+                id=self._ids(),
+                revision_id=revision_id,
+                name=name,
+                digest=digest,
+                size=size,
+                create_time=now,
+                update_time=now,
+            )
             await store.insert(tx, blob.id, entry)
             await self._require(tx, blob, limit, revision.entries + 1)
             await revision_store.update(tx, revision_id, entries=revision.entries + 1)
         else:
-            entry = Entry(current.id, revision_id, name, digest, size, current.create_time, now)
+            entry = Entry(
+                id=current.id,
+                revision_id=revision_id,
+                name=name,
+                digest=digest,
+                size=size,
+                create_time=current.create_time,
+                update_time=now,
+            )
             await store.replace(tx, entry.id, digest=digest, size=size, now=now)
         total = blob.bytes + (0 if held else size) - await self._freed_bytes(tx, blob, current)
         if not held:

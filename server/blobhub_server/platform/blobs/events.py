@@ -36,7 +36,9 @@ class BlobEvents:
             type=type_,
             **payload,
         )
-        await store.append(tx, BlobEventLine(blob_id, sequence, type_, event.SerializeToString()))
+        await store.append(
+            tx, BlobEventLine(blob_id=blob_id, sequence=sequence, type=type_, event=event.SerializeToString())
+        )
         await self._bell.ring_after_commit(tx, [topic(blob_id)])
 
 

@@ -29,20 +29,30 @@ def on_organizations(clock: Clock) -> Sequence[Limit]:
         return await api_key_store.count(tx, org_id, clock())
 
     return (
-        Limit("organization.api_keys", KEYS, 1_000, keys),
-        Limit("organization.blobs", "Blobs of the organization", 100_000, organization_store.blob_count),
-        Limit("organization.members", "Roles that users hold on the organization and its blobs", 10_000, member_store.count),
+        Limit(name="organization.api_keys", description=KEYS, default=1_000, held=keys),
+        Limit(
+            name="organization.blobs",
+            description="Blobs of the organization",
+            default=100_000,
+            held=organization_store.blob_count,
+        ),
+        Limit(
+            name="organization.members",
+            description="Roles that users hold on the organization and its blobs",
+            default=10_000,
+            held=member_store.count,
+        ),
     )
 
 
 ON_BLOBS = (
     Limit(
-        "blob.bytes",
-        "Bytes of content, each content counted once however often it is held",
-        10 << 30,
-        blob_store.total_bytes,
+        name="blob.bytes",
+        description="Bytes of content, each content counted once however often it is held",
+        default=10 << 30,
+        held=blob_store.total_bytes,
     ),
-    Limit("blob.revisions", "Revisions of the blob", 10_000, revision_store.count),
+    Limit(name="blob.revisions", description="Revisions of the blob", default=10_000, held=revision_store.count),
 )
 """Counted in blobs of every type."""
 
@@ -73,8 +83,8 @@ class Limits:
         raise InvalidValue("name", f"no such limit on {kind}")
 
     async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
-        every = (*self.of_platform, *self._types.limits())
-        default = next(limit.default for limit in every if limit.name == name)
+        limits = (*self.of_platform, *self._types.limits())
+        default = {limit.name: limit.default for limit in limits}[name]
         return rules.effective(await store.get(tx, name, org_id, blob_id), default).value
 
     async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:

@@ -84,7 +84,7 @@ class Answers:
             return None
         call.recorded = True
         if found.answer and (found.org_id or found.user_id):
-            call.place = Place(found.org_id or "", found.blob_id, found.user_id)
+            call.place = Place(org_id=found.org_id or "", blob_id=found.blob_id, user_id=found.user_id)
             await self._readers.require_reader(call.caller, call.place)
         return found.answer
 

@@ -175,7 +175,12 @@ class Audit:
     async def record_refusal(self, entry: AuditRow) -> None:
         """Add the entry of a refusal; return once it is durable. A failure to write is logged and not raised."""
         if entry["user_id"] is None and entry["api_key_id"] is None and not self._anonymous.take(self._clock()):
-            log.warning("refusal_not_recorded", method=entry["method"], code=entry["code"], reason="too many of nobody's")
+            log.warning(
+                "refusal_not_recorded",
+                method=entry["method"],
+                code=entry["code"],
+                reason="too many refusals of unidentified callers",
+            )
             return
         try:
             await self._refusals.submit(entry)

@@ -55,7 +55,9 @@ class Changes:
     def settlement(self, call: Call[object], answer: Message) -> Settlement:
         """What has to be written beside a change."""
         row = self._answers.row(call, answer)
-        return Settlement(audit_row(call, answer=answer), row, partial(setattr, call, "recorded", True))
+        return Settlement(
+            entry=audit_row(call, answer=answer), request=row, on_commit=partial(setattr, call, "recorded", True)
+        )
 
     async def settle(self, tx: Transaction, settled: Sequence[Settlement]) -> None:
         """Write audit entries and remembered answers, in a transaction, as the last thing in it."""

@@ -50,7 +50,7 @@ class ApiKey:
 
 
 def make_secret(entropy: Callable[[int], bytes]) -> str:
-    """A new key, to be shown once. `entropy` answers so many random bytes."""
+    """A new key, to be shown once. `entropy` returns as many random bytes as it is asked for."""
     text = f"bhk_{_base62(entropy(16), 12)}_{_base62(entropy(32), 22)}"
     return text + checksum(text)
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One call, as the log has it; see audit.proto."""
+    """The record of one call. `audit.proto` describes the fields."""
 
     sequence: int
     id: str

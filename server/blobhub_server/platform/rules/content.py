@@ -34,4 +34,4 @@ def changes(base: Sequence[Entry], newer: Sequence[Entry]) -> Iterator[Change]:
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
         if before is None or after is None or before.digest != after.digest:
-            yield Change(name, before, after)
+            yield Change(name=name, before=before, after=after)

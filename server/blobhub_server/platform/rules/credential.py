@@ -32,7 +32,7 @@ class Credential:
 
     @property
     def owner_id(self) -> str:
-        """The id of the blob, organization or user whose it is."""
+        """The id of its owner: a blob, an organization or a user."""
         return self.blob_id or self.org_id or self.user_id or ""
 
     @property

@@ -52,14 +52,14 @@ def effective(settings: Iterable[LimitSetting], default: int) -> LimitSetting:
     blob; higher ranks first. Each replaces earlier ones of the same or a lower rank. Of the rest the lowest value applies,
     so a setting can only lower what a higher rank has set.
     """
-    holding = [LimitSetting(DEFAULT, Rank.SERVER, default)]
+    holding = [LimitSetting(source=DEFAULT, rank=Rank.SERVER, value=default)]
     for setting in sorted(settings, key=lambda setting: (setting.source == BLOB, -setting.rank)):
         holding = [before for before in holding if before.rank > setting.rank] + [setting]
     return min(reversed(holding), key=lambda setting: setting.value)
 
 
 def remaining_settings(settings: Iterable[LimitSetting], source: str, by: Rank) -> list[LimitSetting]:
-    """The settings that remain when somebody of a rank sets or clears a value there: theirs and those of lower ranks go."""
+    """The settings that remain when a rank sets or clears a value at `source`: all but its own and those of lower ranks."""
     return [setting for setting in settings if setting.source != source or setting.rank > by]
 
 

@@ -121,7 +121,7 @@ def verify(token: str, key: Key, header: Header, policy: TokenPolicy, now: datet
     ends = _seconds(found["exp"])
     if not begins - LEEWAY_SECONDS <= now.timestamp() < ends:
         raise Unauthenticated
-    return Claims(_subject(found["sub"]), _display_name(found), datetime.fromtimestamp(ends, UTC))
+    return Claims(subject=_subject(found["sub"]), display_name=_display_name(found), ends=datetime.fromtimestamp(ends, UTC))
 
 
 def keys(document: bytes) -> list[Key]:
@@ -169,7 +169,7 @@ def _key(jwk: Mapping[str, Any]) -> Key | None:
         public = jwt.PyJWK({name: jwk[name] for name in _PUBLIC if name in jwk}).key
     except jwt.PyJWTError:
         return None
-    return Key(kid if isinstance(kid, str) else None, kind, jwk.get("alg"), public)
+    return Key(kid=kid if isinstance(kid, str) else None, kind=kind, algorithm=jwk.get("alg"), public=public)
 
 
 def _seconds(value: object) -> float:

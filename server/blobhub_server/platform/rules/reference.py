@@ -76,7 +76,7 @@ def _revision(text: str) -> Reference | None:
     found = _blob(blob)
     if found is None or (at and not is_version(version)):
         return None
-    return Reference(found.organization, found.blob, version or DEFAULT, found.id)
+    return Reference(organization=found.organization, blob=found.blob, version=version or DEFAULT, id=found.id)
 
 
 def _scope(text: str) -> Reference | None:

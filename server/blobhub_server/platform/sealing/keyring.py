@@ -52,7 +52,9 @@ class Keyring:
         key = self._entropy(KEY_BYTES)
         key_nonce, wrapped_key = self._encrypt(self._wrapping_key(master_key_id), key, b"key", identity)
         nonce, ciphertext = self._encrypt(key, body, b"body", identity)
-        return SealedBody(master_key_id, key_nonce, wrapped_key, nonce, ciphertext)
+        return SealedBody(
+            master_key_id=master_key_id, key_nonce=key_nonce, wrapped_key=wrapped_key, nonce=nonce, ciphertext=ciphertext
+        )
 
     def open(self, sealed: SealedBody, identity: bytes) -> bytes:
         """The body. Raises Unreadable."""

@@ -87,9 +87,14 @@ class AuditService:
         async def read(after: int) -> list[EntryLine]:
             async with self._host.db.read() as tx:
                 found = await store.page(tx, org_id=place.org_id, blob_id=place.blob_id or "", after=after, limit=MAX_BATCH)
-            return [EntryLine(entry.sequence, to_proto(entry).SerializeToString()) for entry in found]
+            return [EntryLine(sequence=entry.sequence, event=to_proto(entry).SerializeToString()) for entry in found]
 
-        watch = Watch(audit.TOPIC, read, lambda line: line.sequence, self._host.settings.progress_seconds)
+        watch = Watch(
+            topic=audit.TOPIC,
+            read=read,
+            number=lambda line: line.sequence,
+            progress_seconds=self._host.settings.progress_seconds,
+        )
         async for batch in watch.stream(self._host.bell, self._host.drain, request.after_sequence, follow=request.follow):
             yield pack(batch, self._host.clock())
 

@@ -84,7 +84,20 @@ class BlobService:
         """A blob and its first draft, which is its default revision."""
         now, ids = self._host.clock(), self._host.ids
         blob_id = ids()
-        draft = Revision(ids(), blob_id, DRAFT, None, "", None, "", "", now, now, ids(), 0)
+        draft = Revision(
+            id=ids(),
+            blob_id=blob_id,
+            phase=DRAFT,
+            parent_id=None,
+            comment="",
+            number=None,
+            label="",
+            digest="",
+            create_time=now,
+            update_time=now,
+            etag=ids(),
+            entries=0,
+        )
         blob = Blob(
             id=blob_id,
             org_id=org_id,

@@ -53,7 +53,7 @@ class CallerService:
                 return [to_role(place, reference, access.held_role(who, place, role)) for place, reference, role in held]
             if who.org_id is None:
                 return []
-            place = Place(who.org_id, who.blob_id)
+            place = Place(org_id=who.org_id, blob_id=who.blob_id)
             return [to_role(place, await store.reference(tx, place), who.role)]
 
 

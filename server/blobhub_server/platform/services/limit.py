@@ -60,7 +60,9 @@ class LimitService:
             await self._limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id or "")
             if request.HasField("value"):
                 settings = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
-                rules.require_settable(LimitSetting(_source(place), rank, request.value), settings, limit.default)
+                rules.require_settable(
+                    LimitSetting(source=_source(place), rank=rank, value=request.value), settings, limit.default
+                )
             await store.delete(tx, scope_id, limit.name, rank)
             if request.HasField("value"):
                 await store.put(tx, scope_id, limit.name, rank, request.value)

@@ -56,7 +56,16 @@ class MemberService:
             if user is None:
                 raise NotFound("user", request.user)
             now, role = self._host.clock(), Role(request.role)
-            member = Member(user.id, user.name, place.org_id, place.blob_id, role, now, now, self._host.ids())
+            member = Member(
+                user_id=user.id,
+                user_name=user.name,
+                org_id=place.org_id,
+                blob_id=place.blob_id,
+                role=role,
+                create_time=now,
+                update_time=now,
+                etag=self._host.ids(),
+            )
             try:
                 async with tx.savepoint():
                     await store.insert(tx, member)

@@ -68,7 +68,16 @@ class MetadataService:
                 raise AlreadyExists(KIND, request.key)
             rules.require_room(target_id, await store.count(tx, target_id))
             now, etag = self._host.clock(), self._host.ids()
-            record = MetadataRecord(target_id, blob_id, request.key, value, request.description, now, now, etag)
+            record = MetadataRecord(
+                target_id=target_id,
+                blob_id=blob_id,
+                key=request.key,
+                value=value,
+                description=request.description,
+                create_time=now,
+                update_time=now,
+                etag=etag,
+            )
             await store.insert(tx, record)
             created = blob_event_pb2.MetadataCreated(target_id=target_id, key=record.key, etag=etag)
             await self._events.append(tx, blob_id, metadata_created=created)

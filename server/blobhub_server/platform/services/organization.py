@@ -57,10 +57,28 @@ class OrganizationService:
             rules.require_room(user_id, await store.count_created_by(tx, user_id))
             now, ids = self._host.clock(), self._host.ids
             visibility = from_visibility(request.visibility)
-            made = Organization(ids(), request.alias, request.description, visibility, 0, now, now, ids())
+            made = Organization(
+                id=ids(),
+                alias=request.alias,
+                description=request.description,
+                visibility=visibility,
+                blob_count=0,
+                create_time=now,
+                update_time=now,
+                etag=ids(),
+            )
             async with claim_alias(tx, "organization", "", request.alias, made.id):
                 await store.insert(tx, made, user_id)
-            admin = Member(user_id, call.caller.user_name, made.id, None, Role.ADMIN, now, now, ids())
+            admin = Member(
+                user_id=user_id,
+                user_name=call.caller.user_name,
+                org_id=made.id,
+                blob_id=None,
+                role=Role.ADMIN,
+                create_time=now,
+                update_time=now,
+                etag=ids(),
+            )
             await member_store.insert(tx, admin)
             return pb.CreateOrganizationResponse(organization=to_proto(made))
 

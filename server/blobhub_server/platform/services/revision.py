@@ -94,7 +94,18 @@ class RevisionService:
             await self._host.limits.require(tx, "blob.revisions", org_id=blob.org_id, blob_id=blob.id, held=held)
             now, ids = self._host.clock(), self._host.ids
             draft = Revision(
-                ids(), blob.id, DRAFT, parent.id, request.comment, None, "", "", now, now, ids(), parent.entries
+                id=ids(),
+                blob_id=blob.id,
+                phase=DRAFT,
+                parent_id=parent.id,
+                comment=request.comment,
+                number=None,
+                label="",
+                digest="",
+                create_time=now,
+                update_time=now,
+                etag=ids(),
+                entries=parent.entries,
             )
             await store.insert(tx, draft)
             await content_store.copy(tx, parent.id, draft, ids)
@@ -226,7 +237,7 @@ class RevisionService:
     async def _dependents(self, tx: Transaction, blob: Blob, revision: Revision) -> list[Dependents]:
         default = [blob.id] if blob.default_revision_id == revision.id else []
         return [
-            Dependents("default pointer", len(default), default),
+            Dependents(kind="default pointer", count=len(default), ids=default),
             await store.branches(tx, revision.id),
             *await self._types.dependents(tx, blob.type, revision.id),
         ]

@@ -45,7 +45,18 @@ class UserService:
     async def CreateUser(self, request: pb.CreateUserRequest, call: Call[None]) -> pb.CreateUserResponse:
         async def make(tx: Transaction) -> pb.CreateUserResponse:
             now, ids = self._host.clock(), self._host.ids
-            user = User(ids(), request.name, request.display_name, request.administrator, False, None, None, now, now, ids())
+            user = User(
+                id=ids(),
+                name=request.name,
+                display_name=request.display_name,
+                administrator=request.administrator,
+                disabled=False,
+                issuer=None,
+                subject=None,
+                create_time=now,
+                update_time=now,
+                etag=ids(),
+            )
             try:
                 async with tx.savepoint():
                     await store.insert(tx, user)

@@ -27,7 +27,7 @@ _TAKE_BACK = Prepared(former_aliases.delete().where(*_KEY))
 
 
 async def find_former_holder(tx: Transaction, parent_id: str, alias: str) -> str | None:
-    """The id of the resource that an alias was given up by."""
+    """The id of the resource that gave up an alias."""
     return await tx.first(_HOLDER, parent=parent_id, wanted=alias)
 
 

@@ -62,7 +62,7 @@ async def memberships(tx: Transaction, user_id: str, limit: int) -> list[tuple[P
     """
     return [
         (
-            Place(row.org_id, row.blob_id),
+            Place(org_id=row.org_id, blob_id=row.blob_id),
             _reference(row.organization, row.blob),
             max(row.role, row.on_organization or Role.NONE),
         )

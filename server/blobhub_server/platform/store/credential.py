@@ -138,4 +138,5 @@ _REWRAP = Prepared(credentials.update().where(_ID).values({name: sa.bindparam(na
 
 async def rewrap(tx: Transaction, rewrapped: Sequence[tuple[str, SealedBody]]) -> None:
     """Store the keys of some credentials, wrapped anew."""
-    await tx.run_each(_REWRAP, [{"credential": id_, **_SEALED.row(sealed)} for id_, sealed in rewrapped])
+    rows = [{"credential": id_} | {name: getattr(sealed, name) for name in _REWRAPPED} for id_, sealed in rewrapped]
+    await tx.run_each(_REWRAP, rows)

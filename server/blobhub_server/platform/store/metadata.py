@@ -32,7 +32,7 @@ metadata_records = sa.Table(
 _columns = metadata_records.c
 _RECORD = Mapper(MetadataRecord, metadata_records)
 _TARGET = _columns.target_id == sa.bindparam("target")
-_BY_KEY = Order((_columns.key,))
+_BY_KEY = Order(columns=(_columns.key,))
 
 
 _INSERT = Prepared(metadata_records.insert())

@@ -91,7 +91,8 @@ async def update(tx: Transaction, revision_id: str, **values: Any) -> None:
 
 async def branches(tx: Transaction, revision_id: str) -> Dependents:
     """The revisions that were branched from this one."""
-    return Dependents("branched revisions", *await count_and_name(tx, revisions.c.id, revisions.c.parent_id == revision_id))
+    count, ids = await count_and_name(tx, revisions.c.id, revisions.c.parent_id == revision_id)
+    return Dependents(kind="branched revisions", count=count, ids=ids)
 
 
 _COUNT = Prepared(sa.select(sa.func.count()).where(_BLOB), Scalar(int))

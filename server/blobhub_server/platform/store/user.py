@@ -68,7 +68,7 @@ async def get_by_subject(tx: Transaction, issuer: str, subject: str) -> User | N
 
 async def page(tx: Transaction, *, name_prefix: str, after: str, limit: int) -> list[User]:
     """Users by id, those after `after`."""
-    query, order = _SELECT, Order((users.c.id,))
+    query, order = _SELECT, Order(columns=(users.c.id,))
     if name_prefix:
         query = query.where(order.begins(users.c.name, name_prefix, after))
     return _USER.all(await tx.execute(order.apply(query, after, limit)))

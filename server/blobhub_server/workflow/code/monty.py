@@ -148,7 +148,7 @@ class MontyRunner:
                 ended = _json(await session.feed_run("_ended"))
         except monty.MontyError as error:
             raise _script_error(error) from None
-        return ScriptResult(str(ended["route"]), ended["outputs"], ended["terminal"])
+        return ScriptResult(route=str(ended["route"]), outputs=ended["outputs"], terminal=ended["terminal"])
 
 
 def _ignore(stream: str, text: str) -> None:

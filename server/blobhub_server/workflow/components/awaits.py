@@ -46,16 +46,18 @@ class Await:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Await:
         """The await that a JSON object stands for."""
-        return cls(AwaitKind(content["kind"]), content["seconds"], content["expiry"], content["details"])
+        return cls(
+            kind=AwaitKind(content["kind"]), seconds=content["seconds"], expiry=content["expiry"], details=content["details"]
+        )
 
 
-NEXT_ATTEMPT = Await(AwaitKind.ATTEMPT, None, "")
+NEXT_ATTEMPT = Await(kind=AwaitKind.ATTEMPT, seconds=None, expiry="")
 """Its time comes from the step's retry policy. The step is run again after it, so it has no route."""
 
 
 def time(seconds: float) -> Await:
     """Wait so many seconds, then go on with `next`."""
-    return Await(AwaitKind.TIME, seconds, "next")
+    return Await(kind=AwaitKind.TIME, seconds=seconds, expiry="next")
 
 
 RECEIVED = "received"
@@ -64,4 +66,4 @@ RECEIVED = "received"
 
 def signal(name: str, key: str, timeout: float | None = None) -> Await:
     """Wait for a signal and go on with `received`; after `timeout` seconds without it go on with `timeout`."""
-    return Await(AwaitKind.SIGNAL, timeout, "timeout", {"name": name, "key": key})
+    return Await(kind=AwaitKind.SIGNAL, seconds=timeout, expiry="timeout", details={"name": name, "key": key})

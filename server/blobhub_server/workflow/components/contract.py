@@ -3,7 +3,7 @@
 A component type is a class in the entry-point group `blobhub.components`, named after the type. There are two kinds:
 
 * `PURE`: `run` is a function of its inputs, evaluated in place; nothing outside changes, so it needs no commit.
-* `EFFECT`: `run` is awaited after the commit that says it was entered. When the server goes down under it, it is run
+* `EFFECT`: `run` is awaited after the commit that says it was entered. When the server goes down meanwhile, it is run
   again with the same idempotency key and a higher attempt.
 
 Either gives an outcome, or an await (`components/awaits.py`): what the step waits for. Waiting survives restarts.
@@ -97,7 +97,7 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class ComponentContext:
-    """What an effect component is told. `idempotency_key` is the same for all attempts at one step."""
+    """What an effect component gets beside its inputs. `idempotency_key` is the same for all attempts at one step."""
 
     session_id: str
     execution_id: str

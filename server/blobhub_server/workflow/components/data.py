@@ -18,10 +18,20 @@ class Value(Component):
     title = "Value"
     kind = Kind.DATA
     ports = (
-        PortSpec("data_input", "alias", "The name under which the value is known outside.", "text"),
-        PortSpec("data_input", "persistence", "`definition`, `execution` or `session`.", "choice"),
-        PortSpec("data_input", "value", "What is connected here is written."),
-        PortSpec("data_output", "value", "The value."),
+        PortSpec(
+            category="data_input",
+            route="alias",
+            description="The name under which the value is known outside.",
+            value_type="text",
+        ),
+        PortSpec(
+            category="data_input",
+            route="persistence",
+            description="`definition`, `execution` or `session`.",
+            value_type="choice",
+        ),
+        PortSpec(category="data_input", route="value", description="What is connected here is written."),
+        PortSpec(category="data_output", route="value", description="The value."),
     )
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:

@@ -18,8 +18,8 @@ from blobhub_server.workflow.components.contract import (
 )
 from blobhub_server.workflow.values import unwrap
 
-_IN = PortSpec("flow_input", "in", "Control enters here.")
-_NEXT = PortSpec("flow_output", "next", "Control leaves here.")
+_IN = PortSpec(category="flow_input", route="in", description="Control enters here.")
+_NEXT = PortSpec(category="flow_output", route="next", description="Control leaves here.")
 
 MAX_SECONDS = 366 * 86400.0
 
@@ -34,7 +34,7 @@ class Start(PureComponent):
 
     def run(self, inputs: Inputs) -> Outcome:
         """Go on."""
-        return Outcome("next")
+        return Outcome(route="next")
 
 
 class End(PureComponent):
@@ -46,15 +46,17 @@ class End(PureComponent):
     title = "End"
     ports = (
         _IN,
-        PortSpec("data_input", "value", "Becomes the execution's result."),
-        PortSpec("data_input", "terminal", "True ends all other branches too.", "boolean"),
+        PortSpec(category="data_input", route="value", description="Becomes the execution's result."),
+        PortSpec(
+            category="data_input", route="terminal", description="True ends all other branches too.", value_type="boolean"
+        ),
     )
     routes = ()
 
     def run(self, inputs: Inputs) -> Outcome:
         """Stop here."""
         outputs = {"value": inputs["value"]} if "value" in inputs else {}
-        return Outcome("end", outputs, terminal=unwrap(inputs.get("terminal")) is True)
+        return Outcome(route="end", outputs=outputs, terminal=unwrap(inputs.get("terminal")) is True)
 
 
 class Switch(PureComponent):
@@ -66,7 +68,13 @@ class Switch(PureComponent):
     title = "Switch"
     ports = (
         _IN,
-        PortSpec("data_input", "cases", "List of {route, when}; `when` is a CEL expression.", "json", required=True),
+        PortSpec(
+            category="data_input",
+            route="cases",
+            description="List of {route, when}; `when` is a CEL expression.",
+            value_type="json",
+            required=True,
+        ),
     )
     routes = ("default",)
     open_ports = True
@@ -77,8 +85,8 @@ class Switch(PureComponent):
         known = variables(inputs, without=("cases",))
         for case in unwrap(inputs["cases"]):
             if evaluate(case["when"], known) is True:
-                return Outcome(case["route"])
-        return Outcome("default")
+                return Outcome(route=case["route"])
+        return Outcome(route="default")
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
         """Every case must have a route and an expression that parses."""
@@ -104,7 +112,7 @@ class Join(Component):
     type = "flow.join"
     title = "Join"
     kind = Kind.JOIN
-    ports = (_IN, _NEXT, PortSpec("data_input", "mode", "`all` or `first`.", "choice"))
+    ports = (_IN, _NEXT, PortSpec(category="data_input", route="mode", description="`all` or `first`.", value_type="choice"))
     routes = ("next",)
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
@@ -118,7 +126,11 @@ class Delay(PureComponent):
 
     type = "flow.delay"
     title = "Delay"
-    ports = (_IN, _NEXT, PortSpec("data_input", "seconds", "How long to wait.", "float", required=True))
+    ports = (
+        _IN,
+        _NEXT,
+        PortSpec(category="data_input", route="seconds", description="How long to wait.", value_type="float", required=True),
+    )
     routes = ("next",)
 
     def run(self, inputs: Inputs) -> Await:

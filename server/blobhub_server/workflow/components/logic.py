@@ -15,9 +15,11 @@ from blobhub_server.workflow.components.contract import (
 )
 from blobhub_server.workflow.values import unwrap
 
-_IN = PortSpec("flow_input", "in", "Control enters here.")
-_SUCCESS = PortSpec("flow_output", "success", "Control leaves here.")
-_FAILURE = PortSpec("flow_output", "failure", "Control leaves here when it has failed, if this is connected.")
+_IN = PortSpec(category="flow_input", route="in", description="Control enters here.")
+_SUCCESS = PortSpec(category="flow_output", route="success", description="Control leaves here.")
+_FAILURE = PortSpec(
+    category="flow_output", route="failure", description="Control leaves here when it has failed, if this is connected."
+)
 
 
 class Expression(PureComponent):
@@ -31,8 +33,10 @@ class Expression(PureComponent):
         _IN,
         _SUCCESS,
         _FAILURE,
-        PortSpec("data_input", "expression", "A CEL expression.", "text", required=True),
-        PortSpec("data_output", "result", "Its value."),
+        PortSpec(
+            category="data_input", route="expression", description="A CEL expression.", value_type="text", required=True
+        ),
+        PortSpec(category="data_output", route="result", description="Its value."),
     )
     routes = ("success", "failure")
     open_ports = True
@@ -40,7 +44,7 @@ class Expression(PureComponent):
     def run(self, inputs: Inputs) -> Outcome:
         """Evaluate."""
         source = unwrap(inputs["expression"])
-        return Outcome("success", {"result": evaluate(source, variables(inputs, without=("expression",)))})
+        return Outcome(route="success", outputs={"result": evaluate(source, variables(inputs, without=("expression",)))})
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
         """An expression that is set must parse."""
@@ -61,8 +65,13 @@ class Code(EffectComponent):
         _IN,
         _SUCCESS,
         _FAILURE,
-        PortSpec("data_input", "language", "`python`.", "choice"),
-        PortSpec("data_input", "code", "The script: text, or a message whose text parts are joined.", required=True),
+        PortSpec(category="data_input", route="language", description="`python`.", value_type="choice"),
+        PortSpec(
+            category="data_input",
+            route="code",
+            description="The script: text, or a message whose text parts are joined.",
+            required=True,
+        ),
     )
     routes = ("success", "failure")
     open_ports = True
@@ -75,7 +84,7 @@ class Code(EffectComponent):
             result = await context.services.scripts.run(unwrap(inputs["code"]), given, context.emit_output)
         except ScriptError as error:
             raise ComponentError(error.message, reason=error.reason, line=error.line) from None
-        return Outcome(result.route, result.outputs, result.terminal)
+        return Outcome(route=result.route, outputs=result.outputs, terminal=result.terminal)
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
         """The language must be one there is, and the script a text."""

@@ -44,25 +44,34 @@ class _Check:
             type_ = self._types[component.id]
             if type_ is None:
                 yield Problem(
-                    P.UNKNOWN_COMPONENT_TYPE,
-                    component.id,
-                    f"{path}.type",
-                    f"no component type {component.type!r} is installed",
+                    type=P.UNKNOWN_COMPONENT_TYPE,
+                    component_id=component.id,
+                    path=f"{path}.type",
+                    message=f"no component type {component.type!r} is installed",
                 )
                 continue
             yield from self._ports(component, type_, path)
             yield from _policy(component, path)
             if type_.kind is not Kind.DATA and component.id not in reached:
-                yield Problem(P.UNREACHABLE_COMPONENT, component.id, path, "control never reaches it")
+                yield Problem(
+                    type=P.UNREACHABLE_COMPONENT, component_id=component.id, path=path, message="control never reaches it"
+                )
         for number, connection in enumerate(self._definition.connections):
             yield from self._connection(connection, f"connections[{number}]")
 
     def _starts(self) -> Iterator[Problem]:
         starts = [component.id for component in self._definition.components if component.type == START]
         if not starts:
-            yield Problem(P.NO_START, "", "components", f"there is no component of type {START}")
+            yield Problem(
+                type=P.NO_START, component_id="", path="components", message=f"there is no component of type {START}"
+            )
         for id_ in starts[1:]:
-            yield Problem(P.SEVERAL_STARTS, id_, "components", f"there is more than one component of type {START}")
+            yield Problem(
+                type=P.SEVERAL_STARTS,
+                component_id=id_,
+                path="components",
+                message=f"there is more than one component of type {START}",
+            )
 
     def _duplicates(self) -> Iterator[Problem]:
         for name in ("components", "connections"):
@@ -70,7 +79,9 @@ class _Check:
             for id_, count in counted.items():
                 if count > 1:
                     owner = id_ if name == "components" else ""
-                    yield Problem(P.DUPLICATE_ID, owner, name, f"{count} {name} have the id {id_!r}")
+                    yield Problem(
+                        type=P.DUPLICATE_ID, component_id=owner, path=name, message=f"{count} {name} have the id {id_!r}"
+                    )
 
     def _reachable(self) -> set[str]:
         onward: dict[str, list[str]] = {}
@@ -94,23 +105,23 @@ class _Check:
             if spec is None:
                 if not self._may_add(type_, port.category):
                     yield Problem(
-                        P.UNKNOWN_PORT,
-                        component.id,
-                        place,
-                        f"{component.type} has no {port.category} {port.route!r}",
+                        type=P.UNKNOWN_PORT,
+                        component_id=component.id,
+                        path=place,
+                        message=f"{component.type} has no {port.category} {port.route!r}",
                     )
             elif port.has_value and not fits(port.value, spec.value_type):
                 message = f"{port.route!r} takes a value of type {spec.value_type}"
-                yield Problem(P.TYPE_MISMATCH, component.id, f"{place}.value", message)
+                yield Problem(type=P.TYPE_MISMATCH, component_id=component.id, path=f"{place}.value", message=message)
         settings = settings_of(component)
         for spec in type_.ports:
             known = spec.route in settings or (component.id, spec.route) in self._fed
             if spec.required and spec.category == DATA_INPUT and not known:
                 message = f"{spec.route!r} has neither a value nor a connection"
-                yield Problem(P.MISSING_PORT, component.id, f"{path}.ports", message)
+                yield Problem(type=P.MISSING_PORT, component_id=component.id, path=f"{path}.ports", message=message)
         for route, message in type_.problems(settings):
             kind = P.INVALID_EXPRESSION if "CEL" in message else P.TYPE_MISMATCH
-            yield Problem(kind, component.id, f"{path}.ports", f"{route!r} {message}")
+            yield Problem(type=kind, component_id=component.id, path=f"{path}.ports", message=f"{route!r} {message}")
 
     def _may_add(self, type_: ComponentType, category: str) -> bool:
         return type_.open_ports if category in (DATA_INPUT, DATA_OUTPUT) else type_.open_routes
@@ -119,7 +130,9 @@ class _Check:
         ends = (("source_id", connection.source_id), ("target_id", connection.target_id))
         dangling = [(name, id_) for name, id_ in ends if id_ not in self._components]
         for name, id_ in dangling:
-            yield Problem(P.DANGLING_CONNECTION, "", f"{path}.{name}", f"there is no component {id_!r}")
+            yield Problem(
+                type=P.DANGLING_CONNECTION, component_id="", path=f"{path}.{name}", message=f"there is no component {id_!r}"
+            )
         source, target = self._types.get(connection.source_id), self._types.get(connection.target_id)
         if dangling or source is None or target is None:
             return
@@ -130,25 +143,38 @@ class _Check:
 
     def _control(self, connection: Connection, source: ComponentType, target: ComponentType, path: str) -> Iterator[Problem]:
         if not connection.route:
-            yield Problem(P.UNKNOWN_PORT, connection.source_id, f"{path}.route", "control needs a route to fire on")
+            yield Problem(
+                type=P.UNKNOWN_PORT,
+                component_id=connection.source_id,
+                path=f"{path}.route",
+                message="control needs a route to fire on",
+            )
         elif connection.route not in source.routes and not source.open_routes:
             message = f"{source.type} has no route {connection.route!r}"
-            yield Problem(P.UNKNOWN_PORT, connection.source_id, f"{path}.route", message)
+            yield Problem(type=P.UNKNOWN_PORT, component_id=connection.source_id, path=f"{path}.route", message=message)
         takes_control = any(port.category == "flow_input" for port in target.ports)
         if connection.target_port != "flow_input" or not takes_control:
             message = f"{target.type} takes no control at {connection.target_port!r}"
-            yield Problem(P.UNKNOWN_PORT, connection.target_id, f"{path}.target_port", message)
+            yield Problem(
+                type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message
+            )
 
     def _data(self, connection: Connection, source: ComponentType, target: ComponentType, path: str) -> Iterator[Problem]:
         if not self._has(connection.source_id, source, DATA_OUTPUT, connection.source_route):
             message = f"{source.type} has no data output {connection.source_route!r}"
-            yield Problem(P.UNKNOWN_PORT, connection.source_id, f"{path}.source_port", message)
+            yield Problem(
+                type=P.UNKNOWN_PORT, component_id=connection.source_id, path=f"{path}.source_port", message=message
+            )
         if not self._has(connection.target_id, target, DATA_INPUT, connection.target_route):
             message = f"{target.type} has no data input {connection.target_route!r}"
-            yield Problem(P.UNKNOWN_PORT, connection.target_id, f"{path}.target_port", message)
+            yield Problem(
+                type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message
+            )
         if target.kind is Kind.DATA and self._constant(connection.target_id):
             message = "a value of persistence `definition` is a constant and cannot be written"
-            yield Problem(P.UNKNOWN_PORT, connection.target_id, f"{path}.target_port", message)
+            yield Problem(
+                type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message
+            )
 
     def _has(self, id_: str, type_: ComponentType, category: str, route: str) -> bool:
         own = any(port.category == category and port.route == route for port in self._components[id_].ports)
@@ -168,8 +194,14 @@ def _policy(component: Component, path: str) -> Iterator[Problem]:
     policy, retry = component.policy, component.policy.retry
     place = f"{path}.policy"
     if policy.timeout is not None and policy.timeout <= 0:
-        yield Problem(P.INVALID_POLICY, component.id, f"{place}.timeout", "must be more than 0")
+        yield Problem(
+            type=P.INVALID_POLICY, component_id=component.id, path=f"{place}.timeout", message="must be more than 0"
+        )
     if not 1 <= retry.attempts <= 100:
-        yield Problem(P.INVALID_POLICY, component.id, f"{place}.retry.attempts", "must be from 1 to 100")
+        yield Problem(
+            type=P.INVALID_POLICY, component_id=component.id, path=f"{place}.retry.attempts", message="must be from 1 to 100"
+        )
     if not 1 <= retry.factor <= 10:
-        yield Problem(P.INVALID_POLICY, component.id, f"{place}.retry.factor", "must be from 1 to 10")
+        yield Problem(
+            type=P.INVALID_POLICY, component_id=component.id, path=f"{place}.retry.factor", message="must be from 1 to 10"
+        )

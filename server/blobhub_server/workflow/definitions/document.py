@@ -157,7 +157,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _invalid(path: str, message: str) -> Problem:
-    return Problem(ProblemType.INVALID_DOCUMENT, "", path, message)
+    return Problem(type=ProblemType.INVALID_DOCUMENT, component_id="", path=path, message=message)
 
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
@@ -197,7 +197,7 @@ class _Reader:
         if category and category not in CATEGORIES:
             self._note(f"{path}.category", f"must be one of {', '.join(CATEGORIES)}")
         route = self._text(content, "route", path, required=True)
-        return Port(category, route, content.get("value"), "value" in content)
+        return Port(category=category, route=route, value=content.get("value"), has_value="value" in content)
 
     def _connection(self, content: Any, path: str) -> Connection:
         content = self._object(content, path)

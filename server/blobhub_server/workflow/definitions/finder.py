@@ -84,10 +84,10 @@ class Definitions:
         try:
             definition = parse(document)
         except InvalidDefinition as error:
-            return CompiledDefinition(None, list(error.problems), None)
+            return CompiledDefinition(definition=None, problems=list(error.problems), graph=None)
         problems = check(definition, self._registry)
         graph = None if problems else Graph.compile(definition, self._registry)
-        return CompiledDefinition(definition, problems, graph)
+        return CompiledDefinition(definition=definition, problems=problems, graph=graph)
 
     def require_shape(self, document: bytes) -> None:
         """Raise InvalidDefinitionContent, with every problem, unless the bytes have the shape of a definition."""

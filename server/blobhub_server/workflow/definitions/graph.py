@@ -135,7 +135,13 @@ class _Compiler:
 
     def _source(self, connection: Connection) -> Source:
         persistence, alias = self._values.get(connection.source_id, (None, ""))
-        return Source(connection.target_route, connection.source_id, connection.source_route, persistence, alias)
+        return Source(
+            input=connection.target_route,
+            component_id=connection.source_id,
+            route=connection.source_route,
+            persistence=persistence,
+            alias=alias,
+        )
 
     def _writes(self, outgoing: list[Connection]) -> dict[str, tuple[tuple[str, str], ...]]:
         made: dict[str, tuple[tuple[str, str], ...]] = {}

@@ -1,4 +1,4 @@
-"""The pure core of the workflow slice: records are the truth, state is their fold."""
+"""The pure core of the workflow slice. An execution's state is the fold of its log records."""
 
 from blobhub_server.workflow.interpreter.interpreter import Turn, advance, session_writes, todo
 from blobhub_server.workflow.interpreter.records import (

@@ -1,4 +1,4 @@
-"""The interpreter: from a state and what happens to the next state and the records that lead there.
+"""The interpreter: from a state and happenings it decides the next state, and the records that lead to it.
 
 It is pure: no I/O, no clock, no randomness, no asyncio. Time and the session's values come in as arguments. Its decisions
 are records, and only the fold of records changes the state. So replaying a log leads to the same state. The fold works on a
@@ -72,7 +72,7 @@ def advance(
     `session` holds the session's objects that the graph touches. When the turn's state is `runnable`, there is more to do:
     let Continue happen. Happenings to an execution or a step that has ended are ignored.
     """
-    turn = Turn(state.copy(), dict(session))
+    turn = Turn(state=state.copy(), session=dict(session))
     taking = _Taking(graph, turn, now)
     for happening in happenings:
         taking.take(happening)
@@ -81,7 +81,7 @@ def advance(
 
 
 def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
-    """What the state asks for. The live path and recovery both use this. Nothing is asked for once it has ended."""
+    """The commands that a state asks for, none in a terminal one. The live path and recovery both use this."""
     if state.phase == "stopping":
         return [Halt()]
     if state.phase != "running":
@@ -90,9 +90,13 @@ def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
     for number, step in state.open.items():
         node = graph.components[step.component_id]
         if step.awaits is not None and step.waits(now):
-            commands.append(Wait(number, step.attempt, step.awaits, step.until))
+            commands.append(Wait(step=number, attempt=step.attempt, awaits=step.awaits, until=step.until))
         elif node.kind is Kind.EFFECT:
-            commands.append(RunStep(number, step.attempt, node.id, step.inputs, node.policy.timeout))
+            commands.append(
+                RunStep(
+                    step=number, attempt=step.attempt, component_id=node.id, inputs=step.inputs, timeout=node.policy.timeout
+                )
+            )
     return [*commands, GoOn()] if state.runnable else commands
 
 
@@ -136,7 +140,7 @@ class _Taking:
             case StepOutput(step, value) if self._current(step):
                 self._emit("processor.output", step, {"value": value})
             case Signalled(name, key, value) if (waits := self._waits_for(name, key)) is not None:
-                self._end_await(waits, Outcome(RECEIVED, {"value": value}), 0.0)
+                self._end_await(waits, Outcome(route=RECEIVED, outputs={"value": value}), 0.0)
             case Interrupted(step) if self._current(step):
                 self._retry(step, dict(_INTERRUPTED), 0.0)
             case StopRequested() if state.phase != "stopping":
@@ -174,10 +178,17 @@ class _Taking:
         node = self._graph.components[state.ready[0]]
         step = state.steps + 1
         read = {alias: self._session[alias] for alias in node.session_reads if alias in self._session}
-        record = Record("processor.entered", self._now, step, node.id, {"attempt": 1}, {"session": read} if read else {})
+        record = Record(
+            type="processor.entered",
+            at=self._now,
+            step=step,
+            component_id=node.id,
+            public={"attempt": 1},
+            private={"session": read} if read else {},
+        )
         self._append(record)
         if node.kind is Kind.JOIN:
-            self._complete(step, Outcome("next"), 0.0)
+            self._complete(step, Outcome(route="next"), 0.0)
             return
         try:
             self._evaluate(node, step)
@@ -212,18 +223,18 @@ class _Taking:
             case ComponentError():
                 self._fail(step, result)
             case None if awaits is not None and awaits.kind is not AwaitKind.ATTEMPT:
-                self._complete(step, Outcome(awaits.expiry), elapsed)
+                self._complete(step, Outcome(route=awaits.expiry), elapsed)
 
     def _complete(self, step: int, outcome: Outcome, elapsed: float) -> None:
         node = self._node(step)
         public = {"route": outcome.route, "elapsed": elapsed}
         record = Record(
-            "processor.exited",
-            self._now,
-            step,
-            node.id,
-            public,
-            {"outputs": dict(outcome.outputs)} if outcome.outputs else {},
+            type="processor.exited",
+            at=self._now,
+            step=step,
+            component_id=node.id,
+            public=public,
+            private={"outputs": dict(outcome.outputs)} if outcome.outputs else {},
         )
         self._append(record)
         _collect(node, record, self._session)
@@ -287,7 +298,11 @@ class _Taking:
         private: dict[str, Any] | None = None,
     ) -> None:
         component_id = None if step is None else self._state.open[step].component_id
-        self._append(Record(type_, self._now, step, component_id, public or {}, private or {}))
+        self._append(
+            Record(
+                type=type_, at=self._now, step=step, component_id=component_id, public=public or {}, private=private or {}
+            )
+        )
 
     def _append(self, record: Record) -> None:
         apply(self._graph, self._state, record)

@@ -85,7 +85,7 @@ class Signalled:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The server went down under a step; it is to be run again."""
+    """The server went down while a step was run; the step is to be run again."""
 
     step: int
 
@@ -141,7 +141,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class GoOn:
-    """Say Continue: there is more to evaluate in place, and others may have their turn before."""
+    """Say Continue after other executions had their turn, because there is more to evaluate in place."""
 
 
 @dataclass(frozen=True, slots=True)

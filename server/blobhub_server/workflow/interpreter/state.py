@@ -143,7 +143,7 @@ def _entered(graph: Graph, state: ExecutionState, record: Record) -> None:
     node = graph.components[state.ready.popleft()]
     state.steps = record.step
     inputs = inputs_of(graph, state, node, record.private.get("session", {}))
-    state.open[record.step] = Step(node.id, 1, inputs)
+    state.open[record.step] = Step(component_id=node.id, attempt=1, inputs=inputs)
 
 
 def _exited(graph: Graph, state: ExecutionState, record: Record) -> None:

@@ -56,7 +56,15 @@ class SessionEvents:
             sequence=end.last_sequence,
             at=to_timestamp(end.last_event_time),
         )
-        line = LoggedEvent(session_id, end.last_sequence, None, 0, payload, event, None)
+        line = LoggedEvent(
+            session_id=session_id,
+            sequence=end.last_sequence,
+            execution_id=None,
+            execution_sequence=0,
+            type=payload,
+            event=event,
+            record=None,
+        )
         await event_store.append(tx, [line])
         await self._host.bell.announce(tx, {session_id})
         tx.after_commit(lambda: self._log.publish([line]))

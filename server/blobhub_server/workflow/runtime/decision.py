@@ -93,4 +93,4 @@ def _happening(message: Message) -> Happening:
         case MessageKind.STOP:
             return StopRequested()
         case MessageKind.SIGNAL:
-            return Signalled(message.body["name"], message.body["key"], message.body["value"])
+            return Signalled(name=message.body["name"], key=message.body["key"], value=message.body["value"])

@@ -83,5 +83,7 @@ class Inbox:
         """Store a message to executions on which it has been counted, and ring those who own them."""
         if not to:
             return
-        await message_store.insert(tx, [Message(item.id, item.last_message, kind, body or {}) for item in to])
+        await message_store.insert(
+            tx, [Message(execution_id=item.id, number=item.last_message, kind=kind, body=body or {}) for item in to]
+        )
         await self._host.bell.ring_after_commit(tx, sorted({item.owner for item in to if item.owner}))

@@ -43,7 +43,7 @@ class Performer:
         started = time.monotonic()
         result = await _result(graph, step, context)
         elapsed = 0.0 if isinstance(result, ComponentError) else time.monotonic() - started
-        return Completion(step.step, step.attempt, result, elapsed)
+        return Completion(step=step.step, attempt=step.attempt, result=result, elapsed=elapsed)
 
 
 async def _result(graph: Graph, step: RunStep, context: ComponentContext) -> Outcome | Await | ComponentError:

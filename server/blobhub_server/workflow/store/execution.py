@@ -82,8 +82,8 @@ _EXECUTION = Mapper(
     Execution,
     executions,
     groups=[
-        ColumnGroup(("cause",), ("cause_kind", "cause_id"), _cause_of, _cause_columns),
-        ColumnGroup(("has_result", "result"), ("result",), _result_of, _result_column),
+        ColumnGroup(fields=("cause",), columns=("cause_kind", "cause_id"), load=_cause_of, dump=_cause_columns),
+        ColumnGroup(fields=("has_result", "result"), columns=("result",), load=_result_of, dump=_result_column),
     ],
 )
 _SELECT = _EXECUTION.select()
@@ -163,8 +163,12 @@ async def project(tx: Transaction, changed: Sequence[Execution]) -> None:
 
     The caller has locked them and compared their fences. The fence in the WHERE is there in case it did not.
     """
-    rows = [{"execution": item.id, "held_fence": item.fence, **_EXECUTION.row(item)} for item in changed]
-    await tx.run_each(_PROJECT, rows)
+    await tx.run_each(_PROJECT, [{"execution": item.id, "held_fence": item.fence, **_projection(item)} for item in changed])
+
+
+def _projection(execution: Execution) -> Mapping[str, Any]:
+    row = _EXECUTION.row(execution)
+    return {name: row[name] for name in _PROJECTED}
 
 
 _GET = Prepared(_SELECT.where(_ID), _EXECUTION)
@@ -269,15 +273,16 @@ async def lock_all(tx: Transaction, blob_ids: IdQuery) -> None:
 
 async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependents:
     """The executions that run definitions of a revision and have not ended."""
-    held = (executions.c.revision_id == revision_id, RUNNING)
-    return Dependents("running executions", *await count_and_name(tx, executions.c.id, *held))
+    count, ids = await count_and_name(tx, executions.c.id, executions.c.revision_id == revision_id, RUNNING)
+    return Dependents(kind="running executions", count=count, ids=ids)
 
 
 async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     """The executions that have not ended in the sessions of a blob, or by definitions of it in those of another."""
     in_sessions = executions.c.session_id.in_(sa.select(sessions.c.id).where(sessions.c.blob_id == blob_id))
-    held = (sa.or_(in_sessions, executions.c.definition_blob_id == blob_id), RUNNING)
-    return Dependents("running executions", *await count_and_name(tx, executions.c.id, *held))
+    in_blob = sa.or_(in_sessions, executions.c.definition_blob_id == blob_id)
+    count, ids = await count_and_name(tx, executions.c.id, in_blob, RUNNING)
+    return Dependents(kind="running executions", count=count, ids=ids)
 
 
 async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:

@@ -101,13 +101,14 @@ async def set_state(tx: Transaction, session_ids: Collection[str], state: str, n
 
 async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependents:
     """The sessions that are bound to a revision, closed ones included: their history tells what ran."""
-    return Dependents("sessions", *await count_and_name(tx, sessions.c.id, sessions.c.revision_id == revision_id))
+    count, ids = await count_and_name(tx, sessions.c.id, sessions.c.revision_id == revision_id)
+    return Dependents(kind="sessions", count=count, ids=ids)
 
 
 async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     """The sessions of a blob that are not closed."""
-    held = (sessions.c.blob_id == blob_id, sessions.c.state != CLOSED)
-    return Dependents("open sessions", *await count_and_name(tx, sessions.c.id, *held))
+    count, ids = await count_and_name(tx, sessions.c.id, sessions.c.blob_id == blob_id, sessions.c.state != CLOSED)
+    return Dependents(kind="open sessions", count=count, ids=ids)
 
 
 async def count_open(tx: Transaction, blob_id: str) -> int:
@@ -157,7 +158,8 @@ async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
 
     The caller has locked them.
     """
-    await tx.run_each(_ADVANCE, [{"session": item.id, **_SESSION.row(item)} for item in grown])
+    rows = [{"session": each.id} | {name: getattr(each, name) for name in _GROWN} for each in grown]
+    await tx.run_each(_ADVANCE, rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,15 @@ class Journal:
             at=to_timestamp(session.last_event_time),
         )
         kept = json.dumps(record.to_json(), separators=(",", ":"))
-        return LoggedEvent(session.id, session.last_sequence, execution.id, number, record.type, event, kept)
+        return LoggedEvent(
+            session_id=session.id,
+            sequence=session.last_sequence,
+            execution_id=execution.id,
+            execution_sequence=number,
+            type=record.type,
+            event=event,
+            record=kept,
+        )
 
     def _session_line(self, session: Session, payload: str, fields: dict[str, str]) -> LoggedEvent:
         session.advance(self._host.clock())
@@ -221,7 +229,15 @@ class Journal:
             sequence=session.last_sequence,
             at=to_timestamp(session.last_event_time),
         )
-        return LoggedEvent(session.id, session.last_sequence, None, 0, payload, event, None)
+        return LoggedEvent(
+            session_id=session.id,
+            sequence=session.last_sequence,
+            execution_id=None,
+            execution_sequence=0,
+            type=payload,
+            event=event,
+            record=None,
+        )
 
     def _objects(self, unit: Unit) -> list[SessionObject]:
         now = self._host.clock()

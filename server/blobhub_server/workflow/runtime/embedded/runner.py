@@ -302,7 +302,7 @@ class Runner:
 
     def _fire(self, key: tuple[int, int, float]) -> None:
         self._timers.pop(key, None)
-        self.post(Completion(key[0], key[1]))
+        self.post(Completion(step=key[0], attempt=key[1]))
 
     def _arm_deadline(self) -> None:
         if self.execution.timeout is None or self.execution.ended:

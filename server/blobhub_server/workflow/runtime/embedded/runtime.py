@@ -42,7 +42,10 @@ class EmbeddedRuntime:
         self._lease_seconds = lease_seconds
         self._journal = Journal(host, log)
         self._ownership = Ownership(host, lease_seconds)
-        self._runners = Runners(RunnerContext(host.db, self._journal, host.clock, Performer(services)), self._on_failure)
+        self._runners = Runners(
+            RunnerContext(db=host.db, journal=self._journal, clock=host.clock, performer=Performer(services)),
+            self._on_failure,
+        )
         self._starts = Starts(host, definitions, self._journal, self._runners, self._ownership.server_id)
         self._recovery = Recovery(host, definitions, self._ownership, self._runners, lease_seconds)
         self._going_on: dict[str, asyncio.Task[None]] = {}
