@@ -166,7 +166,9 @@ class Reader(BlobType):
 async def test_what_a_stranger_offers_is_given_to_another_type_that_needs_it(tmp_path: Path, database_url: str) -> None:
     reader, settings = Reader(), Settings(data_dir=tmp_path, listen="127.0.0.1:0", database_url=database_url)
     installed = {item.type.name: item for item in BlobTypes.load().all()}
-    types = BlobTypes({**installed, reader.name: InstalledType(reader, "a test", reader.settings())})
+    types = BlobTypes(
+        {**installed, reader.name: InstalledType(type=reader, distribution="a test", settings=reader.settings())}
+    )
     async with running(settings, types) as server, connected(server.address, server.admin_key) as api:
         await acme.organization(api)
         await acme.blob(api, "acme/notes", "stranger.notes")

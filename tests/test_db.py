@@ -8,33 +8,23 @@ import random
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 from blobhub_server.clock import utc_now
-from blobhub_server.db import postgresql
-from blobhub_server.db.engine import MAX_ATTEMPTS, Database, TransactionAborted
+from blobhub_server.db.engine import MAX_ATTEMPTS, TransactionAborted
 from blobhub_server.db.group import MAX_BATCH, GroupCommitter
 from blobhub_server.db.opening import open_database
-from blobhub_server.db.prepared import Prepared, lock_rows, upsert
+from blobhub_server.db.prepared import Prepared, upsert
 from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite import DatabaseInUse
 from blobhub_server.errors import StorageUnavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from notes import note, notes, numbers
 from scale import SHARED_FIXTURES, scaled
 from waiting import DEADLINE_SECONDS, within_deadline
-
-# Not on the shared metadata: these are no tables of the product.
-tables = sa.MetaData()
-notes = sa.Table(
-    "test_notes",
-    tables,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("at", Time()),
-)
 
 
 @pytest.fixture
@@ -53,15 +43,6 @@ async def sqlite(tmp_path):
         await tx.execute(sa.schema.CreateTable(notes))
     yield opened
     await opened.close()
-
-
-async def numbers(db: Database) -> list[int]:
-    async with db.read() as tx:
-        return list((await tx.execute(sa.select(notes.c.id).order_by(notes.c.id))).scalars())
-
-
-async def note(tx, *ids: int) -> None:
-    await tx.execute(notes.insert(), [{"id": id_} for id_ in ids])
 
 
 # Transactions
@@ -201,48 +182,6 @@ async def test_a_commit_of_what_the_database_has_rolled_back_is_an_error(db):
     assert (await numbers(db), told) == ([2], [])
 
 
-async def test_a_transaction_that_begins_on_a_lost_connection_fails_as_others_do(fresh_postgres):
-    db = await open_database(await fresh_postgres())
-    async with db.read() as tx:
-        tx._driver.terminate()
-        with pytest.raises(StorageUnavailable):
-            await tx.begin()
-    await db.close()
-
-
-async def test_a_server_that_freezes_in_a_transaction_does_not_hold_the_others(fresh_postgres, monkeypatch):
-    monkeypatch.setattr(postgresql, "POOL_LIMITS", replace(postgresql.POOL_LIMITS, idle_in_transaction_seconds=1))
-    db = await open_database(await fresh_postgres())
-    async with db.write() as tx:
-        await tx.execute(sa.schema.CreateTable(notes))
-        await note(tx, 1)
-    locked = lock_rows(sa.select(notes.c.id))
-    with pytest.raises(StorageUnavailable):
-        async with db.write() as frozen:
-            await frozen.execute(locked)
-            async with db.write() as other:
-                await within_deadline(other.execute(locked))
-    await db.close()
-
-
-async def test_connections_have_limits_by_what_they_are_for_and_migrations_have_none(fresh_postgres):
-    async def limits(tx) -> list[str]:
-        names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
-        return [(await tx.execute(sa.text(f"SHOW {name}"))).scalar_one() for name in names]
-
-    url = await fresh_postgres()
-    db = await open_database(url)
-    async with db.write() as tx:
-        assert await limits(tx) == ["10s", "30s", "2min"]
-    async with db.reserved() as tx:
-        assert await limits(tx) == ["5s", "5s", "5s"]
-    await db.close()
-    engine = postgresql.make_engine(sa.make_url(url))
-    async with engine.connect() as connection:
-        assert await limits(connection) == ["0", "0", "0"]
-    await engine.dispose()
-
-
 async def test_a_hook_that_fails_takes_nothing_back_and_stops_no_other(db):
     told = []
     async with db.write() as tx:
@@ -250,37 +189,6 @@ async def test_a_hook_that_fails_takes_nothing_back_and_stops_no_other(db):
         tx.after_commit(lambda: 1 / 0)
         tx.after_commit(lambda: told.append("committed"))
     assert (await numbers(db), told) == ([1], ["committed"])
-
-
-async def test_a_transaction_that_gives_way_is_done_again(fresh_postgres):
-    """Two that lock two rows in opposite order: PostgreSQL ends one of them, and both are done."""
-    db = await open_database(await fresh_postgres())
-    async with db.write() as tx:
-        await tx.execute(sa.schema.CreateTable(notes))
-        await note(tx, 1, 2)
-    tried, met, done = [], asyncio.Barrier(2), asyncio.Event()
-
-    async def both(first: int, second: int) -> None:
-        async def work(tx):
-            tried.append(first)
-            if len(tried) > 2:
-                await done.wait()  # or the two may meet again
-            await lock(tx, first)
-            if len(tried) <= 2:
-                await met.wait()
-            await lock(tx, second)
-            await note(tx, first + 10)
-
-        await db.transact(work)
-        done.set()
-
-    async def lock(tx, id_: int) -> None:
-        await tx.execute(lock_rows(sa.select(notes.c.id).where(notes.c.id == id_)))
-
-    await within_deadline(asyncio.gather(both(1, 2), both(2, 1)))
-    assert await numbers(db) == [1, 2, 11, 12]
-    assert len(tried) == 3, "neither had to give way, or one more than once"
-    await db.close()
 
 
 async def test_a_transaction_gives_way_so_often_and_no_more(db):

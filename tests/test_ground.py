@@ -21,7 +21,7 @@ from google.rpc import error_details_pb2
 from ground import CUT_OFF, away, connect_beside
 from scale import scaled
 from served import Api
-from test_ownership import ended, started, state_of, together
+from several_servers import ended, started, state_of, together
 from waiting import until
 
 WORK = flows.document(

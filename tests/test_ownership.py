@@ -6,9 +6,6 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,89 +21,19 @@ from blobhub_server import app
 from blobhub_server.clock import utc_now
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.postgresql import POOL_SIZE
-from blobhub_server.workflow.components.contract import (
-    ComponentContext,
-    ComponentError,
-    EffectComponent,
-    Inputs,
-    Outcome,
-    PortSpec,
-)
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.log import log as log_module
 from blobhub_server.workflow.log.log import EventLog
-from blobhub_server.workflow.log.session_events import SessionEvents
-from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, Unit
-from blobhub_server.workflow.runtime.embedded.ownership import FORGET_AFTER
-from blobhub_server.workflow.runtime.embedded.recovery import Recovery
-from blobhub_server.workflow.runtime.inbox import Inbox
-from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import server as server_store
-from blobhub_server.workflow.store.execution import executions
-from blobhub_server.workflow.store.server import select_living, servers
+from blobhub_server.workflow.store.server import select_living
 from calling import ask, outcome
 from databases import FreshPostgres, select
 from interpreting import REGISTRY, WaitsForSignal, signalled_document
 from joining import Opened
 from scale import scaled
-from served import Api, connected, served
+from served import Api, served
+from several_servers import ended, hand_over, inbox, lease_of, started, state_of, together
 from waiting import until, within_deadline
-
-FOREVER = timedelta(days=1)
-
-
-@asynccontextmanager
-async def together(tmp_path: Path, url: str, count: int = 2, **settings: object) -> AsyncIterator[list[tuple[Opened, Api]]]:
-    """So many servers on a PostgreSQL, and one on a SQLite file, which has no more; each with a client."""
-    async with AsyncExitStack() as stack:
-        found = stack.enter_context(joining.opening())
-        key, clients = "", []
-        for _ in range(1 if url.startswith("sqlite") else count):
-            server = await stack.enter_async_context(served(tmp_path / "data", url, **settings))
-            key = key or server.admin_key
-            clients.append(await stack.enter_async_context(connected(server.address, key)))
-        yield list(zip(found, clients, strict=True))
-
-
-def inbox(opened: Opened) -> Inbox:
-    host = opened.host
-    return Inbox(host, SessionEvents(host, EventLog(host.db, host.bell)))
-
-
-async def hand_over(opened: Opened, execution_id: str) -> str:
-    """Have an execution be taken over by a server that lives and does nothing; return that server's id."""
-    idle = opened.host.ids()
-    async with opened.host.db.write() as tx:
-        await server_store.renew(tx, idle, FOREVER)
-        await tx.execute(take_over(execution_id, idle))
-    return idle
-
-
-def take_over(execution_id: str, server_id: str) -> sa.Update:
-    taken = executions.update().where(executions.c.id == execution_id)
-    return taken.values(owner=server_id, fence=executions.c.fence + 1)
-
-
-async def started(api: Api, session_id: str) -> str:
-    return (await ask(api, "StartExecution", session_id=session_id, definition="workflow")).execution.id
-
-
-async def state_of(api: Api, execution_id: str) -> str:
-    state = (await ask(api, "GetExecution", execution_id=execution_id)).execution.state
-    return pb.ExecutionState.Name(state).removeprefix("EXECUTION_STATE_")
-
-
-async def ended(api: Api, execution_id: str) -> list[str]:
-    """The types of an execution's events, once it has ended."""
-    watch = api.executions.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id, follow=True))
-    return [event.type async for batch in watch for event in batch.events]
-
-
-async def lease_of(opened: Opened) -> int:
-    async with opened.host.db.reserved() as tx:
-        lease_until = sa.type_coerce(servers.c.lease_until, sa.BigInteger)
-        return (await tx.execute(sa.select(lease_until))).scalar_one()
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -257,185 +184,6 @@ async def test_a_blob_is_deleted_with_what_waits_in_an_inbox(tmp_path: Path, dat
         await ask(api, "StopExecution", execution_id=id_)
         await acme.delete_blob(api, cascade=True)
         assert await select(database_url, "SELECT * FROM messages") == []
-
-
-async def test_what_was_taken_over_is_not_written_to_by_the_server_that_had_it(tmp_path: Path, database_url: str) -> None:
-    async with together(tmp_path, database_url, count=1) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(0.3)))
-        before = await select(database_url, "SELECT * FROM events ORDER BY sequence")
-        await hand_over(opened, id_)
-        await until(lambda: id_ not in opened.runtime._runners.running)
-        assert await select(database_url, "SELECT * FROM events ORDER BY sequence") == before
-        assert await state_of(api, id_) == "WAITING"
-
-
-async def test_the_next_attempt_at_a_step_is_not_run_by_a_server_that_has_lost_the_execution(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attempts, ahead = list[int](), [timedelta()]
-    monkeypatch.setattr(app, "utc_now", lambda: utc_now() + ahead[-1])
-    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, Fails(attempts)]))
-    policy = {"retry": {"attempts": 3, "first_interval": "600s"}}
-    document = flows.document(
-        [flows.component("start", "flow.start"), flows.component("step", "test.fails", policy=policy)],
-        [flows.control("start", "step")],
-    )
-    async with together(tmp_path, database_url, count=1) as ((opened, api),):
-        id_ = await started(api, await api.session(document))
-        await until(lambda: _waits(api, id_))
-        await hand_over(opened, id_)
-        ahead.append(timedelta(hours=1))
-        runner = opened.runtime._runners._runners[id_]
-        runner._fire(*runner._timers)
-        await until(lambda: id_ not in opened.runtime._runners.running)
-        assert attempts == [1]
-
-
-class Fails(EffectComponent):
-    """Notes its attempts, and fails."""
-
-    type = "test.fails"
-    title = "Fails"
-    ports = (PortSpec("flow_input", "in", "Control enters here."),)
-    routes = ("success",)
-
-    def __init__(self, attempts: list[int]) -> None:
-        self._attempts = attempts
-
-    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
-        self._attempts.append(context.attempt)
-        raise ComponentError("always")
-
-
-async def _waits(api: Api, execution_id: str) -> bool:
-    return await state_of(api, execution_id) == "WAITING"
-
-
-async def test_what_was_taken_over_is_let_go_of_and_gone_on_with_when_it_comes_back(
-    tmp_path: Path, database_url: str
-) -> None:
-    async with together(tmp_path, database_url, count=1, lease_seconds=0.5) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(60)))
-        runners = opened.runtime._runners
-        for number in (1, 2):
-            idle = await hand_over(opened, id_)
-            if number == 1:
-                await until(lambda: id_ not in runners.running)
-            async with opened.host.db.write() as tx:
-                await server_store.delete(tx, idle)
-            await until(lambda number=number: id_ in runners.running and runners.find(id_).fence == 2 * number + 1)
-        await ask(api, "StopExecution", execution_id=id_)
-        assert (await ended(api, id_))[-1] == "flow.stopped"
-
-
-async def test_a_server_keeps_its_own_executions_when_its_lease_has_run_out(tmp_path: Path, database_url: str) -> None:
-    """It was frozen, or its database was away: nobody has taken them over yet, so their steps go on under the same fence."""
-    async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(60)))
-        async with opened.host.db.write() as tx:
-            await tx.execute(servers.update().values(lease_until=utc_now() - FOREVER))
-        assert await opened.runtime._ownership.claim() == []
-        assert opened.runtime._runners.find(id_).fence == 1
-
-
-async def test_a_server_that_is_long_gone_and_owns_nothing_is_forgotten(tmp_path: Path, database_url: str) -> None:
-    async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(60)))
-        me, owner, idle, lately = opened.runtime._ownership.server_id, *(opened.host.ids() for _ in range(3))
-
-        async def known() -> set[str]:
-            return {found for (found,) in await select(database_url, "SELECT id FROM servers")}
-
-        async with opened.host.db.write() as tx:
-            for server_id, expired in ((owner, FOREVER), (idle, FOREVER), (lately, timedelta(minutes=1))):
-                await server_store.renew(tx, server_id, -expired)
-            await tx.execute(take_over(id_, owner))
-            await execution_store.forget_servers(tx, FORGET_AFTER)
-        assert await known() == {me, owner, lately}
-        assert len(await opened.runtime._ownership.claim()) == 1
-        assert await known() == {me, lately}
-
-
-async def test_a_server_starts_also_when_recovery_takes_longer_than_its_lease(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with together(tmp_path, database_url, count=1) as ((_, api),):
-        session_id = await api.session(flows.delay(60))
-        ids = [await started(api, session_id) for _ in range(4)]
-    load = Recovery._load_runner
-
-    async def load_slowly(recovery: Recovery, execution: Execution) -> object:
-        await asyncio.sleep(0.3)
-        return await load(recovery, execution)
-
-    monkeypatch.setattr(Recovery, "_load_runner", load_slowly)
-    async with together(tmp_path, database_url, count=1, lease_seconds=0.4) as ((opened, _),):
-        runners = opened.runtime._runners
-        assert {id_: runners.find(id_).fence for id_ in ids} == dict.fromkeys(ids, 2)
-
-
-async def test_what_cannot_be_stored_is_failed_by_one_task_and_ends_when_it_can_be(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with together(tmp_path, database_url, count=1) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(0.1)))
-        tries: list[int] = []
-
-        async def refuse(_journal: Journal, _unit: object) -> None:
-            tries.append(len(opened.runtime._going_on))
-            raise ValueError("this cannot be a row")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Journal, "append", refuse)
-            await until(lambda: len(tries) >= 3)
-        assert max(tries) <= 1
-        assert (await ended(api, id_))[-1] == "flow.error"
-
-
-async def test_a_commit_that_meets_a_claim_comes_after_it_and_writes_nothing(tmp_path: Path, database_url: str) -> None:
-    """The delay passes, and what follows from it waits for the transaction that claims the execution."""
-    async with together(tmp_path, database_url, count=1) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(0.2)))
-        async with opened.host.db.write() as tx:
-            idle = opened.host.ids()
-            await server_store.renew(tx, idle, FOREVER)
-            await tx.execute(take_over(id_, idle))
-            await asyncio.sleep(0.5)
-            assert id_ in opened.runtime._runners.running
-        await until(lambda: id_ not in opened.runtime._runners.running)
-        assert await state_of(api, id_) == "WAITING"
-
-
-async def test_a_turn_under_an_old_fence_does_not_take_that_of_the_new_one_with_it(
-    tmp_path: Path, database_url: str
-) -> None:
-    """This server has lost an execution and got it back; turns of its runners of before and of now share a transaction."""
-    async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(60)))
-        runtime = opened.runtime
-        now = runtime._runners._runners[id_]
-        async with opened.host.db.write() as tx:
-            await tx.execute(take_over(id_, runtime._ownership.server_id))
-        async with opened.host.db.read() as tx:
-            execution = await execution_store.get(tx, id_)
-        units = [Unit(item, now._graph, [], lambda: None) for item in (replace(execution, fence=1), execution)]
-        answers = await asyncio.gather(*map(runtime._journal.append, units), return_exceptions=True)
-        assert isinstance(answers[0], OwnershipLost)
-        assert answers[1] is execution
-
-
-async def test_a_claim_passes_by_what_is_being_written(tmp_path: Path, fresh_postgres: FreshPostgres) -> None:
-    async with together(tmp_path, await fresh_postgres(), count=1) as ((opened, api),):
-        session_id = await api.session(flows.delay(60))
-        ids = [await started(api, session_id) for _ in range(2)]
-        dead = [take_over(id_, opened.host.ids()) for id_ in ids]
-        async with opened.host.db.write() as tx:
-            for statement in dead:
-                await tx.execute(statement)
-        async with opened.host.db.write() as writing, opened.host.db.write() as claiming:
-            await execution_store.lock(writing, ids[:1])
-            claimed = await execution_store.claim(claiming, opened.host.ids(), 10)
-            assert [(execution.id, execution.fence) for execution in claimed] == [(ids[1], 3)]
 
 
 async def test_a_turn_that_was_decided_without_a_stop_is_decided_again(tmp_path: Path, database_url: str) -> None:

@@ -69,7 +69,7 @@ def with_kind(name: str) -> Opened:
 
 
 def with_limit(name: str) -> Opened:
-    return Opened(services=(), limits=[Limit(name, "Things", 1, nothing)])
+    return Opened(services=(), limits=[Limit(name=name, description="Things", default=1, held=nothing)])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,9 @@ async def test_what_two_parts_of_the_server_bring_stops_the_start_and_both_are_n
         (name, "the platform and a.a", [Kind("a.a", brings(name))]),
         ("own.name", "a.a and b.b", [Kind(owner, brings("own.name")) for owner in ("b.b", "a.a")]),
     ):
-        types = BlobTypes({kind.name: InstalledType(kind, "a test", kind.settings()) for kind in others})
+        types = BlobTypes(
+            {kind.name: InstalledType(type=kind, distribution="a test", settings=kind.settings()) for kind in others}
+        )
         with pytest.raises(DuplicateName, match=rf"{common} is a {what} of both {owners}; remove one"):
             async with running(settings, types):
                 pass

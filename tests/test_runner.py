@@ -57,7 +57,7 @@ class Counted(EffectComponent):
 async def test_who_waits_for_an_execution_is_told_when_it_is_abandoned(begun: bool) -> None:
     journal = SlowJournal()
     graph = compiled(flows.steps(1), REGISTRY)
-    around = RunnerContext(None, journal, lambda: datetime.now(UTC), Performer(None))
+    around = RunnerContext(db=None, journal=journal, clock=lambda: datetime.now(UTC), performer=Performer(None))
     execution = replace(EXECUTION, state="pending")
     runner = Runner(around, graph, Progress(execution, ExecutionState()), lambda _: None, lambda *_: None)
     waiting = asyncio.create_task(runner.post_and_wait(Started({})))

@@ -63,12 +63,17 @@ async def get(tx: Transaction, run_id: str) -> Run | None:
 
 async def dependents_on_revision(tx: Transaction, revision_id: str) -> list[Dependents]:
     """The runs of a revision's notes."""
-    return [Dependents(KIND, *await count_and_name(tx, note_runs.c.id, note_runs.c.revision_id == revision_id))]
+    return await _dependents(tx, note_runs.c.revision_id == revision_id)
 
 
 async def dependents_in_blob(tx: Transaction, blob_id: str) -> list[Dependents]:
     """The runs of a blob's notes."""
-    return [Dependents(KIND, *await count_and_name(tx, note_runs.c.id, note_runs.c.blob_id == blob_id))]
+    return await _dependents(tx, note_runs.c.blob_id == blob_id)
+
+
+async def _dependents(tx: Transaction, where: sa.ColumnElement[bool]) -> list[Dependents]:
+    count, ids = await count_and_name(tx, note_runs.c.id, where)
+    return [Dependents(kind=KIND, count=count, ids=ids)]
 
 
 async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
