@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
 from blobhub_server.background import uninterrupted
-from blobhub_server.db.engine import Database, Result, Transaction
+from blobhub_server.db.engine import CoreResult, Database, Transaction
 from blobhub_server.db.records import Row
 from blobhub_server.start import StartError
 
@@ -46,16 +46,16 @@ class SqliteTransaction(Transaction):
         self._connection = connection
         self._driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # any driver's
 
-    async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
+    async def execute(self, statement: sa.Executable, parameters: Any = None) -> CoreResult:
         return self._connection.execute(statement, parameters)
 
-    async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
+    async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         try:
             return self._driver.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise _to_core_error(error, sql) from error
 
-    async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
+    async def _fetch_each(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
         try:
             if returning:
                 return [row for each in values for row in self._driver.execute(sql, each).fetchall()]

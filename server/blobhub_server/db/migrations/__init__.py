@@ -52,11 +52,7 @@ PLATFORM = Chain(name="platform", folder=HERE / "versions", version_table=VERSIO
 
 
 async def migrate(url: str, type_chains: Sequence[Chain]) -> None:
-    """Bring a database up to date: first the platform's tables, then those of the types. Does nothing when it is.
-
-    Raises StartError for a URL of no such database; OSError and DBAPIError when it cannot be reached or a statement fails;
-    CommandError of Alembic when the database is at a migration that this program does not have.
-    """
+    """Bring a database up to date: first the platform's tables, then those of the types. Does nothing when it is."""
     made, bring_up = parse_url(url), partial(_bring_up, chains=(PLATFORM, *type_chains))
     if made.get_backend_name() == "sqlite":
         Path(made.database or "").parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ class Unreachable(StartError):
 
 
 @asynccontextmanager
-async def looking(url: str) -> AsyncIterator[Transaction]:
+async def open_read_only(url: str) -> AsyncIterator[Transaction]:
     """A connection to read with, beside any server. Raises StartError, NoDatabaseYet."""
     parsed = parse_url(url)
     try:
@@ -60,7 +60,7 @@ def _describe(error: Exception, url: URL) -> str:
 
 @asynccontextmanager
 async def _sqlite(url: URL) -> AsyncIterator[Transaction]:
-    engine = _reading(url.database or "")
+    engine = _read_only_engine(url.database or "")
     try:
         with engine.connect() as connection:
             yield SqliteTransaction(connection)
@@ -68,7 +68,7 @@ async def _sqlite(url: URL) -> AsyncIterator[Transaction]:
         engine.dispose()
 
 
-def _reading(file: str) -> sa.Engine:
+def _read_only_engine(file: str) -> sa.Engine:
     path = Path(file).absolute()
     if not path.exists():
         raise NoDatabaseYet
