@@ -22,9 +22,9 @@ from blobhub_server import logs
 from blobhub_server.blobtypes.registry import BlobTypes, InstalledType
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings, variable
-from blobhub_server.db.look import NoDatabaseYet, looking, server_time
 from blobhub_server.db.migrations import PLATFORM, Chain, position
 from blobhub_server.db.opening import parse_url
+from blobhub_server.db.read_only import NoDatabaseYet, open_read_only, server_time
 from blobhub_server.http.outbound import OutboundError
 from blobhub_server.objects.local import LocalObjects
 from blobhub_server.platform.admission import oidc
@@ -152,7 +152,7 @@ async def _database(installation: Installation) -> str:
     settings = installation.settings
     url = parse_url(settings.url)
     try:
-        async with looking(settings.url) as tx:
+        async with open_read_only(settings.url) as tx:
             await position(tx)
     except NoDatabaseYet:
         _require_writable(Path(url.database or ""))
@@ -162,7 +162,7 @@ async def _database(installation: Installation) -> str:
 
 async def _migrations(installation: Installation) -> str:
     chains = (PLATFORM, *installation.types.chains())
-    async with looking(installation.settings.url) as tx:
+    async with open_read_only(installation.settings.url) as tx:
         return ", ".join([_compare_with_head(chain, await position(tx, chain)) for chain in chains])
 
 
@@ -219,7 +219,7 @@ async def _master_key(installation: Installation) -> str:
 async def _sealed_under(settings: Settings) -> set[str]:
     """The ids of the master keys that the database needs; none when it is not at this program's migration."""
     try:
-        async with looking(settings.url) as tx:
+        async with open_read_only(settings.url) as tx:
             if await position(tx) != PLATFORM.head:
                 return set()
             current = await master_key_store.find(tx)
@@ -245,7 +245,7 @@ async def _issuer(installation: Installation) -> str:
 
 
 async def _clocks(installation: Installation) -> str:
-    async with looking(installation.settings.url) as tx:
+    async with open_read_only(installation.settings.url) as tx:
         before = installation.clock()
         there = await server_time(tx)
         if there is not None:

@@ -16,7 +16,7 @@ from blobhub_server.blobtypes.contract import Settlement
 from blobhub_server.db.engine import Transaction
 
 Answer = TypeVar("Answer", bound=Message)
-Result = TypeVar("Result")
+Response = TypeVar("Response")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -71,7 +71,7 @@ class Call(Generic[Resource_co]):
         """For a change that is made outside `once`: what `Host.settle` has to write in the transaction of the change."""
         return self.changes.settlement(self, answer)
 
-    async def first_answer(self, make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]) -> Result:
+    async def first_answer(self, make: Callable[[], Awaitable[Response]], read: Callable[[bytes], Response]) -> Response:
         """The remembered answer, as `read` makes it from bytes; for a new request what `make` answers.
 
         For streams, which go on from there. The gate does this for all other calls. Raises RequestIdReused.
@@ -89,6 +89,6 @@ class Changes(Protocol):
         """Make the audit entry and the remembered answer of a change that is made elsewhere."""
 
     async def first_answer(
-        self, call: Call[object], make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]
-    ) -> Result:
+        self, call: Call[object], make: Callable[[], Awaitable[Response]], read: Callable[[bytes], Response]
+    ) -> Response:
         """Answer from memory, or by making the answer."""

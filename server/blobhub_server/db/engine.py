@@ -22,7 +22,7 @@ from blobhub_server.errors import StorageUnavailable
 
 log = structlog.get_logger()
 
-Result = sa.CursorResult[*tuple[Any, ...]]
+CoreResult = sa.CursorResult[*tuple[Any, ...]]
 Value = TypeVar("Value")
 
 IntegrityError = sa.exc.IntegrityError
@@ -83,15 +83,15 @@ class Transaction(ABC):
         return compiled.rows(await self._fetch_each(compiled.sql, values, returning=compiled.read is not None))
 
     @abstractmethod
-    async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
+    async def execute(self, statement: sa.Executable, parameters: Any = None) -> CoreResult:
         """Run a statement of SQLAlchemy Core; with a list of parameters, once for each."""
 
     @abstractmethod
-    async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
+    async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         """Have the driver run a statement, and return its rows."""
 
     @abstractmethod
-    async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
+    async def _fetch_each(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
         """Have the driver run a statement once for each of many parameters; with `returning` return all rows."""
 
     @asynccontextmanager

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from blobhub_server.background import uninterrupted
-from blobhub_server.db.engine import Database, Result, Transaction, TransactionAborted
+from blobhub_server.db.engine import CoreResult, Database, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.start import StartError
@@ -95,7 +95,7 @@ class PostgresqlTransaction(Transaction):
         assert connection.sync_connection is not None, "the connection has been entered"
         self._driver: Any = connection.sync_connection.connection.driver_connection
 
-    async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
+    async def execute(self, statement: sa.Executable, parameters: Any = None) -> CoreResult:
         try:
             return await self._connection.execute(statement, parameters)
         except sa.exc.DBAPIError as error:
@@ -106,12 +106,12 @@ class PostgresqlTransaction(Transaction):
             self._driver.terminate()
             raise StorageUnavailable from error
 
-    async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
+    async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         with self._translate_errors(sql):
             found: Sequence[Row] = await self._driver.fetch(sql, *values)
             return found
 
-    async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
+    async def _fetch_each(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
         with self._translate_errors(sql):
             run = self._driver.fetchmany if returning else self._driver.executemany
             return await run(sql, values) or ()

@@ -22,6 +22,7 @@ Other = TypeVar("Other")
 Record = TypeVar("Record", bound="DataclassInstance")
 
 Row = Sequence[Any]
+"""A row as the driver returns it: the values of its columns, in order."""
 
 
 class Shape(Protocol[Value_co]):

@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
 from blobhub_server.background import uninterrupted
-from blobhub_server.db.engine import Database, Result, Transaction, TransactionAborted
+from blobhub_server.db.engine import CoreResult, Database, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.start import StartError
@@ -60,7 +60,7 @@ class SqliteTransaction(Transaction):
         self._connection = connection
         self._driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # any driver's
 
-    async def execute(self, statement: sa.Executable, parameters: Any = None) -> Result:
+    async def execute(self, statement: sa.Executable, parameters: Any = None) -> CoreResult:
         try:
             return self._connection.execute(statement, parameters)
         except sa.exc.DBAPIError as error:
@@ -68,13 +68,13 @@ class SqliteTransaction(Transaction):
                 raise StorageUnavailable from error
             raise
 
-    async def _fetch(self, sql: str, values: Row) -> Sequence[Row]:
+    async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         try:
             return self._driver.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise _to_core_error(error, sql) from error
 
-    async def _fetch_each(self, sql: str, values: Sequence[Row], *, returning: bool) -> Sequence[Row]:
+    async def _fetch_each(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
         try:
             if returning:
                 return [row for each in values for row in self._driver.execute(sql, each).fetchall()]

@@ -36,7 +36,7 @@ class Contents:
         now = self._clock()
         blob, revision, new_etag = await self._edit(tx, revision_id, etag)
         current = await store.find(tx, revision_id, name)
-        held = await store.holds(tx, blob.id, digest)
+        is_shared = await store.holds(tx, blob.id, digest)
         if current is None:
             entry = Entry(
                 id=self._ids(),
@@ -61,8 +61,8 @@ class Contents:
                 update_time=now,
             )
             await store.replace(tx, entry.id, digest=digest, size=size, now=now)
-        total = blob.bytes + (0 if held else size) - await self._freed_bytes(tx, blob, current)
-        if not held:
+        total = blob.bytes + (0 if is_shared else size) - await self._freed_bytes(tx, blob, current)
+        if not is_shared:
             await self._require(tx, blob, "blob.bytes", total)
         await blob_store.update(tx, blob.id, bytes=total)
         return entry, new_etag

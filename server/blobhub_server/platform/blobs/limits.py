@@ -22,7 +22,7 @@ from blobhub_server.platform.store import revision as revision_store
 KEYS = "Keys of the organization and its blobs that are neither revoked nor expired"
 
 
-def on_organizations(clock: Clock) -> Sequence[Limit]:
+def organization_limits(clock: Clock) -> Sequence[Limit]:
     """The limits that are counted in organizations."""
 
     async def keys(tx: Transaction, org_id: str) -> int:
@@ -45,7 +45,7 @@ def on_organizations(clock: Clock) -> Sequence[Limit]:
     )
 
 
-ON_BLOBS = (
+BLOB_LIMITS = (
     Limit(
         name="blob.bytes",
         description="Bytes of content, each content counted once however often it is held",
@@ -62,16 +62,16 @@ class Limits:
 
     def __init__(self, types: BlobTypes, clock: Clock) -> None:
         self._types = types
-        self._on_organizations = on_organizations(clock)
-        self.of_platform = (*self._on_organizations, *ON_BLOBS)
+        self._organization_limits = organization_limits(clock)
+        self.of_platform = (*self._organization_limits, *BLOB_LIMITS)
 
     def counted_in(self, scope: Organization | Blob) -> Sequence[Limit]:
         """The limits on what an organization itself, or a blob, holds."""
-        return (*ON_BLOBS, *self._types.limits(scope.type)) if isinstance(scope, Blob) else self._on_organizations
+        return (*BLOB_LIMITS, *self._types.limits(scope.type)) if isinstance(scope, Blob) else self._organization_limits
 
     def settable_on(self, scope: Organization | Blob) -> Sequence[Limit]:
         """The limits that hold for an organization and its blobs, or for a blob, by name."""
-        of_all_blobs = () if isinstance(scope, Blob) else (*ON_BLOBS, *self._types.limits())
+        of_all_blobs = () if isinstance(scope, Blob) else (*BLOB_LIMITS, *self._types.limits())
         return sorted((*self.counted_in(scope), *of_all_blobs), key=lambda limit: limit.name)
 
     def find(self, scope: Organization | Blob, name: str) -> Limit:

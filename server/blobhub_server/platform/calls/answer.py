@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes.access import Caller, Place
-from blobhub_server.blobtypes.call import Call, Result
+from blobhub_server.blobtypes.call import Call, Response
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import RequestIdReused, Unauthenticated
@@ -23,7 +23,7 @@ from blobhub_server.platform.store.request import RequestRow
 
 KEY_ID_LENGTH, DIGEST_LENGTH = 16, 48
 
-Row = Mapping[str, Any]
+AnswerRow = Mapping[str, Any]
 """A row that remembers an answer."""
 
 
@@ -49,8 +49,8 @@ class Answers:
         self._current = current
 
     async def first_answer(
-        self, call: Call[object], make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]
-    ) -> Result:
+        self, call: Call[object], make: Callable[[], Awaitable[Response]], read: Callable[[bytes], Response]
+    ) -> Response:
         """The remembered answer of a request, as `read` makes it from bytes; for a new request what `make` answers.
 
         When the same request runs twice at the same time, one of the two fails: on the index of request ids, or because the
@@ -105,7 +105,7 @@ class Answers:
             raise RequestIdReused(request_id)
         return found
 
-    def row(self, call: Call[object], answer: Message) -> Row | None:
+    def row(self, call: Call[object], answer: Message) -> AnswerRow | None:
         """The row that remembers an answer; None for a request without an id."""
         if not call.request_id:
             return None
@@ -121,7 +121,7 @@ class Answers:
             "user_id": call.place.user_id,
         }
 
-    async def remember(self, tx: Transaction, rows: Sequence[Row]) -> None:
+    async def remember(self, tx: Transaction, rows: Sequence[AnswerRow]) -> None:
         """Store rows. Raises IntegrityError when a request id has been answered already."""
         if rows:
             await store.insert(tx, rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from blobhub_server.blobtypes.call import Answer, Call, Result
+from blobhub_server.blobtypes.call import Answer, Call, Response
 from blobhub_server.blobtypes.contract import Settlement
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.platform.calls.answer import Answers
@@ -47,8 +47,8 @@ class Changes:
         return await self._db.transact(work)
 
     async def first_answer(
-        self, call: Call[object], make: Callable[[], Awaitable[Result]], read: Callable[[bytes], Result]
-    ) -> Result:
+        self, call: Call[object], make: Callable[[], Awaitable[Response]], read: Callable[[bytes], Response]
+    ) -> Response:
         """Answer from memory, or by making the answer."""
         return await self._answers.first_answer(call, make, read)
 

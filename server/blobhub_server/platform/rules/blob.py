@@ -38,6 +38,6 @@ class Blob:
 
 def require_unused(in_use: Sequence[Dependents], *, cascade: bool) -> None:
     """Raise NotEmpty when something runs in a blob, unless `cascade` says to delete it too."""
-    held = [f"{item.count} {item.kind}" for item in in_use if item.count]
-    if held and not cascade:
-        raise NotEmpty("blob", ", ".join(held))
+    uses = [f"{item.count} {item.kind}" for item in in_use if item.count]
+    if uses and not cascade:
+        raise NotEmpty("blob", ", ".join(uses))

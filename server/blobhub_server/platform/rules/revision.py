@@ -42,6 +42,6 @@ def require_phase(revision: Revision, *allowed: str) -> None:
 
 def require_unused(dependents: Sequence[Dependents]) -> None:
     """Raise RevisionInUse when anything depends on the revision."""
-    held = [f"{item.count} {item.kind}" for item in dependents if item.count]
-    if held:
-        raise RevisionInUse(", ".join(held))
+    uses = [f"{item.count} {item.kind}" for item in dependents if item.count]
+    if uses:
+        raise RevisionInUse(", ".join(uses))

@@ -49,8 +49,10 @@ class CallerService:
         """The roles of the caller's memberships or key, read in one statement."""
         async with self._db.read() as tx:
             if who.user_id is not None:
-                held = await store.memberships(tx, who.user_id, MAX_ROLES)
-                return [to_role(place, reference, access.held_role(who, place, role)) for place, reference, role in held]
+                memberships = await store.memberships(tx, who.user_id, MAX_ROLES)
+                return [
+                    to_role(place, reference, access.held_role(who, place, role)) for place, reference, role in memberships
+                ]
             if who.org_id is None:
                 return []
             place = Place(org_id=who.org_id, blob_id=who.blob_id)

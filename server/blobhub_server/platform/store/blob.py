@@ -113,8 +113,8 @@ def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
     private = _SELECT.where(blobs.c.visibility == PRIVATE)
     if caller.user_id is None:
         return private.where(blobs.c.id == (caller.blob_id or ""), blobs.c.org_id == org_id)
-    held = (members.c.org_id == org_id, members.c.user_id == caller.user_id)
-    return private.join(members, members.c.resource_id == blobs.c.id).where(*held)
+    own_role = (members.c.org_id == org_id, members.c.user_id == caller.user_id)
+    return private.join(members, members.c.resource_id == blobs.c.id).where(*own_role)
 
 
 def select_one(blob_id: str) -> IdQuery:

@@ -95,15 +95,15 @@ class MontyRunner:
     async def run(self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None]) -> ScriptResult:
         digest = hashlib.sha256(source.encode()).hexdigest()
         if digest not in self._slow and self._seconds > QUICK_SECONDS:
-            held: list[Any] = []
+            emitted: list[Any] = []
             try:
-                result = await self._run(source, inputs, held.append, slow=False)
+                result = await self._run(source, inputs, emitted.append, slow=False)
             except ScriptError as error:
                 if error.reason not in ("SCRIPT_TIMEOUT", "SCRIPT_CRASHED"):
                     raise
                 self._remember(digest)
             else:
-                for value in held:
+                for value in emitted:
                     emit(value)
                 return result
         return await self._run(source, inputs, emit, slow=True)

@@ -26,7 +26,7 @@ from blobhub_server.workflow.components.awaits import Await
 Inputs = Mapping[str, Any]
 
 
-class Kind(Enum):
+class ComponentKind(Enum):
     """How a component is run."""
 
     PURE = "pure"
@@ -112,7 +112,7 @@ class Component(ABC):
 
     type: ClassVar[str]
     title: ClassVar[str]
-    kind: ClassVar[Kind]
+    kind: ClassVar[ComponentKind]
     ports: ClassVar[tuple[PortSpec, ...]] = ()
     routes: ClassVar[tuple[str, ...]] = ()
     open_ports: ClassVar[bool] = False
@@ -139,7 +139,7 @@ class Component(ABC):
 class PureComponent(Component):
     """Evaluated in place."""
 
-    kind = Kind.PURE
+    kind = ComponentKind.PURE
 
     @abstractmethod
     def run(self, inputs: Inputs) -> Outcome | Await:
@@ -149,7 +149,7 @@ class PureComponent(Component):
 class EffectComponent(Component):
     """Run after a commit."""
 
-    kind = Kind.EFFECT
+    kind = ComponentKind.EFFECT
 
     @abstractmethod
     async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome | Await:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blobhub_server.workflow.components.contract import Component, Inputs, Kind, PortSpec
+from blobhub_server.workflow.components.contract import Component, ComponentKind, Inputs, PortSpec
 from blobhub_server.workflow.values import unwrap
 
 PERSISTENCES = ("definition", "execution", "session")
@@ -16,7 +16,7 @@ class Value(Component):
 
     type = "data.value"
     title = "Value"
-    kind = Kind.DATA
+    kind = ComponentKind.DATA
     ports = (
         PortSpec(
             category="data_input",

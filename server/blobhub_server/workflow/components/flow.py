@@ -10,8 +10,8 @@ from blobhub_server.workflow.components.cel import compile_expression, evaluate,
 from blobhub_server.workflow.components.contract import (
     Component,
     ComponentError,
+    ComponentKind,
     Inputs,
-    Kind,
     Outcome,
     PortSpec,
     PureComponent,
@@ -111,7 +111,7 @@ class Join(Component):
 
     type = "flow.join"
     title = "Join"
-    kind = Kind.JOIN
+    kind = ComponentKind.JOIN
     ports = (_IN, _NEXT, PortSpec(category="data_input", route="mode", description="`all` or `first`.", value_type="choice"))
     routes = ("next",)
 

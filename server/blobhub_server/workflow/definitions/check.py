@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from blobhub_server.workflow.components.contract import Component as ComponentType
-from blobhub_server.workflow.components.contract import Kind
+from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.document import (
     DATA_INPUT,
@@ -52,7 +52,7 @@ class _Check:
                 continue
             yield from self._ports(component, type_, path)
             yield from _policy(component, path)
-            if type_.kind is not Kind.DATA and component.id not in reached:
+            if type_.kind is not ComponentKind.DATA and component.id not in reached:
                 yield Problem(
                     type=P.UNREACHABLE_COMPONENT, component_id=component.id, path=path, message="control never reaches it"
                 )
@@ -170,7 +170,7 @@ class _Check:
             yield Problem(
                 type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message
             )
-        if target.kind is Kind.DATA and self._constant(connection.target_id):
+        if target.kind is ComponentKind.DATA and self._constant(connection.target_id):
             message = "a value of persistence `definition` is a constant and cannot be written"
             yield Problem(
                 type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message

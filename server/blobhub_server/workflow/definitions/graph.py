@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blobhub_server.workflow.components.contract import Component as ComponentType
-from blobhub_server.workflow.components.contract import Kind
+from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.check import START, settings_of
 from blobhub_server.workflow.definitions.document import (
@@ -52,7 +52,7 @@ class Node:
     id: str
     type: str
     name: str
-    kind: Kind
+    kind: ComponentKind
     implementation: ComponentType
     policy: Policy
     settings: Mapping[str, Any]
@@ -92,9 +92,9 @@ class _Compiler:
             type_ = registry.get(component.type)
             assert type_ is not None, "checked before"
             self._types[component.id] = type_
-        self._values = {c.id: _value_of(c) for c in definition.components if self._kind(c.id) is Kind.DATA}
+        self._values = {c.id: _value_of(c) for c in definition.components if self._kind(c.id) is ComponentKind.DATA}
 
-    def _kind(self, id_: str) -> Kind:
+    def _kind(self, id_: str) -> ComponentKind:
         return self._types[id_].kind
 
     def graph(self) -> Graph:
@@ -130,7 +130,7 @@ class _Compiler:
             incoming=tuple(c.id for c in incoming if c.control),
             writes=self._writes(outgoing),
             session_reads=tuple(s.alias for s in sources if s.persistence == "session"),
-            join_first=type_.kind is Kind.JOIN and unwrap(settings.get("mode", "all")) == "first",
+            join_first=type_.kind is ComponentKind.JOIN and unwrap(settings.get("mode", "all")) == "first",
         )
 
     def _source(self, connection: Connection) -> Source:

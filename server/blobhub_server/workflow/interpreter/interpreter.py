@@ -14,7 +14,7 @@ from typing import Any
 from blobhub_server.workflow.components.awaits import RECEIVED, Await, AwaitKind, signal
 from blobhub_server.workflow.components.contract import (
     ComponentError,
-    Kind,
+    ComponentKind,
     Outcome,
     PureComponent,
     require_result,
@@ -91,7 +91,7 @@ def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
         node = graph.components[step.component_id]
         if step.awaits is not None and step.waits(now):
             commands.append(Wait(step=number, attempt=step.attempt, awaits=step.awaits, until=step.until))
-        elif node.kind is Kind.EFFECT:
+        elif node.kind is ComponentKind.EFFECT:
             commands.append(
                 RunStep(
                     step=number, attempt=step.attempt, component_id=node.id, inputs=step.inputs, timeout=node.policy.timeout
@@ -187,7 +187,7 @@ class _Taking:
             private={"session": read} if read else {},
         )
         self._append(record)
-        if node.kind is Kind.JOIN:
+        if node.kind is ComponentKind.JOIN:
             self._complete(step, Outcome(route="next"), 0.0)
             return
         try:
@@ -247,7 +247,7 @@ class _Taking:
         node, attempt = self._node(step), self._state.open[step].attempt
         told = {"reason": error.reason, "message": error.message, "line": error.line or 0}
         retry = node.policy.retry
-        if node.kind is Kind.EFFECT and error.retryable and attempt < retry.attempts:
+        if node.kind is ComponentKind.EFFECT and error.retryable and attempt < retry.attempts:
             self._retry(step, told, retry.wait(attempt))
             return
         self._emit("processor.error", step, {"error": told, "attempt": attempt})

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, Await, AwaitKind
-from blobhub_server.workflow.components.contract import Kind
+from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter.records import Record
 
@@ -184,7 +184,7 @@ def _nothing(graph: Graph, state: ExecutionState, record: Record) -> None:
 def _pass(graph: Graph, state: ExecutionState, node: Node, route: str) -> None:
     """Pass control along every connection of a route, in order."""
     for target in node.control.get(route, ()):
-        if graph.components[target.component_id].kind is Kind.JOIN:
+        if graph.components[target.component_id].kind is ComponentKind.JOIN:
             _arrive(state, graph.components[target.component_id], target.connection_id)
         else:
             state.ready.append(target.component_id)

@@ -22,7 +22,7 @@ class NoDatabaseYet(Exception):
 
 
 @asynccontextmanager
-async def looking(url: str) -> AsyncIterator[Transaction]:
+async def open_read_only(url: str) -> AsyncIterator[Transaction]:
     """A connection to read with, beside any server. Raises StartError, NoDatabaseYet."""
     parsed = parse_url(url)
     with reaching(parsed):
@@ -40,7 +40,7 @@ async def server_time(tx: Transaction) -> datetime | None:
 
 @asynccontextmanager
 async def _sqlite(url: URL) -> AsyncIterator[Transaction]:
-    engine = _reading(url.database or "")
+    engine = _read_only_engine(url.database or "")
     try:
         with engine.connect() as connection:
             yield SqliteTransaction(connection)
@@ -48,7 +48,7 @@ async def _sqlite(url: URL) -> AsyncIterator[Transaction]:
         engine.dispose()
 
 
-def _reading(file: str) -> sa.Engine:
+def _read_only_engine(file: str) -> sa.Engine:
     path = Path(file).absolute()
     if not path.exists():
         raise NoDatabaseYet
