@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import flows
 from blobhub.v1 import event_pb2
+from blobhub_server.rpc.wire import stamp
 from blobhub_server.workflow.components.awaits import Await, signal, time
 from blobhub_server.workflow.interpreter import ENDINGS, RECORD_TYPES, TERMINAL, Record
 from blobhub_server.workflow.log.encode import FORMS, encode_record
@@ -52,7 +53,8 @@ def test_three_types_end_an_execution() -> None:
 def waiting(awaits: Await, until: float | None) -> event_pb2.ProcessorWaiting:
     """How watchers see that a step waits."""
     record = Record("processor.waiting", 1.0, 2, "wait", {"await": awaits.to_json(), "until": until})
-    encoded = encode_record(record, compiled(flows.delay(1)), EXECUTION, event_id="i", sequence=1, execution_sequence=1)
+    graph, at = compiled(flows.delay(1)), stamp(1.0)
+    encoded = encode_record(record, graph, EXECUTION, event_id="i", sequence=1, execution_sequence=1, at=at)
     event = event_pb2.Event.FromString(encoded)
     assert event.WhichOneof("payload") == "processor_waiting"
     return event.processor_waiting

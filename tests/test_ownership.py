@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator
@@ -193,6 +194,23 @@ async def test_a_log_that_another_server_has_written_to_is_read_whole_later(
             log.publish(lines[:-1])
             now.append(now[-1] + 3600)
             assert list(await log.read_session(session_id, 0)) == lines
+
+
+async def test_the_times_of_a_log_increase_although_clocks_are_set_back(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = [timedelta(hours=1)]
+    monkeypatch.setattr(app, "utc_now", lambda: utc_now() + ahead[-1])
+    async with together(tmp_path, database_url, count=1) as ((_, api),):
+        session_id = await api.session(flows.steps(3))
+        await ended(api, await started(api, session_id))
+        ahead.append(timedelta())
+        await ended(api, await started(api, session_id))
+        await ask(api, "CloseSession", session_id=session_id)
+        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+        times = [event.create_time.ToNanoseconds() for batch in [batch async for batch in watch] for event in batch.events]
+    assert len(times) == 2 * 12 + 2
+    assert all(later - earlier >= 1000 for earlier, later in itertools.pairwise(times))
 
 
 async def followed(api: Api, session_id: str) -> list[int]:

@@ -6,7 +6,7 @@ from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.workflow.rules import limit
-from blobhub_server.workflow.rules.session import OPEN, Session
+from blobhub_server.workflow.rules.session import NO_EVENT_TIME, OPEN, Session
 from blobhub_server.workflow.store import session as store
 
 
@@ -43,6 +43,7 @@ class Sessions:
             description=description,
             state=OPEN,
             last_sequence=0,
+            last_event_time=NO_EVENT_TIME,
             executions=0,
             create_time=now,
             update_time=now,

@@ -69,7 +69,9 @@ class Event(_message.Message):
     """The revision whose definition runs; empty for events of the session itself."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened."""
+        """When it happened. Within a session each event is later than the one before, by a microsecond at least: one that comes
+        from a server whose clock is behind gets a later time than that clock's.
+        """
 
     @_builtins.property
     def processor(self) -> Global___Processor:

@@ -104,6 +104,7 @@ def encode_record(
     event_id: str,
     sequence: int,
     execution_sequence: int,
+    at: Timestamp,
 ) -> bytes:
     """An execution's event, serialized."""
     event = pb.Event(
@@ -111,7 +112,7 @@ def encode_record(
         sequence=sequence,
         execution_sequence=execution_sequence,
         type=record.type,
-        create_time=stamp(record.at),
+        create_time=at,
         session_id=execution.session_id,
         execution_id=execution.id,
         revision_id=execution.revision_id,

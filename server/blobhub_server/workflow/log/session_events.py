@@ -47,16 +47,16 @@ class SessionEvents:
         await self._append(tx, session_id, "session_closed", {})
 
     async def _append(self, tx: Transaction, session_id: str, payload: str, fields: dict[str, str]) -> None:
-        sequence = await session_store.take_number(tx, session_id)
+        end = await session_store.take_number(tx, session_id, self._host.clock())
         event = encode_session_event(
             payload,
             fields,
             event_id=self._host.ids(),
             session_id=session_id,
-            sequence=sequence,
-            at=to_timestamp(self._host.clock()),
+            sequence=end.last_sequence,
+            at=to_timestamp(end.last_event_time),
         )
-        line = LoggedEvent(session_id, sequence, None, 0, payload, event, None)
+        line = LoggedEvent(session_id, end.last_sequence, None, 0, payload, event, None)
         await event_store.append(tx, [line])
         await self._host.bell.announce(tx, {session_id})
         tx.after_commit(lambda: self._log.publish([line]))

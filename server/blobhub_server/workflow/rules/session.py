@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from blobhub_server.errors import LimitExceeded
 from blobhub_server.workflow.errors import SessionNotOpen
@@ -13,12 +13,19 @@ OPEN = "open"
 CLOSING = "closing"
 CLOSED = "closed"
 
+EVENT_INTERVAL = timedelta(microseconds=1)
+"""How far apart the events of a log are at least. A store of sessions says the same in SQL."""
+
+NO_EVENT_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""The `last_event_time` of an empty log."""
+
 
 @dataclass(slots=True)
 class Session:
     """A session's record.
 
-    `last_sequence` is the last number of its log, `executions` how many were started in it.
+    `last_sequence` and `last_event_time` are the number and the time of the last event of its log, `executions` is how many
+    were started in it.
     """
 
     id: str
@@ -29,9 +36,18 @@ class Session:
     description: str
     state: str
     last_sequence: int
+    last_event_time: datetime
     executions: int
     create_time: datetime
     update_time: datetime
+
+    def advance(self, at: datetime) -> None:
+        """Take the next number and time of the log, for an event that happened at `at`.
+
+        Times increase, although the clocks of servers differ and may be set back.
+        """
+        self.last_sequence += 1
+        self.last_event_time = max(at, self.last_event_time + EVENT_INTERVAL)
 
 
 def require_open(state: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -11,9 +12,9 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
-from blobhub_server.db.records import Mapper, Scalar
+from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Id, IdQuery, Time, metadata
-from blobhub_server.workflow.rules.session import CLOSED, Session
+from blobhub_server.workflow.rules.session import CLOSED, EVENT_INTERVAL, Session
 
 NOT_CLOSED = sa.text("state <> 'closed'")
 _NAMED = sa.text("alias IS NOT NULL")
@@ -29,6 +30,7 @@ sessions = sa.Table(
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("last_event_time", Time(), nullable=False),
     sa.Column("executions", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
@@ -146,25 +148,41 @@ async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Sessi
     return {session.id: session for session in await tx.all(_LOCK, ids=sorted(session_ids))}
 
 
-_ADVANCE = Prepared(
-    sessions.update().where(_ID).values({name: sa.bindparam(name) for name in ("last_sequence", "executions")})
-)
+_GROWN = ("last_sequence", "last_event_time", "executions")
+_ADVANCE = Prepared(sessions.update().where(_ID).values({name: sa.bindparam(name) for name in _GROWN}))
 
 
 async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
-    """Store the last sequences of sessions, and the numbers of executions started in them.
+    """Store the last numbers and times of the logs of sessions, and the numbers of executions started in them.
 
     The caller has locked them.
     """
     await tx.run_each(_ADVANCE, [{"session": item.id, **_SESSION.row(item)} for item in grown])
 
 
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """The number and the time of the last event of a session's log."""
+
+    last_sequence: int
+    last_event_time: datetime
+
+
+_END = Mapper(LogEnd, sessions)
+_AT = sa.bindparam("at", type_=Time())
+_NEXT_TIME = sa.type_coerce(sessions.c.last_event_time, sa.BigInteger) + EVENT_INTERVAL // timedelta(microseconds=1)
 _TAKE_NUMBER = Prepared(
-    sessions.update().where(_ID).values(last_sequence=sessions.c.last_sequence + 1).returning(sessions.c.last_sequence),
-    Scalar(int),
+    sessions.update()
+    .where(_ID)
+    .values(
+        last_sequence=sessions.c.last_sequence + 1,
+        last_event_time=sa.case((sessions.c.last_event_time < _AT, _AT), else_=_NEXT_TIME),
+    )
+    .returning(*_END.columns),
+    _END,
 )
 
 
-async def take_number(tx: Transaction, session_id: str) -> int:
-    """Take the next number of a session's log; its row stays locked until the commit."""
-    return await tx.one(_TAKE_NUMBER, session=session_id)
+async def take_number(tx: Transaction, session_id: str, at: datetime) -> LogEnd:
+    """Take the next number and time of a session's log, as `Session.advance` does; its row stays locked until the commit."""
+    return await tx.one(_TAKE_NUMBER, session=session_id, at=at)

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -188,36 +189,37 @@ class Journal:
             execution, session = unit.execution, sessions[unit.execution.session_id]
             number = execution.last_sequence - len(unit.records)
             for record in unit.records:
-                session.last_sequence += 1
+                session.advance(datetime.fromtimestamp(record.at, UTC))
                 number += 1
-                lines.append(self._line(unit, record, session.last_sequence, number))
+                lines.append(self._line(unit, record, session, number))
             for alias, value in unit.objects.items():
                 fields = {"alias": alias, "object_type": object_rules.type_of(value)}
                 lines.append(self._session_line(session, "session_object_modified", fields))
         return lines
 
-    def _line(self, unit: Unit, record: Record, sequence: int, number: int) -> LoggedEvent:
+    def _line(self, unit: Unit, record: Record, session: Session, number: int) -> LoggedEvent:
         execution = unit.execution
         event = encode_record(
             record,
             unit.graph,
             execution,
             event_id=self._host.ids(),
-            sequence=sequence,
+            sequence=session.last_sequence,
             execution_sequence=number,
+            at=to_timestamp(session.last_event_time),
         )
         kept = json.dumps(record.to_json(), separators=(",", ":"))
-        return LoggedEvent(execution.session_id, sequence, execution.id, number, record.type, event, kept)
+        return LoggedEvent(session.id, session.last_sequence, execution.id, number, record.type, event, kept)
 
     def _session_line(self, session: Session, payload: str, fields: dict[str, str]) -> LoggedEvent:
-        session.last_sequence += 1
+        session.advance(self._host.clock())
         event = encode_session_event(
             payload,
             fields,
             event_id=self._host.ids(),
             session_id=session.id,
             sequence=session.last_sequence,
-            at=to_timestamp(self._host.clock()),
+            at=to_timestamp(session.last_event_time),
         )
         return LoggedEvent(session.id, session.last_sequence, None, 0, payload, event, None)
 
