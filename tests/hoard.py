@@ -153,7 +153,7 @@ class Hoard:
         for i in range(MANY):
             state = "open" if i % 2 == 0 else "closed"
             alias = "daily" if state == "closed" else None
-            plain = {"description": "", "last_sequence": 0, "executions": 0}
+            plain = {"description": "", "last_sequence": 0, "last_event_time": 0, "executions": 0}
             self._add("sessions", state=state, alias=alias, **bound, **plain)
         inside = {"session_id": self["sessions"][0]["id"]}
         definition = {"definition_id": "", "definition_alias": "workflow", "definition_digest": DIGEST, "step_limit": 1}

@@ -193,8 +193,8 @@ def test_a_type_whose_checks_cannot_be_made_or_run_is_named_and_the_others_are_l
     assert "Traceback" not in done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("FAIL")] == [
-        "FAIL ill.checks, checks: cannot be told, for a ZeroDivisionError",
-        "FAIL ill.look, first: cannot be told, for a ZeroDivisionError",
+        "FAIL ill.checks, checks: the check itself failed with ZeroDivisionError",
+        "FAIL ill.look, first: the check itself failed with ZeroDivisionError",
     ]
     assert "ok   ill.look, second: 2" in lines
     assert any(line.startswith("ok   stranger.notes, session") for line in lines)

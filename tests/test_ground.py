@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import flows
@@ -14,6 +15,7 @@ from blobhub_server.db.postgresql import PostgresqlTransaction
 from blobhub_server.db.sqlite import SqliteTransaction
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.ids import Uuid7
+from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from calling import ask
 from databases import FreshPostgres, select
@@ -162,6 +164,20 @@ async def test_executions_complete_while_connections_are_cut_off(tmp_path: Path,
         await asyncio.gather(cutting, return_exceptions=True)
         await beside.close()
         await check(url, session_id, ids)
+
+
+async def test_an_execution_whose_log_moved_on_after_a_commit_that_seemed_to_fail_goes_on_from_there(
+    tmp_path: Path, database_url: str
+) -> None:
+    """The commit was made, but only after the execution had been resumed: what is in memory lacks its last record."""
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        id_ = await started(api, await api.session(flows.delay(0.5)))
+        runner = opened.runtime._runners._runners[id_]
+        behind = replace(runner.execution, last_sequence=runner.execution.last_sequence - 1)
+        runner._progress = Progress(behind, runner._progress.state)
+        types = await ended(api, id_)
+        assert types[-1] == "flow.exited"
+        assert types.count("processor.waiting") == 1
 
 
 async def test_executions_go_on_when_the_database_is_back(tmp_path: Path, database_url: str) -> None:

@@ -115,7 +115,7 @@ class LocalWriter(ObjectWriter):
     async def abort(self) -> None:
         self._ended = True
         if self._part is not None:
-            await uninterrupted(asyncio.to_thread(self._part.discard))
+            await uninterrupted(_in_thread(self._part.discard))
             self._part = None
 
     def _require_open(self) -> None:

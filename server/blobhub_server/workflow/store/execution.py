@@ -131,10 +131,11 @@ async def get_by_cause(tx: Transaction, cause: Cause) -> Execution | None:
 
 @dataclass(frozen=True, slots=True)
 class LockedExecution:
-    """An execution's fence and the number of the last message to it; its row is locked."""
+    """An execution's fence, the ends of its log and of its inbox; its row is locked."""
 
     id: str
     fence: int
+    last_sequence: int
     last_message: int
 
 

@@ -47,7 +47,11 @@ class TurnOutdated(Exception):
     """A message was committed that the turn ignores, so the turn has to be decided again."""
 
 
-Refusal = OwnershipLost | TurnOutdated | PermissionDenied | SessionNotOpen | LimitExceeded
+class LogMovedOn(Exception):
+    """The log has records that the turn does not build on: a commit that seemed to fail was made a moment later."""
+
+
+Refusal = OwnershipLost | TurnOutdated | LogMovedOn | PermissionDenied | SessionNotOpen | LimitExceeded
 
 Key = tuple[str, int]
 """An execution's id and fence: a batch may have a turn of a runner that has lost an execution and one of its successor."""
@@ -92,8 +96,8 @@ class Journal:
         """Write a unit in somebody's transaction; return its execution.
 
         When the cause of a new execution has started one before, nothing is written, and that one is returned. Raises
-        PermissionDenied, SessionNotOpen and LimitExceeded for a new execution, OwnershipLost and TurnOutdated for others;
-        nothing is written then.
+        PermissionDenied, SessionNotOpen and LimitExceeded for a new execution; OwnershipLost, TurnOutdated and LogMovedOn
+        for others. Nothing is written then.
         """
         (answer,) = await self._write(tx, [unit])
         return _unwrap(answer)
@@ -105,7 +109,7 @@ class Journal:
     async def _write(self, tx: Transaction, units: Sequence[Unit]) -> Sequence[Execution | Refusal]:
         """Write units in a transaction; return for each its execution, or why nothing of it was written."""
         new = [unit for unit in units if unit.limit is not None]
-        changed = [unit.execution for unit in units if unit.limit is None]
+        changed = [unit for unit in units if unit.limit is None]
         sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units})
         others = await self._insert_new(tx, new, sessions) | await self._update_running(tx, changed)
         written = [unit for unit in units if _key(unit.execution) not in others]
@@ -138,14 +142,14 @@ class Journal:
         known = await execution_store.find_by_causes(tx, {item.cause for item in new if item.cause is not None})
         return {_key(item): known[item.cause] for item in new if item.cause in known}
 
-    async def _update_running(self, tx: Transaction, executions: Sequence[Execution]) -> dict[Key, Execution | Refusal]:
+    async def _update_running(self, tx: Transaction, units: Sequence[Unit]) -> dict[Key, Execution | Refusal]:
         """Update the rows of executions that are not new. Returns, by key, why some are refused."""
-        rows = await execution_store.lock(tx, [item.id for item in executions]) if executions else {}
+        rows = await execution_store.lock(tx, [unit.execution.id for unit in units]) if units else {}
         refused: dict[Key, Execution | Refusal] = {}
-        for item in executions:
-            if (refusal := _check_current(item, rows.get(item.id))) is not None:
-                refused[_key(item)] = refusal
-        changed = [item for item in executions if _key(item) not in refused]
+        for unit in units:
+            if (refusal := _check_current(unit, rows.get(unit.execution.id))) is not None:
+                refused[_key(unit.execution)] = refusal
+        changed = [unit.execution for unit in units if _key(unit.execution) not in refused]
         if changed:
             await execution_store.project(tx, changed)
         return refused
@@ -288,8 +292,11 @@ def _check_starts(units: Sequence[Unit], sessions: Mapping[str, Session]) -> dic
     return refused
 
 
-def _check_current(execution: Execution, row: LockedExecution | None) -> Refusal | None:
-    """Why a turn must not be written, by the fence and the number of the last message in the execution's row."""
+def _check_current(unit: Unit, row: LockedExecution | None) -> Refusal | None:
+    """Why a turn must not be written, by what it builds on and what stands in the execution's row."""
+    execution = unit.execution
     if row is None or row.fence != execution.fence:
         return OwnershipLost()
+    if row.last_sequence != execution.last_sequence - len(unit.records):
+        return LogMovedOn()
     return TurnOutdated() if row.last_message != execution.last_message else None

@@ -17,7 +17,7 @@ from blobhub_server.workflow.interpreter import Continue, Failed, Record, replay
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
 from blobhub_server.workflow.runtime.decision import Progress
-from blobhub_server.workflow.runtime.embedded.journal import OwnershipLost
+from blobhub_server.workflow.runtime.embedded.journal import LogMovedOn, OwnershipLost
 from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.runner import Runner
 from blobhub_server.workflow.runtime.embedded.runners import Runners
@@ -76,14 +76,15 @@ class Recovery:
     async def go_on(self, execution: Execution, error: Exception) -> None:
         """Go on with an execution, a turn of which was not stored, from its log; return once one is.
 
-        It is tried for as long as this server owns the execution. When the storage could not be used the execution is
-        resumed. After any other error it is failed, because the same turn would not be stored the next time either.
+        It is tried for as long as this server owns the execution. When the storage could not be used, or the log has moved
+        on, the execution is resumed. After any other error it is failed, because the same turn would not be stored the next
+        time either.
         """
         for seconds in _backoff(execution.id):
             _log_failure(execution.id, error)
             await asyncio.sleep(seconds)
             try:
-                await self._take_turn(execution.id, fail=not isinstance(error, StorageUnavailable))
+                await self._take_turn(execution.id, fail=not isinstance(error, StorageUnavailable | LogMovedOn))
                 break
             except OwnershipLost:
                 break
@@ -156,8 +157,8 @@ def _backoff(execution_id: str) -> Iterator[float]:
 
 
 def _log_failure(execution_id: str, error: Exception) -> None:
-    if isinstance(error, StorageUnavailable):
-        log.warning("turn_not_stored", execution_id=execution_id, reason=str(error.__cause__))
+    if isinstance(error, StorageUnavailable | LogMovedOn):
+        log.warning("turn_not_stored", execution_id=execution_id, reason=repr(error.__cause__ or error))
     else:
         log.error("turn_not_stored", execution_id=execution_id, exc_info=error)
 
