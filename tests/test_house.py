@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 
+import grimp
 from tree import modules, records_by_position
 
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
+MAX_ROOMS = 9
 LEAST_NAMED_FIELDS = 3
 """Nobody can be expected to know the order of so many fields."""
 
@@ -25,6 +28,18 @@ def test_no_function_is_longer_than_60_lines() -> None:
         for node in ast.walk(module.tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= MAX_FUNCTION_LINES
     } == {}
+
+
+def test_imports_of_the_server_have_no_circle() -> None:
+    """Those inside functions count. Which layer may import which is held by import-linter, in `pyproject.toml`."""
+    graph = grimp.build_graph("blobhub_server", exclude_type_checking_imports=True)
+    imported = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(list(TopologicalSorter(imported).static_order())) == len(graph.modules) > 100
+
+
+def test_the_platform_has_at_most_nine_rooms() -> None:
+    rooms = grimp.build_graph("blobhub_server").find_children("blobhub_server.platform")
+    assert 0 < len(rooms) <= MAX_ROOMS
 
 
 def test_records_are_built_by_keyword() -> None:

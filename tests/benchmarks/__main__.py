@@ -181,6 +181,7 @@ async def own_costs(folder: Path) -> None:
 def start_up(data_dir: Path) -> None:
     """From the command to serving, and the memory of a server that has nothing to do."""
     environment = os.environ | {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_DATA_DIR": str(data_dir)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed server is compiled once and not at each start
     command = [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
     took, memory = [], 0.0
     for _ in range(5):
