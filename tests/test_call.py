@@ -17,7 +17,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, PermissionDenied, RequestIdReused, StaleEtag, UnknownBlobType
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules.organization import Organization
-from blobhub_server.platform.rules.user import User
+from blobhub_server.platform.rules.user import new_user
 from blobhub_server.platform.services.blob import BlobService
 from blobhub_server.platform.services.organization import OrganizationService
 from blobhub_server.platform.store import blob as blob_store
@@ -42,18 +42,7 @@ async def platform(tmp_path, database_url) -> AsyncIterator[Unserved]:
 async def owner(platform: Unserved) -> Caller:
     """A user who calls."""
     now, ids = platform.host.clock(), platform.host.ids
-    user = User(
-        id=ids(),
-        name="owner",
-        display_name="",
-        administrator=False,
-        disabled=False,
-        issuer=None,
-        subject=None,
-        create_time=now,
-        update_time=now,
-        etag=ids(),
-    )
+    user = new_user(id=ids(), name="owner", now=now, etag=ids())
     async with platform.host.db.write() as tx:
         await user_store.insert(tx, user)
     return Caller(user_id=user.id, user_name=user.name, role=Role.ADMIN)

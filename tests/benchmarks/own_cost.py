@@ -24,7 +24,7 @@ from blobhub_server.platform.rules import api_key as key_rules
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
-from blobhub_server.platform.rules.user import User
+from blobhub_server.platform.rules.user import new_user
 from blobhub_server.platform.services.blob import BlobService
 from blobhub_server.platform.store import api_key, blob, member, organization, user
 from blobhub_server.rpc.access_options import rules
@@ -41,21 +41,7 @@ async def fill(platform: Unserved) -> str:
     ids, now, key = platform.host.ids, platform.host.clock(), key_rules.make_secret(os.urandom)
     user_id, org_id, times = ids(), ids(), {"create_time": now, "update_time": now}
     async with platform.host.db.write() as tx:
-        await user.insert(
-            tx,
-            User(
-                id=user_id,
-                name="reader",
-                display_name="",
-                administrator=False,
-                disabled=False,
-                issuer=None,
-                subject=None,
-                create_time=now,
-                update_time=now,
-                etag=ids(),
-            ),
-        )
+        await user.insert(tx, new_user(id=user_id, name="reader", now=now, etag=ids()))
         own = {
             "user_id": user_id,
             "org_id": None,

@@ -41,7 +41,7 @@ KEEPALIVES = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Timeouts:
     """How long a connection may do what, so that a server which freezes does not hold the others."""
 
     idle_in_transaction_seconds: int
@@ -61,9 +61,9 @@ class Limits:
 
 # A frozen server loses its transaction within the lease that it has by default. Whoever waits for its locks waits longer
 # than that, and so gets them. The longest statements delete what belongs to a large blob.
-POOL_LIMITS = Limits(idle_in_transaction_seconds=10, lock_seconds=30, statement_seconds=120)
+POOL_TIMEOUTS = Timeouts(idle_in_transaction_seconds=10, lock_seconds=30, statement_seconds=120)
 # Nothing on the reserved connection takes more than a moment, and leases have to be renewed in time.
-RESERVED_LIMITS = Limits(idle_in_transaction_seconds=5, lock_seconds=5, statement_seconds=5)
+RESERVED_TIMEOUTS = Timeouts(idle_in_transaction_seconds=5, lock_seconds=5, statement_seconds=5)
 # More than all statements of ours, so that a connection prepares each of them once. With the driver's default of 100 they
 # would evict each other, and a statement that was evicted costs a further round trip.
 STATEMENT_CACHE_SIZE = 512
@@ -192,8 +192,10 @@ class PostgresqlDatabase(Database):
     def __init__(self, url: URL) -> None:
         self.url = url
         # The driver begins transactions, so that statements of Core and of the driver share them.
-        self._engine = make_engine(url, POOL_LIMITS, isolation_level="AUTOCOMMIT")
-        self._reserved_engine = make_engine(url, RESERVED_LIMITS, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
+        self._engine = make_engine(url, POOL_TIMEOUTS, isolation_level="AUTOCOMMIT")
+        self._reserved_engine = make_engine(
+            url, RESERVED_TIMEOUTS, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT"
+        )
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -243,10 +245,10 @@ async def connect(url: URL) -> Any:
 
 
 def make_engine(
-    url: URL, limits: Limits | None = None, *, pool_size: int = POOL_SIZE, max_overflow: int = POOL_SIZE, **options: Any
+    url: URL, timeouts: Timeouts | None = None, *, pool_size: int = POOL_SIZE, max_overflow: int = POOL_SIZE, **options: Any
 ) -> AsyncEngine:
-    """A pooled engine; without limits, as migrations need it, its statements may take as long as they do."""
-    connect_args = limits.connect_args() if limits else {"server_settings": KEEPALIVES}
+    """A pooled engine; without timeouts, as migrations need it, its statements may take as long as they do."""
+    connect_args = timeouts.connect_args() if timeouts else {"server_settings": KEEPALIVES}
     return create_async_engine(
         url.set(drivername=DRIVER),
         pool_size=pool_size,

@@ -12,7 +12,7 @@ from blobhub_server.ids import Ids
 from blobhub_server.platform.calls.audit import Audit, own_audit_row
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.api_key import ApiKey
-from blobhub_server.platform.rules.user import User
+from blobhub_server.platform.rules.user import new_user
 from blobhub_server.platform.store import api_key as key_store
 from blobhub_server.platform.store import user as user_store
 from blobhub_server.start import StartError
@@ -67,18 +67,8 @@ def _opens(known: ApiKey, given: ApiKey, administrators: Collection[str], now: d
 
 
 async def _administrator(tx: Transaction, clock: Clock, ids: Ids) -> str:
-    now = clock()
-    user = User(
-        id=ids(),
-        name="administrator",
-        display_name="Administrator",
-        administrator=True,
-        disabled=False,
-        issuer=None,
-        subject=None,
-        create_time=now,
-        update_time=now,
-        etag=ids(),
+    user = new_user(
+        id=ids(), name="administrator", display_name="Administrator", administrator=True, now=clock(), etag=ids()
     )
     await user_store.insert(tx, user)
     return user.id

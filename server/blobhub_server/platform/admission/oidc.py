@@ -13,7 +13,7 @@ from blobhub_server.platform.admission.jwks import Jwks, Source, source_of
 from blobhub_server.platform.calls.audit import Audit, own_audit_row
 from blobhub_server.platform.rules import oidc as rules
 from blobhub_server.platform.rules.oidc import Claims, TokenPolicy
-from blobhub_server.platform.rules.user import User
+from blobhub_server.platform.rules.user import User, new_user
 from blobhub_server.platform.store import user as store
 from blobhub_server.start import StartError
 
@@ -45,16 +45,13 @@ class OidcTokens:
     async def _provision(self, claims: Claims) -> User:
         """Create the user, unless another call has just done so."""
         now = self._clock()
-        made = User(
+        made = new_user(
             id=self._ids(),
             name=rules.user_name(self._policy.issuer, claims.subject),
             display_name=claims.display_name,
-            administrator=False,
-            disabled=False,
             issuer=self._policy.issuer,
             subject=claims.subject,
-            create_time=now,
-            update_time=now,
+            now=now,
             etag=self._ids(),
         )
         try:

@@ -25,6 +25,32 @@ class User:
     etag: str
 
 
+def new_user(
+    *,
+    id: str,
+    name: str,
+    now: datetime,
+    etag: str,
+    display_name: str = "",
+    administrator: bool = False,
+    issuer: str | None = None,
+    subject: str | None = None,
+) -> User:
+    """The record of a user who is made now."""
+    return User(
+        id=id,
+        name=name,
+        display_name=display_name,
+        administrator=administrator,
+        disabled=False,
+        issuer=issuer,
+        subject=subject,
+        create_time=now,
+        update_time=now,
+        etag=etag,
+    )
+
+
 def require_administrator_left(user_id: str, administrators: Collection[User], *, remains: bool) -> None:
     """Raise LastAdmin when `user_id` is the last administrator who is not disabled, and does not remain one."""
     if not remains and {user.id for user in administrators} == {user_id}:

@@ -45,16 +45,12 @@ class UserService:
     async def CreateUser(self, request: pb.CreateUserRequest, call: Call[None]) -> pb.CreateUserResponse:
         async def make(tx: Transaction) -> pb.CreateUserResponse:
             now, ids = self._host.clock(), self._host.ids
-            user = User(
+            user = rules.new_user(
                 id=ids(),
                 name=request.name,
                 display_name=request.display_name,
                 administrator=request.administrator,
-                disabled=False,
-                issuer=None,
-                subject=None,
-                create_time=now,
-                update_time=now,
+                now=now,
                 etag=ids(),
             )
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import PermissionDenied
@@ -13,6 +15,24 @@ from blobhub_server.workflow.rules.session import require_open as rule
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store.event import LoggedEvent
+
+
+def session_line(
+    payload: str, fields: dict[str, str], *, event_id: str, session_id: str, sequence: int, at: datetime
+) -> LoggedEvent:
+    """The line of an event of the session itself. `payload` is the name of the payload's field, which is its type."""
+    event = encode_session_event(
+        payload, fields, event_id=event_id, session_id=session_id, sequence=sequence, at=to_timestamp(at)
+    )
+    return LoggedEvent(
+        session_id=session_id,
+        sequence=sequence,
+        execution_id=None,
+        execution_sequence=0,
+        type=payload,
+        event=event,
+        record=None,
+    )
 
 
 class SessionEvents:
@@ -48,22 +68,13 @@ class SessionEvents:
 
     async def _append(self, tx: Transaction, session_id: str, payload: str, fields: dict[str, str]) -> None:
         end = await session_store.take_number(tx, session_id, self._host.clock())
-        event = encode_session_event(
+        line = session_line(
             payload,
             fields,
             event_id=self._host.ids(),
             session_id=session_id,
             sequence=end.last_sequence,
-            at=to_timestamp(end.last_event_time),
-        )
-        line = LoggedEvent(
-            session_id=session_id,
-            sequence=end.last_sequence,
-            execution_id=None,
-            execution_sequence=0,
-            type=payload,
-            event=event,
-            record=None,
+            at=end.last_event_time,
         )
         await event_store.append(tx, [line])
         await self._host.bell.announce(tx, {session_id})

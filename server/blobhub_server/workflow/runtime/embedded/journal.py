@@ -23,8 +23,9 @@ from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.errors import SessionNotOpen
 from blobhub_server.workflow.interpreter import Record
-from blobhub_server.workflow.log.encode import encode_record, encode_session_event
+from blobhub_server.workflow.log.encode import encode_record
 from blobhub_server.workflow.log.log import EventLog
+from blobhub_server.workflow.log.session_events import session_line
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session, require_open, require_room
@@ -225,22 +226,13 @@ class Journal:
 
     def _session_line(self, session: Session, payload: str, fields: dict[str, str]) -> LoggedEvent:
         session.advance(self._host.clock())
-        event = encode_session_event(
+        return session_line(
             payload,
             fields,
             event_id=self._host.ids(),
             session_id=session.id,
             sequence=session.last_sequence,
-            at=to_timestamp(session.last_event_time),
-        )
-        return LoggedEvent(
-            session_id=session.id,
-            sequence=session.last_sequence,
-            execution_id=None,
-            execution_sequence=0,
-            type=payload,
-            event=event,
-            record=None,
+            at=session.last_event_time,
         )
 
     def _objects(self, unit: Unit) -> list[SessionObject]:

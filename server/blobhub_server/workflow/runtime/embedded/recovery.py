@@ -29,6 +29,9 @@ log = structlog.get_logger()
 
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 10.0
 
+PASSING = (StorageUnavailable, LogMovedOn)
+"""Errors after which the same turn may be stored the next time."""
+
 
 class Recovery:
     """Resumes executions that have no runner, from their logs."""
@@ -84,7 +87,7 @@ class Recovery:
             _log_failure(execution.id, error)
             await asyncio.sleep(seconds)
             try:
-                await self._take_turn(execution.id, fail=not isinstance(error, StorageUnavailable | LogMovedOn))
+                await self._take_turn(execution.id, fail=not isinstance(error, PASSING))
                 break
             except OwnershipLost:
                 break
@@ -157,7 +160,7 @@ def _backoff(execution_id: str) -> Iterator[float]:
 
 
 def _log_failure(execution_id: str, error: Exception) -> None:
-    if isinstance(error, StorageUnavailable | LogMovedOn):
+    if isinstance(error, PASSING):
         log.warning("turn_not_stored", execution_id=execution_id, reason=repr(error.__cause__ or error))
     else:
         log.error("turn_not_stored", execution_id=execution_id, exc_info=error)
