@@ -21,7 +21,6 @@ from blobhub_server import doctor
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
-from blobhub_server.db.migrations import PLATFORM
 from blobhub_server.doctor import FAIL, OK, WARN, Finding, Installation, examine
 from databases import execute
 from issuer import Issuer
@@ -234,9 +233,10 @@ async def test_an_address_that_is_not_this_machines(tmp_path: Path) -> None:
 
 
 async def test_a_database_at_another_migration(settings: Settings) -> None:
-    await execute(settings.url, "UPDATE alembic_version SET version_num = '0001'")
-    said = f"platform is at 0001, this program at {PLATFORM.head}; back the database up and run `blobhub-server migrate`"
+    await execute(settings.url, "UPDATE alembic_version_stranger_notes SET version_num = '0001'")
+    said = "stranger.notes is at 0001, this program at 0002; back the database up and run `blobhub-server migrate`"
     await failing(settings, "migrations", said)
+    await execute(settings.url, "UPDATE alembic_version_stranger_notes SET version_num = '0002'")
     await execute(settings.url, "UPDATE alembic_version SET version_num = '9999'")
     await failing(settings, "migrations", "newer program")
     await execute(settings.url, "DROP TABLE alembic_version")

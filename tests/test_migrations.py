@@ -142,100 +142,11 @@ sys.exit("alembic" in sys.modules)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-BEFORE = """
-INSERT INTO organizations VALUES ('o', 'acme', 'ours', 1, 2, 'e');
-INSERT INTO users VALUES ('u', 'administrator', true, 3);
-INSERT INTO members VALUES ('u', 'o', 3);
-INSERT INTO blobs VALUES ('b', 'o', 'pipeline', 'blobhub.compute.workflow', 'private', '', 'r', 4, 5, 'e');
-INSERT INTO revisions VALUES ('r', 'b', 'draft', NULL, '', NULL, '', '', 4, 5, 'e');
-INSERT INTO entries VALUES ('n', 'r', 'flow', 'd', 7, 4, 5);
-INSERT INTO entries VALUES ('m', 'r', 'same', 'd', 7, 4, 5);
-INSERT INTO entries VALUES ('l', 'r', 'other', 'e', 5, 4, 5);
-INSERT INTO api_keys VALUES ('k', 'public', x'00', 'u', NULL, NULL, 3, 'mine', 6, NULL, NULL);
-INSERT INTO sessions VALUES ('s', 'b', 'r', NULL, '', 'open', NULL, 0, 0, 7, 7);
-INSERT INTO executions VALUES ('x', 's', 'b', 'r', 'd', 'flow', '', 'completed', 10, NULL, NULL, NULL, 0, 8, 9);
-"""
-"""Rows as the first release of the tables had them."""
-
-
-async def test_what_was_there_before_the_platform_half_is_brought_along(empty_database_url):
-    def first(connection: sa.Connection) -> None:
-        command.upgrade(config(connection, PLATFORM), "0001")
-        for statement in BEFORE.strip().splitlines():
-            connection.execute(
-                sa.text(statement if connection.dialect.name == "sqlite" else statement.replace("x'00'", r"'\x00'"))
-            )
-        connection.commit()
-
-    async with engine_of(empty_database_url) as run:
-        await run(first)
-    await migrate(empty_database_url, CHAINS)
-    expected = {
-        "SELECT visibility, blob_count, etag FROM organizations": ("private", 1, "e"),
-        "SELECT display_name, disabled, issuer, update_time, etag FROM users": ("", False, None, 3, "u"),
-        "SELECT org_id, blob_id, role FROM members": ("o", None, 3),
-        "SELECT last_sequence, alias, bytes FROM blobs": (0, "pipeline", 12),
-        "SELECT entries FROM revisions": (3,),
-        "SELECT DISTINCT blob_id FROM entries": ("b",),
-        "SELECT etag, last_used_time FROM api_keys": ("k", None),
-        "SELECT executions, org_id FROM sessions": (1, "o"),
-        "SELECT last_sequence FROM audit_head": (0,),
-    }
-    async with engine_of(empty_database_url) as run:
-        for query, row in expected.items():
-            found = await run(lambda connection, query=query: connection.execute(sa.text(query)).fetchall())
-            assert [tuple(line) for line in found] == [row], query
-    assert await differing(empty_database_url) == []
-
-
-OWNED = """
-INSERT INTO organizations (id, alias, description, visibility, create_time, update_time, etag, blob_count)
-    VALUES ('o', 'acme', '', 'private', 1, 1, 'e', 1);
-INSERT INTO blobs (id, org_id, alias, type, visibility, description, default_revision_id, create_time, update_time, etag)
-    VALUES ('b', 'o', 'pipeline', 'blobhub.compute.workflow', 'private', '', 'r', 1, 1, 'e');
-INSERT INTO revisions (id, blob_id, phase, comment, label, digest, create_time, update_time, etag)
-    VALUES ('r', 'b', 'draft', '', '', '', 1, 1, 'e');
-INSERT INTO sessions
-    (id, blob_id, revision_id, description, state, owner, fence, last_sequence, executions, create_time, update_time)
-    VALUES ('s', 'b', 'r', '', 'open', 'one', 3, 0, 1, 1, 1), ('t', 'b', 'r', '', 'closing', 'two', 5, 0, 2, 1, 1);
-INSERT INTO executions (id, session_id, blob_id, revision_id, definition_id, definition_alias, definition_digest, state,
-    step_limit, last_sequence, create_time) VALUES ('w', 's', 'b', 'r', 'd', '', '', 'completed', 1, 0, 1),
-    ('x', 's', 'b', 'r', 'd', '', '', 'running', 1, 0, 1), ('y', 't', 'b', 'r', 'd', '', '', 'waiting', 1, 0, 1),
-    ('z', 't', 'b', 'r', 'd', '', '', 'stopping', 1, 0, 1);
-"""
-
-
-async def test_what_runs_stays_with_the_server_that_owned_its_session(empty_database_url):
-    def before(connection: sa.Connection) -> None:
-        command.upgrade(config(connection, PLATFORM), "0003")
-        for statement in OWNED.split(";\n")[:-1]:
-            connection.execute(sa.text(statement))
-        connection.commit()
-
-    async with engine_of(empty_database_url) as run:
-        await run(before)
-    await migrate(empty_database_url, CHAINS)
-    expected = {
-        "SELECT id, owner, fence, last_message, state FROM executions ORDER BY id": [
-            ("w", None, 0, 0, "completed"),
-            ("x", "one", 3, 0, "running"),
-            ("y", "two", 5, 1, "stopping"),
-            ("z", "two", 5, 0, "stopping"),
-        ],
-        "SELECT * FROM messages": [("y", 1, "stop", "{}")],
-    }
-    async with engine_of(empty_database_url) as run:
-        for query, rows in expected.items():
-            found = await run(lambda connection, query=query: connection.execute(sa.text(query)).fetchall())
-            assert [tuple(row) for row in found] == rows
-    assert await differing(empty_database_url) == []
-
-
 RUN = """
 INSERT INTO organizations (id, alias, description, visibility, create_time, update_time, etag, blob_count)
     VALUES ('o', 'acme', '', 'private', 1, 1, 'e', 1);
-INSERT INTO blobs (id, org_id, alias, type, visibility, description, default_revision_id, create_time, update_time, etag)
-    VALUES ('b', 'o', 'notes', 'stranger.notes', 'private', '', 'r', 1, 1, 'e');
+INSERT INTO blobs (id, org_id, alias, type, visibility, description, default_revision_id, create_time, update_time, etag,
+    last_sequence, bytes) VALUES ('b', 'o', 'notes', 'stranger.notes', 'private', '', 'r', 1, 1, 'e', 0, 0);
 INSERT INTO note_runs (id, blob_id, note, execution_id, create_time) VALUES ('n', 'b', 'milk', 'x', 1);
 """
 

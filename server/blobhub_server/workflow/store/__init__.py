@@ -14,6 +14,5 @@ TABLES = (
 )
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
-"""The changes since the platform's migration 0003. Before that, the platform's migrations made these tables."""
 
 __all__ = ["MIGRATIONS", "TABLES", "event", "execution", "message", "server", "session", "session_object"]
