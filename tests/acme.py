@@ -41,10 +41,9 @@ async def rename_organization(api: Api, old: str, new: str) -> organization_pb2.
     return (await api.organizations.UpdateOrganization(request)).organization
 
 
-async def delete_organization(api: Api, reference: str = "acme", **fields: Any) -> int:
-    """Delete it; return how many blobs went with it."""
+async def delete_organization(api: Api, reference: str = "acme", **fields: Any) -> None:
     request = organization_pb2.DeleteOrganizationRequest(organization=reference, **fields)
-    return (await api.organizations.DeleteOrganization(request)).deleted_blobs
+    await api.organizations.DeleteOrganization(request)
 
 
 async def blob(api: Api, reference: str = "acme/pipeline", type_: str = WORKFLOW, **fields: Any) -> blob_pb2.Blob:
@@ -70,9 +69,9 @@ async def get_revision(api: Api, reference: str) -> revision_pb2.Revision:
     return (await api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=reference))).revision
 
 
-async def branch(api: Api, parent: str = "", blob: str = "acme/pipeline") -> revision_pb2.Revision:
+async def branch(api: Api, base: str = "", blob: str = "acme/pipeline") -> revision_pb2.Revision:
     """A new draft."""
-    request = revision_pb2.CreateRevisionRequest(blob=blob, parent=parent)
+    request = revision_pb2.CreateRevisionRequest(blob=blob, base_revision=base)
     return (await api.revisions.CreateRevision(request)).revision
 
 
@@ -86,18 +85,18 @@ async def session(api: Api, revision: str, **fields: Any) -> session_pb2.Session
 
 
 async def key(api: Api, scope: str, role: str = READ, **fields: Any) -> api_key_pb2.CreateApiKeyResponse:
-    return await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope=scope, role=role, **fields))
+    return await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(parent=scope, role=role, **fields))
 
 
 async def rotate_key(api: Api, key_id: str, grace: float = 0, **fields) -> api_key_pb2.RotateApiKeyResponse:
     duration = Duration()
     duration.FromTimedelta(timedelta(seconds=grace))
-    request = api_key_pb2.RotateApiKeyRequest(api_key_id=key_id, grace=duration, **fields)
+    request = api_key_pb2.RotateApiKeyRequest(api_key=key_id, grace=duration, **fields)
     return await api.api_keys.RotateApiKey(request)
 
 
 async def revoke_key(api: Api, key_id: str) -> api_key_pb2.ApiKey:
-    return (await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=key_id))).api_key
+    return (await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=key_id))).api_key
 
 
 async def user(api: Api, name: str, **fields: Any) -> user_pb2.User:
@@ -111,7 +110,7 @@ async def update_user(api: Api, reference: str, **fields: Any) -> user_pb2.User:
 
 
 async def member(api: Api, scope: str, name: str, role: str = READ) -> member_pb2.Member:
-    request = member_pb2.CreateMemberRequest(scope=scope, user=f"@{name}", role=role)
+    request = member_pb2.CreateMemberRequest(parent=scope, user=f"@{name}", role=role)
     return (await api.members.CreateMember(request)).member
 
 
@@ -128,7 +127,7 @@ async def person(server: Served, api: Api, name: str, *roles: tuple[str, str], k
 
 async def entries(api: Api, scope: str = "-", **filters: Any) -> list[audit_pb2.AuditEntry]:
     """The first thousand entries of the audit log of a scope."""
-    request = audit_pb2.ListAuditEntriesRequest(scope=scope, page_size=1000, **filters)
+    request = audit_pb2.ListAuditEntriesRequest(parent=scope, page_size=1000, **filters)
     return list((await api.audit.ListAuditEntries(request)).entries)
 
 

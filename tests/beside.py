@@ -164,7 +164,7 @@ class Beside:
 
     def roles(self, who: Caller, scope: str) -> None:
         """Compare a caller's effective role on one organization or blob."""
-        found = self.call(who, "callers.GetCaller", scope=scope)
+        found = self.call(who, "callers.GetCaller", resource=scope)
         if found:
             assert found[1]["roles"] == found[0]
 
@@ -177,7 +177,7 @@ class Beside:
     def etag_of_maker(self, organization: Organization) -> None:
         """Note the etag of the member that a new organization has."""
         (member,) = organization.members.values()
-        asked = {"scope": organization.id, "user": f"@{member.user_name}"}
+        asked = {"parent": organization.id, "user": f"@{member.user_name}"}
         member.etag = self.house.run(self._send(ADMINISTRATOR, "members.GetMember", asked)).member.etag
 
     def everything(self) -> None:
@@ -220,16 +220,16 @@ class Beside:
         """Roles everywhere, as far as it is this run's; organizations and blobs are mixed in order of creation."""
         answer = as_dict(self.house.run(self._send(who, "callers.GetCaller", {})))
         found = [role for role in answer["roles"] if role["reference"].startswith(self.prefix)]
-        assert found == sorted(self.model.get_caller(who), key=lambda role: role["blob_id"] or role["org_id"])
+        assert found == sorted(self.model.get_caller(who), key=lambda role: role["blob_id"] or role["organization_id"])
 
     def _of_holder(self, holder: Holder) -> None:
-        self.listed(next(self._turns), "members.ListMembers", scope=holder.id)
-        self.listed(ADMINISTRATOR, "members.ListMembers", scope=holder.id)
+        self.listed(next(self._turns), "members.ListMembers", parent=holder.id)
+        self.listed(ADMINISTRATOR, "members.ListMembers", parent=holder.id)
         for who in CALLERS:
             self.roles(who, holder.id)
 
     def _held(self, holder: Organization | Blob, expected: dict[str, int]) -> None:
-        answer = self.house.run(self._send(ADMINISTRATOR, "limits.GetLimits", {"scope": holder.id}))
+        answer = self.house.run(self._send(ADMINISTRATOR, "limits.GetLimits", {"parent": holder.id}))
         assert {limit.name: limit.held for limit in answer.limits if limit.HasField("held")} == expected
 
     def _of_blob(self, blob: Blob) -> None:
@@ -237,7 +237,7 @@ class Beside:
         who = next(self._turns)
         self.listed(who, "revisions.ListRevisions", blob=blob.id)
         self.listed(ADMINISTRATOR, "revisions.ListRevisions", blob=blob.id)
-        self.listed(who, "metadata.ListMetadata", target=blob.id)
+        self.listed(who, "metadata.ListMetadata", parent=blob.id)
         documents = {document for revision in blob.revisions for document in revision.content.values()}
         held = {
             "blob.bytes": sum(map(len, documents)),
@@ -257,7 +257,7 @@ class Beside:
         return [(event.sequence, event.type) async for message in watch for event in message.events]
 
     def _of_revision(self, blob: Blob, revision: Revision) -> None:
-        self.listed(ADMINISTRATOR, "metadata.ListMetadata", target=revision.id)
+        self.listed(ADMINISTRATOR, "metadata.ListMetadata", parent=revision.id)
         self.listed(next(self._turns), "metadata.ResolveMetadata", revision=revision.id)
         answer = self.house.run(self._send(ADMINISTRATOR, "revisions.GetRevisionDependents", {"revision": revision.id}))
         found = {item.kind: list(item.ids) for item in answer.dependents}

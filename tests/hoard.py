@@ -82,7 +82,7 @@ class Hoard:
         first = not self.rows["blobs"]
         return self._add(
             "blobs",
-            org_id=self.organization["id"],
+            organization_id=self.organization["id"],
             alias=self._alias(),
             type=TYPES[0] if first else self._random.choices(TYPES, RARELY)[0],
             visibility="public" if first else self._visibility(),
@@ -107,7 +107,7 @@ class Hoard:
                     key = f"k{i * step:03}"
                     self._add(
                         "metadata_records",
-                        target_id=target["id"],
+                        parent_id=target["id"],
                         blob_id=blob["id"],
                         key=key,
                         value=f'"{key}"',
@@ -115,28 +115,35 @@ class Hoard:
                     )
 
     def _members(self, member: str, guest: str) -> None:
-        place = {"org_id": self.organization["id"], "blob_id": None}
-        here = {"org_id": self.organization["id"], "blob_id": self.blob["id"]}
+        place = {"organization_id": self.organization["id"], "blob_id": None}
+        here = {"organization_id": self.organization["id"], "blob_id": self.blob["id"]}
         for i in range(BLOBS):
             user = self._add("users", name=self._alias(), display_name="", administrator=False, disabled=False)
             if i % 10 == 0:
                 self._member(user["id"], **place)
                 self._member(user["id"], **here)
         for organization in self.joined:
-            self._member(member, org_id=organization["id"], blob_id=None)
+            self._member(member, organization_id=organization["id"], blob_id=None)
         private = [blob for blob in self.blobs if blob["visibility"] == "private"]
         self.shared = self._random.sample(private, 100)
         for blob in self.shared:
-            self._member(guest, org_id=blob["org_id"], blob_id=blob["id"])
+            self._member(guest, organization_id=blob["organization_id"], blob_id=blob["id"])
 
-    def _member(self, user_id: str, *, org_id: str, blob_id: str | None) -> None:
-        self._add("members", user_id=user_id, resource_id=blob_id or org_id, org_id=org_id, blob_id=blob_id, role=1)
+    def _member(self, user_id: str, *, organization_id: str, blob_id: str | None) -> None:
+        self._add(
+            "members",
+            user_id=user_id,
+            resource_id=blob_id or organization_id,
+            organization_id=organization_id,
+            blob_id=blob_id,
+            role=1,
+        )
 
     def _keys_and_credentials(self) -> None:
         """Of the organization, of the blob, and of a user."""
         owners = (
-            {"org_id": self.organization["id"]},
-            {"org_id": self.organization["id"], "blob_id": self.blob["id"]},
+            {"organization_id": self.organization["id"]},
+            {"organization_id": self.organization["id"], "blob_id": self.blob["id"]},
             {"user_id": self["users"][0]["id"]},
         )
         for _ in range(MANY):
@@ -145,7 +152,7 @@ class Hoard:
                 self._add("api_keys", public_id=number, secret_hash=b"", role=1, description="", **owner)
                 sealed = dict.fromkeys(("key_nonce", "wrapped_key", "nonce", "ciphertext"), b"")
                 about = {"alias": self._alias(), "type": "http.bearer", "description": "", "master_key_id": ""}
-                self._add("credentials", owner_id=[*owner.values()][-1], **owner, **about, **sealed)
+                self._add("credentials", parent_id=[*owner.values()][-1], **owner, **about, **sealed)
 
     def _sessions(self) -> None:
         """Of the blob; what runs and what is kept in one; and the definitions of the revision."""
@@ -174,7 +181,7 @@ class Hoard:
                 sequence=1_000 + i,
                 method=self._random.choice(METHODS),
                 user_id=self._random.choice(self["users"][:3])["id"],
-                org_id=self.organization["id"],
+                organization_id=self.organization["id"],
                 blob_id=blob["id"],
                 code=self._random.choice(("OK", REFUSED)),
                 **about,

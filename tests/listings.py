@@ -114,7 +114,7 @@ def plain(
     return Listing(rpc=rpc, request=request, rows=rows, key=key, note=note)
 
 
-def org_id(hoard: Hoard) -> str:
+def organization_id(hoard: Hoard) -> str:
     return str(hoard.organization["id"])
 
 
@@ -158,8 +158,8 @@ def metadata_listings() -> list[Listing]:
     lists, resolves = metadata_pb2.ListMetadataRequest, metadata_pb2.ResolveMetadataRequest
     some = [f"k{i:03}" for i in range(0, 400, 2)]
 
-    def of(hoard: Hoard, target_id: str) -> dict[str, Row]:
-        return {row["key"]: row for row in hoard["metadata_records"] if row["target_id"] == target_id}
+    def of(hoard: Hoard, parent_id: str) -> dict[str, Row]:
+        return {row["key"]: row for row in hoard["metadata_records"] if row["parent_id"] == parent_id}
 
     def resolved(hoard: Hoard) -> list[Row]:
         return sorted((of(hoard, blob_id(hoard)) | of(hoard, revision_id(hoard))).values(), key=itemgetter("key"))
@@ -170,9 +170,9 @@ def metadata_listings() -> list[Listing]:
     lists_of = partial(plain, "metadata.ListMetadata", table="metadata_records", key="key")
     resolve = partial(Listing, "metadata.ResolveMetadata", key="key")
     return [
-        lists_of(lambda h: lists(target=blob_id(h)), note="of a blob", target_id=blob_id),
-        lists_of(lambda h: lists(target=revision_id(h)), note="of a revision", target_id=revision_id),
-        lists_of(lambda h: lists(target=blob_id(h), prefix="k"), note="by prefix", target_id=blob_id),
+        lists_of(lambda h: lists(parent=blob_id(h)), note="of a blob", parent_id=blob_id),
+        lists_of(lambda h: lists(parent=revision_id(h)), note="of a revision", parent_id=revision_id),
+        lists_of(lambda h: lists(parent=blob_id(h), prefix="k"), note="by prefix", parent_id=blob_id),
         resolve(lambda h: resolves(revision=revision_id(h)), resolved),
         resolve(lambda h: resolves(revision=revision_id(h), keys=some), among, note="some keys"),
     ]
@@ -201,13 +201,20 @@ def access_listings() -> list[Listing]:
         Listing(
             rpc="users.ListUsers", request=lambda _: user_pb2.ListUsersRequest(name_prefix="c"), rows=users, note="by prefix"
         ),
-        members(lambda h: list_members(scope=org_id(h)), note="of an organization", resource_id=org_id),
-        members(lambda h: list_members(scope=blob_id(h)), note="of a blob", resource_id=blob_id),
-        keys(lambda h: list_keys(scope=org_id(h)), note="of an organization", org_id=org_id, blob_id=None),
-        keys(lambda h: list_keys(scope=blob_id(h)), note="of a blob", blob_id=blob_id),
-        keys(lambda h: list_keys(scope=user_id(h)), note="of a user", user_id=user_id),
-        credentials(lambda h: list_credentials(owner=org_id(h)), note="of an organization", owner_id=org_id),
-        credentials(lambda h: list_credentials(owner=blob_id(h)), note="of a blob", owner_id=blob_id),
+        members(lambda h: list_members(parent=organization_id(h)), note="of an organization", resource_id=organization_id),
+        members(lambda h: list_members(parent=blob_id(h)), note="of a blob", resource_id=blob_id),
+        keys(
+            lambda h: list_keys(parent=organization_id(h)),
+            note="of an organization",
+            organization_id=organization_id,
+            blob_id=None,
+        ),
+        keys(lambda h: list_keys(parent=blob_id(h)), note="of a blob", blob_id=blob_id),
+        keys(lambda h: list_keys(parent=user_id(h)), note="of a user", user_id=user_id),
+        credentials(
+            lambda h: list_credentials(parent=organization_id(h)), note="of an organization", parent_id=organization_id
+        ),
+        credentials(lambda h: list_credentials(parent=blob_id(h)), note="of a blob", parent_id=blob_id),
     ]
 
 
@@ -216,14 +223,14 @@ def audit_listings() -> list[Listing]:
     lists = audit_pb2.ListAuditEntriesRequest
     entries = partial(plain, "audit.ListAuditEntries", table="audit_entries", key="sequence")
     return [
-        entries(lambda h: lists(scope=org_id(h)), note="of an organization", org_id=org_id),
-        entries(lambda h: lists(scope=blob_id(h)), note="of a blob", blob_id=blob_id),
-        entries(lambda h: lists(scope=org_id(h), user_id=user_id(h)), note="of a user", user_id=user_id),
-        entries(lambda h: lists(scope=org_id(h), method=METHODS[0]), note="of a method", method=METHODS[0]),
-        entries(lambda h: lists(scope=blob_id(h), failures_only=True), note="refused", blob_id=blob_id, code=REFUSED),
-        entries(lambda h: lists(scope="-", user_id=user_id(h)), note="of a user, everywhere", user_id=user_id),
-        entries(lambda h: lists(scope="-", method=METHODS[1]), note="of a method, everywhere", method=METHODS[1]),
-        entries(lambda _: lists(scope="-", failures_only=True), note="refused, everywhere", code=REFUSED),
+        entries(lambda h: lists(parent=organization_id(h)), note="of an organization", organization_id=organization_id),
+        entries(lambda h: lists(parent=blob_id(h)), note="of a blob", blob_id=blob_id),
+        entries(lambda h: lists(parent=organization_id(h), user_id=user_id(h)), note="of a user", user_id=user_id),
+        entries(lambda h: lists(parent=organization_id(h), method=METHODS[0]), note="of a method", method=METHODS[0]),
+        entries(lambda h: lists(parent=blob_id(h), failures_only=True), note="refused", blob_id=blob_id, code=REFUSED),
+        entries(lambda h: lists(parent="-", user_id=user_id(h)), note="of a user, everywhere", user_id=user_id),
+        entries(lambda h: lists(parent="-", method=METHODS[1]), note="of a method, everywhere", method=METHODS[1]),
+        entries(lambda _: lists(parent="-", failures_only=True), note="refused, everywhere", code=REFUSED),
     ]
 
 

@@ -138,14 +138,14 @@ async def beyond(world: World) -> AsyncIterator[str]:
             expire_time = Timestamp(seconds=short.api_key.expire_time.seconds + seconds)
         keys.append((short.key, "@me", {"role": "ROLE_ADMIN", "expire_time": expire_time}, code))
     for key, scope, fields, code in keys:
-        made = api_key_pb2.CreateApiKeyRequest(scope=scope, **fields)
+        made = api_key_pb2.CreateApiKeyRequest(parent=scope, **fields)
         async with connected(world.server.address, key) as api:
             found = await _code(api.api_keys.CreateApiKey(made))
             if found != code:
                 yield f"CreateApiKey on {scope} with {fields} was {found}, not {code}"
     endless = (await world.key("@self-acme", "ROLE_READ")).api_key.id
     async with connected(world.server.address, short.key) as api:
-        found = await _code(api.api_keys.RotateApiKey(api_key_pb2.RotateApiKeyRequest(api_key_id=endless)))
+        found = await _code(api.api_keys.RotateApiKey(api_key_pb2.RotateApiKeyRequest(api_key=endless)))
         if found != "PERMISSION_DENIED":
             yield f"RotateApiKey of a key that outlives the caller's was {found}"
     for kind, visibility, code in (

@@ -110,10 +110,20 @@ class Model(Places):
         every = bool(self.role(who, place))
         return [b for b in place.organization.blobs if every or b.visibility == PUBLIC or who.user in b.members]
 
-    def update_blob(self, who: Caller, blob: str, etag: str, **changes: Any) -> Blob:
-        place = self.admit(who, self.blob(blob), ADMIN)
-        self._update(place.blob, place.organization.blobs, etag, **changes)
-        place.blob.events.append("blob_updated")
+    def update_blob(
+        self, who: Caller, blob: str, etag: str, update_mask: str, default_revision: str, **changes: Any
+    ) -> Blob:
+        place = self.admit(who, self.blob(blob), WRITE)
+        fields = changed_fields(update_mask, default_revision=default_revision, **changes)
+        if fields.keys() & {"alias", "visibility"} and self.role(who, place) < ADMIN:
+            raise Refused("PERMISSION_DENIED")
+        self._require_etag(etag, place.blob)
+        default = self.version(place.blob, default_revision) if fields.get("default_revision") else None
+        self._update(place.blob, place.organization.blobs, etag, update_mask=update_mask, **changes)
+        if fields.keys() & changes.keys():
+            place.blob.events.append("blob_updated")
+        if default:
+            self._point(place.blob, default)
         return place.blob
 
     def delete_blob(self, who: Caller, blob: str, cascade: bool, etag: str) -> Blob:
@@ -153,11 +163,11 @@ class Model(Places):
         self._require_etag(etag, place.revision)
         return place.blob, place.revision
 
-    def create_revision(self, who: Caller, blob: str, parent: str) -> Revision:
+    def create_revision(self, who: Caller, blob: str, base_revision: str) -> Revision:
         found = self.admit(who, self.blob(blob), WRITE).blob
-        of = self.version(found, parent or "default")
+        of = self.version(found, base_revision or "default")
         require_phase(of, COMMIT, SNAPSHOT)
-        found.revisions.append(Revision(parent=of, content=dict(of.content)))
+        found.revisions.append(Revision(base=of, content=dict(of.content)))
         found.events.append("revision_created")
         return found.revisions[-1]
 
@@ -207,12 +217,6 @@ class Model(Places):
         blob.events.append("revision_updated")
         return found
 
-    def set_default_revision(self, who: Caller, revision: str, etag: str) -> Blob:
-        blob, found = self._editable(who, revision, "", COMMIT, SNAPSHOT)
-        self._require_etag(etag, blob)
-        self._point(blob, found)
-        return blob
-
     def _point(self, blob: Blob, revision: Revision) -> None:
         if blob.default is not revision:
             blob.default = revision
@@ -222,37 +226,37 @@ class Model(Places):
         """What refers to a revision, by kind."""
         found = {
             "default pointer": [blob.id] if blob.default is revision else [],
-            "branched revisions": [other.id for other in blob.revisions if other.parent is revision],
+            "branched revisions": [other.id for other in blob.revisions if other.base is revision],
             "sessions": revision.sessions,
         }
         return {kind: ids for kind, ids in found.items() if ids}
 
     # Metadata
 
-    def _records(self, who: Caller, target: str, need: int) -> tuple[Blob, dict[str, Record]]:
-        place = self.admit(who, self.target(target), need, public_read=need == READ)
+    def _records(self, who: Caller, parent: str, need: int) -> tuple[Blob, dict[str, Record]]:
+        place = self.admit(who, self.target(parent), need, public_read=need == READ)
         return place.blob, (place.revision or place.blob).records
 
-    def _record(self, who: Caller, target: str, key: str, need: int, etag: str) -> Record:
-        record = self._records(who, target, need)[1].get(key)
+    def _record(self, who: Caller, parent: str, key: str, need: int, etag: str) -> Record:
+        record = self._records(who, parent, need)[1].get(key)
         if record is None:
             raise Refused("NOT_FOUND")
         self._require_etag(etag, record)
         return record
 
-    def create_metadata(self, who: Caller, target: str, key: str, value: Any) -> Record:
-        blob, records = self._records(who, target, WRITE)
+    def create_metadata(self, who: Caller, parent: str, key: str, value: Any) -> Record:
+        blob, records = self._records(who, parent, WRITE)
         if key in records:
             raise Refused("ALREADY_EXISTS")
         records[key] = Record(key=key, value=value)
         blob.events.append("metadata_created")
         return records[key]
 
-    def get_metadata(self, who: Caller, target: str, key: str) -> Record:
-        return self._record(who, target, key, READ, "")
+    def get_metadata(self, who: Caller, parent: str, key: str) -> Record:
+        return self._record(who, parent, key, READ, "")
 
-    def list_metadata(self, who: Caller, target: str) -> list[Record]:
-        return [record for _, record in sorted(self._records(who, target, READ)[1].items())]
+    def list_metadata(self, who: Caller, parent: str) -> list[Record]:
+        return [record for _, record in sorted(self._records(who, parent, READ)[1].items())]
 
     def resolve_metadata(self, who: Caller, revision: str) -> list[tuple[int, Record]]:
         """What holds for a revision: its own records, and those of its blob's that have other keys."""
@@ -262,25 +266,25 @@ class Model(Places):
         return [held for _, held in sorted(found.items(), key=lambda item: item[0])]
 
     def update_metadata(
-        self, who: Caller, target: str, key: str, etag: str, update_mask: str = "", **changes: Any
+        self, who: Caller, parent: str, key: str, etag: str, update_mask: str = "", **changes: Any
     ) -> Record:
-        record = self._record(who, target, key, WRITE, etag)
+        record = self._record(who, parent, key, WRITE, etag)
         names = update_mask.split(",") if update_mask else [name for name in changes if name == "value" or changes[name]]
         unset = {"value": None, "description": ""}
         vars(record).update({name: changes.get(name, unset[name]) for name in names})
-        self.admit(who, self.target(target), WRITE).blob.events.append("metadata_updated")
+        self.admit(who, self.target(parent), WRITE).blob.events.append("metadata_updated")
         return record
 
-    def delete_metadata(self, who: Caller, target: str, key: str, etag: str) -> Record:
-        self._record(who, target, key, WRITE, etag)
-        blob, records = self._records(who, target, WRITE)
+    def delete_metadata(self, who: Caller, parent: str, key: str, etag: str) -> Record:
+        self._record(who, parent, key, WRITE, etag)
+        blob, records = self._records(who, parent, WRITE)
         blob.events.append("metadata_deleted")
         return records.pop(key)
 
     # Members
 
-    def create_member(self, who: Caller, scope: str, user: str, role: int) -> Member:
-        members, name = self.admit(who, self.scope(scope), ADMIN).holder.members, user.removeprefix("@")
+    def create_member(self, who: Caller, parent: str, user: str, role: int) -> Member:
+        members, name = self.admit(who, self.scope(parent), ADMIN).holder.members, user.removeprefix("@")
         if name not in self.users:
             raise Refused("NOT_FOUND")
         if name in members:
@@ -288,22 +292,22 @@ class Model(Places):
         members[name] = Member(user_name=name, role=role)
         return members[name]
 
-    def list_members(self, who: Caller, scope: str) -> list[Member]:
-        members = self.admit(who, self.scope(scope), READ).holder.members
+    def list_members(self, who: Caller, parent: str) -> list[Member]:
+        members = self.admit(who, self.scope(parent), READ).holder.members
         return [members[name] for name in self.users if name in members]
 
-    def update_member(self, who: Caller, scope: str, user: str, role: int, etag: str) -> Member:
-        member, _ = self._leaving(who, scope, user, etag, remains=role == ADMIN)
+    def update_member(self, who: Caller, parent: str, user: str, role: int, etag: str) -> Member:
+        member, _ = self._leaving(who, parent, user, etag, remains=role == ADMIN)
         member.role = role
         return member
 
-    def delete_member(self, who: Caller, scope: str, user: str, etag: str) -> Member:
-        member, members = self._leaving(who, scope, user, etag, remains=False)
+    def delete_member(self, who: Caller, parent: str, user: str, etag: str) -> Member:
+        member, members = self._leaving(who, parent, user, etag, remains=False)
         return members.pop(member.user_name)
 
-    def _leaving(self, who: Caller, scope: str, user: str, etag: str, *, remains: bool) -> tuple[Member, dict[str, Member]]:
+    def _leaving(self, who: Caller, parent: str, user: str, etag: str, *, remains: bool) -> tuple[Member, dict[str, Member]]:
         """An organization keeps an admin; a blob needs none of its own."""
-        place = self.admit(who, self.scope(scope), ADMIN)
+        place = self.admit(who, self.scope(parent), ADMIN)
         members = place.holder.members
         member = members.get(who.user if user == "@me" else user.removeprefix("@"))
         if member is None:

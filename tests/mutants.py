@@ -92,7 +92,7 @@ def _of(owner: Any, name: str, changes: Callable[[ast.AST], Iterator[tuple[str, 
             flags = __future__.annotations.compiler_flag
             exec(compile(ast.fix_missing_locations(mutated), f"<{name}>", "exec", flags), namespace)
             yield Mutant(
-                owner=owner, name=name, change=f"line {getattr(node, 'lineno', 0)}: {change}", function=namespace[name]
+                parent=owner, name=name, change=f"line {getattr(node, 'lineno', 0)}: {change}", function=namespace[name]
             )
 
 

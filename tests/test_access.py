@@ -26,12 +26,12 @@ DENIED = grpc.StatusCode.PERMISSION_DENIED
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
 USER = Caller(key_id="k", user_id="u", role=Role.ADMIN)
-ORG_KEY = Caller(key_id="k", org_id="o", role=Role.WRITE)
-BLOB_KEY = Caller(key_id="k", org_id="o", blob_id="b", role=Role.WRITE)
+ORG_KEY = Caller(key_id="k", organization_id="o", role=Role.WRITE)
+BLOB_KEY = Caller(key_id="k", organization_id="o", blob_id="b", role=Role.WRITE)
 
 
 @pytest.mark.parametrize(
-    ("caller", "org_id", "blob_id", "membership", "public", "expected"),
+    ("caller", "organization_id", "blob_id", "membership", "public", "expected"),
     [
         (ANONYMOUS, "o", "b", Role.NONE, False, Role.NONE),
         (ANONYMOUS, "o", "b", Role.NONE, True, Role.READ),
@@ -54,8 +54,8 @@ BLOB_KEY = Caller(key_id="k", org_id="o", blob_id="b", role=Role.WRITE)
         (Caller(key_id="k", user_id="u", administrator=True), "", None, Role.NONE, False, Role.ADMIN),
     ],
 )
-def test_the_effective_role(caller, org_id, blob_id, membership, public, expected) -> None:
-    place = Place(org_id=org_id, blob_id=blob_id, public=public)
+def test_the_effective_role(caller, organization_id, blob_id, membership, public, expected) -> None:
+    place = Place(organization_id=organization_id, blob_id=blob_id, public=public)
     role = held_role(caller, place, membership)
     for permission, needed in REQUIRED_ROLES.items():
         for public_read in (False, True) if permission is Permission.READ else (False,):
@@ -79,7 +79,7 @@ def test_keys_differ() -> None:
 
 
 async def scoped(api: Api, scope: str, role: str = "ROLE_READ", **fields) -> api_key_pb2.CreateApiKeyResponse:
-    return await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope=scope, role=role, **fields))
+    return await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(parent=scope, role=role, **fields))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ async def test_callers_are_told_who_they_are(server: Served, api: Api, anonymous
     made = await scoped(api, "acme/one")
     async with connected(server.address, made.key) as other:
         found = (await other.callers.GetCaller(caller_pb2.GetCallerRequest())).caller
-    assert (found.api_key_id, found.scope_id, found.role) == (
+    assert (found.api_key_id, found.parent_id, found.role) == (
         made.api_key.id,
         made.api_key.blob_id,
         access_pb2.ROLE_READ,
@@ -132,12 +132,12 @@ async def test_a_revoked_key_is_refused(server: Served, api: Api, two_blobs: Non
     made = await scoped(api, "acme")
     async with connected(server.address, made.key) as other:
         await other.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/one"))
-        revoked = await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=made.api_key.id))
+        revoked = await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=made.api_key.id))
         assert revoked.api_key.HasField("revoke_time")
         await refused_in_the_end(
             lambda: other.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/one")), UNAUTHENTICATED, "UNAUTHENTICATED"
         )
-    listed = await api.api_keys.ListApiKeys(api_key_pb2.ListApiKeysRequest(scope="acme"))
+    listed = await api.api_keys.ListApiKeys(api_key_pb2.ListApiKeysRequest(parent="acme"))
     assert listed.api_keys == [revoked.api_key]
 
 

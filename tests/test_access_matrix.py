@@ -19,17 +19,19 @@ from served import connected, served
 from world import World, settings
 
 INSIDE = {
-    "CreateMember.user": "no role is held on a user here; the scope is what is checked",
-    "GetMember.user": "named inside the scope that is checked",
-    "UpdateMember.user": "named inside the scope that is checked",
-    "DeleteMember.user": "named inside the scope that is checked",
+    "CreateMember.user": "no role is held on a user here; the parent is what is checked",
+    "GetMember.user": "named inside the parent that is checked",
+    "UpdateMember.user": "named inside the parent that is checked",
+    "DeleteMember.user": "named inside the parent that is checked",
     "UpdateUser.user": "for administrators of the server, who may see everybody",
-    "GetCaller.scope": "asks for the caller's own role; none, and no such thing, read the same",
+    "CreateRevision.base_revision": "a revision of the blob that is checked",
+    "SignNote.credential": "an alias in the blob that is checked",
+    "GetCaller.resource": "asks for the caller's own role; none, and no such thing, read the same",
 }
 """Request fields that name something and are not checked by themselves, and why."""
 
-NAMES = {"organization", "blob", "revision", "base", "scope", "target", "owner", "user"} | {
-    f"{noun}_id" for noun in ("session", "execution", "api_key", "credential", "revision", "blob", "org")
+NAMES = {"organization", "blob", "revision", "base_revision", "parent", "user", "api_key", "credential", "resource"} | {
+    f"{noun}_id" for noun in ("session", "execution", "revision", "blob", "organization")
 }
 """What request fields that name a resource are called."""
 
@@ -77,7 +79,7 @@ async def test_what_rules_decide_beyond_the_options(world: World) -> None:
 
 async def refusals(world: World) -> Counter[str]:
     """How many refusals the audit log has, by code."""
-    request = audit_pb2.ListAuditEntriesRequest(scope="-", failures_only=True, page_size=1000)
+    request = audit_pb2.ListAuditEntriesRequest(parent="-", failures_only=True, page_size=1000)
     return Counter([entry.code async for entry in page(world.api.audit.ListAuditEntries, request)])
 
 

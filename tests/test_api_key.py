@@ -33,15 +33,15 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
 
 async def get(api: Api, key_id: str) -> api_key_pb2.ApiKey:
-    return (await api.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key_id=key_id))).api_key
+    return (await api.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key=key_id))).api_key
 
 
 async def listed(api: Api, scope: str) -> list[api_key_pb2.ApiKey]:
-    return list((await api.api_keys.ListApiKeys(api_key_pb2.ListApiKeysRequest(scope=scope))).api_keys)
+    return list((await api.api_keys.ListApiKeys(api_key_pb2.ListApiKeysRequest(parent=scope))).api_keys)
 
 
 async def describe(api: Api, key_id: str, description: str, **fields) -> api_key_pb2.ApiKey:
-    request = api_key_pb2.UpdateApiKeyRequest(api_key_id=key_id, description=description, **fields)
+    request = api_key_pb2.UpdateApiKeyRequest(api_key=key_id, description=description, **fields)
     return (await api.api_keys.UpdateApiKey(request)).api_key
 
 
@@ -62,17 +62,17 @@ async def house(api: Api) -> Api:
 async def test_a_key_is_of_an_organization_a_blob_or_a_user(server: Served, house: Api) -> None:
     blob, ann = await acme.get_blob(house), await acme.user(house, "ann")
     expected = {
-        "acme": (blob.org_id, "", ""),
-        blob.org_id: (blob.org_id, "", ""),
-        "acme/pipeline": (blob.org_id, blob.id, ""),
-        blob.id: (blob.org_id, blob.id, ""),
+        "acme": (blob.organization_id, "", ""),
+        blob.organization_id: (blob.organization_id, "", ""),
+        "acme/pipeline": (blob.organization_id, blob.id, ""),
+        blob.id: (blob.organization_id, blob.id, ""),
         "@ann": ("", "", ann.id),
         ann.id: ("", "", ann.id),
     }
     for scope, place in expected.items():
         made = await acme.key(house, scope, WRITE, description="for tests")
         record = made.api_key
-        assert (record.org_id, record.blob_id, record.user_id) == place
+        assert (record.organization_id, record.blob_id, record.user_id) == place
         assert (record.role, record.description) == (access_pb2.ROLE_WRITE, "for tests")
         assert not any(record.HasField(field) for field in ("expire_time", "revoke_time", "last_used_time"))
         assert made.key.startswith(f"bhk_{record.public_id}_")
@@ -150,12 +150,12 @@ async def test_keys_are_listed_by_what_they_are_of_oldest_first_revoked_ones_inc
     for scope, ids in made.items():
         assert [key.id for key in await listed(house, scope)] == ids
     assert (await listed(house, "acme"))[0] == revoked
-    request = api_key_pb2.ListApiKeysRequest(scope="acme", page_size=2)
+    request = api_key_pb2.ListApiKeysRequest(parent="acme", page_size=2)
     first = await house.api_keys.ListApiKeys(request)
     request.page_token = first.next_page_token
     second = await house.api_keys.ListApiKeys(request)
     assert [key.id for key in (*first.api_keys, *second.api_keys)] == made["acme"]
-    request.scope = "acme/pipeline"
+    request.parent = "acme/pipeline"
     await expect_refusal(house.api_keys.ListApiKeys(request), INVALID, "INVALID_PAGE_TOKEN")
 
 
@@ -173,9 +173,9 @@ async def test_a_keys_description_changes_and_nothing_else_does(house: Api) -> N
 
 
 async def test_a_secret_is_shown_once_and_in_no_later_answer(house: Api) -> None:
-    request = api_key_pb2.CreateApiKeyRequest(scope="acme", role=READ, request_id=str(uuid.uuid4()))
+    request = api_key_pb2.CreateApiKeyRequest(parent="acme", role=READ, request_id=str(uuid.uuid4()))
     made = await house.api_keys.CreateApiKey(request)
-    rotation = api_key_pb2.RotateApiKeyRequest(api_key_id=made.api_key.id, request_id=str(uuid.uuid4()))
+    rotation = api_key_pb2.RotateApiKeyRequest(api_key=made.api_key.id, request_id=str(uuid.uuid4()))
     rotated = await house.api_keys.RotateApiKey(rotation)
     again, rotated_again = await house.api_keys.CreateApiKey(request), await house.api_keys.RotateApiKey(rotation)
     assert (again.key, again.api_key) == ("", made.api_key)
@@ -192,7 +192,7 @@ async def test_a_rotated_key_works_until_its_grace_is_over(server: Served, house
     old = await acme.key(house, "acme/pipeline", WRITE, description="robot", expire_time=acme.after(3600))
     new = await acme.rotate_key(house, old.api_key.id, grace=2, etag=old.api_key.etag)
     assert new.key not in ("", old.key)
-    for field in ("org_id", "blob_id", "user_id", "role", "description", "expire_time"):
+    for field in ("organization_id", "blob_id", "user_id", "role", "description", "expire_time"):
         assert getattr(new.api_key, field) == getattr(old.api_key, field), field
     assert new.api_key.id != old.api_key.id
     assert new.rotated.id == old.api_key.id

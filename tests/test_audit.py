@@ -47,7 +47,7 @@ async def methods(api: Api, scope: str, **filters) -> list[str]:
 
 async def watched(api: Api, scope: str = "-", after_sequence: int = 0) -> list[audit_pb2.AuditEntry]:
     """What a watch has to say of what is there."""
-    request = audit_pb2.WatchAuditEntriesRequest(scope=scope, after_sequence=after_sequence)
+    request = audit_pb2.WatchAuditEntriesRequest(parent=scope, after_sequence=after_sequence)
     return [entry async for batch in api.audit.WatchAuditEntries(request) for entry in batch.entries]
 
 
@@ -70,7 +70,7 @@ async def test_a_change_is_entered_with_who_what_and_how_it_ended(api: Api) -> N
         method="blobhub.v1.BlobService/CreateBlob",
         user_id=who.user_id,
         api_key_id=who.api_key_id,
-        org_id=organization.id,
+        organization_id=organization.id,
         blob_id=blob.id,
         resource_type="organization",
         resource="acme",
@@ -78,13 +78,13 @@ async def test_a_change_is_entered_with_who_what_and_how_it_ended(api: Api) -> N
         request_id=request_id,
         detail=f"alias=pipeline id={blob.id} id={created_blob.detail.rpartition('=')[2]}",
     )
-    assert created_organization.org_id == created_organization.resource == organization.id
+    assert created_organization.organization_id == created_organization.resource == organization.id
     assert (created_organization.resource_type, created_organization.blob_id) == ("organization", "")
     await api.blobs.CreateBlob(request)
     assert len(await acme.entries(api)) == 3, "an answer from memory changes nothing"
     user = await acme.user(api, "ann")
     entry = await last(api)
-    assert (entry.resource_type, entry.resource, entry.org_id, entry.request_id) == ("user", user.id, "", "")
+    assert (entry.resource_type, entry.resource, entry.organization_id, entry.request_id) == ("user", user.id, "", "")
 
 
 async def test_a_key_of_an_organization_is_entered_without_a_user(server: Served, api: Api) -> None:
@@ -144,10 +144,10 @@ async def test_every_refusal_is_entered_of_methods_that_read_as_well(server: Ser
     for entry in (read, delete):
         assert (entry.user_id, entry.api_key_id) == (who.user_id, who.api_key_id)
         assert (entry.code, entry.reason) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
-        assert (entry.org_id, entry.blob_id) == (organization.id, blob.id)
+        assert (entry.organization_id, entry.blob_id) == (organization.id, blob.id)
         assert (entry.resource_type, entry.resource) == ("blob", "acme/pipeline")
     assert (read.method, delete.request_id != "") == ("blobhub.v1.BlobService/GetBlob", True)
-    assert (absent.org_id, absent.resource) == ("", "no-such/blob")
+    assert (absent.organization_id, absent.resource) == ("", "no-such/blob")
     assert (unknown.user_id, unknown.api_key_id, unknown.code) == ("", "", "UNAUTHENTICATED")
     assert (outside.user_id, outside.blob_id, outside.code) == ("", blob.id, "PERMISSION_DENIED")
 
@@ -158,7 +158,7 @@ async def test_a_key_that_no_longer_holds_is_entered_and_one_that_is_none_is_not
     ann = await acme.user(api, "ann")
     of_ann = await acme.key(api, "@ann", ADMIN)
     await acme.update_user(api, "@ann", disabled=True)
-    await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=made.api_key.id))
+    await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=made.api_key.id))
     before = len(await acme.entries(api))
     for key in ("bhk_nonsense", made.key[:-1] + "x", made.key, of_ann.key):
         async with connected(server.address, key) as caller:
@@ -192,7 +192,7 @@ async def test_an_admin_of_an_organization_sees_its_own_entries_and_administrato
     ):
         of_acme = await acme.entries(admin, "acme")
         assert of_acme == await acme.entries(api, "acme") == await watched(admin, "acme")
-        assert {entry.org_id for entry in of_acme} == {of_acme[0].org_id}
+        assert {entry.organization_id for entry in of_acme} == {of_acme[0].organization_id}
         of_blob = await acme.entries(admin, "acme/pipeline")
         assert [entry.method.rsplit("/")[1] for entry in of_blob] == ["CreateBlob", "CreateMember"]
         assert of_blob == await acme.entries(of_the_blob, "acme/pipeline") == await watched(of_the_blob, "acme/pipeline")
@@ -239,11 +239,11 @@ async def test_entries_are_paged_in_order_and_a_token_is_of_one_list(api: Api) -
     await acme.organization(api)
     for number in range(6):
         await acme.blob(api, f"acme/blob-{number}")
-    request = audit_pb2.ListAuditEntriesRequest(scope="acme", page_size=2)
+    request = audit_pb2.ListAuditEntriesRequest(parent="acme", page_size=2)
     paged = [entry async for entry in page(api.audit.ListAuditEntries, request)]
     assert paged == await acme.entries(api, "acme")
     request.page_token = (await api.audit.ListAuditEntries(request)).next_page_token
-    for other in ({"scope": "-"}, {"failures_only": True}, {"scope": "acme/blob-0"}, {"method": "x"}):
+    for other in ({"parent": "-"}, {"failures_only": True}, {"parent": "acme/blob-0"}, {"method": "x"}):
         mixed = audit_pb2.ListAuditEntriesRequest()
         mixed.CopyFrom(request)
         mixed.MergeFrom(audit_pb2.ListAuditEntriesRequest(**other))
@@ -265,7 +265,9 @@ async def test_entries_outlive_what_they_tell_about(server: Served, api: Api) ->
         await expect_refusal(acme.entries(ann, "acme"), DENIED, "PERMISSION_DENIED")
     after = await acme.entries(api)
     assert after[: len(before)] == before
-    assert "DeleteOrganization" in [entry.method.rsplit("/")[1] for entry in after if entry.org_id == blob.org_id]
+    assert "DeleteOrganization" in [
+        entry.method.rsplit("/")[1] for entry in after if entry.organization_id == blob.organization_id
+    ]
 
 
 async def test_a_watch_resumes_after_any_sequence_and_passes_over_what_is_not_its_own(api: Api) -> None:
@@ -286,11 +288,11 @@ async def test_a_watch_resumes_after_any_sequence_and_passes_over_what_is_not_it
 async def test_an_entry_says_what_was_done_to_whom(api: Api) -> None:
     await acme.organization(api)
     user = await acme.user(api, "ann")
-    await api.members.CreateMember(member_pb2.CreateMemberRequest(scope="acme", user="@ann", role=ADMIN))
+    await api.members.CreateMember(member_pb2.CreateMemberRequest(parent="acme", user="@ann", role=ADMIN))
     assert (await last(api, "acme")).detail == "user=@ann role=ROLE_ADMIN"
-    made = await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope="acme", role=WRITE))
+    made = await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(parent="acme", role=WRITE))
     assert (await last(api, "acme")).detail == f"role=ROLE_WRITE id={made.api_key.id}"
-    await api.limits.SetLimit(limit_pb2.SetLimitRequest(scope="acme", name="organization.blobs", value=3))
+    await api.limits.UpdateLimit(limit_pb2.UpdateLimitRequest(parent="acme", name="organization.blobs", value=3))
     assert (await last(api, "acme")).detail == "name=organization.blobs value=3"
     await acme.update_user(api, "@ann", disabled=True)
     assert (await last(api)).detail == f"user=@ann update_mask=disabled disabled=True id={user.id}"
@@ -299,7 +301,7 @@ async def test_an_entry_says_what_was_done_to_whom(api: Api) -> None:
 async def test_no_signs_that_steer_a_terminal_and_no_tokens_are_shown(api: Api) -> None:
     token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzb21lYm9keSJ9.c2lnbmF0dXJlLW9mLWl0"
     for value in (f"{token}", "a\x1b[31m\nb"):
-        get = api.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key_id=value))
+        get = api.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key=value))
         await expect_refusal(get, DENIED, "PERMISSION_DENIED")
         entry = await last(api)
         assert (token in entry.resource, entry.resource.isprintable()) == (False, True)
@@ -315,14 +317,14 @@ def test_refusals_of_nobody_are_recorded_so_many_a_second() -> None:
 
 @pytest.mark.parametrize("after", ["9" * 30, "1_0", " 7", "-5", "seven"])
 async def test_a_token_that_is_no_number_is_none_of_the_lists(api: Api, after: str) -> None:
-    request = audit_pb2.ListAuditEntriesRequest(scope="-")
+    request = audit_pb2.ListAuditEntriesRequest(parent="-")
     request.page_token = _encode_token(after, Page.parse(request, "", "", "", "", "False")._scope)
     await expect_refusal(api.audit.ListAuditEntries(request), INVALID, "INVALID_PAGE_TOKEN")
 
 
 async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: Api) -> None:
     await acme.organization(api)
-    watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme", follow=True))
+    watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme", follow=True))
     seen = list((await watch.read()).entries)
 
     async def until(count: int) -> None:
@@ -342,14 +344,14 @@ async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: A
 async def test_a_watch_ends_when_the_admin_is_one_no_longer(server: Served, api: Api) -> None:
     await acme.organization(api)
     async with acme.person(server, api, "ann", ("acme", ADMIN)) as ann:
-        watch = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme", follow=True))
+        watch = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme", follow=True))
         assert (await watch.read()).entries
-        demote = member_pb2.UpdateMemberRequest(scope="acme", user="@ann", role=WRITE)
+        demote = member_pb2.UpdateMemberRequest(parent="acme", user="@ann", role=WRITE)
         await api.members.UpdateMember(demote)
         await expect_refusal(read_to_end(watch), DENIED, "PERMISSION_DENIED")
         await acme.update_user(api, "@ann", administrator=True)
         await until(lambda: acme.is_administrator(ann))
-        everything = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True))
+        everything = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="-", follow=True))
         assert (await everything.read()).entries
         await acme.update_user(api, "@ann", administrator=False)
         await expect_refusal(read_to_end(everything), DENIED, "PERMISSION_DENIED")
@@ -361,7 +363,7 @@ async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_ur
         connected(server.address, server.admin_key) as api,
     ):
         await acme.organization(api)
-        watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True))
+        watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="-", follow=True))
         assert [entry.sequence for entry in (await watch.read()).entries] == [1, 2]
         message = await watch.read()
         assert (list(message.entries), message.progress.sequence) == ([], 2)

@@ -52,7 +52,7 @@ async def change(api: Api, name: str, acknowledged: set[str]) -> None:
 async def check(api: Api, acknowledged: set[str]) -> None:
     listing = blob_pb2.ListBlobsRequest(organization="acme", page_size=1000)
     blobs = {blob.id: blob async for blob in page(api.blobs.ListBlobs, listing)}
-    listed = audit_pb2.ListAuditEntriesRequest(scope="acme", page_size=1000)
+    listed = audit_pb2.ListAuditEntriesRequest(parent="acme", page_size=1000)
     found = [entry async for entry in page(api.audit.ListAuditEntries, listed)]
     assert [entry.sequence for entry in found] == list(range(2, len(found) + 2)), "after that of the first start"
     created = [entry.blob_id for entry in found if entry.method.endswith("/CreateBlob")]

@@ -50,7 +50,7 @@ STATES = [
 
 async def test_the_value_of_a_limit_that_nobody_brings_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="nothing"):
-        await Limits(BlobTypes.load(), utc_now).value(None, "nothing", org_id="", blob_id="")
+        await Limits(BlobTypes.load(), utc_now).value(None, "nothing", organization_id="", blob_id="")
 
 
 def said(settings: Sequence[LimitSetting], source: str, rank: Rank) -> int | None:
@@ -125,12 +125,12 @@ async def people(server: Served, api: Api) -> AsyncIterator[tuple[Api, Api]]:
 
 async def set_limit(api: Api, scope: str, value: int | None) -> int:
     """Set it, or take it back; return what holds then."""
-    request = limit_pb2.SetLimitRequest(scope=scope, name=NAME, value=value)
-    return (await api.limits.SetLimit(request)).limit.value
+    request = limit_pb2.UpdateLimitRequest(parent=scope, name=NAME, update_mask={"paths": ["value"]}, value=value)
+    return (await api.limits.UpdateLimit(request)).limit.value
 
 
 async def holding(api: Api, scope: str = "acme/pipeline") -> int:
-    answer = await api.limits.GetLimits(limit_pb2.GetLimitsRequest(scope=scope))
+    answer = await api.limits.GetLimits(limit_pb2.GetLimitsRequest(parent=scope))
     return next(limit.value for limit in answer.limits if limit.name == NAME)
 
 
@@ -185,22 +185,24 @@ async def test_an_organizations_setting_is_a_blobs_to_lower_and_not_to_lift(peop
 
 async def test_a_dead_key_does_not_count_and_a_rotated_one_does_while_it_works(api: Api) -> None:
     await acme.organization(api)
-    request = limit_pb2.SetLimitRequest(scope="acme", name="organization.api_keys", value=1)
-    await api.limits.SetLimit(request)
+    request = limit_pb2.UpdateLimitRequest(parent="acme", name="organization.api_keys", value=1)
+    await api.limits.UpdateLimit(request)
     expired = (await acme.key(api, "acme")).api_key
     await acme.revoke_key(api, (await acme.rotate_key(api, expired.id)).api_key.id)
     key = (await acme.key(api, "acme")).api_key
     check_full(
-        await expect_refusal(acme.rotate_key(api, key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"), request.name, key.org_id
+        await expect_refusal(acme.rotate_key(api, key.id, grace=60), EXHAUSTED, "LIMIT_EXCEEDED"),
+        request.name,
+        key.organization_id,
     )
     for _ in range(3):
         key = (await acme.rotate_key(api, key.id)).api_key
     await expect_refusal(acme.key(api, "acme"), EXHAUSTED, "LIMIT_EXCEEDED")
     request.value = 0
-    await api.limits.SetLimit(request)
+    await api.limits.UpdateLimit(request)
     key = (await acme.rotate_key(api, key.id)).api_key
     request.value = 2
-    await api.limits.SetLimit(request)
+    await api.limits.UpdateLimit(request)
     await expect_refusal(
         acme.rotate_key(api, (await acme.rotate_key(api, key.id, grace=60)).api_key.id, grace=60),
         EXHAUSTED,

@@ -74,9 +74,9 @@ async def test_a_blob_is_made_and_read_by_calling_two_functions(
     platform: Unserved, owner: Caller, acme: Organization, blobs: BlobService
 ) -> None:
     request = creation()
-    call = platform.call(request, acme, place=Place(org_id=acme.id), caller=owner)
+    call = platform.call(request, acme, place=Place(organization_id=acme.id), caller=owner)
     made = await blobs.CreateBlob(request, call)
-    assert (made.blob.alias, made.blob.org_id, call.recorded) == ("pipeline", acme.id, True)
+    assert (made.blob.alias, made.blob.organization_id, call.recorded) == ("pipeline", acme.id, True)
     async with platform.host.db.read() as tx:
         blob = await blob_store.get(tx, made.blob.id)
     get = blob_pb2.GetBlobRequest(blob="acme/pipeline")
@@ -86,7 +86,7 @@ async def test_a_blob_is_made_and_read_by_calling_two_functions(
 async def test_what_a_handler_refuses_is_raised_to_who_calls_it(
     platform: Unserved, owner: Caller, acme: Organization, blobs: BlobService
 ) -> None:
-    place = Place(org_id=acme.id)
+    place = Place(organization_id=acme.id)
     made = await blobs.CreateBlob(creation(), platform.call(creation(), acme, place=place, caller=owner))
     with pytest.raises(AlreadyExists):
         await blobs.CreateBlob(creation(), platform.call(creation(), acme, place=place, caller=owner))
@@ -108,7 +108,7 @@ async def test_a_change_leaves_its_answer_and_its_audit_entry_or_neither(
 ) -> None:
     request = creation(request_id=str(uuid.uuid4()))
     method = "/blobhub.v1.BlobService/CreateBlob"
-    call = platform.call(request, acme, place=Place(org_id=acme.id), caller=owner, method=method)
+    call = platform.call(request, acme, place=Place(organization_id=acme.id), caller=owner, method=method)
     left = "SELECT (SELECT count(*) FROM requests), (SELECT count(*) FROM audit_entries WHERE method LIKE '%/CreateBlob')"
 
     async def fails(tx: Transaction) -> blob_pb2.CreateBlobResponse:
@@ -135,7 +135,7 @@ async def test_a_change_leaves_its_answer_and_its_audit_entry_or_neither(
 async def test_of_the_same_request_sent_twice_at_once_both_get_the_answer_of_the_one_that_came_first(
     platform: Unserved, owner: Caller, acme: Organization, blobs: BlobService
 ) -> None:
-    request, place = creation(request_id=str(uuid.uuid4())), Place(org_id=acme.id)
+    request, place = creation(request_id=str(uuid.uuid4())), Place(organization_id=acme.id)
     both_looked = asyncio.Barrier(2)
 
     async def sent() -> blob_pb2.CreateBlobResponse:
@@ -155,9 +155,9 @@ async def test_an_answer_is_not_given_again_to_who_may_no_longer_read_where_it_c
     platform: Unserved, acme: Organization, blobs: BlobService
 ) -> None:
     request = creation(request_id=str(uuid.uuid4()))
-    key = Caller(key_id=platform.host.ids(), org_id=acme.id, role=Role.WRITE)
-    await blobs.CreateBlob(request, platform.call(request, acme, place=Place(org_id=acme.id), caller=key))
-    lowered = Caller(key_id=key.key_id, org_id=platform.host.ids(), role=Role.WRITE)
+    key = Caller(key_id=platform.host.ids(), organization_id=acme.id, role=Role.WRITE)
+    await blobs.CreateBlob(request, platform.call(request, acme, place=Place(organization_id=acme.id), caller=key))
+    lowered = Caller(key_id=key.key_id, organization_id=platform.host.ids(), role=Role.WRITE)
 
     async def never() -> bytes:
         raise AssertionError("it was made again")
@@ -166,7 +166,7 @@ async def test_an_answer_is_not_given_again_to_who_may_no_longer_read_where_it_c
     refused = platform.call(request, caller=lowered)
     with pytest.raises(PermissionDenied):
         await refused.first_answer(never, bytes)
-    assert refused.place == Place(org_id=acme.id), "the audit log is to say where"
+    assert refused.place == Place(organization_id=acme.id), "the audit log is to say where"
 
 
 class OrganizationHandlers:

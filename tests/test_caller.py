@@ -16,7 +16,7 @@ NOWHERE = "01890000-0000-7000-8000-000000000000"
 
 
 async def who(api: Api, scope: str = "") -> caller_pb2.GetCallerResponse:
-    return await api.callers.GetCaller(caller_pb2.GetCallerRequest(scope=scope))
+    return await api.callers.GetCaller(caller_pb2.GetCallerRequest(resource=scope))
 
 
 async def roles(api: Api, scope: str = "") -> dict[str, str]:
@@ -59,12 +59,19 @@ async def test_a_user_is_told_name_key_and_when_it_ends(server: Served, api: Api
 
 async def test_a_key_is_told_its_scope_and_the_role_it_gives_there(server: Served, house: Api) -> None:
     blob = await acme.get_blob(house)
-    for scope, scope_id, blob_id in (("acme", blob.org_id, ""), ("acme/pipeline", blob.id, blob.id)):
+    for scope, parent_id, blob_id in (("acme", blob.organization_id, ""), ("acme/pipeline", blob.id, blob.id)):
         made = await acme.key(house, scope, WRITE)
         async with connected(server.address, made.key) as scoped:
             answer = await who(scoped)
-        assert answer.caller == caller_pb2.Caller(api_key_id=made.api_key.id, scope_id=scope_id, role=access_pb2.ROLE_WRITE)
-        expected = {"org_id": blob.org_id, "blob_id": blob_id, "reference": scope, "role": access_pb2.ROLE_WRITE}
+        assert answer.caller == caller_pb2.Caller(
+            api_key_id=made.api_key.id, parent_id=parent_id, role=access_pb2.ROLE_WRITE
+        )
+        expected = {
+            "organization_id": blob.organization_id,
+            "blob_id": blob_id,
+            "reference": scope,
+            "role": access_pb2.ROLE_WRITE,
+        }
         assert list(answer.roles) == [caller_pb2.EffectiveRole(**expected)]
 
 
@@ -81,9 +88,9 @@ async def test_roles_are_the_stronger_of_two_and_capped_by_the_key(server: Serve
 async def test_one_scope_is_asked_about_in_every_way_it_can_be_named(server: Served, house: Api) -> None:
     blob = await acme.get_blob(house)
     async with acme.person(server, house, "ann", ("acme", WRITE), ("acme/pipeline", ADMIN)) as ann:
-        for scope in ("acme/pipeline", blob.id, f"{blob.org_id}/pipeline"):
+        for scope in ("acme/pipeline", blob.id, f"{blob.organization_id}/pipeline"):
             assert await roles(ann, scope) == {"acme/pipeline": ADMIN}
-        for scope in ("acme", blob.org_id):
+        for scope in ("acme", blob.organization_id):
             assert await roles(ann, scope) == {"acme": WRITE}
         await acme.blob(ann, "acme/other")
         assert await roles(ann, "acme/other") == {"acme/other": WRITE}, "it comes from the organization"

@@ -66,7 +66,7 @@ class Crowd:
 
 
 async def metadata(call: Crowd) -> None:
-    at = {"target": BLOB, "key": f"key-{call.random.randrange(3)}"}
+    at = {"parent": BLOB, "key": f"key-{call.random.randrange(3)}"}
     await call("CreateMetadata", **at, value=VALUE)
     await call("UpdateMetadata", **at, value=VALUE)
     await call("DeleteMetadata", **at)
@@ -81,7 +81,7 @@ async def revisions(call: Crowd) -> None:
         await call("DiscardRevision", **at)
         return
     await call("CommitRevision", **at)
-    await call("SetDefaultRevision", **at)
+    await call("UpdateBlob", blob=BLOB, default_revision=made.revision.id)
     await call("PublishRevision", **at, keep_default=call.random.random() < 0.5)
 
 
@@ -101,11 +101,11 @@ async def swap(call: Crowd) -> None:
 
 async def organization(call: Crowd) -> None:
     await call("UpdateOrganization", organization="acme", description="a description")
-    await call("SetLimit", scope=call.scope(), name="blob.revisions", value=call.random.randrange(5000, 9000))
+    await call("UpdateLimit", parent=call.scope(), name="blob.revisions", value=call.random.randrange(5000, 9000))
 
 
 async def members(call: Crowd) -> None:
-    at = {"scope": call.scope(), "user": f"@user-{call.random.randrange(3)}"}
+    at = {"parent": call.scope(), "user": f"@user-{call.random.randrange(3)}"}
     await call("CreateMember", **at, role="ROLE_ADMIN")
     await call("UpdateMember", **at, role="ROLE_READ")
     await call("DeleteMember", **at)
@@ -118,20 +118,20 @@ async def users(call: Crowd) -> None:
 
 async def keys(call: Crowd) -> None:
     scope = call.random.choice([call.scope(), f"@user-{call.random.randrange(3)}"])
-    made = await call("CreateApiKey", scope=scope, role="ROLE_READ")
+    made = await call("CreateApiKey", parent=scope, role="ROLE_READ")
     if made is None:
         return
-    at = {"api_key_id": made.api_key.id}
+    at = {"api_key": made.api_key.id}
     await asyncio.gather(call("RotateApiKey", **at), call("UpdateApiKey", **at, description="a description"))
     await call("RevokeApiKey", **at)
 
 
 async def credentials(call: Crowd) -> None:
     made = await call(
-        "CreateCredential", owner=call.scope(), alias=f"c-{call.random.random()}", type="test", body={"a": "b"}
+        "CreateCredential", parent=call.scope(), alias=f"c-{call.random.random()}", type="test", body={"a": "b"}
     )
     if made is not None:
-        at = {"credential_id": made.credential.id}
+        at = {"credential": made.credential.id}
         await call("UpdateCredential", **at, body={"a": "c"})
         await call("DeleteCredential", **at)
 
@@ -257,7 +257,7 @@ async def require_whole_blob(api: Api) -> None:
 
 async def require_whole_audit_log(api: Api) -> None:
     """It is numbered without gaps."""
-    request = audit_pb2.ListAuditEntriesRequest(scope="-", page_size=1000)
+    request = audit_pb2.ListAuditEntriesRequest(parent="-", page_size=1000)
     numbers = [entry.sequence async for entry in page(api.audit.ListAuditEntries, request)]
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -276,10 +276,10 @@ async def test_a_key_is_rotated_after_whoever_holds_its_blob(hub: tuple[Api, Dat
     api, db = hub
     await ask(api, "CreateOrganization", alias="acme")
     made = await ask(api, "CreateBlob", organization="acme", alias="pipeline", type=WORKFLOW)
-    key = await ask(api, "CreateApiKey", scope=BLOB, role="ROLE_READ")
+    key = await ask(api, "CreateApiKey", parent=BLOB, role="ROLE_READ")
     async with db.write() as tx:
         await blob_store.get(tx, made.blob.id, lock=True)
-        rotating = asyncio.create_task(ask(api, "RotateApiKey", api_key_id=key.api_key.id))
+        rotating = asyncio.create_task(ask(api, "RotateApiKey", api_key=key.api_key.id))
         await until(lambda: rotating.done() or select(url, WAITING))
         assert not rotating.done()
     assert (await rotating).key
@@ -288,7 +288,7 @@ async def test_a_key_is_rotated_after_whoever_holds_its_blob(hub: tuple[Api, Dat
 async def test_noting_when_keys_were_used_waits_for_nobody(hub: tuple[Api, Database]) -> None:
     """A key that somebody has locked is passed over."""
     api, db = hub
-    ids = [(await ask(api, "CreateApiKey", scope="@me", role="ROLE_READ")).api_key.id for _ in range(3)]
+    ids = [(await ask(api, "CreateApiKey", parent="@me", role="ROLE_READ")).api_key.id for _ in range(3)]
     async with db.write() as changing, db.write() as noting:
         await api_key_store.get(changing, ids[1], lock=True)
         await api_key_store.update_last_used(noting, dict.fromkeys(ids, utc_now()))

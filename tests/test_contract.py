@@ -17,7 +17,12 @@ from methods import Method, served_methods
 TESTS = Path(__file__).resolve().parent
 BOUND = (access_pb2.PERMISSION_READ, access_pb2.PERMISSION_WRITE, access_pb2.PERMISSION_ADMIN)
 
-RENAMEABLE = {"organization", "blob", "revision", "scope", "target", "owner", "audit_scope"}
+RENAMEABLE = {"organization", "blob", "revision"} | {
+    "organization_or_blob",
+    "blob_or_revision",
+    "organization_blob_or_user",
+    "organization_blob_or_server",
+}
 """Kinds of resource that references can name by an alias, which may have been given up."""
 
 IMPLIED = {

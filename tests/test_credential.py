@@ -50,13 +50,13 @@ def struct(body: dict[str, Any]) -> Struct:
 
 async def create(api: Api, owner: str, secret: str, alias: str = "signing", **fields: Any) -> credential_pb2.Credential:
     request = credential_pb2.CreateCredentialRequest(
-        owner=owner, alias=alias, type="test", body=struct({"key": secret}), **fields
+        parent=owner, alias=alias, type="test", body=struct({"key": secret}), **fields
     )
     return clean(await api.credentials.CreateCredential(request), secret).credential
 
 
 async def update(api: Api, credential: credential_pb2.Credential, **fields: Any) -> credential_pb2.Credential:
-    request = credential_pb2.UpdateCredentialRequest(credential_id=credential.id, **fields)
+    request = credential_pb2.UpdateCredentialRequest(credential=credential.id, **fields)
     return clean(await api.credentials.UpdateCredential(request)).credential
 
 
@@ -69,7 +69,7 @@ def clean(answer: Any, *secrets: str) -> Any:
 
 
 async def get(api: Api, id_: str) -> credential_pb2.Credential:
-    return clean(await api.credentials.GetCredential(credential_pb2.GetCredentialRequest(credential_id=id_))).credential
+    return clean(await api.credentials.GetCredential(credential_pb2.GetCredentialRequest(credential=id_))).credential
 
 
 async def resolve(api: Api, blob: str, alias: str = "signing") -> credential_pb2.Credential:
@@ -78,12 +78,12 @@ async def resolve(api: Api, blob: str, alias: str = "signing") -> credential_pb2
 
 
 async def aliases(api: Api, owner: str) -> list[str]:
-    answer = await api.credentials.ListCredentials(credential_pb2.ListCredentialsRequest(owner=owner))
+    answer = await api.credentials.ListCredentials(credential_pb2.ListCredentialsRequest(parent=owner))
     return [credential.alias for credential in clean(answer).credentials]
 
 
 async def delete(api: Api, id_: str, **fields: str) -> None:
-    await api.credentials.DeleteCredential(credential_pb2.DeleteCredentialRequest(credential_id=id_, **fields))
+    await api.credentials.DeleteCredential(credential_pb2.DeleteCredentialRequest(credential=id_, **fields))
 
 
 async def sign(api: Api, blob: str = "acme/notes", alias: str = "signing") -> str:
@@ -122,7 +122,11 @@ async def test_a_credential_is_created_got_listed_changed_and_deleted(hub: Api) 
     for owner in ("acme", "acme/notes", "@me"):
         made = await create(hub, owner, marked.secret("create"), description="for signing")
         assert (made.alias, made.type, made.description) == ("signing", "test", "for signing")
-        assert (bool(made.org_id), bool(made.blob_id), bool(made.user_id)) == (owner != "@me", "/" in owner, owner == "@me")
+        assert (bool(made.organization_id), bool(made.blob_id), bool(made.user_id)) == (
+            owner != "@me",
+            "/" in owner,
+            owner == "@me",
+        )
         assert await get(hub, made.id) == made
         assert await aliases(hub, owner) == ["signing"]
         updated = await update(hub, made, description="for more", body=struct({"key": marked.secret("update")}))
@@ -140,13 +144,13 @@ async def test_lists_are_by_alias_and_hold_an_owners_own(hub: Api) -> None:
     await create(hub, "acme/notes", marked.secret("list"), "e")
     found, token = [], ""
     while True:
-        request = credential_pb2.ListCredentialsRequest(owner="acme", page_size=3, page_token=token)
+        request = credential_pb2.ListCredentialsRequest(parent="acme", page_size=3, page_token=token)
         answer = clean(await hub.credentials.ListCredentials(request))
         found.append([credential.alias for credential in answer.credentials])
         token = answer.next_page_token
         if not token:
             break
-        other = credential_pb2.ListCredentialsRequest(owner="acme/notes", page_token=token)
+        other = credential_pb2.ListCredentialsRequest(parent="acme/notes", page_token=token)
         await expect_refusal(hub.credentials.ListCredentials(other), INVALID, "INVALID_PAGE_TOKEN")
     assert found == [["a", "b", "c"], ["d"]]
     assert await aliases(hub, "acme/notes") == ["e"]
@@ -218,11 +222,11 @@ async def test_a_body_is_an_object_of_16_kib_with_finite_numbers(hub: Api) -> No
     made = await create(hub, "acme", "x" * (rules.MAX_BODY_BYTES - len('{"key":""}')))
     secret = marked.secret("refused")
     for wrong in ({"key": secret * 400}, {secret: float("nan")}, {"deep": [{secret: float("inf")}]}):
-        asked = credential_pb2.CreateCredentialRequest(owner="acme", alias="wrong", type="test", body=struct(wrong))
+        asked = credential_pb2.CreateCredentialRequest(parent="acme", alias="wrong", type="test", body=struct(wrong))
         error = await expect_refusal(hub.credentials.CreateCredential(asked), INVALID, "INVALID_VALUE")
         assert marked.MARKER not in repr(error)
         await expect_refusal(update(hub, made, body=struct(wrong)), INVALID, "INVALID_VALUE")
-    bodiless = credential_pb2.CreateCredentialRequest(owner="acme", alias="wrong", type="test")
+    bodiless = credential_pb2.CreateCredentialRequest(parent="acme", alias="wrong", type="test")
     await expect_refusal(hub.credentials.CreateCredential(bodiless), INVALID, "INVALID_REQUEST")
     assert await aliases(hub, "acme") == ["signing"]
 
@@ -240,7 +244,7 @@ async def test_an_owner_has_so_many_credentials_and_no_more(hub: Api, monkeypatc
 async def test_only_admins_have_to_do_with_credentials_and_writers_use_them(hub: Api, server: Served) -> None:
     secret = marked.secret("used")
     made = await create(hub, "acme", secret)
-    key = await hub.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope="acme", role="ROLE_WRITE"))
+    key = await hub.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(parent="acme", role="ROLE_WRITE"))
     async with connected(server.address, key.key) as writer:
         for asked in (get(writer, made.id), aliases(writer, "acme"), resolve(writer, "acme/notes"), delete(writer, made.id)):
             await expect_refusal(asked, DENIED, "PERMISSION_DENIED")
@@ -307,10 +311,10 @@ async def test_a_row_cannot_be_moved_to_another_owner_or_alias(hub: Api, server:
     made = await create(hub, "acme/notes", marked.secret("moved"))
     more = (await hub.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/more"))).blob
     moves: list[tuple[dict[str, Any], str, str]] = [
-        ({"owner_id": more.id}, "acme/more", "signing"),
-        ({"owner_id": more.id, "blob_id": more.id}, "acme/more", "signing"),
-        ({"owner_id": more.org_id}, "acme/more", "signing"),
-        ({"owner_id": more.org_id, "blob_id": None}, "acme/more", "signing"),
+        ({"parent_id": more.id}, "acme/more", "signing"),
+        ({"parent_id": more.id, "blob_id": more.id}, "acme/more", "signing"),
+        ({"parent_id": more.organization_id}, "acme/more", "signing"),
+        ({"parent_id": more.organization_id, "blob_id": None}, "acme/more", "signing"),
         ({"alias": "other"}, "acme/notes", "other"),
         ({"type": "other"}, "acme/notes", "signing"),
         ({"id": more.id}, "acme/notes", "signing"),

@@ -48,13 +48,13 @@ def on_the_blob(api: Api, session_id: str, draft_id: str) -> Calls:
     put = session_object_pb2.PutSessionObjectRequest(session_id=session_id, alias="one", value={"number_value": 1})
     remove = session_object_pb2.DeleteSessionObjectRequest(session_id=session_id, alias="none")
     close = session_pb2.CloseSessionRequest(session_id=session_id)
-    limit = limit_pb2.SetLimitRequest(scope="acme/pipeline", name="blob.revisions", value=5)
-    secret = credential_pb2.CreateCredentialRequest(owner="acme/pipeline", alias="c", type="test", body={"user": "nobody"})
+    limit = limit_pb2.UpdateLimitRequest(parent="acme/pipeline", name="blob.revisions", value=5)
+    secret = credential_pb2.CreateCredentialRequest(parent="acme/pipeline", alias="c", type="test", body={"user": "nobody"})
     return {
         "CreateApiKey": lambda: acme.key(api, "acme/pipeline"),
         "CreateMember": lambda: acme.member(api, "acme/pipeline", "ann"),
         "CreateCredential": lambda: api.credentials.CreateCredential(secret),
-        "SetLimit": lambda: api.limits.SetLimit(limit),
+        "UpdateLimit": lambda: api.limits.UpdateLimit(limit),
         "UpdateBlob": lambda: acme.update_blob(api, description="changed"),
         "CreateRevision": lambda: api.revisions.CreateRevision(revision_pb2.CreateRevisionRequest(blob="acme/pipeline")),
         "StartExecution": lambda: api.executions.StartExecution(run),
@@ -69,7 +69,7 @@ def on_the_draft(api: Api, draft_id: str) -> Calls:
     """Calls that add to a draft or change it, by name."""
     put = definition_pb2.PutDefinitionRequest(revision=draft_id, alias="another", document=flows.steps(1))
     remove = definition_pb2.DeleteDefinitionRequest(revision=draft_id, definition="workflow")
-    record = metadata_pb2.CreateMetadataRequest(target=draft_id, key="key", value={"number_value": 1})
+    record = metadata_pb2.CreateMetadataRequest(parent=draft_id, key="key", value={"number_value": 1})
     return {
         "PutDefinition": lambda: api.definitions.PutDefinition(put),
         "DeleteDefinition": lambda: api.definitions.DeleteDefinition(remove),
@@ -94,7 +94,7 @@ async def test_what_falls_into_the_deletion_of_a_blob_is_refused_as_absent(api: 
         assert deleted == "OK", name
         assert "INTERNAL" not in others, (name, others)
         if whole == "blob":
-            assert await acme.delete_organization(api) == 0, f"{name} left something in the organization"
+            await acme.delete_organization(api)
 
 
 async def test_what_falls_into_the_discarding_of_a_draft_is_refused_as_absent(api: Api) -> None:
@@ -124,7 +124,7 @@ async def test_a_cascade_waits_for_what_runs_and_is_not_upset_by_it(api: Api) ->
             request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
             await api.executions.StartExecution(request)
         await asyncio.sleep(0.05 * round_)
-        assert await acme.delete_organization(api, cascade=True) == 1
+        await acme.delete_organization(api, cascade=True)
 
 
 async def test_a_cascade_ends_the_step_that_is_being_run(tmp_path: Path, database_url: str) -> None:
@@ -161,7 +161,7 @@ async def populated(api: Api, organization: str) -> None:
         await acme.blob(api, f"{reference}-former", kind)
         await acme.update_blob(api, f"{reference}-former", alias=alias)
         for target in (reference, f"{reference}@draft"):
-            await ask(api, "CreateMetadata", target=target, key="key", value={"number_value": 1})
+            await ask(api, "CreateMetadata", parent=target, key="key", value={"number_value": 1})
         await held(api, reference, "blob.revisions")
         if kind == WORKFLOW:
             await api.put(flows.steps(2), revision=f"{reference}@draft")
@@ -180,8 +180,8 @@ async def held(api: Api, scope: str, limit: str) -> None:
     """Give an organization or a blob a member, a key, a credential and a limit."""
     await acme.member(api, scope, "ann")
     await acme.key(api, scope)
-    await ask(api, "CreateCredential", owner=scope, alias="c", type="test", body={"user": "nobody"})
-    await ask(api, "SetLimit", scope=scope, name=limit, value=50)
+    await ask(api, "CreateCredential", parent=scope, alias="c", type="test", body={"user": "nobody"})
+    await ask(api, "UpdateLimit", parent=scope, name=limit, value=50)
 
 
 async def test_a_cascade_leaves_nothing_behind_and_everything_else_as_it_was(api: Api, server: Served) -> None:
@@ -193,7 +193,7 @@ async def test_a_cascade_leaves_nothing_behind_and_everything_else_as_it_was(api
     filled_tables = {name for name, rows in (await everything(url)).items() if len(rows) > len(before[name])}
     # A message is there until its execution has taken it in; one that stays is in `test_ownership.py`.
     assert filled_tables == before.keys() - {"users", "master_keys", "messages"}
-    assert await acme.delete_organization(api, "acme-renamed", cascade=True) == 3
+    await acme.delete_organization(api, "acme-renamed", cascade=True)
     assert await everything(url) == before
 
 

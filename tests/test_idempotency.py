@@ -140,7 +140,7 @@ async def live(call: Caller, name: str) -> None:
     call.lives.append(name)
     await call("CreateOrganization", alias=f"{name}-old")
     await call("UpdateOrganization", organization=f"{name}-old", alias=name)
-    await call("SetLimit", scope=name, name="organization.members", value=10)
+    await call("UpdateLimit", parent=name, name="organization.members", value=10)
     await people(call, name)
     await secrets(call, name)
     await workflow(call, name)
@@ -154,7 +154,7 @@ async def people(call: Caller, name: str) -> None:
     """A user comes, becomes a member, and is one no more."""
     await call("CreateUser", name=name)
     await call("UpdateUser", user=f"@{name}", update_mask={"paths": ["display_name"]}, display_name="Somebody")
-    member = {"scope": name, "user": f"@{name}"}
+    member = {"parent": name, "user": f"@{name}"}
     await call("CreateMember", **member, role="ROLE_READ")
     await call("UpdateMember", **member, role="ROLE_WRITE")
     await call("DeleteMember", **member)
@@ -162,15 +162,15 @@ async def people(call: Caller, name: str) -> None:
 
 async def secrets(call: Caller, name: str) -> None:
     """Keys and credentials are made, changed, and withdrawn."""
-    key_id = (await call("CreateApiKey", scope=name, role="ROLE_READ")).api_key.id
-    await call("UpdateApiKey", api_key_id=key_id, description="for reading")
-    rotated = await call("RotateApiKey", api_key_id=key_id, grace={"seconds": 60})
-    await call("RevokeApiKey", api_key_id=rotated.api_key.id)
+    key_id = (await call("CreateApiKey", parent=name, role="ROLE_READ")).api_key.id
+    await call("UpdateApiKey", api_key=key_id, description="for reading")
+    rotated = await call("RotateApiKey", api_key=key_id, grace={"seconds": 60})
+    await call("RevokeApiKey", api_key=rotated.api_key.id)
     for alias in ("kept", "gone"):
-        made = await call("CreateCredential", owner=name, alias=alias, type="test", body={"user": "nobody"})
+        made = await call("CreateCredential", parent=name, alias=alias, type="test", body={"user": "nobody"})
         credential_id = made.credential.id
-        await call("UpdateCredential", credential_id=credential_id, description="none yet")
-    await call("DeleteCredential", credential_id=credential_id)
+        await call("UpdateCredential", credential=credential_id, description="none yet")
+    await call("DeleteCredential", credential=credential_id)
 
 
 async def workflow(call: Caller, name: str) -> None:
@@ -184,16 +184,16 @@ async def workflow(call: Caller, name: str) -> None:
     await call("DeleteDefinition", revision=draft, definition="gone-one")
     await call("UpdateRevision", revision=draft, comment="The first")
     for key in ("kept", "gone"):
-        await call("CreateMetadata", target=draft, key=key, value={"number_value": 1})
-        await call("UpdateMetadata", target=draft, key=key, value={"number_value": 2})
-    await call("DeleteMetadata", target=draft, key="gone")
+        await call("CreateMetadata", parent=draft, key=key, value={"number_value": 1})
+        await call("UpdateMetadata", parent=draft, key=key, value={"number_value": 2})
+    await call("DeleteMetadata", parent=draft, key="gone")
     commit = (await call("CommitRevision", revision=draft)).revision.id
     await call("PublishRevision", revision=commit)
     await call("CreateRevision", blob=blob)
     await call("DiscardRevision", revision=draft)
     await call("CreateRevision", blob=blob)
     second = (await call("CommitRevision", revision=draft)).revision.id
-    await call("SetDefaultRevision", revision=second)
+    await call("UpdateBlob", blob=blob, default_revision=second)
     await session(call, blob)
 
 
@@ -243,7 +243,7 @@ async def rows(server: Served) -> Counter[str]:
 
 async def audited(api: Api) -> list[audit_pb2.AuditEntry]:
     """What calls have left in the audit log, which has no gaps."""
-    request = audit_pb2.ListAuditEntriesRequest(scope="-", page_size=1000)
+    request = audit_pb2.ListAuditEntriesRequest(parent="-", page_size=1000)
     entries = [entry async for entry in page(api.audit.ListAuditEntries, request)]
     assert [entry.sequence for entry in entries] == list(range(1, len(entries) + 1))
     return [entry for entry in entries if entry.method != "bootstrap"]
@@ -304,17 +304,17 @@ async def test_a_stream_is_taken_up_again_by_those_alone_who_still_may(server: S
     """What RunExecution goes on with is not what was answered before; and an answer can be read by who may read there."""
     session_id = await api.session(flows.steps())
     await ask(api, "CreateUser", name="runner")
-    await ask(api, "CreateMember", scope="acme", user="@runner", role="ROLE_WRITE")
-    key = (await ask(api, "CreateApiKey", scope="@runner", role="ROLE_WRITE")).key
+    await ask(api, "CreateMember", parent="acme", user="@runner", role="ROLE_WRITE")
+    key = (await ask(api, "CreateApiKey", parent="@runner", role="ROLE_WRITE")).key
     run = {"session_id": session_id, "definition": "workflow", "request_id": str(uuid.UUID(int=5, version=4))}
     async with connected(server.address, key) as theirs:
         first = await ask(theirs, "RunExecution", **run)
         assert (await ask(theirs, "RunExecution", **run)).execution == first.execution
-        note = {"target": "acme/pipeline", "key": "note", "value": {"string_value": "ours"}}
+        note = {"parent": "acme/pipeline", "key": "note", "value": {"string_value": "ours"}}
         note["request_id"] = str(uuid.UUID(int=6, version=4))
         kept = await ask(theirs, "CreateMetadata", **note)
         assert await ask(theirs, "CreateMetadata", **note) == kept
-        await ask(api, "DeleteMember", scope="acme", user="@runner")
+        await ask(api, "DeleteMember", parent="acme", user="@runner")
         await expect_refusal(ask(theirs, "CreateMetadata", **note), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
         await expect_refusal(ask(theirs, "RunExecution", **run), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 

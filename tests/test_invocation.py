@@ -160,7 +160,7 @@ async def test_a_note_is_run_on_behalf_of_who_calls_and_must_be_able_to_write_to
         assert words[0] == words[1], "absent and forbidden read the same"
         await acme.member(hub, PIPELINE, "ann", role="ROLE_READ")
         await expect_refusal(run(ann), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
-        request = member_pb2.UpdateMemberRequest(scope=PIPELINE, user="@ann", role="ROLE_WRITE")
+        request = member_pb2.UpdateMemberRequest(parent=PIPELINE, user="@ann", role="ROLE_WRITE")
         await hub.members.UpdateMember(request)
         await ended(hub, (await run(ann)).execution_id)
     scoped = (await acme.key(hub, NOTES, role="ROLE_WRITE")).key
@@ -327,7 +327,7 @@ async def test_a_refusal_undoes_what_was_made_for_it_and_the_transaction_goes_on
 
 async def test_who_may_act_is_asked_as_things_are_now(inside: Inside) -> None:
     blob = await acme.get_blob(inside.api, PIPELINE)
-    place, elsewhere = Place(org_id=blob.org_id, blob_id=blob.id), Place(org_id=str(uuid.uuid4()))
+    place, elsewhere = Place(organization_id=blob.organization_id, blob_id=blob.id), Place(organization_id=str(uuid.uuid4()))
     short = await acme.key(inside.api, PIPELINE, role="ROLE_WRITE", expire_time=acme.after(0.3))
     user = await acme.user(inside.api, "ann")
     await acme.member(inside.api, PIPELINE, "ann", role="ROLE_WRITE")
@@ -339,7 +339,7 @@ async def test_who_may_act_is_asked_as_things_are_now(inside: Inside) -> None:
     assert await inside.role(reader, place) is Role.READ, "a personal key acts as its user as far as it lets that count"
     await acme.update_user(inside.api, "@ann", disabled=True)
     assert [await inside.role(id_, place) for id_ in (user.id, reader)] == [Role.NONE, Role.NONE]
-    await inside.api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=scoped))
+    await inside.api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=scoped))
     assert await inside.role(scoped, place) is Role.NONE
     async with asyncio.timeout(60):
         while await inside.role(short.api_key.id, place) is not Role.NONE:

@@ -189,8 +189,8 @@ async def test_a_start_that_is_refused_leaves_the_transaction_to_its_owner(
 ) -> None:
     here, api = opened
     session_id = await api.session(flows.steps(1))
-    await api.limits.SetLimit(
-        limit_pb2.SetLimitRequest(scope="acme/pipeline", name="workflow.executions_per_session", value=1)
+    await api.limits.UpdateLimit(
+        limit_pb2.UpdateLimitRequest(parent="acme/pipeline", name="workflow.executions_per_session", value=1)
     )
     await here.fire(await here.start(session_id, 1), 1)
 
@@ -243,7 +243,12 @@ async def other_blob(api: Api, document: str) -> RevisionView:
     await api.put(document, revision="acme/other@draft")
     found = (await ask(api, "GetRevision", revision="acme/other@draft")).revision
     return RevisionView(
-        id=found.id, blob_id=made.id, org_id=made.org_id, blob_type=made.type, phase="draft", etag=found.etag
+        id=found.id,
+        blob_id=made.id,
+        organization_id=made.organization_id,
+        blob_type=made.type,
+        phase="draft",
+        etag=found.etag,
     )
 
 

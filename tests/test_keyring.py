@@ -36,12 +36,12 @@ def keyring(*keys: bytes) -> Keyring:
 
 def record(**fields: str | None) -> Credential:
     now = utc_now()
-    owner = {"user_id": None, "org_id": "org", "blob_id": None} | fields
+    owner = {"user_id": None, "organization_id": "org", "blob_id": None} | fields
     return replace(
         Credential(
             id="id",
             user_id=None,
-            org_id=None,
+            organization_id=None,
             blob_id=None,
             alias="alias",
             type="type",
@@ -116,8 +116,8 @@ def test_what_a_record_is_sealed_for_tells_it_from_all_others() -> None:
     identities = [
         record(),
         record(id="other"),
-        record(org_id="other"),
-        record(org_id=None, user_id="org"),
+        record(organization_id="other"),
+        record(organization_id=None, user_id="org"),
         record(blob_id="blob"),
         record(blob_id=""),
         record(alias="other"),

@@ -77,13 +77,13 @@ async def house(api: Api) -> House:
 
 
 async def limits(api: Api, scope: str) -> dict[str, limit_pb2.Limit]:
-    answer = await api.limits.GetLimits(limit_pb2.GetLimitsRequest(scope=scope))
+    answer = await api.limits.GetLimits(limit_pb2.GetLimitsRequest(parent=scope))
     assert [limit.name for limit in answer.limits] == sorted(limit.name for limit in answer.limits)
     return {limit.name: limit for limit in answer.limits}
 
 
 async def set_limit(api: Api, scope: str, name: str, value: int | None) -> limit_pb2.Limit:
-    answer = await api.limits.SetLimit(limit_pb2.SetLimitRequest(scope=scope, name=name, value=value))
+    answer = await api.limits.UpdateLimit(limit_pb2.UpdateLimitRequest(parent=scope, name=name, value=value))
     assert not answer.limit.HasField("held")
     return answer.limit
 
@@ -97,14 +97,14 @@ async def member(house: House, number: int) -> None:
     """On the organization and on a blob in turn."""
     await house.user(f"user-{number}")
     scope = ("acme", "acme/pipeline")[number % 2]
-    request = member_pb2.CreateMemberRequest(scope=scope, user=f"@user-{number}", role=access_pb2.ROLE_READ)
+    request = member_pb2.CreateMemberRequest(parent=scope, user=f"@user-{number}", role=access_pb2.ROLE_READ)
     await house.api.members.CreateMember(request)
 
 
 async def api_key(house: House, number: int) -> None:
     """For the organization and for a blob in turn."""
     scope = ("acme", "acme/pipeline")[number % 2]
-    await house.api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope=scope, role=access_pb2.ROLE_READ))
+    await house.api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(parent=scope, role=access_pb2.ROLE_READ))
 
 
 async def revision(house: House, number: int) -> None:
@@ -298,7 +298,7 @@ async def changed(api: Api, revisions: Any, what: str, which: int, name: int, si
         case "delete":
             await ask(api, "DeleteDefinition", revision=revision, definition=f"d-{name}")
         case "branch":
-            await ask(api, "CreateRevision", blob=revisions[0].blob_id, parent=revision)
+            await ask(api, "CreateRevision", blob=revisions[0].blob_id, base_revision=revision)
         case "commit":
             await ask(api, "CommitRevision", revision=revision)
         case "discard":
@@ -334,9 +334,9 @@ async def test_there_is_no_such_limit(house: House, scope: str, name: str) -> No
 async def test_admins_set_up_to_what_would_hold_otherwise(house: House, server: Served) -> None:
     api, name = house.api, "workflow.sessions_per_blob"
     await house.user("ann")
-    role = member_pb2.CreateMemberRequest(scope="acme", user="@ann", role=access_pb2.ROLE_ADMIN)
+    role = member_pb2.CreateMemberRequest(parent="acme", user="@ann", role=access_pb2.ROLE_ADMIN)
     await api.members.CreateMember(role)
-    request = api_key_pb2.CreateApiKeyRequest(scope="@ann", role=access_pb2.ROLE_ADMIN)
+    request = api_key_pb2.CreateApiKeyRequest(parent="@ann", role=access_pb2.ROLE_ADMIN)
     key = (await api.api_keys.CreateApiKey(request)).key
     async with connected(server.address, key) as ann:
         await expect_refusal(set_limit(ann, "acme", name, 10_001), INVALID, "INVALID_VALUE")
@@ -352,7 +352,7 @@ async def test_admins_set_up_to_what_would_hold_otherwise(house: House, server: 
 
 
 async def test_limits_are_read_with_a_role_and_set_by_admins(house: House, server: Served, anonymous: Api) -> None:
-    request = api_key_pb2.CreateApiKeyRequest(scope="acme", role=access_pb2.ROLE_WRITE)
+    request = api_key_pb2.CreateApiKeyRequest(parent="acme", role=access_pb2.ROLE_WRITE)
     key = (await house.api.api_keys.CreateApiKey(request)).key
     async with connected(server.address, key) as writer:
         assert (await limits(writer, "acme")).keys() == (await limits(house.api, "acme")).keys()
@@ -361,13 +361,13 @@ async def test_limits_are_read_with_a_role_and_set_by_admins(house: House, serve
 
 
 async def test_setting_a_limit_twice_is_done_once(house: House) -> None:
-    request = limit_pb2.SetLimitRequest(scope="acme", name="blob.bytes", value=5, request_id=str(uuid.uuid4()))
-    first = await house.api.limits.SetLimit(request)
+    request = limit_pb2.UpdateLimitRequest(parent="acme", name="blob.bytes", value=5, request_id=str(uuid.uuid4()))
+    first = await house.api.limits.UpdateLimit(request)
     await set_limit(house.api, "acme", "blob.bytes", 7)
-    assert await house.api.limits.SetLimit(request) == first
+    assert await house.api.limits.UpdateLimit(request) == first
     assert (await limits(house.api, "acme"))["blob.bytes"].value == 7
     request.value = 6
-    await expect_refusal(house.api.limits.SetLimit(request), grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    await expect_refusal(house.api.limits.UpdateLimit(request), grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
     await expect_refusal(set_limit(house.api, "acme", "blob.bytes", -1), INVALID, "INVALID_REQUEST")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from blobhub.v1 import api_key_pb2, blob_pb2, caller_pb2, user_pb2
 from hoard import TARGETS, Hoard
-from listings import LISTINGS, Listing, blobs, org_id
+from listings import LISTINGS, Listing, blobs, organization_id
 from methods import served_methods
 from plans import Postgresql, Sqlite, Statement, asked, database
 from scale import sample
@@ -58,7 +58,7 @@ async def place(request, tmp_path_factory) -> AsyncIterator[Place]:
 async def user(administrator: Api, name: str) -> tuple[str, str]:
     """A new user's id and key."""
     made = await administrator.users.CreateUser(user_pb2.CreateUserRequest(name=name))
-    key = await administrator.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope=f"@{name}", role=3))
+    key = await administrator.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(parent=f"@{name}", role=3))
     return made.user.id, key.key
 
 
@@ -134,7 +134,7 @@ class Others:
         """Do one of each."""
         for _ in range(2):
             alias = f"{'09az'[next(self._numbers) % 4]}{next(self._numbers)}"
-            request = blob_pb2.CreateBlobRequest(organization=org_id(self._place.hoard), alias=alias, type=WORKFLOW)
+            request = blob_pb2.CreateBlobRequest(organization=organization_id(self._place.hoard), alias=alias, type=WORKFLOW)
             self._made.append((await self._blobs.CreateBlob(request)).blob.id)
         await self._blobs.UpdateBlob(blob_pb2.UpdateBlobRequest(blob=self._made[-1], description="changed"))
         await self._delete(self._made.pop(len(self._made) // 2))

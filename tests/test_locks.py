@@ -23,19 +23,19 @@ async def test_changes_of_an_organization_and_of_its_blob_go_through_side_by_sid
     session = await acme.session(api, draft.id)
     for number in range(ROUNDS):
         await acme.user(api, f"user-{number}")
-        limit = limit_pb2.SetLimitRequest(scope=blob.id, name="blob.revisions", value=100)
-        rename = organization_pb2.UpdateOrganizationRequest(organization=blob.org_id, alias=f"acme-{number}")
-        record = metadata_pb2.CreateMetadataRequest(target=blob.id, key=str(number), value={"number_value": 1})
+        limit = limit_pb2.UpdateLimitRequest(parent=blob.id, name="blob.revisions", value=100)
+        rename = organization_pb2.UpdateOrganizationRequest(organization=blob.organization_id, alias=f"acme-{number}")
+        record = metadata_pb2.CreateMetadataRequest(parent=blob.id, key=str(number), value={"number_value": 1})
         put = session_object_pb2.PutSessionObjectRequest(session_id=session.id, alias="one", value={"number_value": 1})
         await asyncio.gather(
             acme.update_blob(api, blob.id, alias=f"pipeline-{number}"),
             acme.update_blob(api, blob.id, description=str(number)),
             acme.member(api, blob.id, f"user-{number}", READ),
             acme.key(api, blob.id),
-            api.limits.SetLimit(limit),
+            api.limits.UpdateLimit(limit),
             api.organizations.UpdateOrganization(rename),
             api.revisions.CreateRevision(revision_pb2.CreateRevisionRequest(blob=blob.id)),
-            api.revisions.SetDefaultRevision(revision_pb2.SetDefaultRevisionRequest(revision=blob.default_revision_id)),
+            acme.update_blob(api, blob.id, default_revision=blob.default_revision_id),
             api.metadata.CreateMetadata(record),
             api.session_objects.PutSessionObject(put),
             api.put(flows.steps(number + 1), revision=draft.id),

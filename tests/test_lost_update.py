@@ -78,15 +78,15 @@ def definition(api: Api) -> Record:
 async def records(api: Api) -> list[Record]:
     """One of every kind, with no words yet."""
     session_id = await api.session(flows.steps())
-    key = await ask(api, "CreateApiKey", scope="acme", role="ROLE_READ")
-    credential = await ask(api, "CreateCredential", owner="acme", alias="words", type="test", body={"user": "nobody"})
+    key = await ask(api, "CreateApiKey", parent="acme", role="ROLE_READ")
+    credential = await ask(api, "CreateCredential", parent="acme", alias="words", type="test", body={"user": "nobody"})
     await ask(api, "CreateUser", name="writer")
     none = json_format.ParseDict([], Value())
-    of_blob = {"target": "acme/pipeline", "key": "words"}
+    of_blob = {"parent": "acme/pipeline", "key": "words"}
     await ask(api, "CreateMetadata", **of_blob, value=none)
     of_session = {"session_id": session_id, "alias": "words"}
     await ask(api, "PutSessionObject", **of_session, value=none)
-    of_key, of_credential = {"api_key_id": key.api_key.id}, {"credential_id": credential.credential.id}
+    of_key, of_credential = {"api_key": key.api_key.id}, {"credential": credential.credential.id}
     name = {"update_mask": {"paths": ["display_name"]}}
     return [
         record(api, "GetOrganization", "UpdateOrganization", "organization", "description", {"organization": "acme"}),
@@ -119,7 +119,7 @@ async def persist(attempt: Callable[[], Awaitable[Any]], crowd: int, rng: random
 async def entries(api: Api, method: str) -> list[audit_pb2.AuditEntry]:
     """The audit log's entries of a method, those that came to nothing left out."""
     path = METHODS[method].path.removeprefix("/")
-    request = audit_pb2.ListAuditEntriesRequest(scope="-", method=path, page_size=1000)
+    request = audit_pb2.ListAuditEntriesRequest(parent="-", method=path, page_size=1000)
     return [entry async for entry in page(api.audit.ListAuditEntries, request) if entry.code == "OK"]
 
 
@@ -155,7 +155,7 @@ async def test_a_role_that_many_turn_round_is_turned_as_often(api: Api) -> None:
     """Every writer reads the role and writes the other one; an odd number of them leaves the other one there."""
     await api.session(flows.steps())
     await ask(api, "CreateUser", name="writer")
-    at, rng = {"scope": "acme/pipeline", "user": "@writer"}, random.Random(6)
+    at, rng = {"parent": "acme/pipeline", "user": "@writer"}, random.Random(6)
     await ask(api, "CreateMember", **at, role="ROLE_READ")
     other = {access_pb2.ROLE_READ: "ROLE_WRITE", access_pb2.ROLE_WRITE: "ROLE_READ"}
 

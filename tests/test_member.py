@@ -19,21 +19,21 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def get(api: Api, scope: str, user: str) -> member_pb2.Member:
-    return (await api.members.GetMember(member_pb2.GetMemberRequest(scope=scope, user=user))).member
+    return (await api.members.GetMember(member_pb2.GetMemberRequest(parent=scope, user=user))).member
 
 
 async def update(api: Api, scope: str, user: str, role: str, **fields) -> member_pb2.Member:
-    request = member_pb2.UpdateMemberRequest(scope=scope, user=user, role=role, **fields)
+    request = member_pb2.UpdateMemberRequest(parent=scope, user=user, role=role, **fields)
     return (await api.members.UpdateMember(request)).member
 
 
 async def delete(api: Api, scope: str, user: str, **fields) -> None:
-    await api.members.DeleteMember(member_pb2.DeleteMemberRequest(scope=scope, user=user, **fields))
+    await api.members.DeleteMember(member_pb2.DeleteMemberRequest(parent=scope, user=user, **fields))
 
 
 async def listed(api: Api, scope: str) -> list[str]:
     return [
-        member.user_name for member in (await api.members.ListMembers(member_pb2.ListMembersRequest(scope=scope))).members
+        member.user_name for member in (await api.members.ListMembers(member_pb2.ListMembersRequest(parent=scope))).members
     ]
 
 
@@ -50,13 +50,18 @@ async def house(api: Api) -> Api:
 async def test_a_member_is_made_found_and_named_in_every_way(house: Api) -> None:
     blob = await acme.get_blob(house)
     made = await acme.member(house, "acme/pipeline", "ann", WRITE)
-    assert (made.user_name, made.org_id, made.blob_id, made.role) == ("ann", blob.org_id, blob.id, access_pb2.ROLE_WRITE)
+    assert (made.user_name, made.organization_id, made.blob_id, made.role) == (
+        "ann",
+        blob.organization_id,
+        blob.id,
+        access_pb2.ROLE_WRITE,
+    )
     assert made.create_time == made.update_time
-    for scope in ("acme/pipeline", blob.id, f"{blob.org_id}/pipeline"):
+    for scope in ("acme/pipeline", blob.id, f"{blob.organization_id}/pipeline"):
         for user in ("@ann", made.user_id):
             assert await get(house, scope, user) == made
-    of_acme = await acme.member(house, blob.org_id, "ann")
-    assert (of_acme.org_id, of_acme.blob_id, of_acme.role) == (blob.org_id, "", access_pb2.ROLE_READ)
+    of_acme = await acme.member(house, blob.organization_id, "ann")
+    assert (of_acme.organization_id, of_acme.blob_id, of_acme.role) == (blob.organization_id, "", access_pb2.ROLE_READ)
 
 
 async def test_the_members_of_a_scope_are_those_of_itself(house: Api) -> None:
@@ -71,14 +76,14 @@ async def test_the_members_of_a_scope_are_those_of_itself(house: Api) -> None:
 async def test_members_are_listed_by_user_id_a_page_at_a_time(house: Api) -> None:
     for name in ("ann", "bob"):
         await acme.member(house, "acme", name)
-    request = member_pb2.ListMembersRequest(scope="acme", page_size=2)
+    request = member_pb2.ListMembersRequest(parent="acme", page_size=2)
     first = await house.members.ListMembers(request)
     request.page_token = first.next_page_token
     second = await house.members.ListMembers(request)
     ids = [member.user_id for member in (*first.members, *second.members)]
     assert (len(ids), second.next_page_token) == (3, "")
     assert ids == sorted(ids)
-    request.scope = "acme/pipeline"
+    request.parent = "acme/pipeline"
     await expect_refusal(house.members.ListMembers(request), INVALID, "INVALID_PAGE_TOKEN")
 
 
@@ -86,10 +91,10 @@ async def test_a_user_is_a_member_once_and_must_be_there(house: Api) -> None:
     await acme.member(house, "acme", "ann")
     await expect_refusal(acme.member(house, "acme", "ann", ADMIN), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
     await expect_refusal(acme.member(house, "acme", "nobody"), NOT_FOUND, "NOT_FOUND")
-    unreadable = member_pb2.CreateMemberRequest(scope="acme", user="ann", role=READ)
+    unreadable = member_pb2.CreateMemberRequest(parent="acme", user="ann", role=READ)
     await expect_refusal(house.members.CreateMember(unreadable), INVALID, "INVALID_REFERENCE")
     for role in ("ROLE_UNSPECIFIED", 4):
-        bad = member_pb2.CreateMemberRequest(scope="acme", user="@bob", role=role)
+        bad = member_pb2.CreateMemberRequest(parent="acme", user="@bob", role=role)
         await expect_refusal(house.members.CreateMember(bad), INVALID, "INVALID_REQUEST")
 
 

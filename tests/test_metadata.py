@@ -46,23 +46,23 @@ async def blob(api: Api, visibility: blob_pb2.Visibility = blob_pb2.VISIBILITY_P
 
 
 async def create(api: Api, target: str, key: str, value=None, description: str = "") -> metadata_pb2.MetadataRecord:
-    request = metadata_pb2.CreateMetadataRequest(target=target, key=key, value=to_value(value), description=description)
+    request = metadata_pb2.CreateMetadataRequest(parent=target, key=key, value=to_value(value), description=description)
     return (await api.metadata.CreateMetadata(request)).record
 
 
 async def get(api: Api, target: str, key: str) -> metadata_pb2.MetadataRecord:
-    return (await api.metadata.GetMetadata(metadata_pb2.GetMetadataRequest(target=target, key=key))).record
+    return (await api.metadata.GetMetadata(metadata_pb2.GetMetadataRequest(parent=target, key=key))).record
 
 
 async def update(api: Api, target: str, key: str, *paths: str, **fields) -> metadata_pb2.MetadataRecord:
     mask = FieldMask(paths=paths) if paths else None
-    request = metadata_pb2.UpdateMetadataRequest(target=target, key=key, update_mask=mask, **fields)
+    request = metadata_pb2.UpdateMetadataRequest(parent=target, key=key, update_mask=mask, **fields)
     return (await api.metadata.UpdateMetadata(request)).record
 
 
 async def listed(api: Api, target: str, prefix: str = "", size: int = 0) -> list[metadata_pb2.MetadataRecord]:
     """All pages of a list."""
-    request = metadata_pb2.ListMetadataRequest(target=target, prefix=prefix, page_size=size)
+    request = metadata_pb2.ListMetadataRequest(parent=target, prefix=prefix, page_size=size)
     records: list[metadata_pb2.MetadataRecord] = []
     while True:
         answer = await api.metadata.ListMetadata(request)
@@ -97,7 +97,7 @@ async def test_a_record_is_created_read_changed_and_deleted(api: Api, on: str) -
     ids = {"blob": made.id, "blob id": made.id, "draft": made.default_revision_id, "draft id": made.default_revision_id}
     target = {"blob": BLOB, "draft": DRAFT}.get(on, ids[on])
     record = await create(api, target, "team/owner", {"name": "Ann", "floor": 3}, "who to ask")
-    assert (record.target_id, record.blob_id, record.description) == (ids[on], made.id, "who to ask")
+    assert (record.parent_id, record.blob_id, record.description) == (ids[on], made.id, "who to ask")
     assert record.create_time == record.update_time
     assert await get(api, target, "team/owner") == record
     assert await listed(api, target) == [record]
@@ -106,14 +106,14 @@ async def test_a_record_is_created_read_changed_and_deleted(api: Api, on: str) -
     assert changed.etag != record.etag
     assert changed.create_time == record.create_time
     assert await get(api, target, "team/owner") == changed
-    await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(target=target, key="team/owner"))
+    await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(parent=target, key="team/owner"))
     await expect_refusal(get(api, target, "team/owner"), NOT_FOUND, "NOT_FOUND")
     assert await listed(api, target) == []
     told = [event for event in await events(api) if event.type.startswith("metadata_")]
     assert [event.type for event in told] == ["metadata_created", "metadata_updated", "metadata_deleted"]
-    assert (told[0].metadata_created.target_id, told[0].metadata_created.etag) == (ids[on], record.etag)
+    assert (told[0].metadata_created.parent_id, told[0].metadata_created.etag) == (ids[on], record.etag)
     assert (told[1].metadata_updated.key, told[1].metadata_updated.etag) == ("team/owner", changed.etag)
-    assert (told[2].metadata_deleted.target_id, told[2].metadata_deleted.key) == (ids[on], "team/owner")
+    assert (told[2].metadata_deleted.parent_id, told[2].metadata_deleted.key) == (ids[on], "team/owner")
 
 
 async def test_a_target_has_one_record_of_a_key(api: Api) -> None:
@@ -124,7 +124,7 @@ async def test_a_target_has_one_record_of_a_key(api: Api) -> None:
     await create(api, DRAFT, "key")
     for target in (BLOB, DRAFT):
         await expect_refusal(update(api, target, "other", description="x"), NOT_FOUND, "NOT_FOUND")
-        delete = metadata_pb2.DeleteMetadataRequest(target=target, key="other")
+        delete = metadata_pb2.DeleteMetadataRequest(parent=target, key="other")
         await expect_refusal(api.metadata.DeleteMetadata(delete), NOT_FOUND, "NOT_FOUND")
 
 
@@ -141,14 +141,14 @@ async def test_a_stale_etag_is_told_the_current_one(api: Api) -> None:
     second = await update(api, BLOB, "key", etag=first.etag, value=to_value(2))
     stale = [
         update(api, BLOB, "key", etag=first.etag, value=to_value(3)),
-        api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(target=BLOB, key="key", etag=first.etag)),
+        api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(parent=BLOB, key="key", etag=first.etag)),
     ]
     for call in stale:
         info = error_details_pb2.ErrorInfo()
         assert unpack(await expect_refusal(call, grpc.StatusCode.ABORTED, "STALE_ETAG"), info)
         assert info.metadata["etag"] == second.etag
     assert await get(api, BLOB, "key") == second
-    await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(target=BLOB, key="key", etag=second.etag))
+    await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(parent=BLOB, key="key", etag=second.etag))
 
 
 async def test_concurrent_writers_with_etags_lose_no_update(api: Api) -> None:
@@ -191,7 +191,7 @@ async def test_an_update_changes_what_its_mask_names(api: Api) -> None:
 
 async def test_a_request_made_twice_is_done_once(api: Api) -> None:
     await blob(api)
-    request = metadata_pb2.CreateMetadataRequest(target=BLOB, key="key", value=to_value(1), request_id=str(uuid.uuid4()))
+    request = metadata_pb2.CreateMetadataRequest(parent=BLOB, key="key", value=to_value(1), request_id=str(uuid.uuid4()))
     first = await api.metadata.CreateMetadata(request)
     assert await api.metadata.CreateMetadata(request) == first
     request.value.number_value = 2
@@ -209,7 +209,7 @@ async def test_a_target_has_at_most_256_records(api: Api) -> None:
     assert info.metadata["value"] == "256"
     assert len(await listed(api, BLOB)) == 256
     await create(api, DRAFT, "another-target")
-    await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(target=BLOB, key=(await listed(api, BLOB))[0].key))
+    await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(parent=BLOB, key=(await listed(api, BLOB))[0].key))
     await create(api, BLOB, "more")
 
 
@@ -279,7 +279,7 @@ async def test_what_holds_is_the_revisions_own_else_the_blobs(api: Api, of_blob,
     await once(api)
     for target, wanted in ((BLOB, of_blob), (DRAFT, of_revision)):
         for record in await listed(api, target):
-            await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(target=target, key=record.key))
+            await api.metadata.DeleteMetadata(metadata_pb2.DeleteMetadataRequest(parent=target, key=record.key))
         for key, value in wanted.items():
             await create(api, target, key, value)
     holds = {key: (value, metadata_pb2.METADATA_SOURCE_BLOB) for key, value in of_blob.items()}
@@ -299,10 +299,10 @@ async def test_a_token_is_good_for_its_own_list_alone(api: Api) -> None:
     await blob(api)
     for number in range(3):
         await create(api, BLOB, f"key-{number}")
-    token = (await api.metadata.ListMetadata(metadata_pb2.ListMetadataRequest(target=BLOB, page_size=1))).next_page_token
+    token = (await api.metadata.ListMetadata(metadata_pb2.ListMetadataRequest(parent=BLOB, page_size=1))).next_page_token
     for request in (
-        metadata_pb2.ListMetadataRequest(target=DRAFT, page_token=token),
-        metadata_pb2.ListMetadataRequest(target=BLOB, prefix="k", page_token=token),
+        metadata_pb2.ListMetadataRequest(parent=DRAFT, page_token=token),
+        metadata_pb2.ListMetadataRequest(parent=BLOB, prefix="k", page_token=token),
     ):
         await expect_refusal(api.metadata.ListMetadata(request), INVALID, "INVALID_PAGE_TOKEN")
     resolve = metadata_pb2.ResolveMetadataRequest(revision=DRAFT, page_token=token)
@@ -316,7 +316,7 @@ async def test_pages_of_large_values_fit_a_message(api: Api) -> None:
     names = [f"key-{number:03}" for number in range(24)]
     for number, name in enumerate(names):
         await create(api, BLOB, name, values[number % 2])
-    request = metadata_pb2.ListMetadataRequest(target=BLOB, page_size=1000)
+    request = metadata_pb2.ListMetadataRequest(parent=BLOB, page_size=1000)
     resolve = metadata_pb2.ResolveMetadataRequest(revision=DRAFT, page_size=1000)
     seen, also_seen = [], []
     while True:
@@ -337,7 +337,7 @@ async def test_inserts_while_paging_neither_skip_nor_repeat(api: Api) -> None:
     await blob(api)
     for number in range(0, 20, 2):
         await create(api, BLOB, f"key-{number:02}")
-    request = metadata_pb2.ListMetadataRequest(target=BLOB, page_size=3)
+    request = metadata_pb2.ListMetadataRequest(parent=BLOB, page_size=3)
     seen: list[str] = []
     for number in range(1, 20, 2):
         answer = await api.metadata.ListMetadata(request)

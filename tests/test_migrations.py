@@ -145,8 +145,8 @@ sys.exit("alembic" in sys.modules)
 RUN = """
 INSERT INTO organizations (id, alias, description, visibility, create_time, update_time, etag, blob_count)
     VALUES ('o', 'acme', '', 'private', 1, 1, 'e', 1);
-INSERT INTO blobs (id, org_id, alias, type, visibility, description, default_revision_id, create_time, update_time, etag,
-    last_sequence, bytes) VALUES ('b', 'o', 'notes', 'stranger.notes', 'private', '', 'r', 1, 1, 'e', 0, 0);
+INSERT INTO blobs (id, organization_id, alias, type, visibility, description, default_revision_id, create_time, update_time,
+    etag, last_sequence, bytes) VALUES ('b', 'o', 'notes', 'stranger.notes', 'private', '', 'r', 1, 1, 'e', 0, 0);
 INSERT INTO note_runs (id, blob_id, note, execution_id, create_time) VALUES ('n', 'b', 'milk', 'x', 1);
 """
 
@@ -166,7 +166,7 @@ async def test_a_types_chain_brings_its_rows_along(empty_database_url):
     await migrate(empty_database_url, CHAINS)
     async with engine_of(empty_database_url) as run:
         found = await run(
-            lambda connection: connection.execute(sa.text("SELECT id, org_id, revision_id FROM note_runs")).all()
+            lambda connection: connection.execute(sa.text("SELECT id, organization_id, revision_id FROM note_runs")).all()
         )
     assert [tuple(row) for row in found] == [("n", "o", None)]
     assert await differing(empty_database_url) == []

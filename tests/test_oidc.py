@@ -90,7 +90,7 @@ async def test_a_token_acts_as_its_user_until_it_ends(hub: Served, admin: Api, i
     who = found[0]
     assert who.user_name == rules.user_name(ISSUER, "kim")
     assert (who.role, who.administrator, who.anonymous) == (access_pb2.ROLE_ADMIN, False, False)
-    assert (who.api_key_id, who.scope_id, who.expire_time.seconds) == ("", "", ends)
+    assert (who.api_key_id, who.parent_id, who.expire_time.seconds) == ("", "", ends)
     (user,) = await the_users(admin)
     assert (user.id, user.name, user.display_name) == (who.user_id, who.user_name, "Kim Lee")
     assert (user.issuer, user.subject, user.administrator) == (ISSUER, "kim", False)
@@ -188,7 +188,7 @@ async def test_an_issuer_that_is_down_is_unavailable_and_keeps_nothing_from_star
 
 async def member(admin: Api, who: caller_pb2.Caller, role: str = "ROLE_READ") -> None:
     """Make a user a member of acme."""
-    request = member_pb2.CreateMemberRequest(scope="acme", user=f"@{who.user_name}", role=role)
+    request = member_pb2.CreateMemberRequest(parent="acme", user=f"@{who.user_name}", role=role)
     await admin.members.CreateMember(request)
 
 

@@ -61,11 +61,11 @@ async def test_who_creates_an_organization_is_its_admin(server: Served, api: Api
         assert made.visibility == blob_pb2.VISIBILITY_PRIVATE
         assert made.create_time == made.update_time
         assert await get(ann) == await get(ann, made.id) == made
-        me = await ann.members.GetMember(member_pb2.GetMemberRequest(scope="acme", user="@me"))
-        assert (me.member.user_name, me.member.role, me.member.org_id) == ("ann", 3, made.id)
+        me = await ann.members.GetMember(member_pb2.GetMemberRequest(parent="acme", user="@me"))
+        assert (me.member.user_name, me.member.role, me.member.organization_id) == ("ann", 3, made.id)
 
 
-@pytest.mark.parametrize("alias", ["", "A", "-a", "a-", "a b", "a/b", "a" * 43, "01890000-0000-7000-8000-000000000000"])
+@pytest.mark.parametrize("alias", ["", "A", "-", "a b", "a/b", "a.b", "a" * 64, "01890000-0000-7000-8000-000000000000"])
 async def test_an_alias_that_references_cannot_hold_is_refused(api: Api, alias: str) -> None:
     await expect_refusal(acme.organization(api, alias), INVALID, "INVALID_REQUEST")
 
@@ -239,7 +239,7 @@ async def test_an_old_alias_is_kept_for_its_organization_until_that_is_deleted(a
 
 
 async def test_an_organization_with_blobs_is_deleted_by_a_cascade_alone(api: Api) -> None:
-    made = await acme.organization(api)
+    await acme.organization(api)
     for alias in ("one", "two"):
         await acme.blob(api, f"acme/{alias}")
     error = await expect_refusal(acme.delete_organization(api), grpc.StatusCode.FAILED_PRECONDITION, "NOT_EMPTY")
@@ -248,7 +248,6 @@ async def test_an_organization_with_blobs_is_deleted_by_a_cascade_alone(api: Api
     assert info.metadata["holds"] == "2 blobs"
     request = organization_pb2.DeleteOrganizationRequest(organization="acme", cascade=True, request_id=str(uuid.uuid4()))
     answer = await api.organizations.DeleteOrganization(request)
-    assert (answer.org_id, answer.deleted_blobs) == (made.id, 2)
     assert await api.organizations.DeleteOrganization(request) == answer
     assert await listed(api) == []
 
@@ -259,7 +258,7 @@ async def test_what_was_in_an_organization_is_gone_with_it(server: Served, api: 
     blob = await acme.get_blob(api)
     of_both = [await acme.key(api, scope) for scope in ("acme", "acme/pipeline")]
     async with acme.person(server, api, "ann", ("acme", ADMIN), ("acme/pipeline", READ)) as ann:
-        assert await acme.delete_organization(ann, cascade=True) == 1
+        await acme.delete_organization(ann, cascade=True)
         for call in (
             get(ann),
             get(api, made.id),
@@ -276,7 +275,7 @@ async def test_what_was_in_an_organization_is_gone_with_it(server: Served, api: 
         async with connected(server.address, of.key) as scoped:
             who = partial(scoped.callers.GetCaller, caller_pb2.GetCallerRequest())
             await refused_in_the_end(who, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
-    methods = {entry.method.rsplit("/")[1] for entry in await acme.entries(api) if entry.org_id == made.id}
+    methods = {entry.method.rsplit("/")[1] for entry in await acme.entries(api) if entry.organization_id == made.id}
     assert methods >= {"CreateOrganization", "CreateBlob", "CreateApiKey", "CreateMember", "DeleteOrganization"}
 
 
@@ -300,7 +299,7 @@ async def test_a_cascade_cuts_off_what_runs_and_harms_nothing_else(api: Api, cap
     await acme.blob(api, "other/pipeline")
     await api.put(flows.delay(0.6), revision="other/pipeline@draft")
     other = await start(api, (await acme.session(api, "other/pipeline@draft")).id)
-    assert await acme.delete_organization(api, cascade=True) == 1
+    await acme.delete_organization(api, cascade=True)
     for execution in running:
         call = api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution_id=execution.id))
         await expect_refusal(call, DENIED, "PERMISSION_DENIED")
@@ -317,7 +316,7 @@ async def test_starts_and_a_cascade_at_the_same_time_end_in_one_or_the_other(api
     starting = [asyncio.create_task(start(api, session_id)) for _ in range(30)]
     deleting = asyncio.create_task(acme.delete_organization(api, cascade=True))
     starting += [asyncio.create_task(start(api, session_id)) for _ in range(30)]
-    assert await deleting == 1
+    await deleting
     for answer in await asyncio.gather(*starting, return_exceptions=True):
         if isinstance(answer, grpc.aio.AioRpcError):
             assert answer.code() in (DENIED, NOT_FOUND, grpc.StatusCode.ABORTED), answer
@@ -333,8 +332,8 @@ async def test_open_watches_end_when_their_organization_is_deleted(api: Api) -> 
     watches = [
         api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)),
         api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True)),
-        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme", follow=True)),
-        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme/pipeline", follow=True)),
+        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme", follow=True)),
+        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme/pipeline", follow=True)),
     ]
     for watch in watches:
         assert await watch.read()

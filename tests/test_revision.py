@@ -26,8 +26,8 @@ async def revision(api: Api, reference: str) -> revision_pb2.Revision:
     return (await api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=reference))).revision
 
 
-async def branch(api: Api, parent: str = "") -> revision_pb2.Revision:
-    request = revision_pb2.CreateRevisionRequest(blob="acme/pipeline", parent=parent, comment="more")
+async def branch(api: Api, base: str = "") -> revision_pb2.Revision:
+    request = revision_pb2.CreateRevisionRequest(blob="acme/pipeline", base_revision=base, comment="more")
     return (await api.revisions.CreateRevision(request)).revision
 
 
@@ -78,7 +78,7 @@ async def test_a_branch_keeps_aliases_and_gets_new_ids(api: Api) -> None:
     await blob(api)
     snapshot = await api.publish()
     draft = await branch(api, "1")
-    assert draft.parent_id == snapshot.id
+    assert draft.base_revision_id == snapshot.id
     listed = [
         (await api.definitions.ListDefinitions(definition_pb2.ListDefinitionsRequest(revision=one))).definitions[0]
         for one in (snapshot.id, draft.id)

@@ -7,7 +7,7 @@ import uuid
 import acme
 import flows
 import grpc
-from blobhub.v1 import definition_pb2, execution_pb2, revision_pb2, session_pb2
+from blobhub.v1 import blob_pb2, definition_pb2, execution_pb2, revision_pb2, session_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from google.rpc import error_details_pb2
 from served import WORKFLOW, Api, Served
@@ -22,9 +22,9 @@ async def pipeline(api: Api) -> None:
     await api.put(flows.steps(2))
 
 
-async def set_default(api: Api, reference: str, etag: str = "") -> revision_pb2.SetDefaultRevisionResponse:
-    request = revision_pb2.SetDefaultRevisionRequest(revision=reference, etag=etag)
-    return await api.revisions.SetDefaultRevision(request)
+async def set_default(api: Api, version: str, etag: str = "") -> blob_pb2.Blob:
+    request = blob_pb2.UpdateBlobRequest(blob="acme/pipeline", default_revision=version, etag=etag)
+    return (await api.blobs.UpdateBlob(request)).blob
 
 
 async def update(api: Api, reference: str, **fields) -> revision_pb2.Revision:
@@ -33,7 +33,7 @@ async def update(api: Api, reference: str, **fields) -> revision_pb2.Revision:
 
 
 async def compare(api: Api, newer: str, base: str) -> revision_pb2.CompareRevisionsResponse:
-    return await api.revisions.CompareRevisions(revision_pb2.CompareRevisionsRequest(revision=newer, base=base))
+    return await api.revisions.CompareRevisions(revision_pb2.CompareRevisionsRequest(revision=newer, base_revision=base))
 
 
 async def dependents(api: Api, reference: str) -> dict[str, list[str]]:
@@ -61,7 +61,8 @@ async def test_a_drafts_comment_changes_and_a_frozen_ones_does_not(api: Api) -> 
     draft = await acme.branch(api)
     assert draft.comment == ""
     assert (await update(api, draft.id, comment="more")).comment == "more"
-    assert (await update(api, draft.id)).comment == ""
+    assert (await update(api, draft.id)).comment == "more", "an empty mask changes what is set, and nothing is"
+    assert (await update(api, draft.id, update_mask={"paths": ["comment"]})).comment == ""
     assert (await acme.commit(api, draft.id, comment="given now")).comment == "given now"
 
 
@@ -74,36 +75,38 @@ async def test_several_drafts_live_side_by_side(api: Api) -> None:
     assert len({(await acme.commit(api, draft.id)).digest for draft in drafts} | {first.digest}) == 4
     listed = await api.revisions.ListRevisions(revision_pb2.ListRevisionsRequest(blob="acme/pipeline"))
     assert [item.id for item in listed.revisions] == [first.id, *(draft.id for draft in drafts)]
-    assert {item.parent_id for item in listed.revisions[1:]} == {first.id}
+    assert {item.base_revision_id for item in listed.revisions[1:]} == {first.id}
     onward = await acme.branch(api, drafts[1].id)
-    assert onward.parent_id == drafts[1].id
+    assert onward.base_revision_id == drafts[1].id
     assert not (await compare(api, onward.id, drafts[1].id)).changes
 
 
-async def test_a_parent_must_be_a_frozen_revision_of_the_same_blob(api: Api) -> None:
+async def test_a_base_must_be_a_frozen_revision_of_the_same_blob(api: Api) -> None:
     await pipeline(api)
     snapshot = await api.publish()
     await acme.blob(api, "acme/other")
-    foreign = revision_pb2.CreateRevisionRequest(blob="acme/other", parent=snapshot.id)
+    foreign = revision_pb2.CreateRevisionRequest(blob="acme/other", base_revision=snapshot.id)
     for call in (acme.branch(api, "2"), acme.branch(api, str(uuid.uuid4())), api.revisions.CreateRevision(foreign)):
         await expect_refusal(call, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
     await expect_refusal(acme.branch(api, "acme/pipeline@1"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REFERENCE")
     await acme.branch(api)
-    for parent in ("draft", "default"):
-        request = revision_pb2.CreateRevisionRequest(blob="acme/other", parent=parent)
+    for base in ("draft", "default"):
+        request = revision_pb2.CreateRevisionRequest(blob="acme/other", base_revision=base)
         await expect_refusal(api.revisions.CreateRevision(request), PRECONDITION, "WRONG_PHASE")
 
 
-async def test_the_default_revision_is_any_that_is_frozen(api: Api) -> None:
+async def test_the_default_revision_is_any_of_the_blob(api: Api) -> None:
     await pipeline(api)
     first = await api.publish()
     draft = await acme.branch(api)
-    await expect_refusal(set_default(api, draft.id), PRECONDITION, "WRONG_PHASE")
+    assert (await set_default(api, "draft")).default_revision_id == draft.id
+    await expect_refusal(acme.branch(api), PRECONDITION, "WRONG_PHASE")
+    assert (await set_default(api, "latest")).default_revision_id == first.id
     frozen = await acme.commit(api, draft.id)
     before = await acme.get_blob(api)
     moved = await set_default(api, frozen.id, before.etag)
     after = await acme.get_blob(api)
-    assert (moved.revision, moved.blob_etag) == (frozen, after.etag)
+    assert moved == after
     assert after.default_revision_id == frozen.id
     assert after.update_time.ToNanoseconds() > before.update_time.ToNanoseconds()
     assert (
@@ -111,10 +114,24 @@ async def test_the_default_revision_is_any_that_is_frozen(api: Api) -> None:
         == (await acme.get_revision(api, "acme/pipeline@default")).id
         == frozen.id
     )
-    assert (await acme.branch(api)).parent_id == frozen.id
-    await expect_refusal(set_default(api, "acme/pipeline@1", before.etag), grpc.StatusCode.ABORTED, "STALE_ETAG")
-    assert (await set_default(api, frozen.id)).blob_etag == after.etag, "it is the default already"
-    assert (await set_default(api, "acme/pipeline@1", after.etag)).revision.id == first.id
+    assert (await acme.branch(api)).base_revision_id == frozen.id
+    await expect_refusal(set_default(api, "1", before.etag), grpc.StatusCode.ABORTED, "STALE_ETAG")
+    assert (await set_default(api, "1", after.etag)).default_revision_id == first.id
+    await expect_refusal(set_default(api, "2"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(set_default(api, "newest"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REFERENCE")
+
+
+async def test_the_latest_revision_is_the_one_that_was_committed_last(api: Api) -> None:
+    await pipeline(api)
+    await expect_refusal(acme.get_revision(api, "acme/pipeline@latest"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    first = await api.publish()
+    one, two = await acme.branch(api), await acme.branch(api)
+    assert (await acme.get_revision(api, "acme/pipeline@latest")).id == first.id
+    for each in (two, one):
+        committed = await acme.commit(api, each.id)
+        assert committed.HasField("commit_time")
+        assert (await acme.get_revision(api, "acme/pipeline@latest")) == committed
+    assert not (await acme.branch(api)).HasField("commit_time")
 
 
 async def test_a_comparison_says_what_was_added_removed_and_modified(api: Api) -> None:
@@ -224,12 +241,12 @@ async def test_what_anything_refers_to_is_not_discarded(api: Api) -> None:
     """A closed session keeps its revision as well: its history tells what ran."""
     await pipeline(api)
     await api.publish()
-    parent = await acme.commit(api, (await acme.branch(api)).id)
-    await acme.branch(api, parent.id)
+    base = await acme.commit(api, (await acme.branch(api)).id)
+    await acme.branch(api, base.id)
     bound = await acme.branch(api)
     session = await acme.session(api, bound.id)
     await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session.id))
-    for kept, kind in ((parent, "branched revisions"), (bound, "sessions")):
+    for kept, kind in ((base, "branched revisions"), (bound, "sessions")):
         assert kind in await dependents(api, kept.id)
         discard = api.revisions.DiscardRevision(revision_pb2.DiscardRevisionRequest(revision=kept.id))
         error = await expect_refusal(discard, PRECONDITION, "REVISION_IN_USE")

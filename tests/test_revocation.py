@@ -69,9 +69,9 @@ class Round:
     async def caller(self, seconds: float | None = None) -> str:
         """A user who is an admin of the organization, and a key of theirs."""
         await self.admin.users.CreateUser(user_pb2.CreateUserRequest(name=self.name))
-        member = member_pb2.CreateMemberRequest(scope="acme", user=f"@{self.name}", role="ROLE_ADMIN")
+        member = member_pb2.CreateMemberRequest(parent="acme", user=f"@{self.name}", role="ROLE_ADMIN")
         await self.admin.members.CreateMember(member)
-        request = api_key_pb2.CreateApiKeyRequest(scope=f"@{self.name}", role="ROLE_ADMIN")
+        request = api_key_pb2.CreateApiKeyRequest(parent=f"@{self.name}", role="ROLE_ADMIN")
         if seconds is not None:
             expire_time = datetime.now(UTC) + timedelta(seconds=seconds)
             self.ends = time.time() + seconds
@@ -82,7 +82,7 @@ class Round:
         return made.key
 
     async def revoke(self) -> None:
-        await self.admin.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=self.key_id))
+        await self.admin.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=self.key_id))
 
     async def expire(self) -> None:
         await asyncio.sleep(max(0.0, self.ends - time.time()))
@@ -92,11 +92,11 @@ class Round:
         await self.admin.users.UpdateUser(user_pb2.UpdateUserRequest(user=f"@{self.name}", update_mask=mask, disabled=True))
 
     async def remove(self) -> None:
-        await self.admin.members.DeleteMember(member_pb2.DeleteMemberRequest(scope="acme", user=f"@{self.name}"))
+        await self.admin.members.DeleteMember(member_pb2.DeleteMemberRequest(parent="acme", user=f"@{self.name}"))
 
     async def demote(self) -> None:
         await self.admin.members.UpdateMember(
-            member_pb2.UpdateMemberRequest(scope="acme", user=f"@{self.name}", role="ROLE_READ")
+            member_pb2.UpdateMemberRequest(parent="acme", user=f"@{self.name}", role="ROLE_READ")
         )
 
     async def run(self, way: str, took: Took) -> None:
@@ -130,7 +130,7 @@ class Round:
 
     def audit(self, api: Api) -> grpc.aio.UnaryStreamCall:
         """A stream that needs `admin`."""
-        return api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme", follow=True))
+        return api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme", follow=True))
 
     def upload(self, api: Api) -> grpc.aio.StreamUnaryCall:
         """An upload, which needs `write`."""
@@ -237,7 +237,7 @@ async def test_what_is_no_longer_public_is_no_longer_watched(server: Served, api
 async def key_and_watch(server: Served, api: Api) -> tuple[str, AsyncExitStack, Api]:
     """A key of an organization that the server believes, and a client with it."""
     await api.session(flows.steps(1))
-    made = await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(scope="acme", role="ROLE_READ"))
+    made = await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(parent="acme", role="ROLE_READ"))
     stack = AsyncExitStack()
     client = await stack.enter_async_context(connected(server.address, made.key))
     await client.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/pipeline"))
@@ -248,7 +248,7 @@ async def test_a_stream_opened_while_a_revoked_key_is_still_believed_is_ended_to
     """The bell has rung before the stream was there to hear it."""
     key_id, stack, client = await key_and_watch(server, api)
     async with stack:
-        await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=key_id))
+        await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=key_id))
         watched = await Open.stream(client.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)))
         assert await within_deadline(watched.end()) is grpc.StatusCode.UNAUTHENTICATED
 
@@ -258,6 +258,6 @@ async def test_a_stream_ends_with_the_grace_of_its_rotated_key(server: Served, a
     key_id, stack, client = await key_and_watch(server, api)
     async with stack:
         watched = await Open.stream(client.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)))
-        rotate = api_key_pb2.RotateApiKeyRequest(api_key_id=key_id, grace=timedelta(seconds=1.5))
+        rotate = api_key_pb2.RotateApiKeyRequest(api_key=key_id, grace=timedelta(seconds=1.5))
         await api.api_keys.RotateApiKey(rotate)
         assert await within_deadline(watched.end()) is grpc.StatusCode.UNAUTHENTICATED

@@ -109,7 +109,7 @@ async def fill(settings: Settings, count: int) -> dict[str, str]:
             record = Credential(
                 id=ids(),
                 user_id=None,
-                org_id=ORG,
+                organization_id=ORG,
                 blob_id=None,
                 alias=f"alias-{number}",
                 type="test",
@@ -220,7 +220,7 @@ async def test_a_running_server_never_seals_under_a_key_that_was_rotated_away(se
         record = Credential(
             id="id",
             user_id=None,
-            org_id=ORG,
+            organization_id=ORG,
             blob_id=None,
             alias="alias",
             type="test",

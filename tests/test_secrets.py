@@ -67,7 +67,7 @@ async def answered(call: Awaitable[Any]) -> str:
 
 
 async def audited(api: Api) -> list[audit_pb2.AuditEntry]:
-    return list((await api.audit.ListAuditEntries(audit_pb2.ListAuditEntriesRequest(scope="-"))).entries)
+    return list((await api.audit.ListAuditEntries(audit_pb2.ListAuditEntriesRequest(parent="-"))).entries)
 
 
 # Keys
@@ -75,22 +75,22 @@ async def audited(api: Api) -> list[audit_pb2.AuditEntry]:
 
 async def test_keys_of_every_scope_are_shown_when_they_are_made_and_never_again(server: Served, hub: Api) -> None:
     for scope in OWNERS:
-        request = api_key_pb2.CreateApiKeyRequest(scope=scope, role=access_pb2.ROLE_WRITE, request_id=str(uuid.uuid4()))
+        request = api_key_pb2.CreateApiKeyRequest(parent=scope, role=access_pb2.ROLE_WRITE, request_id=str(uuid.uuid4()))
         first = await hub.api_keys.CreateApiKey(request)
         assert secret_part(first.key) in ISSUED
         assert (await hub.api_keys.CreateApiKey(request)).key == ""
         id_ = first.api_key.id
-        await hub.api_keys.UpdateApiKey(api_key_pb2.UpdateApiKeyRequest(api_key_id=id_, description="mine"))
-        second = await hub.api_keys.RotateApiKey(api_key_pb2.RotateApiKeyRequest(api_key_id=id_))
+        await hub.api_keys.UpdateApiKey(api_key_pb2.UpdateApiKeyRequest(api_key=id_, description="mine"))
+        second = await hub.api_keys.RotateApiKey(api_key_pb2.RotateApiKeyRequest(api_key=id_))
         assert secret_part(second.key) in ISSUED
         for key in (first.key, second.key):
             async with connected(server.address, key) as other:
                 await answered(other.callers.GetCaller(caller_pb2.GetCallerRequest()))
                 await answered(other.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/pipeline")))
-        await hub.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key_id=id_))
-        listed = await hub.api_keys.ListApiKeys(api_key_pb2.ListApiKeysRequest(scope=scope))
+        await hub.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key=id_))
+        listed = await hub.api_keys.ListApiKeys(api_key_pb2.ListApiKeysRequest(parent=scope))
         assert {first.api_key.public_id, second.api_key.public_id} <= {key.public_id for key in listed.api_keys}
-        await hub.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=second.api_key.id))
+        await hub.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=second.api_key.id))
     assert len(await audited(hub)) >= 4 * len(OWNERS)
 
 
@@ -107,13 +107,13 @@ async def test_wrong_keys_are_not_repeated(server: Served, hub: Api) -> None:
 
 
 async def test_a_key_in_the_place_of_an_id_is_not_written_down(hub: Api) -> None:
-    request = api_key_pb2.CreateApiKeyRequest(scope="acme", role=access_pb2.ROLE_READ)
+    request = api_key_pb2.CreateApiKeyRequest(parent="acme", role=access_pb2.ROLE_READ)
     answer = await hub.api_keys.CreateApiKey(request)
     for call in (
-        hub.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=answer.key)),
-        hub.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key_id=answer.key)),
+        hub.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=answer.key)),
+        hub.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key=answer.key)),
         hub.organizations.GetOrganization(organization_pb2.GetOrganizationRequest(organization=answer.key)),
-        hub.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=NOWHERE, request_id=answer.key)),
+        hub.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=NOWHERE, request_id=answer.key)),
     ):
         assert await answered(call) in ("PERMISSION_DENIED", "INVALID_ARGUMENT")
     entries = [entry for entry in await audited(hub) if entry.code != "OK"]
@@ -122,7 +122,7 @@ async def test_a_key_in_the_place_of_an_id_is_not_written_down(hub: Api) -> None
 
 
 async def test_a_refusal_that_has_a_nul_in_its_request_id_is_recorded(hub: Api) -> None:
-    request = api_key_pb2.RevokeApiKeyRequest(api_key_id=NOWHERE, request_id="\0")
+    request = api_key_pb2.RevokeApiKeyRequest(api_key=NOWHERE, request_id="\0")
     assert await answered(hub.api_keys.RevokeApiKey(request)) == "PERMISSION_DENIED"
     assert (await audited(hub))[-1].code == "PERMISSION_DENIED"
 
@@ -144,7 +144,7 @@ def struct(value: Any) -> Struct:
 
 def creation(owner: str, value: str, **fields: Any) -> credential_pb2.CreateCredentialRequest:
     fields = {"alias": "signing", "type": "test", "body": struct(value)} | fields
-    return credential_pb2.CreateCredentialRequest(owner=owner, **fields)
+    return credential_pb2.CreateCredentialRequest(parent=owner, **fields)
 
 
 async def test_credentials_of_every_owner_are_never_shown(hub: Api) -> None:
@@ -157,16 +157,16 @@ async def test_credentials_of_every_owner_are_never_shown(hub: Api) -> None:
         )
         reused = creation(owner, secret("another body"), request_id=request.request_id)
         assert await answered(hub.credentials.CreateCredential(reused)) == "ALREADY_EXISTS"
-        change = credential_pb2.UpdateCredentialRequest(credential_id=first.id, body=struct(secret("a change")))
+        change = credential_pb2.UpdateCredentialRequest(credential=first.id, body=struct(secret("a change")))
         await hub.credentials.UpdateCredential(change)
         stale = credential_pb2.UpdateCredentialRequest(
-            credential_id=first.id, body=struct(secret("a late change")), etag=first.etag
+            credential=first.id, body=struct(secret("a late change")), etag=first.etag
         )
         assert await answered(hub.credentials.UpdateCredential(stale)) == "ABORTED"
-        await hub.credentials.GetCredential(credential_pb2.GetCredentialRequest(credential_id=first.id))
-        await hub.credentials.ListCredentials(credential_pb2.ListCredentialsRequest(owner=owner))
+        await hub.credentials.GetCredential(credential_pb2.GetCredentialRequest(credential=first.id))
+        await hub.credentials.ListCredentials(credential_pb2.ListCredentialsRequest(parent=owner))
     await hub.credentials.ResolveCredential(credential_pb2.ResolveCredentialRequest(blob="acme/pipeline", alias="signing"))
-    await hub.credentials.DeleteCredential(credential_pb2.DeleteCredentialRequest(credential_id=first.id))
+    await hub.credentials.DeleteCredential(credential_pb2.DeleteCredentialRequest(credential=first.id))
     assert len(await audited(hub)) >= 5 * len(OWNERS)
 
 
@@ -216,7 +216,7 @@ async def test_an_exception_while_a_key_is_stored_does_not_hold_the_key(hub: Api
 
     monkeypatch.setattr(api_key_store, "insert", fail)
     monkeypatch.setattr("blobhub_server.platform.rules.api_key.make_secret", issue)
-    request = api_key_pb2.CreateApiKeyRequest(scope="acme", role=access_pb2.ROLE_READ)
+    request = api_key_pb2.CreateApiKeyRequest(parent="acme", role=access_pb2.ROLE_READ)
     await expect_refusal(hub.api_keys.CreateApiKey(request), INTERNAL, "INTERNAL")
     assert len(keys) == 1
 
@@ -237,9 +237,8 @@ KNOWN = {
     "organization": "acme",
     "blob": "acme/pipeline",
     "revision": "acme/pipeline@draft",
-    "target": "acme/pipeline",
-    "scope": "acme",
-    "owner": "acme",
+    "parent": "acme",
+    "resource": "acme",
     "user": "@me",
     "audit_scope": "acme",
 }

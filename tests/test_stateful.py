@@ -60,7 +60,7 @@ REFUSALS = {
     "organizations.DeleteOrganization": {*ADMITTED, "NOT_EMPTY", "STALE_ETAG"},
     "blobs.CreateBlob": {*ADMITTED, "ALREADY_EXISTS"},
     "blobs.GetBlob": {"PERMISSION_DENIED", "RENAMED"},
-    "blobs.UpdateBlob": {*ADMITTED, "ALREADY_EXISTS", "STALE_ETAG"},
+    "blobs.UpdateBlob": {*ADMITTED, "ALREADY_EXISTS", "STALE_ETAG", "NOT_FOUND"},
     "blobs.DeleteBlob": {*ADMITTED, "NOT_EMPTY", "STALE_ETAG"},
     "revisions.CreateRevision": {*ADMITTED, "NOT_FOUND", "WRONG_PHASE"},
     "revisions.GetRevision": {"PERMISSION_DENIED", "RENAMED", "NOT_FOUND"},
@@ -68,7 +68,6 @@ REFUSALS = {
     "revisions.PublishRevision": EDITED,
     "revisions.DiscardRevision": {*EDITED, "REVISION_IN_USE"},
     "revisions.UpdateRevision": EDITED,
-    "revisions.SetDefaultRevision": EDITED,
     "definitions.PutDefinition": EDITED,
     "sessions.CreateSession": ADMITTED,
     "metadata.CreateMetadata": {*ADMITTED, "ALREADY_EXISTS"},
@@ -135,7 +134,7 @@ class Platform(Beside, RuleBasedStateMachine):
         ids = [revision.id for place in self.model.blobs() for revision in place.blob.revisions if revision.phase == phase]
         return 3 * ids + self.revisions()
 
-    def parents(self) -> list[str]:
+    def versions(self) -> list[str]:
         ids = [revision.id for place in self.model.blobs() for revision in place.blob.revisions]
         return ["", "", "default", "1", "2", *ids]
 
@@ -162,7 +161,7 @@ class Platform(Beside, RuleBasedStateMachine):
             update |= {"alias": new, "visibility": 0, "description": ""}
             self.create_organization(ADMINISTRATOR, alias=old, visibility=visibility)
             self.create_blob(ADMINISTRATOR, organization=old, alias=old, visibility=PRIVATE)
-            self.update_blob(ADMINISTRATOR, blob=f"{old}/{old}", **update)
+            self.update_blob(ADMINISTRATOR, blob=f"{old}/{old}", default_revision="", **update)
             self.update_organization(ADMINISTRATOR, organization=old, **update)
         organization, blob = f"{self.prefix}a", f"{self.prefix}a/{self.prefix}a"
         other = f"{self.prefix}a_b/{self.prefix}a_b"
@@ -172,14 +171,14 @@ class Platform(Beside, RuleBasedStateMachine):
             ("@cid", blob, READ),
             ("@cid", other, READ),
         ):
-            self.create_member(ADMINISTRATOR, scope=scope, user=user, role=role)
+            self.create_member(ADMINISTRATOR, parent=scope, user=user, role=role)
         self.put_definition(BOB, revision=f"{blob}@draft", alias="workflow", document=DOCUMENTS[0], etag="")
         self.commit_revision(BOB, revision=f"{blob}@draft", comment="one", etag=CURRENT)
         self.publish_revision(BOB, revision=blob, label="", keep_default=False, etag=CURRENT)
         for _ in range(2):
-            self.create_revision(BOB, blob=blob, parent="")
+            self.create_revision(BOB, blob=blob, base_revision="")
             self.commit_revision(BOB, revision=f"{blob}@draft", comment="", etag="")
-        self.create_revision(BOB, blob=blob, parent="")
+        self.create_revision(BOB, blob=blob, base_revision="")
         self.create_blob(ANN, organization=organization, alias=f"{self.prefix}ab", visibility=PUBLIC)
         self.create_session(ANN, revision=f"{organization}/{self.prefix}ab")
         for target, key in ((blob, "k"), (blob, "K"), (f"{blob}@1", "k"), (f"{blob}@draft", "k_1")):
@@ -204,7 +203,7 @@ class Platform(Beside, RuleBasedStateMachine):
     def create_blob(self, who: Caller, **fields: Any) -> None:
         self.write(who, "blobs.CreateBlob", "blob", type=WORKFLOW, **fields)
 
-    @rule(who=callers, blob=drawn("blobs"), **changes)
+    @rule(who=callers, blob=drawn("blobs"), default_revision=drawn("versions"), **changes)
     def update_blob(self, who: Caller, **fields: Any) -> None:
         self.write(who, "blobs.UpdateBlob", "blob", **fields)
 
@@ -213,7 +212,7 @@ class Platform(Beside, RuleBasedStateMachine):
     def delete_blob(self, who: Caller, **fields: Any) -> None:
         self.call(who, "blobs.DeleteBlob", **fields)
 
-    @rule(who=callers, blob=drawn("blobs"), parent=drawn("parents"))
+    @rule(who=callers, blob=drawn("blobs"), base_revision=drawn("versions"))
     def create_revision(self, who: Caller, **fields: Any) -> None:
         self.write(who, "revisions.CreateRevision", "revision", **fields)
 
@@ -255,37 +254,29 @@ class Platform(Beside, RuleBasedStateMachine):
     def update_revision(self, who: Caller, **fields: Any) -> None:
         self.write(who, "revisions.UpdateRevision", "revision", **fields)
 
-    @rule(who=callers, revision=drawn("commits"), etag=etags)
-    def set_default_revision(self, who: Caller, **fields: Any) -> None:
-        before = {place.blob: place.blob.default for place in self.model.blobs()}
-        made = self.call(who, "revisions.SetDefaultRevision", **fields)
-        if made:
-            self.etag_of_today(made[0], changed=made[0].default is not before[made[0]])
-            assert made[1]["blob_etag"] == made[0].etag
-
     @rule(who=callers, on=drawn("targets"), key=keys, value=values)
     def create_metadata(self, who: Caller, on: str, **fields: Any) -> None:
-        self.write(who, "metadata.CreateMetadata", "record", target=on, **fields)
+        self.write(who, "metadata.CreateMetadata", "record", parent=on, **fields)
 
     @rule(who=callers, of=drawn("records"), changes=changed_records, etag=etags)
     def update_metadata(self, who: Caller, of: tuple[str, str], etag: str, changes: dict[str, Any]) -> None:
-        self.write(who, "metadata.UpdateMetadata", "record", target=of[0], key=of[1], etag=etag, **changes)
+        self.write(who, "metadata.UpdateMetadata", "record", parent=of[0], key=of[1], etag=etag, **changes)
 
     @rule(who=callers, of=drawn("records"), etag=etags)
     def delete_metadata(self, who: Caller, of: tuple[str, str], etag: str) -> None:
-        self.call(who, "metadata.DeleteMetadata", target=of[0], key=of[1], etag=etag)
+        self.call(who, "metadata.DeleteMetadata", parent=of[0], key=of[1], etag=etag)
 
-    @rule(who=callers, scope=drawn("scopes"), user=st.sampled_from(("@ann", "@bob", "@cid", "@nobody")), role=roles)
+    @rule(who=callers, parent=drawn("scopes"), user=st.sampled_from(("@ann", "@bob", "@cid", "@nobody")), role=roles)
     def create_member(self, who: Caller, **fields: Any) -> None:
         self.write(who, "members.CreateMember", "member", **fields)
 
     @rule(who=callers, of=drawn("members"), role=roles, etag=etags)
     def update_member(self, who: Caller, of: tuple[str, str], **fields: Any) -> None:
-        self.write(who, "members.UpdateMember", "member", scope=of[0], user=of[1], **fields)
+        self.write(who, "members.UpdateMember", "member", parent=of[0], user=of[1], **fields)
 
     @rule(who=callers, of=drawn("members"), etag=etags)
     def delete_member(self, who: Caller, of: tuple[str, str], etag: str) -> None:
-        self.call(who, "members.DeleteMember", scope=of[0], user=of[1], etag=etag)
+        self.call(who, "members.DeleteMember", parent=of[0], user=of[1], etag=etag)
 
     @rule(who=callers, organization=drawn("organizations"), blob=drawn("blobs"), revision=drawn("revisions"))
     def get_each(self, who: Caller, **fields: str) -> None:
@@ -294,9 +285,9 @@ class Platform(Beside, RuleBasedStateMachine):
 
     @rule(who=callers, of=drawn("records"))
     def get_metadata(self, who: Caller, of: tuple[str, str]) -> None:
-        self.get(who, "metadata.GetMetadata", "record", target=of[0], key=of[1])
+        self.get(who, "metadata.GetMetadata", "record", parent=of[0], key=of[1])
 
-    @rule(who=callers, scope=drawn("scopes"))
+    @rule(who=callers, parent=drawn("scopes"))
     def get_roles(self, who: Caller, scope: str) -> None:
         self.roles(who, scope)
 

@@ -125,7 +125,7 @@ async def test_watches_of_the_platform_say_where_to_resume_when_the_server_goes_
             await acme.update_blob(api, description="changed")
             watches = {
                 2: api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)),
-                4: api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True)),
+                4: api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="-", follow=True)),
             }
             for watch in watches.values():
                 await watch.read()

@@ -78,7 +78,7 @@ class Revision(Thing):
     """`content` is document by alias, `sessions` the ids of those that are bound to it."""
 
     phase: int = DRAFT
-    parent: Revision | None = None
+    base: Revision | None = None
     comment: str = ""
     number: int = 0
     label: str = ""
@@ -87,7 +87,7 @@ class Revision(Thing):
     sessions: list[str] = field(default_factory=list)
 
     def shown(self) -> dict[str, Any]:
-        return super().shown() | {"number": str(self.number), "parent_id": self.parent.id if self.parent else ""}
+        return super().shown() | {"number": str(self.number), "base_revision_id": self.base.id if self.base else ""}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -224,4 +224,9 @@ class Places:
     def _effective(self, place: Place, role: int) -> dict[str, Any]:
         alias, blob = place.organization.alias, place.blob
         reference = f"{alias}/{blob.alias}" if blob else alias
-        return {"org_id": place.organization.id, "blob_id": blob.id if blob else "", "reference": reference, "role": role}
+        return {
+            "organization_id": place.organization.id,
+            "blob_id": blob.id if blob else "",
+            "reference": reference,
+            "role": role,
+        }

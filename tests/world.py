@@ -143,11 +143,11 @@ class World:
             "organization": [Subject(value=organization, level="organization")],
             "blob": [Subject(value=place, level="blob"), Subject(value=found.revision.blob_id, level="blob")],
             "revision": [Subject(value=f"{place}@default", level="blob"), Subject(value=found.revision.id, level="blob")],
-            "scope": on_both,
-            "target": [Subject(value=place, level="blob"), Subject(value=f"{place}@default", level="blob")],
-            "owner": on_all,
+            "organization_or_blob": on_both,
+            "blob_or_revision": [Subject(value=place, level="blob"), Subject(value=f"{place}@default", level="blob")],
+            "organization_blob_or_user": on_all,
             "user": [Subject(value=f"@{user.name}", level="self"), Subject(value=user.id, level="self")],
-            "audit_scope": list(on_both),
+            "organization_blob_or_server": list(on_both),
             "api_key": [Subject(value=await self._key_id(s.value), level=s.level) for s in on_all],
             "credential": [Subject(value=await self._credential_id(s.value), level=s.level) for s in on_all],
             "note_run": [Subject(value=await self._run_of_a_note(organization), level="organization")],
@@ -159,7 +159,7 @@ class World:
         return (await self.key(scope, "ROLE_READ")).api_key.id
 
     async def _credential_id(self, owner: str) -> str:
-        request = credential_pb2.CreateCredentialRequest(owner=owner, alias="matrix", type="test", body={"user": "nobody"})
+        request = credential_pb2.CreateCredentialRequest(parent=owner, alias="matrix", type="test", body={"user": "nobody"})
         return (await self.api.credentials.CreateCredential(request)).credential.id
 
     async def _run_of_a_note(self, organization: str) -> str:
@@ -177,7 +177,7 @@ class World:
 
     async def key(self, scope: str, role: str, seconds: float | None = None) -> api_key_pb2.CreateApiKeyResponse:
         """A key of a scope, which may end after so many seconds."""
-        request = api_key_pb2.CreateApiKeyRequest(scope=scope, role=role)
+        request = api_key_pb2.CreateApiKeyRequest(parent=scope, role=role)
         if seconds is not None:
             ends = Timestamp()
             ends.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
@@ -188,7 +188,7 @@ class World:
         """A user with roles on scopes; returns a personal key of theirs, confined to `role`."""
         await self.api.users.CreateUser(user_pb2.CreateUserRequest(name=name))
         for scope, held in memberships:
-            await self.api.members.CreateMember(member_pb2.CreateMemberRequest(scope=scope, user=f"@{name}", role=held))
+            await self.api.members.CreateMember(member_pb2.CreateMemberRequest(parent=scope, user=f"@{name}", role=held))
         return (await self.key(f"@{name}", role)).key
 
     async def _callers(self) -> None:
@@ -202,7 +202,7 @@ class World:
     async def _unidentified(self, expired: str) -> list[Kind]:
         """Those whom the server cannot identify."""
         revoked = await self.key("acme", "ROLE_WRITE")
-        await self.api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key_id=revoked.api_key.id))
+        await self.api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=revoked.api_key.id))
         disabled = await self.user("disabled", ("acme", "ROLE_ADMIN"), ("acme/main", "ROLE_ADMIN"))
         update = user_pb2.UpdateUserRequest(user="@disabled", update_mask={"paths": ["disabled"]}, disabled=True)
         await self.api.users.UpdateUser(update)
@@ -222,7 +222,7 @@ class World:
         token = signed(*SERVED["es"][::-1], "es", claims("matrix", exp=time.time() + 86_400))
         async with connected(self.server.address, token) as anybody:
             by_token = (await anybody.callers.GetCaller(caller_pb2.GetCallerRequest())).caller.user_id
-        reads = member_pb2.CreateMemberRequest(scope="acme", user=by_token, role="ROLE_READ")
+        reads = member_pb2.CreateMemberRequest(parent="acme", user=by_token, role="ROLE_READ")
         await self.api.members.CreateMember(reads)
         kinds = [
             Kind(name="reader with a token", key=token, organization=Role.READ, blob=Role.READ, user=True),
@@ -280,11 +280,11 @@ class World:
             "organization": "no-such",
             "blob": "no-such/blob",
             "revision": "no-such/blob@1",
-            "scope": "no-such/blob",
-            "target": "no-such/blob",
-            "owner": "@no-such",
+            "organization_or_blob": "no-such/blob",
+            "blob_or_revision": "no-such/blob",
+            "organization_blob_or_user": "@no-such",
             "user": "@no-such",
-            "audit_scope": "no-such",
+            "organization_blob_or_server": "no-such",
         }.get(row.rule.resource, NOWHERE)
 
 

@@ -39,26 +39,28 @@ METHOD = "/blobhub.v1.BlobService/GetBlob"
 async def fill(platform: Unserved) -> str:
     """One blob, and a member of its organization who reads it; returns their key."""
     ids, now, key = platform.host.ids, platform.host.clock(), key_rules.make_secret(os.urandom)
-    user_id, org_id, times = ids(), ids(), {"create_time": now, "update_time": now}
+    user_id, organization_id, times = ids(), ids(), {"create_time": now, "update_time": now}
     async with platform.host.db.write() as tx:
         await user.insert(tx, new_user(id=user_id, name="reader", now=now, etag=ids()))
         own = {
             "user_id": user_id,
-            "org_id": None,
+            "organization_id": None,
             "blob_id": None,
             "role": Role.WRITE,
             "description": "",
             "expire_time": None,
         }
         await api_key.insert(tx, key_rules.new_key(key, id=ids(), now=now, etag=ids(), **own))
-        held = Organization(id=org_id, alias="acme", description="", visibility="private", blob_count=1, etag=ids(), **times)
+        held = Organization(
+            id=organization_id, alias="acme", description="", visibility="private", blob_count=1, etag=ids(), **times
+        )
         await organization.insert(tx, held, user_id)
         await member.insert(
             tx,
             Member(
                 user_id=user_id,
                 user_name="",
-                org_id=org_id,
+                organization_id=organization_id,
                 blob_id=None,
                 role=Role.READ,
                 create_time=now,
@@ -66,7 +68,14 @@ async def fill(platform: Unserved) -> str:
                 etag=ids(),
             ),
         )
-        made = {"id": ids(), "org_id": org_id, "alias": "pipeline", "type": "test", "visibility": "private", "etag": ids()}
+        made = {
+            "id": ids(),
+            "organization_id": organization_id,
+            "alias": "pipeline",
+            "type": "test",
+            "visibility": "private",
+            "etag": ids(),
+        }
         counted = {"description": "", "default_revision_id": ids(), "last_sequence": 0, "bytes": 0}
         await blob.insert(tx, Blob(**made, **counted, **times))
     return key

@@ -130,11 +130,11 @@ class Client:
 
         return _resume(call, after_sequence, "sequence")
 
-    def watch_audit(self, scope: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[AuditEntry]:
-        """The audit log's entries of a scope after a sequence, and, with `follow`, those to come."""
+    def watch_audit(self, parent: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[AuditEntry]:
+        """The audit log's entries of a parent after a sequence, and, with `follow`, those to come."""
 
         def call(after: int) -> Any:
-            request = WatchAuditEntriesRequest(scope=scope, after_sequence=after, follow=follow)
+            request = WatchAuditEntriesRequest(parent=parent, after_sequence=after, follow=follow)
             return self.audit.WatchAuditEntries(request)
 
         return _resume(call, after_sequence, "sequence", dense=False)

@@ -27,13 +27,13 @@ class Caller:
     """Who makes a call.
 
     With a token or a personal key the caller acts as a user: `user_id` is set, roles come from memberships, and `role` caps
-    them. A scoped key has its own `role` on `org_id`, or only on its blob `blob_id`. `administrator` is true for a user who
-    administers the server, unless the key caps the role. `expire_time` is when the key or token stops working.
+    them. A scoped key has its own `role` on `organization_id`, or only on its blob `blob_id`. `administrator` is true for a
+    user who administers the server, unless the key caps the role. `expire_time` is when the key or token stops working.
     """
 
     key_id: str | None = None
     user_id: str | None = None
-    org_id: str | None = None
+    organization_id: str | None = None
     blob_id: str | None = None
     role: Role = Role.NONE
     administrator: bool = False
@@ -63,10 +63,10 @@ ANONYMOUS = Caller()
 class Place:
     """Where roles are held: on an organization, on a blob of it, or by the user `user_id` on themselves.
 
-    `org_id` is empty for what belongs to a user, or to the administrators of the server.
+    `organization_id` is empty for what belongs to a user, or to the administrators of the server.
     """
 
-    org_id: str = ""
+    organization_id: str = ""
     blob_id: str | None = None
     user_id: str | None = None
     public: bool = False

@@ -192,7 +192,7 @@ class BlobTypeConformance:
             first = await hub.commit(f"{blob}@draft")
             digests = []
             for edited in (False, True):
-                request = revision_pb2.CreateRevisionRequest(blob=blob, parent=first.id)
+                request = revision_pb2.CreateRevisionRequest(blob=blob, base_revision=first.id)
                 branch = (await hub.revisions.CreateRevision(request, metadata=hub.metadata)).revision
                 if edited:
                     await self.edit(hub, branch.id)
@@ -223,7 +223,7 @@ class BlobTypeConformance:
         """A key of another organization is refused in the same words, whether the blob is there or not."""
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             foreign = f"{await hub.blob(self.blob_type)}@draft"
-            request = api_key_pb2.CreateApiKeyRequest(scope=await hub.organization(), role=access_pb2.ROLE_WRITE)
+            request = api_key_pb2.CreateApiKeyRequest(parent=await hub.organization(), role=access_pb2.ROLE_WRITE)
             key = (await hub.api_keys.CreateApiKey(request, metadata=hub.metadata)).key
             stranger = Hub(hub.channel, key)
             said = []
@@ -238,7 +238,7 @@ class BlobTypeConformance:
         async with self._hub(blobhub_address, blobhub_admin_key) as hub:
             blob = await hub.blob(self.blob_type)
             await self.put_valid(hub, f"{blob}@draft")
-            found = await hub.limits.GetLimits(limit_pb2.GetLimitsRequest(scope=blob), metadata=hub.metadata)
+            found = await hub.limits.GetLimits(limit_pb2.GetLimitsRequest(parent=blob), metadata=hub.metadata)
         for limit in found.limits:
             assert re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)+", limit.name)
             assert limit.description

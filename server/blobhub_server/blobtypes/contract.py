@@ -48,7 +48,7 @@ class BlobView(Protocol):
         """Its id."""
 
     @property
-    def org_id(self) -> str:
+    def organization_id(self) -> str:
         """The organization that it belongs to; it never changes."""
 
     @property
@@ -62,7 +62,7 @@ class RevisionView:
 
     id: str
     blob_id: str
-    org_id: str
+    organization_id: str
     blob_type: str
     phase: str
     """`draft`, `commit` or `snapshot`."""
@@ -215,19 +215,19 @@ Settle = Callable[[Transaction, Sequence[Settlement]], Awaitable[None]]
 class Limits(Protocol):
     """How much may be held."""
 
-    async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
+    async def value(self, tx: Transaction, name: str, *, organization_id: str, blob_id: str) -> int:
         """The limit's value for a blob, or for an organization when `blob_id` is empty.
 
         Raises KeyError when no limit has the name.
         """
 
-    async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
+    async def lock(self, tx: Transaction, *, organization_id: str, blob_id: str) -> None:
         """Lock a blob, or an organization when `blob_id` is empty, so that counts stay true until the commit.
 
         Raises PermissionDenied when it is gone.
         """
 
-    async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
+    async def require(self, tx: Transaction, name: str, *, organization_id: str, blob_id: str, held: int) -> None:
         """Raise LimitExceeded when `held`, which includes what is being added, is above the limit's value.
 
         Raises KeyError when no limit has the name.
@@ -237,7 +237,7 @@ class Limits(Protocol):
 class Credentials(Protocol):
     """Secrets for what runs in a blob. Callers must not store, log or answer them, or put them in an event."""
 
-    async def use(self, org_id: str, blob_id: str, alias: str) -> Mapping[str, Any]:
+    async def use(self, organization_id: str, blob_id: str, alias: str) -> Mapping[str, Any]:
         """The body of the credential that an alias names for a blob: the blob's own, else its organization's.
 
         Raises NotFound, CredentialUnreadable, MasterKeyMissing.

@@ -43,7 +43,7 @@ async def bootstrap(
             key,
             id=ids(),
             user_id=user_id,
-            org_id=None,
+            organization_id=None,
             blob_id=None,
             role=Role.ADMIN,
             description="administrator",

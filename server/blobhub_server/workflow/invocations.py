@@ -66,7 +66,7 @@ class Invocations(Invocable):
         session = await _find_session(tx, revision, invocation.session)
         if session is None:
             # Before the cause is looked up: with the lock, whoever made the session or started the same cause has committed.
-            await self._host.limits.lock(tx, org_id=revision.org_id, blob_id=revision.blob_id)
+            await self._host.limits.lock(tx, organization_id=revision.organization_id, blob_id=revision.blob_id)
         first = await execution_store.get_by_cause(tx, cause)
         if first is not None:
             return first

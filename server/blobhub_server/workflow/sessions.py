@@ -20,7 +20,10 @@ class Sessions:
         self, tx: Transaction, revision: RevisionView, *, reference: str, alias: str, description: str = ""
     ) -> Session:
         """Open a session of a revision, which `reference` refers to. Raises NotFound, AlreadyExists, LimitExceeded."""
-        session, scope = self._new(revision, alias, description), {"org_id": revision.org_id, "blob_id": revision.blob_id}
+        session, scope = (
+            self._new(revision, alias, description),
+            {"organization_id": revision.organization_id, "blob_id": revision.blob_id},
+        )
         await self._host.limits.lock(tx, **scope)
         if await self._host.revisions.resolve(tx, revision.id) is None:
             raise NotFound("revision", reference)
@@ -36,7 +39,7 @@ class Sessions:
         now = self._host.clock()
         return Session(
             id=self._host.ids(),
-            org_id=revision.org_id,
+            organization_id=revision.organization_id,
             blob_id=revision.blob_id,
             revision_id=revision.id,
             alias=alias or None,

@@ -65,7 +65,7 @@ class NotesService:
     async def SignNote(self, request: pb.SignNoteRequest, call: Call[RevisionView]) -> pb.SignNoteResponse:
         revision = call.resource.require_type(NAME)
         entry = await self._texts.find(revision.id, request.name)
-        body = await self._host.credentials.use(revision.org_id, revision.blob_id, request.credential)
+        body = await self._host.credentials.use(revision.organization_id, revision.blob_id, request.credential)
         key = body.get("key")
         if not isinstance(key, str):
             raise InvalidValue("credential", "has no text under `key`")
@@ -94,7 +94,7 @@ class NotesService:
             invoked = await self._invocable.invoke(tx, invocation)
             run = Run(
                 id=run_id,
-                org_id=revision.org_id,
+                organization_id=revision.organization_id,
                 blob_id=revision.blob_id,
                 revision_id=revision.id,
                 note=request.name,
@@ -124,4 +124,4 @@ async def locate_run(host: Host, value: str, _caller: Caller) -> Resolution[Run]
     """The locator of runs: roles on a run are those on its blob."""
     async with host.db.read() as tx:
         run = await store.get(tx, value)
-    return None if run is None else Resolution(Place(org_id=run.org_id, blob_id=run.blob_id), run)
+    return None if run is None else Resolution(Place(organization_id=run.organization_id, blob_id=run.blob_id), run)

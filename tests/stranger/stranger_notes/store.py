@@ -18,7 +18,7 @@ note_runs = sa.Table(
     "note_runs",
     metadata,
     sa.Column("id", Id(), primary_key=True),
-    sa.Column("org_id", Id(), nullable=False),
+    sa.Column("organization_id", Id(), nullable=False),
     sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
     sa.Column("revision_id", Id()),
     sa.Column("note", sa.String(40), nullable=False),
@@ -38,7 +38,7 @@ class Run:
     """That a note was run, and the execution that came of it. `revision_id` is None where it was not kept."""
 
     id: str
-    org_id: str
+    organization_id: str
     blob_id: str
     revision_id: str | None
     note: str

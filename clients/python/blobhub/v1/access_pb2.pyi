@@ -119,10 +119,10 @@ class AccessRule(_message.Message):
     """Name of the request field that identifies the resource. For client streams it is read from the first message."""
     resource: _builtins.str
     """What kind of thing the field identifies, which decides how its value is resolved to where roles are held:
-    `organization`, `blob`, `revision`; `scope` (an organization or a blob), `target` (a blob or a revision), `owner` (an
-    organization, a blob or a user), `user`, `api_key`, `credential`, `audit_scope` (a scope, or `-` for the whole
-    server); or a kind that a blob type adds, as the workflow type does with `session` and `execution`. A user has the
-    `admin` role on themselves.
+    `organization`, `blob`, `revision`, `user`, `api_key`, `credential`; one of several, `organization_or_blob`,
+    `blob_or_revision`, `organization_blob_or_user`, `organization_blob_or_server` (`-` names the whole server); or a kind
+    that a blob type adds, as the workflow type does with `session` and `execution`. A user has the `admin` role on
+    themselves.
     """
     public_read: _builtins.bool
     """True when the `read` that a public blob or organization grants to everybody, anonymous callers included, is enough."""

@@ -7,6 +7,7 @@ from blobhub.v1 import access_pb2 as _access_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -28,7 +29,7 @@ class ApiKey(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
-    ORG_ID_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     BLOB_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
@@ -41,14 +42,14 @@ class ApiKey(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
-    org_id: _builtins.str
+    organization_id: _builtins.str
     """The organization the key belongs to; empty for a personal key."""
     blob_id: _builtins.str
     """The blob the key is confined to; empty when it opens the whole organization."""
     user_id: _builtins.str
     """The user a personal key acts as; empty otherwise."""
     role: _access_pb2.Role.ValueType
-    """The most the key may do: `read` or `write` in its scope; a personal key has its user's roles up to this one."""
+    """The most the key may do: `read` or `write` in its parent; a personal key has its user's roles up to this one."""
     description: _builtins.str
     """What it is for, in its maker's words."""
     public_id: _builtins.str
@@ -75,7 +76,7 @@ class ApiKey(_message.Message):
         self,
         *,
         id: _builtins.str = ...,
-        org_id: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
         blob_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
         role: _access_pb2.Role.ValueType = ...,
@@ -89,7 +90,7 @@ class ApiKey(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "last_used_time", b"last_used_time", "org_id", b"org_id", "public_id", b"public_id", "revoke_time", b"revoke_time", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "last_used_time", b"last_used_time", "organization_id", b"organization_id", "public_id", b"public_id", "revoke_time", b"revoke_time", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -101,12 +102,12 @@ class CreateApiKeyRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    parent: _builtins.str
     """The organization (`acme`), blob (`acme/pipeline`) or user (`@me`, `@name`) that the key is for; an id will do for any."""
     role: _access_pb2.Role.ValueType
     """`read` or `write`; for a user also `admin`, which confines the key in nothing."""
@@ -121,7 +122,7 @@ class CreateApiKeyRequest(_message.Message):
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
         role: _access_pb2.Role.ValueType = ...,
         description: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
@@ -129,7 +130,7 @@ class CreateApiKeyRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expire_time", b"expire_time", "request_id", b"request_id", "role", b"role", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expire_time", b"expire_time", "parent", b"parent", "request_id", b"request_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,17 +170,17 @@ class GetApiKeyRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    API_KEY_ID_FIELD_NUMBER: _builtins.int
-    api_key_id: _builtins.str
+    API_KEY_FIELD_NUMBER: _builtins.int
+    api_key: _builtins.str
     """The key's id."""
     def __init__(
         self,
         *,
-        api_key_id: _builtins.str = ...,
+        api_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -215,10 +216,10 @@ class ListApiKeysRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    parent: _builtins.str
     """The organization, blob or user whose keys to list."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
@@ -227,13 +228,13 @@ class ListApiKeysRequest(_message.Message):
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -273,11 +274,12 @@ class UpdateApiKeyRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    API_KEY_ID_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    api_key_id: _builtins.str
+    api_key: _builtins.str
     """The key's id."""
     description: _builtins.str
     """What it is for, up to 256 characters."""
@@ -285,17 +287,22 @@ class UpdateApiKeyRequest(_message.Message):
     """The key's etag, to change only what was seen; empty changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: `description`, the one thing that can be. Empty means that, if it is set."""
+
     def __init__(
         self,
         *,
-        api_key_id: _builtins.str = ...,
+        api_key: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
         description: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "description", b"description", "etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "description", b"description", "etag", b"etag", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,11 +338,11 @@ class RotateApiKeyRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    API_KEY_ID_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    api_key_id: _builtins.str
+    api_key: _builtins.str
     """The key's id."""
     etag: _builtins.str
     """The key's etag, to change only what was seen; empty changes whatever is there."""
@@ -348,14 +355,14 @@ class RotateApiKeyRequest(_message.Message):
     def __init__(
         self,
         *,
-        api_key_id: _builtins.str = ...,
+        api_key: _builtins.str = ...,
         grace: _duration_pb2.Duration | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "etag", b"etag", "grace", b"grace", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "etag", b"etag", "grace", b"grace", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,21 +408,21 @@ class RevokeApiKeyRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    API_KEY_ID_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    api_key_id: _builtins.str
+    api_key: _builtins.str
     """The key's id."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
         self,
         *,
-        api_key_id: _builtins.str = ...,
+        api_key: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

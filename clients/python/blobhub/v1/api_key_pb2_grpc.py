@@ -83,9 +83,9 @@ class ApiKeyServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; `expire_time` is in the past; the role
         `admin` is asked for on an organization or a blob.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist; or the key would outlive
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist; or the key would outlive
         the one the call came with, or the caller's token.
-        * NOT_FOUND: the scope was renamed.
+        * NOT_FOUND: the parent was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
         (`organization.api_keys`), or the user has 100 (`user.api_keys`).
@@ -100,7 +100,7 @@ class ApiKeyServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,8 +113,8 @@ class ApiKeyServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist.
+        * NOT_FOUND: the parent was renamed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +126,7 @@ class ApiKeyServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """
@@ -135,13 +135,13 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateApiKey(self, request, context):
-        """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
+        """Creates a key like another one (parent, role, description, expiry) and lets that one expire after a grace period, so
         that programs can be moved over; meanwhile both count. The new key is shown once; see CreateApiKey for repeated calls.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key outlives
+        * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist; or the key outlives
         the one the call came with, or the caller's token.
         * FAILED_PRECONDITION: the key is revoked or expired.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -159,7 +159,7 @@ class ApiKeyServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -44,9 +44,9 @@ class ApiKeyServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; `expire_time` is in the past; the role
       `admin` is asked for on an organization or a blob.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist; or the key would outlive
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist; or the key would outlive
       the one the call came with, or the caller's token.
-    * NOT_FOUND: the scope was renamed.
+    * NOT_FOUND: the parent was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
       (`organization.api_keys`), or the user has 100 (`user.api_keys`).
@@ -57,7 +57,7 @@ class ApiKeyServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]
     """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
@@ -66,8 +66,8 @@ class ApiKeyServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist.
+    * NOT_FOUND: the parent was renamed.
     """
     UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.UpdateApiKeyRequest, _api_key_pb2.UpdateApiKeyResponse]
     """Changes a key's description. What a key may do never changes; rotate it, or create another.
@@ -75,18 +75,18 @@ class ApiKeyServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RotateApiKeyRequest, _api_key_pb2.RotateApiKeyResponse]
-    """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
+    """Creates a key like another one (parent, role, description, expiry) and lets that one expire after a grace period, so
     that programs can be moved over; meanwhile both count. The new key is shown once; see CreateApiKey for repeated calls.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key outlives
+    * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist; or the key outlives
       the one the call came with, or the caller's token.
     * FAILED_PRECONDITION: the key is revoked or expired.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -100,7 +100,7 @@ class ApiKeyServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
 
@@ -120,9 +120,9 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; `expire_time` is in the past; the role
       `admin` is asked for on an organization or a blob.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist; or the key would outlive
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist; or the key would outlive
       the one the call came with, or the caller's token.
-    * NOT_FOUND: the scope was renamed.
+    * NOT_FOUND: the parent was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
       (`organization.api_keys`), or the user has 100 (`user.api_keys`).
@@ -133,7 +133,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
@@ -142,8 +142,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist.
+    * NOT_FOUND: the parent was renamed.
     """
     UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.UpdateApiKeyRequest, _api_key_pb2.UpdateApiKeyResponse]  # type: ignore[assignment]
     """Changes a key's description. What a key may do never changes; rotate it, or create another.
@@ -151,18 +151,18 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RotateApiKeyRequest, _api_key_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
-    """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
+    """Creates a key like another one (parent, role, description, expiry) and lets that one expire after a grace period, so
     that programs can be moved over; meanwhile both count. The new key is shown once; see CreateApiKey for repeated calls.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key outlives
+    * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist; or the key outlives
       the one the call came with, or the caller's token.
     * FAILED_PRECONDITION: the key is revoked or expired.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -176,7 +176,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
 
@@ -199,9 +199,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; `expire_time` is in the past; the role
           `admin` is asked for on an organization or a blob.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist; or the key would outlive
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist; or the key would outlive
           the one the call came with, or the caller's token.
-        * NOT_FOUND: the scope was renamed.
+        * NOT_FOUND: the parent was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
           (`organization.api_keys`), or the user has 100 (`user.api_keys`).
@@ -218,7 +218,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
         """
 
     @_abc_1.abstractmethod
@@ -233,8 +233,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or the scope does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist.
+        * NOT_FOUND: the parent was renamed.
         """
 
     @_abc_1.abstractmethod
@@ -248,7 +248,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """
@@ -259,13 +259,13 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_pb2.RotateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_key_pb2.RotateApiKeyResponse]]:
-        """Creates a key like another one (scope, role, description, expiry) and lets that one expire after a grace period, so
+        """Creates a key like another one (parent, role, description, expiry) and lets that one expire after a grace period, so
         that programs can be moved over; meanwhile both count. The new key is shown once; see CreateApiKey for repeated calls.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist; or the key outlives
+        * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist; or the key outlives
           the one the call came with, or the caller's token.
         * FAILED_PRECONDITION: the key is revoked or expired.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -285,7 +285,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the key's scope, or the key does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
 

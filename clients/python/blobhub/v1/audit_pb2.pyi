@@ -32,7 +32,7 @@ class AuditEntry(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     API_KEY_ID_FIELD_NUMBER: _builtins.int
-    ORG_ID_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     BLOB_ID_FIELD_NUMBER: _builtins.int
     RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
@@ -53,7 +53,7 @@ class AuditEntry(_message.Message):
     """The user who called; empty for anonymous callers and for keys of organizations and blobs."""
     api_key_id: _builtins.str
     """The key the call came with; empty for anonymous callers and tokens."""
-    org_id: _builtins.str
+    organization_id: _builtins.str
     """The organization the call was about; empty when it was about none, or none that exists."""
     blob_id: _builtins.str
     """The blob the call was about; empty likewise."""
@@ -88,7 +88,7 @@ class AuditEntry(_message.Message):
         method: _builtins.str = ...,
         user_id: _builtins.str = ...,
         api_key_id: _builtins.str = ...,
-        org_id: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
         blob_id: _builtins.str = ...,
         resource_type: _builtins.str = ...,
         resource: _builtins.str = ...,
@@ -100,7 +100,7 @@ class AuditEntry(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "blob_id", b"blob_id", "code", b"code", "create_time", b"create_time", "detail", b"detail", "domain", b"domain", "id", b"id", "method", b"method", "org_id", b"org_id", "reason", b"reason", "request_id", b"request_id", "resource", b"resource", "resource_type", b"resource_type", "sequence", b"sequence", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "blob_id", b"blob_id", "code", b"code", "create_time", b"create_time", "detail", b"detail", "domain", b"domain", "id", b"id", "method", b"method", "organization_id", b"organization_id", "reason", b"reason", "request_id", b"request_id", "resource", b"resource", "resource_type", b"resource_type", "sequence", b"sequence", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -112,20 +112,20 @@ class ListAuditEntriesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    USER_ID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     FAILURES_ONLY_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    parent: _builtins.str
     """The organization (`acme`), the blob (`acme/pipeline`), the id of either, or `-` for the whole server."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
-    user_id: _builtins.str
-    """Only entries of this user, by id; empty for all."""
+    user: _builtins.str
+    """Only entries of this user: `@me`, `@name` or an id; empty for all."""
     method: _builtins.str
     """Only entries of this method, as `blobhub.v1.BlobService/DeleteBlob`; empty for all."""
     failures_only: _builtins.bool
@@ -133,16 +133,16 @@ class ListAuditEntriesRequest(_message.Message):
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
-        user_id: _builtins.str = ...,
+        user: _builtins.str = ...,
         method: _builtins.str = ...,
         failures_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures_only", b"failures_only", "method", b"method", "page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures_only", b"failures_only", "method", b"method", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -182,10 +182,10 @@ class WatchAuditEntriesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    parent: _builtins.str
     """The organization (`acme`), the blob (`acme/pipeline`), the id of either, or `-` for the whole server."""
     after_sequence: _builtins.int
     """The last `sequence` already seen; 0 replays from the beginning."""
@@ -194,13 +194,13 @@ class WatchAuditEntriesRequest(_message.Message):
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
         follow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "follow", b"follow", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "follow", b"follow", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

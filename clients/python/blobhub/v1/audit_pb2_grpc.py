@@ -66,23 +66,23 @@ class AuditServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed; there is no such user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchAuditEntries(self, request, context):
-        """Streams entries of a scope: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
-        ascend; those of entries outside the scope are passed over. A message with `progress` comes when nothing has happened
+        """Streams entries of a parent: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
+        ascend; those of entries outside the parent are passed over. A message with `progress` comes when nothing has happened
         for a while.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope (any more), or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent (any more), or it does not exist.
+        * NOT_FOUND: the parent was renamed.
         * OUT_OF_RANGE: the log has not reached `after_sequence`.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """

@@ -45,19 +45,19 @@ class AuditServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed; there is no such user.
     """
     WatchAuditEntries: _grpc.UnaryStreamMultiCallable[_audit_pb2.WatchAuditEntriesRequest, _audit_pb2.WatchAuditEntriesResponse]
-    """Streams entries of a scope: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
-    ascend; those of entries outside the scope are passed over. A message with `progress` comes when nothing has happened
+    """Streams entries of a parent: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
+    ascend; those of entries outside the parent are passed over. A message with `progress` comes when nothing has happened
     for a while.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope (any more), or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent (any more), or it does not exist.
+    * NOT_FOUND: the parent was renamed.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -79,19 +79,19 @@ class AuditServiceAsyncStub(AuditServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed; there is no such user.
     """
     WatchAuditEntries: _aio.UnaryStreamMultiCallable[_audit_pb2.WatchAuditEntriesRequest, _audit_pb2.WatchAuditEntriesResponse]  # type: ignore[assignment]
-    """Streams entries of a scope: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
-    ascend; those of entries outside the scope are passed over. A message with `progress` comes when nothing has happened
+    """Streams entries of a parent: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
+    ascend; those of entries outside the parent are passed over. A message with `progress` comes when nothing has happened
     for a while.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope (any more), or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent (any more), or it does not exist.
+    * NOT_FOUND: the parent was renamed.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -116,8 +116,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed; there is no such user.
         """
 
     @_abc_1.abstractmethod
@@ -126,15 +126,15 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.WatchAuditEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_pb2.WatchAuditEntriesResponse], _abc.AsyncIterator[_audit_pb2.WatchAuditEntriesResponse]]:
-        """Streams entries of a scope: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
-        ascend; those of entries outside the scope are passed over. A message with `progress` comes when nothing has happened
+        """Streams entries of a parent: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
+        ascend; those of entries outside the parent are passed over. A message with `progress` comes when nothing has happened
         for a while.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope (any more), or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent (any more), or it does not exist.
+        * NOT_FOUND: the parent was renamed.
         * OUT_OF_RANGE: the log has not reached `after_sequence`.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """

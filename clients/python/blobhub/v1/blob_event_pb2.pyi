@@ -326,10 +326,10 @@ class MetadataCreated(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TARGET_ID_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
-    target_id: _builtins.str
+    parent_id: _builtins.str
     """The blob or revision it is on."""
     key: _builtins.str
     """Its key."""
@@ -338,13 +338,13 @@ class MetadataCreated(_message.Message):
     def __init__(
         self,
         *,
-        target_id: _builtins.str = ...,
+        parent_id: _builtins.str = ...,
         key: _builtins.str = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "target_id", b"target_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "parent_id", b"parent_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,10 +356,10 @@ class MetadataUpdated(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TARGET_ID_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
-    target_id: _builtins.str
+    parent_id: _builtins.str
     """The blob or revision it is on."""
     key: _builtins.str
     """Its key."""
@@ -368,13 +368,13 @@ class MetadataUpdated(_message.Message):
     def __init__(
         self,
         *,
-        target_id: _builtins.str = ...,
+        parent_id: _builtins.str = ...,
         key: _builtins.str = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "target_id", b"target_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "parent_id", b"parent_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,21 +386,21 @@ class MetadataDeleted(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TARGET_ID_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
-    target_id: _builtins.str
+    parent_id: _builtins.str
     """The blob or revision it was on."""
     key: _builtins.str
     """Its key."""
     def __init__(
         self,
         *,
-        target_id: _builtins.str = ...,
+        parent_id: _builtins.str = ...,
         key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "target_id", b"target_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "parent_id", b"parent_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

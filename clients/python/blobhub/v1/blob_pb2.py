@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from blobhub.v1 import access_pb2 as blobhub_dot_v1_dot_access__pb2
+from blobhub.v1 import alias_pb2 as blobhub_dot_v1_dot_alias__pb2
 from blobhub.v1 import blob_event_pb2 as blobhub_dot_v1_dot_blob__event__pb2
 from blobhub.v1 import event_pb2 as blobhub_dot_v1_dot_event__pb2
 from blobhub.v1 import revision_pb2 as blobhub_dot_v1_dot_revision__pb2
@@ -31,7 +32,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62lobhub/v1/blob.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62lobhub/v1/blob_event.proto\x1a\x16\x62lobhub/v1/event.proto\x1a\x19\x62lobhub/v1/revision.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x03\n\x04\x42lob\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\x15\n\x06org_id\x18\x03 \x01(\tR\x05orgId\x12\x12\n\x04type\x18\x04 \x01(\tR\x04type\x12\x36\n\nvisibility\x18\x05 \x01(\x0e\x32\x16.blobhub.v1.VisibilityR\nvisibility\x12 \n\x0b\x64\x65scription\x18\x06 \x01(\tR\x0b\x64\x65scription\x12.\n\x13\x64\x65\x66\x61ult_revision_id\x18\x07 \x01(\tR\x11\x64\x65\x66\x61ultRevisionId\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\x12#\n\rlast_sequence\x18\x0b \x01(\x03R\x0clastSequence\"\xc2\x03\n\x11\x43reateBlobRequest\x12-\n\x0corganization\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0corganization\x12\xc3\x01\n\x05\x61lias\x18\x02 \x01(\tB\xac\x01\xbaH\xa8\x01r\'2%^[a-z0-9]([a-z0-9_-]{0,40}[a-z0-9])?$\xba\x01|\n\x0f\x61lias.not_an_id\x12\x18must not look like an id\x1aO!this.matches(\'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')R\x05\x61lias\x12\x1e\n\x04type\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04type\x12@\n\nvisibility\x18\x04 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12*\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"l\n\x12\x43reateBlobResponse\x12$\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.BlobR\x04\x62lob\x12\x30\n\x08revision\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.RevisionR\x08revision\"0\n\x0eGetBlobRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\"7\n\x0fGetBlobResponse\x12$\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.BlobR\x04\x62lob\"\x95\x03\n\x10ListBlobsRequest\x12-\n\x0corganization\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0corganization\x12\x1c\n\x04type\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04type\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12@\n\nvisibility\x18\x05 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12*\n\x0c\x61lias_prefix\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18*R\x0b\x61liasPrefix\x12t\n\x08order_by\x18\x07 \x01(\tBY\xbaHVrQR\x0b\x63reate_timeR\x10\x63reate_time descR\x0bupdate_timeR\x10update_time descR\x05\x61liasR\nalias desc\xd8\x01\x01R\x07orderBy\"c\n\x11ListBlobsResponse\x12&\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x10.blobhub.v1.BlobR\x05\x62lobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x98\x04\n\x11UpdateBlobRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12\x63\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB&\xbaH#\xe2\x01 \x12\x05\x61lias\x12\x0b\x64\x65scription\x12\nvisibilityR\nupdateMask\x12\xc6\x01\n\x05\x61lias\x18\x03 \x01(\tB\xaf\x01\xbaH\xab\x01r\'2%^[a-z0-9]([a-z0-9_-]{0,40}[a-z0-9])?$\xba\x01|\n\x0f\x61lias.not_an_id\x12\x18must not look like an id\x1aO!this.matches(\'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\xd8\x01\x01R\x05\x61lias\x12*\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12@\n\nvisibility\x18\x05 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12\x1b\n\x04\x65tag\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\":\n\x12UpdateBlobResponse\x12$\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.BlobR\x04\x62lob\"\x96\x01\n\x11\x44\x65leteBlobRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12\x18\n\x07\x63\x61scade\x18\x02 \x01(\x08R\x07\x63\x61scade\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"-\n\x12\x44\x65leteBlobResponse\x12\x17\n\x07\x62lob_id\x18\x01 \x01(\tR\x06\x62lobId\"z\n\x10WatchBlobRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12.\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\x12\x16\n\x06\x66ollow\x18\x03 \x01(\x08R\x06\x66ollow\"t\n\x11WatchBlobResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.blobhub.v1.BlobEventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress*W\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x16\n\x12VISIBILITY_PRIVATE\x10\x01\x12\x15\n\x11VISIBILITY_PUBLIC\x10\x02\x32\xf5\x04\n\x0b\x42lobService\x12o\n\nCreateBlob\x12\x1d.blobhub.v1.CreateBlobRequest\x1a\x1e.blobhub.v1.CreateBlobResponse\"\"\xf2\xd4\x18\x1e\x08\x05\x12\x0corganization\x1a\x0corganization\x12[\n\x07GetBlob\x12\x1a.blobhub.v1.GetBlobRequest\x1a\x1b.blobhub.v1.GetBlobResponse\"\x17\x90\x02\x01\xf2\xd4\x18\x10\x08\x04\x12\x04\x62lob\x1a\x04\x62lob \x01\x12q\n\tListBlobs\x12\x1c.blobhub.v1.ListBlobsRequest\x1a\x1d.blobhub.v1.ListBlobsResponse\"\'\x90\x02\x01\xf2\xd4\x18 \x08\x04\x12\x0corganization\x1a\x0corganization \x01\x12_\n\nUpdateBlob\x12\x1d.blobhub.v1.UpdateBlobRequest\x1a\x1e.blobhub.v1.UpdateBlobResponse\"\x12\xf2\xd4\x18\x0e\x08\x06\x12\x04\x62lob\x1a\x04\x62lob\x12_\n\nDeleteBlob\x12\x1d.blobhub.v1.DeleteBlobRequest\x1a\x1e.blobhub.v1.DeleteBlobResponse\"\x12\xf2\xd4\x18\x0e\x08\x06\x12\x04\x62lob\x1a\x04\x62lob\x12\x63\n\tWatchBlob\x12\x1c.blobhub.v1.WatchBlobRequest\x1a\x1d.blobhub.v1.WatchBlobResponse\"\x17\x90\x02\x01\xf2\xd4\x18\x10\x08\x04\x12\x04\x62lob\x1a\x04\x62lob \x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62lobhub/v1/blob.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62lobhub/v1/blob_event.proto\x1a\x16\x62lobhub/v1/event.proto\x1a\x19\x62lobhub/v1/revision.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x03\n\x04\x42lob\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\'\n\x0forganization_id\x18\x03 \x01(\tR\x0eorganizationId\x12\x12\n\x04type\x18\x04 \x01(\tR\x04type\x12\x36\n\nvisibility\x18\x05 \x01(\x0e\x32\x16.blobhub.v1.VisibilityR\nvisibility\x12 \n\x0b\x64\x65scription\x18\x06 \x01(\tR\x0b\x64\x65scription\x12.\n\x13\x64\x65\x66\x61ult_revision_id\x18\x07 \x01(\tR\x11\x64\x65\x66\x61ultRevisionId\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\x12#\n\rlast_sequence\x18\x0b \x01(\x03R\x0clastSequence\"\x9d\x02\n\x11\x43reateBlobRequest\x12-\n\x0corganization\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0corganization\x12\x1f\n\x05\x61lias\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xf0\xd4\x18\x01R\x05\x61lias\x12\x1e\n\x04type\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04type\x12@\n\nvisibility\x18\x04 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12*\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"l\n\x12\x43reateBlobResponse\x12$\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.BlobR\x04\x62lob\x12\x30\n\x08revision\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.RevisionR\x08revision\"0\n\x0eGetBlobRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\"7\n\x0fGetBlobResponse\x12$\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.BlobR\x04\x62lob\"\x95\x03\n\x10ListBlobsRequest\x12-\n\x0corganization\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0corganization\x12\x1c\n\x04type\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04type\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12@\n\nvisibility\x18\x05 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12*\n\x0c\x61lias_prefix\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x0b\x61liasPrefix\x12t\n\x08order_by\x18\x07 \x01(\tBY\xbaHVrQR\x0b\x63reate_timeR\x10\x63reate_time descR\x0bupdate_timeR\x10update_time descR\x05\x61liasR\nalias desc\xd8\x01\x01R\x07orderBy\"c\n\x11ListBlobsResponse\x12&\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x10.blobhub.v1.BlobR\x05\x62lobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb9\x03\n\x11UpdateBlobRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12u\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB8\xbaH5\xe2\x01\x32\x12\x05\x61lias\x12\x0b\x64\x65scription\x12\nvisibility\x12\x10\x64\x65\x66\x61ult_revisionR\nupdateMask\x12\"\n\x05\x61lias\x18\x03 \x01(\tB\x0c\xbaH\tr\x04\xf0\xd4\x18\x01\xd8\x01\x01R\x05\x61lias\x12*\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12@\n\nvisibility\x18\x05 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12\x32\n\x10\x64\x65\x66\x61ult_revision\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0f\x64\x65\x66\x61ultRevision\x12\x1b\n\x04\x65tag\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x08 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\":\n\x12UpdateBlobResponse\x12$\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.BlobR\x04\x62lob\"\x96\x01\n\x11\x44\x65leteBlobRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12\x18\n\x07\x63\x61scade\x18\x02 \x01(\x08R\x07\x63\x61scade\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x14\n\x12\x44\x65leteBlobResponse\"z\n\x10WatchBlobRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12.\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\x12\x16\n\x06\x66ollow\x18\x03 \x01(\x08R\x06\x66ollow\"t\n\x11WatchBlobResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.blobhub.v1.BlobEventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress*W\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x16\n\x12VISIBILITY_PRIVATE\x10\x01\x12\x15\n\x11VISIBILITY_PUBLIC\x10\x02\x32\xf5\x04\n\x0b\x42lobService\x12o\n\nCreateBlob\x12\x1d.blobhub.v1.CreateBlobRequest\x1a\x1e.blobhub.v1.CreateBlobResponse\"\"\xf2\xd4\x18\x1e\x08\x05\x12\x0corganization\x1a\x0corganization\x12[\n\x07GetBlob\x12\x1a.blobhub.v1.GetBlobRequest\x1a\x1b.blobhub.v1.GetBlobResponse\"\x17\x90\x02\x01\xf2\xd4\x18\x10\x08\x04\x12\x04\x62lob\x1a\x04\x62lob \x01\x12q\n\tListBlobs\x12\x1c.blobhub.v1.ListBlobsRequest\x1a\x1d.blobhub.v1.ListBlobsResponse\"\'\x90\x02\x01\xf2\xd4\x18 \x08\x04\x12\x0corganization\x1a\x0corganization \x01\x12_\n\nUpdateBlob\x12\x1d.blobhub.v1.UpdateBlobRequest\x1a\x1e.blobhub.v1.UpdateBlobResponse\"\x12\xf2\xd4\x18\x0e\x08\x05\x12\x04\x62lob\x1a\x04\x62lob\x12_\n\nDeleteBlob\x12\x1d.blobhub.v1.DeleteBlobRequest\x1a\x1e.blobhub.v1.DeleteBlobResponse\"\x12\xf2\xd4\x18\x0e\x08\x06\x12\x04\x62lob\x1a\x04\x62lob\x12\x63\n\tWatchBlob\x12\x1c.blobhub.v1.WatchBlobRequest\x1a\x1d.blobhub.v1.WatchBlobResponse\"\x17\x90\x02\x01\xf2\xd4\x18\x10\x08\x04\x12\x04\x62lob\x1a\x04\x62lob \x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,7 +42,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEBLOBREQUEST'].fields_by_name['organization']._loaded_options = None
   _globals['_CREATEBLOBREQUEST'].fields_by_name['organization']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_CREATEBLOBREQUEST'].fields_by_name['alias']._loaded_options = None
-  _globals['_CREATEBLOBREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\250\001r\'2%^[a-z0-9]([a-z0-9_-]{0,40}[a-z0-9])?$\272\001|\n\017alias.not_an_id\022\030must not look like an id\032O!this.matches(\'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')'
+  _globals['_CREATEBLOBREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\006r\004\360\324\030\001'
   _globals['_CREATEBLOBREQUEST'].fields_by_name['type']._loaded_options = None
   _globals['_CREATEBLOBREQUEST'].fields_by_name['type']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_CREATEBLOBREQUEST'].fields_by_name['visibility']._loaded_options = None
@@ -63,19 +64,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTBLOBSREQUEST'].fields_by_name['visibility']._loaded_options = None
   _globals['_LISTBLOBSREQUEST'].fields_by_name['visibility']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_LISTBLOBSREQUEST'].fields_by_name['alias_prefix']._loaded_options = None
-  _globals['_LISTBLOBSREQUEST'].fields_by_name['alias_prefix']._serialized_options = b'\272H\004r\002\030*'
+  _globals['_LISTBLOBSREQUEST'].fields_by_name['alias_prefix']._serialized_options = b'\272H\004r\002\030?'
   _globals['_LISTBLOBSREQUEST'].fields_by_name['order_by']._loaded_options = None
   _globals['_LISTBLOBSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272HVrQR\013create_timeR\020create_time descR\013update_timeR\020update_time descR\005aliasR\nalias desc\330\001\001'
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['blob']._loaded_options = None
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['blob']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATEBLOBREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H#\342\001 \022\005alias\022\013description\022\nvisibility'
+  _globals['_UPDATEBLOBREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H5\342\0012\022\005alias\022\013description\022\nvisibility\022\020default_revision'
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['alias']._loaded_options = None
-  _globals['_UPDATEBLOBREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\253\001r\'2%^[a-z0-9]([a-z0-9_-]{0,40}[a-z0-9])?$\272\001|\n\017alias.not_an_id\022\030must not look like an id\032O!this.matches(\'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\330\001\001'
+  _globals['_UPDATEBLOBREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\tr\004\360\324\030\001\330\001\001'
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['visibility']._loaded_options = None
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['visibility']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_UPDATEBLOBREQUEST'].fields_by_name['default_revision']._loaded_options = None
+  _globals['_UPDATEBLOBREQUEST'].fields_by_name['default_revision']._serialized_options = b'\272H\004r\002\030@'
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_UPDATEBLOBREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -97,39 +100,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BLOBSERVICE'].methods_by_name['ListBlobs']._loaded_options = None
   _globals['_BLOBSERVICE'].methods_by_name['ListBlobs']._serialized_options = b'\220\002\001\362\324\030 \010\004\022\014organization\032\014organization \001'
   _globals['_BLOBSERVICE'].methods_by_name['UpdateBlob']._loaded_options = None
-  _globals['_BLOBSERVICE'].methods_by_name['UpdateBlob']._serialized_options = b'\362\324\030\016\010\006\022\004blob\032\004blob'
+  _globals['_BLOBSERVICE'].methods_by_name['UpdateBlob']._serialized_options = b'\362\324\030\016\010\005\022\004blob\032\004blob'
   _globals['_BLOBSERVICE'].methods_by_name['DeleteBlob']._loaded_options = None
   _globals['_BLOBSERVICE'].methods_by_name['DeleteBlob']._serialized_options = b'\362\324\030\016\010\006\022\004blob\032\004blob'
   _globals['_BLOBSERVICE'].methods_by_name['WatchBlob']._loaded_options = None
   _globals['_BLOBSERVICE'].methods_by_name['WatchBlob']._serialized_options = b'\220\002\001\362\324\030\020\010\004\022\004blob\032\004blob \001'
-  _globals['_VISIBILITY']._serialized_start=2865
-  _globals['_VISIBILITY']._serialized_end=2952
-  _globals['_BLOB']._serialized_start=239
-  _globals['_BLOB']._serialized_end=643
-  _globals['_CREATEBLOBREQUEST']._serialized_start=646
-  _globals['_CREATEBLOBREQUEST']._serialized_end=1096
-  _globals['_CREATEBLOBRESPONSE']._serialized_start=1098
-  _globals['_CREATEBLOBRESPONSE']._serialized_end=1206
-  _globals['_GETBLOBREQUEST']._serialized_start=1208
-  _globals['_GETBLOBREQUEST']._serialized_end=1256
-  _globals['_GETBLOBRESPONSE']._serialized_start=1258
-  _globals['_GETBLOBRESPONSE']._serialized_end=1313
-  _globals['_LISTBLOBSREQUEST']._serialized_start=1316
-  _globals['_LISTBLOBSREQUEST']._serialized_end=1721
-  _globals['_LISTBLOBSRESPONSE']._serialized_start=1723
-  _globals['_LISTBLOBSRESPONSE']._serialized_end=1822
-  _globals['_UPDATEBLOBREQUEST']._serialized_start=1825
-  _globals['_UPDATEBLOBREQUEST']._serialized_end=2361
-  _globals['_UPDATEBLOBRESPONSE']._serialized_start=2363
-  _globals['_UPDATEBLOBRESPONSE']._serialized_end=2421
-  _globals['_DELETEBLOBREQUEST']._serialized_start=2424
-  _globals['_DELETEBLOBREQUEST']._serialized_end=2574
-  _globals['_DELETEBLOBRESPONSE']._serialized_start=2576
-  _globals['_DELETEBLOBRESPONSE']._serialized_end=2621
-  _globals['_WATCHBLOBREQUEST']._serialized_start=2623
-  _globals['_WATCHBLOBREQUEST']._serialized_end=2745
-  _globals['_WATCHBLOBRESPONSE']._serialized_start=2747
-  _globals['_WATCHBLOBRESPONSE']._serialized_end=2863
-  _globals['_BLOBSERVICE']._serialized_start=2955
-  _globals['_BLOBSERVICE']._serialized_end=3584
+  _globals['_VISIBILITY']._serialized_start=2622
+  _globals['_VISIBILITY']._serialized_end=2709
+  _globals['_BLOB']._serialized_start=263
+  _globals['_BLOB']._serialized_end=685
+  _globals['_CREATEBLOBREQUEST']._serialized_start=688
+  _globals['_CREATEBLOBREQUEST']._serialized_end=973
+  _globals['_CREATEBLOBRESPONSE']._serialized_start=975
+  _globals['_CREATEBLOBRESPONSE']._serialized_end=1083
+  _globals['_GETBLOBREQUEST']._serialized_start=1085
+  _globals['_GETBLOBREQUEST']._serialized_end=1133
+  _globals['_GETBLOBRESPONSE']._serialized_start=1135
+  _globals['_GETBLOBRESPONSE']._serialized_end=1190
+  _globals['_LISTBLOBSREQUEST']._serialized_start=1193
+  _globals['_LISTBLOBSREQUEST']._serialized_end=1598
+  _globals['_LISTBLOBSRESPONSE']._serialized_start=1600
+  _globals['_LISTBLOBSRESPONSE']._serialized_end=1699
+  _globals['_UPDATEBLOBREQUEST']._serialized_start=1702
+  _globals['_UPDATEBLOBREQUEST']._serialized_end=2143
+  _globals['_UPDATEBLOBRESPONSE']._serialized_start=2145
+  _globals['_UPDATEBLOBRESPONSE']._serialized_end=2203
+  _globals['_DELETEBLOBREQUEST']._serialized_start=2206
+  _globals['_DELETEBLOBREQUEST']._serialized_end=2356
+  _globals['_DELETEBLOBRESPONSE']._serialized_start=2358
+  _globals['_DELETEBLOBRESPONSE']._serialized_end=2378
+  _globals['_WATCHBLOBREQUEST']._serialized_start=2380
+  _globals['_WATCHBLOBREQUEST']._serialized_end=2502
+  _globals['_WATCHBLOBRESPONSE']._serialized_start=2504
+  _globals['_WATCHBLOBRESPONSE']._serialized_end=2620
+  _globals['_BLOBSERVICE']._serialized_start=2712
+  _globals['_BLOBSERVICE']._serialized_end=3341
 # @@protoc_insertion_point(module_scope)

@@ -56,7 +56,7 @@ class Blob(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
-    ORG_ID_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     VISIBILITY_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
@@ -69,7 +69,7 @@ class Blob(_message.Message):
     """UUIDv7, stable for the life of the blob."""
     alias: _builtins.str
     """Unique within the organization."""
-    org_id: _builtins.str
+    organization_id: _builtins.str
     """The organization that owns it."""
     type: _builtins.str
     """The blob type's name, fixed at creation."""
@@ -96,7 +96,7 @@ class Blob(_message.Message):
         *,
         id: _builtins.str = ...,
         alias: _builtins.str = ...,
-        org_id: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
         type: _builtins.str = ...,
         visibility: Global___Visibility.ValueType = ...,
         description: _builtins.str = ...,
@@ -108,7 +108,7 @@ class Blob(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_time", b"create_time", "default_revision_id", b"default_revision_id", "description", b"description", "etag", b"etag", "id", b"id", "last_sequence", b"last_sequence", "org_id", b"org_id", "type", b"type", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_time", b"create_time", "default_revision_id", b"default_revision_id", "description", b"description", "etag", b"etag", "id", b"id", "last_sequence", b"last_sequence", "organization_id", b"organization_id", "type", b"type", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,7 +129,7 @@ class CreateBlobRequest(_message.Message):
     organization: _builtins.str
     """Alias or id of the organization that will own it."""
     alias: _builtins.str
-    """1–42 characters of `a-z`, `0-9`, `-` and `_`, beginning and ending with a letter or digit; not the form of an id."""
+    """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id."""
     type: _builtins.str
     """Name of an installed blob type; ListBlobTypes has them."""
     visibility: Global___Visibility.ValueType
@@ -319,23 +319,28 @@ class UpdateBlobRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     VISIBILITY_FIELD_NUMBER: _builtins.int
+    DEFAULT_REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     blob: _builtins.str
     """`acme/pipeline`, or the blob's id."""
     alias: _builtins.str
-    """1–42 characters of `a-z`, `0-9`, `-` and `_`, beginning and ending with a letter or digit; not the form of an id. Empty leaves it as it is."""
+    """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id. Empty leaves it as it is."""
     description: _builtins.str
     """Up to 256 characters."""
     visibility: Global___Visibility.ValueType
     """Who may see it without a role; unspecified leaves it as it is."""
+    default_revision: _builtins.str
+    """The revision that `@default`, and a reference without a version, mean from now on, within this blob: `draft`, `latest`,
+    a snapshot number such as `3`, or a revision's id. Empty leaves it as it is.
+    """
     etag: _builtins.str
     """The blob's etag, to change only what was seen; empty changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `alias`, `description`, `visibility` to change; empty means those that are set."""
+        """Which of `alias`, `description`, `visibility`, `default_revision` to change; empty means those that are set."""
 
     def __init__(
         self,
@@ -345,12 +350,13 @@ class UpdateBlobRequest(_message.Message):
         alias: _builtins.str = ...,
         description: _builtins.str = ...,
         visibility: Global___Visibility.ValueType = ...,
+        default_revision: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "blob", b"blob", "description", b"description", "etag", b"etag", "request_id", b"request_id", "update_mask", b"update_mask", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "blob", b"blob", "default_revision", b"default_revision", "description", b"description", "etag", b"etag", "request_id", b"request_id", "update_mask", b"update_mask", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,17 +426,12 @@ class DeleteBlobResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BLOB_ID_FIELD_NUMBER: _builtins.int
-    blob_id: _builtins.str
-    """The id of the blob that is gone."""
     def __init__(
         self,
-        *,
-        blob_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -116,15 +116,17 @@ class BlobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateBlob(self, request, context):
-        """Changes alias, description or visibility. An alias that is given up stays this blob's: references that use it are
+        """Changes alias, description, visibility or default revision. Who may write changes description and default revision;
+        alias and visibility are for admins. Any revision can be the default one, a draft too. An alias that is given up stays this blob's: references that use it are
         refused with NOT_FOUND and the new alias, and no other blob of the organization can take it while this one exists.
         When a public blob becomes private, streams that only its being public allowed are ended.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed.
+        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; or alias or visibility are to change,
+        and the caller is not an admin of the blob.
+        * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision.
         * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
         another body.
         * ABORTED: the etag is stale; the current one is in the details.

@@ -66,15 +66,17 @@ class BlobServiceStub:
     * NOT_FOUND: the organization was renamed.
     """
     UpdateBlob: _grpc.UnaryUnaryMultiCallable[_blob_pb2.UpdateBlobRequest, _blob_pb2.UpdateBlobResponse]
-    """Changes alias, description or visibility. An alias that is given up stays this blob's: references that use it are
+    """Changes alias, description, visibility or default revision. Who may write changes description and default revision;
+    alias and visibility are for admins. Any revision can be the default one, a draft too. An alias that is given up stays this blob's: references that use it are
     refused with NOT_FOUND and the new alias, and no other blob of the organization can take it while this one exists.
     When a public blob becomes private, streams that only its being public allowed are ended.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; or alias or visibility are to change,
+      and the caller is not an admin of the blob.
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -146,15 +148,17 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * NOT_FOUND: the organization was renamed.
     """
     UpdateBlob: _aio.UnaryUnaryMultiCallable[_blob_pb2.UpdateBlobRequest, _blob_pb2.UpdateBlobResponse]  # type: ignore[assignment]
-    """Changes alias, description or visibility. An alias that is given up stays this blob's: references that use it are
+    """Changes alias, description, visibility or default revision. Who may write changes description and default revision;
+    alias and visibility are for admins. Any revision can be the default one, a draft too. An alias that is given up stays this blob's: references that use it are
     refused with NOT_FOUND and the new alias, and no other blob of the organization can take it while this one exists.
     When a public blob becomes private, streams that only its being public allowed are ended.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; or alias or visibility are to change,
+      and the caller is not an admin of the blob.
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -247,15 +251,17 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _blob_pb2.UpdateBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_blob_pb2.UpdateBlobResponse, _abc.Awaitable[_blob_pb2.UpdateBlobResponse]]:
-        """Changes alias, description or visibility. An alias that is given up stays this blob's: references that use it are
+        """Changes alias, description, visibility or default revision. Who may write changes description and default revision;
+        alias and visibility are for admins. Any revision can be the default one, a draft too. An alias that is given up stays this blob's: references that use it are
         refused with NOT_FOUND and the new alias, and no other blob of the organization can take it while this one exists.
         When a public blob becomes private, streams that only its being public allowed are ended.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed.
+        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; or alias or visibility are to change,
+          and the caller is not an admin of the blob.
+        * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision.
         * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
           another body.
         * ABORTED: the etag is stale; the current one is in the details.

@@ -28,7 +28,7 @@ class Caller(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     API_KEY_ID_FIELD_NUMBER: _builtins.int
-    SCOPE_ID_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     ANONYMOUS_FIELD_NUMBER: _builtins.int
     ADMINISTRATOR_FIELD_NUMBER: _builtins.int
@@ -38,10 +38,10 @@ class Caller(_message.Message):
     """The user the caller acts as; empty for anonymous callers and for keys of organizations and blobs."""
     api_key_id: _builtins.str
     """The key the call came with; empty for anonymous callers and tokens."""
-    scope_id: _builtins.str
+    parent_id: _builtins.str
     """The organization or blob that the key is confined to, as an id; empty for personal keys."""
     role: _access_pb2.Role.ValueType
-    """The strongest role the key gives within its scope; unspecified for anonymous callers. A personal key gives the
+    """The strongest role the key gives within its parent; unspecified for anonymous callers. A personal key gives the
     roles its user has, up to this one.
     """
     anonymous: _builtins.bool
@@ -59,7 +59,7 @@ class Caller(_message.Message):
         *,
         user_id: _builtins.str = ...,
         api_key_id: _builtins.str = ...,
-        scope_id: _builtins.str = ...,
+        parent_id: _builtins.str = ...,
         role: _access_pb2.Role.ValueType = ...,
         anonymous: _builtins.bool = ...,
         administrator: _builtins.bool = ...,
@@ -68,7 +68,7 @@ class Caller(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "anonymous", b"anonymous", "api_key_id", b"api_key_id", "expire_time", b"expire_time", "role", b"role", "scope_id", b"scope_id", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "anonymous", b"anonymous", "api_key_id", b"api_key_id", "expire_time", b"expire_time", "parent_id", b"parent_id", "role", b"role", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -80,11 +80,11 @@ class EffectiveRole(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ORG_ID_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     BLOB_ID_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
-    org_id: _builtins.str
+    organization_id: _builtins.str
     """The organization, or the blob's organization."""
     blob_id: _builtins.str
     """The blob; empty when the role holds for the whole organization."""
@@ -95,14 +95,14 @@ class EffectiveRole(_message.Message):
     def __init__(
         self,
         *,
-        org_id: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
         blob_id: _builtins.str = ...,
         reference: _builtins.str = ...,
         role: _access_pb2.Role.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "org_id", b"org_id", "reference", b"reference", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "organization_id", b"organization_id", "reference", b"reference", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -114,19 +114,19 @@ class GetCallerRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    resource: _builtins.str
     """Asks about one organization (`acme`) or blob (`acme/pipeline`), or the id of either; empty asks for everything that
     the caller's memberships and key give.
     """
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        resource: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -147,8 +147,8 @@ class GetCallerResponse(_message.Message):
     @_builtins.property
     def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___EffectiveRole]:
         """The caller's effective roles, at most 1,000, oldest organizations and blobs first. Empty where there are none;
-        a scope on which the caller holds none, and one that does not exist, read the same. What being an administrator gives
-        is answered only for a scope that is asked about.
+        a parent on which the caller holds none, and one that does not exist, read the same. What being an administrator gives
+        is answered only for a parent that is asked about.
         """
 
     def __init__(

@@ -53,7 +53,7 @@ class CallerServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
-        * NOT_FOUND: the caller holds a role on the scope, which was renamed.
+        * NOT_FOUND: the caller holds a role on the parent, which was renamed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class CallerServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
-    * NOT_FOUND: the caller holds a role on the scope, which was renamed.
+    * NOT_FOUND: the caller holds a role on the parent, which was renamed.
     """
 
 @_typing.type_check_only
@@ -55,7 +55,7 @@ class CallerServiceAsyncStub(CallerServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
-    * NOT_FOUND: the caller holds a role on the scope, which was renamed.
+    * NOT_FOUND: the caller holds a role on the parent, which was renamed.
     """
 
 class CallerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -73,7 +73,7 @@ class CallerServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
-        * NOT_FOUND: the caller holds a role on the scope, which was renamed.
+        * NOT_FOUND: the caller holds a role on the parent, which was renamed.
         """
 
 def add_CallerServiceServicer_to_server(servicer: CallerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,7 +32,7 @@ class Credential(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
-    ORG_ID_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     BLOB_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
@@ -40,14 +40,14 @@ class Credential(_message.Message):
     id: _builtins.str
     """UUIDv7."""
     alias: _builtins.str
-    """What refers to it calls it so; unique for its owner."""
+    """What refers to it calls it so; unique for its parent."""
     type: _builtins.str
     """The provider it is for, such as `aws` or `openai`."""
     description: _builtins.str
     """What it is for, in its maker's words."""
     user_id: _builtins.str
     """The user who owns it; empty for others."""
-    org_id: _builtins.str
+    organization_id: _builtins.str
     """The organization that owns it, or whose blob does; empty for a user's."""
     blob_id: _builtins.str
     """The blob that owns it; empty for others."""
@@ -69,7 +69,7 @@ class Credential(_message.Message):
         type: _builtins.str = ...,
         description: _builtins.str = ...,
         user_id: _builtins.str = ...,
-        org_id: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
         blob_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
@@ -77,7 +77,7 @@ class Credential(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "org_id", b"org_id", "type", b"type", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "organization_id", b"organization_id", "type", b"type", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -89,16 +89,16 @@ class CreateCredentialRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    OWNER_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    owner: _builtins.str
+    parent: _builtins.str
     """An organization (`acme`), a blob (`acme/pipeline`) or a user (`@me`, `@name`), or the id of any."""
     alias: _builtins.str
-    """1–64 characters of letters, digits, `.`, `_` and `-`."""
+    """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id."""
     type: _builtins.str
     """The provider it is for: 1–64 characters of `a-z`, `0-9`, `.`, `_` and `-`."""
     description: _builtins.str
@@ -112,7 +112,7 @@ class CreateCredentialRequest(_message.Message):
     def __init__(
         self,
         *,
-        owner: _builtins.str = ...,
+        parent: _builtins.str = ...,
         alias: _builtins.str = ...,
         type: _builtins.str = ...,
         body: _struct_pb2.Struct | None = ...,
@@ -121,7 +121,7 @@ class CreateCredentialRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "body", b"body", "description", b"description", "owner", b"owner", "request_id", b"request_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "body", b"body", "description", b"description", "parent", b"parent", "request_id", b"request_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,17 +157,17 @@ class GetCredentialRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
-    credential_id: _builtins.str
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    credential: _builtins.str
     """The credential's id."""
     def __init__(
         self,
         *,
-        credential_id: _builtins.str = ...,
+        credential: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,10 +203,10 @@ class ListCredentialsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    OWNER_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    owner: _builtins.str
+    parent: _builtins.str
     """An organization (`acme`), a blob (`acme/pipeline`) or a user (`@me`, `@name`), or the id of any."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
@@ -215,13 +215,13 @@ class ListCredentialsRequest(_message.Message):
     def __init__(
         self,
         *,
-        owner: _builtins.str = ...,
+        parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,13 +311,13 @@ class UpdateCredentialRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    credential_id: _builtins.str
+    credential: _builtins.str
     """The credential's id."""
     description: _builtins.str
     """Up to 256 characters."""
@@ -336,7 +336,7 @@ class UpdateCredentialRequest(_message.Message):
     def __init__(
         self,
         *,
-        credential_id: _builtins.str = ...,
+        credential: _builtins.str = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         body: _struct_pb2.Struct | None = ...,
         description: _builtins.str = ...,
@@ -345,7 +345,7 @@ class UpdateCredentialRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "credential_id", b"credential_id", "description", b"description", "etag", b"etag", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "credential", b"credential", "description", b"description", "etag", b"etag", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,10 +381,10 @@ class DeleteCredentialRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    credential_id: _builtins.str
+    credential: _builtins.str
     """The credential's id."""
     etag: _builtins.str
     """The credential's etag, to change only what was seen; empty changes whatever is there."""
@@ -393,13 +393,13 @@ class DeleteCredentialRequest(_message.Message):
     def __init__(
         self,
         *,
-        credential_id: _builtins.str = ...,
+        credential: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

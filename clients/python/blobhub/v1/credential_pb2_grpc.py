@@ -79,11 +79,11 @@ class CredentialServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the body is more than 16 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
-        * NOT_FOUND: the owner was renamed.
-        * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed.
+        * ALREADY_EXISTS: the parent has a credential of that alias, or the `request_id` was used with another body.
         * FAILED_PRECONDITION: the server lacks the master key of today.
-        * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
+        * RESOURCE_EXHAUSTED: the parent has 1,000 credentials (`credentials`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,7 +95,7 @@ class CredentialServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,8 +108,8 @@ class CredentialServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
-        * NOT_FOUND: the owner was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,7 +134,7 @@ class CredentialServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
         * FAILED_PRECONDITION: the server lacks the master key of today.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -149,7 +149,7 @@ class CredentialServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

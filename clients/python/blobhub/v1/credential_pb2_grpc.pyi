@@ -41,11 +41,11 @@ class CredentialServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the body is more than 16 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
-    * NOT_FOUND: the owner was renamed.
-    * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed.
+    * ALREADY_EXISTS: the parent has a credential of that alias, or the `request_id` was used with another body.
     * FAILED_PRECONDITION: the server lacks the master key of today.
-    * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
+    * RESOURCE_EXHAUSTED: the parent has 1,000 credentials (`credentials`).
     """
     GetCredential: _grpc.UnaryUnaryMultiCallable[_credential_pb2.GetCredentialRequest, _credential_pb2.GetCredentialResponse]
     """Answers a credential's record, without its body.
@@ -53,7 +53,7 @@ class CredentialServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
     """
     ListCredentials: _grpc.UnaryUnaryMultiCallable[_credential_pb2.ListCredentialsRequest, _credential_pb2.ListCredentialsResponse]
     """Lists the credentials of a user, an organization or a blob, by alias, without their bodies. Those of an
@@ -62,8 +62,8 @@ class CredentialServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
-    * NOT_FOUND: the owner was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed.
     """
     ResolveCredential: _grpc.UnaryUnaryMultiCallable[_credential_pb2.ResolveCredentialRequest, _credential_pb2.ResolveCredentialResponse]
     """Says which credential an alias means to a blob: its own, else its organization's.
@@ -80,7 +80,7 @@ class CredentialServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
     * FAILED_PRECONDITION: the server lacks the master key of today.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -91,7 +91,7 @@ class CredentialServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -109,11 +109,11 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the body is more than 16 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
-    * NOT_FOUND: the owner was renamed.
-    * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed.
+    * ALREADY_EXISTS: the parent has a credential of that alias, or the `request_id` was used with another body.
     * FAILED_PRECONDITION: the server lacks the master key of today.
-    * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
+    * RESOURCE_EXHAUSTED: the parent has 1,000 credentials (`credentials`).
     """
     GetCredential: _aio.UnaryUnaryMultiCallable[_credential_pb2.GetCredentialRequest, _credential_pb2.GetCredentialResponse]  # type: ignore[assignment]
     """Answers a credential's record, without its body.
@@ -121,7 +121,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
     """
     ListCredentials: _aio.UnaryUnaryMultiCallable[_credential_pb2.ListCredentialsRequest, _credential_pb2.ListCredentialsResponse]  # type: ignore[assignment]
     """Lists the credentials of a user, an organization or a blob, by alias, without their bodies. Those of an
@@ -130,8 +130,8 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
-    * NOT_FOUND: the owner was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed.
     """
     ResolveCredential: _aio.UnaryUnaryMultiCallable[_credential_pb2.ResolveCredentialRequest, _credential_pb2.ResolveCredentialResponse]  # type: ignore[assignment]
     """Says which credential an alias means to a blob: its own, else its organization's.
@@ -148,7 +148,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
     * FAILED_PRECONDITION: the server lacks the master key of today.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -159,7 +159,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+    * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -180,11 +180,11 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the body is more than 16 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
-        * NOT_FOUND: the owner was renamed.
-        * ALREADY_EXISTS: the owner has a credential of that alias, or the `request_id` was used with another body.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed.
+        * ALREADY_EXISTS: the parent has a credential of that alias, or the `request_id` was used with another body.
         * FAILED_PRECONDITION: the server lacks the master key of today.
-        * RESOURCE_EXHAUSTED: the owner has 1,000 credentials (`credentials`).
+        * RESOURCE_EXHAUSTED: the parent has 1,000 credentials (`credentials`).
         """
 
     @_abc_1.abstractmethod
@@ -198,7 +198,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
         """
 
     @_abc_1.abstractmethod
@@ -213,8 +213,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the owner, or it does not exist.
-        * NOT_FOUND: the owner was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed.
         """
 
     @_abc_1.abstractmethod
@@ -243,7 +243,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
         * FAILED_PRECONDITION: the server lacks the master key of today.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -260,7 +260,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the credential's owner, or it does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from blobhub.v1 import access_pb2 as blobhub_dot_v1_dot_access__pb2
+from blobhub.v1 import alias_pb2 as blobhub_dot_v1_dot_alias__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62lobhub/v1/definition.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x01\n\nDefinition\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\x1f\n\x0brevision_id\x18\x03 \x01(\tR\nrevisionId\x12\x16\n\x06\x64igest\x18\x04 \x01(\tR\x06\x64igest\x12\x12\n\x04size\x18\x05 \x01(\x03R\x04size\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xc3\x01\n\x12WorkflowDefinition\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12=\n\ncomponents\x18\x03 \x03(\x0b\x32\x1d.blobhub.v1.WorkflowComponentR\ncomponents\x12@\n\x0b\x63onnections\x18\x04 \x03(\x0b\x32\x1e.blobhub.v1.WorkflowConnectionR\x0b\x63onnections\"\x85\x02\n\x11WorkflowComponent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n\x08\x63\x61tegory\x18\x02 \x01(\tR\x08\x63\x61tegory\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x38\n\x08position\x18\x05 \x01(\x0b\x32\x1c.blobhub.v1.WorkflowPositionR\x08position\x12.\n\x05ports\x18\x06 \x03(\x0b\x32\x18.blobhub.v1.WorkflowPortR\x05ports\x12\x32\n\x06policy\x18\x07 \x01(\x0b\x32\x1a.blobhub.v1.WorkflowPolicyR\x06policy\".\n\x10WorkflowPosition\x12\x0c\n\x01x\x18\x01 \x01(\x01R\x01x\x12\x0c\n\x01y\x18\x02 \x01(\x01R\x01y\"n\n\x0cWorkflowPort\x12\x1a\n\x08\x63\x61tegory\x18\x01 \x01(\tR\x08\x63\x61tegory\x12\x14\n\x05route\x18\x02 \x01(\tR\x05route\x12,\n\x05value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\"v\n\x0eWorkflowPolicy\x12\x33\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12/\n\x05retry\x18\x02 \x01(\x0b\x32\x19.blobhub.v1.WorkflowRetryR\x05retry\"\xb2\x01\n\rWorkflowRetry\x12\x1a\n\x08\x61ttempts\x18\x01 \x01(\x05R\x08\x61ttempts\x12@\n\x0e\x66irst_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\rfirstInterval\x12\x16\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01R\x06\x66\x61\x63tor\x12+\n\x03\x63\x61p\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03\x63\x61p\"\xb6\x01\n\x12WorkflowConnection\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n\tsource_id\x18\x02 \x01(\tR\x08sourceId\x12\x1b\n\ttarget_id\x18\x03 \x01(\tR\x08targetId\x12\x1f\n\x0bsource_port\x18\x04 \x01(\tR\nsourcePort\x12\x1f\n\x0btarget_port\x18\x05 \x01(\tR\ntargetPort\x12\x14\n\x05route\x18\x06 \x01(\tR\x05route\"\x9b\x01\n\x11\x44\x65\x66initionProblem\x12\x35\n\x04type\x18\x01 \x01(\x0e\x32!.blobhub.v1.DefinitionProblemTypeR\x04type\x12!\n\x0c\x63omponent_id\x18\x02 \x01(\tR\x0b\x63omponentId\x12\x12\n\x04path\x18\x03 \x01(\tR\x04path\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\"\xb7\x02\n\x14PutDefinitionRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12/\n\x05\x61lias\x18\x02 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^[a-z0-9_-]{6,42}$R\x05\x61lias\x12)\n\x08\x64ocument\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x10\x02(\x80\x80@H\x00R\x08\x64ocument\x12@\n\ndefinition\x18\x04 \x01(\x0b\x32\x1e.blobhub.v1.WorkflowDefinitionH\x00R\ndefinition\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"c\n\x15PutDefinitionResponse\x12\x36\n\ndefinition\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.DefinitionR\ndefinition\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"i\n\x14GetDefinitionRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12)\n\ndefinition\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\ndefinition\"\xa5\x01\n\x15GetDefinitionResponse\x12\x36\n\ndefinition\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.DefinitionR\ndefinition\x12\x1a\n\x08\x64ocument\x18\x02 \x01(\tR\x08\x64ocument\x12\x38\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x1e.blobhub.v1.WorkflowDefinitionR\x07\x63ontent\"\x92\x01\n\x16ListDefinitionsRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"{\n\x17ListDefinitionsResponse\x12\x38\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32\x16.blobhub.v1.DefinitionR\x0b\x64\x65\x66initions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb5\x01\n\x17\x44\x65leteDefinitionRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12)\n\ndefinition\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\ndefinition\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\".\n\x18\x44\x65leteDefinitionResponse\x12\x12\n\x04\x65tag\x18\x01 \x01(\tR\x04\x65tag\"\xe5\x01\n\x16\x43heckDefinitionRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12+\n\ndefinition\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@H\x00R\ndefinition\x12)\n\x08\x64ocument\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x10\x02(\x80\x80@H\x00R\x08\x64ocument\x12:\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x1e.blobhub.v1.WorkflowDefinitionH\x00R\x07\x63ontentB\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"p\n\x17\x43heckDefinitionResponse\x12\x1a\n\x08runnable\x18\x01 \x01(\x08R\x08runnable\x12\x39\n\x08problems\x18\x02 \x03(\x0b\x32\x1d.blobhub.v1.DefinitionProblemR\x08problems*\xdd\x04\n\x15\x44\x65\x66initionProblemType\x12\'\n#DEFINITION_PROBLEM_TYPE_UNSPECIFIED\x10\x00\x12,\n(DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT\x10\x01\x12\x32\n.DEFINITION_PROBLEM_TYPE_UNKNOWN_COMPONENT_TYPE\x10\x02\x12(\n$DEFINITION_PROBLEM_TYPE_DUPLICATE_ID\x10\x03\x12(\n$DEFINITION_PROBLEM_TYPE_MISSING_PORT\x10\x04\x12/\n+DEFINITION_PROBLEM_TYPE_DANGLING_CONNECTION\x10\x05\x12(\n$DEFINITION_PROBLEM_TYPE_UNKNOWN_PORT\x10\x06\x12\x31\n-DEFINITION_PROBLEM_TYPE_UNREACHABLE_COMPONENT\x10\x07\x12)\n%DEFINITION_PROBLEM_TYPE_TYPE_MISMATCH\x10\x08\x12$\n DEFINITION_PROBLEM_TYPE_NO_START\x10\t\x12*\n&DEFINITION_PROBLEM_TYPE_SEVERAL_STARTS\x10\n\x12.\n*DEFINITION_PROBLEM_TYPE_INVALID_EXPRESSION\x10\x0b\x12*\n&DEFINITION_PROBLEM_TYPE_INVALID_POLICY\x10\x0c\x32\xef\x04\n\x11\x44\x65\x66initionService\x12p\n\rPutDefinition\x12 .blobhub.v1.PutDefinitionRequest\x1a!.blobhub.v1.PutDefinitionResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12u\n\rGetDefinition\x12 .blobhub.v1.GetDefinitionRequest\x1a!.blobhub.v1.GetDefinitionResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\x08revision\x1a\x08revision \x01\x12{\n\x0fListDefinitions\x12\".blobhub.v1.ListDefinitionsRequest\x1a#.blobhub.v1.ListDefinitionsResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\x08revision\x1a\x08revision \x01\x12y\n\x10\x44\x65leteDefinition\x12#.blobhub.v1.DeleteDefinitionRequest\x1a$.blobhub.v1.DeleteDefinitionResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12y\n\x0f\x43heckDefinition\x12\".blobhub.v1.CheckDefinitionRequest\x1a#.blobhub.v1.CheckDefinitionResponse\"\x1d\x90\x02\x01\xf2\xd4\x18\x16\x08\x04\x12\x08revision\x1a\x08revisionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62lobhub/v1/definition.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x01\n\nDefinition\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\x1f\n\x0brevision_id\x18\x03 \x01(\tR\nrevisionId\x12\x16\n\x06\x64igest\x18\x04 \x01(\tR\x06\x64igest\x12\x12\n\x04size\x18\x05 \x01(\x03R\x04size\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xc3\x01\n\x12WorkflowDefinition\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12=\n\ncomponents\x18\x03 \x03(\x0b\x32\x1d.blobhub.v1.WorkflowComponentR\ncomponents\x12@\n\x0b\x63onnections\x18\x04 \x03(\x0b\x32\x1e.blobhub.v1.WorkflowConnectionR\x0b\x63onnections\"\x85\x02\n\x11WorkflowComponent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n\x08\x63\x61tegory\x18\x02 \x01(\tR\x08\x63\x61tegory\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x38\n\x08position\x18\x05 \x01(\x0b\x32\x1c.blobhub.v1.WorkflowPositionR\x08position\x12.\n\x05ports\x18\x06 \x03(\x0b\x32\x18.blobhub.v1.WorkflowPortR\x05ports\x12\x32\n\x06policy\x18\x07 \x01(\x0b\x32\x1a.blobhub.v1.WorkflowPolicyR\x06policy\".\n\x10WorkflowPosition\x12\x0c\n\x01x\x18\x01 \x01(\x01R\x01x\x12\x0c\n\x01y\x18\x02 \x01(\x01R\x01y\"n\n\x0cWorkflowPort\x12\x1a\n\x08\x63\x61tegory\x18\x01 \x01(\tR\x08\x63\x61tegory\x12\x14\n\x05route\x18\x02 \x01(\tR\x05route\x12,\n\x05value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\"v\n\x0eWorkflowPolicy\x12\x33\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12/\n\x05retry\x18\x02 \x01(\x0b\x32\x19.blobhub.v1.WorkflowRetryR\x05retry\"\xb2\x01\n\rWorkflowRetry\x12\x1a\n\x08\x61ttempts\x18\x01 \x01(\x05R\x08\x61ttempts\x12@\n\x0e\x66irst_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\rfirstInterval\x12\x16\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01R\x06\x66\x61\x63tor\x12+\n\x03\x63\x61p\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03\x63\x61p\"\xb6\x01\n\x12WorkflowConnection\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n\tsource_id\x18\x02 \x01(\tR\x08sourceId\x12\x1b\n\ttarget_id\x18\x03 \x01(\tR\x08targetId\x12\x1f\n\x0bsource_port\x18\x04 \x01(\tR\nsourcePort\x12\x1f\n\x0btarget_port\x18\x05 \x01(\tR\ntargetPort\x12\x14\n\x05route\x18\x06 \x01(\tR\x05route\"\x9b\x01\n\x11\x44\x65\x66initionProblem\x12\x35\n\x04type\x18\x01 \x01(\x0e\x32!.blobhub.v1.DefinitionProblemTypeR\x04type\x12!\n\x0c\x63omponent_id\x18\x02 \x01(\tR\x0b\x63omponentId\x12\x12\n\x04path\x18\x03 \x01(\tR\x04path\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\"\xa7\x02\n\x14PutDefinitionRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12\x1f\n\x05\x61lias\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xf0\xd4\x18\x01R\x05\x61lias\x12)\n\x08\x64ocument\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x10\x02(\x80\x80@H\x00R\x08\x64ocument\x12@\n\ndefinition\x18\x04 \x01(\x0b\x32\x1e.blobhub.v1.WorkflowDefinitionH\x00R\ndefinition\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"c\n\x15PutDefinitionResponse\x12\x36\n\ndefinition\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.DefinitionR\ndefinition\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\"i\n\x14GetDefinitionRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12)\n\ndefinition\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\ndefinition\"\xa5\x01\n\x15GetDefinitionResponse\x12\x36\n\ndefinition\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.DefinitionR\ndefinition\x12\x1a\n\x08\x64ocument\x18\x02 \x01(\tR\x08\x64ocument\x12\x38\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x1e.blobhub.v1.WorkflowDefinitionR\x07\x63ontent\"\x92\x01\n\x16ListDefinitionsRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"{\n\x17ListDefinitionsResponse\x12\x38\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32\x16.blobhub.v1.DefinitionR\x0b\x64\x65\x66initions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb5\x01\n\x17\x44\x65leteDefinitionRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12)\n\ndefinition\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\ndefinition\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\".\n\x18\x44\x65leteDefinitionResponse\x12\x12\n\x04\x65tag\x18\x01 \x01(\tR\x04\x65tag\"\xe5\x01\n\x16\x43heckDefinitionRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12+\n\ndefinition\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@H\x00R\ndefinition\x12)\n\x08\x64ocument\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x10\x02(\x80\x80@H\x00R\x08\x64ocument\x12:\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x1e.blobhub.v1.WorkflowDefinitionH\x00R\x07\x63ontentB\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"p\n\x17\x43heckDefinitionResponse\x12\x1a\n\x08runnable\x18\x01 \x01(\x08R\x08runnable\x12\x39\n\x08problems\x18\x02 \x03(\x0b\x32\x1d.blobhub.v1.DefinitionProblemR\x08problems*\xdd\x04\n\x15\x44\x65\x66initionProblemType\x12\'\n#DEFINITION_PROBLEM_TYPE_UNSPECIFIED\x10\x00\x12,\n(DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT\x10\x01\x12\x32\n.DEFINITION_PROBLEM_TYPE_UNKNOWN_COMPONENT_TYPE\x10\x02\x12(\n$DEFINITION_PROBLEM_TYPE_DUPLICATE_ID\x10\x03\x12(\n$DEFINITION_PROBLEM_TYPE_MISSING_PORT\x10\x04\x12/\n+DEFINITION_PROBLEM_TYPE_DANGLING_CONNECTION\x10\x05\x12(\n$DEFINITION_PROBLEM_TYPE_UNKNOWN_PORT\x10\x06\x12\x31\n-DEFINITION_PROBLEM_TYPE_UNREACHABLE_COMPONENT\x10\x07\x12)\n%DEFINITION_PROBLEM_TYPE_TYPE_MISMATCH\x10\x08\x12$\n DEFINITION_PROBLEM_TYPE_NO_START\x10\t\x12*\n&DEFINITION_PROBLEM_TYPE_SEVERAL_STARTS\x10\n\x12.\n*DEFINITION_PROBLEM_TYPE_INVALID_EXPRESSION\x10\x0b\x12*\n&DEFINITION_PROBLEM_TYPE_INVALID_POLICY\x10\x0c\x32\xef\x04\n\x11\x44\x65\x66initionService\x12p\n\rPutDefinition\x12 .blobhub.v1.PutDefinitionRequest\x1a!.blobhub.v1.PutDefinitionResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12u\n\rGetDefinition\x12 .blobhub.v1.GetDefinitionRequest\x1a!.blobhub.v1.GetDefinitionResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\x08revision\x1a\x08revision \x01\x12{\n\x0fListDefinitions\x12\".blobhub.v1.ListDefinitionsRequest\x1a#.blobhub.v1.ListDefinitionsResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\x08revision\x1a\x08revision \x01\x12y\n\x10\x44\x65leteDefinition\x12#.blobhub.v1.DeleteDefinitionRequest\x1a$.blobhub.v1.DeleteDefinitionResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12y\n\x0f\x43heckDefinition\x12\".blobhub.v1.CheckDefinitionRequest\x1a#.blobhub.v1.CheckDefinitionResponse\"\x1d\x90\x02\x01\xf2\xd4\x18\x16\x08\x04\x12\x08revision\x1a\x08revisionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,7 +42,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTDEFINITIONREQUEST'].fields_by_name['revision']._loaded_options = None
   _globals['_PUTDEFINITIONREQUEST'].fields_by_name['revision']._serialized_options = b'\272H\007r\005\020\001\030\300\001'
   _globals['_PUTDEFINITIONREQUEST'].fields_by_name['alias']._loaded_options = None
-  _globals['_PUTDEFINITIONREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\026r\0242\022^[a-z0-9_-]{6,42}$'
+  _globals['_PUTDEFINITIONREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\006r\004\360\324\030\001'
   _globals['_PUTDEFINITIONREQUEST'].fields_by_name['document']._loaded_options = None
   _globals['_PUTDEFINITIONREQUEST'].fields_by_name['document']._serialized_options = b'\272H\010r\006\020\002(\200\200@'
   _globals['_PUTDEFINITIONREQUEST'].fields_by_name['etag']._loaded_options = None
@@ -84,46 +85,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEFINITIONSERVICE'].methods_by_name['DeleteDefinition']._serialized_options = b'\362\324\030\026\010\005\022\010revision\032\010revision'
   _globals['_DEFINITIONSERVICE'].methods_by_name['CheckDefinition']._loaded_options = None
   _globals['_DEFINITIONSERVICE'].methods_by_name['CheckDefinition']._serialized_options = b'\220\002\001\362\324\030\026\010\004\022\010revision\032\010revision'
-  _globals['_DEFINITIONPROBLEMTYPE']._serialized_start=3253
-  _globals['_DEFINITIONPROBLEMTYPE']._serialized_end=3858
-  _globals['_DEFINITION']._serialized_start=193
-  _globals['_DEFINITION']._serialized_end=442
-  _globals['_WORKFLOWDEFINITION']._serialized_start=445
-  _globals['_WORKFLOWDEFINITION']._serialized_end=640
-  _globals['_WORKFLOWCOMPONENT']._serialized_start=643
-  _globals['_WORKFLOWCOMPONENT']._serialized_end=904
-  _globals['_WORKFLOWPOSITION']._serialized_start=906
-  _globals['_WORKFLOWPOSITION']._serialized_end=952
-  _globals['_WORKFLOWPORT']._serialized_start=954
-  _globals['_WORKFLOWPORT']._serialized_end=1064
-  _globals['_WORKFLOWPOLICY']._serialized_start=1066
-  _globals['_WORKFLOWPOLICY']._serialized_end=1184
-  _globals['_WORKFLOWRETRY']._serialized_start=1187
-  _globals['_WORKFLOWRETRY']._serialized_end=1365
-  _globals['_WORKFLOWCONNECTION']._serialized_start=1368
-  _globals['_WORKFLOWCONNECTION']._serialized_end=1550
-  _globals['_DEFINITIONPROBLEM']._serialized_start=1553
-  _globals['_DEFINITIONPROBLEM']._serialized_end=1708
-  _globals['_PUTDEFINITIONREQUEST']._serialized_start=1711
-  _globals['_PUTDEFINITIONREQUEST']._serialized_end=2022
-  _globals['_PUTDEFINITIONRESPONSE']._serialized_start=2024
-  _globals['_PUTDEFINITIONRESPONSE']._serialized_end=2123
-  _globals['_GETDEFINITIONREQUEST']._serialized_start=2125
-  _globals['_GETDEFINITIONREQUEST']._serialized_end=2230
-  _globals['_GETDEFINITIONRESPONSE']._serialized_start=2233
-  _globals['_GETDEFINITIONRESPONSE']._serialized_end=2398
-  _globals['_LISTDEFINITIONSREQUEST']._serialized_start=2401
-  _globals['_LISTDEFINITIONSREQUEST']._serialized_end=2547
-  _globals['_LISTDEFINITIONSRESPONSE']._serialized_start=2549
-  _globals['_LISTDEFINITIONSRESPONSE']._serialized_end=2672
-  _globals['_DELETEDEFINITIONREQUEST']._serialized_start=2675
-  _globals['_DELETEDEFINITIONREQUEST']._serialized_end=2856
-  _globals['_DELETEDEFINITIONRESPONSE']._serialized_start=2858
-  _globals['_DELETEDEFINITIONRESPONSE']._serialized_end=2904
-  _globals['_CHECKDEFINITIONREQUEST']._serialized_start=2907
-  _globals['_CHECKDEFINITIONREQUEST']._serialized_end=3136
-  _globals['_CHECKDEFINITIONRESPONSE']._serialized_start=3138
-  _globals['_CHECKDEFINITIONRESPONSE']._serialized_end=3250
-  _globals['_DEFINITIONSERVICE']._serialized_start=3861
-  _globals['_DEFINITIONSERVICE']._serialized_end=4484
+  _globals['_DEFINITIONPROBLEMTYPE']._serialized_start=3261
+  _globals['_DEFINITIONPROBLEMTYPE']._serialized_end=3866
+  _globals['_DEFINITION']._serialized_start=217
+  _globals['_DEFINITION']._serialized_end=466
+  _globals['_WORKFLOWDEFINITION']._serialized_start=469
+  _globals['_WORKFLOWDEFINITION']._serialized_end=664
+  _globals['_WORKFLOWCOMPONENT']._serialized_start=667
+  _globals['_WORKFLOWCOMPONENT']._serialized_end=928
+  _globals['_WORKFLOWPOSITION']._serialized_start=930
+  _globals['_WORKFLOWPOSITION']._serialized_end=976
+  _globals['_WORKFLOWPORT']._serialized_start=978
+  _globals['_WORKFLOWPORT']._serialized_end=1088
+  _globals['_WORKFLOWPOLICY']._serialized_start=1090
+  _globals['_WORKFLOWPOLICY']._serialized_end=1208
+  _globals['_WORKFLOWRETRY']._serialized_start=1211
+  _globals['_WORKFLOWRETRY']._serialized_end=1389
+  _globals['_WORKFLOWCONNECTION']._serialized_start=1392
+  _globals['_WORKFLOWCONNECTION']._serialized_end=1574
+  _globals['_DEFINITIONPROBLEM']._serialized_start=1577
+  _globals['_DEFINITIONPROBLEM']._serialized_end=1732
+  _globals['_PUTDEFINITIONREQUEST']._serialized_start=1735
+  _globals['_PUTDEFINITIONREQUEST']._serialized_end=2030
+  _globals['_PUTDEFINITIONRESPONSE']._serialized_start=2032
+  _globals['_PUTDEFINITIONRESPONSE']._serialized_end=2131
+  _globals['_GETDEFINITIONREQUEST']._serialized_start=2133
+  _globals['_GETDEFINITIONREQUEST']._serialized_end=2238
+  _globals['_GETDEFINITIONRESPONSE']._serialized_start=2241
+  _globals['_GETDEFINITIONRESPONSE']._serialized_end=2406
+  _globals['_LISTDEFINITIONSREQUEST']._serialized_start=2409
+  _globals['_LISTDEFINITIONSREQUEST']._serialized_end=2555
+  _globals['_LISTDEFINITIONSRESPONSE']._serialized_start=2557
+  _globals['_LISTDEFINITIONSRESPONSE']._serialized_end=2680
+  _globals['_DELETEDEFINITIONREQUEST']._serialized_start=2683
+  _globals['_DELETEDEFINITIONREQUEST']._serialized_end=2864
+  _globals['_DELETEDEFINITIONRESPONSE']._serialized_start=2866
+  _globals['_DELETEDEFINITIONRESPONSE']._serialized_end=2912
+  _globals['_CHECKDEFINITIONREQUEST']._serialized_start=2915
+  _globals['_CHECKDEFINITIONREQUEST']._serialized_end=3144
+  _globals['_CHECKDEFINITIONRESPONSE']._serialized_start=3146
+  _globals['_CHECKDEFINITIONRESPONSE']._serialized_end=3258
+  _globals['_DEFINITIONSERVICE']._serialized_start=3869
+  _globals['_DEFINITIONSERVICE']._serialized_end=4492
 # @@protoc_insertion_point(module_scope)

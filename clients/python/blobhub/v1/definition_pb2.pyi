@@ -443,7 +443,7 @@ class PutDefinitionRequest(_message.Message):
     revision: _builtins.str
     """Reference of the draft, such as `acme/pipeline@draft`."""
     alias: _builtins.str
-    """6–42 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id."""
+    """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id."""
     document: _builtins.str
     """The definition as a JSON document in UTF-8, at most 1 MiB, stored byte for byte."""
     etag: _builtins.str

@@ -5,6 +5,7 @@ Limits: how much an organization or a blob may hold."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -58,6 +59,7 @@ class Limit(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, such as `workflow.definitions_per_revision`."""
     description: _builtins.str
@@ -70,6 +72,8 @@ class Limit(_message.Message):
     """
     source: Global___LimitSource.ValueType
     """Where the value comes from."""
+    etag: _builtins.str
+    """Changes with what is set: that of a limit nobody has set is the same wherever nobody has."""
     def __init__(
         self,
         *,
@@ -78,10 +82,11 @@ class Limit(_message.Message):
         value: _builtins.int = ...,
         held: _builtins.int | None = ...,
         source: Global___LimitSource.ValueType = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "description", b"description", "held", b"held", "name", b"name", "source", b"source", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held", b"_held", "description", b"description", "etag", b"etag", "held", b"held", "name", b"name", "source", b"source", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__held: _TypeAlias = _typing.Literal["held"]  # noqa: Y015
     _WhichOneofArgType__held: _TypeAlias = _typing.Literal["_held", b"_held"]  # noqa: Y015
@@ -95,17 +100,17 @@ class GetLimitsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    PARENT_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
     """The organization (`acme`) or blob (`acme/pipeline`), or the id of either."""
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -136,44 +141,54 @@ class GetLimitsResponse(_message.Message):
 Global___GetLimitsResponse: _TypeAlias = GetLimitsResponse  # noqa: Y015
 
 @_typing.final
-class SetLimitRequest(_message.Message):
-    """Request of SetLimit."""
+class UpdateLimitRequest(_message.Message):
+    """Request of UpdateLimit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    parent: _builtins.str
     """The organization (`acme`) or blob (`acme/pipeline`), or the id of either."""
     name: _builtins.str
     """The limit's name."""
     value: _builtins.int
-    """The most that may be held; unset takes the scope's own setting back."""
+    """The most that may be held; unset, with the mask, takes the parent's own setting back."""
+    etag: _builtins.str
+    """The limit's etag, to change only what was seen; empty changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: `value`, the one thing that can be. Empty means that, if it is set."""
+
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
         name: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
         value: _builtins.int | None = ...,
+        etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "update_mask", b"update_mask", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "name", b"name", "request_id", b"request_id", "scope", b"scope", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "etag", b"etag", "name", b"name", "parent", b"parent", "request_id", b"request_id", "update_mask", b"update_mask", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
 
-Global___SetLimitRequest: _TypeAlias = SetLimitRequest  # noqa: Y015
+Global___UpdateLimitRequest: _TypeAlias = UpdateLimitRequest  # noqa: Y015
 
 @_typing.final
-class SetLimitResponse(_message.Message):
-    """Answer of SetLimit."""
+class UpdateLimitResponse(_message.Message):
+    """Answer of UpdateLimit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -193,4 +208,4 @@ class SetLimitResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SetLimitResponse: _TypeAlias = SetLimitResponse  # noqa: Y015
+Global___UpdateLimitResponse: _TypeAlias = UpdateLimitResponse  # noqa: Y015

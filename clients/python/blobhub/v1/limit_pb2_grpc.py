@@ -28,7 +28,7 @@ if _version_not_supported:
 class LimitServiceStub:
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
     blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
-    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    UpdateLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     def __init__(self, channel):
@@ -42,17 +42,17 @@ class LimitServiceStub:
                 request_serializer=blobhub_dot_v1_dot_limit__pb2.GetLimitsRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_limit__pb2.GetLimitsResponse.FromString,
                 _registered_method=True)
-        self.SetLimit = channel.unary_unary(
-                '/blobhub.v1.LimitService/SetLimit',
-                request_serializer=blobhub_dot_v1_dot_limit__pb2.SetLimitRequest.SerializeToString,
-                response_deserializer=blobhub_dot_v1_dot_limit__pb2.SetLimitResponse.FromString,
+        self.UpdateLimit = channel.unary_unary(
+                '/blobhub.v1.LimitService/UpdateLimit',
+                request_serializer=blobhub_dot_v1_dot_limit__pb2.UpdateLimitRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_limit__pb2.UpdateLimitResponse.FromString,
                 _registered_method=True)
 
 
 class LimitServiceServicer:
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
     blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
-    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    UpdateLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     def GetLimits(self, request, context):
@@ -62,18 +62,18 @@ class LimitServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SetLimit(self, request, context):
-        """Sets a limit for an organization or a blob, or, without a value, takes the setting back.
+    def UpdateLimit(self, request, context):
+        """Sets a limit for an organization or a blob, or, with `value` in the mask and no value, takes the setting back.
 
         Settings rank as those who make them do: administrators of the server, then admins of the organization, then admins
-        of the blob alone. A setting replaces what the same and lower ranks have set on that scope, and bounds what lower
+        of the blob alone. A setting replaces what the same and lower ranks have set on that parent, and bounds what lower
         ranks may set there and, from an organization, on its blobs, whichever was set first: of several the least holds. So
         admins may set any value up to the one that would hold otherwise, administrators of the server any value; and taking
         back takes the caller's rank's setting and lower ones, never a higher one's. A value below what is held deletes
@@ -81,11 +81,12 @@ class LimitServiceServicer:
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
-        scope; the value is more than an admin may set.
+        parent; the value is more than an admin may set.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,10 +100,10 @@ def add_LimitServiceServicer_to_server(servicer, server):
                     request_deserializer=blobhub_dot_v1_dot_limit__pb2.GetLimitsRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_limit__pb2.GetLimitsResponse.SerializeToString,
             ),
-            'SetLimit': grpc.unary_unary_rpc_method_handler(
-                    servicer.SetLimit,
-                    request_deserializer=blobhub_dot_v1_dot_limit__pb2.SetLimitRequest.FromString,
-                    response_serializer=blobhub_dot_v1_dot_limit__pb2.SetLimitResponse.SerializeToString,
+            'UpdateLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateLimit,
+                    request_deserializer=blobhub_dot_v1_dot_limit__pb2.UpdateLimitRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_limit__pb2.UpdateLimitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -115,7 +116,7 @@ def add_LimitServiceServicer_to_server(servicer, server):
 class LimitService:
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
     blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
-    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    UpdateLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     @staticmethod
@@ -146,7 +147,7 @@ class LimitService:
             _registered_method=True)
 
     @staticmethod
-    def SetLimit(request,
+    def UpdateLimit(request,
             target,
             options=(),
             channel_credentials=None,
@@ -159,9 +160,9 @@ class LimitService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/blobhub.v1.LimitService/SetLimit',
-            blobhub_dot_v1_dot_limit__pb2.SetLimitRequest.SerializeToString,
-            blobhub_dot_v1_dot_limit__pb2.SetLimitResponse.FromString,
+            '/blobhub.v1.LimitService/UpdateLimit',
+            blobhub_dot_v1_dot_limit__pb2.UpdateLimitRequest.SerializeToString,
+            blobhub_dot_v1_dot_limit__pb2.UpdateLimitResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class LimitServiceStub:
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
     blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
-    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    UpdateLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     @_typing.overload
@@ -43,14 +43,14 @@ class LimitServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed.
     """
-    SetLimit: _grpc.UnaryUnaryMultiCallable[_limit_pb2.SetLimitRequest, _limit_pb2.SetLimitResponse]
-    """Sets a limit for an organization or a blob, or, without a value, takes the setting back.
+    UpdateLimit: _grpc.UnaryUnaryMultiCallable[_limit_pb2.UpdateLimitRequest, _limit_pb2.UpdateLimitResponse]
+    """Sets a limit for an organization or a blob, or, with `value` in the mask and no value, takes the setting back.
 
     Settings rank as those who make them do: administrators of the server, then admins of the organization, then admins
-    of the blob alone. A setting replaces what the same and lower ranks have set on that scope, and bounds what lower
+    of the blob alone. A setting replaces what the same and lower ranks have set on that parent, and bounds what lower
     ranks may set there and, from an organization, on its blobs, whichever was set first: of several the least holds. So
     admins may set any value up to the one that would hold otherwise, administrators of the server any value; and taking
     back takes the caller's rank's setting and lower ones, never a higher one's. A value below what is held deletes
@@ -58,18 +58,19 @@ class LimitServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
-      scope; the value is more than an admin may set.
+      parent; the value is more than an admin may set.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
     """
 
 @_typing.type_check_only
 class LimitServiceAsyncStub(LimitServiceStub):
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
     blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
-    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    UpdateLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -80,14 +81,14 @@ class LimitServiceAsyncStub(LimitServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed.
     """
-    SetLimit: _aio.UnaryUnaryMultiCallable[_limit_pb2.SetLimitRequest, _limit_pb2.SetLimitResponse]  # type: ignore[assignment]
-    """Sets a limit for an organization or a blob, or, without a value, takes the setting back.
+    UpdateLimit: _aio.UnaryUnaryMultiCallable[_limit_pb2.UpdateLimitRequest, _limit_pb2.UpdateLimitResponse]  # type: ignore[assignment]
+    """Sets a limit for an organization or a blob, or, with `value` in the mask and no value, takes the setting back.
 
     Settings rank as those who make them do: administrators of the server, then admins of the organization, then admins
-    of the blob alone. A setting replaces what the same and lower ranks have set on that scope, and bounds what lower
+    of the blob alone. A setting replaces what the same and lower ranks have set on that parent, and bounds what lower
     ranks may set there and, from an organization, on its blobs, whichever was set first: of several the least holds. So
     admins may set any value up to the one that would hold otherwise, administrators of the server any value; and taking
     back takes the caller's rank's setting and lower ones, never a higher one's. A value below what is held deletes
@@ -95,17 +96,18 @@ class LimitServiceAsyncStub(LimitServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
-      scope; the value is more than an admin may set.
+      parent; the value is more than an admin may set.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ABORTED: the etag is stale; the current one is in the details.
     """
 
 class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows and sets limits. A limit has a default; an organization's own value replaces it for the organization and its
     blobs, a blob's own value for the blob; but nobody's value lifts one that somebody of a higher rank has set, see
-    SetLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
+    UpdateLimit. Whoever exceeds one is answered RESOURCE_EXHAUSTED with a `QuotaFailure`.
     """
 
     @_abc_1.abstractmethod
@@ -120,20 +122,20 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed.
         """
 
     @_abc_1.abstractmethod
-    def SetLimit(
+    def UpdateLimit(
         self,
-        request: _limit_pb2.SetLimitRequest,
+        request: _limit_pb2.UpdateLimitRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_limit_pb2.SetLimitResponse, _abc.Awaitable[_limit_pb2.SetLimitResponse]]:
-        """Sets a limit for an organization or a blob, or, without a value, takes the setting back.
+    ) -> _typing.Union[_limit_pb2.UpdateLimitResponse, _abc.Awaitable[_limit_pb2.UpdateLimitResponse]]:
+        """Sets a limit for an organization or a blob, or, with `value` in the mask and no value, takes the setting back.
 
         Settings rank as those who make them do: administrators of the server, then admins of the organization, then admins
-        of the blob alone. A setting replaces what the same and lower ranks have set on that scope, and bounds what lower
+        of the blob alone. A setting replaces what the same and lower ranks have set on that parent, and bounds what lower
         ranks may set there and, from an organization, on its blobs, whichever was set first: of several the least holds. So
         admins may set any value up to the one that would hold otherwise, administrators of the server any value; and taking
         back takes the caller's rank's setting and lower ones, never a higher one's. A value below what is held deletes
@@ -141,11 +143,12 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
-          scope; the value is more than an admin may set.
+          parent; the value is more than an admin may set.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale; the current one is in the details.
         """
 
 def add_LimitServiceServicer_to_server(servicer: LimitServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,6 +6,7 @@ Members: users with a role on an organization or on one blob."""
 from blobhub.v1 import access_pb2 as _access_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -28,7 +29,7 @@ class Member(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     USER_NAME_FIELD_NUMBER: _builtins.int
-    ORG_ID_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     BLOB_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
@@ -38,7 +39,7 @@ class Member(_message.Message):
     """The user."""
     user_name: _builtins.str
     """The user's name."""
-    org_id: _builtins.str
+    organization_id: _builtins.str
     """The organization the role is held on, or whose blob it is held on."""
     blob_id: _builtins.str
     """The blob the role is held on; empty for the whole organization."""
@@ -59,7 +60,7 @@ class Member(_message.Message):
         *,
         user_id: _builtins.str = ...,
         user_name: _builtins.str = ...,
-        org_id: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
         blob_id: _builtins.str = ...,
         role: _access_pb2.Role.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
@@ -68,7 +69,7 @@ class Member(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "etag", b"etag", "org_id", b"org_id", "role", b"role", "update_time", b"update_time", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "etag", b"etag", "organization_id", b"organization_id", "role", b"role", "update_time", b"update_time", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -80,11 +81,11 @@ class CreateMemberRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    parent: _builtins.str
     """The organization (`acme`) or blob (`acme/pipeline`), or the id of either."""
     user: _builtins.str
     """The user: `@name` or an id."""
@@ -95,14 +96,14 @@ class CreateMemberRequest(_message.Message):
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
         user: _builtins.str = ...,
         role: _access_pb2.Role.ValueType = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "role", b"role", "scope", b"scope", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "role", b"role", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,21 +139,21 @@ class GetMemberRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    parent: _builtins.str
     """The organization (`acme`) or blob (`acme/pipeline`), or the id of either."""
     user: _builtins.str
     """The user: `@me`, `@name` or an id."""
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
         user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,10 +189,10 @@ class ListMembersRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    parent: _builtins.str
     """The organization (`acme`) or blob (`acme/pipeline`), or the id of either."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
@@ -200,13 +201,13 @@ class ListMembersRequest(_message.Message):
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,12 +247,13 @@ class UpdateMemberRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    parent: _builtins.str
     """The organization (`acme`) or blob (`acme/pipeline`), or the id of either."""
     user: _builtins.str
     """The user: `@me`, `@name` or an id."""
@@ -261,18 +263,23 @@ class UpdateMemberRequest(_message.Message):
     """The member's etag, to change only what was seen; empty changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: `role`, the one thing that can be. Empty means that, too."""
+
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
         user: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
         role: _access_pb2.Role.ValueType = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "role", b"role", "scope", b"scope", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "parent", b"parent", "request_id", b"request_id", "role", b"role", "update_mask", b"update_mask", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -308,11 +315,11 @@ class DeleteMemberRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
+    parent: _builtins.str
     """The organization (`acme`) or blob (`acme/pipeline`), or the id of either."""
     user: _builtins.str
     """The user: `@me`, `@name` or an id."""
@@ -323,14 +330,14 @@ class DeleteMemberRequest(_message.Message):
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        parent: _builtins.str = ...,
         user: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "scope", b"scope", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "parent", b"parent", "request_id", b"request_id", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -42,19 +42,19 @@ class MemberServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: there is no such user; the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: there is no such user; the parent was renamed.
     * ALREADY_EXISTS: the user is a member already, or the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the organization has as many members as it may.
     """
     GetMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.GetMemberRequest, _member_pb2.GetMemberResponse]
-    """Answers one member of the scope itself.
+    """Answers one member of the parent itself.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-    * NOT_FOUND: the user is not a member; the scope was renamed.
+    * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
+    * NOT_FOUND: the user is not a member; the parent was renamed.
     """
     ListMembers: _grpc.UnaryUnaryMultiCallable[_member_pb2.ListMembersRequest, _member_pb2.ListMembersResponse]
     """Lists the members of an organization (those of its blobs not included) or of a blob (those of its organization not
@@ -63,8 +63,8 @@ class MemberServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed.
     """
     UpdateMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.UpdateMemberRequest, _member_pb2.UpdateMemberResponse]
     """Gives a member another role.
@@ -72,8 +72,8 @@ class MemberServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: the user is not a member; the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the user is not a member; the parent was renamed.
     * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -84,8 +84,8 @@ class MemberServiceStub:
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: the user is not a member; the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the user is not a member; the parent was renamed.
     * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -105,19 +105,19 @@ class MemberServiceAsyncStub(MemberServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: there is no such user; the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: there is no such user; the parent was renamed.
     * ALREADY_EXISTS: the user is a member already, or the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the organization has as many members as it may.
     """
     GetMember: _aio.UnaryUnaryMultiCallable[_member_pb2.GetMemberRequest, _member_pb2.GetMemberResponse]  # type: ignore[assignment]
-    """Answers one member of the scope itself.
+    """Answers one member of the parent itself.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-    * NOT_FOUND: the user is not a member; the scope was renamed.
+    * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
+    * NOT_FOUND: the user is not a member; the parent was renamed.
     """
     ListMembers: _aio.UnaryUnaryMultiCallable[_member_pb2.ListMembersRequest, _member_pb2.ListMembersResponse]  # type: ignore[assignment]
     """Lists the members of an organization (those of its blobs not included) or of a blob (those of its organization not
@@ -126,8 +126,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
+    * NOT_FOUND: the parent was renamed.
     """
     UpdateMember: _aio.UnaryUnaryMultiCallable[_member_pb2.UpdateMemberRequest, _member_pb2.UpdateMemberResponse]  # type: ignore[assignment]
     """Gives a member another role.
@@ -135,8 +135,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: the user is not a member; the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the user is not a member; the parent was renamed.
     * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -147,8 +147,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: the user is not a member; the scope was renamed.
+    * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+    * NOT_FOUND: the user is not a member; the parent was renamed.
     * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -171,8 +171,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-        * NOT_FOUND: there is no such user; the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: there is no such user; the parent was renamed.
         * ALREADY_EXISTS: the user is a member already, or the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the organization has as many members as it may.
         """
@@ -183,13 +183,13 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _member_pb2.GetMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_member_pb2.GetMemberResponse, _abc.Awaitable[_member_pb2.GetMemberResponse]]:
-        """Answers one member of the scope itself.
+        """Answers one member of the parent itself.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-        * NOT_FOUND: the user is not a member; the scope was renamed.
+        * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
+        * NOT_FOUND: the user is not a member; the parent was renamed.
         """
 
     @_abc_1.abstractmethod
@@ -204,8 +204,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
+        * NOT_FOUND: the parent was renamed.
         """
 
     @_abc_1.abstractmethod
@@ -219,8 +219,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-        * NOT_FOUND: the user is not a member; the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: the user is not a member; the parent was renamed.
         * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -237,8 +237,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-        * NOT_FOUND: the user is not a member; the scope was renamed.
+        * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
+        * NOT_FOUND: the user is not a member; the parent was renamed.
         * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.

@@ -52,7 +52,7 @@ class MetadataRecord(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TARGET_ID_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
     BLOB_ID_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
@@ -60,12 +60,12 @@ class MetadataRecord(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
-    target_id: _builtins.str
+    parent_id: _builtins.str
     """The blob or revision it is on."""
     blob_id: _builtins.str
     """The blob, or the blob of the revision."""
     key: _builtins.str
-    """Its key, unique on the target."""
+    """Its key, unique on the parent."""
     description: _builtins.str
     """What it says, in its makers' words."""
     etag: _builtins.str
@@ -85,7 +85,7 @@ class MetadataRecord(_message.Message):
     def __init__(
         self,
         *,
-        target_id: _builtins.str = ...,
+        parent_id: _builtins.str = ...,
         blob_id: _builtins.str = ...,
         key: _builtins.str = ...,
         value: _struct_pb2.Value | None = ...,
@@ -96,7 +96,7 @@ class MetadataRecord(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "key", b"key", "target_id", b"target_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "key", b"key", "parent_id", b"parent_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,12 +108,12 @@ class CreateMetadataRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TARGET_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    target: _builtins.str
+    parent: _builtins.str
     """A blob (`acme/pipeline`) or a revision (`acme/pipeline@3`), or the id of either."""
     key: _builtins.str
     """1–256 characters of letters, digits, `.`, `_`, `/` and `-`."""
@@ -128,7 +128,7 @@ class CreateMetadataRequest(_message.Message):
     def __init__(
         self,
         *,
-        target: _builtins.str = ...,
+        parent: _builtins.str = ...,
         key: _builtins.str = ...,
         value: _struct_pb2.Value | None = ...,
         description: _builtins.str = ...,
@@ -136,7 +136,7 @@ class CreateMetadataRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "key", b"key", "request_id", b"request_id", "target", b"target", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "key", b"key", "parent", b"parent", "request_id", b"request_id", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -172,21 +172,21 @@ class GetMetadataRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TARGET_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
-    target: _builtins.str
+    parent: _builtins.str
     """A blob (`acme/pipeline`) or a revision (`acme/pipeline@3`), or the id of either."""
     key: _builtins.str
     """The record's key."""
     def __init__(
         self,
         *,
-        target: _builtins.str = ...,
+        parent: _builtins.str = ...,
         key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,11 +222,11 @@ class ListMetadataRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TARGET_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    target: _builtins.str
+    parent: _builtins.str
     """A blob (`acme/pipeline`) or a revision (`acme/pipeline@3`), or the id of either."""
     prefix: _builtins.str
     """Only records whose key begins so; empty for all."""
@@ -237,14 +237,14 @@ class ListMetadataRequest(_message.Message):
     def __init__(
         self,
         *,
-        target: _builtins.str = ...,
+        parent: _builtins.str = ...,
         prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "prefix", b"prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,14 +380,14 @@ class UpdateMetadataRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TARGET_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    target: _builtins.str
+    parent: _builtins.str
     """A blob (`acme/pipeline`) or a revision (`acme/pipeline@3`), or the id of either."""
     key: _builtins.str
     """The record's key."""
@@ -408,7 +408,7 @@ class UpdateMetadataRequest(_message.Message):
     def __init__(
         self,
         *,
-        target: _builtins.str = ...,
+        parent: _builtins.str = ...,
         key: _builtins.str = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         value: _struct_pb2.Value | None = ...,
@@ -418,7 +418,7 @@ class UpdateMetadataRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "etag", b"etag", "key", b"key", "request_id", b"request_id", "target", b"target", "update_mask", b"update_mask", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "etag", b"etag", "key", b"key", "parent", b"parent", "request_id", b"request_id", "update_mask", b"update_mask", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -454,11 +454,11 @@ class DeleteMetadataRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TARGET_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    target: _builtins.str
+    parent: _builtins.str
     """A blob (`acme/pipeline`) or a revision (`acme/pipeline@3`), or the id of either."""
     key: _builtins.str
     """The record's key."""
@@ -469,14 +469,14 @@ class DeleteMetadataRequest(_message.Message):
     def __init__(
         self,
         *,
-        target: _builtins.str = ...,
+        parent: _builtins.str = ...,
         key: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "request_id", b"request_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

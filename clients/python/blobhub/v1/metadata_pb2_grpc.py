@@ -81,28 +81,28 @@ class MetadataServiceServicer:
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed.
-        * ALREADY_EXISTS: the target has a record of that key, or the `request_id` was used with another body.
-        * RESOURCE_EXHAUSTED: the target has 256 records (`metadata.records_per_target`).
+        * ALREADY_EXISTS: the parent has a record of that key, or the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the parent has 256 records (`metadata.records_per_parent`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMetadata(self, request, context):
-        """Answers one record of the target itself. ResolveMetadata answers what holds for a revision.
+        """Answers one record of the parent itself. ResolveMetadata answers what holds for a revision.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListMetadata(self, request, context):
-        """Lists the records of the target itself, by key. A page may hold fewer than asked for, to fit a message.
+        """Lists the records of the parent itself, by key. A page may hold fewer than asked for, to fit a message.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -135,7 +135,7 @@ class MetadataServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """
@@ -150,7 +150,7 @@ class MetadataServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

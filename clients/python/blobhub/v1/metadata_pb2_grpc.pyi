@@ -43,20 +43,20 @@ class MetadataServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed.
-    * ALREADY_EXISTS: the target has a record of that key, or the `request_id` was used with another body.
-    * RESOURCE_EXHAUSTED: the target has 256 records (`metadata.records_per_target`).
+    * ALREADY_EXISTS: the parent has a record of that key, or the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the parent has 256 records (`metadata.records_per_parent`).
     """
     GetMetadata: _grpc.UnaryUnaryMultiCallable[_metadata_pb2.GetMetadataRequest, _metadata_pb2.GetMetadataResponse]
-    """Answers one record of the target itself. ResolveMetadata answers what holds for a revision.
+    """Answers one record of the parent itself. ResolveMetadata answers what holds for a revision.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
     """
     ListMetadata: _grpc.UnaryUnaryMultiCallable[_metadata_pb2.ListMetadataRequest, _metadata_pb2.ListMetadataResponse]
-    """Lists the records of the target itself, by key. A page may hold fewer than asked for, to fit a message.
+    """Lists the records of the parent itself, by key. A page may hold fewer than asked for, to fit a message.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -81,7 +81,7 @@ class MetadataServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -92,7 +92,7 @@ class MetadataServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -112,20 +112,20 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed.
-    * ALREADY_EXISTS: the target has a record of that key, or the `request_id` was used with another body.
-    * RESOURCE_EXHAUSTED: the target has 256 records (`metadata.records_per_target`).
+    * ALREADY_EXISTS: the parent has a record of that key, or the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the parent has 256 records (`metadata.records_per_parent`).
     """
     GetMetadata: _aio.UnaryUnaryMultiCallable[_metadata_pb2.GetMetadataRequest, _metadata_pb2.GetMetadataResponse]  # type: ignore[assignment]
-    """Answers one record of the target itself. ResolveMetadata answers what holds for a revision.
+    """Answers one record of the parent itself. ResolveMetadata answers what holds for a revision.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
     """
     ListMetadata: _aio.UnaryUnaryMultiCallable[_metadata_pb2.ListMetadataRequest, _metadata_pb2.ListMetadataResponse]  # type: ignore[assignment]
-    """Lists the records of the target itself, by key. A page may hold fewer than asked for, to fit a message.
+    """Lists the records of the parent itself, by key. A page may hold fewer than asked for, to fit a message.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -150,7 +150,7 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -161,7 +161,7 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -184,8 +184,8 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed.
-        * ALREADY_EXISTS: the target has a record of that key, or the `request_id` was used with another body.
-        * RESOURCE_EXHAUSTED: the target has 256 records (`metadata.records_per_target`).
+        * ALREADY_EXISTS: the parent has a record of that key, or the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the parent has 256 records (`metadata.records_per_parent`).
         """
 
     @_abc_1.abstractmethod
@@ -194,13 +194,13 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _metadata_pb2.GetMetadataRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_metadata_pb2.GetMetadataResponse, _abc.Awaitable[_metadata_pb2.GetMetadataResponse]]:
-        """Answers one record of the target itself. ResolveMetadata answers what holds for a revision.
+        """Answers one record of the parent itself. ResolveMetadata answers what holds for a revision.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
         """
 
     @_abc_1.abstractmethod
@@ -209,7 +209,7 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _metadata_pb2.ListMetadataRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_metadata_pb2.ListMetadataResponse, _abc.Awaitable[_metadata_pb2.ListMetadataResponse]]:
-        """Lists the records of the target itself, by key. A page may hold fewer than asked for, to fit a message.
+        """Lists the records of the parent itself, by key. A page may hold fewer than asked for, to fit a message.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -246,7 +246,7 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """
@@ -263,7 +263,7 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the target has no such record; the blob has no such revision, or was renamed.
+        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

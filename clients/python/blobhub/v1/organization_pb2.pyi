@@ -82,7 +82,7 @@ class CreateOrganizationRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VISIBILITY_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
-    """1–42 characters of `a-z`, `0-9`, `-` and `_`, beginning and ending with a letter or digit; not the form of an id."""
+    """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id."""
     description: _builtins.str
     """Up to 256 characters."""
     request_id: _builtins.str
@@ -259,7 +259,7 @@ class UpdateOrganizationRequest(_message.Message):
     organization: _builtins.str
     """Alias or id."""
     alias: _builtins.str
-    """1–42 characters of `a-z`, `0-9`, `-` and `_`, beginning and ending with a letter or digit; not the form of an id. Empty leaves it as it is."""
+    """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id. Empty leaves it as it is."""
     description: _builtins.str
     """Up to 256 characters."""
     visibility: _blob_pb2.Visibility.ValueType
@@ -355,21 +355,12 @@ class DeleteOrganizationResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ORG_ID_FIELD_NUMBER: _builtins.int
-    DELETED_BLOBS_FIELD_NUMBER: _builtins.int
-    org_id: _builtins.str
-    """The id of the organization that is gone."""
-    deleted_blobs: _builtins.int
-    """How many blobs went with it."""
     def __init__(
         self,
-        *,
-        org_id: _builtins.str = ...,
-        deleted_blobs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_blobs", b"deleted_blobs", "org_id", b"org_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ Revisions: the versions of a blob."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -85,7 +86,7 @@ class Revision(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     BLOB_ID_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
-    PARENT_ID_FIELD_NUMBER: _builtins.int
+    BASE_REVISION_ID_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
@@ -93,13 +94,14 @@ class Revision(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    COMMIT_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     blob_id: _builtins.str
     """The blob it is a version of."""
     phase: Global___RevisionPhase.ValueType
     """Where it is in its life."""
-    parent_id: _builtins.str
+    base_revision_id: _builtins.str
     """The revision it was branched from; empty for a blob's first draft."""
     comment: _builtins.str
     """What it is about, in its makers' words."""
@@ -121,13 +123,17 @@ class Revision(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it, or its content, was last changed."""
 
+    @_builtins.property
+    def commit_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was committed; unset while it is a draft."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         blob_id: _builtins.str = ...,
         phase: Global___RevisionPhase.ValueType = ...,
-        parent_id: _builtins.str = ...,
+        base_revision_id: _builtins.str = ...,
         comment: _builtins.str = ...,
         number: _builtins.int = ...,
         label: _builtins.str = ...,
@@ -135,10 +141,11 @@ class Revision(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        commit_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit_time", b"commit_time", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "comment", b"comment", "create_time", b"create_time", "digest", b"digest", "etag", b"etag", "id", b"id", "label", b"label", "number", b"number", "parent_id", b"parent_id", "phase", b"phase", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision_id", b"base_revision_id", "blob_id", b"blob_id", "comment", b"comment", "commit_time", b"commit_time", "create_time", b"create_time", "digest", b"digest", "etag", b"etag", "id", b"id", "label", b"label", "number", b"number", "phase", b"phase", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -151,14 +158,14 @@ class CreateRevisionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BLOB_FIELD_NUMBER: _builtins.int
-    PARENT_FIELD_NUMBER: _builtins.int
+    BASE_REVISION_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     blob: _builtins.str
     """`acme/pipeline`, or the blob's id."""
-    parent: _builtins.str
-    """The revision to branch from, within that blob: `default`, a snapshot number such as `3`, or a revision's id. Empty
-    means `default`.
+    base_revision: _builtins.str
+    """The revision to branch from, within that blob: `default`, `latest`, a snapshot number such as `3`, or a
+    revision's id. Empty means `default`.
     """
     comment: _builtins.str
     """What it will be about, up to 200 characters."""
@@ -168,13 +175,13 @@ class CreateRevisionRequest(_message.Message):
         self,
         *,
         blob: _builtins.str = ...,
-        parent: _builtins.str = ...,
+        base_revision: _builtins.str = ...,
         comment: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "comment", b"comment", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "blob", b"blob", "comment", b"comment", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,17 +474,12 @@ class DiscardRevisionResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REVISION_ID_FIELD_NUMBER: _builtins.int
-    revision_id: _builtins.str
-    """The id of the revision that is gone."""
     def __init__(
         self,
-        *,
-        revision_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision_id", b"revision_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -490,6 +492,7 @@ class UpdateRevisionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -501,17 +504,22 @@ class UpdateRevisionRequest(_message.Message):
     """The draft's etag, to change only what was seen; empty changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: `comment`, the one thing that can be. Empty means that, if it is set."""
+
     def __init__(
         self,
         *,
         revision: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
         comment: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "etag", b"etag", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "etag", b"etag", "request_id", b"request_id", "revision", b"revision", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -542,84 +550,26 @@ class UpdateRevisionResponse(_message.Message):
 Global___UpdateRevisionResponse: _TypeAlias = UpdateRevisionResponse  # noqa: Y015
 
 @_typing.final
-class SetDefaultRevisionRequest(_message.Message):
-    """Request of SetDefaultRevision."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REVISION_FIELD_NUMBER: _builtins.int
-    ETAG_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    revision: _builtins.str
-    """Reference of the commit or snapshot."""
-    etag: _builtins.str
-    """The blob's etag, to change only what was seen; empty changes whatever is there."""
-    request_id: _builtins.str
-    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
-    def __init__(
-        self,
-        *,
-        revision: _builtins.str = ...,
-        etag: _builtins.str = ...,
-        request_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SetDefaultRevisionRequest: _TypeAlias = SetDefaultRevisionRequest  # noqa: Y015
-
-@_typing.final
-class SetDefaultRevisionResponse(_message.Message):
-    """Answer of SetDefaultRevision."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REVISION_FIELD_NUMBER: _builtins.int
-    BLOB_ETAG_FIELD_NUMBER: _builtins.int
-    blob_etag: _builtins.str
-    """The blob's etag from now on."""
-    @_builtins.property
-    def revision(self) -> Global___Revision:
-        """The revision, now the default one."""
-
-    def __init__(
-        self,
-        *,
-        revision: Global___Revision | None = ...,
-        blob_etag: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_etag", b"blob_etag", "revision", b"revision"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SetDefaultRevisionResponse: _TypeAlias = SetDefaultRevisionResponse  # noqa: Y015
-
-@_typing.final
 class CompareRevisionsRequest(_message.Message):
     """Request of CompareRevisions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
-    BASE_FIELD_NUMBER: _builtins.int
+    BASE_REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """Reference of the newer revision."""
-    base: _builtins.str
+    base_revision: _builtins.str
     """Reference of the revision to compare it with."""
     def __init__(
         self,
         *,
         revision: _builtins.str = ...,
-        base: _builtins.str = ...,
+        base_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

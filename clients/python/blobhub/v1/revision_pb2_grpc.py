@@ -70,11 +70,6 @@ class RevisionServiceStub:
                 request_serializer=blobhub_dot_v1_dot_revision__pb2.UpdateRevisionRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_revision__pb2.UpdateRevisionResponse.FromString,
                 _registered_method=True)
-        self.SetDefaultRevision = channel.unary_unary(
-                '/blobhub.v1.RevisionService/SetDefaultRevision',
-                request_serializer=blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionRequest.SerializeToString,
-                response_deserializer=blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionResponse.FromString,
-                _registered_method=True)
         self.CompareRevisions = channel.unary_unary(
                 '/blobhub.v1.RevisionService/CompareRevisions',
                 request_serializer=blobhub_dot_v1_dot_revision__pb2.CompareRevisionsRequest.SerializeToString,
@@ -202,22 +197,6 @@ class RevisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SetDefaultRevision(self, request, context):
-        """Makes a commit or snapshot the blob's default revision: what `@default`, and a reference without a version, mean.
-
-        Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
-        * FAILED_PRECONDITION: the revision is a draft.
-        * ALREADY_EXISTS: the `request_id` was used with another body.
-        * ABORTED: the blob's etag is stale; the current one is in the details.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def CompareRevisions(self, request, context):
         """Says what differs between two revisions of blobs of the same type: which pieces of content (definitions of a
         workflow, files of a model) were added, removed or modified. Both may be in any phase, and of different blobs.
@@ -285,11 +264,6 @@ def add_RevisionServiceServicer_to_server(servicer, server):
                     servicer.UpdateRevision,
                     request_deserializer=blobhub_dot_v1_dot_revision__pb2.UpdateRevisionRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_revision__pb2.UpdateRevisionResponse.SerializeToString,
-            ),
-            'SetDefaultRevision': grpc.unary_unary_rpc_method_handler(
-                    servicer.SetDefaultRevision,
-                    request_deserializer=blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionRequest.FromString,
-                    response_serializer=blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionResponse.SerializeToString,
             ),
             'CompareRevisions': grpc.unary_unary_rpc_method_handler(
                     servicer.CompareRevisions,
@@ -492,33 +466,6 @@ class RevisionService:
             '/blobhub.v1.RevisionService/UpdateRevision',
             blobhub_dot_v1_dot_revision__pb2.UpdateRevisionRequest.SerializeToString,
             blobhub_dot_v1_dot_revision__pb2.UpdateRevisionResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def SetDefaultRevision(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/blobhub.v1.RevisionService/SetDefaultRevision',
-            blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionRequest.SerializeToString,
-            blobhub_dot_v1_dot_revision__pb2.SetDefaultRevisionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -116,18 +116,6 @@ class RevisionServiceStub:
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
-    SetDefaultRevision: _grpc.UnaryUnaryMultiCallable[_revision_pb2.SetDefaultRevisionRequest, _revision_pb2.SetDefaultRevisionResponse]
-    """Makes a commit or snapshot the blob's default revision: what `@default`, and a reference without a version, mean.
-
-    Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
-    * FAILED_PRECONDITION: the revision is a draft.
-    * ALREADY_EXISTS: the `request_id` was used with another body.
-    * ABORTED: the blob's etag is stale; the current one is in the details.
-    """
     CompareRevisions: _grpc.UnaryUnaryMultiCallable[_revision_pb2.CompareRevisionsRequest, _revision_pb2.CompareRevisionsResponse]
     """Says what differs between two revisions of blobs of the same type: which pieces of content (definitions of a
     workflow, files of a model) were added, removed or modified. Both may be in any phase, and of different blobs.
@@ -238,18 +226,6 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * FAILED_PRECONDITION: the revision is not a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
-    """
-    SetDefaultRevision: _aio.UnaryUnaryMultiCallable[_revision_pb2.SetDefaultRevisionRequest, _revision_pb2.SetDefaultRevisionResponse]  # type: ignore[assignment]
-    """Makes a commit or snapshot the blob's default revision: what `@default`, and a reference without a version, mean.
-
-    Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
-    * FAILED_PRECONDITION: the revision is a draft.
-    * ALREADY_EXISTS: the `request_id` was used with another body.
-    * ABORTED: the blob's etag is stale; the current one is in the details.
     """
     CompareRevisions: _aio.UnaryUnaryMultiCallable[_revision_pb2.CompareRevisionsRequest, _revision_pb2.CompareRevisionsResponse]  # type: ignore[assignment]
     """Says what differs between two revisions of blobs of the same type: which pieces of content (definitions of a
@@ -400,24 +376,6 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION: the revision is not a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
-        """
-
-    @_abc_1.abstractmethod
-    def SetDefaultRevision(
-        self,
-        request: _revision_pb2.SetDefaultRevisionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_revision_pb2.SetDefaultRevisionResponse, _abc.Awaitable[_revision_pb2.SetDefaultRevisionResponse]]:
-        """Makes a commit or snapshot the blob's default revision: what `@default`, and a reference without a version, mean.
-
-        Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
-        * FAILED_PRECONDITION: the revision is a draft.
-        * ALREADY_EXISTS: the `request_id` was used with another body.
-        * ABORTED: the blob's etag is stale; the current one is in the details.
         """
 
     @_abc_1.abstractmethod

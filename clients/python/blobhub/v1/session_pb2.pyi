@@ -120,7 +120,7 @@ class CreateSessionRequest(_message.Message):
     revision: _builtins.str
     """Reference of the revision, such as `acme/pipeline@default`."""
     alias: _builtins.str
-    """6–42 characters of `a-z`, `0-9`, `-` and `_`; empty for none."""
+    """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id; empty for none."""
     description: _builtins.str
     """Up to 256 characters."""
     request_id: _builtins.str

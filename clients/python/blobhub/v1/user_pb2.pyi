@@ -93,9 +93,7 @@ class CreateUserRequest(_message.Message):
     ADMINISTRATOR_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """1–42 characters of `a-z`, `0-9`, `-` and `_`, beginning and ending with a letter or digit; not the form of an id,
-    and not `me`.
-    """
+    """As an alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id, and not `me`."""
     display_name: _builtins.str
     """What they are called, up to 128 characters."""
     administrator: _builtins.bool

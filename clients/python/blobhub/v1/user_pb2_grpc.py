@@ -64,7 +64,7 @@ class UserServiceServicer:
     """
 
     def CreateUser(self, request, context):
-        """Creates a user. They have no role anywhere, and no key until CreateApiKey makes one with `@name` as its scope.
+        """Creates a user. They have no role anywhere, and no key until CreateApiKey makes one with `@name` as its parent.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.

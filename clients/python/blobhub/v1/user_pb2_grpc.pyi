@@ -36,7 +36,7 @@ class UserServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UserServiceAsyncStub: ...
     CreateUser: _grpc.UnaryUnaryMultiCallable[_user_pb2.CreateUserRequest, _user_pb2.CreateUserResponse]
-    """Creates a user. They have no role anywhere, and no key until CreateApiKey makes one with `@name` as its scope.
+    """Creates a user. They have no role anywhere, and no key until CreateApiKey makes one with `@name` as its parent.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
@@ -83,7 +83,7 @@ class UserServiceAsyncStub(UserServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUser: _aio.UnaryUnaryMultiCallable[_user_pb2.CreateUserRequest, _user_pb2.CreateUserResponse]  # type: ignore[assignment]
-    """Creates a user. They have no role anywhere, and no key until CreateApiKey makes one with `@name` as its scope.
+    """Creates a user. They have no role anywhere, and no key until CreateApiKey makes one with `@name` as its parent.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
@@ -133,7 +133,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.CreateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.CreateUserResponse, _abc.Awaitable[_user_pb2.CreateUserResponse]]:
-        """Creates a user. They have no role anywhere, and no key until CreateApiKey makes one with `@name` as its scope.
+        """Creates a user. They have no role anywhere, and no key until CreateApiKey makes one with `@name` as its parent.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.

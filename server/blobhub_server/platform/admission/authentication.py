@@ -119,7 +119,9 @@ def key_caller(key: ApiKey, user: User | None) -> Caller:
     """The caller that a key stands for; `user` is the user it acts as, if any."""
     if user is not None:
         return user_caller(user, key.role, key.id, key.expire_time)
-    return Caller(key_id=key.id, org_id=key.org_id, blob_id=key.blob_id, role=key.role, expire_time=key.expire_time)
+    return Caller(
+        key_id=key.id, organization_id=key.organization_id, blob_id=key.blob_id, role=key.role, expire_time=key.expire_time
+    )
 
 
 def user_caller(user: User, role: Role, key_id: str | None, expire_time: datetime | None) -> Caller:

@@ -38,7 +38,7 @@ class BlobRevision(RevisionView):
         return cls(
             id=revision.id,
             blob_id=blob.id,
-            org_id=blob.org_id,
+            organization_id=blob.organization_id,
             blob_type=blob.type,
             phase=revision.phase,
             etag=revision.etag,
@@ -88,21 +88,21 @@ class Locators:
         """Implements `blobtypes.contract.Revisions`."""
         return await _revision(tx, grammar.parse("revision", "revision", reference), "revision", reference)
 
-    async def scope(self, value: str, caller: Caller) -> Resolution[object] | None:
+    async def organization_or_blob(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization or a blob."""
-        reference = grammar.parse("scope", "scope", value)
+        reference = grammar.parse("organization_or_blob", "parent", value)
         async with self._db.read() as tx:
-            return await _scope(tx, reference, value)
+            return await _organization_or_blob(tx, reference, value)
 
-    async def target(self, value: str, caller: Caller) -> Resolution[object] | None:
+    async def blob_or_revision(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A blob or a revision."""
-        reference = grammar.parse("target", "target", value)
+        reference = grammar.parse("blob_or_revision", "parent", value)
         async with self._db.read() as tx:
             if reference.id and not reference.version:
                 blob = await blob_store.get(tx, reference.id)
-                return Resolution(_match_blob(blob).place, blob) if blob else await _revision(tx, reference, "target", value)
+                return Resolution(_match_blob(blob).place, blob) if blob else await _revision(tx, reference, "parent", value)
             if reference.version:
-                return await _revision(tx, reference, "target", value)
+                return await _revision(tx, reference, "parent", value)
             return _resolution("blob", value, await _blob(tx, reference))
 
     async def user(self, value: str, caller: Caller) -> Resolution[object] | None:
@@ -112,20 +112,20 @@ class Locators:
             found = await user_of(tx, reference, caller)
         return None if found is None else Resolution(Place(user_id=found.id), found)
 
-    async def owner(self, value: str, caller: Caller) -> Resolution[object] | None:
+    async def organization_blob_or_user(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization, a blob or a user."""
-        reference = grammar.parse("owner", "owner", value)
+        reference = grammar.parse("organization_blob_or_user", "parent", value)
         async with self._db.read() as tx:
-            found = None if reference.user else await _scope(tx, reference, value)
+            found = None if reference.user else await _organization_or_blob(tx, reference, value)
             if found is not None or not (reference.user or reference.id):
                 return found
         return await self.user(value, caller)
 
-    async def audit_scope(self, value: str, caller: Caller) -> Resolution[object] | None:
+    async def organization_blob_or_server(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization, a blob, or the whole server, which only administrators may read."""
-        if grammar.parse("audit_scope", "scope", value).organization == grammar.EVERYWHERE:
+        if grammar.parse("organization_blob_or_server", "parent", value).organization == grammar.EVERYWHERE:
             return Resolution(NOWHERE, None)
-        return await self.scope(value, caller)
+        return await self.organization_or_blob(value, caller)
 
     async def api_key(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A key, by its id."""
@@ -134,7 +134,7 @@ class Locators:
         return (
             None
             if key is None
-            else Resolution(Place(org_id=key.org_id or "", blob_id=key.blob_id, user_id=key.user_id), key)
+            else Resolution(Place(organization_id=key.organization_id or "", blob_id=key.blob_id, user_id=key.user_id), key)
         )
 
     async def credential(self, value: str, caller: Caller) -> Resolution[object] | None:
@@ -144,7 +144,9 @@ class Locators:
         return (
             None
             if found is None
-            else Resolution(Place(org_id=found.org_id or "", blob_id=found.blob_id, user_id=found.user_id), found)
+            else Resolution(
+                Place(organization_id=found.organization_id or "", blob_id=found.blob_id, user_id=found.user_id), found
+            )
         )
 
 
@@ -155,11 +157,17 @@ def _resolution(kind: str, value: str, found: Match[object] | None) -> Resolutio
 
 
 def _match_blob(blob: Blob, renamed: str = "") -> Match[Blob]:
-    return Match(place=Place(org_id=blob.org_id, blob_id=blob.id, public=blob.public), resource=blob, renamed=renamed)
+    return Match(
+        place=Place(organization_id=blob.organization_id, blob_id=blob.id, public=blob.public),
+        resource=blob,
+        renamed=renamed,
+    )
 
 
 def _match_organization(organization: Organization, renamed: str = "") -> Match[Organization]:
-    return Match(place=Place(org_id=organization.id, public=organization.public), resource=organization, renamed=renamed)
+    return Match(
+        place=Place(organization_id=organization.id, public=organization.public), resource=organization, renamed=renamed
+    )
 
 
 async def _organization(tx: Transaction, reference: Reference) -> Match[Organization] | None:
@@ -214,7 +222,7 @@ async def _revision(tx: Transaction, reference: Reference, field: str, value: st
     )
 
 
-async def _scope(tx: Transaction, reference: Reference, value: str) -> Resolution[object] | None:
+async def _organization_or_blob(tx: Transaction, reference: Reference, value: str) -> Resolution[object] | None:
     if not reference.blob:
         found = _resolution("organization", value, await _organization(tx, reference))
         if found is not None or not reference.id:
@@ -232,12 +240,14 @@ async def user_of(tx: Transaction, reference: Reference, caller: Caller) -> User
 
 
 async def version_of(tx: Transaction, blob: Blob, version: str, field: str) -> Revision | None:
-    """A blob's revision by `default`, `draft`, a number or an id.
+    """A blob's revision by `default`, `draft`, `latest`, a number or an id.
 
     Raises InvalidReference for `draft` when there are several drafts: one of them has to be named by its id.
     """
     if version == grammar.DEFAULT:
         return await revision_store.get(tx, blob.default_revision_id)
+    if version == grammar.LATEST:
+        return await revision_store.get_latest(tx, blob.id)
     if version == grammar.DRAFT:
         drafts = await revision_store.drafts(tx, blob.id, 2)
         if len(drafts) > 1:

@@ -13,14 +13,14 @@ from blobhub_server.platform.store import organization as organization_store
 
 def _depends_on_membership(caller: Caller, place: Place) -> bool:
     """Whether the role that a caller holds on a place depends on memberships."""
-    return bool(caller.user_id is not None and not caller.administrator and place.org_id)
+    return bool(caller.user_id is not None and not caller.administrator and place.organization_id)
 
 
 async def held_role(tx: Transaction, caller: Caller, place: Place) -> Role:
     """The role on a place, as a transaction sees it, whether or not the place is public."""
     membership = Role.NONE
     if caller.user_id is not None and _depends_on_membership(caller, place):
-        resource_ids = [place.org_id, *([place.blob_id] if place.blob_id else [])]
+        resource_ids = [place.organization_id, *([place.blob_id] if place.blob_id else [])]
         membership = await store.membership(tx, caller.user_id, resource_ids)
     return access.held_role(caller, place, membership)
 
@@ -43,10 +43,14 @@ class Roles:
         async with self._db.read() as tx:
             if place.blob_id:
                 blob = await blob_store.get(tx, place.blob_id)
-                return None if blob is None else Place(org_id=blob.org_id, blob_id=blob.id, public=blob.public)
-            if place.org_id:
-                organization = await organization_store.find(tx, id_=place.org_id)
-                return None if organization is None else Place(org_id=organization.id, public=organization.public)
+                return (
+                    None
+                    if blob is None
+                    else Place(organization_id=blob.organization_id, blob_id=blob.id, public=blob.public)
+                )
+            if place.organization_id:
+                organization = await organization_store.find(tx, id_=place.organization_id)
+                return None if organization is None else Place(organization_id=organization.id, public=organization.public)
         return place
 
     async def require_reader(self, caller: Caller, place: Place) -> None:

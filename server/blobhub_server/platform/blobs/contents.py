@@ -72,7 +72,7 @@ class Contents:
         return 0 if former is None or await store.holds(tx, blob.id, former.digest) else former.size
 
     async def _require(self, tx: Transaction, blob: Blob, limit: str, held: int) -> None:
-        await self._limits.require(tx, limit, org_id=blob.org_id, blob_id=blob.id, held=held)
+        await self._limits.require(tx, limit, organization_id=blob.organization_id, blob_id=blob.id, held=held)
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:
         blob, revision, new_etag = await self._edit(tx, revision_id, etag)

@@ -26,15 +26,14 @@ async def delete_blob(tx: Transaction, types: BlobTypes, blob_id: str) -> None:
     await _delete_blobs(tx, types, blob_store.select_one(blob_id))
 
 
-async def delete_organization(tx: Transaction, types: BlobTypes, org_id: str) -> int:
-    """Delete an organization that the caller has locked, and its blobs; return how many those were."""
-    blob_ids, itself = blob_store.select_in_organization(org_id), organization_store.select_one(org_id)
-    count = await blob_store.lock_all(tx, blob_ids)
-    await api_key_store.delete_all_of_organization(tx, org_id)
+async def delete_organization(tx: Transaction, types: BlobTypes, organization_id: str) -> None:
+    """Delete an organization that the caller has locked, and its blobs."""
+    blob_ids, itself = blob_store.select_in_organization(organization_id), organization_store.select_one(organization_id)
+    await blob_store.lock_all(tx, blob_ids)
+    await api_key_store.delete_all_of_organization(tx, organization_id)
     await _delete_blobs(tx, types, blob_ids)
     await _delete_shared(tx, itself)
-    await organization_store.delete(tx, org_id)
-    return count
+    await organization_store.delete(tx, organization_id)
 
 
 async def _delete_blobs(tx: Transaction, types: BlobTypes, blob_ids: IdQuery) -> None:

@@ -25,8 +25,8 @@ KEYS = "Keys of the organization and its blobs that are neither revoked nor expi
 def organization_limits(clock: Clock) -> Sequence[Limit]:
     """The limits that are counted in organizations."""
 
-    async def keys(tx: Transaction, org_id: str) -> int:
-        return await api_key_store.count(tx, org_id, clock())
+    async def keys(tx: Transaction, organization_id: str) -> int:
+        return await api_key_store.count(tx, organization_id, clock())
 
     return (
         Limit(name="organization.api_keys", description=KEYS, default=1_000, held=keys),
@@ -65,37 +65,37 @@ class Limits:
         self._organization_limits = organization_limits(clock)
         self.of_platform = (*self._organization_limits, *BLOB_LIMITS)
 
-    def counted_in(self, scope: Organization | Blob) -> Sequence[Limit]:
+    def counted_in(self, parent: Organization | Blob) -> Sequence[Limit]:
         """The limits on what an organization itself, or a blob, holds."""
-        return (*BLOB_LIMITS, *self._types.limits(scope.type)) if isinstance(scope, Blob) else self._organization_limits
+        return (*BLOB_LIMITS, *self._types.limits(parent.type)) if isinstance(parent, Blob) else self._organization_limits
 
-    def settable_on(self, scope: Organization | Blob) -> Sequence[Limit]:
+    def settable_on(self, parent: Organization | Blob) -> Sequence[Limit]:
         """The limits that hold for an organization and its blobs, or for a blob, by name."""
-        of_all_blobs = () if isinstance(scope, Blob) else (*BLOB_LIMITS, *self._types.limits())
-        return sorted((*self.counted_in(scope), *of_all_blobs), key=lambda limit: limit.name)
+        of_all_blobs = () if isinstance(parent, Blob) else (*BLOB_LIMITS, *self._types.limits())
+        return sorted((*self.counted_in(parent), *of_all_blobs), key=lambda limit: limit.name)
 
-    def find(self, scope: Organization | Blob, name: str) -> Limit:
+    def find(self, parent: Organization | Blob, name: str) -> Limit:
         """One of those by its name. Raises InvalidValue."""
-        for limit in self.settable_on(scope):
+        for limit in self.settable_on(parent):
             if limit.name == name:
                 return limit
-        kind = "a blob of this type" if isinstance(scope, Blob) else "an organization"
+        kind = "a blob of this type" if isinstance(parent, Blob) else "an organization"
         raise InvalidValue("name", f"no such limit on {kind}")
 
-    async def value(self, tx: Transaction, name: str, *, org_id: str, blob_id: str) -> int:
+    async def value(self, tx: Transaction, name: str, *, organization_id: str, blob_id: str) -> int:
         limits = (*self.of_platform, *self._types.limits())
         default = {limit.name: limit.default for limit in limits}[name]
-        return rules.effective(await store.get(tx, name, org_id, blob_id), default).value
+        return rules.effective(await store.get(tx, name, organization_id, blob_id), default).value
 
-    async def lock(self, tx: Transaction, *, org_id: str, blob_id: str) -> None:
+    async def lock(self, tx: Transaction, *, organization_id: str, blob_id: str) -> None:
         if blob_id:
             found: object = await blob_store.get(tx, blob_id, lock=True)
         else:
-            found = await organization_store.find(tx, id_=org_id, lock=True)
+            found = await organization_store.find(tx, id_=organization_id, lock=True)
         if found is None:
             raise PermissionDenied
 
-    async def require(self, tx: Transaction, name: str, *, org_id: str, blob_id: str, held: int) -> None:
-        value = await self.value(tx, name, org_id=org_id, blob_id=blob_id)
+    async def require(self, tx: Transaction, name: str, *, organization_id: str, blob_id: str, held: int) -> None:
+        value = await self.value(tx, name, organization_id=organization_id, blob_id=blob_id)
         if held > value:
-            raise LimitExceeded(name, value, blob_id or org_id)
+            raise LimitExceeded(name, value, blob_id or organization_id)

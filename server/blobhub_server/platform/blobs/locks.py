@@ -15,7 +15,7 @@ async def lock_place(tx: Transaction, place: Place) -> None:
 
     Raises PermissionDenied when any of them is gone.
     """
-    if place.org_id and await organization_store.find(tx, id_=place.org_id, lock=True) is None:
+    if place.organization_id and await organization_store.find(tx, id_=place.organization_id, lock=True) is None:
         raise PermissionDenied
     if place.blob_id and await blob_store.get(tx, place.blob_id, lock=True) is None:
         raise PermissionDenied

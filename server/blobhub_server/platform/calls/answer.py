@@ -83,8 +83,8 @@ class Answers:
         if found is None:
             return None
         call.recorded = True
-        if found.answer and (found.org_id or found.user_id):
-            call.place = Place(org_id=found.org_id or "", blob_id=found.blob_id, user_id=found.user_id)
+        if found.answer and (found.organization_id or found.user_id):
+            call.place = Place(organization_id=found.organization_id or "", blob_id=found.blob_id, user_id=found.user_id)
             await self._readers.require_reader(call.caller, call.place)
         return found.answer
 
@@ -116,7 +116,7 @@ class Answers:
             "body_digest": self._digest(call, self._current),
             "answer": answer.SerializeToString(),
             "create_time": self._clock(),
-            "org_id": call.place.org_id or None,
+            "organization_id": call.place.organization_id or None,
             "blob_id": call.place.blob_id,
             "user_id": call.place.user_id,
         }

@@ -6,7 +6,7 @@ caller, also against mutants of this file, so a check that is removed or inverte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import IntEnum
 
@@ -55,7 +55,7 @@ def held_role(caller: Caller, place: Place, membership: Role) -> Role:
     if caller.user_id is not None:
         own = Role.ADMIN if place.user_id == caller.user_id else membership
         return min(own, caller.role)
-    if caller.org_id == place.org_id and caller.blob_id in (None, place.blob_id):
+    if caller.organization_id == place.organization_id and caller.blob_id in (None, place.blob_id):
         return caller.role
     return Role.NONE
 
@@ -69,6 +69,12 @@ def require_role(role: Role, place: Place, permission: Permission, *, public_rea
 def require_public_creation(role: Role, *, public: bool) -> None:
     """Only an admin decides on visibility, also at creation. Raises PermissionDenied."""
     if public and role is not Role.ADMIN:
+        raise PermissionDenied
+
+
+def require_settings_role(role: Role, fields: Collection[str]) -> None:
+    """Only an admin changes a blob's alias or visibility; who may write changes the rest. Raises PermissionDenied."""
+    if not {"alias", "visibility"}.isdisjoint(fields) and role is not Role.ADMIN:
         raise PermissionDenied
 
 

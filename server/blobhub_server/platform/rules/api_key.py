@@ -28,13 +28,13 @@ _KEY_PATTERN = re.compile(r"(bhk_[0-9A-Za-z]*_)\w+")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key's record. Exactly one of `user_id` and `org_id` is set; `blob_id` confines a scoped key to one blob."""
+    """A key's record. Exactly one of `user_id` and `organization_id` is set; `blob_id` confines a scoped key to one blob."""
 
     id: str
     public_id: str
     secret_hash: bytes
     user_id: str | None
-    org_id: str | None
+    organization_id: str | None
     blob_id: str | None
     role: Role
     description: str
@@ -60,7 +60,7 @@ def new_key(
     *,
     id: str,
     user_id: str | None,
-    org_id: str | None,
+    organization_id: str | None,
     blob_id: str | None,
     role: Role,
     description: str,
@@ -76,7 +76,7 @@ def new_key(
         public_id=parsed[0],
         secret_hash=parsed[1],
         user_id=user_id,
-        org_id=org_id,
+        organization_id=organization_id,
         blob_id=blob_id,
         role=role,
         description=description,
@@ -94,7 +94,7 @@ def successor(key: ApiKey, secret: str, *, id: str, now: datetime, etag: str) ->
         secret,
         id=id,
         user_id=key.user_id,
-        org_id=key.org_id,
+        organization_id=key.organization_id,
         blob_id=key.blob_id,
         role=key.role,
         description=key.description,

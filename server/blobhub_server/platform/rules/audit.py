@@ -16,7 +16,7 @@ class AuditEntry:
     method: str
     user_id: str | None
     api_key_id: str | None
-    org_id: str | None
+    organization_id: str | None
     blob_id: str | None
     resource_type: str
     resource: str

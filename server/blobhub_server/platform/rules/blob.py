@@ -18,7 +18,7 @@ class Blob:
     """
 
     id: str
-    org_id: str
+    organization_id: str
     alias: str
     type: str
     visibility: str

@@ -21,7 +21,7 @@ class Credential:
 
     id: str
     user_id: str | None
-    org_id: str | None
+    organization_id: str | None
     blob_id: str | None
     alias: str
     type: str
@@ -31,14 +31,14 @@ class Credential:
     etag: str
 
     @property
-    def owner_id(self) -> str:
-        """The id of its owner: a blob, an organization or a user."""
-        return self.blob_id or self.org_id or self.user_id or ""
+    def parent_id(self) -> str:
+        """The id of its parent: a blob, an organization or a user."""
+        return self.blob_id or self.organization_id or self.user_id or ""
 
     @property
     def identity(self) -> bytes:
         """What a sealed body is bound to: all that never changes of the record. No two records have the same."""
-        return json.dumps([self.id, self.user_id, self.org_id, self.blob_id, self.alias, self.type]).encode()
+        return json.dumps([self.id, self.user_id, self.organization_id, self.blob_id, self.alias, self.type]).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def encode(body: Mapping[str, Any]) -> bytes:
     return data
 
 
-def require_room(owner_id: str, held: int) -> None:
-    """Raise LimitExceeded when an owner of `held` credentials may not have another."""
+def require_room(parent_id: str, held: int) -> None:
+    """Raise LimitExceeded when a parent of `held` credentials may not have another."""
     if held >= MAX_CREDENTIALS:
-        raise LimitExceeded("credentials", MAX_CREDENTIALS, owner_id)
+        raise LimitExceeded("credentials", MAX_CREDENTIALS, parent_id)

@@ -6,6 +6,7 @@ the admins of their blobs.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -56,6 +57,12 @@ def effective(settings: Iterable[LimitSetting], default: int) -> LimitSetting:
     for setting in sorted(settings, key=lambda setting: (setting.source == BLOB, -setting.rank)):
         holding = [before for before in holding if before.rank > setting.rank] + [setting]
     return min(reversed(holding), key=lambda setting: setting.value)
+
+
+def etag(settings: Iterable[LimitSetting]) -> str:
+    """The etag of a limit: a digest of what is set, so that a limit has one where no row is."""
+    said = sorted((setting.source, int(setting.rank), setting.value) for setting in settings)
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
 
 
 def remaining_settings(settings: Iterable[LimitSetting], source: str, by: Rank) -> list[LimitSetting]:

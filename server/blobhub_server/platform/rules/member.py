@@ -16,7 +16,7 @@ class Member:
 
     user_id: str
     user_name: str
-    org_id: str
+    organization_id: str
     blob_id: str | None
     role: Role
     create_time: datetime

@@ -17,9 +17,9 @@ MAX_DEPTH = 30
 
 @dataclass(frozen=True, slots=True)
 class MetadataRecord:
-    """A record on `target_id`: the blob `blob_id`, or a revision of it. `value` is JSON text."""
+    """A record on `parent_id`: the blob `blob_id`, or a revision of it. `value` is JSON text."""
 
-    target_id: str
+    parent_id: str
     blob_id: str
     key: str
     value: str
@@ -36,7 +36,7 @@ def encode(value: Any) -> str:
     return json_text.encode("value", value, MAX_BYTES)
 
 
-def require_room(target_id: str, held: int) -> None:
-    """Raise LimitExceeded when a target that holds `held` records is full."""
+def require_room(parent_id: str, held: int) -> None:
+    """Raise LimitExceeded when a parent that holds `held` records is full."""
     if held >= MAX_RECORDS:
-        raise LimitExceeded("metadata.records_per_target", MAX_RECORDS, target_id)
+        raise LimitExceeded("metadata.records_per_parent", MAX_RECORDS, parent_id)

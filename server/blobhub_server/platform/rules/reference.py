@@ -3,12 +3,13 @@
     organization = alias | id
     blob         = organization "/" alias | id
     revision     = blob [ "@" version ] | id
-    version      = "default" | "draft" | number | id
-    scope        = organization | blob
-    target       = blob | revision
+    version      = "default" | "draft" | "latest" | number | id
     user         = "@me" | "@" name | id
-    owner        = scope | user
-    audit_scope  = scope | "-"
+
+    organization_or_blob         = organization | blob
+    blob_or_revision             = blob | revision
+    organization_blob_or_user    = organization | blob | user
+    organization_blob_or_server  = organization | blob | "-"
 
 Without a version the default revision is meant. Ids are lower-case UUIDs; no alias looks like one, so an id needs no prefix.
 A lone id is looked up among the kinds that the field allows. `-` stands for all organizations (AIP-159).
@@ -22,11 +23,12 @@ from dataclasses import dataclass
 from blobhub_server.errors import InvalidReference
 from blobhub_server.ids import is_uuid
 
-_ALIAS = re.compile(r"[a-z0-9]([a-z0-9_-]{0,40}[a-z0-9])?")
+_ALIAS = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 DEFAULT = "default"
 DRAFT = "draft"
+LATEST = "latest"
 ME = "me"
 EVERYWHERE = "-"
 
@@ -51,7 +53,7 @@ def parse(kind: str, field: str, text: str) -> Reference:
 
 
 def _alias(text: str) -> bool:
-    return _ALIAS.fullmatch(text) is not None
+    return _ALIAS.fullmatch(text) is not None and text != EVERYWHERE and not is_uuid(text)
 
 
 def _organization(text: str) -> Reference | None:
@@ -79,11 +81,11 @@ def _revision(text: str) -> Reference | None:
     return Reference(organization=found.organization, blob=found.blob, version=version or DEFAULT, id=found.id)
 
 
-def _scope(text: str) -> Reference | None:
+def _organization_or_blob(text: str) -> Reference | None:
     return _organization(text) or _blob(text)
 
 
-def _target(text: str) -> Reference | None:
+def _blob_or_revision(text: str) -> Reference | None:
     return _revision(text) if "@" in text else _blob(text)
 
 
@@ -93,37 +95,37 @@ def _user(text: str) -> Reference | None:
     return Reference(user=text[1:]) if text.startswith("@") and _alias(text[1:]) else None
 
 
-def _owner(text: str) -> Reference | None:
-    return _scope(text) or _user(text)
+def _organization_blob_or_user(text: str) -> Reference | None:
+    return _organization_or_blob(text) or _user(text)
 
 
-def _audit_scope(text: str) -> Reference | None:
-    return Reference(organization=EVERYWHERE) if text == EVERYWHERE else _scope(text)
+def _organization_blob_or_server(text: str) -> Reference | None:
+    return Reference(organization=EVERYWHERE) if text == EVERYWHERE else _organization_or_blob(text)
 
 
 def is_version(text: str) -> bool:
     """True for what may follow the `@`."""
-    return text in (DEFAULT, DRAFT) or _NUMBER.fullmatch(text) is not None or is_uuid(text)
+    return text in (DEFAULT, DRAFT, LATEST) or _NUMBER.fullmatch(text) is not None or is_uuid(text)
 
 
 _PARSERS = {
     "organization": _organization,
     "blob": _blob,
     "revision": _revision,
-    "scope": _scope,
-    "target": _target,
+    "organization_or_blob": _organization_or_blob,
+    "blob_or_revision": _blob_or_revision,
     "user": _user,
-    "owner": _owner,
-    "audit_scope": _audit_scope,
+    "organization_blob_or_user": _organization_blob_or_user,
+    "organization_blob_or_server": _organization_blob_or_server,
 }
 
 _EXPECTED = {
     "organization": "`acme` or an id",
     "blob": "`acme/pipeline` or an id",
-    "revision": "`acme/pipeline@default`, `@3`, `@draft`, `@<revision id>`, or a revision's id",
-    "scope": "`acme`, `acme/pipeline` or an id",
-    "target": "`acme/pipeline`, `acme/pipeline@3` or an id",
+    "revision": "`acme/pipeline@default`, `@3`, `@draft`, `@latest`, `@<revision id>`, or a revision's id",
+    "organization_or_blob": "`acme`, `acme/pipeline` or an id",
+    "blob_or_revision": "`acme/pipeline`, `acme/pipeline@3` or an id",
     "user": "`@me`, `@name` or an id",
-    "owner": "`acme`, `acme/pipeline`, `@me`, `@name` or an id",
-    "audit_scope": "`acme`, `acme/pipeline`, an id, or `-` for the whole server",
+    "organization_blob_or_user": "`acme`, `acme/pipeline`, `@me`, `@name` or an id",
+    "organization_blob_or_server": "`acme`, `acme/pipeline`, an id, or `-` for the whole server",
 }

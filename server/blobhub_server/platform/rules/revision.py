@@ -16,20 +16,21 @@ SNAPSHOT = "snapshot"
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A point-in-time version of a blob. `number` counts a blob's snapshots from 1; None until published. `entries` says how
-    many its content has.
+    """A point-in-time version of a blob. `number` counts a blob's snapshots from 1; None until published. `commit_time`
+    is None for a draft. `entries` says how many its content has.
     """
 
     id: str
     blob_id: str
     phase: str
-    parent_id: str | None
+    base_revision_id: str | None
     comment: str
     number: int | None
     label: str
     digest: str
     create_time: datetime
     update_time: datetime
+    commit_time: datetime | None
     etag: str
     entries: int
 

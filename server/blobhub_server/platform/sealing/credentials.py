@@ -21,13 +21,13 @@ class Credentials:
         self._db = db
         self._keyring = keyring
 
-    async def use(self, org_id: str, blob_id: str, alias: str) -> Mapping[str, Any]:
+    async def use(self, organization_id: str, blob_id: str, alias: str) -> Mapping[str, Any]:
         async with self._db.read() as tx:
-            found = await store.resolve(tx, org_id, blob_id, alias)
+            found = await store.resolve(tx, organization_id, blob_id, alias)
         if found is None:
             raise NotFound("credential", alias)
         credential, sealed = found
-        if credential.owner_id not in (blob_id, org_id):
+        if credential.parent_id not in (blob_id, organization_id):
             raise CredentialUnreadable(credential.id)
         if sealed.master_key_id not in self._keyring.ids:
             raise MasterKeyMissing(sealed.master_key_id)

@@ -23,6 +23,7 @@ from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import api_key as store
+from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_duration, to_timestamp
 
@@ -32,7 +33,7 @@ def to_proto(key: ApiKey) -> pb.ApiKey:
     return pb.ApiKey(
         id=key.id,
         public_id=key.public_id,
-        org_id=key.org_id or "",
+        organization_id=key.organization_id or "",
         blob_id=key.blob_id or "",
         user_id=key.user_id or "",
         role=access_pb2.Role.ValueType(int(key.role)),
@@ -69,7 +70,7 @@ class ApiKeyService:
                 secret,
                 id=self._host.ids(),
                 user_id=place.user_id,
-                org_id=place.org_id or None,
+                organization_id=place.organization_id or None,
                 blob_id=place.blob_id,
                 role=role,
                 description=request.description,
@@ -89,9 +90,11 @@ class ApiKeyService:
         """Raise LimitExceeded when the new key is one too many for its user or organization."""
         if record.user_id is not None:
             rules.require_room(record.user_id, await store.count_personal(tx, record.user_id, now))
-        elif record.org_id is not None:
-            held = await store.count(tx, record.org_id, now)
-            await self._host.limits.require(tx, "organization.api_keys", org_id=record.org_id, blob_id="", held=held)
+        elif record.organization_id is not None:
+            held = await store.count(tx, record.organization_id, now)
+            await self._host.limits.require(
+                tx, "organization.api_keys", organization_id=record.organization_id, blob_id="", held=held
+            )
 
     def _expire_time(self, request: pb.CreateApiKeyRequest, caller: Caller) -> datetime | None:
         """When the new key expires: as requested, else with the caller's own key or token. Raises InvalidValue."""
@@ -112,7 +115,7 @@ class ApiKeyService:
         self, request: pb.ListApiKeysRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListApiKeysResponse:
         place = call.place
-        page = Page.parse(request, place.user_id or "", place.org_id, place.blob_id or "")
+        page = Page.parse(request, place.user_id or "", place.organization_id, place.blob_id or "")
         async with self._host.db.read() as tx:
             found = await store.page(tx, place, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda key: key.id)
@@ -122,7 +125,8 @@ class ApiKeyService:
         async def make(tx: Transaction) -> pb.UpdateApiKeyResponse:
             current = await self._lock(tx, call.resource.id)
             require_etag(request.etag, current.etag)
-            await store.update(tx, current.id, description=request.description, etag=self._host.ids())
+            changed = {field: getattr(request, field) for field in changed_fields(request, "description")}
+            await store.update(tx, current.id, **changed, etag=self._host.ids())
             return pb.UpdateApiKeyResponse(api_key=to_proto(await self._lock(tx, call.resource.id)))
 
         return await call.once(make)

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 from blobhub.v1 import audit_pb2 as pb
 
+from blobhub_server.blobtypes.access import Caller
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
-from blobhub_server.errors import InvalidPageToken
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import InvalidPageToken, NotFound
+from blobhub_server.platform.admission.locators import user_of
 from blobhub_server.platform.calls import audit
+from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.audit import AuditEntry
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.organization import Organization
+from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import audit as store
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import MAX_BATCH, Watch, check_range, pack
@@ -30,7 +35,7 @@ def to_proto(entry: AuditEntry) -> pb.AuditEntry:
         method=entry.method,
         user_id=entry.user_id or "",
         api_key_id=entry.api_key_id or "",
-        org_id=entry.org_id or "",
+        organization_id=entry.organization_id or "",
         blob_id=entry.blob_id or "",
         resource_type=entry.resource_type,
         resource=entry.resource,
@@ -61,14 +66,15 @@ class AuditService:
         self, request: pb.ListAuditEntriesRequest, call: Call[Organization | Blob | None]
     ) -> pb.ListAuditEntriesResponse:
         place = call.place
-        filters = (request.user_id, request.method, str(request.failures_only))
-        page = Page.parse(request, place.org_id, place.blob_id or "", *filters)
+        filters = (request.user, request.method, str(request.failures_only))
+        page = Page.parse(request, place.organization_id, place.blob_id or "", *filters)
         async with self._host.db.read() as tx:
+            user = await _user(tx, request.user, call.caller) if request.user else None
             found = await store.page(
                 tx,
-                org_id=place.org_id,
+                organization_id=place.organization_id,
                 blob_id=place.blob_id or "",
-                user_id=request.user_id,
+                user_id=user.id if user else "",
                 method=request.method,
                 failures_only=request.failures_only,
                 after=_number(page.after),
@@ -86,7 +92,9 @@ class AuditService:
 
         async def read(after: int) -> list[EntryLine]:
             async with self._host.db.read() as tx:
-                found = await store.page(tx, org_id=place.org_id, blob_id=place.blob_id or "", after=after, limit=MAX_BATCH)
+                found = await store.page(
+                    tx, organization_id=place.organization_id, blob_id=place.blob_id or "", after=after, limit=MAX_BATCH
+                )
             return [EntryLine(sequence=entry.sequence, event=to_proto(entry).SerializeToString()) for entry in found]
 
         watch = Watch(
@@ -103,3 +111,11 @@ def _number(after: str) -> int:
     if after and re.fullmatch("[0-9]{1,18}", after) is None:
         raise InvalidPageToken
     return int(after or 0)
+
+
+async def _user(tx: Transaction, reference: str, caller: Caller) -> User:
+    """The user whose entries are asked for. Raises NotFound."""
+    user = await user_of(tx, grammar.parse("user", "user", reference), caller)
+    if user is None:
+        raise NotFound("user", reference)
+    return user

@@ -13,24 +13,28 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.errors import PermissionDenied
+from blobhub_server.errors import InvalidReference, NotFound, PermissionDenied
 from blobhub_server.platform.admission import gate
+from blobhub_server.platform.admission.locators import version_of
 from blobhub_server.platform.blobs import events as blob_events
 from blobhub_server.platform.blobs.aliases import change_alias, claim_alias
+from blobhub_server.platform.blobs.default_revisions import DefaultRevisions
 from blobhub_server.platform.blobs.deletion import delete_blob
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import blob as rules
+from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 from blobhub_server.platform.services.revision import to_proto as revision_to_proto
-from blobhub_server.platform.services.visibility import changed_columns, from_visibility, to_visibility
+from blobhub_server.platform.services.visibility import SHARED_FIELDS, changed_columns, from_visibility, to_visibility
 from blobhub_server.platform.store import blob as store
 from blobhub_server.platform.store import blob_event as event_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
+from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page, order_of
 from blobhub_server.rpc.watch import MAX_BATCH, Watch, check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
@@ -41,7 +45,7 @@ def to_proto(blob: Blob) -> pb.Blob:
     return pb.Blob(
         id=blob.id,
         alias=blob.alias,
-        org_id=blob.org_id,
+        organization_id=blob.organization_id,
         type=blob.type,
         visibility=to_visibility(blob.visibility),
         description=blob.description,
@@ -60,18 +64,19 @@ class BlobService:
         self._host = host
         self._types = types
         self._events = events
+        self._defaults = DefaultRevisions(host, events)
 
     async def CreateBlob(self, request: pb.CreateBlobRequest, call: Call[Organization]) -> pb.CreateBlobResponse:
-        type_, org_id = self._types.get(request.type).name, call.resource.id
+        type_, organization_id = self._types.get(request.type).name, call.resource.id
         access.require_public_creation(call.role, public=request.visibility == pb.VISIBILITY_PUBLIC)
 
         async def make(tx: Transaction) -> pb.CreateBlobResponse:
-            blob, draft = self._new(request, type_, org_id)
-            held = await organization_store.count_blobs(tx, org_id, 1)
+            blob, draft = self._new(request, type_, organization_id)
+            held = await organization_store.count_blobs(tx, organization_id, 1)
             if held is None:
                 raise PermissionDenied
-            await self._host.limits.require(tx, "organization.blobs", org_id=org_id, blob_id="", held=held)
-            async with claim_alias(tx, "blob", org_id, blob.alias, blob.id):
+            await self._host.limits.require(tx, "organization.blobs", organization_id=organization_id, blob_id="", held=held)
+            async with claim_alias(tx, "blob", organization_id, blob.alias, blob.id):
                 await store.insert(tx, blob)
             await revision_store.insert(tx, draft)
             created = blob_event_pb2.BlobCreated(alias=blob.alias, revision=revision_to_proto(draft))
@@ -80,7 +85,7 @@ class BlobService:
 
         return await call.once(make)
 
-    def _new(self, request: pb.CreateBlobRequest, type_: str, org_id: str) -> tuple[Blob, Revision]:
+    def _new(self, request: pb.CreateBlobRequest, type_: str, organization_id: str) -> tuple[Blob, Revision]:
         """A blob and its first draft, which is its default revision."""
         now, ids = self._host.clock(), self._host.ids
         blob_id = ids()
@@ -88,19 +93,20 @@ class BlobService:
             id=ids(),
             blob_id=blob_id,
             phase=DRAFT,
-            parent_id=None,
+            base_revision_id=None,
             comment="",
             number=None,
             label="",
             digest="",
             create_time=now,
             update_time=now,
+            commit_time=None,
             etag=ids(),
             entries=0,
         )
         blob = Blob(
             id=blob_id,
-            org_id=org_id,
+            organization_id=organization_id,
             alias=request.alias,
             type=type_,
             visibility=from_visibility(request.visibility),
@@ -118,15 +124,15 @@ class BlobService:
         return pb.GetBlobResponse(blob=to_proto(call.resource))
 
     async def ListBlobs(self, request: pb.ListBlobsRequest, call: Call[Organization]) -> pb.ListBlobsResponse:
-        org_id, order_by = call.resource.id, order_of(request)
+        organization_id, order_by = call.resource.id, order_of(request)
         visibility = from_visibility(request.visibility, unset="")
         outsider = call.caller if call.role is Role.NONE else None
-        filters = (org_id, request.type, visibility, request.alias_prefix, order_by)
+        filters = (organization_id, request.type, visibility, request.alias_prefix, order_by)
         page = Page.parse(request, outsider.identity if outsider else "", *filters)
         async with self._host.db.read() as tx:
             found = await store.page(
                 tx,
-                org_id,
+                organization_id,
                 seen_by=outsider,
                 order_by=order_by,
                 type_=request.type,
@@ -139,27 +145,47 @@ class BlobService:
         return pb.ListBlobsResponse(blobs=map(to_proto, items), next_page_token=token)
 
     async def UpdateBlob(self, request: pb.UpdateBlobRequest, call: Call[Blob]) -> pb.UpdateBlobResponse:
+        fields = changed_fields(request, *SHARED_FIELDS, "default_revision")
+        access.require_settings_role(call.role, fields)
+        if request.default_revision and not grammar.is_version(request.default_revision):
+            raise InvalidReference("default_revision", "`draft`, `latest`, a snapshot number, or a revision's id")
+
         async def make(tx: Transaction) -> pb.UpdateBlobResponse:
             current = await self._lock(tx, call.resource.id, request.etag)
-            values = changed_columns(request, current, now=self._host.clock(), etag=self._host.ids())
-            async with change_alias(tx, "blob", current.org_id, current.alias, values.get("alias"), current.id):
-                await store.update(tx, current.id, **values)
+            asked = request.default_revision if "default_revision" in fields else ""
+            default_id = await self._version(tx, current, asked) if asked else current.default_revision_id
+            await self._update(tx, current, request, fields)
+            await self._defaults.move(tx, current, default_id)
+            return pb.UpdateBlobResponse(blob=await self._current_proto(tx, current.id))
+
+        return await call.once(make)
+
+    async def _update(self, tx: Transaction, current: Blob, request: pb.UpdateBlobRequest, fields: set[str]) -> None:
+        """Change alias, description and visibility, where they are among the fields."""
+        values = changed_columns(request, current, fields, now=self._host.clock(), etag=self._host.ids())
+        async with change_alias(tx, "blob", current.organization_id, current.alias, values.get("alias"), current.id):
+            await store.update(tx, current.id, **values)
+        if fields & set(SHARED_FIELDS):
             now = await self._lock(tx, current.id, "")
             event = blob_event_pb2.BlobUpdated(alias=now.alias, public=now.public)
             await self._events.append(tx, now.id, blob_updated=event)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            return pb.UpdateBlobResponse(blob=await self._current_proto(tx, now.id))
 
-        return await call.once(make)
+    async def _version(self, tx: Transaction, blob: Blob, version: str) -> str:
+        """The id of one of the blob's revisions. Raises NotFound."""
+        revision = await version_of(tx, blob, version, "default_revision")
+        if revision is None:
+            raise NotFound("revision", version)
+        return revision.id
 
     async def DeleteBlob(self, request: pb.DeleteBlobRequest, call: Call[Blob]) -> pb.DeleteBlobResponse:
         async def make(tx: Transaction) -> pb.DeleteBlobResponse:
-            await organization_store.count_blobs(tx, call.resource.org_id, -1)
+            await organization_store.count_blobs(tx, call.resource.organization_id, -1)
             current = await self._lock(tx, call.resource.id, request.etag)
             rules.require_unused(await self._types.in_use(tx, current.type, current.id), cascade=request.cascade)
             await delete_blob(tx, self._types, current.id)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            return pb.DeleteBlobResponse(blob_id=current.id)
+            return pb.DeleteBlobResponse()
 
         return await call.once(make)
 

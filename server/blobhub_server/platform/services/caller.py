@@ -28,12 +28,12 @@ class CallerService:
 
     async def GetCaller(self, request: pb.GetCallerRequest, call: Call[None]) -> pb.GetCallerResponse:
         who = call.caller
-        roles = await self._role_on_scope(who, request.scope) if request.scope else await self._all_roles(who)
+        roles = await self._role_on(who, request.resource) if request.resource else await self._all_roles(who)
         return pb.GetCallerResponse(caller=to_proto(who), roles=roles)
 
-    async def _role_on_scope(self, who: Caller, scope: str) -> list[pb.EffectiveRole]:
+    async def _role_on(self, who: Caller, resource: str) -> list[pb.EffectiveRole]:
         """The role on one organization or blob. Raises Renamed, but only to callers who hold a role there."""
-        found = await self._locators.scope(scope, who)
+        found = await self._locators.organization_or_blob(resource, who)
         if found is None:
             return []
         place = found.place
@@ -53,16 +53,16 @@ class CallerService:
                 return [
                     to_role(place, reference, access.held_role(who, place, role)) for place, reference, role in memberships
                 ]
-            if who.org_id is None:
+            if who.organization_id is None:
                 return []
-            place = Place(org_id=who.org_id, blob_id=who.blob_id)
+            place = Place(organization_id=who.organization_id, blob_id=who.blob_id)
             return [to_role(place, await store.reference(tx, place), who.role)]
 
 
 def to_role(place: Place, reference: str, role: Role) -> pb.EffectiveRole:
     """A role on a place as its message."""
     return pb.EffectiveRole(
-        org_id=place.org_id,
+        organization_id=place.organization_id,
         blob_id=place.blob_id or "",
         reference=reference,
         role=access_pb2.Role.ValueType(int(role)),
@@ -75,7 +75,7 @@ def to_proto(who: Caller) -> pb.Caller:
         user_id=who.user_id or "",
         user_name=who.user_name,
         api_key_id=who.key_id or "",
-        scope_id=who.blob_id or who.org_id or "",
+        parent_id=who.blob_id or who.organization_id or "",
         role=access_pb2.Role.ValueType(int(who.role)),
         anonymous=who.anonymous,
         administrator=who.administrator,

@@ -34,7 +34,7 @@ def to_proto(credential: Credential) -> pb.Credential:
         type=credential.type,
         description=credential.description,
         user_id=credential.user_id or "",
-        org_id=credential.org_id or "",
+        organization_id=credential.organization_id or "",
         blob_id=credential.blob_id or "",
         create_time=to_timestamp(credential.create_time),
         update_time=to_timestamp(credential.update_time),
@@ -57,7 +57,7 @@ class CredentialService:
         async def make(tx: Transaction) -> pb.CreateCredentialResponse:
             await self._lock_place(tx, call.place)
             made = self._new(request, call.place)
-            rules.require_room(made.owner_id, await store.count(tx, made.owner_id))
+            rules.require_room(made.parent_id, await store.count(tx, made.parent_id))
             sealed = await self._credentials.seal(tx, made, body)
             try:
                 async with tx.savepoint():
@@ -70,8 +70,8 @@ class CredentialService:
 
     async def _lock_place(self, tx: Transaction, place: Place) -> None:
         """Lock the place of a new credential until the commit. Raises PermissionDenied when it is gone."""
-        if place.org_id:
-            await self._host.limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id or "")
+        if place.organization_id:
+            await self._host.limits.lock(tx, organization_id=place.organization_id, blob_id=place.blob_id or "")
         elif await user_store.get(tx, place.user_id or "", lock=True) is None:
             raise PermissionDenied
 
@@ -80,7 +80,7 @@ class CredentialService:
         return Credential(
             id=self._host.ids(),
             user_id=place.user_id,
-            org_id=place.org_id or None,
+            organization_id=place.organization_id or None,
             blob_id=place.blob_id,
             alias=request.alias,
             type=request.type,
@@ -96,10 +96,10 @@ class CredentialService:
     async def ListCredentials(
         self, request: pb.ListCredentialsRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListCredentialsResponse:
-        owner_id = call.resource.id
-        page = Page.parse(request, owner_id)
+        parent_id = call.resource.id
+        page = Page.parse(request, parent_id)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, owner_id, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, parent_id, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda credential: credential.alias)
         return pb.ListCredentialsResponse(credentials=map(to_proto, items), next_page_token=token)
 
@@ -108,7 +108,7 @@ class CredentialService:
     ) -> pb.ResolveCredentialResponse:
         blob = call.resource
         async with self._host.db.read() as tx:
-            found = await store.resolve(tx, blob.org_id, blob.id, request.alias)
+            found = await store.resolve(tx, blob.organization_id, blob.id, request.alias)
         if found is None:
             raise NotFound("credential", request.alias)
         return pb.ResolveCredentialResponse(credential=to_proto(found[0]))

@@ -14,9 +14,11 @@ from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules.blob import Blob
+from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.limit import LimitSetting, Rank
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store import limit as store
+from blobhub_server.rpc.masks import changed_fields
 
 _SOURCES = {
     rules.DEFAULT: pb.LIMIT_SOURCE_DEFAULT,
@@ -29,7 +31,12 @@ def to_proto(limit: Limit, settings: Sequence[LimitSetting], held: int | None = 
     """A limit as its message."""
     holds = rules.effective(settings, limit.default)
     return pb.Limit(
-        name=limit.name, description=limit.description, value=holds.value, held=held, source=_SOURCES[holds.source]
+        name=limit.name,
+        description=limit.description,
+        value=holds.value,
+        held=held,
+        source=_SOURCES[holds.source],
+        etag=rules.etag(settings),
     )
 
 
@@ -46,34 +53,37 @@ class LimitService:
         counted = self._limits.counted_in(call.resource)
         answered = []
         async with self._host.db.read() as tx:
-            settings = await store.get_all(tx, place.org_id, place.blob_id or "")
+            settings = await store.get_all(tx, place.organization_id, place.blob_id or "")
             for limit in self._limits.settable_on(call.resource):
                 held = await limit.held(tx, call.resource.id) if limit in counted else None
                 answered.append(to_proto(limit, settings[limit.name], held))
         return pb.GetLimitsResponse(limits=answered)
 
-    async def SetLimit(self, request: pb.SetLimitRequest, call: Call[Organization | Blob]) -> pb.SetLimitResponse:
+    async def UpdateLimit(self, request: pb.UpdateLimitRequest, call: Call[Organization | Blob]) -> pb.UpdateLimitResponse:
         place, rank = call.place, await self._rank(call)
-        limit, scope_id = self._limits.find(call.resource, request.name), call.resource.id
+        limit, parent_id = self._limits.find(call.resource, request.name), call.resource.id
 
-        async def make(tx: Transaction) -> pb.SetLimitResponse:
-            await self._limits.lock(tx, org_id=place.org_id, blob_id=place.blob_id or "")
+        async def make(tx: Transaction) -> pb.UpdateLimitResponse:
+            await self._limits.lock(tx, organization_id=place.organization_id, blob_id=place.blob_id or "")
+            settings = await store.get(tx, limit.name, place.organization_id, place.blob_id or "")
+            require_etag(request.etag, rules.etag(settings))
+            if not changed_fields(request, "value"):
+                return pb.UpdateLimitResponse(limit=to_proto(limit, settings))
             if request.HasField("value"):
-                settings = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
                 rules.require_settable(
                     LimitSetting(source=_source(place), rank=rank, value=request.value), settings, limit.default
                 )
-            await store.delete(tx, scope_id, limit.name, rank)
+            await store.delete(tx, parent_id, limit.name, rank)
             if request.HasField("value"):
-                await store.put(tx, scope_id, limit.name, rank, request.value)
-            now = await store.get(tx, limit.name, place.org_id, place.blob_id or "")
-            return pb.SetLimitResponse(limit=to_proto(limit, now))
+                await store.put(tx, parent_id, limit.name, rank, request.value)
+            now = await store.get(tx, limit.name, place.organization_id, place.blob_id or "")
+            return pb.UpdateLimitResponse(limit=to_proto(limit, now))
 
         return await call.once(make)
 
     async def _rank(self, call: Call[Organization | Blob]) -> Rank:
         """The rank of a caller, who is an admin of the call's place."""
-        role = await self._roles.held_role(call.caller, Place(org_id=call.place.org_id))
+        role = await self._roles.held_role(call.caller, Place(organization_id=call.place.organization_id))
         return rules.rank(administrator=call.caller.administrator, on_organization=role)
 
 

@@ -23,6 +23,7 @@ from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import member as store
+from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 
@@ -32,7 +33,7 @@ def to_proto(member: Member) -> pb.Member:
     return pb.Member(
         user_id=member.user_id,
         user_name=member.user_name,
-        org_id=member.org_id,
+        organization_id=member.organization_id,
         blob_id=member.blob_id or "",
         role=access_pb2.Role.ValueType(int(member.role)),
         create_time=to_timestamp(member.create_time),
@@ -59,7 +60,7 @@ class MemberService:
             member = Member(
                 user_id=user.id,
                 user_name=user.name,
-                org_id=place.org_id,
+                organization_id=place.organization_id,
                 blob_id=place.blob_id,
                 role=role,
                 create_time=now,
@@ -71,8 +72,10 @@ class MemberService:
                     await store.insert(tx, member)
             except IntegrityError:
                 raise AlreadyExists("member", request.user) from None
-            held = await store.count(tx, place.org_id)
-            await self._host.limits.require(tx, "organization.members", org_id=place.org_id, blob_id="", held=held)
+            held = await store.count(tx, place.organization_id)
+            await self._host.limits.require(
+                tx, "organization.members", organization_id=place.organization_id, blob_id="", held=held
+            )
             return pb.CreateMemberResponse(member=to_proto(member))
 
         return await call.once(make)
@@ -92,6 +95,7 @@ class MemberService:
     async def UpdateMember(
         self, request: pb.UpdateMemberRequest, call: Call[Organization | Blob]
     ) -> pb.UpdateMemberResponse:
+        changed_fields(request, "role")
         role = Role(request.role)
 
         async def make(tx: Transaction) -> pb.UpdateMemberResponse:
@@ -119,7 +123,7 @@ class MemberService:
         await lock_place(tx, call.place)
         current = await _member(tx, call, user)
         require_etag(etag, current.etag)
-        rules.require_admin_left(current, await store.admins(tx, current.org_id), remains=remains)
+        rules.require_admin_left(current, await store.admins(tx, current.organization_id), remains=remains)
         await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
         return current
 

@@ -32,7 +32,7 @@ KIND = "metadata record"
 def to_proto(record: MetadataRecord) -> pb.MetadataRecord:
     """A record as its message."""
     return pb.MetadataRecord(
-        target_id=record.target_id,
+        parent_id=record.parent_id,
         blob_id=record.blob_id,
         key=record.key,
         value=to_value(json.loads(record.value)),
@@ -45,7 +45,7 @@ def to_proto(record: MetadataRecord) -> pb.MetadataRecord:
 
 def to_resolved(record: MetadataRecord) -> pb.ResolvedMetadata:
     """A record that holds for a revision as its message."""
-    of_blob = record.target_id == record.blob_id
+    of_blob = record.parent_id == record.blob_id
     source = pb.METADATA_SOURCE_BLOB if of_blob else pb.METADATA_SOURCE_REVISION
     return pb.ResolvedMetadata(record=to_proto(record), source=source)
 
@@ -63,13 +63,13 @@ class MetadataService:
         value = rules.encode(from_value(request.value))
 
         async def make(tx: Transaction) -> pb.CreateMetadataResponse:
-            blob_id, target_id = await _lock_target(tx, call)
-            if await store.get(tx, target_id, request.key) is not None:
+            blob_id, parent_id = await _lock_parent(tx, call)
+            if await store.get(tx, parent_id, request.key) is not None:
                 raise AlreadyExists(KIND, request.key)
-            rules.require_room(target_id, await store.count(tx, target_id))
+            rules.require_room(parent_id, await store.count(tx, parent_id))
             now, etag = self._host.clock(), self._host.ids()
             record = MetadataRecord(
-                target_id=target_id,
+                parent_id=parent_id,
                 blob_id=blob_id,
                 key=request.key,
                 value=value,
@@ -79,7 +79,7 @@ class MetadataService:
                 etag=etag,
             )
             await store.insert(tx, record)
-            created = blob_event_pb2.MetadataCreated(target_id=target_id, key=record.key, etag=etag)
+            created = blob_event_pb2.MetadataCreated(parent_id=parent_id, key=record.key, etag=etag)
             await self._events.append(tx, blob_id, metadata_created=created)
             return pb.CreateMetadataResponse(record=to_proto(record))
 
@@ -93,10 +93,10 @@ class MetadataService:
     async def ListMetadata(
         self, request: pb.ListMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.ListMetadataResponse:
-        target_id = call.resource.id
-        page = Page.parse(request, target_id, request.prefix)
+        parent_id = call.resource.id
+        page = Page.parse(request, parent_id, request.prefix)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, target_id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, parent_id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
         records, token = page.fill(found, lambda record: record.key, to_proto)
         return pb.ListMetadataResponse(records=records, next_page_token=token)
 
@@ -125,14 +125,14 @@ class MetadataService:
         value = rules.encode(from_value(request.value))
 
         async def make(tx: Transaction) -> pb.UpdateMetadataResponse:
-            blob_id, target_id = await _lock_target(tx, call)
-            current = await _get_record(tx, target_id, request.key)
+            blob_id, parent_id = await _lock_parent(tx, call)
+            current = await _get_record(tx, parent_id, request.key)
             require_etag(request.etag, current.etag)
             changed: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
             changed |= {"value": value} if "value" in fields else {}
             changed |= {"description": request.description} if "description" in fields else {}
-            await store.update(tx, target_id, request.key, **changed)
-            updated = blob_event_pb2.MetadataUpdated(target_id=target_id, key=request.key, etag=changed["etag"])
+            await store.update(tx, parent_id, request.key, **changed)
+            updated = blob_event_pb2.MetadataUpdated(parent_id=parent_id, key=request.key, etag=changed["etag"])
             await self._events.append(tx, blob_id, metadata_updated=updated)
             return pb.UpdateMetadataResponse(record=to_proto(replace(current, **changed)))
 
@@ -142,33 +142,33 @@ class MetadataService:
         self, request: pb.DeleteMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.DeleteMetadataResponse:
         async def make(tx: Transaction) -> pb.DeleteMetadataResponse:
-            blob_id, target_id = await _lock_target(tx, call)
-            current = await _get_record(tx, target_id, request.key)
+            blob_id, parent_id = await _lock_parent(tx, call)
+            current = await _get_record(tx, parent_id, request.key)
             require_etag(request.etag, current.etag)
-            await store.delete(tx, target_id, request.key)
-            deleted = blob_event_pb2.MetadataDeleted(target_id=target_id, key=request.key)
+            await store.delete(tx, parent_id, request.key)
+            deleted = blob_event_pb2.MetadataDeleted(parent_id=parent_id, key=request.key)
             await self._events.append(tx, blob_id, metadata_deleted=deleted)
             return pb.DeleteMetadataResponse()
 
         return await call.once(make)
 
 
-async def _lock_target(tx: Transaction, call: Call[Blob | BlobRevision]) -> tuple[str, str]:
-    """Lock the blob of a call; return the ids of the blob and of the target.
+async def _lock_parent(tx: Transaction, call: Call[Blob | BlobRevision]) -> tuple[str, str]:
+    """Lock the blob of a call; return the ids of the blob and of the parent.
 
     Raises PermissionDenied and NotFound when they were deleted since the call was admitted.
     """
-    target_id = call.resource.id
+    parent_id = call.resource.id
     blob = await blob_store.get(tx, call.place.blob_id or "", lock=True)
     if blob is None:
         raise PermissionDenied
-    if target_id != blob.id and await revision_store.get(tx, target_id) is None:
-        raise NotFound("revision", target_id)
-    return blob.id, target_id
+    if parent_id != blob.id and await revision_store.get(tx, parent_id) is None:
+        raise NotFound("revision", parent_id)
+    return blob.id, parent_id
 
 
-async def _get_record(tx: Transaction, target_id: str, key: str) -> MetadataRecord:
-    record = await store.get(tx, target_id, key)
+async def _get_record(tx: Transaction, parent_id: str, key: str) -> MetadataRecord:
+    record = await store.get(tx, parent_id, key)
     if record is None:
         raise NotFound(KIND, key)
     return record

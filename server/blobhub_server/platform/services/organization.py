@@ -19,9 +19,10 @@ from blobhub_server.platform.rules import organization as rules
 from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
-from blobhub_server.platform.services.visibility import changed_columns, from_visibility, to_visibility
+from blobhub_server.platform.services.visibility import SHARED_FIELDS, changed_columns, from_visibility, to_visibility
 from blobhub_server.platform.store import member as member_store
 from blobhub_server.platform.store import organization as store
+from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page, order_of
 from blobhub_server.rpc.wire import to_timestamp
 
@@ -72,7 +73,7 @@ class OrganizationService:
             admin = Member(
                 user_id=user_id,
                 user_name=call.caller.user_name,
-                org_id=made.id,
+                organization_id=made.id,
                 blob_id=None,
                 role=Role.ADMIN,
                 create_time=now,
@@ -112,7 +113,9 @@ class OrganizationService:
     ) -> pb.UpdateOrganizationResponse:
         async def make(tx: Transaction) -> pb.UpdateOrganizationResponse:
             current = await self._lock(tx, call.resource.id, request.etag)
-            values = changed_columns(request, current, now=self._host.clock(), etag=self._host.ids())
+            values = changed_columns(
+                request, current, changed_fields(request, *SHARED_FIELDS), now=self._host.clock(), etag=self._host.ids()
+            )
             async with change_alias(tx, "organization", "", current.alias, values.get("alias"), current.id):
                 await store.update(tx, current.id, **values)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
@@ -126,15 +129,15 @@ class OrganizationService:
         async def make(tx: Transaction) -> pb.DeleteOrganizationResponse:
             current = await self._lock(tx, call.resource.id, request.etag)
             rules.require_empty(current, cascade=request.cascade)
-            deleted = await delete_organization(tx, self._types, current.id)
+            await delete_organization(tx, self._types, current.id)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
-            return pb.DeleteOrganizationResponse(org_id=current.id, deleted_blobs=deleted)
+            return pb.DeleteOrganizationResponse()
 
         return await call.once(make)
 
-    async def _lock(self, tx: Transaction, org_id: str, etag: str) -> Organization:
+    async def _lock(self, tx: Transaction, organization_id: str, etag: str) -> Organization:
         """Lock an organization and return it as it is now. Raises StaleEtag; PermissionDenied when it is gone."""
-        current = await store.find(tx, id_=org_id, lock=True)
+        current = await store.find(tx, id_=organization_id, lock=True)
         if current is None:
             raise PermissionDenied
         require_etag(etag, current.etag)

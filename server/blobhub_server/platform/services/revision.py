@@ -15,6 +15,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidContent, InvalidReference, NotFound, PermissionDenied, WrongBlobType
 from blobhub_server.platform.admission.locators import BlobRevision, version_of
 from blobhub_server.platform.blobs.contents import Contents, RevisionContent
+from blobhub_server.platform.blobs.default_revisions import DefaultRevisions
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import revision as rules
@@ -26,6 +27,7 @@ from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store
 from blobhub_server.platform.store import metadata as metadata_store
 from blobhub_server.platform.store import revision as store
+from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 
@@ -44,7 +46,7 @@ def to_proto(revision: Revision) -> pb.Revision:
         id=revision.id,
         blob_id=revision.blob_id,
         phase=_PHASES[revision.phase],
-        parent_id=revision.parent_id or "",
+        base_revision_id=revision.base_revision_id or "",
         comment=revision.comment,
         number=revision.number or 0,
         label=revision.label,
@@ -52,6 +54,7 @@ def to_proto(revision: Revision) -> pb.Revision:
         create_time=to_timestamp(revision.create_time),
         update_time=to_timestamp(revision.update_time),
         etag=revision.etag,
+        commit_time=to_timestamp(revision.commit_time) if revision.commit_time else None,
     )
 
 
@@ -75,40 +78,44 @@ class RevisionService:
     def __init__(self, host: Host, contents: Contents, types: BlobTypes, events: BlobEvents) -> None:
         self._host = host
         self._events = events
+        self._defaults = DefaultRevisions(host, events)
         self._contents = contents
         self._types = types
 
     async def CreateRevision(self, request: pb.CreateRevisionRequest, call: Call[Blob]) -> pb.CreateRevisionResponse:
         blob = call.resource
-        version = request.parent or grammar.DEFAULT
+        version = request.base_revision or grammar.DEFAULT
         if not grammar.is_version(version):
-            raise InvalidReference("parent", "`default`, a snapshot number, or a revision's id")
+            raise InvalidReference("base_revision", "`default`, `latest`, a snapshot number, or a revision's id")
 
         async def make(tx: Transaction) -> pb.CreateRevisionResponse:
             current = await self._lock_blob(tx, blob.id)
-            parent = await version_of(tx, current, version, "parent")
-            if parent is None:
+            base = await version_of(tx, current, version, "base_revision")
+            if base is None:
                 raise NotFound("revision", version)
-            rules.require_phase(parent, COMMIT, SNAPSHOT)
+            rules.require_phase(base, COMMIT, SNAPSHOT)
             held = await store.count(tx, blob.id) + 1
-            await self._host.limits.require(tx, "blob.revisions", org_id=blob.org_id, blob_id=blob.id, held=held)
+            await self._host.limits.require(
+                tx, "blob.revisions", organization_id=blob.organization_id, blob_id=blob.id, held=held
+            )
             now, ids = self._host.clock(), self._host.ids
             draft = Revision(
                 id=ids(),
                 blob_id=blob.id,
                 phase=DRAFT,
-                parent_id=parent.id,
+                base_revision_id=base.id,
                 comment=request.comment,
                 number=None,
                 label="",
                 digest="",
                 create_time=now,
                 update_time=now,
+                commit_time=None,
                 etag=ids(),
-                entries=parent.entries,
+                entries=base.entries,
             )
             await store.insert(tx, draft)
-            await content_store.copy(tx, parent.id, draft, ids)
+            await content_store.copy(tx, base.id, draft, ids)
             await self._events.append(tx, blob.id, revision_created=events.RevisionCreated(revision=to_proto(draft)))
             return pb.CreateRevisionResponse(revision=to_proto(draft))
 
@@ -136,7 +143,9 @@ class RevisionService:
             rules.require_phase(current, DRAFT)
             require_etag(found.revision.etag, current.etag)
             comment = request.comment or current.comment
-            revision = await self._update(tx, current.id, phase=COMMIT, digest=digest, comment=comment)
+            revision = await self._update(
+                tx, current.id, phase=COMMIT, digest=digest, comment=comment, commit_time=self._host.clock()
+            )
             await self._events.append(tx, current.blob_id, revision_committed=events.RevisionCommitted(revision=revision))
             return pb.CommitRevisionResponse(revision=revision)
 
@@ -164,7 +173,7 @@ class RevisionService:
             revision = await self._update(tx, current.id, phase=SNAPSHOT, number=number, label=request.label)
             await self._events.append(tx, blob.id, revision_published=events.RevisionPublished(revision=revision))
             if not request.keep_default:
-                await self._set_default(tx, blob, current.id)
+                await self._defaults.move(tx, blob, current.id)
             return pb.PublishRevisionResponse(revision=revision)
 
         return await call.once(make)
@@ -181,7 +190,7 @@ class RevisionService:
             await self._contents.discard(tx, blob, current.id)
             await store.delete(tx, current.id)
             await self._events.append(tx, blob.id, revision_discarded=events.RevisionDiscarded(revision_id=current.id))
-            return pb.DiscardRevisionResponse(revision_id=current.id)
+            return pb.DiscardRevisionResponse()
 
         return await call.once(make)
 
@@ -190,21 +199,11 @@ class RevisionService:
             _, current = await self._lock(tx, call.resource)
             rules.require_phase(current, DRAFT)
             require_etag(request.etag, current.etag)
-            revision = await self._update(tx, current.id, comment=request.comment)
+            revision = await self._update(
+                tx, current.id, **{field: getattr(request, field) for field in changed_fields(request, "comment")}
+            )
             await self._events.append(tx, current.blob_id, revision_updated=events.RevisionUpdated(revision=revision))
             return pb.UpdateRevisionResponse(revision=revision)
-
-        return await call.once(make)
-
-    async def SetDefaultRevision(
-        self, request: pb.SetDefaultRevisionRequest, call: Call[BlobRevision]
-    ) -> pb.SetDefaultRevisionResponse:
-        async def make(tx: Transaction) -> pb.SetDefaultRevisionResponse:
-            blob, current = await self._lock(tx, call.resource)
-            rules.require_phase(current, COMMIT, SNAPSHOT)
-            require_etag(request.etag, blob.etag)
-            etag = await self._set_default(tx, blob, current.id)
-            return pb.SetDefaultRevisionResponse(revision=to_proto(current), blob_etag=etag)
 
         return await call.once(make)
 
@@ -241,16 +240,6 @@ class RevisionService:
             await store.branches(tx, revision.id),
             *await self._types.dependents(tx, blob.type, revision.id),
         ]
-
-    async def _set_default(self, tx: Transaction, blob: Blob, revision_id: str) -> str:
-        """Move the blob's default pointer, unless it is there; return the blob's etag from then on."""
-        if blob.default_revision_id == revision_id:
-            return blob.etag
-        etag = self._host.ids()
-        await blob_store.update(tx, blob.id, default_revision_id=revision_id, update_time=self._host.clock(), etag=etag)
-        changed = events.DefaultRevisionChanged(revision_id=revision_id)
-        await self._events.append(tx, blob.id, default_revision_changed=changed)
-        return etag
 
     async def _lock_blob(self, tx: Transaction, blob_id: str) -> Blob:
         """Lock a blob and return it as it is now. Raises PermissionDenied when it is gone."""

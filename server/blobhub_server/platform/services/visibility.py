@@ -11,10 +11,12 @@ from blobhub.v1 import organization_pb2
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.visibility import PRIVATE, PUBLIC
-from blobhub_server.rpc.masks import changed_fields
 
 _TO = {PRIVATE: pb.VISIBILITY_PRIVATE, PUBLIC: pb.VISIBILITY_PUBLIC}
 _FROM = {number: name for name, number in _TO.items()}
+
+SHARED_FIELDS = ("alias", "description", "visibility")
+"""What an update can change of an organization as of a blob."""
 
 
 def to_visibility(visibility: str) -> pb.Visibility.ValueType:
@@ -30,12 +32,12 @@ def from_visibility(visibility: pb.Visibility.ValueType, *, unset: str = PRIVATE
 def changed_columns(
     request: pb.UpdateBlobRequest | organization_pb2.UpdateOrganizationRequest,
     current: Blob | Organization,
+    fields: set[str],
     *,
     now: datetime,
     etag: str,
 ) -> dict[str, Any]:
-    """The columns that an update changes, without an unchanged alias or an unset visibility."""
-    fields = changed_fields(request, "alias", "description", "visibility")
+    """The columns that an update of `fields` changes, without an unchanged alias or an unset visibility."""
     values: dict[str, Any] = {"update_time": now, "etag": etag}
     if "description" in fields:
         values["description"] = request.description

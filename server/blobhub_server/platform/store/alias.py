@@ -13,7 +13,7 @@ former_aliases = sa.Table(
     "former_aliases",
     metadata,
     sa.Column("parent_id", sa.String(36), primary_key=True),
-    sa.Column("alias", sa.String(42), primary_key=True),
+    sa.Column("alias", sa.String(63), primary_key=True),
     sa.Column("resource_id", Id(), nullable=False),
     sa.Index("ix_former_aliases_resource_id", "resource_id"),
 )

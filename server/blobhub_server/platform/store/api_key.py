@@ -24,7 +24,7 @@ api_keys = sa.Table(
     sa.Column("public_id", sa.String(12), nullable=False, unique=True),
     sa.Column("secret_hash", sa.LargeBinary, nullable=False),
     sa.Column("user_id", Id(), sa.ForeignKey("users.id")),
-    sa.Column("org_id", Id(), sa.ForeignKey("organizations.id")),
+    sa.Column("organization_id", Id(), sa.ForeignKey("organizations.id")),
     sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id")),
     sa.Column("role", Choice(Role, sa.SmallInteger()), nullable=False),
     sa.Column("description", sa.String(256), nullable=False),
@@ -34,8 +34,8 @@ api_keys = sa.Table(
     sa.Column("last_used_time", Time()),
     sa.Column("etag", Id(), nullable=False),
     sa.Index("ix_api_keys_user_id_id", "user_id", "id"),
-    sa.Index("ix_api_keys_org_id", "org_id"),
-    sa.Index("ix_api_keys_organization", "org_id", "id", sqlite_where=_OF_NO_BLOB, postgresql_where=_OF_NO_BLOB),
+    sa.Index("ix_api_keys_organization_id", "organization_id"),
+    sa.Index("ix_api_keys_organization", "organization_id", "id", sqlite_where=_OF_NO_BLOB, postgresql_where=_OF_NO_BLOB),
     sa.Index("ix_api_keys_blob_id_id", "blob_id", "id"),
 )
 
@@ -70,9 +70,9 @@ async def page(tx: Transaction, place: Place, *, after: str, limit: int) -> list
     return _KEY.all(await tx.execute(query.order_by(api_keys.c.id).limit(limit)))
 
 
-async def count(tx: Transaction, org_id: str, now: datetime) -> int:
+async def count(tx: Transaction, organization_id: str, now: datetime) -> int:
     """How many keys that are neither revoked nor expired an organization and its blobs have."""
-    return await _count(tx, api_keys.c.org_id == org_id, now)
+    return await _count(tx, api_keys.c.organization_id == organization_id, now)
 
 
 async def count_personal(tx: Transaction, user_id: str, now: datetime) -> int:
@@ -96,9 +96,9 @@ async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     await _delete(tx, api_keys.c.blob_id.in_(blob_ids))
 
 
-async def delete_all_of_organization(tx: Transaction, org_id: str) -> None:
+async def delete_all_of_organization(tx: Transaction, organization_id: str) -> None:
     """Remove the keys of an organization and of its blobs."""
-    await _delete(tx, api_keys.c.org_id == org_id)
+    await _delete(tx, api_keys.c.organization_id == organization_id)
 
 
 async def _delete(tx: Transaction, where: sa.ColumnElement[bool]) -> None:
@@ -112,7 +112,7 @@ def _is_at(place: Place) -> sa.ColumnElement[bool]:
         return api_keys.c.user_id == place.user_id
     if place.blob_id is not None:
         return api_keys.c.blob_id == place.blob_id
-    return sa.and_(api_keys.c.org_id == place.org_id, _OF_NO_BLOB)
+    return sa.and_(api_keys.c.organization_id == place.organization_id, _OF_NO_BLOB)
 
 
 _UNLOCKED = (

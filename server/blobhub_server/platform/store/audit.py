@@ -23,7 +23,7 @@ audit_entries = sa.Table(
     sa.Column("method", sa.String(128), nullable=False),
     sa.Column("user_id", Id()),
     sa.Column("api_key_id", Id()),
-    sa.Column("org_id", Id()),
+    sa.Column("organization_id", Id()),
     sa.Column("blob_id", Id()),
     sa.Column("resource_type", sa.String(32), nullable=False),
     sa.Column("resource", sa.String(256), nullable=False),
@@ -32,7 +32,7 @@ audit_entries = sa.Table(
     sa.Column("domain", sa.String(64), nullable=False),
     sa.Column("request_id", sa.String(36), nullable=False),
     sa.Column("detail", sa.String(256), nullable=False),
-    sa.Index("ix_audit_entries_org_id_sequence", "org_id", "sequence"),
+    sa.Index("ix_audit_entries_organization_id_sequence", "organization_id", "sequence"),
     sa.Index("ix_audit_entries_blob_id_sequence", "blob_id", "sequence"),
     sa.Index("ix_audit_entries_user_id_sequence", "user_id", "sequence"),
 )
@@ -80,7 +80,7 @@ async def last_sequence(tx: Transaction) -> int:
 async def page(
     tx: Transaction,
     *,
-    org_id: str = "",
+    organization_id: str = "",
     blob_id: str = "",
     user_id: str = "",
     method: str = "",
@@ -92,8 +92,8 @@ async def page(
     query = _ENTRY.select().where(audit_entries.c.sequence > after)
     if blob_id:
         query = query.where(audit_entries.c.blob_id == blob_id)
-    elif org_id:
-        query = query.where(audit_entries.c.org_id == org_id)
+    elif organization_id:
+        query = query.where(audit_entries.c.organization_id == organization_id)
     if user_id:
         query = query.where(audit_entries.c.user_id == user_id)
     if method:

@@ -21,8 +21,8 @@ blobs = sa.Table(
     "blobs",
     metadata,
     sa.Column("id", Id(), primary_key=True),
-    sa.Column("org_id", Id(), sa.ForeignKey("organizations.id"), nullable=False),
-    sa.Column("alias", Name(42), nullable=False),
+    sa.Column("organization_id", Id(), sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("alias", Name(63), nullable=False),
     sa.Column("type", sa.String(128), nullable=False),
     sa.Column("visibility", sa.String(16), nullable=False),
     sa.Column("description", sa.String(256), nullable=False),
@@ -32,15 +32,15 @@ blobs = sa.Table(
     sa.Column("etag", Id(), nullable=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Index("uq_blobs_org_id_alias", "org_id", "alias", unique=True),
-    sa.Index("ix_blobs_org_id_id", "org_id", "id"),
-    sa.Index("ix_blobs_org_id_update_time_id", "org_id", "update_time", "id"),
-    sa.Index("ix_blobs_org_id_type_id", "org_id", "type", "id"),
-    sa.Index("ix_blobs_org_id_type_alias", "org_id", "type", "alias"),
-    sa.Index("ix_blobs_org_id_type_update_time_id", "org_id", "type", "update_time", "id"),
-    sa.Index("ix_blobs_org_id_visibility_id", "org_id", "visibility", "id"),
-    sa.Index("ix_blobs_org_id_visibility_alias", "org_id", "visibility", "alias"),
-    sa.Index("ix_blobs_org_id_visibility_update_time_id", "org_id", "visibility", "update_time", "id"),
+    sa.Index("uq_blobs_organization_id_alias", "organization_id", "alias", unique=True),
+    sa.Index("ix_blobs_organization_id_id", "organization_id", "id"),
+    sa.Index("ix_blobs_organization_id_update_time_id", "organization_id", "update_time", "id"),
+    sa.Index("ix_blobs_organization_id_type_id", "organization_id", "type", "id"),
+    sa.Index("ix_blobs_organization_id_type_alias", "organization_id", "type", "alias"),
+    sa.Index("ix_blobs_organization_id_type_update_time_id", "organization_id", "type", "update_time", "id"),
+    sa.Index("ix_blobs_organization_id_visibility_id", "organization_id", "visibility", "id"),
+    sa.Index("ix_blobs_organization_id_visibility_alias", "organization_id", "visibility", "alias"),
+    sa.Index("ix_blobs_organization_id_visibility_update_time_id", "organization_id", "visibility", "update_time", "id"),
 )
 
 _BLOB = Mapper(Blob, blobs)
@@ -63,9 +63,9 @@ async def get(tx: Transaction, blob_id: str, *, lock: bool = False) -> Blob | No
 
 
 _ALIAS = blobs.c.alias == sa.bindparam("blob")
-_BY_ID = Prepared(_SELECT.where(blobs.c.org_id == sa.bindparam("organization"), _ALIAS), _BLOB)
+_BY_ID = Prepared(_SELECT.where(blobs.c.organization_id == sa.bindparam("organization"), _ALIAS), _BLOB)
 _BY_ALIAS = Prepared(
-    _SELECT.join(organizations, organizations.c.id == blobs.c.org_id).where(
+    _SELECT.join(organizations, organizations.c.id == blobs.c.organization_id).where(
         organizations.c.alias == sa.bindparam("organization"), _ALIAS
     ),
     _BLOB,
@@ -79,7 +79,7 @@ async def find(tx: Transaction, organization: str, alias: str, *, by_id: bool) -
 
 async def page(
     tx: Transaction,
-    org_id: str,
+    organization_id: str,
     *,
     seen_by: Caller | None,
     order_by: str,
@@ -92,7 +92,7 @@ async def page(
     """An organization's blobs in an order, those after `after`; with `seen_by` only those that this caller may see
     without a role on the organization.
     """
-    order, here = Order.parse(blobs, order_by), _SELECT.where(blobs.c.org_id == org_id)
+    order, here = Order.parse(blobs, order_by), _SELECT.where(blobs.c.organization_id == organization_id)
     filters: list[sa.ColumnElement[bool]] = []
     if type_:
         filters.append(blobs.c.type == type_)
@@ -103,17 +103,17 @@ async def page(
     if seen_by is None:
         found = [order.apply(here.where(*filters), after, limit)]
     else:
-        public, shared = here.where(blobs.c.visibility == PUBLIC), _shared_with(seen_by, org_id)
+        public, shared = here.where(blobs.c.visibility == PUBLIC), _shared_with(seen_by, organization_id)
         found = [order.apply(public.where(*filters), after, limit), order.after(shared.where(*filters), after)]
     return order.merge(_BLOB.all(await tx.execute(union(found))), limit)
 
 
-def _shared_with(caller: Caller, org_id: str) -> sa.Select[Any]:
+def _shared_with(caller: Caller, organization_id: str) -> sa.Select[Any]:
     """All private blobs of an organization on which a caller holds a role of their own. They are few."""
     private = _SELECT.where(blobs.c.visibility == PRIVATE)
     if caller.user_id is None:
-        return private.where(blobs.c.id == (caller.blob_id or ""), blobs.c.org_id == org_id)
-    own_role = (members.c.org_id == org_id, members.c.user_id == caller.user_id)
+        return private.where(blobs.c.id == (caller.blob_id or ""), blobs.c.organization_id == organization_id)
+    own_role = (members.c.organization_id == organization_id, members.c.user_id == caller.user_id)
     return private.join(members, members.c.resource_id == blobs.c.id).where(*own_role)
 
 
@@ -122,9 +122,9 @@ def select_one(blob_id: str) -> IdQuery:
     return sa.select(blobs.c.id).where(blobs.c.id == blob_id)
 
 
-def select_in_organization(org_id: str) -> IdQuery:
+def select_in_organization(organization_id: str) -> IdQuery:
     """The set of an organization's blobs."""
-    return sa.select(blobs.c.id).where(blobs.c.org_id == org_id)
+    return sa.select(blobs.c.id).where(blobs.c.organization_id == organization_id)
 
 
 def select_of_type(blob_ids: IdQuery, type_: str) -> IdQuery:

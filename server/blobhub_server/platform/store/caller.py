@@ -21,7 +21,7 @@ _on_organization = members.alias()
 class _Membership:
     """A role that a user holds on a place, the role on its organization, and the aliases of both."""
 
-    org_id: str
+    organization_id: str
     blob_id: str | None
     role: Role
     on_organization: Role | None
@@ -40,13 +40,13 @@ _MEMBERSHIP = Mapper(
 )
 _MEMBERSHIPS = Prepared(
     _MEMBERSHIP.select()
-    .join(organizations, organizations.c.id == members.c.org_id)
+    .join(organizations, organizations.c.id == members.c.organization_id)
     .outerjoin(blobs, blobs.c.id == members.c.blob_id)
     .outerjoin(
         _on_organization,
         sa.and_(
             _on_organization.c.user_id == members.c.user_id,
-            _on_organization.c.resource_id == members.c.org_id,
+            _on_organization.c.resource_id == members.c.organization_id,
         ),
     )
     .where(members.c.user_id == sa.bindparam("user"))
@@ -62,7 +62,7 @@ async def memberships(tx: Transaction, user_id: str, limit: int) -> list[tuple[P
     """
     return [
         (
-            Place(org_id=row.org_id, blob_id=row.blob_id),
+            Place(organization_id=row.organization_id, blob_id=row.blob_id),
             _reference(row.organization, row.blob),
             max(row.role, row.on_organization or Role.NONE),
         )
@@ -80,7 +80,7 @@ _ALIASES = Prepared(
 
 async def reference(tx: Transaction, place: Place) -> str:
     """What an organization or a blob is called: `acme`, `acme/pipeline`. Empty when it is gone."""
-    found = await tx.first(_ALIASES, org=place.org_id, wanted=place.blob_id)
+    found = await tx.first(_ALIASES, org=place.organization_id, wanted=place.blob_id)
     return _reference(*found) if found else ""
 
 

@@ -16,11 +16,11 @@ credentials = sa.Table(
     "credentials",
     metadata,
     sa.Column("id", Id(), primary_key=True),
-    sa.Column("owner_id", Id(), nullable=False),
+    sa.Column("parent_id", Id(), nullable=False),
     sa.Column("user_id", Id()),
-    sa.Column("org_id", Id()),
+    sa.Column("organization_id", Id()),
     sa.Column("blob_id", Id()),
-    sa.Column("alias", Name(64), nullable=False),
+    sa.Column("alias", Name(63), nullable=False),
     sa.Column("type", sa.String(64), nullable=False),
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("create_time", Time(), nullable=False),
@@ -31,10 +31,10 @@ credentials = sa.Table(
     sa.Column("wrapped_key", sa.LargeBinary, nullable=False),
     sa.Column("nonce", sa.LargeBinary, nullable=False),
     sa.Column("ciphertext", sa.LargeBinary, nullable=False),
-    sa.Index("uq_credentials_owner_id_alias", "owner_id", "alias", unique=True),
+    sa.Index("uq_credentials_parent_id_alias", "parent_id", "alias", unique=True),
     sa.Index("ix_credentials_master_key_id_id", "master_key_id", "id"),
 )
-"""`owner_id` is the id of the blob, organization or user that the credential belongs to."""
+"""`parent_id` is the id of the blob, organization or user that the credential belongs to."""
 
 SealedCredential = tuple[Credential, SealedBody]
 """A record and its sealed body."""
@@ -43,14 +43,14 @@ _CREDENTIAL, _SEALED = Mapper(Credential, credentials), Mapper(SealedBody, crede
 _SEALED_CREDENTIAL = Pair(_CREDENTIAL, _SEALED)
 _SELECT = _CREDENTIAL.select(*_SEALED.columns)
 _ID = credentials.c.id == sa.bindparam("credential")
-_OWNER = credentials.c.owner_id == sa.bindparam("owner")
+_PARENT = credentials.c.parent_id == sa.bindparam("parent")
 
 _INSERT = Prepared(credentials.insert())
 
 
 async def insert(tx: Transaction, credential: Credential, sealed: SealedBody) -> None:
-    """Store a new credential. Raises IntegrityError when the owner has one of that alias."""
-    await tx.run(_INSERT, **_CREDENTIAL.row(credential), **_SEALED.row(sealed), owner_id=credential.owner_id)
+    """Store a new credential. Raises IntegrityError when the parent has one of that alias."""
+    await tx.run(_INSERT, **_CREDENTIAL.row(credential), **_SEALED.row(sealed), parent_id=credential.parent_id)
 
 
 _GET = Prepared(_CREDENTIAL.select().where(_ID), _CREDENTIAL)
@@ -61,31 +61,31 @@ async def get(tx: Transaction, credential_id: str, *, lock: bool = False) -> Cre
     return await tx.first(_GET.locking if lock else _GET, credential=credential_id)
 
 
-_FIND = Prepared(_SELECT.where(_OWNER, credentials.c.alias == sa.bindparam("alias")), _SEALED_CREDENTIAL)
+_FIND = Prepared(_SELECT.where(_PARENT, credentials.c.alias == sa.bindparam("alias")), _SEALED_CREDENTIAL)
 
 
-async def find(tx: Transaction, owner_id: str, alias: str) -> SealedCredential | None:
-    """The credential that an owner has under an alias."""
-    return await tx.first(_FIND, owner=owner_id, alias=alias)
+async def find(tx: Transaction, parent_id: str, alias: str) -> SealedCredential | None:
+    """The credential that a parent has under an alias."""
+    return await tx.first(_FIND, parent=parent_id, alias=alias)
 
 
-async def resolve(tx: Transaction, org_id: str, blob_id: str, alias: str) -> SealedCredential | None:
+async def resolve(tx: Transaction, organization_id: str, blob_id: str, alias: str) -> SealedCredential | None:
     """The credential that an alias names for a blob: the blob's own, else its organization's."""
-    return await find(tx, blob_id, alias) or await find(tx, org_id, alias)
+    return await find(tx, blob_id, alias) or await find(tx, organization_id, alias)
 
 
-async def page(tx: Transaction, owner_id: str, *, after: str, limit: int) -> list[Credential]:
-    """An owner's credentials by alias, those after `after`."""
-    query = _CREDENTIAL.select().where(credentials.c.owner_id == owner_id, credentials.c.alias > after)
+async def page(tx: Transaction, parent_id: str, *, after: str, limit: int) -> list[Credential]:
+    """The credentials of a parent by alias, those after `after`."""
+    query = _CREDENTIAL.select().where(credentials.c.parent_id == parent_id, credentials.c.alias > after)
     return _CREDENTIAL.all(await tx.execute(query.order_by(credentials.c.alias).limit(limit)))
 
 
-_COUNT = Prepared(sa.select(sa.func.count()).where(_OWNER), Scalar(int))
+_COUNT = Prepared(sa.select(sa.func.count()).where(_PARENT), Scalar(int))
 
 
-async def count(tx: Transaction, owner_id: str) -> int:
-    """How many credentials an owner has."""
-    return await tx.one(_COUNT, owner=owner_id)
+async def count(tx: Transaction, parent_id: str) -> int:
+    """How many credentials a parent has."""
+    return await tx.one(_COUNT, parent=parent_id)
 
 
 async def update(tx: Transaction, credential: Credential, sealed: SealedBody | None) -> None:
@@ -100,9 +100,9 @@ async def delete(tx: Transaction, credential_id: str) -> None:
     await tx.execute(credentials.delete().where(credentials.c.id == credential_id))
 
 
-async def delete_all(tx: Transaction, owner_ids: IdQuery) -> None:
-    """Remove all credentials of owners. They are locked in the order of their ids first, as in a key rotation."""
-    theirs = credentials.c.owner_id.in_(owner_ids)
+async def delete_all(tx: Transaction, parent_ids: IdQuery) -> None:
+    """Remove all credentials of parents. They are locked in the order of their ids first, as in a key rotation."""
+    theirs = credentials.c.parent_id.in_(parent_ids)
     await tx.execute(lock_rows(sa.select(credentials.c.id).where(theirs).order_by(credentials.c.id)))
     await tx.execute(credentials.delete().where(theirs))
 

@@ -16,42 +16,42 @@ from blobhub_server.platform.rules.limit import BLOB, ORGANIZATION, LimitSetting
 limits = sa.Table(
     "limits",
     metadata,
-    sa.Column("scope_id", Id(), primary_key=True),
+    sa.Column("parent_id", Id(), primary_key=True),
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("rank", Choice(Rank, sa.SmallInteger()), primary_key=True, autoincrement=False),
     sa.Column("value", sa.BigInteger, nullable=False),
 )
-"""`scope_id` is an organization or a blob. Each rank has at most one value there."""
+"""`parent_id` is an organization or a blob. Each rank has at most one value there."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
     """A row of the table."""
 
-    scope_id: str
+    parent_id: str
     name: str
     rank: Rank
     value: int
 
     def setting(self, blob_id: str) -> LimitSetting:
-        return LimitSetting(source=BLOB if self.scope_id == blob_id else ORGANIZATION, rank=self.rank, value=self.value)
+        return LimitSetting(source=BLOB if self.parent_id == blob_id else ORGANIZATION, rank=self.rank, value=self.value)
 
 
 _LIMIT = Mapper(_Limit, limits)
-_SCOPES = limits.c.scope_id.in_([sa.bindparam("organization"), sa.bindparam("blob")])
-_ALL = Prepared(_LIMIT.select().where(_SCOPES), _LIMIT)
-_GET = Prepared(_LIMIT.select().where(_SCOPES, limits.c.name == sa.bindparam("limit")), _LIMIT)
+_PARENTS = limits.c.parent_id.in_([sa.bindparam("organization"), sa.bindparam("blob")])
+_ALL = Prepared(_LIMIT.select().where(_PARENTS), _LIMIT)
+_GET = Prepared(_LIMIT.select().where(_PARENTS, limits.c.name == sa.bindparam("limit")), _LIMIT)
 
 
-async def get(tx: Transaction, name: str, org_id: str, blob_id: str) -> list[LimitSetting]:
+async def get(tx: Transaction, name: str, organization_id: str, blob_id: str) -> list[LimitSetting]:
     """The settings of one limit on an organization and on a blob of it; an empty `blob_id` is for the organization alone."""
-    return [found.setting(blob_id) for found in await tx.all(_GET, organization=org_id, blob=blob_id, limit=name)]
+    return [found.setting(blob_id) for found in await tx.all(_GET, organization=organization_id, blob=blob_id, limit=name)]
 
 
-async def get_all(tx: Transaction, org_id: str, blob_id: str) -> dict[str, list[LimitSetting]]:
+async def get_all(tx: Transaction, organization_id: str, blob_id: str) -> dict[str, list[LimitSetting]]:
     """The settings on an organization and on a blob of it, by the name of the limit."""
     settings: defaultdict[str, list[LimitSetting]] = defaultdict(list)
-    for found in await tx.all(_ALL, organization=org_id, blob=blob_id):
+    for found in await tx.all(_ALL, organization=organization_id, blob=blob_id):
         settings[found.name].append(found.setting(blob_id))
     return settings
 
@@ -59,25 +59,25 @@ async def get_all(tx: Transaction, org_id: str, blob_id: str) -> dict[str, list[
 _PUT = Prepared(limits.insert())
 
 
-async def put(tx: Transaction, scope_id: str, name: str, rank: Rank, value: int) -> None:
+async def put(tx: Transaction, parent_id: str, name: str, rank: Rank, value: int) -> None:
     """Set a limit. The caller has deleted what the rank had set before."""
-    await tx.run(_PUT, **_LIMIT.row(_Limit(scope_id=scope_id, name=name, rank=rank, value=value)))
+    await tx.run(_PUT, **_LIMIT.row(_Limit(parent_id=parent_id, name=name, rank=rank, value=value)))
 
 
 _DELETE = Prepared(
     limits.delete().where(
-        limits.c.scope_id == sa.bindparam("scope"),
+        limits.c.parent_id == sa.bindparam("parent"),
         limits.c.name == sa.bindparam("limit"),
         limits.c.rank <= sa.bindparam("highest"),
     )
 )
 
 
-async def delete(tx: Transaction, scope_id: str, name: str, rank: Rank) -> None:
+async def delete(tx: Transaction, parent_id: str, name: str, rank: Rank) -> None:
     """Delete what a rank and lower ranks have set."""
-    await tx.run(_DELETE, scope=scope_id, limit=name, highest=rank)
+    await tx.run(_DELETE, parent=parent_id, limit=name, highest=rank)
 
 
-async def delete_all(tx: Transaction, scope_ids: IdQuery) -> None:
+async def delete_all(tx: Transaction, parent_ids: IdQuery) -> None:
     """Delete all settings on organizations or blobs."""
-    await tx.execute(limits.delete().where(limits.c.scope_id.in_(scope_ids)))
+    await tx.execute(limits.delete().where(limits.c.parent_id.in_(parent_ids)))

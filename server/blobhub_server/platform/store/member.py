@@ -19,14 +19,14 @@ members = sa.Table(
     metadata,
     sa.Column("user_id", Id(), sa.ForeignKey("users.id"), primary_key=True),
     sa.Column("resource_id", Id(), primary_key=True),
-    sa.Column("org_id", Id(), nullable=False),
+    sa.Column("organization_id", Id(), nullable=False),
     sa.Column("blob_id", Id()),
     sa.Column("role", Choice(Role, sa.SmallInteger()), nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
     sa.Index("ix_members_resource_id_user_id", "resource_id", "user_id"),
-    sa.Index("ix_members_org_id_user_id", "org_id", "user_id"),
+    sa.Index("ix_members_organization_id_user_id", "organization_id", "user_id"),
 )
 """`resource_id` is the blob, or, for a role on the whole organization, the organization."""
 
@@ -39,7 +39,7 @@ _INSERT = Prepared(members.insert())
 
 async def insert(tx: Transaction, member: Member) -> None:
     """Store a new member. Raises IntegrityError when the user is one already."""
-    await tx.run(_INSERT, **_MEMBER.row(member), resource_id=member.blob_id or member.org_id)
+    await tx.run(_INSERT, **_MEMBER.row(member), resource_id=member.blob_id or member.organization_id)
 
 
 _AT = (members.c.resource_id == sa.bindparam("resource"), members.c.user_id == sa.bindparam("user"))
@@ -57,27 +57,27 @@ async def page(tx: Transaction, resource_id: str, *, after: str, limit: int) -> 
     return _MEMBER.all(await tx.execute(query.order_by(members.c.user_id).limit(limit)))
 
 
-_COUNT = Prepared(sa.select(sa.func.count()).where(members.c.org_id == sa.bindparam("organization")), Scalar(int))
+_COUNT = Prepared(sa.select(sa.func.count()).where(members.c.organization_id == sa.bindparam("organization")), Scalar(int))
 
 
-async def count(tx: Transaction, org_id: str) -> int:
+async def count(tx: Transaction, organization_id: str) -> int:
     """How many roles are held on an organization and its blobs."""
-    return await tx.one(_COUNT, organization=org_id)
+    return await tx.one(_COUNT, organization=organization_id)
 
 
-async def admins(tx: Transaction, org_id: str) -> list[str]:
+async def admins(tx: Transaction, organization_id: str) -> list[str]:
     """The user ids of an organization's admins who are not disabled. The caller has locked the organization."""
     query = (
         sa.select(members.c.user_id)
         .join(users, users.c.id == members.c.user_id)
-        .where(members.c.resource_id == org_id, members.c.role == Role.ADMIN, sa.not_(users.c.disabled))
+        .where(members.c.resource_id == organization_id, members.c.role == Role.ADMIN, sa.not_(users.c.disabled))
     )
     return list((await tx.execute(query)).scalars())
 
 
 async def update(tx: Transaction, member: Member) -> None:
     """Give a member another role."""
-    where = (members.c.resource_id == (member.blob_id or member.org_id), members.c.user_id == member.user_id)
+    where = (members.c.resource_id == (member.blob_id or member.organization_id), members.c.user_id == member.user_id)
     values = {"role": member.role, "update_time": member.update_time, "etag": member.etag}
     await tx.execute(members.update().where(*where).values(values))
 

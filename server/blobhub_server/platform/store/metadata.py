@@ -17,7 +17,7 @@ from blobhub_server.platform.rules.metadata import MetadataRecord
 metadata_records = sa.Table(
     "metadata_records",
     metadata,
-    sa.Column("target_id", Id(), primary_key=True),
+    sa.Column("parent_id", Id(), primary_key=True),
     sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
     sa.Column("key", Name(256), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
@@ -27,11 +27,11 @@ metadata_records = sa.Table(
     sa.Column("etag", Id(), nullable=False),
     sa.Index("ix_metadata_records_blob_id", "blob_id"),
 )
-"""`target_id` is a blob or one of its revisions."""
+"""`parent_id` is a blob or one of its revisions."""
 
 _columns = metadata_records.c
 _RECORD = Mapper(MetadataRecord, metadata_records)
-_TARGET = _columns.target_id == sa.bindparam("target")
+_PARENT = _columns.parent_id == sa.bindparam("parent")
 _BY_KEY = Order(columns=(_columns.key,))
 
 
@@ -43,57 +43,57 @@ async def insert(tx: Transaction, record: MetadataRecord) -> None:
     await tx.run(_INSERT, **_RECORD.row(record))
 
 
-_GET = Prepared(_RECORD.select().where(_TARGET, _columns.key == sa.bindparam("wanted")), _RECORD)
+_GET = Prepared(_RECORD.select().where(_PARENT, _columns.key == sa.bindparam("wanted")), _RECORD)
 
 
-async def get(tx: Transaction, target_id: str, key: str) -> MetadataRecord | None:
-    """One record of a target itself."""
-    return await tx.first(_GET, target=target_id, wanted=key)
+async def get(tx: Transaction, parent_id: str, key: str) -> MetadataRecord | None:
+    """One record of a parent itself."""
+    return await tx.first(_GET, parent=parent_id, wanted=key)
 
 
-async def page(tx: Transaction, target_id: str, *, prefix: str, after: str, limit: int) -> list[MetadataRecord]:
-    """The records of a target itself by key, those after `after`."""
-    return _RECORD.all(await tx.execute(_BY_KEY.apply(_select(target_id, prefix, after), after, limit)))
+async def page(tx: Transaction, parent_id: str, *, prefix: str, after: str, limit: int) -> list[MetadataRecord]:
+    """The records of a parent itself by key, those after `after`."""
+    return _RECORD.all(await tx.execute(_BY_KEY.apply(_select(parent_id, prefix, after), after, limit)))
 
 
 async def resolve(
     tx: Transaction, blob_id: str, revision_id: str, *, keys: Sequence[str], prefix: str, after: str, limit: int
 ) -> list[MetadataRecord]:
     """What holds for a revision, by key, those after `after`: its own record, else its blob's. No `keys` means all."""
-    queries = [_select(target_id, prefix, after) for target_id in (blob_id, revision_id)]
+    queries = [_select(parent_id, prefix, after) for parent_id in (blob_id, revision_id)]
     if keys:
         queries = [query.where(_columns.key.in_(keys)) for query in queries]
     found = _RECORD.all(await tx.execute(union(_BY_KEY.apply(query, after, limit) for query in queries)))
-    own = {record.key for record in found if record.target_id == revision_id}
-    return _BY_KEY.merge((record for record in found if record.target_id == revision_id or record.key not in own), limit)
+    own = {record.key for record in found if record.parent_id == revision_id}
+    return _BY_KEY.merge((record for record in found if record.parent_id == revision_id or record.key not in own), limit)
 
 
-def _select(target_id: str, prefix: str, after: str) -> sa.Select[Any]:
-    query = _RECORD.select().where(_columns.target_id == target_id)
+def _select(parent_id: str, prefix: str, after: str) -> sa.Select[Any]:
+    query = _RECORD.select().where(_columns.parent_id == parent_id)
     return query.where(_BY_KEY.begins(_columns.key, prefix, after)) if prefix else query
 
 
-_COUNT = Prepared(sa.select(sa.func.count()).where(_TARGET), Scalar(int))
+_COUNT = Prepared(sa.select(sa.func.count()).where(_PARENT), Scalar(int))
 
 
-async def count(tx: Transaction, target_id: str) -> int:
-    """How many records a target has."""
-    return await tx.one(_COUNT, target=target_id)
+async def count(tx: Transaction, parent_id: str) -> int:
+    """How many records a parent has."""
+    return await tx.one(_COUNT, parent=parent_id)
 
 
-async def update(tx: Transaction, target_id: str, key: str, **values: Any) -> None:
+async def update(tx: Transaction, parent_id: str, key: str, **values: Any) -> None:
     """Change some columns of a record."""
-    await tx.execute(metadata_records.update().where(*_has_key(target_id, key)).values(values))
+    await tx.execute(metadata_records.update().where(*_has_key(parent_id, key)).values(values))
 
 
-async def delete(tx: Transaction, target_id: str, key: str) -> None:
+async def delete(tx: Transaction, parent_id: str, key: str) -> None:
     """Remove one record."""
-    await tx.execute(metadata_records.delete().where(*_has_key(target_id, key)))
+    await tx.execute(metadata_records.delete().where(*_has_key(parent_id, key)))
 
 
-async def delete_all(tx: Transaction, target_id: str) -> None:
+async def delete_all(tx: Transaction, parent_id: str) -> None:
     """Remove all records of a blob itself, or of a revision."""
-    await tx.execute(metadata_records.delete().where(_columns.target_id == target_id))
+    await tx.execute(metadata_records.delete().where(_columns.parent_id == parent_id))
 
 
 async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
@@ -101,5 +101,5 @@ async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     await tx.execute(metadata_records.delete().where(_columns.blob_id.in_(blob_ids)))
 
 
-def _has_key(target_id: str, key: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
-    return _columns.target_id == target_id, _columns.key == key
+def _has_key(parent_id: str, key: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return _columns.parent_id == parent_id, _columns.key == key

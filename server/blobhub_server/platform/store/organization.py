@@ -19,7 +19,7 @@ organizations = sa.Table(
     "organizations",
     metadata,
     sa.Column("id", Id(), primary_key=True),
-    sa.Column("alias", Name(42), nullable=False, unique=True),
+    sa.Column("alias", Name(63), nullable=False, unique=True),
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("visibility", sa.String(16), nullable=False),
     sa.Column("blob_count", sa.BigInteger, nullable=False),
@@ -75,7 +75,7 @@ async def page(
         query = query.join(members, members.c.resource_id == organizations.c.id).where(members.c.user_id == caller.user_id)
         order = Order.parse(organizations, order_by, joined=members.c.resource_id)
     elif not caller.administrator:
-        query = query.where(organizations.c.id == (None if caller.blob_id else caller.org_id))
+        query = query.where(organizations.c.id == (None if caller.blob_id else caller.organization_id))
     if alias_prefix:
         query = query.where(order.begins(organizations.c.alias, alias_prefix, after))
     if visibility:
@@ -83,9 +83,9 @@ async def page(
     return _ORGANIZATION.all(await tx.execute(order.apply(query, after, limit)))
 
 
-async def update(tx: Transaction, org_id: str, **values: Any) -> None:
+async def update(tx: Transaction, organization_id: str, **values: Any) -> None:
     """Change some columns. Raises IntegrityError when the alias is taken."""
-    await tx.execute(organizations.update().where(organizations.c.id == org_id).values(values))
+    await tx.execute(organizations.update().where(organizations.c.id == organization_id).values(values))
 
 
 _COUNT_BLOBS = Prepared(
@@ -97,27 +97,27 @@ _COUNT_BLOBS = Prepared(
 )
 
 
-async def count_blobs(tx: Transaction, org_id: str, added: int) -> int | None:
+async def count_blobs(tx: Transaction, organization_id: str, added: int) -> int | None:
     """Add to the number of blobs; return the new number, None when the organization is gone.
 
     The row stays locked until the commit, so that no blob is added to an organization that is being deleted.
     """
-    return await tx.first(_COUNT_BLOBS, organization=org_id, added=added)
+    return await tx.first(_COUNT_BLOBS, organization=organization_id, added=added)
 
 
 _BLOB_COUNT = Prepared(sa.select(organizations.c.blob_count).where(_ID), Scalar(int))
 
 
-async def blob_count(tx: Transaction, org_id: str) -> int:
+async def blob_count(tx: Transaction, organization_id: str) -> int:
     """How many blobs an organization holds."""
-    return await tx.first(_BLOB_COUNT, organization=org_id) or 0
+    return await tx.first(_BLOB_COUNT, organization=organization_id) or 0
 
 
-def select_one(org_id: str) -> IdQuery:
+def select_one(organization_id: str) -> IdQuery:
     """The set of one organization."""
-    return sa.select(organizations.c.id).where(organizations.c.id == org_id)
+    return sa.select(organizations.c.id).where(organizations.c.id == organization_id)
 
 
-async def delete(tx: Transaction, org_id: str) -> None:
+async def delete(tx: Transaction, organization_id: str) -> None:
     """Remove an organization. The caller has removed what is in it."""
-    await tx.execute(organizations.delete().where(organizations.c.id == org_id))
+    await tx.execute(organizations.delete().where(organizations.c.id == organization_id))

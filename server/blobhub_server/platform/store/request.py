@@ -22,7 +22,7 @@ requests = sa.Table(
     sa.Column("body_digest", sa.String(64), nullable=False),
     sa.Column("answer", sa.LargeBinary, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
-    sa.Column("org_id", Id()),
+    sa.Column("organization_id", Id()),
     sa.Column("blob_id", Id()),
     sa.Column("user_id", Id()),
 )
@@ -34,7 +34,7 @@ class RequestRow:
 
     body_digest: str
     answer: bytes
-    org_id: str | None
+    organization_id: str | None
     blob_id: str | None
     user_id: str | None
 

@@ -20,18 +20,20 @@ revisions = sa.Table(
     sa.Column("id", Id(), primary_key=True),
     sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
     sa.Column("phase", sa.String(16), nullable=False),
-    sa.Column("parent_id", Id()),
+    sa.Column("base_revision_id", Id()),
     sa.Column("comment", sa.String(200), nullable=False),
     sa.Column("number", sa.BigInteger),
     sa.Column("label", sa.String(64), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
+    sa.Column("commit_time", Time()),
     sa.Column("etag", Id(), nullable=False),
     sa.Column("entries", sa.BigInteger, nullable=False),
     sa.Index("ix_revisions_blob_id_id", "blob_id", "id"),
+    sa.Index("ix_revisions_blob_id_commit_time_id", "blob_id", "commit_time", "id"),
     sa.Index("ix_revisions_blob_id_entries", "blob_id", "entries"),
-    sa.Index("ix_revisions_parent_id", "parent_id"),
+    sa.Index("ix_revisions_base_revision_id", "base_revision_id"),
     sa.Index("uq_revisions_blob_id_number", "blob_id", "number", unique=True),
 )
 
@@ -70,6 +72,19 @@ async def drafts(tx: Transaction, blob_id: str, limit: int) -> list[Revision]:
     return _REVISION.all(await tx.execute(query.order_by(revisions.c.id).limit(limit)))
 
 
+_LATEST = Prepared(
+    _SELECT.where(_BLOB, revisions.c.commit_time.is_not(None))
+    .order_by(revisions.c.commit_time.desc(), revisions.c.id.desc())
+    .limit(1),
+    _REVISION,
+)
+
+
+async def get_latest(tx: Transaction, blob_id: str) -> Revision | None:
+    """The commit or snapshot of a blob that was committed last."""
+    return await tx.first(_LATEST, blob=blob_id)
+
+
 async def page(tx: Transaction, blob_id: str, *, after: str, limit: int) -> list[Revision]:
     """A blob's revisions by id, those after `after`."""
     query = _SELECT.where(revisions.c.blob_id == blob_id, revisions.c.id > after)
@@ -91,7 +106,7 @@ async def update(tx: Transaction, revision_id: str, **values: Any) -> None:
 
 async def branches(tx: Transaction, revision_id: str) -> Dependents:
     """The revisions that were branched from this one."""
-    count, ids = await count_and_name(tx, revisions.c.id, revisions.c.parent_id == revision_id)
+    count, ids = await count_and_name(tx, revisions.c.id, revisions.c.base_revision_id == revision_id)
     return Dependents(kind="branched revisions", count=count, ids=ids)
 
 

@@ -29,7 +29,7 @@ class Session:
     """
 
     id: str
-    org_id: str
+    organization_id: str
     blob_id: str
     revision_id: str
     alias: str | None

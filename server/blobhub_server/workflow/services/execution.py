@@ -146,5 +146,5 @@ async def locate_execution(host: Host, value: str, _caller: Caller) -> Resolutio
         found = await store.locate(tx, value)
     if found is None:
         return None
-    execution, org_id = found
-    return Resolution(Place(org_id=org_id, blob_id=execution.blob_id), execution)
+    execution, organization_id = found
+    return Resolution(Place(organization_id=organization_id, blob_id=execution.blob_id), execution)

@@ -101,4 +101,8 @@ async def locate_session(host: Host, value: str, _caller: Caller) -> Resolution[
     """The locator of sessions."""
     async with host.db.read() as tx:
         session = await store.get(tx, value)
-    return None if session is None else Resolution(Place(org_id=session.org_id, blob_id=session.blob_id), session)
+    return (
+        None
+        if session is None
+        else Resolution(Place(organization_id=session.organization_id, blob_id=session.blob_id), session)
+    )

@@ -34,7 +34,7 @@ executions = sa.Table(
     sa.Column("revision_id", Id(), nullable=False),
     sa.Column("definition_blob_id", Id(), nullable=False),
     sa.Column("definition_id", Id(), nullable=False),
-    sa.Column("definition_alias", sa.String(42), nullable=False),
+    sa.Column("definition_alias", sa.String(63), nullable=False),
     sa.Column("definition_digest", sa.String(64), nullable=False),
     sa.Column("cause_kind", Choice(CauseKind, sa.String(16))),
     sa.Column("cause_id", sa.String(160)),
@@ -181,8 +181,8 @@ async def get(tx: Transaction, execution_id: str) -> Execution | None:
 
 
 _LOCATE = Prepared(
-    _EXECUTION.select(sessions.c.org_id).join(sessions, sessions.c.id == executions.c.session_id).where(_ID),
-    Pair(_EXECUTION, Scalar(str, "org_id")),
+    _EXECUTION.select(sessions.c.organization_id).join(sessions, sessions.c.id == executions.c.session_id).where(_ID),
+    Pair(_EXECUTION, Scalar(str, "organization_id")),
 )
 
 

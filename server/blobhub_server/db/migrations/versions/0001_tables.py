@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("method", sa.String(length=128), nullable=False),
         sa.Column("user_id", sa.String(length=36), nullable=True),
         sa.Column("api_key_id", sa.String(length=36), nullable=True),
-        sa.Column("org_id", sa.String(length=36), nullable=True),
+        sa.Column("organization_id", sa.String(length=36), nullable=True),
         sa.Column("blob_id", sa.String(length=36), nullable=True),
         sa.Column("resource_type", sa.String(length=32), nullable=False),
         sa.Column("resource", sa.String(length=256), nullable=False),
@@ -30,7 +30,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sequence", name=op.f("pk_audit_entries")),
     )
     op.create_index("ix_audit_entries_blob_id_sequence", "audit_entries", ["blob_id", "sequence"], unique=False)
-    op.create_index("ix_audit_entries_org_id_sequence", "audit_entries", ["org_id", "sequence"], unique=False)
+    op.create_index(
+        "ix_audit_entries_organization_id_sequence", "audit_entries", ["organization_id", "sequence"], unique=False
+    )
     op.create_index("ix_audit_entries_user_id_sequence", "audit_entries", ["user_id", "sequence"], unique=False)
     op.create_table(
         "audit_head",
@@ -41,12 +43,12 @@ def upgrade() -> None:
     op.create_table(
         "credentials",
         sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("owner_id", sa.String(length=36), nullable=False),
+        sa.Column("parent_id", sa.String(length=36), nullable=False),
         sa.Column("user_id", sa.String(length=36), nullable=True),
-        sa.Column("org_id", sa.String(length=36), nullable=True),
+        sa.Column("organization_id", sa.String(length=36), nullable=True),
         sa.Column("blob_id", sa.String(length=36), nullable=True),
         sa.Column(
-            "alias", sa.String(length=64).with_variant(sa.String(length=64, collation="C"), "postgresql"), nullable=False
+            "alias", sa.String(length=63).with_variant(sa.String(length=63, collation="C"), "postgresql"), nullable=False
         ),
         sa.Column("type", sa.String(length=64), nullable=False),
         sa.Column("description", sa.String(length=256), nullable=False),
@@ -61,22 +63,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_credentials")),
     )
     op.create_index("ix_credentials_master_key_id_id", "credentials", ["master_key_id", "id"], unique=False)
-    op.create_index("uq_credentials_owner_id_alias", "credentials", ["owner_id", "alias"], unique=True)
+    op.create_index("uq_credentials_parent_id_alias", "credentials", ["parent_id", "alias"], unique=True)
     op.create_table(
         "former_aliases",
         sa.Column("parent_id", sa.String(length=36), nullable=False),
-        sa.Column("alias", sa.String(length=42), nullable=False),
+        sa.Column("alias", sa.String(length=63), nullable=False),
         sa.Column("resource_id", sa.String(length=36), nullable=False),
         sa.PrimaryKeyConstraint("parent_id", "alias", name=op.f("pk_former_aliases")),
     )
     op.create_index("ix_former_aliases_resource_id", "former_aliases", ["resource_id"], unique=False)
     op.create_table(
         "limits",
-        sa.Column("scope_id", sa.String(length=36), nullable=False),
+        sa.Column("parent_id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("rank", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("scope_id", "name", "rank", name=op.f("pk_limits")),
+        sa.PrimaryKeyConstraint("parent_id", "name", "rank", name=op.f("pk_limits")),
     )
     op.create_table(
         "master_keys",
@@ -88,7 +90,7 @@ def upgrade() -> None:
         "organizations",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column(
-            "alias", sa.String(length=42).with_variant(sa.String(length=42, collation="C"), "postgresql"), nullable=False
+            "alias", sa.String(length=63).with_variant(sa.String(length=63, collation="C"), "postgresql"), nullable=False
         ),
         sa.Column("description", sa.String(length=256), nullable=False),
         sa.Column("visibility", sa.String(length=16), nullable=False),
@@ -115,7 +117,7 @@ def upgrade() -> None:
         sa.Column("body_digest", sa.String(length=64), nullable=False),
         sa.Column("answer", sa.LargeBinary(), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
-        sa.Column("org_id", sa.String(length=36), nullable=True),
+        sa.Column("organization_id", sa.String(length=36), nullable=True),
         sa.Column("blob_id", sa.String(length=36), nullable=True),
         sa.Column("user_id", sa.String(length=36), nullable=True),
         sa.PrimaryKeyConstraint("caller", "method", "request_id", name=op.f("pk_requests")),
@@ -141,9 +143,9 @@ def upgrade() -> None:
     op.create_table(
         "blobs",
         sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("org_id", sa.String(length=36), nullable=False),
+        sa.Column("organization_id", sa.String(length=36), nullable=False),
         sa.Column(
-            "alias", sa.String(length=42).with_variant(sa.String(length=42, collation="C"), "postgresql"), nullable=False
+            "alias", sa.String(length=63).with_variant(sa.String(length=63, collation="C"), "postgresql"), nullable=False
         ),
         sa.Column("type", sa.String(length=128), nullable=False),
         sa.Column("visibility", sa.String(length=16), nullable=False),
@@ -154,25 +156,39 @@ def upgrade() -> None:
         sa.Column("etag", sa.String(length=36), nullable=False),
         sa.Column("last_sequence", sa.BigInteger(), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["org_id"], ["organizations.id"], name=op.f("fk_blobs_org_id_organizations")),
+        sa.ForeignKeyConstraint(
+            ["organization_id"], ["organizations.id"], name=op.f("fk_blobs_organization_id_organizations")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_blobs")),
     )
-    op.create_index("ix_blobs_org_id_id", "blobs", ["org_id", "id"], unique=False)
-    op.create_index("ix_blobs_org_id_type_alias", "blobs", ["org_id", "type", "alias"], unique=False)
-    op.create_index("ix_blobs_org_id_type_id", "blobs", ["org_id", "type", "id"], unique=False)
-    op.create_index("ix_blobs_org_id_type_update_time_id", "blobs", ["org_id", "type", "update_time", "id"], unique=False)
-    op.create_index("ix_blobs_org_id_update_time_id", "blobs", ["org_id", "update_time", "id"], unique=False)
-    op.create_index("ix_blobs_org_id_visibility_alias", "blobs", ["org_id", "visibility", "alias"], unique=False)
-    op.create_index("ix_blobs_org_id_visibility_id", "blobs", ["org_id", "visibility", "id"], unique=False)
+    op.create_index("ix_blobs_organization_id_id", "blobs", ["organization_id", "id"], unique=False)
+    op.create_index("ix_blobs_organization_id_type_alias", "blobs", ["organization_id", "type", "alias"], unique=False)
+    op.create_index("ix_blobs_organization_id_type_id", "blobs", ["organization_id", "type", "id"], unique=False)
     op.create_index(
-        "ix_blobs_org_id_visibility_update_time_id", "blobs", ["org_id", "visibility", "update_time", "id"], unique=False
+        "ix_blobs_organization_id_type_update_time_id",
+        "blobs",
+        ["organization_id", "type", "update_time", "id"],
+        unique=False,
     )
-    op.create_index("uq_blobs_org_id_alias", "blobs", ["org_id", "alias"], unique=True)
+    op.create_index(
+        "ix_blobs_organization_id_update_time_id", "blobs", ["organization_id", "update_time", "id"], unique=False
+    )
+    op.create_index(
+        "ix_blobs_organization_id_visibility_alias", "blobs", ["organization_id", "visibility", "alias"], unique=False
+    )
+    op.create_index("ix_blobs_organization_id_visibility_id", "blobs", ["organization_id", "visibility", "id"], unique=False)
+    op.create_index(
+        "ix_blobs_organization_id_visibility_update_time_id",
+        "blobs",
+        ["organization_id", "visibility", "update_time", "id"],
+        unique=False,
+    )
+    op.create_index("uq_blobs_organization_id_alias", "blobs", ["organization_id", "alias"], unique=True)
     op.create_table(
         "members",
         sa.Column("user_id", sa.String(length=36), nullable=False),
         sa.Column("resource_id", sa.String(length=36), nullable=False),
-        sa.Column("org_id", sa.String(length=36), nullable=False),
+        sa.Column("organization_id", sa.String(length=36), nullable=False),
         sa.Column("blob_id", sa.String(length=36), nullable=True),
         sa.Column("role", sa.SmallInteger(), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
@@ -181,7 +197,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_members_user_id_users")),
         sa.PrimaryKeyConstraint("user_id", "resource_id", name=op.f("pk_members")),
     )
-    op.create_index("ix_members_org_id_user_id", "members", ["org_id", "user_id"], unique=False)
+    op.create_index("ix_members_organization_id_user_id", "members", ["organization_id", "user_id"], unique=False)
     op.create_index("ix_members_resource_id_user_id", "members", ["resource_id", "user_id"], unique=False)
     op.create_table(
         "api_keys",
@@ -189,7 +205,7 @@ def upgrade() -> None:
         sa.Column("public_id", sa.String(length=12), nullable=False),
         sa.Column("secret_hash", sa.LargeBinary(), nullable=False),
         sa.Column("user_id", sa.String(length=36), nullable=True),
-        sa.Column("org_id", sa.String(length=36), nullable=True),
+        sa.Column("organization_id", sa.String(length=36), nullable=True),
         sa.Column("blob_id", sa.String(length=36), nullable=True),
         sa.Column("role", sa.SmallInteger(), nullable=False),
         sa.Column("description", sa.String(length=256), nullable=False),
@@ -199,21 +215,23 @@ def upgrade() -> None:
         sa.Column("last_used_time", sa.BigInteger(), nullable=True),
         sa.Column("etag", sa.String(length=36), nullable=False),
         sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_api_keys_blob_id_blobs")),
-        sa.ForeignKeyConstraint(["org_id"], ["organizations.id"], name=op.f("fk_api_keys_org_id_organizations")),
+        sa.ForeignKeyConstraint(
+            ["organization_id"], ["organizations.id"], name=op.f("fk_api_keys_organization_id_organizations")
+        ),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_api_keys_user_id_users")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("public_id", name=op.f("uq_api_keys_public_id")),
     )
     op.create_index("ix_api_keys_blob_id_id", "api_keys", ["blob_id", "id"], unique=False)
-    op.create_index("ix_api_keys_org_id", "api_keys", ["org_id"], unique=False)
     op.create_index(
         "ix_api_keys_organization",
         "api_keys",
-        ["org_id", "id"],
+        ["organization_id", "id"],
         unique=False,
         sqlite_where=sa.text("blob_id IS NULL"),
         postgresql_where=sa.text("blob_id IS NULL"),
     )
+    op.create_index("ix_api_keys_organization_id", "api_keys", ["organization_id"], unique=False)
     op.create_index("ix_api_keys_user_id_id", "api_keys", ["user_id", "id"], unique=False)
     op.create_table(
         "blob_events",
@@ -227,7 +245,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "metadata_records",
-        sa.Column("target_id", sa.String(length=36), nullable=False),
+        sa.Column("parent_id", sa.String(length=36), nullable=False),
         sa.Column("blob_id", sa.String(length=36), nullable=False),
         sa.Column(
             "key", sa.String(length=256).with_variant(sa.String(length=256, collation="C"), "postgresql"), nullable=False
@@ -238,7 +256,7 @@ def upgrade() -> None:
         sa.Column("update_time", sa.BigInteger(), nullable=False),
         sa.Column("etag", sa.String(length=36), nullable=False),
         sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_metadata_records_blob_id_blobs")),
-        sa.PrimaryKeyConstraint("target_id", "key", name=op.f("pk_metadata_records")),
+        sa.PrimaryKeyConstraint("parent_id", "key", name=op.f("pk_metadata_records")),
     )
     op.create_index("ix_metadata_records_blob_id", "metadata_records", ["blob_id"], unique=False)
     op.create_table(
@@ -246,21 +264,23 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("blob_id", sa.String(length=36), nullable=False),
         sa.Column("phase", sa.String(length=16), nullable=False),
-        sa.Column("parent_id", sa.String(length=36), nullable=True),
+        sa.Column("base_revision_id", sa.String(length=36), nullable=True),
         sa.Column("comment", sa.String(length=200), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=True),
         sa.Column("label", sa.String(length=64), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("update_time", sa.BigInteger(), nullable=False),
+        sa.Column("commit_time", sa.BigInteger(), nullable=True),
         sa.Column("etag", sa.String(length=36), nullable=False),
         sa.Column("entries", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_revisions_blob_id_blobs")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_revisions")),
     )
+    op.create_index("ix_revisions_base_revision_id", "revisions", ["base_revision_id"], unique=False)
+    op.create_index("ix_revisions_blob_id_commit_time_id", "revisions", ["blob_id", "commit_time", "id"], unique=False)
     op.create_index("ix_revisions_blob_id_entries", "revisions", ["blob_id", "entries"], unique=False)
     op.create_index("ix_revisions_blob_id_id", "revisions", ["blob_id", "id"], unique=False)
-    op.create_index("ix_revisions_parent_id", "revisions", ["parent_id"], unique=False)
     op.create_index("uq_revisions_blob_id_number", "revisions", ["blob_id", "number"], unique=True)
     op.create_table(
         "entries",

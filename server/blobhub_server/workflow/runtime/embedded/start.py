@@ -84,7 +84,7 @@ class Starts:
         """The unit of a start. Nothing is written yet, and nothing runs before the commit."""
         start, graph = prepared.start, _definition(prepared).graph
         session_id, blob_id = start.session.id, start.session.blob_id
-        limit = await self._host.limits.value(tx, EXECUTIONS, org_id=start.session.org_id, blob_id=blob_id)
+        limit = await self._host.limits.value(tx, EXECUTIONS, organization_id=start.session.organization_id, blob_id=blob_id)
         values = await object_store.values(tx, session_id, graph.session_aliases) if graph.session_aliases else {}
         execution = self._execution(start, _definition(prepared).entry)
         runner = self._runners.make(graph, Progress(execution, ExecutionState(step_limit=start.step_limit)))

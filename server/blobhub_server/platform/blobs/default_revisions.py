@@ -1,0 +1,28 @@
+"""Default revisions: what `@default`, and a reference without a version, mean."""
+
+from __future__ import annotations
+
+from blobhub.v1 import blob_event_pb2 as events
+
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.platform.blobs.events import BlobEvents
+from blobhub_server.platform.rules.blob import Blob
+from blobhub_server.platform.store import blob as store
+
+
+class DefaultRevisions:
+    """Moves the default pointers of blobs."""
+
+    def __init__(self, host: Host, blob_events: BlobEvents) -> None:
+        self._host = host
+        self._events = blob_events
+
+    async def move(self, tx: Transaction, blob: Blob, revision_id: str) -> None:
+        """Point a locked blob at another of its revisions, unless it points there."""
+        if blob.default_revision_id == revision_id:
+            return
+        now, etag = self._host.clock(), self._host.ids()
+        await store.update(tx, blob.id, default_revision_id=revision_id, update_time=now, etag=etag)
+        changed = events.DefaultRevisionChanged(revision_id=revision_id)
+        await self._events.append(tx, blob.id, default_revision_changed=changed)
