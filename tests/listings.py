@@ -225,10 +225,10 @@ def audit_listings() -> list[Listing]:
     return [
         entries(lambda h: lists(parent=organization_id(h)), note="of an organization", organization_id=organization_id),
         entries(lambda h: lists(parent=blob_id(h)), note="of a blob", blob_id=blob_id),
-        entries(lambda h: lists(parent=organization_id(h), user_id=user_id(h)), note="of a user", user_id=user_id),
+        entries(lambda h: lists(parent=organization_id(h), user=user_id(h)), note="of a user", user_id=user_id),
         entries(lambda h: lists(parent=organization_id(h), method=METHODS[0]), note="of a method", method=METHODS[0]),
         entries(lambda h: lists(parent=blob_id(h), failures_only=True), note="refused", blob_id=blob_id, code=REFUSED),
-        entries(lambda h: lists(parent="-", user_id=user_id(h)), note="of a user, everywhere", user_id=user_id),
+        entries(lambda h: lists(parent="-", user=user_id(h)), note="of a user, everywhere", user_id=user_id),
         entries(lambda h: lists(parent="-", method=METHODS[1]), note="of a method, everywhere", method=METHODS[1]),
         entries(lambda _: lists(parent="-", failures_only=True), note="refused, everywhere", code=REFUSED),
     ]

@@ -26,6 +26,7 @@ INSIDE = {
     "UpdateUser.user": "for administrators of the server, who may see everybody",
     "CreateRevision.base_revision": "a revision of the blob that is checked",
     "SignNote.credential": "an alias in the blob that is checked",
+    "ListAuditEntries.user": "a filter, for those who may see every entry of the parent",
     "GetCaller.resource": "asks for the caller's own role; none, and no such thing, read the same",
 }
 """Request fields that name something and are not checked by themselves, and why."""

@@ -103,7 +103,7 @@ async def test_a_personal_key_acts_as_its_user_up_to_its_role(server: Served, ho
             await expect_refusal(call, DENIED, "PERMISSION_DENIED")
     async with connected(server.address, made[WRITE]) as writer:
         await acme.blob(writer, "acme/mine")
-        for call in (acme.update_blob(writer, description="x"), acme.key(writer, "acme"), listed(writer, "@me")):
+        for call in (acme.update_blob(writer, alias="x"), acme.key(writer, "acme"), listed(writer, "@me")):
             await expect_refusal(call, DENIED, "PERMISSION_DENIED")
     async with connected(server.address, made[ADMIN]) as admin:
         assert await acme.key(admin, "acme", WRITE)

@@ -215,7 +215,7 @@ async def test_an_old_alias_as_a_scope_is_told_as_renamed(api: Api) -> None:
     for call in (acme.entries(api, "acme"), watched(api, "acme")):
         await expect_refusal(call, grpc.StatusCode.NOT_FOUND, "RENAMED")
     assert await methods(api, "new") == ["CreateOrganization", "UpdateOrganization"]
-    await expect_refusal(acme.entries(api, "--"), INVALID, "INVALID_REFERENCE")
+    await expect_refusal(acme.entries(api, "+"), INVALID, "INVALID_REFERENCE")
 
 
 async def test_entries_are_filtered_by_user_method_and_failure(server: Served, api: Api) -> None:
@@ -225,14 +225,15 @@ async def test_entries_are_filtered_by_user_method_and_failure(server: Served, a
         await acme.blob(ann)
         await expect_refusal(acme.blob(ann), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
         await expect_refusal(acme.delete_organization(ann), DENIED, "PERMISSION_DENIED")
-    assert await methods(api, "acme", user_id=who.user_id) == ["CreateBlob", "CreateBlob", "DeleteOrganization"]
+    assert await methods(api, "acme", user="@ann") == ["CreateBlob", "CreateBlob", "DeleteOrganization"]
     assert await methods(api, "acme", failures_only=True) == ["CreateBlob", "DeleteOrganization"]
     create = "blobhub.v1.BlobService/CreateBlob"
     assert await methods(api, "-", method=create) == ["CreateBlob", "CreateBlob"]
-    both = await acme.entries(api, "acme", method=create, failures_only=True, user_id=who.user_id)
+    both = await acme.entries(api, "acme", method=create, failures_only=True, user=who.user_id)
     assert [entry.reason for entry in both] == ["ALREADY_EXISTS"]
     assert await acme.entries(api, "acme", method="no.such/Method") == []
-    await expect_refusal(acme.entries(api, user_id="ann"), INVALID, "INVALID_REQUEST")
+    await expect_refusal(acme.entries(api, user="ann"), INVALID, "INVALID_REFERENCE")
+    await expect_refusal(acme.entries(api, user="@nobody"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
 async def test_entries_are_paged_in_order_and_a_token_is_of_one_list(api: Api) -> None:

@@ -83,7 +83,9 @@ async def limits(api: Api, scope: str) -> dict[str, limit_pb2.Limit]:
 
 
 async def set_limit(api: Api, scope: str, name: str, value: int | None) -> limit_pb2.Limit:
-    answer = await api.limits.UpdateLimit(limit_pb2.UpdateLimitRequest(parent=scope, name=name, value=value))
+    mask = {"paths": ["value"]}
+    request = limit_pb2.UpdateLimitRequest(parent=scope, name=name, update_mask=mask, value=value)
+    answer = await api.limits.UpdateLimit(request)
     assert not answer.limit.HasField("held")
     return answer.limit
 

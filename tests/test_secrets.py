@@ -240,7 +240,6 @@ KNOWN = {
     "parent": "acme",
     "resource": "acme",
     "user": "@me",
-    "audit_scope": "acme",
 }
 
 

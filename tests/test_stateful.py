@@ -288,8 +288,8 @@ class Platform(Beside, RuleBasedStateMachine):
         self.get(who, "metadata.GetMetadata", "record", parent=of[0], key=of[1])
 
     @rule(who=callers, parent=drawn("scopes"))
-    def get_roles(self, who: Caller, scope: str) -> None:
-        self.roles(who, scope)
+    def get_roles(self, who: Caller, parent: str) -> None:
+        self.roles(who, parent)
 
     def teardown(self) -> None:
         """Compare all that the server has with the model, and delete it."""

@@ -206,16 +206,16 @@ class Places:
             raise place.refusal
         return place
 
-    def get_caller(self, who: Caller, scope: str = "") -> list[dict[str, Any]]:
+    def get_caller(self, who: Caller, resource: str = "") -> list[dict[str, Any]]:
         """The effective roles: on a scope, or wherever the user is a member."""
-        if not scope:
+        if not resource:
             places = [
                 p
                 for o in self.organizations
                 for p in (Place(organization=o), *(Place(organization=o, blob=blob) for blob in o.blobs))
             ]
             return [self._effective(p, self.role(who, p)) for p in places if who.user in p.holder.members]
-        place = self.scope(scope)
+        place = self.scope(resource)
         role = place and max(self.role(who, place), READ if place.holder.visibility == PUBLIC else NONE)
         if role and place.refusal:
             raise place.refusal

@@ -120,7 +120,7 @@ class World:
         for kind, subjects in public.items():
             made_public = [Subject(value=s.value, level="foreign", public=True) for s in subjects if s.level != "self"]
             self.subjects[kind] = self.subjects[kind] + made_public
-        self.subjects["audit_scope"].append(Subject(value="-", level="foreign"))
+        self.subjects["organization_blob_or_server"].append(Subject(value="-", level="foreign"))
         # A draft that is one of several reads like any other revision to those who may not see it.
         self.subjects["revision"].append(Subject(value="acme/main@draft", level="blob"))
         await self._callers()
