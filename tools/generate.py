@@ -135,9 +135,10 @@ def _generated(folder: Path) -> set[Path]:
 
 def _pages(descriptors: Path) -> dict[Path, str]:
     """The reference pages, by path. What makes them reads our own options, which the stubs bring."""
-    from reference import pages  # noqa: PLC0415  after the stubs have been written
+    import contract  # noqa: PLC0415  after the stubs have been written
+    import reference  # noqa: PLC0415
 
-    return pages(descriptors)
+    return reference.pages(descriptors) | {contract.PAGE: contract.page(descriptors)}
 
 
 def _write(descriptors: Path, tree: Tree, out: Path) -> None:
