@@ -1,9 +1,15 @@
-"""The published stubs load on protobuf 6.33 and on protobuf 7: many users' other libraries pin one or the other."""
+"""The published stubs load on protobuf 6.33 and on protobuf 7: many users' other libraries pin one or the other.
+
+Their wheel carries types and descriptors with comments.
+"""
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -33,3 +39,61 @@ def test_the_stubs_load(version: str, folders: list[str]) -> None:
         [sys.executable, "-W", "error", "-c", LOAD, version, *folders], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def wheel(project: Path, folder: Path) -> zipfile.ZipFile:
+    """The wheel of a project, built from a copy."""
+    shutil.copytree(project, folder / "project", ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"))
+    command = ["pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", folder]
+    done = subprocess.run([sys.executable, "-m", *command, folder / "project"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (made,) = folder.glob("*.whl")
+    return zipfile.ZipFile(made)
+
+
+@pytest.mark.parametrize(
+    ("project", "packages"),
+    [
+        (ROOT / "clients" / "python", {"blobhub/v1": "blobhub/v1/blob", "buf/validate": "", "blobhub_client": ""}),
+        (ROOT / "tests" / "stranger", {"stranger/notes/v1": "stranger/notes/v1/notes", "stranger_notes": ""}),
+    ],
+    ids=["ours", "a stranger's"],
+)
+def test_a_wheel_has_types_and_descriptors(tmp_path: Path, project: Path, packages: dict[str, str]) -> None:
+    with wheel(project, tmp_path) as made:
+        names = set(made.namelist())
+    for package, stub in packages.items():
+        assert f"{package}/py.typed" in names
+        if stub:
+            assert {f"{stub}_pb2.py", f"{stub}_pb2.pyi", f"{stub}_pb2_grpc.pyi", f"{package}/descriptors.binpb"} <= names
+    assert "blobhub/__init__.py" not in names
+
+
+USER = """
+from blobhub.v1 import blob_pb2, blob_pb2_grpc
+
+reveal_type(blob_pb2.Blob().alias)
+reveal_type(blob_pb2_grpc.BlobServiceStub)
+blob_pb2.Blob(alias=1)
+"""
+
+
+def test_mypy_knows_the_types_of_an_installed_wheel(tmp_path: Path) -> None:
+    """In an environment of its own: what is on mypy's path needs no `py.typed`, and what is installed does."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
+    with wheel(ROOT / "clients" / "python", tmp_path) as made:
+        made.extractall(packages)
+    # The packages that the stubs need, but not what is installed there by links, as ours are.
+    (packages / "needed.pth").write_text(str(Path(pytest.__file__).parent.parent))
+    (tmp_path / "user.py").write_text(USER)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-executable", tmp_path / "venv" / "bin" / "python", "user.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 'user.py:4: note: Revealed type is "str"' in done.stdout.replace("builtins.", ""), done.stdout
+    assert "BlobServiceStub" in done.stdout
+    assert re.findall(r"user.py:(\d+): error: .*\[(.*)\]", done.stdout) == [("6", "arg-type")], done.stdout

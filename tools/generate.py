@@ -1,6 +1,6 @@
 """Build the contract's descriptor image, the Python stubs and the reference pages from `protos/`.
 
-`python tools/generate.py`          writes the stubs into `clients/python` and the pages into `docs`
+`python tools/generate.py`          writes stubs and descriptors into `clients/python`, and the pages into `docs`
 `python tools/generate.py --check`  writes nothing; exits 1 when what is in the tree differs
 `python tools/generate.py --image`  only (re)builds `.build/image.binpb`, which buf lints and compares
 
@@ -26,10 +26,14 @@ BUILD = ROOT / ".build"
 
 @dataclass(frozen=True)
 class Tree:
-    """Protos, and where the stubs made of them go. `extra` are protos of others whose stubs go there too."""
+    """Protos, and where the stubs made of them go. `extra` are protos of others whose stubs go there too.
+
+    `descriptors` is where, below `out`, the descriptors with comments go, which reflection answers.
+    """
 
     protos: Path
     out: Path
+    descriptors: str
     extra: tuple[str, ...] = ()
 
     def sources(self) -> list[str]:
@@ -37,8 +41,17 @@ class Tree:
         return sorted(path.relative_to(self.protos).as_posix() for path in self.protos.rglob("*.proto"))
 
 
-OURS = Tree(protos=ROOT / "protos", out=ROOT / "clients" / "python", extra=("buf/validate/validate.proto",))
-STRANGERS = Tree(protos=ROOT / "tests" / "stranger" / "protos", out=ROOT / "tests" / "stranger")
+OURS = Tree(
+    protos=ROOT / "protos",
+    out=ROOT / "clients" / "python",
+    descriptors="blobhub/v1/descriptors.binpb",
+    extra=("buf/validate/validate.proto",),
+)
+STRANGERS = Tree(
+    protos=ROOT / "tests" / "stranger" / "protos",
+    out=ROOT / "tests" / "stranger",
+    descriptors="stranger/notes/v1/descriptors.binpb",
+)
 TREES = (OURS, STRANGERS)
 
 
@@ -90,19 +103,48 @@ def stubs(descriptors: Path, tree: Tree, out: Path) -> None:
     protoc(given, f"--grpc_python_out={out}", f"--mypy_grpc_out={out}", *sources)
 
 
+def commented(descriptors: Path, tree: Tree, out: Path) -> None:
+    """Write the descriptors of a tree's own protos with their comments, and nothing else of the source info."""
+    sources = set(tree.sources())
+    made = descriptor_pb2.FileDescriptorSet()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(descriptors.read_bytes()).file:
+        if file.name in sources:
+            places = [place for place in file.source_code_info.location if _has_comment(place)]
+            file.ClearField("source_code_info")
+            file.source_code_info.location.extend(places)
+            made.file.append(file)
+    (out / tree.descriptors).write_bytes(made.SerializeToString(deterministic=True))
+
+
+def _has_comment(place: descriptor_pb2.SourceCodeInfo.Location) -> bool:
+    return bool(place.leading_comments or place.trailing_comments or place.leading_detached_comments)
+
+
 def differences(fresh: Path, tree: Tree) -> list[str]:
     """Names of generated files that are missing, stale or left over in the tree."""
-    made = {path.relative_to(fresh) for path in fresh.rglob("*_pb2*.py*")}
-    kept = {path.relative_to(tree.out) for path in tree.out.rglob("*_pb2*.py*") if "__pycache__" not in path.parts}
+    made, kept = _generated(fresh), _generated(tree.out)
     stale = {name for name in made & kept if not filecmp.cmp(fresh / name, tree.out / name, shallow=False)}
     return sorted(str((tree.out / name).relative_to(ROOT)) for name in stale | (made ^ kept))
 
 
+def _generated(folder: Path) -> set[Path]:
+    """The generated files below a folder, relative to it."""
+    found = (path for pattern in ("*_pb2*.py*", "*.binpb") for path in folder.rglob(pattern))
+    return {path.relative_to(folder) for path in found if "__pycache__" not in path.parts}
+
+
 def _pages(descriptors: Path) -> dict[Path, str]:
     """The reference pages, by path. What makes them reads our own options, which the stubs bring."""
-    from reference import pages  # noqa: PLC0415  after the stubs have been written
+    import contract  # noqa: PLC0415  after the stubs have been written
+    import reference  # noqa: PLC0415
 
-    return pages(descriptors)
+    return reference.pages(descriptors) | {contract.PAGE: contract.page(descriptors)}
+
+
+def _write(descriptors: Path, tree: Tree, out: Path) -> None:
+    """Write everything that a tree's distribution ships of its protos."""
+    stubs(descriptors, tree, out)
+    commented(descriptors, tree, out)
 
 
 def main() -> int:
@@ -113,10 +155,10 @@ def main() -> int:
     stale: list[str] = []
     for tree in TREES:
         if "--check" not in sys.argv:
-            stubs(descriptors, tree, tree.out)
+            _write(descriptors, tree, tree.out)
             continue
         with tempfile.TemporaryDirectory() as folder:
-            stubs(descriptors, tree, Path(folder))
+            _write(descriptors, tree, Path(folder))
             stale += differences(Path(folder), tree)
     for path, text in _pages(descriptors).items():
         if "--check" not in sys.argv:

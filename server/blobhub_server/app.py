@@ -28,6 +28,7 @@ from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.sealing.keyring import load
 from blobhub_server.platform.sealing.rotation import adopt
 from blobhub_server.rpc.access_options import check_resources, rules
+from blobhub_server.rpc.comments import OURS, Comments
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.handlers import generic_handler
 from blobhub_server.rpc.pipeline import Pipeline
@@ -93,7 +94,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         guard = Guard(bell, clock, TOPIC)
         await stack.enter_async_context(guard.watching())
         server = make_server(settings, Pipeline(gate, guard))
-        health = _serve(server, services)
+        health = _serve(server, services, Comments([OURS, *types.descriptors()]))
         address = bind(server, settings.listen)
         await server.start()
         await health.set_serving()
@@ -101,11 +102,11 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         yield RunningServer(address, admin_key)
 
 
-def _serve(server: grpc.aio.Server, services: Sequence[Service]) -> Health:
+def _serve(server: grpc.aio.Server, services: Sequence[Service], comments: Comments) -> Health:
     """Register the services, and health and reflection of them."""
     server.add_generic_rpc_handlers([generic_handler(service.full_name, service.handlers) for service in services])
     names = [service.full_name for service in services]
-    add_reflection(server, [*names, "grpc.health.v1.Health"])
+    add_reflection(server, [*names, "grpc.health.v1.Health"], comments)
     return Health(server, names)
 
 

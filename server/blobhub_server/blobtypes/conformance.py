@@ -32,12 +32,14 @@ from blobhub.v1 import (
     revision_pb2_grpc,
 )
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
 
 from blobhub_server.blobtypes.reasons import CODES, declared, error_classes
 from blobhub_server.blobtypes.registry import BlobTypes, InstalledType
 from blobhub_server.config import Settings, variable
 from blobhub_server.db.migrations import migrate
+from blobhub_server.rpc.comments import Comments
 
 
 class Refusal(Exception):
@@ -280,6 +282,16 @@ class BlobTypeConformance:
         own = [kind for kind in error_classes() if kind.domain == self.blob_type and "reason" in vars(kind)]
         assert {kind.reason for kind in own} == declared(installed.type.reasons)
         assert all(kind.code in CODES for kind in own)
+
+    async def test_its_descriptors_are_those_of_its_stubs(self) -> None:
+        """Otherwise reflection would show no comments. They do have source info."""
+        _, installed = self._installed()
+        path, pool = installed.type.descriptors, descriptor_pool.Default()
+        if path is None:
+            return
+        for file in FileDescriptorSet.FromString(path.read_bytes()).file:
+            served: bytes = pool.FindFileByName(file.name).serialized_pb
+            assert Comments([path]).add(served) != served, f"{file.name} in {path} is not the one of the stubs"
 
     async def test_its_migrations_make_its_tables(self, tmp_path: Path) -> None:
         """All its migrations run, in order, on an empty database."""

@@ -293,6 +293,8 @@ class BlobType(ABC):
     """Its tables, on `db.schema.metadata`. Foreign keys may name the platform's tables."""
     migrations: ClassVar[Path | None] = None
     """The folder of the Alembic revisions that make those tables, `0001_….py` first; None without tables."""
+    descriptors: ClassVar[Path | None] = None
+    """The descriptor set of its protos with source info, so that reflection shows their comments; None shows none."""
 
     def checks(self, settings: Settings, given: Given) -> Sequence[Check]:
         """The doctor's checks for this type. Nothing is open: `given` has only the type's own settings."""

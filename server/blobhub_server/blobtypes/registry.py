@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from blobhub_server.blobtypes.contract import BlobType, Check, Given, Host, Limit, Opened
@@ -115,6 +116,10 @@ class BlobTypes:
         """The types' migrations, those of a type after those of the types that offer what it needs."""
         types = [item.type for item in self.in_opening_order()]
         return [Chain.for_type(item.name, item.migrations) for item in types if item.migrations is not None]
+
+    def descriptors(self) -> list[Path]:
+        """The types' descriptor sets with source info."""
+        return [item.type.descriptors for item in self.all() if item.type.descriptors is not None]
 
     def opened(self) -> dict[str, Opened]:
         """What the open blob types bring, by the types' names and in their order."""

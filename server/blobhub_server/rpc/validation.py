@@ -11,6 +11,7 @@ from protovalidate import CompilationError, Validator
 from protovalidate import Violation as Failure
 
 from blobhub_server.errors import InvalidRequest, Violation
+from blobhub_server.rpc.wording import wording
 from blobhub_server.start import StartError
 
 _validator = Validator()
@@ -41,7 +42,7 @@ def compile_constraints(messages: Iterable[Descriptor]) -> None:
 
 def validate(request: Message) -> None:
     """Raise InvalidRequest, with every violation, when a request breaks the constraints declared for it."""
-    found = [Violation(_path(item), item.proto.message or "is not valid") for item in _validator.collect_violations(request)]
+    found = [Violation(_path(item), wording(item, request)) for item in _validator.collect_violations(request)]
     # PostgreSQL cannot store a NUL in a text. A constraint would have to be repeated for every field.
     found += [
         Violation(field.name, "must not contain a NUL character")

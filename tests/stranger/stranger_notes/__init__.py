@@ -6,13 +6,14 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 from blobhub_server.blobtypes.capabilities import Invocable
 from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.config import Settings
 from blobhub_server.errors import Violation
 from blobhub_server.start import StartError
-from stranger.notes.v1.notes_pb2 import NotesErrorReason
+from stranger.notes.v1 import notes_pb2
 
 from stranger_notes import store
 from stranger_notes.errors import NAME
@@ -32,9 +33,10 @@ class NotesType(BlobType):
     needs = (Invocable,)
     offers = (NoteTexts,)
     settings = NotesSettings
-    reasons = NotesErrorReason.DESCRIPTOR
+    reasons = notes_pb2.NotesErrorReason.DESCRIPTOR
     tables = store.TABLES
     migrations = store.MIGRATIONS
+    descriptors = Path(notes_pb2.__file__).with_name("descriptors.binpb")
 
     @asynccontextmanager
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
