@@ -63,10 +63,10 @@ CALLERS = {
 """Who may call a method that names no resource."""
 
 RESOURCES = {
-    "scope": "the organization or blob that `{field}` names",
-    "target": "the blob or revision that `{field}` names",
-    "owner": "the organization, blob or user that `{field}` names",
-    "audit_scope": "the organization or blob that `{field}` names, or on the whole server",
+    "organization_or_blob": "the organization or blob that `{field}` names",
+    "blob_or_revision": "the blob or revision that `{field}` names",
+    "organization_blob_or_user": "the organization, blob or user that `{field}` names",
+    "organization_blob_or_server": "the organization or blob that `{field}` names, or on the whole server",
     "api_key": "what the API key `{field}` belongs to",
     "credential": "what the credential `{field}` belongs to",
 }
