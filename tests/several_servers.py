@@ -66,7 +66,7 @@ async def state_of(api: Api, execution_id: str) -> str:
 
 async def ended(api: Api, execution_id: str) -> list[str]:
     """The types of an execution's events, once it has ended."""
-    watch = api.executions.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id, follow=True))
+    watch = api.executions.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id))
     return [event.type async for batch in watch for event in batch.events]
 
 

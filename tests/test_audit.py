@@ -47,7 +47,7 @@ async def methods(api: Api, scope: str, **filters) -> list[str]:
 
 async def watched(api: Api, scope: str = "-", after_sequence: int = 0) -> list[audit_pb2.AuditEntry]:
     """What a watch has to say of what is there."""
-    request = audit_pb2.WatchAuditEntriesRequest(scope=scope, after_sequence=after_sequence)
+    request = audit_pb2.WatchAuditEntriesRequest(scope=scope, after_sequence=after_sequence, replay_only=True)
     return [entry async for batch in api.audit.WatchAuditEntries(request) for entry in batch.entries]
 
 
@@ -322,7 +322,7 @@ async def test_a_token_that_is_no_number_is_none_of_the_lists(api: Api, after: s
 
 async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: Api) -> None:
     await acme.organization(api)
-    watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme", follow=True))
+    watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme"))
     seen = list((await watch.read()).entries)
 
     async def until(count: int) -> None:
@@ -342,14 +342,14 @@ async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: A
 async def test_a_watch_ends_when_the_admin_is_one_no_longer(server: Served, api: Api) -> None:
     await acme.organization(api)
     async with acme.person(server, api, "ann", ("acme", ADMIN)) as ann:
-        watch = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme", follow=True))
+        watch = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme"))
         assert (await watch.read()).entries
         demote = member_pb2.UpdateMemberRequest(scope="acme", user="@ann", role=WRITE)
         await api.members.UpdateMember(demote)
         await expect_refusal(read_to_end(watch), DENIED, "PERMISSION_DENIED")
         await acme.update_user(api, "@ann", administrator=True)
         await until(lambda: acme.is_administrator(ann))
-        everything = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True))
+        everything = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-"))
         assert (await everything.read()).entries
         await acme.update_user(api, "@ann", administrator=False)
         await expect_refusal(read_to_end(everything), DENIED, "PERMISSION_DENIED")
@@ -361,7 +361,7 @@ async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_ur
         connected(server.address, server.admin_key) as api,
     ):
         await acme.organization(api)
-        watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True))
+        watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-"))
         assert [entry.sequence for entry in (await watch.read()).entries] == [1, 2]
         message = await watch.read()
         assert (list(message.entries), message.progress.sequence) == ([], 2)

@@ -48,7 +48,7 @@ async def listed(api: Api, organization: str = "acme", **fields) -> list[str]:
 
 async def events(api: Api, reference: str = "acme/pipeline", after_sequence: int = 0) -> list[blob_event_pb2.BlobEvent]:
     """What is in a blob's log after a sequence."""
-    request = blob_pb2.WatchBlobRequest(blob=reference, after_sequence=after_sequence)
+    request = blob_pb2.WatchBlobRequest(blob=reference, after_sequence=after_sequence, replay_only=True)
     return [event async for batch in api.blobs.WatchBlob(request) for event in batch.events]
 
 
@@ -337,7 +337,7 @@ async def test_a_watch_resumes_after_any_sequence(api: Api) -> None:
 async def test_a_watch_follows_what_comes_and_ends_with_the_blob(api: Api) -> None:
     await acme.organization(api)
     await acme.blob(api)
-    watch = api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True))
+    watch = api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline"))
     assert [event.type for event in (await watch.read()).events] == ["blob_created"]
     seen: list[int] = []
     updates = [asyncio.create_task(acme.update_blob(api, description=str(number))) for number in range(20)]
@@ -356,7 +356,7 @@ async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_ur
     ):
         await acme.organization(api)
         await acme.blob(api)
-        watch = api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True))
+        watch = api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline"))
         assert (await watch.read()).events
         message = await watch.read()
         assert list(message.events) == []
@@ -377,7 +377,7 @@ async def test_a_blob_that_becomes_private_is_watched_no_more_by_outsiders(serve
     await acme.organization(api)
     await acme.blob(api, visibility=PUBLIC)
     async with acme.person(server, api, "ann", ("acme/pipeline", READ)) as member:
-        request = blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)
+        request = blob_pb2.WatchBlobRequest(blob="acme/pipeline")
         outside, inside = anonymous.blobs.WatchBlob(request), member.blobs.WatchBlob(request)
         for watch in (outside, inside):
             assert (await watch.read()).events

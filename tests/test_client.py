@@ -95,9 +95,9 @@ async def test_a_watch_goes_on_when_the_server_comes_back(tmp_path, database_url
 async def test_blobs_and_the_audit_log_are_watched(server: Served, api: Api) -> None:
     await api.session(flows.steps(1))
     async with connect(server.address, server.admin_key) as hub:
-        types = [event.type async for event in hub.watch_blob("acme/pipeline", follow=False)]
-        seen = [entry async for entry in hub.watch_audit("acme", follow=False)]
-        rest = [entry async for entry in hub.watch_audit("acme", after_sequence=seen[1].sequence, follow=False)]
+        types = [event.type async for event in hub.watch_blob("acme/pipeline", replay_only=True)]
+        seen = [entry async for entry in hub.watch_audit("acme", replay_only=True)]
+        rest = [entry async for entry in hub.watch_audit("acme", after_sequence=seen[1].sequence, replay_only=True)]
     assert types == ["blob_created"]
     assert [entry.method.rpartition("/")[2] for entry in seen] == [
         "CreateOrganization",

@@ -50,9 +50,9 @@ async def read_log(api: Api, session_id: str) -> list[event_pb2.Event]:
     listing = execution_pb2.ListExecutionsRequest(session_id=session_id, page_size=1000)
     for execution in [item async for item in page(api.executions.ListExecutions, listing)]:
         if execution.state not in ENDED:
-            request = execution_pb2.WatchExecutionRequest(execution_id=execution.id, follow=True)
+            request = execution_pb2.WatchExecutionRequest(execution_id=execution.id)
             _ = [batch async for batch in api.executions.WatchExecution(request)]
-    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, replay_only=True))
     return [event async for batch in watch for event in batch.events]
 
 

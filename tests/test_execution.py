@@ -167,7 +167,7 @@ async def test_a_session_is_closed_with_what_runs_in_it(api: Api) -> None:
     session_id = await api.session(flows.delay(60))
     started = await start(api, session_id)
     await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session_id))
-    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
     types = [event.type async for message in watch for event in message.events]
     assert types[-1] == "session_closed"
     assert types[-4:].count("flow.stopped") == 1
@@ -235,7 +235,7 @@ async def test_a_workflow_writes_a_session_object_with_its_step(api: Api) -> Non
     assert [(await run(api, session_id)).result.number_value for _ in range(3)] == [1, 2, 3]
     get = session_object_pb2.GetSessionObjectRequest(session_id=session_id, alias="counter")
     assert (await api.session_objects.GetSessionObject(get)).session_object.value.number_value == 3
-    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, replay_only=True))
     events = [event async for message in watch for event in message.events]
     assert sum(event.type == "session_object_modified" for event in events) == 3
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))

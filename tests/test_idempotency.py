@@ -227,7 +227,7 @@ async def closed(api: Api, *names: str) -> None:
     for name in names:
         sessions = await api.sessions.ListSessions(session_pb2.ListSessionsRequest(blob=f"{name}/workflow"))
         for item in sessions.sessions:
-            watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=item.id, follow=True))
+            watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=item.id))
             assert [event.sequence for event in [event async for batch in watch for event in batch.events]] == list(
                 range(1, item.last_sequence + 1)
             )

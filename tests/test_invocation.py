@@ -56,7 +56,7 @@ async def left(server: Served) -> list[int]:
 
 async def ended(api: Api, execution_id: str) -> execution_pb2.Execution:
     """An execution, once it has ended."""
-    request = execution_pb2.WatchExecutionRequest(execution_id=execution_id, follow=True)
+    request = execution_pb2.WatchExecutionRequest(execution_id=execution_id)
     async for _ in api.executions.WatchExecution(request):
         pass
     return (await api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution_id=execution_id))).execution

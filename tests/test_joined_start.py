@@ -68,7 +68,7 @@ async def all_ended(url: str) -> None:
 
 async def log_of(api: Api, session_id: str) -> list[str]:
     """The types of a session's events, whose numbers have no gap."""
-    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, replay_only=True))
     events = [event async for batch in watch for event in batch.events]
     found = await api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session_id))
     assert [event.sequence for event in events] == list(range(1, found.session.last_sequence + 1))
@@ -325,9 +325,7 @@ async def test_what_has_no_runner_is_gone_on_with_by_the_server_that_owns_it(tmp
             session_id = await api.session(flows.delay(0.2))
             left = await ask(api, "StartExecution", session_id=session_id, definition="workflow")
             found[0].runtime._runners._runners.pop(left.execution.id).abandon()
-            watch = api.executions.WatchExecution(
-                execution_pb2.WatchExecutionRequest(execution_id=left.execution.id, follow=True)
-            )
+            watch = api.executions.WatchExecution(execution_pb2.WatchExecutionRequest(execution_id=left.execution.id))
             types = [event.type async for batch in watch for event in batch.events]
     assert types[-1] == "flow.exited"
 

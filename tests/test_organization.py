@@ -304,7 +304,7 @@ async def test_a_cascade_cuts_off_what_runs_and_harms_nothing_else(api: Api, cap
     for execution in running:
         call = api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution_id=execution.id))
         await expect_refusal(call, DENIED, "PERMISSION_DENIED")
-    watch = execution_pb2.WatchExecutionRequest(execution_id=other.id, follow=True)
+    watch = execution_pb2.WatchExecutionRequest(execution_id=other.id)
     types = [event.type async for batch in api.executions.WatchExecution(watch) for event in batch.events]
     assert types[-1] == "flow.exited"
     assert "journal_failed" not in caplog.text
@@ -331,10 +331,10 @@ async def test_open_watches_end_when_their_organization_is_deleted(api: Api) -> 
     execution = await start(api, session_id)
 
     watches = [
-        api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)),
-        api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True)),
-        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme", follow=True)),
-        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme/pipeline", follow=True)),
+        api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline")),
+        api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id)),
+        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme")),
+        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="acme/pipeline")),
     ]
     for watch in watches:
         assert await watch.read()

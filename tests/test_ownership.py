@@ -95,7 +95,7 @@ async def test_a_log_that_several_servers_write_is_whole_on_each(tmp_path: Path,
                 await started(api, session_id)
             for _, api in found:
                 session = (await ask(api, "GetSession", session_id=session_id)).session
-                watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+                watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, replay_only=True))
                 numbers = [event.sequence async for batch in watch for event in batch.events]
                 assert numbers == list(range(1, session.last_sequence + 1))
         await ask(found[0][1], "CloseSession", session_id=session_id)
@@ -132,7 +132,7 @@ async def test_the_times_of_a_log_increase_although_clocks_are_set_back(
         ahead.append(timedelta())
         await ended(api, await started(api, session_id))
         await ask(api, "CloseSession", session_id=session_id)
-        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, replay_only=True))
         times = [event.create_time.ToNanoseconds() for batch in [batch async for batch in watch] for event in batch.events]
     assert len(times) == 2 * 12 + 2
     assert all(later - earlier >= 1000 for earlier, later in itertools.pairwise(times))
@@ -140,7 +140,7 @@ async def test_the_times_of_a_log_increase_although_clocks_are_set_back(
 
 async def followed(api: Api, session_id: str) -> list[int]:
     """The numbers of a session's events, until it is closed."""
-    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
     return [event.sequence async for batch in watch for event in batch.events]
 
 
@@ -152,7 +152,7 @@ async def test_a_session_is_closed_through_a_server_that_runs_nothing_in_it(tmp_
         api = found[-1][1]
         answer = await ask(api, "CloseSession", session_id=session_id)
         assert answer.session.state == session_pb2.SESSION_STATE_CLOSING
-        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
+        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
         types = [event.type async for batch in watch for event in batch.events]
         assert types[-1] == "session_closed"
         assert types.count("flow.stopped") == 2 * len(found)

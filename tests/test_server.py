@@ -186,7 +186,7 @@ async def test_a_drain_ends_streams_with_the_last_sequence_and_says_when_to_come
         await api.executions.StartExecution(
             execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
         )
-        call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
+        call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
         seen = (await call.read()).events[-1].sequence
         ended = asyncio.create_task(asyncio.to_thread(server.stop))
         error = await the_end(call)

@@ -115,7 +115,7 @@ async def watch(cluster: Cluster, execution_id: str) -> None:
 
     async def on(api: Api) -> bool:
         request = execution_pb2.WatchExecutionRequest(
-            execution_id=execution_id, after_sequence=seen[-1].execution_sequence if seen else 0, follow=True
+            execution_id=execution_id, after_sequence=seen[-1].execution_sequence if seen else 0
         )
         async for message in api.executions.WatchExecution(request, timeout=10):
             seen.extend(message.events)
@@ -158,7 +158,7 @@ async def check(cluster: Cluster, url: str, session_ids: list[str], started: lis
     assert await select(url, "SELECT count(*) FROM executions") == [(STARTS,)], "a start was done twice, or lost"
     endings: dict[str, list[str]] = {}
     for session_id in session_ids:
-        request = session_pb2.WatchSessionRequest(session_id=session_id)
+        request = session_pb2.WatchSessionRequest(session_id=session_id, replay_only=True)
         events = [event async for batch in cluster.apis[0].sessions.WatchSession(request) for event in batch.events]
         assert [event.sequence for event in events] == list(range(1, len(events) + 1))
         own: dict[str, list[int]] = {}

@@ -26,7 +26,7 @@ async def cut_watch(server: Served, session_id: str, after: int, messages: int) 
     """Watch from a position over a channel of its own, and drop it after some messages, or at the end of the log."""
     seen: list[bytes] = []
     async with connected(server.address, server.admin_key) as api:
-        request = session_pb2.WatchSessionRequest(session_id=session_id, after_sequence=after, follow=True)
+        request = session_pb2.WatchSessionRequest(session_id=session_id, after_sequence=after)
         call = api.sessions.WatchSession(request)
         async for message in call:
             seen += [event.SerializeToString(deterministic=True) for event in message.events]
@@ -49,7 +49,7 @@ async def write(api: Api, session_id: str, stop: asyncio.Event) -> None:
 
 
 async def full_log(api: Api, session_id: str) -> list[bytes]:
-    call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+    call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, replay_only=True))
     return [event.SerializeToString(deterministic=True) async for message in call for event in message.events]
 
 
@@ -83,7 +83,7 @@ async def test_a_watch_ends_at_the_terminal_event_even_when_resumed_there(api: A
     started = await api.executions.StartExecution(
         execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
     )
-    request = execution_pb2.WatchExecutionRequest(execution_id=started.execution.id, follow=True)
+    request = execution_pb2.WatchExecutionRequest(execution_id=started.execution.id)
     events = [event async for message in api.executions.WatchExecution(request) for event in message.events]
     assert events[-1].type == "flow.exited"
     request.after_sequence = events[-1].execution_sequence
@@ -92,7 +92,7 @@ async def test_a_watch_ends_at_the_terminal_event_even_when_resumed_there(api: A
 
 async def test_a_watch_from_behind_the_end_is_out_of_range(api: Api) -> None:
     session_id = await api.session(flows.steps(2))
-    request = session_pb2.WatchSessionRequest(session_id=session_id, after_sequence=99, follow=True)
+    request = session_pb2.WatchSessionRequest(session_id=session_id, after_sequence=99)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         _ = [message async for message in api.sessions.WatchSession(request)]
     assert raised.value.code() == grpc.StatusCode.OUT_OF_RANGE
@@ -106,7 +106,7 @@ async def test_an_idle_watch_gets_signs_of_life(tmp_path) -> None:
         connected(server.address, server.admin_key) as api,
     ):
         session_id = await api.session(flows.steps(2))
-        call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
+        call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
         async for message in call:
             assert message.HasField("progress")
             assert message.progress.sequence == 0
@@ -124,8 +124,8 @@ async def test_watches_of_the_platform_say_where_to_resume_when_the_server_goes_
             await acme.blob(api)
             await acme.update_blob(api, description="changed")
             watches = {
-                2: api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)),
-                4: api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-", follow=True)),
+                2: api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline")),
+                4: api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(scope="-")),
             }
             for watch in watches.values():
                 await watch.read()

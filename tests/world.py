@@ -271,6 +271,8 @@ class World:
                 setattr(made, rule.field, value if own else "open/main")
         if row.method.changes:
             made.request_id = NOT_AN_ID
+        if "replay_only" in row.method.input.fields_by_name:
+            made.replay_only = True
         return made.SerializeToString()
 
     def absent(self, row: Row) -> str:

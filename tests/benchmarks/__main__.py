@@ -136,7 +136,7 @@ async def _watched(api: Api, session_id: str) -> tuple[float, int]:
 
     async def subscriber() -> None:
         nonlocal received
-        request = session_pb2.WatchSessionRequest(session_id=session_id, after_sequence=after, follow=True)
+        request = session_pb2.WatchSessionRequest(session_id=session_id, after_sequence=after)
         call = api.sessions.WatchSession(request)
         async for message in call:
             received += message.ByteSize()

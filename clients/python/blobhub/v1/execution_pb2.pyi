@@ -4,6 +4,7 @@ isort:skip_file
 Executions: definitions at work."""
 
 from blobhub.v1 import event_pb2 as _event_pb2
+from blobhub.v1 import watch_pb2 as _watch_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -303,7 +304,7 @@ class RunExecutionResponse(_message.Message):
         """Whatever was ready, in order of `execution_sequence`."""
 
     @_builtins.property
-    def progress(self) -> _event_pb2.Progress:
+    def progress(self) -> _watch_pb2.Progress:
         """Set, without events, when nothing has happened for a while."""
 
     @_builtins.property
@@ -314,7 +315,7 @@ class RunExecutionResponse(_message.Message):
         self,
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
-        progress: _event_pb2.Progress | None = ...,
+        progress: _watch_pb2.Progress | None = ...,
         execution: Global___Execution | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "progress", b"progress"]  # noqa: Y015
@@ -491,23 +492,23 @@ class WatchExecutionRequest(_message.Message):
 
     EXECUTION_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
-    FOLLOW_FIELD_NUMBER: _builtins.int
+    REPLAY_ONLY_FIELD_NUMBER: _builtins.int
     execution_id: _builtins.str
     """The execution's id."""
     after_sequence: _builtins.int
     """The last `execution_sequence` already seen; 0 replays from the beginning."""
-    follow: _builtins.bool
-    """True goes on with what comes; false ends when what is there has been sent."""
+    replay_only: _builtins.bool
+    """True ends when what is there has been sent; false goes on with what comes."""
     def __init__(
         self,
         *,
         execution_id: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
-        follow: _builtins.bool = ...,
+        replay_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "execution_id", b"execution_id", "follow", b"follow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "execution_id", b"execution_id", "replay_only", b"replay_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -526,14 +527,14 @@ class WatchExecutionResponse(_message.Message):
         """Whatever was ready, in order of `execution_sequence`."""
 
     @_builtins.property
-    def progress(self) -> _event_pb2.Progress:
+    def progress(self) -> _watch_pb2.Progress:
         """Set, without events, when nothing has happened for a while."""
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
-        progress: _event_pb2.Progress | None = ...,
+        progress: _watch_pb2.Progress | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

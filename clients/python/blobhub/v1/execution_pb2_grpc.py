@@ -153,7 +153,7 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchExecution(self, request, context):
-        """Streams one execution's events: first those after `after_sequence`, then, with `follow`, those to come, until the
+        """Streams one execution's events: first those after `after_sequence`, then, unless `replay_only`, those to come, until the
         terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
         while. The stream never skips, repeats or reorders.
 

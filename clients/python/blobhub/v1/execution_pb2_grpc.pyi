@@ -95,7 +95,7 @@ class ExecutionServiceStub:
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]
-    """Streams one execution's events: first those after `after_sequence`, then, with `follow`, those to come, until the
+    """Streams one execution's events: first those after `after_sequence`, then, unless `replay_only`, those to come, until the
     terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
     while. The stream never skips, repeats or reorders.
 
@@ -174,7 +174,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]  # type: ignore[assignment]
-    """Streams one execution's events: first those after `after_sequence`, then, with `follow`, those to come, until the
+    """Streams one execution's events: first those after `after_sequence`, then, unless `replay_only`, those to come, until the
     terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
     while. The stream never skips, repeats or reorders.
 
@@ -286,7 +286,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.WatchExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_execution_pb2.WatchExecutionResponse], _abc.AsyncIterator[_execution_pb2.WatchExecutionResponse]]:
-        """Streams one execution's events: first those after `after_sequence`, then, with `follow`, those to come, until the
+        """Streams one execution's events: first those after `after_sequence`, then, unless `replay_only`, those to come, until the
         terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
         while. The stream never skips, repeats or reorders.
 

@@ -125,7 +125,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchSession(self, request, context):
-        """Streams the session's log: first what is there after `after_sequence`, then, with `follow`, what comes. A message
+        """Streams the session's log: first what is there after `after_sequence`, then, unless `replay_only`, what comes. A message
         carries whatever is ready; a message with `progress` comes when the log has been idle for a while. The stream never
         skips, repeats or reorders, and ends after `session_closed`. A client that is cut off resumes with the last
         sequence it has seen.

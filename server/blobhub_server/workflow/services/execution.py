@@ -97,7 +97,7 @@ class ExecutionService:
         head = started.SerializeToString()
         # Concatenating two encoded messages of a type merges them, so the execution is put before the encoded events:
         # https://protobuf.dev/programming-guides/encoding/#last-one-wins
-        async for batch in self._watch(started.execution.id, 0, follow=True):
+        async for batch in self._watch(started.execution.id, 0, replay_only=False):
             tail = b""
             if not isinstance(batch, Idle) and batch[-1].type in ENDINGS:
                 ended = await self._runtime.get_ended(started.execution.id)
@@ -132,12 +132,12 @@ class ExecutionService:
         check_range(request.after_sequence, execution.last_sequence)
         if execution.ended and request.after_sequence == execution.last_sequence:
             return
-        async for batch in self._watch(execution.id, request.after_sequence, follow=request.follow):
+        async for batch in self._watch(execution.id, request.after_sequence, replay_only=request.replay_only):
             yield pack(batch, self._host.clock())
 
-    def _watch(self, execution_id: str, after: int, *, follow: bool) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
+    def _watch(self, execution_id: str, after: int, *, replay_only: bool) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
         watch = watch_execution(self._log, execution_id, self._host.settings.progress_seconds)
-        return watch.stream(self._host.bell, self._host.drain, after, follow=follow)
+        return watch.stream(self._host.bell, self._host.drain, after, replay_only=replay_only)
 
 
 async def locate_execution(host: Host, value: str, _caller: Caller) -> Resolution[Execution] | None:

@@ -93,7 +93,9 @@ class SessionService:
         if session.state == "closed" and request.after_sequence == session.last_sequence:
             return
         watch = watch_session(self._log, session.id, self._host.settings.progress_seconds)
-        async for batch in watch.stream(self._host.bell, self._host.drain, request.after_sequence, follow=request.follow):
+        async for batch in watch.stream(
+            self._host.bell, self._host.drain, request.after_sequence, replay_only=request.replay_only
+        ):
             yield pack(batch, self._host.clock())
 
 
