@@ -231,8 +231,8 @@ def workflow_listings() -> list[Listing]:
     """Revisions and their definitions; sessions, and what is in one."""
     sessions, executions, objects = (
         partial(plain, "sessions.ListSessions", table="sessions", blob_id=blob_id),
-        partial(plain, "executions.ListExecutions", table="executions", session_id=session_id),
-        partial(plain, "session_objects.ListSessionObjects", table="session_objects", key="alias", session_id=session_id),
+        partial(plain, "executions.ListExecutions", table="executions", session=session_id),
+        partial(plain, "session_objects.ListSessionObjects", table="session_objects", key="alias", session=session_id),
     )
     list_sessions, list_executions, list_objects = (
         session_pb2.ListSessionsRequest,
@@ -257,10 +257,10 @@ def workflow_listings() -> list[Listing]:
         sessions(lambda h: list_sessions(blob=blob_id(h))),
         sessions(lambda h: list_sessions(blob=blob_id(h), state=closed), note="closed", state="closed"),
         sessions(lambda h: list_sessions(blob=blob_id(h), alias="daily"), note="of an alias", alias="daily"),
-        executions(lambda h: list_executions(session_id=session_id(h))),
-        executions(lambda h: list_executions(session_id=session_id(h), state=stopped), note="stopped", state="stopped"),
-        objects(lambda h: list_objects(session_id=session_id(h))),
-        objects(lambda h: list_objects(session_id=session_id(h), prefix=""), note="by prefix"),
+        executions(lambda h: list_executions(session=session_id(h))),
+        executions(lambda h: list_executions(session=session_id(h), state=stopped), note="stopped", state="stopped"),
+        objects(lambda h: list_objects(session=session_id(h))),
+        objects(lambda h: list_objects(session=session_id(h), prefix=""), note="by prefix"),
     ]
 
 

@@ -28,8 +28,8 @@ INSIDE = {
 }
 """Request fields that name something and are not checked by themselves, and why."""
 
-NAMES = {"organization", "blob", "revision", "base", "scope", "target", "owner", "user"} | {
-    f"{noun}_id" for noun in ("session", "execution", "api_key", "credential", "revision", "blob", "org")
+NAMES = {"organization", "blob", "revision", "session", "execution", "base", "scope", "target", "owner", "user"} | {
+    f"{noun}_id" for noun in ("api_key", "credential", "revision", "blob", "org")
 }
 """What request fields that name a resource are called."""
 

@@ -58,7 +58,7 @@ async def test_a_blob_begins_with_an_empty_draft_that_is_its_default_revision(ap
     answer = await api.blobs.CreateBlob(request)
     blob, draft = answer.blob, answer.revision
     assert (blob.alias, blob.org_id, blob.type, blob.description) == ("pipeline", organization.id, WORKFLOW, "what it is")
-    assert (blob.visibility, blob.last_sequence) == (blob_pb2.VISIBILITY_PRIVATE, 1)
+    assert (blob.visibility, blob.first_sequence, blob.last_sequence) == (blob_pb2.VISIBILITY_PRIVATE, 1, 1)
     assert blob.default_revision_id == draft.id
     assert (draft.phase, draft.parent_id, draft.digest) == (revision_pb2.REVISION_PHASE_DRAFT, "", "")
     assert await acme.get_blob(api) == await acme.get_blob(api, blob.id) == blob
@@ -225,12 +225,12 @@ async def test_a_blob_in_use_says_by_what_and_goes_by_a_cascade_alone(api: Api) 
     await acme.blob(api)
     await api.put(flows.delay(60))
     session = await acme.session(api, "acme/pipeline@draft")
-    request = execution_pb2.StartExecutionRequest(session_id=session.id, definition="workflow")
+    request = execution_pb2.StartExecutionRequest(session=session.id, definition="workflow")
     await api.executions.StartExecution(request)
     error = await expect_refusal(acme.delete_blob(api), PRECONDITION, "NOT_EMPTY")
     assert metadata_of(error) == {"holds": "1 open sessions, 1 running executions"}
     await acme.delete_blob(api, cascade=True)
-    gone = api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session.id))
+    gone = api.sessions.GetSession(session_pb2.GetSessionRequest(session=session.id))
     await expect_refusal(gone, DENIED, "PERMISSION_DENIED")
 
 
@@ -240,7 +240,7 @@ async def test_a_blob_goes_with_all_that_is_in_it_and_a_closed_session_does_not_
     await api.put(flows.steps(2))
     snapshot = await api.publish()
     session = await acme.session(api, snapshot.id)
-    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session.id))
+    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session=session.id))
     for target in ("acme/pipeline", "acme/pipeline@1"):
         record = metadata_pb2.CreateMetadataRequest(target=target, key="key", value={"number_value": 1})
         await api.metadata.CreateMetadata(record)
@@ -257,7 +257,7 @@ async def test_a_blob_goes_with_all_that_is_in_it_and_a_closed_session_does_not_
     for call in (
         acme.get_blob(api, session.blob_id),
         acme.get_revision(api, snapshot.id),
-        api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session.id)),
+        api.sessions.GetSession(session_pb2.GetSessionRequest(session=session.id)),
         api.credentials.GetCredential(credential_pb2.GetCredentialRequest(credential_id=credential.id)),
         api.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key_id=key.id)),
         acme.entries(api, session.blob_id),

@@ -140,7 +140,7 @@ async def sessions(call: Crowd) -> None:
     made = await call("CreateSession", revision=f"{call.random.choice([BLOB, OTHER])}@default")
     if made is None:
         return
-    at = {"session_id": made.session.id}
+    at = {"session": made.session.id}
     puts = [call("PutSessionObject", **at, alias="shared", value=VALUE) for _ in range(3)]
     await asyncio.gather(*puts, *(call("StartExecution", **at, definition="workflow") for _ in range(3)))
     await asyncio.gather(*(call("CloseSession", **at) for _ in range(2)))
@@ -235,9 +235,9 @@ async def require_whole_sessions(api: Api) -> None:
     sessions = page(api.sessions.ListSessions, session_pb2.ListSessionsRequest(blob=BLOB, page_size=1000))
     for item in [item async for item in sessions]:
         closes = item.state != session_pb2.SESSION_STATE_OPEN
-        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=item.id, replay_only=not closes))
+        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=item.id, replay_only=not closes))
         events = [event async for batch in watch for event in batch.events]
-        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert [event.session_sequence for event in events] == list(range(1, len(events) + 1))
         types = [event.type for event in events]
         assert types.count("session_closed") == closes
         assert types.count("flow.entered") == types.count("flow.exited") + types.count("flow.stopped")

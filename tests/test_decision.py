@@ -83,7 +83,7 @@ def test_an_engine_that_performs_what_is_decided_drives_an_execution_to_its_end(
     engine = Engine(compiled(flows.MIXED), done).drive()
     execution = engine.progress.execution
     assert (execution.state, execution.result) == ("completed", "done")
-    assert execution.last_sequence == len(engine.journal)
+    assert execution.last_execution_sequence == len(engine.journal)
     assert execution.end_time is not None
     assert engine.now == 0.15
 

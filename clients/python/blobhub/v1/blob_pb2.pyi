@@ -64,6 +64,7 @@ class Blob(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, stable for the life of the blob."""
@@ -81,8 +82,10 @@ class Blob(_message.Message):
     """The revision that `@default` means: the first draft, until a snapshot is published."""
     etag: _builtins.str
     """Changes with every write."""
+    first_sequence: _builtins.int
+    """The `sequence` of the first event that WatchBlob can stream."""
     last_sequence: _builtins.int
-    """The last sequence of what WatchBlob streams."""
+    """The `sequence` of the last event that WatchBlob can stream."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -104,11 +107,12 @@ class Blob(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        first_sequence: _builtins.int = ...,
         last_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_time", b"create_time", "default_revision_id", b"default_revision_id", "description", b"description", "etag", b"etag", "id", b"id", "last_sequence", b"last_sequence", "org_id", b"org_id", "type", b"type", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_time", b"create_time", "default_revision_id", b"default_revision_id", "description", b"description", "etag", b"etag", "first_sequence", b"first_sequence", "id", b"id", "last_sequence", b"last_sequence", "org_id", b"org_id", "type", b"type", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -84,7 +84,8 @@ class Execution(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
-    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -103,8 +104,10 @@ class Execution(_message.Message):
     """SHA-256 of the definition's document, pinned at the start."""
     state: Global___ExecutionState.ValueType
     """Where it is in its life."""
-    last_sequence: _builtins.int
-    """The last `execution_sequence` of its events."""
+    first_execution_sequence: _builtins.int
+    """The `execution_sequence` of the first of its events that the log keeps; 0 while it has none."""
+    last_execution_sequence: _builtins.int
+    """The `execution_sequence` of the last of its events; 0 while it has none."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
         """The value that reached the `value` input of a `flow.end`; unset unless it completed with one."""
@@ -134,13 +137,14 @@ class Execution(_message.Message):
         state: Global___ExecutionState.ValueType = ...,
         result: _struct_pb2.Value | None = ...,
         failure: _event_pb2.Failure | None = ...,
-        last_sequence: _builtins.int = ...,
+        first_execution_sequence: _builtins.int = ...,
+        last_execution_sequence: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "definition_alias", b"definition_alias", "definition_digest", b"definition_digest", "definition_id", b"definition_id", "end_time", b"end_time", "failure", b"failure", "id", b"id", "last_sequence", b"last_sequence", "result", b"result", "revision_id", b"revision_id", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "definition_alias", b"definition_alias", "definition_digest", b"definition_digest", "definition_id", b"definition_id", "end_time", b"end_time", "failure", b"failure", "first_execution_sequence", b"first_execution_sequence", "id", b"id", "last_execution_sequence", b"last_execution_sequence", "result", b"result", "revision_id", b"revision_id", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,13 +184,13 @@ class StartExecutionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
     INPUT_DATA_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     STEP_LIMIT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    session: _builtins.str
     """The session's id."""
     definition: _builtins.str
     """Alias or id of a definition of the session's revision."""
@@ -205,7 +209,7 @@ class StartExecutionRequest(_message.Message):
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
+        session: _builtins.str = ...,
         definition: _builtins.str = ...,
         input_data: _abc.Iterable[Global___ExecutionInput] | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
@@ -214,7 +218,7 @@ class StartExecutionRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input_data", b"input_data", "request_id", b"request_id", "session_id", b"session_id", "step_limit", b"step_limit", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input_data", b"input_data", "request_id", b"request_id", "session", b"session", "step_limit", b"step_limit", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,13 +254,13 @@ class RunExecutionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
     INPUT_DATA_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     STEP_LIMIT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    session: _builtins.str
     """The session's id."""
     definition: _builtins.str
     """Alias or id of a definition of the session's revision."""
@@ -275,7 +279,7 @@ class RunExecutionRequest(_message.Message):
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
+        session: _builtins.str = ...,
         definition: _builtins.str = ...,
         input_data: _abc.Iterable[Global___ExecutionInput] | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
@@ -284,7 +288,7 @@ class RunExecutionRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input_data", b"input_data", "request_id", b"request_id", "session_id", b"session_id", "step_limit", b"step_limit", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input_data", b"input_data", "request_id", b"request_id", "session", b"session", "step_limit", b"step_limit", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -332,17 +336,17 @@ class GetExecutionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EXECUTION_ID_FIELD_NUMBER: _builtins.int
-    execution_id: _builtins.str
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    execution: _builtins.str
     """The execution's id."""
     def __init__(
         self,
         *,
-        execution_id: _builtins.str = ...,
+        execution: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -378,11 +382,11 @@ class ListExecutionsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    session: _builtins.str
     """The session's id."""
     state: Global___ExecutionState.ValueType
     """Only executions in this state; unspecified for all."""
@@ -393,14 +397,14 @@ class ListExecutionsRequest(_message.Message):
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
+        session: _builtins.str = ...,
         state: Global___ExecutionState.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "session", b"session", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,21 +444,21 @@ class StopExecutionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    execution_id: _builtins.str
+    execution: _builtins.str
     """The execution's id."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
         self,
         *,
-        execution_id: _builtins.str = ...,
+        execution: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -490,25 +494,25 @@ class WatchExecutionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EXECUTION_ID_FIELD_NUMBER: _builtins.int
-    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    AFTER_EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
     REPLAY_ONLY_FIELD_NUMBER: _builtins.int
-    execution_id: _builtins.str
+    execution: _builtins.str
     """The execution's id."""
-    after_sequence: _builtins.int
+    after_execution_sequence: _builtins.int
     """The last `execution_sequence` already seen; 0 replays from the beginning."""
     replay_only: _builtins.bool
     """True ends when what is there has been sent; false goes on with what comes."""
     def __init__(
         self,
         *,
-        execution_id: _builtins.str = ...,
-        after_sequence: _builtins.int = ...,
+        execution: _builtins.str = ...,
+        after_execution_sequence: _builtins.int = ...,
         replay_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "execution_id", b"execution_id", "replay_only", b"replay_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_execution_sequence", b"after_execution_sequence", "execution", b"execution", "replay_only", b"replay_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

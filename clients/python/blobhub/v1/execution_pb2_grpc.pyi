@@ -95,7 +95,7 @@ class ExecutionServiceStub:
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]
-    """Streams one execution's events: first those after `after_sequence`, then, unless `replay_only`, those to come, until the
+    """Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
     terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
     while. The stream never skips, repeats or reorders.
 
@@ -103,7 +103,7 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
-    * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
+    * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
 
@@ -174,7 +174,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]  # type: ignore[assignment]
-    """Streams one execution's events: first those after `after_sequence`, then, unless `replay_only`, those to come, until the
+    """Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
     terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
     while. The stream never skips, repeats or reorders.
 
@@ -182,7 +182,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
-    * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
+    * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
 
@@ -286,7 +286,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.WatchExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_execution_pb2.WatchExecutionResponse], _abc.AsyncIterator[_execution_pb2.WatchExecutionResponse]]:
-        """Streams one execution's events: first those after `after_sequence`, then, unless `replay_only`, those to come, until the
+        """Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
         terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
         while. The stream never skips, repeats or reorders.
 
@@ -294,7 +294,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
-        * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
+        * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
 

@@ -49,6 +49,7 @@ def to_proto(blob: Blob) -> pb.Blob:
         create_time=to_timestamp(blob.create_time),
         update_time=to_timestamp(blob.update_time),
         etag=blob.etag,
+        first_sequence=min(1, blob.last_sequence),
         last_sequence=blob.last_sequence,
     )
 

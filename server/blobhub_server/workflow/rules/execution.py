@@ -65,9 +65,14 @@ class Execution:
     has_result: bool
     result: Any
     failure: dict[str, Any] | None
-    last_sequence: int
+    last_execution_sequence: int
     create_time: datetime
     end_time: datetime | None
+
+    @property
+    def first_execution_sequence(self) -> int:
+        """The number of the first event that the log keeps; 0 while there is none. Nothing is ever cut off a log."""
+        return min(1, self.last_execution_sequence)
 
     @property
     def ended(self) -> bool:

@@ -45,7 +45,8 @@ def to_proto(execution: Execution) -> pb.Execution:
         state=_STATES[execution.state],
         result=to_value(execution.result) if execution.has_result else None,
         failure=event_pb2.Failure(**execution.failure) if execution.failure else None,
-        last_sequence=execution.last_sequence,
+        first_execution_sequence=execution.first_execution_sequence,
+        last_execution_sequence=execution.last_execution_sequence,
         create_time=to_timestamp(execution.create_time),
         end_time=to_timestamp(execution.end_time) if execution.end_time else None,
     )
@@ -109,11 +110,11 @@ class ExecutionService:
         return pb.GetExecutionResponse(execution=to_proto(call.resource))
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[Session]) -> pb.ListExecutionsResponse:
-        page = Page.parse(request, request.session_id, str(request.state))
+        page = Page.parse(request, request.session, str(request.state))
         async with self._host.db.read() as tx:
             found = await store.page(
                 tx,
-                request.session_id,
+                request.session,
                 state=_NAMES.get(request.state),
                 after=page.after,
                 limit=page.limit + 1,
@@ -123,16 +124,16 @@ class ExecutionService:
 
     async def StopExecution(self, request: pb.StopExecutionRequest, call: Call[Execution]) -> pb.StopExecutionResponse:
         async def make(tx: Transaction) -> pb.StopExecutionResponse:
-            return pb.StopExecutionResponse(execution=to_proto(await self._inbox.stop(tx, request.execution_id)))
+            return pb.StopExecutionResponse(execution=to_proto(await self._inbox.stop(tx, request.execution)))
 
         return await call.once(make)
 
     async def WatchExecution(self, request: pb.WatchExecutionRequest, call: Call[Execution]) -> AsyncIterator[bytes]:
         execution = call.resource
-        check_range(request.after_sequence, execution.last_sequence)
-        if execution.ended and request.after_sequence == execution.last_sequence:
+        check_range(request.after_execution_sequence, execution.last_execution_sequence)
+        if execution.ended and request.after_execution_sequence == execution.last_execution_sequence:
             return
-        async for batch in self._watch(execution.id, request.after_sequence, replay_only=request.replay_only):
+        async for batch in self._watch(execution.id, request.after_execution_sequence, replay_only=request.replay_only):
             yield pack(batch, self._host.clock())
 
     def _watch(self, execution_id: str, after: int, *, replay_only: bool) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:

@@ -111,7 +111,7 @@ class Starts:
             has_result=False,
             result=None,
             failure=None,
-            last_sequence=0,
+            last_execution_sequence=0,
             create_time=self._host.clock(),
             end_time=None,
         )
