@@ -122,7 +122,7 @@ async def test_an_execution_that_takes_too_long_fails(api: Api) -> None:
 
 
 async def test_a_policys_timeout_fails_a_step_and_its_retries_are_told(api: Api) -> None:
-    policy = {"timeout": "0.05s", "retry": {"attempts": 2, "first_interval": "0.01s"}}
+    policy = {"timeout": "0.05s", "retry": {"maximum_attempts": 2, "initial_interval": "0.01s"}}
     session_id = await api.session(flows.code("while True: pass", policy=policy))
     request = execution_pb2.RunExecutionRequest(session=session_id, definition="workflow")
     events = [event async for message in api.executions.RunExecution(request) for event in message.events]
@@ -275,7 +275,7 @@ async def test_a_check_reports_every_problem_with_its_place(api: Api) -> None:
             flows.component("bad", "logic.expression", expression="1 +"),
             flows.component("wait", "flow.delay", seconds="soon"),
             flows.component("what", "no.such"),
-            flows.component("sure", "logic.code", code="pass", policy={"retry": {"attempts": 0}}),
+            flows.component("sure", "logic.code", code="pass", policy={"retry": {"maximum_attempts": 0}}),
         ],
         [
             flows.control("start", "bad"),

@@ -51,7 +51,7 @@ async def test_the_next_attempt_at_a_step_is_not_run_by_a_server_that_has_lost_t
     attempts, ahead = list[int](), [timedelta()]
     monkeypatch.setattr(app, "utc_now", lambda: utc_now() + ahead[-1])
     monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, Fails(attempts)]))
-    policy = {"retry": {"attempts": 3, "first_interval": "600s"}}
+    policy = {"retry": {"maximum_attempts": 3, "initial_interval": "600s"}}
     document = flows.document(
         [flows.component("start", "flow.start"), flows.component("step", "test.fails", policy=policy)],
         [flows.control("start", "step")],

@@ -316,37 +316,46 @@ Global___WorkflowPolicy: _TypeAlias = WorkflowPolicy  # noqa: Y015
 
 @_typing.final
 class WorkflowRetry(_message.Message):
-    """When a failed component is tried again: the n-th wait is `first_interval` × `factor`ⁿ⁻¹, at most `cap`."""
+    """When a failed component is tried again: the n-th wait is `initial_interval` × `backoff_coefficient`ⁿ⁻¹, at most
+    `maximum_interval`. An attempt that a server went down under is made again at once, however many there were, unless
+    `non_retryable_reasons` has `INTERRUPTED`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPTS_FIELD_NUMBER: _builtins.int
-    FIRST_INTERVAL_FIELD_NUMBER: _builtins.int
-    FACTOR_FIELD_NUMBER: _builtins.int
-    CAP_FIELD_NUMBER: _builtins.int
-    attempts: _builtins.int
-    """How many attempts in all, the first included."""
-    factor: _builtins.float
-    """What each wait is multiplied by to give the next."""
+    MAXIMUM_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    INITIAL_INTERVAL_FIELD_NUMBER: _builtins.int
+    BACKOFF_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    MAXIMUM_INTERVAL_FIELD_NUMBER: _builtins.int
+    NON_RETRYABLE_REASONS_FIELD_NUMBER: _builtins.int
+    maximum_attempts: _builtins.int
+    """How many attempts in all, the first included: 1–100; unset means 1."""
+    backoff_coefficient: _builtins.float
+    """What each wait is multiplied by to give the next: 1–10; unset means 2."""
     @_builtins.property
-    def first_interval(self) -> _duration_pb2.Duration:
-        """The wait before the second attempt."""
+    def initial_interval(self) -> _duration_pb2.Duration:
+        """The wait before the second attempt; unset means 1 second."""
 
     @_builtins.property
-    def cap(self) -> _duration_pb2.Duration:
-        """The longest wait."""
+    def maximum_interval(self) -> _duration_pb2.Duration:
+        """The longest wait; unset means 60 seconds."""
+
+    @_builtins.property
+    def non_retryable_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A failure whose reason is one of these is final: it is not tried again. At most 100 reasons, such as `SCRIPT_ERROR`."""
 
     def __init__(
         self,
         *,
-        attempts: _builtins.int = ...,
-        first_interval: _duration_pb2.Duration | None = ...,
-        factor: _builtins.float = ...,
-        cap: _duration_pb2.Duration | None = ...,
+        maximum_attempts: _builtins.int = ...,
+        initial_interval: _duration_pb2.Duration | None = ...,
+        backoff_coefficient: _builtins.float = ...,
+        maximum_interval: _duration_pb2.Duration | None = ...,
+        non_retryable_reasons: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap", "first_interval", b"first_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["initial_interval", b"initial_interval", "maximum_interval", b"maximum_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cap", b"cap", "factor", b"factor", "first_interval", b"first_interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_coefficient", b"backoff_coefficient", "initial_interval", b"initial_interval", "maximum_attempts", b"maximum_attempts", "maximum_interval", b"maximum_interval", "non_retryable_reasons", b"non_retryable_reasons"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
