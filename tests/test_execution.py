@@ -40,16 +40,6 @@ async def run(api: Api, session_id: str, *, definition: str = "workflow", **inpu
     return messages[-1].execution
 
 
-async def test_a_session_tells_the_first_and_the_last_number_of_its_log(api: Api) -> None:
-    session_id = await api.session(flows.steps(3))
-    get = session_pb2.GetSessionRequest(session=session_id)
-    session = (await api.sessions.GetSession(get)).session
-    assert (session.first_session_sequence, session.last_session_sequence) == (0, 0)
-    await run(api, session_id)
-    session = (await api.sessions.GetSession(get)).session
-    assert (session.first_session_sequence, session.last_session_sequence) == (1, 12)
-
-
 async def test_a_workflow_runs_end_to_end(api: Api) -> None:
     session_id = await api.session(flows.steps(3))
     ended = await run(api, session_id)
@@ -257,7 +247,7 @@ async def test_a_document_is_stored_byte_for_byte_and_a_message_says_the_same(ap
     get = definition_pb2.GetDefinitionRequest(revision="acme/pipeline@draft", definition="workflow")
     found = await api.definitions.GetDefinition(get)
     assert found.document == document
-    put = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="as-message", definition=found.content)
+    put = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="as-message", content=found.content)
     await api.definitions.PutDefinition(put)
     get.definition = "as-message"
     assert (await api.definitions.GetDefinition(get)).content == found.content
@@ -377,7 +367,7 @@ async def test_numbers_that_json_cannot_say_are_refused(api: Api, number: float)
     await expect_refusal(api.session_objects.PutSessionObject(put), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
     typed = definition_pb2.WorkflowDefinition(type="workflow_definition")
     typed.components.add(id="a", type="flow.end").ports.add(category="data_input", route="value", value=value)
-    request = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="workflow", definition=typed)
+    request = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="workflow", content=typed)
     await expect_refusal(api.definitions.PutDefinition(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_DEFINITION")
 
 

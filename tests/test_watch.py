@@ -132,3 +132,14 @@ async def test_watches_of_the_platform_say_where_to_resume_when_the_server_goes_
             info = error_details_pb2.ErrorInfo()
             assert unpack(error, info)
             assert info.metadata["last_sequence"] == str(last)
+
+
+async def test_a_session_tells_the_first_and_the_last_number_of_its_log(api: Api) -> None:
+    session_id = await api.session(flows.steps(3))
+    get = session_pb2.GetSessionRequest(session=session_id)
+    session = (await api.sessions.GetSession(get)).session
+    assert (session.first_session_sequence, session.last_session_sequence) == (0, 0)
+    request = execution_pb2.RunExecutionRequest(session=session_id, definition="workflow")
+    _ = [message async for message in api.executions.RunExecution(request)]
+    session = (await api.sessions.GetSession(get)).session
+    assert (session.first_session_sequence, session.last_session_sequence) == (1, 12)

@@ -85,12 +85,15 @@ class PutSessionObjectRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    CREATE_ONLY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """The session's id."""
     alias: _builtins.str
     """1–256 characters: segments of letters, digits, `.`, `_`, `@`, `-` joined by `/`; no segment is `.` or `..`."""
+    create_only: _builtins.bool
+    """True creates only: where the alias is taken, the call is refused with ALREADY_EXISTS. False creates or replaces."""
     etag: _builtins.str
     """The object's etag; empty writes over whatever is there."""
     request_id: _builtins.str
@@ -105,12 +108,13 @@ class PutSessionObjectRequest(_message.Message):
         session: _builtins.str = ...,
         alias: _builtins.str = ...,
         value: _struct_pb2.Value | None = ...,
+        create_only: _builtins.bool = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "etag", b"etag", "request_id", b"request_id", "session", b"session", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_only", b"create_only", "etag", b"etag", "request_id", b"request_id", "session", b"session", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -37,6 +37,7 @@ DETAILS = frozenset(
         "administrator",
         "alias",
         "cascade",
+        "create_only",
         "credential",
         "definition",
         "disabled",

@@ -9,7 +9,7 @@ from blobhub.v1 import session_object_pb2 as pb
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import NotFound, StaleEtag
+from blobhub_server.errors import AlreadyExists, NotFound, StaleEtag
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
 from blobhub_server.workflow.log.session_events import SessionEvents
@@ -49,6 +49,8 @@ class SessionObjectService:
         async def make(tx: Transaction) -> pb.PutSessionObjectResponse:
             await self._events.require_open(tx, request.session)
             current = await store.get(tx, request.session, request.alias)
+            if request.create_only and current is not None:
+                raise AlreadyExists("session object", request.alias)
             _match(request.etag, current)
             now = self._host.clock()
             item = SessionObject(
