@@ -91,7 +91,8 @@ async def prepare(hub: Client) -> str:
 async def run(hub: Client, session_id: str, text: str) -> None:
     """Run the workflow on the document, printing the events as they come."""
     given = execution_pb2.ExecutionInput(alias="document", value=Value(string_value=text))
-    request = execution_pb2.RunExecutionRequest(session=session_id, definition="document_summary", input_data=[given])
+    spec = execution_pb2.ExecutionSpec(definition="document_summary", input_data=[given])
+    request = execution_pb2.RunExecutionRequest(session=session_id, spec=spec)
     async for event in hub.run(request):
         show(event)
 

@@ -56,7 +56,7 @@ def take_over(execution_id: str, server_id: str) -> sa.Update:
 
 
 async def started(api: Api, session_id: str) -> str:
-    return (await ask(api, "StartExecution", session=session_id, definition="workflow")).execution.id
+    return (await ask(api, "StartExecution", session=session_id, spec={"definition": "workflow"})).execution.id
 
 
 async def state_of(api: Api, execution_id: str) -> str:

@@ -373,7 +373,7 @@ async def test_executions_are_entered_by_those_who_start_and_stop_them(api: Api)
     await acme.blob(api)
     await api.put(flows.delay(60))
     session = await acme.session(api, "acme/pipeline@draft")
-    start = execution_pb2.StartExecutionRequest(session=session.id, definition="workflow")
+    start = execution_pb2.StartExecutionRequest(session=session.id, spec={"definition": "workflow"})
     execution = (await api.executions.StartExecution(start)).execution
     for _ in range(2):
         await api.executions.StopExecution(execution_pb2.StopExecutionRequest(execution=execution.id))

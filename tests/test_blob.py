@@ -225,7 +225,7 @@ async def test_a_blob_in_use_says_by_what_and_goes_by_a_cascade_alone(api: Api) 
     await acme.blob(api)
     await api.put(flows.delay(60))
     session = await acme.session(api, "acme/pipeline@draft")
-    request = execution_pb2.StartExecutionRequest(session=session.id, definition="workflow")
+    request = execution_pb2.StartExecutionRequest(session=session.id, spec={"definition": "workflow"})
     await api.executions.StartExecution(request)
     error = await expect_refusal(acme.delete_blob(api), PRECONDITION, "NOT_EMPTY")
     assert metadata_of(error) == {"holds": "1 open sessions, 1 running executions"}

@@ -27,7 +27,7 @@ async def test_pages_are_walked(server: Served, api: Api) -> None:
 async def test_a_run_yields_every_event_to_the_end(server: Served, api: Api) -> None:
     session_id = await api.session(flows.steps(3))
     async with connect(server.address, server.admin_key) as hub:
-        request = execution_pb2.RunExecutionRequest(session=session_id, definition="workflow")
+        request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
         events = [event async for event in hub.run(request)]
     assert [event.execution_sequence for event in events] == list(range(1, 13))
     assert events[-1].type == "flow.exited"
@@ -35,7 +35,9 @@ async def test_a_run_yields_every_event_to_the_end(server: Served, api: Api) -> 
 
 async def test_leaving_the_loop_cancels_the_call(server: Served, api: Api) -> None:
     session_id = await api.session(flows.steps(3))
-    await api.executions.StartExecution(execution_pb2.StartExecutionRequest(session=session_id, definition="workflow"))
+    await api.executions.StartExecution(
+        execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
+    )
     before = len(asyncio.all_tasks())
     async with connect(server.address, server.admin_key) as hub:
         watch = hub.watch_session(session_id)
@@ -71,7 +73,7 @@ async def test_a_watch_goes_on_when_the_server_comes_back(tmp_path, database_url
     async with connect(first.address, first.admin_key) as hub:
         api = Api(hub.channel, None)
         session_id = await api.session(flows.delay(1.5))
-        request = execution_pb2.RunExecutionRequest(session=session_id, definition="workflow")
+        request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
         seen = []
 
         async def watch() -> None:

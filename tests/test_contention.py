@@ -142,7 +142,7 @@ async def sessions(call: Crowd) -> None:
         return
     at = {"session": made.session.id}
     puts = [call("PutSessionObject", **at, alias="shared", value=VALUE) for _ in range(3)]
-    await asyncio.gather(*puts, *(call("StartExecution", **at, definition="workflow") for _ in range(3)))
+    await asyncio.gather(*puts, *(call("StartExecution", **at, spec={"definition": "workflow"}) for _ in range(3)))
     await asyncio.gather(*(call("CloseSession", **at) for _ in range(2)))
 
 

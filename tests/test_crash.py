@@ -34,7 +34,7 @@ async def start_until_killed(api: Api, session_id: str, acknowledged: set[str], 
     while len(acknowledged) < EXECUTIONS * 1000:
         request = execution_pb2.StartExecutionRequest(
             session=session_id,
-            definition="workflow",
+            spec={"definition": "workflow"},
             request_id=str(uuid.UUID(int=seed.getrandbits(128), version=4)),
         )
         try:

@@ -35,7 +35,7 @@ MANY = scaled(100, least=20)
 async def run(api: Api, session_id: str, *, definition: str = "workflow", **inputs) -> execution_pb2.Execution:
     """Run a definition; return the execution as it ended."""
     data = [execution_pb2.ExecutionInput(alias=alias, value=value) for alias, value in inputs.items()]
-    request = execution_pb2.RunExecutionRequest(session=session_id, definition=definition, input_data=data)
+    request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": definition, "input_data": data})
     messages = [message async for message in api.executions.RunExecution(request)]
     return messages[-1].execution
 
@@ -74,7 +74,7 @@ async def wait_for_state(api: Api, execution_id: str, state: int) -> execution_p
 
 
 async def start(api: Api, session_id: str, **fields) -> execution_pb2.Execution:
-    request = execution_pb2.StartExecutionRequest(session=session_id, definition="workflow", **fields)
+    request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"} | fields)
     return (await api.executions.StartExecution(request)).execution
 
 
@@ -114,7 +114,7 @@ async def test_an_execution_that_takes_too_long_fails(api: Api) -> None:
 async def test_a_policys_timeout_fails_a_step_and_its_retries_are_told(api: Api) -> None:
     policy = {"timeout": "0.05s", "retry": {"maximum_attempts": 2, "initial_interval": "0.01s"}}
     session_id = await api.session(flows.code("while True: pass", policy=policy))
-    request = execution_pb2.RunExecutionRequest(session=session_id, definition="workflow")
+    request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
     events = [event async for message in api.executions.RunExecution(request) for event in message.events]
     assert [event.processor_retrying.attempt for event in events if event.type == "processor.retrying"] == [2]
     assert events[-1].flow_error.failure.reason == "TIMEOUT"
@@ -130,7 +130,7 @@ async def test_a_failing_script_names_its_line(api: Api) -> None:
 async def test_a_run_asked_for_twice_is_one_execution(api: Api) -> None:
     session_id = await api.session(flows.steps(2))
     request = execution_pb2.RunExecutionRequest(
-        session=session_id, definition="workflow", request_id="0b6d3a54-5b0c-4d6e-9f2e-0f6f1f1d2c3b"
+        session=session_id, spec={"definition": "workflow"}, request_id="0b6d3a54-5b0c-4d6e-9f2e-0f6f1f1d2c3b"
     )
 
     async def events() -> list[event_pb2.Event]:
@@ -156,7 +156,7 @@ async def test_what_cannot_be_run_is_refused_with_every_problem(api: Api) -> Non
     bad = error_details_pb2.BadRequest()
     assert unpack(error, bad)
     assert len(bad.field_violations) == 3
-    request = execution_pb2.StartExecutionRequest(session=session_id, definition="nothing")
+    request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "nothing"})
     await expect_refusal(api.executions.StartExecution(request), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
     await api.put(flows.steps(1))
     unknown = execution_pb2.ExecutionInput(alias="unknown")
@@ -377,7 +377,7 @@ async def test_a_start_whose_caller_goes_away_is_not_left_half_done(api: Api) ->
     session_id = await api.session(flows.code("set_data_output('result', 1)"))
 
     async def start_and_leave() -> None:
-        request = execution_pb2.StartExecutionRequest(session=session_id, definition="workflow")
+        request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
         call = api.executions.StartExecution(request)
         await asyncio.sleep(seed.uniform(0, 0.3))
         call.cancel()

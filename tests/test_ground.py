@@ -84,7 +84,7 @@ async def start_many(api: Api, session_id: str) -> list[str]:
 
     async def some() -> None:
         for _ in range(EXECUTIONS // AT_ONCE):
-            fields = {"session": session_id, "definition": "workflow", "request_id": request_ids()}
+            fields = {"session": session_id, "spec": {"definition": "workflow"}, "request_id": request_ids()}
             ids.append((await patiently(api, "StartExecution", **fields)).execution.id)
 
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))

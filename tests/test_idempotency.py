@@ -203,8 +203,8 @@ async def session(call: Caller, blob: str) -> None:
     for alias in ("kept", "gone"):
         await call("PutSessionObject", session=session_id, alias=alias, value={"string_value": alias})
     await call("DeleteSessionObject", session=session_id, alias="gone")
-    started = (await call("StartExecution", session=session_id, definition="slow-one")).execution
-    await call("RunExecution", session=session_id, definition="quick-one")
+    started = (await call("StartExecution", session=session_id, spec={"definition": "slow-one"})).execution
+    await call("RunExecution", session=session_id, spec={"definition": "quick-one"})
     await call("StopExecution", execution=started.id)
     await call("CloseSession", session=session_id)
 
@@ -306,7 +306,7 @@ async def test_a_stream_is_taken_up_again_by_those_alone_who_still_may(server: S
     await ask(api, "CreateUser", name="runner")
     await ask(api, "CreateMember", scope="acme", user="@runner", role="ROLE_WRITE")
     key = (await ask(api, "CreateApiKey", scope="@runner", role="ROLE_WRITE")).key
-    run = {"session": session_id, "definition": "workflow", "request_id": str(uuid.UUID(int=5, version=4))}
+    run = {"session": session_id, "spec": {"definition": "workflow"}, "request_id": str(uuid.UUID(int=5, version=4))}
     async with connected(server.address, key) as theirs:
         first = await ask(theirs, "RunExecution", **run)
         assert (await ask(theirs, "RunExecution", **run)).execution == first.execution
@@ -325,7 +325,7 @@ async def test_a_request_id_is_the_same_in_capitals(api: Api) -> None:
     ids = ["ABCDEFAB-CDEF-4ABC-8DEF-ABCDEFABCDEF", "abcdefab-cdef-4abc-8def-abcdefabcdef"]
     made = [await ask(api, "CreateOrganization", alias="twice", request_id=id_) for id_ in ids]
     assert made[0] == made[1]
-    start = {"session": session_id, "definition": "workflow"}
+    start = {"session": session_id, "spec": {"definition": "workflow"}}
     started = await asyncio.gather(*(ask(api, "StartExecution", **start, request_id=id_) for id_ in ids))
     run = await ask(api, "RunExecution", **start, request_id=ids[1])
     assert started[0].execution.id == started[1].execution.id

@@ -323,7 +323,7 @@ async def test_what_has_no_runner_is_gone_on_with_by_the_server_that_owns_it(tmp
             connected(server.address, server.admin_key) as api,
         ):
             session_id = await api.session(flows.delay(0.2))
-            left = await ask(api, "StartExecution", session=session_id, definition="workflow")
+            left = await ask(api, "StartExecution", session=session_id, spec={"definition": "workflow"})
             found[0].runtime._runners._runners.pop(left.execution.id).abandon()
             watch = api.executions.WatchExecution(execution_pb2.WatchExecutionRequest(execution=left.execution.id))
             types = [event.type async for batch in watch for event in batch.events]

@@ -120,7 +120,7 @@ async def session(house: House, number: int) -> None:
 
 
 async def execution(house: House, number: int) -> None:
-    request = execution_pb2.StartExecutionRequest(session=house.session_id, definition="workflow")
+    request = execution_pb2.StartExecutionRequest(session=house.session_id, spec={"definition": "workflow"})
     await house.api.executions.StartExecution(request)
 
 

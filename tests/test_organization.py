@@ -288,7 +288,7 @@ async def filled(api: Api, document: str = "") -> str:
 
 
 async def start(api: Api, session_id: str) -> execution_pb2.Execution:
-    request = execution_pb2.StartExecutionRequest(session=session_id, definition="workflow")
+    request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
     return (await api.executions.StartExecution(request)).execution
 
 

@@ -191,7 +191,7 @@ async def test_the_dependents_of_a_revision_are_named(api: Api) -> None:
     snapshot = await api.publish()
     branches = [(await acme.branch(api)).id for _ in range(2)]
     sessions = [(await acme.session(api, snapshot.id)).id for _ in range(2)]
-    start = execution_pb2.StartExecutionRequest(session=sessions[0], definition="workflow")
+    start = execution_pb2.StartExecutionRequest(session=sessions[0], spec={"definition": "workflow"})
     execution = (await api.executions.StartExecution(start)).execution
     assert await dependents(api, "acme/pipeline@1") == {
         "default pointer": [snapshot.blob_id],

@@ -211,7 +211,7 @@ async def test_who_loses_access_is_refused_on_two_servers_and_their_streams_end(
         session_id = await admins[0].session(flows.delay(0.01))
         notes = blob_pb2.CreateBlobRequest(organization="acme", alias="notes", type="stranger.notes")
         await admins[0].blobs.CreateBlob(notes)
-        start = execution_pb2.StartExecutionRequest(session=session_id, definition="workflow")
+        start = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
         await admins[0].executions.StartExecution(start)
         ways = ("revoke", "expire", "disable", "remove", "demote")
         rounds = [Round(admins, two_servers, number, session_id) for number in range(ROUNDS)]

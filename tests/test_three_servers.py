@@ -98,7 +98,9 @@ async def sessions(api: Api) -> list[str]:
 
 
 async def start(cluster: Cluster, session_id: str) -> str:
-    request = execution_pb2.StartExecutionRequest(session=session_id, definition="workflow", request_id=cluster.ids())
+    request = execution_pb2.StartExecutionRequest(
+        session=session_id, spec={"definition": "workflow"}, request_id=cluster.ids()
+    )
     answer = await cluster.patiently(lambda api: api.executions.StartExecution(request, timeout=5))
     return answer.execution.id
 

@@ -40,7 +40,9 @@ async def cut_watch(server: Served, session_id: str, after: int, messages: int) 
 async def write(api: Api, session_id: str, stop: asyncio.Event) -> None:
     """Run executions and change objects until told to stop."""
     while not stop.is_set():
-        await api.executions.StartExecution(execution_pb2.StartExecutionRequest(session=session_id, definition="workflow"))
+        await api.executions.StartExecution(
+            execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
+        )
         await api.session_objects.PutSessionObject(
             session_object_pb2.PutSessionObjectRequest(session=session_id, alias="note", value=Value(string_value="x"))
         )
@@ -79,7 +81,7 @@ async def test_cut_watchers_resume_without_gap_repeat_or_reordering(server: Serv
 async def test_a_watch_ends_at_the_terminal_event_even_when_resumed_there(api: Api) -> None:
     session_id = await api.session(flows.steps(2))
     started = await api.executions.StartExecution(
-        execution_pb2.StartExecutionRequest(session=session_id, definition="workflow")
+        execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
     )
     request = execution_pb2.WatchExecutionRequest(execution=started.execution.id)
     events = [event async for message in api.executions.WatchExecution(request) for event in message.events]
@@ -139,7 +141,7 @@ async def test_a_session_tells_the_first_and_the_last_number_of_its_log(api: Api
     get = session_pb2.GetSessionRequest(session=session_id)
     session = (await api.sessions.GetSession(get)).session
     assert (session.first_session_sequence, session.last_session_sequence) == (0, 0)
-    request = execution_pb2.RunExecutionRequest(session=session_id, definition="workflow")
+    request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
     _ = [message async for message in api.executions.RunExecution(request)]
     session = (await api.sessions.GetSession(get)).session
     assert (session.first_session_sequence, session.last_session_sequence) == (1, 12)

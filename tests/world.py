@@ -130,7 +130,7 @@ class World:
         place = f"{organization}/{blob}"
         sessions = await self.api.sessions.ListSessions(session_pb2.ListSessionsRequest(blob=place))
         session_id = sessions.sessions[0].id
-        start = execution_pb2.StartExecutionRequest(session=session_id, definition="workflow")
+        start = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
         execution = await self.api.executions.StartExecution(start)
         found = await self.api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=place))
         await self.api.revisions.CommitRevision(revision_pb2.CommitRevisionRequest(revision=found.revision.id))

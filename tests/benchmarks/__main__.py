@@ -87,7 +87,7 @@ async def executions(api: Api, bare: grpc.aio.Channel, session_id: str, name: st
     loop = bare.unary_stream("/bare/Run", response_deserializer=execution_pb2.RunExecutionResponse.FromString)
 
     async def ours() -> None:
-        request = execution_pb2.RunExecutionRequest(session=session_id, definition=definition)
+        request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": definition})
         last = None
         async for message in api.executions.RunExecution(request):
             last = message
@@ -145,7 +145,7 @@ async def _watched(api: Api, session_id: str) -> tuple[float, int]:
                 return
 
     async def producer() -> None:
-        request = execution_pb2.StartExecutionRequest(session=session_id, definition="five-steps")
+        request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "five-steps"})
         for _ in range(EVENTS // 12 // 16):
             await asyncio.gather(*(api.executions.StartExecution(request) for _ in range(16)))
 

@@ -3,7 +3,7 @@
     async with connect("127.0.0.1:7443", key) as hub:
         async for blob in page(hub.blobs.ListBlobs, ListBlobsRequest(organization="acme")):
             print(blob.alias)
-        async for event in hub.run(RunExecutionRequest(session=..., definition="workflow")):
+        async for event in hub.run(RunExecutionRequest(session=..., spec=ExecutionSpec(definition="workflow"))):
             print(event.type)
 
 Everything else is the generated stubs, which hang on the client by noun. Breaking out of a loop cancels its call.

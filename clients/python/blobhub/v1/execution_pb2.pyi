@@ -88,6 +88,7 @@ class Execution(_message.Message):
     LAST_EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    INPUT_DATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     session_id: _builtins.str
@@ -124,6 +125,10 @@ class Execution(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached its terminal state; unset until then."""
 
+    @_builtins.property
+    def input_data(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionInput]:
+        """The values that it was given. Only GetExecution answers them; lists and all other answers leave them out."""
+
     def __init__(
         self,
         *,
@@ -141,10 +146,11 @@ class Execution(_message.Message):
         last_execution_sequence: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        input_data: _abc.Iterable[Global___ExecutionInput] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "definition_alias", b"definition_alias", "definition_digest", b"definition_digest", "definition_id", b"definition_id", "end_time", b"end_time", "failure", b"failure", "first_execution_sequence", b"first_execution_sequence", "id", b"id", "last_execution_sequence", b"last_execution_sequence", "result", b"result", "revision_id", b"revision_id", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "definition_alias", b"definition_alias", "definition_digest", b"definition_digest", "definition_id", b"definition_id", "end_time", b"end_time", "failure", b"failure", "first_execution_sequence", b"first_execution_sequence", "id", b"id", "input_data", b"input_data", "last_execution_sequence", b"last_execution_sequence", "result", b"result", "revision_id", b"revision_id", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,25 +185,21 @@ class ExecutionInput(_message.Message):
 Global___ExecutionInput: _TypeAlias = ExecutionInput  # noqa: Y015
 
 @_typing.final
-class StartExecutionRequest(_message.Message):
-    """Request of StartExecution."""
+class ExecutionSpec(_message.Message):
+    """What to run, and how: the same for whoever starts an execution, and whenever."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
     INPUT_DATA_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     STEP_LIMIT_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    session: _builtins.str
-    """The session's id."""
     definition: _builtins.str
-    """Alias or id of a definition of the session's revision."""
+    """Alias or id of a definition of the session's revision. A definition of another revision or blob is named by a
+    reference, such as `acme/pipeline@3/<alias>`; no method takes one yet, and it is refused with INVALID_ARGUMENT.
+    """
     step_limit: _builtins.int
     """How many components may be entered before it fails; 0 means 10,000."""
-    request_id: _builtins.str
-    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
     def input_data(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionInput]:
         """Values for the definition's inputs; those not given keep the definition's own. At most 1 MiB in all."""
@@ -209,16 +211,46 @@ class StartExecutionRequest(_message.Message):
     def __init__(
         self,
         *,
-        session: _builtins.str = ...,
         definition: _builtins.str = ...,
         input_data: _abc.Iterable[Global___ExecutionInput] | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         step_limit: _builtins.int = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input_data", b"input_data", "request_id", b"request_id", "session", b"session", "step_limit", b"step_limit", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input_data", b"input_data", "step_limit", b"step_limit", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionSpec: _TypeAlias = ExecutionSpec  # noqa: Y015
+
+@_typing.final
+class StartExecutionRequest(_message.Message):
+    """Request of StartExecution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """The session's id."""
+    request_id: _builtins.str
+    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    @_builtins.property
+    def spec(self) -> Global___ExecutionSpec:
+        """What to run."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        spec: Global___ExecutionSpec | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session", b"session", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -255,40 +287,26 @@ class RunExecutionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
-    DEFINITION_FIELD_NUMBER: _builtins.int
-    INPUT_DATA_FIELD_NUMBER: _builtins.int
-    TIMEOUT_FIELD_NUMBER: _builtins.int
-    STEP_LIMIT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """The session's id."""
-    definition: _builtins.str
-    """Alias or id of a definition of the session's revision."""
-    step_limit: _builtins.int
-    """How many components may be entered before it fails; 0 means 10,000."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
-    def input_data(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionInput]:
-        """Values for the definition's inputs; those not given keep the definition's own. At most 1 MiB in all."""
-
-    @_builtins.property
-    def timeout(self) -> _duration_pb2.Duration:
-        """How long the execution may take; unset means no limit."""
+    def spec(self) -> Global___ExecutionSpec:
+        """What to run."""
 
     def __init__(
         self,
         *,
         session: _builtins.str = ...,
-        definition: _builtins.str = ...,
-        input_data: _abc.Iterable[Global___ExecutionInput] | None = ...,
-        timeout: _duration_pb2.Duration | None = ...,
-        step_limit: _builtins.int = ...,
+        spec: Global___ExecutionSpec | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input_data", b"input_data", "request_id", b"request_id", "session", b"session", "step_limit", b"step_limit", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session", b"session", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

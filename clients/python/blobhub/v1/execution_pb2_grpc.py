@@ -77,7 +77,8 @@ class ExecutionServiceServicer:
         a draft do not disturb what runs.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken.
+        * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+        another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: the session's revision has no such definition.
@@ -98,7 +99,8 @@ class ExecutionServiceServicer:
         WatchExecution.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken.
+        * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+        another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: the session's revision has no such definition.
@@ -113,7 +115,7 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetExecution(self, request, context):
-        """Answers one execution.
+        """Answers one execution, with the values that it was given.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.

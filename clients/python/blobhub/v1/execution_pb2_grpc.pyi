@@ -39,7 +39,8 @@ class ExecutionServiceStub:
     a draft do not disturb what runs.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken.
+    * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+      another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the session's revision has no such definition.
@@ -56,7 +57,8 @@ class ExecutionServiceStub:
     WatchExecution.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken.
+    * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+      another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the session's revision has no such definition.
@@ -67,7 +69,7 @@ class ExecutionServiceStub:
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.GetExecutionResponse]
-    """Answers one execution.
+    """Answers one execution, with the values that it was given.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
@@ -118,7 +120,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     a draft do not disturb what runs.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken.
+    * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+      another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the session's revision has no such definition.
@@ -135,7 +138,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     WatchExecution.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken.
+    * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+      another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the session's revision has no such definition.
@@ -146,7 +150,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.GetExecutionResponse]  # type: ignore[assignment]
-    """Answers one execution.
+    """Answers one execution, with the values that it was given.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
@@ -200,7 +204,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         a draft do not disturb what runs.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken.
+        * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+          another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: the session's revision has no such definition.
@@ -223,7 +228,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         WatchExecution.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken.
+        * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+          another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: the session's revision has no such definition.
@@ -240,7 +246,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.GetExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.GetExecutionResponse, _abc.Awaitable[_execution_pb2.GetExecutionResponse]]:
-        """Answers one execution.
+        """Answers one execution, with the values that it was given.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.

@@ -91,6 +91,6 @@ def require_input(input_data: Mapping[str, Any]) -> None:
     try:
         text = json.dumps(input_data, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        raise InvalidValue("input_data", "must hold finite numbers only") from None
+        raise InvalidValue("spec.input_data", "must hold finite numbers only") from None
     if len(text.encode()) > MAX_INPUT_BYTES:
-        raise InvalidValue("input_data", f"must be at most {MAX_INPUT_BYTES} bytes as JSON")
+        raise InvalidValue("spec.input_data", f"must be at most {MAX_INPUT_BYTES} bytes as JSON")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
@@ -12,16 +13,18 @@ from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, Settlement
 from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import InvalidValue
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
-from blobhub_server.workflow.interpreter import ENDINGS
+from blobhub_server.workflow.interpreter import ENDINGS, Record
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_execution
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.contract import Runtime, Start
 from blobhub_server.workflow.runtime.inbox import Inbox
+from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
@@ -53,16 +56,20 @@ def to_proto(execution: Execution) -> pb.Execution:
 
 
 def to_start(call: Call[Session], request: StartRequest) -> Start:
-    """The start that a request asks for. Raises InvalidValue when its input is too large."""
-    input_data = {item.alias: from_value(item.value) for item in request.input_data}
+    """The start that a request asks for. Raises InvalidValue when its input is too large or the definition is elsewhere."""
+    spec = request.spec
+    if "/" in spec.definition:
+        message = "names a definition of another revision or blob; only those of the session's revision can be started here"
+        raise InvalidValue("spec.definition", message)
+    input_data = {item.alias: from_value(item.value) for item in spec.input_data}
     require_input(input_data)
     return Start(
         session=call.resource,
-        definition=request.definition,
+        definition=spec.definition,
         input_data=input_data,
         cause=Cause(CauseKind.REQUEST, call.idempotency_key) if call.idempotency_key else None,
-        timeout=from_duration(request.timeout) if request.HasField("timeout") else None,
-        step_limit=request.step_limit or STEP_LIMIT,
+        timeout=from_duration(spec.timeout) if spec.HasField("timeout") else None,
+        step_limit=spec.step_limit or STEP_LIMIT,
     )
 
 
@@ -107,7 +114,12 @@ class ExecutionService:
             head = b""
 
     async def GetExecution(self, request: pb.GetExecutionRequest, call: Call[Execution]) -> pb.GetExecutionResponse:
-        return pb.GetExecutionResponse(execution=to_proto(call.resource))
+        execution = to_proto(call.resource)
+        async with self._host.db.read() as tx:
+            kept = await event_store.first_record(tx, call.resource.id)
+        given = Record.from_json(json.loads(kept)).private["input_data"] if kept else {}
+        execution.input_data.extend(pb.ExecutionInput(alias=alias, value=to_value(value)) for alias, value in given.items())
+        return pb.GetExecutionResponse(execution=execution)
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[Session]) -> pb.ListExecutionsResponse:
         page = Page.parse(request, request.session, str(request.state))

@@ -98,6 +98,14 @@ async def records(tx: Transaction, execution_id: str) -> list[str]:
     return await tx.all(_RECORDS, execution=execution_id)
 
 
+_FIRST_RECORD = Prepared(sa.select(events.c.record).where(_EXECUTION, events.c.execution_sequence == 1), Scalar(str))
+
+
+async def first_record(tx: Transaction, execution_id: str) -> str | None:
+    """The first record of an execution, which holds what it was given; None when its log is gone."""
+    return await tx.first(_FIRST_RECORD, execution=execution_id)
+
+
 async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the logs of all sessions of blobs."""
     await tx.execute(events.delete().where(events.c.session_id.in_(select_in_blobs(blob_ids))))
