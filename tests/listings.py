@@ -231,8 +231,8 @@ def workflow_listings() -> list[Listing]:
     """Revisions and their definitions; sessions, and what is in one."""
     sessions, executions, objects = (
         partial(plain, "sessions.ListSessions", table="sessions", blob_id=blob_id),
-        partial(plain, "executions.ListExecutions", table="executions", session=session_id),
-        partial(plain, "session_objects.ListSessionObjects", table="session_objects", key="alias", session=session_id),
+        partial(plain, "executions.ListExecutions", table="executions", session_id=session_id),
+        partial(plain, "session_objects.ListSessionObjects", table="session_objects", key="alias", session_id=session_id),
     )
     list_sessions, list_executions, list_objects = (
         session_pb2.ListSessionsRequest,
