@@ -91,7 +91,8 @@ async def prepare(hub: Client) -> str:
 async def run(hub: Client, session_id: str, text: str) -> None:
     """Run the workflow on the document, printing the events as they come."""
     given = execution_pb2.ExecutionInput(alias="document", value=Value(string_value=text))
-    request = execution_pb2.RunExecutionRequest(session_id=session_id, definition="document_summary", input_data=[given])
+    spec = execution_pb2.ExecutionSpec(definition="document_summary", input_data=[given])
+    request = execution_pb2.RunExecutionRequest(session=session_id, spec=spec)
     async for event in hub.run(request):
         show(event)
 
@@ -126,7 +127,7 @@ def particulars(event: event_pb2.Event) -> str:
 async def result(hub: Client, session_id: str) -> None:
     """Print the session object that the workflow wrote."""
     answer = await hub.session_objects.GetSessionObject(
-        session_object_pb2.GetSessionObjectRequest(session_id=session_id, alias="summary")
+        session_object_pb2.GetSessionObjectRequest(session=session_id, alias="summary")
     )
     console.rule("session object `summary`", align="left")
     console.print_json(plain(answer.session_object.value))

@@ -252,7 +252,7 @@ class Beside:
             self._of_revision(blob, revision)
 
     async def _events(self, blob: Blob) -> list[tuple[int, str]]:
-        request = blob_pb2.WatchBlobRequest(blob=blob.id)
+        request = blob_pb2.WatchBlobRequest(blob=blob.id, replay_only=True)
         watch = self.house.apis[ADMINISTRATOR].blobs.WatchBlob(request)
         return [(event.sequence, event.type) async for message in watch for event in message.events]
 

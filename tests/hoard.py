@@ -160,14 +160,14 @@ class Hoard:
         for i in range(MANY):
             state = "open" if i % 2 == 0 else "closed"
             alias = "daily" if state == "closed" else None
-            plain = {"description": "", "last_sequence": 0, "last_event_time": 0, "executions": 0}
+            plain = {"description": "", "last_session_sequence": 0, "last_event_time": 0, "executions": 0}
             self._add("sessions", state=state, alias=alias, **bound, **plain)
         inside = {"session_id": self["sessions"][0]["id"]}
         definition = {"definition_id": "", "definition_alias": "workflow", "definition_digest": DIGEST, "step_limit": 1}
         definition |= {"definition_blob_id": self.blob["id"]}
         for i in range(MANY):
             state = "stopped" if i % 2 else "completed"
-            numbers = {"fence": 1, "last_sequence": 0, "last_message": 0}
+            numbers = {"fence": 1, "last_execution_sequence": 0, "last_message": 0}
             self._add("executions", state=state, **numbers, **inside, **bound, **definition)
             self._add("session_objects", alias=self._alias(), type="text", value='""', size=2, **inside)
             self._add("entries", **bound, name=self._alias(), digest=DIGEST, size=0)

@@ -47,7 +47,7 @@ EXECUTION = Execution(
     has_result=False,
     result=None,
     failure=None,
-    last_sequence=0,
+    last_execution_sequence=0,
     create_time=datetime(2026, 1, 1, tzinfo=UTC),
     end_time=None,
 )

@@ -264,10 +264,10 @@ def workflow_listings() -> list[Listing]:
         sessions(lambda h: list_sessions(blob=blob_id(h))),
         sessions(lambda h: list_sessions(blob=blob_id(h), state=closed), note="closed", state="closed"),
         sessions(lambda h: list_sessions(blob=blob_id(h), alias="daily"), note="of an alias", alias="daily"),
-        executions(lambda h: list_executions(session_id=session_id(h))),
-        executions(lambda h: list_executions(session_id=session_id(h), state=stopped), note="stopped", state="stopped"),
-        objects(lambda h: list_objects(session_id=session_id(h))),
-        objects(lambda h: list_objects(session_id=session_id(h), prefix=""), note="by prefix"),
+        executions(lambda h: list_executions(session=session_id(h))),
+        executions(lambda h: list_executions(session=session_id(h), state=stopped), note="stopped", state="stopped"),
+        objects(lambda h: list_objects(session=session_id(h))),
+        objects(lambda h: list_objects(session=session_id(h), prefix=""), note="by prefix"),
     ]
 
 

@@ -56,17 +56,17 @@ def take_over(execution_id: str, server_id: str) -> sa.Update:
 
 
 async def started(api: Api, session_id: str) -> str:
-    return (await ask(api, "StartExecution", session_id=session_id, definition="workflow")).execution.id
+    return (await ask(api, "StartExecution", session=session_id, spec={"definition": "workflow"})).execution.id
 
 
 async def state_of(api: Api, execution_id: str) -> str:
-    state = (await ask(api, "GetExecution", execution_id=execution_id)).execution.state
+    state = (await ask(api, "GetExecution", execution=execution_id)).execution.state
     return pb.ExecutionState.Name(state).removeprefix("EXECUTION_STATE_")
 
 
 async def ended(api: Api, execution_id: str) -> list[str]:
     """The types of an execution's events, once it has ended."""
-    watch = api.executions.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id, follow=True))
+    watch = api.executions.WatchExecution(pb.WatchExecutionRequest(execution=execution_id))
     return [event.type async for batch in watch for event in batch.events]
 
 

@@ -31,8 +31,9 @@ INSIDE = {
 }
 """Request fields that name something and are not checked by themselves, and why."""
 
-NAMES = {"organization", "blob", "revision", "base_revision", "parent", "user", "api_key", "credential", "resource"} | {
-    f"{noun}_id" for noun in ("session", "execution", "revision", "blob", "organization")
+NAMES = {"organization", "blob", "revision", "base_revision", "session", "execution", "parent", "user", "api_key"} | {
+    "credential",
+    "resource",
 }
 """What request fields that name a resource are called."""
 

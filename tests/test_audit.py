@@ -47,7 +47,7 @@ async def methods(api: Api, scope: str, **filters) -> list[str]:
 
 async def watched(api: Api, scope: str = "-", after_sequence: int = 0) -> list[audit_pb2.AuditEntry]:
     """What a watch has to say of what is there."""
-    request = audit_pb2.WatchAuditEntriesRequest(parent=scope, after_sequence=after_sequence)
+    request = audit_pb2.WatchAuditEntriesRequest(parent=scope, after_sequence=after_sequence, replay_only=True)
     return [entry async for batch in api.audit.WatchAuditEntries(request) for entry in batch.entries]
 
 
@@ -232,7 +232,6 @@ async def test_entries_are_filtered_by_user_method_and_failure(server: Served, a
     both = await acme.entries(api, "acme", method=create, failures_only=True, user=who.user_id)
     assert [entry.reason for entry in both] == ["ALREADY_EXISTS"]
     assert await acme.entries(api, "acme", method="no.such/Method") == []
-    await expect_refusal(acme.entries(api, user="ann"), INVALID, "INVALID_REFERENCE")
     await expect_refusal(acme.entries(api, user="@nobody"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
@@ -325,7 +324,7 @@ async def test_a_token_that_is_no_number_is_none_of_the_lists(api: Api, after: s
 
 async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: Api) -> None:
     await acme.organization(api)
-    watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme", follow=True))
+    watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme"))
     seen = list((await watch.read()).entries)
 
     async def until(count: int) -> None:
@@ -345,14 +344,14 @@ async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: A
 async def test_a_watch_ends_when_the_admin_is_one_no_longer(server: Served, api: Api) -> None:
     await acme.organization(api)
     async with acme.person(server, api, "ann", ("acme", ADMIN)) as ann:
-        watch = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme", follow=True))
+        watch = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme"))
         assert (await watch.read()).entries
         demote = member_pb2.UpdateMemberRequest(parent="acme", user="@ann", role=WRITE)
         await api.members.UpdateMember(demote)
         await expect_refusal(read_to_end(watch), DENIED, "PERMISSION_DENIED")
         await acme.update_user(api, "@ann", administrator=True)
         await until(lambda: acme.is_administrator(ann))
-        everything = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="-", follow=True))
+        everything = ann.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="-"))
         assert (await everything.read()).entries
         await acme.update_user(api, "@ann", administrator=False)
         await expect_refusal(read_to_end(everything), DENIED, "PERMISSION_DENIED")
@@ -364,7 +363,7 @@ async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_ur
         connected(server.address, server.admin_key) as api,
     ):
         await acme.organization(api)
-        watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="-", follow=True))
+        watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="-"))
         assert [entry.sequence for entry in (await watch.read()).entries] == [1, 2]
         message = await watch.read()
         assert (list(message.entries), message.progress.sequence) == ([], 2)
@@ -376,10 +375,10 @@ async def test_executions_are_entered_by_those_who_start_and_stop_them(api: Api)
     await acme.blob(api)
     await api.put(flows.delay(60))
     session = await acme.session(api, "acme/pipeline@draft")
-    start = execution_pb2.StartExecutionRequest(session_id=session.id, definition="workflow")
+    start = execution_pb2.StartExecutionRequest(session=session.id, spec={"definition": "workflow"})
     execution = (await api.executions.StartExecution(start)).execution
     for _ in range(2):
-        await api.executions.StopExecution(execution_pb2.StopExecutionRequest(execution_id=execution.id))
+        await api.executions.StopExecution(execution_pb2.StopExecutionRequest(execution=execution.id))
     assert await methods(api, "acme/pipeline") == [
         "CreateBlob",
         "PutDefinition",

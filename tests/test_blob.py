@@ -48,7 +48,7 @@ async def listed(api: Api, organization: str = "acme", **fields) -> list[str]:
 
 async def events(api: Api, reference: str = "acme/pipeline", after_sequence: int = 0) -> list[blob_event_pb2.BlobEvent]:
     """What is in a blob's log after a sequence."""
-    request = blob_pb2.WatchBlobRequest(blob=reference, after_sequence=after_sequence)
+    request = blob_pb2.WatchBlobRequest(blob=reference, after_sequence=after_sequence, replay_only=True)
     return [event async for batch in api.blobs.WatchBlob(request) for event in batch.events]
 
 
@@ -57,13 +57,9 @@ async def test_a_blob_begins_with_an_empty_draft_that_is_its_default_revision(ap
     request = blob_pb2.CreateBlobRequest(organization="acme", alias="pipeline", type=WORKFLOW, description="what it is")
     answer = await api.blobs.CreateBlob(request)
     blob, draft = answer.blob, answer.revision
-    assert (blob.alias, blob.organization_id, blob.type, blob.description) == (
-        "pipeline",
-        organization.id,
-        WORKFLOW,
-        "what it is",
-    )
-    assert (blob.visibility, blob.last_sequence) == (blob_pb2.VISIBILITY_PRIVATE, 1)
+    assert (blob.alias, blob.organization_id) == ("pipeline", organization.id)
+    assert (blob.type, blob.description) == (WORKFLOW, "what it is")
+    assert (blob.visibility, blob.first_sequence, blob.last_sequence) == (blob_pb2.VISIBILITY_PRIVATE, 1, 1)
     assert blob.default_revision_id == draft.id
     assert (draft.phase, draft.base_revision_id, draft.digest) == (revision_pb2.REVISION_PHASE_DRAFT, "", "")
     assert await acme.get_blob(api) == await acme.get_blob(api, blob.id) == blob
@@ -235,12 +231,12 @@ async def test_a_blob_in_use_says_by_what_and_goes_by_a_cascade_alone(api: Api) 
     await acme.blob(api)
     await api.put(flows.delay(60))
     session = await acme.session(api, "acme/pipeline@draft")
-    request = execution_pb2.StartExecutionRequest(session_id=session.id, definition="workflow")
+    request = execution_pb2.StartExecutionRequest(session=session.id, spec={"definition": "workflow"})
     await api.executions.StartExecution(request)
     error = await expect_refusal(acme.delete_blob(api), PRECONDITION, "NOT_EMPTY")
     assert metadata_of(error) == {"holds": "1 open sessions, 1 running executions"}
     await acme.delete_blob(api, cascade=True)
-    gone = api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session.id))
+    gone = api.sessions.GetSession(session_pb2.GetSessionRequest(session=session.id))
     await expect_refusal(gone, DENIED, "PERMISSION_DENIED")
 
 
@@ -250,7 +246,7 @@ async def test_a_blob_goes_with_all_that_is_in_it_and_a_closed_session_does_not_
     await api.put(flows.steps(2))
     snapshot = await api.publish()
     session = await acme.session(api, snapshot.id)
-    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session.id))
+    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session=session.id))
     for target in ("acme/pipeline", "acme/pipeline@1"):
         record = metadata_pb2.CreateMetadataRequest(parent=target, key="key", value={"number_value": 1})
         await api.metadata.CreateMetadata(record)
@@ -266,7 +262,7 @@ async def test_a_blob_goes_with_all_that_is_in_it_and_a_closed_session_does_not_
     for call in (
         acme.get_blob(api, session.blob_id),
         acme.get_revision(api, snapshot.id),
-        api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session.id)),
+        api.sessions.GetSession(session_pb2.GetSessionRequest(session=session.id)),
         api.credentials.GetCredential(credential_pb2.GetCredentialRequest(credential=credential.id)),
         api.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key=key.id)),
         acme.entries(api, session.blob_id),
@@ -346,7 +342,7 @@ async def test_a_watch_resumes_after_any_sequence(api: Api) -> None:
 async def test_a_watch_follows_what_comes_and_ends_with_the_blob(api: Api) -> None:
     await acme.organization(api)
     await acme.blob(api)
-    watch = api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True))
+    watch = api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline"))
     assert [event.type for event in (await watch.read()).events] == ["blob_created"]
     seen: list[int] = []
     updates = [asyncio.create_task(acme.update_blob(api, description=str(number))) for number in range(20)]
@@ -365,7 +361,7 @@ async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_ur
     ):
         await acme.organization(api)
         await acme.blob(api)
-        watch = api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True))
+        watch = api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline"))
         assert (await watch.read()).events
         message = await watch.read()
         assert list(message.events) == []
@@ -386,7 +382,7 @@ async def test_a_blob_that_becomes_private_is_watched_no_more_by_outsiders(serve
     await acme.organization(api)
     await acme.blob(api, visibility=PUBLIC)
     async with acme.person(server, api, "ann", ("acme/pipeline", READ)) as member:
-        request = blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)
+        request = blob_pb2.WatchBlobRequest(blob="acme/pipeline")
         outside, inside = anonymous.blobs.WatchBlob(request), member.blobs.WatchBlob(request)
         for watch in (outside, inside):
             assert (await watch.read()).events

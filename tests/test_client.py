@@ -27,7 +27,7 @@ async def test_pages_are_walked(server: Served, api: Api) -> None:
 async def test_a_run_yields_every_event_to_the_end(server: Served, api: Api) -> None:
     session_id = await api.session(flows.steps(3))
     async with connect(server.address, server.admin_key) as hub:
-        request = execution_pb2.RunExecutionRequest(session_id=session_id, definition="workflow")
+        request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
         events = [event async for event in hub.run(request)]
     assert [event.execution_sequence for event in events] == list(range(1, 13))
     assert events[-1].type == "flow.exited"
@@ -35,7 +35,9 @@ async def test_a_run_yields_every_event_to_the_end(server: Served, api: Api) -> 
 
 async def test_leaving_the_loop_cancels_the_call(server: Served, api: Api) -> None:
     session_id = await api.session(flows.steps(3))
-    await api.executions.StartExecution(execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow"))
+    await api.executions.StartExecution(
+        execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
+    )
     before = len(asyncio.all_tasks())
     async with connect(server.address, server.admin_key) as hub:
         watch = hub.watch_session(session_id)
@@ -71,7 +73,7 @@ async def test_a_watch_goes_on_when_the_server_comes_back(tmp_path, database_url
     async with connect(first.address, first.admin_key) as hub:
         api = Api(hub.channel, None)
         session_id = await api.session(flows.delay(1.5))
-        request = execution_pb2.RunExecutionRequest(session_id=session_id, definition="workflow")
+        request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
         seen = []
 
         async def watch() -> None:
@@ -84,8 +86,8 @@ async def test_a_watch_goes_on_when_the_server_comes_back(tmp_path, database_url
         second = ServerProcess(tmp_path / "data", database_url, listen=first.address, lease_seconds=1)
         await second.start()
         await watching
-        found = await hub.executions.ListExecutions(execution_pb2.ListExecutionsRequest(session_id=session_id))
-        await hub.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session_id))
+        found = await hub.executions.ListExecutions(execution_pb2.ListExecutionsRequest(session=session_id))
+        await hub.sessions.CloseSession(session_pb2.CloseSessionRequest(session=session_id))
     assert len(found.executions) == 1, "the run was started twice"
     assert [event.execution_sequence for event in seen] == list(range(1, len(seen) + 1))
     assert seen[-1].type == "flow.exited"
@@ -95,9 +97,9 @@ async def test_a_watch_goes_on_when_the_server_comes_back(tmp_path, database_url
 async def test_blobs_and_the_audit_log_are_watched(server: Served, api: Api) -> None:
     await api.session(flows.steps(1))
     async with connect(server.address, server.admin_key) as hub:
-        types = [event.type async for event in hub.watch_blob("acme/pipeline", follow=False)]
-        seen = [entry async for entry in hub.watch_audit("acme", follow=False)]
-        rest = [entry async for entry in hub.watch_audit("acme", after_sequence=seen[1].sequence, follow=False)]
+        types = [event.type async for event in hub.watch_blob("acme/pipeline", replay_only=True)]
+        seen = [entry async for entry in hub.watch_audit("acme", replay_only=True)]
+        rest = [entry async for entry in hub.watch_audit("acme", after_sequence=seen[1].sequence, replay_only=True)]
     assert types == ["blob_created"]
     assert [entry.method.rpartition("/")[2] for entry in seen] == [
         "CreateOrganization",

@@ -140,9 +140,9 @@ async def sessions(call: Crowd) -> None:
     made = await call("CreateSession", revision=f"{call.random.choice([BLOB, OTHER])}@default")
     if made is None:
         return
-    at = {"session_id": made.session.id}
+    at = {"session": made.session.id}
     puts = [call("PutSessionObject", **at, alias="shared", value=VALUE) for _ in range(3)]
-    await asyncio.gather(*puts, *(call("StartExecution", **at, definition="workflow") for _ in range(3)))
+    await asyncio.gather(*puts, *(call("StartExecution", **at, spec={"definition": "workflow"}) for _ in range(3)))
     await asyncio.gather(*(call("CloseSession", **at) for _ in range(2)))
 
 
@@ -234,18 +234,18 @@ async def require_whole_sessions(api: Api) -> None:
     """Every session's log is numbered without gaps, and one that is closed ends with that, once. No execution failed."""
     sessions = page(api.sessions.ListSessions, session_pb2.ListSessionsRequest(blob=BLOB, page_size=1000))
     for item in [item async for item in sessions]:
-        follow = item.state != session_pb2.SESSION_STATE_OPEN
-        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=item.id, follow=follow))
+        closes = item.state != session_pb2.SESSION_STATE_OPEN
+        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=item.id, replay_only=not closes))
         events = [event async for batch in watch for event in batch.events]
-        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert [event.session_sequence for event in events] == list(range(1, len(events) + 1))
         types = [event.type for event in events]
-        assert types.count("session_closed") == follow
+        assert types.count("session_closed") == closes
         assert types.count("flow.entered") == types.count("flow.exited") + types.count("flow.stopped")
 
 
 async def require_whole_blob(api: Api) -> None:
     """The blob's events are numbered without gaps, and so are its snapshots."""
-    watch = api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob=BLOB))
+    watch = api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob=BLOB, replay_only=True))
     numbers = [event.sequence async for batch in watch for event in batch.events]
     last = (await ask(api, "GetBlob", blob=BLOB)).blob.last_sequence
     assert numbers == list(range(1, last + 1))

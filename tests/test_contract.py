@@ -29,7 +29,7 @@ IMPLIED = {
     "request_id": "ALREADY_EXISTS",
     "etag": "ABORTED",
     "page_token": "INVALID_ARGUMENT",
-    "follow": "UNAVAILABLE",
+    "replay_only": "UNAVAILABLE",
 }
 """What a request with such a field can be answered with."""
 

@@ -33,8 +33,8 @@ async def start_until_killed(api: Api, session_id: str, acknowledged: set[str], 
     """Start executions one after the other until the server goes away."""
     while len(acknowledged) < EXECUTIONS * 1000:
         request = execution_pb2.StartExecutionRequest(
-            session_id=session_id,
-            definition="workflow",
+            session=session_id,
+            spec={"definition": "workflow"},
             request_id=str(uuid.UUID(int=seed.getrandbits(128), version=4)),
         )
         try:
@@ -47,18 +47,18 @@ async def start_until_killed(api: Api, session_id: str, acknowledged: set[str], 
 
 async def read_log(api: Api, session_id: str) -> list[event_pb2.Event]:
     """The session's log, once all of its executions have ended."""
-    listing = execution_pb2.ListExecutionsRequest(session_id=session_id, page_size=1000)
+    listing = execution_pb2.ListExecutionsRequest(session=session_id, page_size=1000)
     for execution in [item async for item in page(api.executions.ListExecutions, listing)]:
         if execution.state not in ENDED:
-            request = execution_pb2.WatchExecutionRequest(execution_id=execution.id, follow=True)
+            request = execution_pb2.WatchExecutionRequest(execution=execution.id)
             _ = [batch async for batch in api.executions.WatchExecution(request)]
-    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id, replay_only=True))
     return [event async for batch in watch for event in batch.events]
 
 
 def check_log(events: list[event_pb2.Event], acknowledged: set[str]) -> None:
     """The log is dense, each execution's part is dense and well-formed, and ends once."""
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert [event.session_sequence for event in events] == list(range(1, len(events) + 1))
     by_execution: dict[str, list[event_pb2.Event]] = {}
     for event in events:
         if event.execution_id:

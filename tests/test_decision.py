@@ -83,7 +83,7 @@ def test_an_engine_that_performs_what_is_decided_drives_an_execution_to_its_end(
     engine = Engine(compiled(flows.MIXED), done).drive()
     execution = engine.progress.execution
     assert (execution.state, execution.result) == ("completed", "done")
-    assert execution.last_sequence == len(engine.journal)
+    assert execution.last_execution_sequence == len(engine.journal)
     assert execution.end_time is not None
     assert engine.now == 0.15
 
@@ -99,7 +99,7 @@ def test_a_long_loop_in_place_is_gone_on_with_turn_by_turn() -> None:
 
 
 def test_an_attempt_that_fails_is_performed_again_when_its_time_has_come() -> None:
-    policy = {"retry": {"attempts": 3, "first_interval": "2s", "factor": 1.0}}
+    policy = {"retry": {"maximum_attempts": 3, "initial_interval": "2s", "backoff_coefficient": 1.0}}
     attempts = []
 
     def run(command: RunStep) -> Outcome | ComponentError:

@@ -44,10 +44,10 @@ async def filled(api: Api, document: str) -> str:
 
 def on_the_blob(api: Api, session_id: str, draft_id: str) -> Calls:
     """Calls that add to a blob or change it, by name."""
-    run = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
-    put = session_object_pb2.PutSessionObjectRequest(session_id=session_id, alias="one", value={"number_value": 1})
-    remove = session_object_pb2.DeleteSessionObjectRequest(session_id=session_id, alias="none")
-    close = session_pb2.CloseSessionRequest(session_id=session_id)
+    run = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
+    put = session_object_pb2.PutSessionObjectRequest(session=session_id, alias="one", value={"number_value": 1})
+    remove = session_object_pb2.DeleteSessionObjectRequest(session=session_id, alias="none")
+    close = session_pb2.CloseSessionRequest(session=session_id)
     limit = limit_pb2.UpdateLimitRequest(parent="acme/pipeline", name="blob.revisions", value=5)
     secret = credential_pb2.CreateCredentialRequest(parent="acme/pipeline", alias="c", type="test", body={"user": "nobody"})
     return {
@@ -121,7 +121,7 @@ async def test_a_cascade_waits_for_what_runs_and_is_not_upset_by_it(api: Api) ->
         await acme.organization(api)
         session_id = await filled(api, document)
         for _ in range(12):
-            request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+            request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
             await api.executions.StartExecution(request)
         await asyncio.sleep(0.05 * round_)
         await acme.delete_organization(api, cascade=True)
@@ -135,7 +135,7 @@ async def test_a_cascade_ends_the_step_that_is_being_run(tmp_path: Path, databas
     ):
         await acme.organization(api)
         session_id = await filled(api, flows.code("while True:\n    pass"))
-        request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+        request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
         await api.executions.StartExecution(request)
         (step,) = [task for task in asyncio.all_tasks() if task.get_name() == "step script"]
         await acme.delete_blob(api, cascade=True)
@@ -166,8 +166,8 @@ async def populated(api: Api, organization: str) -> None:
         if kind == WORKFLOW:
             await api.put(flows.steps(2), revision=f"{reference}@draft")
             session = await acme.session(api, f"{reference}@draft")
-            await ask(api, "StartExecution", session_id=session.id, definition="workflow")
-            await ask(api, "PutSessionObject", session_id=session.id, alias="a", value={"number_value": 1})
+            await ask(api, "StartExecution", session=session.id, spec={"definition": "workflow"})
+            await ask(api, "PutSessionObject", session=session.id, alias="a", value={"number_value": 1})
         else:
             await ask(api, "PutNote", revision=f"{reference}@draft", name="one", text="A note.")
             run = {"workflow": f"{organization}/one@draft", "definition": "workflow"}
@@ -206,7 +206,7 @@ async def test_a_cascade_of_many_blobs_meets_the_journal_in_its_order(
         for _ in range(scaled(40, least=6)):
             await acme.organization(api)
             sessions = await asyncio.gather(*(scripted(api, f"acme/blob-{number}") for number in range(3)))
-            starts = [ask(api, "StartExecution", session_id=id_, definition="workflow") for id_ in sessions * 3]
+            starts = [ask(api, "StartExecution", session=id_, spec={"definition": "workflow"}) for id_ in sessions * 3]
             deletion = ask(api, "DeleteOrganization", organization="acme", cascade=True)
             outcomes = await asyncio.gather(*map(outcome, [*starts[:6], deletion, *starts[6:]]))
             assert outcomes[6] == "OK"

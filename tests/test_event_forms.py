@@ -29,7 +29,7 @@ def waiting(awaits: Await, until: float | None) -> event_pb2.ProcessorWaiting:
         type="processor.waiting", at=1.0, step=2, component_id="wait", public={"await": awaits.to_json(), "until": until}
     )
     graph, at = compiled(flows.delay(1)), stamp(1.0)
-    encoded = encode_record(record, graph, EXECUTION, event_id="i", sequence=1, execution_sequence=1, at=at)
+    encoded = encode_record(record, graph, EXECUTION, event_id="i", session_sequence=1, execution_sequence=1, at=at)
     event = event_pb2.Event.FromString(encoded)
     assert event.WhichOneof("payload") == "processor_waiting"
     return event.processor_waiting

@@ -35,7 +35,7 @@ MANY = scaled(100, least=20)
 async def run(api: Api, session_id: str, *, definition: str = "workflow", **inputs) -> execution_pb2.Execution:
     """Run a definition; return the execution as it ended."""
     data = [execution_pb2.ExecutionInput(alias=alias, value=value) for alias, value in inputs.items()]
-    request = execution_pb2.RunExecutionRequest(session_id=session_id, definition=definition, input_data=data)
+    request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": definition, "input_data": data})
     messages = [message async for message in api.executions.RunExecution(request)]
     return messages[-1].execution
 
@@ -45,8 +45,8 @@ async def test_a_workflow_runs_end_to_end(api: Api) -> None:
     ended = await run(api, session_id)
     assert ended.state == execution_pb2.EXECUTION_STATE_COMPLETED
     assert ended.result.number_value == 3
-    assert ended.last_sequence == 12
-    found = await api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution_id=ended.id))
+    assert (ended.first_execution_sequence, ended.last_execution_sequence) == (1, 12)
+    found = await api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution=ended.id))
     assert found.execution == ended
 
 
@@ -67,14 +67,14 @@ async def wait_for_state(api: Api, execution_id: str, state: int) -> execution_p
     """Read an execution until it is in a state."""
 
     async def reached() -> execution_pb2.Execution | None:
-        answer = await api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution_id=execution_id))
+        answer = await api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution=execution_id))
         return answer.execution if answer.execution.state == state else None
 
     return await until(reached)
 
 
 async def start(api: Api, session_id: str, **fields) -> execution_pb2.Execution:
-    request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow", **fields)
+    request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"} | fields)
     return (await api.executions.StartExecution(request)).execution
 
 
@@ -82,7 +82,7 @@ async def test_a_stopped_execution_ends_stopped_and_a_completed_one_cannot_be_st
     session_id = await api.session(flows.delay(60))
     started = await start(api, session_id)
     assert started.state == execution_pb2.EXECUTION_STATE_WAITING
-    request = execution_pb2.StopExecutionRequest(execution_id=started.id)
+    request = execution_pb2.StopExecutionRequest(execution=started.id)
     for _ in range(2):
         answer = await api.executions.StopExecution(request)
         assert answer.execution.state in (
@@ -93,14 +93,14 @@ async def test_a_stopped_execution_ends_stopped_and_a_completed_one_cannot_be_st
     assert ended.HasField("end_time")
     await api.put(flows.steps(1))
     completed = await run(api, session_id)
-    stop = api.executions.StopExecution(execution_pb2.StopExecutionRequest(execution_id=completed.id))
+    stop = api.executions.StopExecution(execution_pb2.StopExecutionRequest(execution=completed.id))
     await expect_refusal(stop, grpc.StatusCode.FAILED_PRECONDITION, "EXECUTION_ENDED")
 
 
 async def test_a_running_script_is_stopped(api: Api) -> None:
     session_id = await api.session(flows.code("while True: pass"))
     started = await start(api, session_id)
-    await api.executions.StopExecution(execution_pb2.StopExecutionRequest(execution_id=started.id))
+    await api.executions.StopExecution(execution_pb2.StopExecutionRequest(execution=started.id))
     await wait_for_state(api, started.id, execution_pb2.EXECUTION_STATE_STOPPED)
 
 
@@ -112,9 +112,9 @@ async def test_an_execution_that_takes_too_long_fails(api: Api) -> None:
 
 
 async def test_a_policys_timeout_fails_a_step_and_its_retries_are_told(api: Api) -> None:
-    policy = {"timeout": "0.05s", "retry": {"attempts": 2, "first_interval": "0.01s"}}
+    policy = {"timeout": "0.05s", "retry": {"maximum_attempts": 2, "initial_interval": "0.01s"}}
     session_id = await api.session(flows.code("while True: pass", policy=policy))
-    request = execution_pb2.RunExecutionRequest(session_id=session_id, definition="workflow")
+    request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
     events = [event async for message in api.executions.RunExecution(request) for event in message.events]
     assert [event.processor_retrying.attempt for event in events if event.type == "processor.retrying"] == [2]
     assert events[-1].flow_error.failure.reason == "TIMEOUT"
@@ -130,7 +130,7 @@ async def test_a_failing_script_names_its_line(api: Api) -> None:
 async def test_a_run_asked_for_twice_is_one_execution(api: Api) -> None:
     session_id = await api.session(flows.steps(2))
     request = execution_pb2.RunExecutionRequest(
-        session_id=session_id, definition="workflow", request_id="0b6d3a54-5b0c-4d6e-9f2e-0f6f1f1d2c3b"
+        session=session_id, spec={"definition": "workflow"}, request_id="0b6d3a54-5b0c-4d6e-9f2e-0f6f1f1d2c3b"
     )
 
     async def events() -> list[event_pb2.Event]:
@@ -138,7 +138,7 @@ async def test_a_run_asked_for_twice_is_one_execution(api: Api) -> None:
 
     both = await asyncio.gather(events(), events())
     assert both[0] == both[1]
-    listed = await api.executions.ListExecutions(execution_pb2.ListExecutionsRequest(session_id=session_id))
+    listed = await api.executions.ListExecutions(execution_pb2.ListExecutionsRequest(session=session_id))
     assert len(listed.executions) == 1
 
 
@@ -156,7 +156,7 @@ async def test_what_cannot_be_run_is_refused_with_every_problem(api: Api) -> Non
     bad = error_details_pb2.BadRequest()
     assert unpack(error, bad)
     assert len(bad.field_violations) == 3
-    request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="nothing")
+    request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "nothing"})
     await expect_refusal(api.executions.StartExecution(request), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
     await api.put(flows.steps(1))
     unknown = execution_pb2.ExecutionInput(alias="unknown")
@@ -166,18 +166,18 @@ async def test_what_cannot_be_run_is_refused_with_every_problem(api: Api) -> Non
 async def test_a_session_is_closed_with_what_runs_in_it(api: Api) -> None:
     session_id = await api.session(flows.delay(60))
     started = await start(api, session_id)
-    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session_id))
-    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
+    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session=session_id))
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id))
     types = [event.type async for message in watch for event in message.events]
     assert types[-1] == "session_closed"
     assert types[-4:].count("flow.stopped") == 1
     await wait_for_state(api, started.id, execution_pb2.EXECUTION_STATE_STOPPED)
-    found = await api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session_id))
+    found = await api.sessions.GetSession(session_pb2.GetSessionRequest(session=session_id))
     assert found.session.state == session_pb2.SESSION_STATE_CLOSED
-    again = await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session_id))
+    again = await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session=session_id))
     assert again.session == found.session
     await expect_refusal(start(api, session_id), grpc.StatusCode.FAILED_PRECONDITION, "SESSION_NOT_OPEN")
-    put = session_object_pb2.PutSessionObjectRequest(session_id=session_id, alias="a", value=Value(bool_value=True))
+    put = session_object_pb2.PutSessionObjectRequest(session=session_id, alias="a", value=Value(bool_value=True))
     await expect_refusal(api.session_objects.PutSessionObject(put), grpc.StatusCode.FAILED_PRECONDITION, "SESSION_NOT_OPEN")
 
 
@@ -186,7 +186,7 @@ async def test_sessions_are_listed_by_alias_and_state(api: Api) -> None:
     request = session_pb2.CreateSessionRequest(revision="acme/pipeline", alias="morning")
     named = (await api.sessions.CreateSession(request)).session
     await expect_refusal(api.sessions.CreateSession(request), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
-    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=named.id))
+    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session=named.id))
     second = (await api.sessions.CreateSession(request)).session
     listing = session_pb2.ListSessionsRequest(blob="acme/pipeline", alias="morning")
     assert [item.id for item in (await api.sessions.ListSessions(listing)).sessions] == [named.id, second.id]
@@ -199,19 +199,19 @@ async def test_session_objects_are_put_listed_read_and_deleted(api: Api) -> None
     objects = api.session_objects
     for alias in ("notes/a", "notes/b", "other"):
         value = json_format.ParseDict({"type": "text", "text": alias}, Value())
-        put = session_object_pb2.PutSessionObjectRequest(session_id=session_id, alias=alias, value=value)
+        put = session_object_pb2.PutSessionObjectRequest(session=session_id, alias=alias, value=value)
         made = (await objects.PutSessionObject(put)).session_object
         assert made.type == "text"
-    listing = session_object_pb2.ListSessionObjectsRequest(session_id=session_id, prefix="notes/", page_size=1)
+    listing = session_object_pb2.ListSessionObjectsRequest(session=session_id, prefix="notes/", page_size=1)
     page = await objects.ListSessionObjects(listing)
     assert [item.alias for item in page.session_objects] == ["notes/a"]
     listing.page_token = page.next_page_token
     assert [item.alias for item in (await objects.ListSessionObjects(listing)).session_objects] == ["notes/b"]
-    get = session_object_pb2.GetSessionObjectRequest(session_id=session_id, alias="other")
+    get = session_object_pb2.GetSessionObjectRequest(session=session_id, alias="other")
     assert (await objects.GetSessionObject(get)).session_object.value.struct_value["text"] == "other"
     put.etag = "old"
     await expect_refusal(objects.PutSessionObject(put), grpc.StatusCode.ABORTED, "STALE_ETAG")
-    await objects.DeleteSessionObject(session_object_pb2.DeleteSessionObjectRequest(session_id=session_id, alias="other"))
+    await objects.DeleteSessionObject(session_object_pb2.DeleteSessionObjectRequest(session=session_id, alias="other"))
     await expect_refusal(objects.GetSessionObject(get), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
@@ -233,12 +233,12 @@ async def test_a_workflow_writes_a_session_object_with_its_step(api: Api) -> Non
     )
     session_id = await api.session(definition)
     assert [(await run(api, session_id)).result.number_value for _ in range(3)] == [1, 2, 3]
-    get = session_object_pb2.GetSessionObjectRequest(session_id=session_id, alias="counter")
+    get = session_object_pb2.GetSessionObjectRequest(session=session_id, alias="counter")
     assert (await api.session_objects.GetSessionObject(get)).session_object.value.number_value == 3
-    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id, replay_only=True))
     events = [event async for message in watch for event in message.events]
     assert sum(event.type == "session_object_modified" for event in events) == 3
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert [event.session_sequence for event in events] == list(range(1, len(events) + 1))
 
 
 async def test_a_document_is_stored_byte_for_byte_and_a_message_says_the_same(api: Api) -> None:
@@ -247,7 +247,7 @@ async def test_a_document_is_stored_byte_for_byte_and_a_message_says_the_same(ap
     get = definition_pb2.GetDefinitionRequest(revision="acme/pipeline@draft", definition="workflow")
     found = await api.definitions.GetDefinition(get)
     assert found.document == document
-    put = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="as-message", definition=found.content)
+    put = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="as-message", content=found.content)
     await api.definitions.PutDefinition(put)
     get.definition = "as-message"
     assert (await api.definitions.GetDefinition(get)).content == found.content
@@ -265,7 +265,7 @@ async def test_a_check_reports_every_problem_with_its_place(api: Api) -> None:
             flows.component("bad", "logic.expression", expression="1 +"),
             flows.component("wait", "flow.delay", seconds="soon"),
             flows.component("what", "no.such"),
-            flows.component("sure", "logic.code", code="pass", policy={"retry": {"attempts": 0}}),
+            flows.component("sure", "logic.code", code="pass", policy={"retry": {"maximum_attempts": 0}}),
         ],
         [
             flows.control("start", "bad"),
@@ -349,7 +349,7 @@ async def test_runaways_do_not_keep_others_from_finishing(tmp_path) -> None:
             assert ended.state == execution_pb2.EXECUTION_STATE_COMPLETED
             if number == 0:
                 running = execution_pb2.EXECUTION_STATE_RUNNING
-                listing = execution_pb2.ListExecutionsRequest(session_id=session_id, state=running, page_size=1000)
+                listing = execution_pb2.ListExecutionsRequest(session=session_id, state=running, page_size=1000)
                 still = len((await api.executions.ListExecutions(listing)).executions)
         assert still, "the runaways were over before the others; the test does not test what it says"
         for item in runaways:
@@ -363,11 +363,11 @@ async def test_numbers_that_json_cannot_say_are_refused(api: Api, number: float)
     value = Value(number_value=number)
     given = execution_pb2.ExecutionInput(alias="given", value=value)
     await expect_refusal(start(api, session_id, input_data=[given]), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
-    put = session_object_pb2.PutSessionObjectRequest(session_id=session_id, alias="a", value=value)
+    put = session_object_pb2.PutSessionObjectRequest(session=session_id, alias="a", value=value)
     await expect_refusal(api.session_objects.PutSessionObject(put), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
     typed = definition_pb2.WorkflowDefinition(type="workflow_definition")
     typed.components.add(id="a", type="flow.end").ports.add(category="data_input", route="value", value=value)
-    request = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="workflow", definition=typed)
+    request = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="workflow", content=typed)
     await expect_refusal(api.definitions.PutDefinition(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_DEFINITION")
 
 
@@ -377,7 +377,7 @@ async def test_a_start_whose_caller_goes_away_is_not_left_half_done(api: Api) ->
     session_id = await api.session(flows.code("set_data_output('result', 1)"))
 
     async def start_and_leave() -> None:
-        request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+        request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
         call = api.executions.StartExecution(request)
         await asyncio.sleep(seed.uniform(0, 0.3))
         call.cancel()
@@ -387,7 +387,7 @@ async def test_a_start_whose_caller_goes_away_is_not_left_half_done(api: Api) ->
     async def started_all_the_same() -> list[execution_pb2.Execution]:
         for _ in range(scaled(10, least=3)):
             await asyncio.gather(*(start_and_leave() for _ in range(10)))
-        listing = execution_pb2.ListExecutionsRequest(session_id=session_id, page_size=1000)
+        listing = execution_pb2.ListExecutionsRequest(session=session_id, page_size=1000)
         return list((await api.executions.ListExecutions(listing)).executions)
 
     for item in await until(started_all_the_same):

@@ -150,7 +150,7 @@ async def test_fuzzed_requests_get_clear_answers(api: Api, anonymous: Api, figur
     seed = random.Random(1)
     session_id = await api.session(flows.steps(2))
     started = await api.executions.StartExecution(
-        execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+        execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
     )
     known = [session_id, started.execution.id, started.execution.revision_id, started.execution.blob_id]
     methods = served_methods()

@@ -84,7 +84,7 @@ async def start_many(api: Api, session_id: str) -> list[str]:
 
     async def some() -> None:
         for _ in range(EXECUTIONS // AT_ONCE):
-            fields = {"session_id": session_id, "definition": "workflow", "request_id": request_ids()}
+            fields = {"session": session_id, "spec": {"definition": "workflow"}, "request_id": request_ids()}
             ids.append((await patiently(api, "StartExecution", **fields)).execution.id)
 
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))
@@ -100,7 +100,9 @@ async def check(url: str, session_id: str, ids: list[str]) -> None:
     await until(finished)
     found = await select(url, "SELECT id, state FROM executions")
     assert dict(found) == dict.fromkeys(ids, "completed")
-    lines = await select(url, "SELECT sequence, execution_id, execution_sequence, type FROM events ORDER BY sequence")
+    lines = await select(
+        url, "SELECT session_sequence, execution_id, execution_sequence, type FROM events ORDER BY session_sequence"
+    )
     assert [sequence for sequence, *_ in lines] == list(range(1, len(lines) + 1))
     for id_ in ids:
         own = [(number, type_) for _, execution_id, number, type_ in lines if execution_id == id_]
@@ -173,7 +175,7 @@ async def test_an_execution_whose_log_moved_on_after_a_commit_that_seemed_to_fai
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
         id_ = await started(api, await api.session(flows.delay(0.5)))
         runner = opened.runtime._runners._runners[id_]
-        behind = replace(runner.execution, last_sequence=runner.execution.last_sequence - 1)
+        behind = replace(runner.execution, last_execution_sequence=runner.execution.last_execution_sequence - 1)
         runner._progress = Progress(behind, runner._progress.state)
         types = await ended(api, id_)
         assert types[-1] == "flow.exited"
@@ -202,7 +204,7 @@ async def test_a_stop_that_was_answered_is_final_also_when_what_follows_cannot_b
 
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "append", refuse)
-            await ask(api, "StopExecution", execution_id=id_)
+            await ask(api, "StopExecution", execution=id_)
             await until(lambda: len(tries) >= 2)
         assert (await ended(api, id_))[-1] == "flow.stopped"
         assert await state_of(api, id_) == "STOPPED"

@@ -201,12 +201,12 @@ async def session(call: Caller, blob: str) -> None:
     """A session: objects, executions that end and that are stopped, and its own end."""
     session_id = (await call("CreateSession", revision=f"{blob}@1")).session.id
     for alias in ("kept", "gone"):
-        await call("PutSessionObject", session_id=session_id, alias=alias, value={"string_value": alias})
-    await call("DeleteSessionObject", session_id=session_id, alias="gone")
-    started = (await call("StartExecution", session_id=session_id, definition="slow-one")).execution
-    await call("RunExecution", session_id=session_id, definition="quick-one")
-    await call("StopExecution", execution_id=started.id)
-    await call("CloseSession", session_id=session_id)
+        await call("PutSessionObject", session=session_id, alias=alias, value={"string_value": alias})
+    await call("DeleteSessionObject", session=session_id, alias="gone")
+    started = (await call("StartExecution", session=session_id, spec={"definition": "slow-one"})).execution
+    await call("RunExecution", session=session_id, spec={"definition": "quick-one"})
+    await call("StopExecution", execution=started.id)
+    await call("CloseSession", session=session_id)
 
 
 async def notes(call: Caller, name: str) -> None:
@@ -218,7 +218,7 @@ async def notes(call: Caller, name: str) -> None:
     made = await call(
         "RunNote", revision=f"{name}/notes@draft", name="one", workflow=f"{name}/workflow", definition="quick-one"
     )
-    await call("CloseSession", session_id=made.session_id)
+    await call("CloseSession", session=made.session_id)
     await call("DeleteBlob", blob=f"{name}/gone")
 
 
@@ -227,9 +227,9 @@ async def closed(api: Api, *names: str) -> None:
     for name in names:
         sessions = await api.sessions.ListSessions(session_pb2.ListSessionsRequest(blob=f"{name}/workflow"))
         for item in sessions.sessions:
-            watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=item.id, follow=True))
-            assert [event.sequence for event in [event async for batch in watch for event in batch.events]] == list(
-                range(1, item.last_sequence + 1)
+            watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=item.id))
+            assert [event.session_sequence for event in [event async for batch in watch for event in batch.events]] == list(
+                range(1, item.last_session_sequence + 1)
             )
 
 
@@ -306,7 +306,7 @@ async def test_a_stream_is_taken_up_again_by_those_alone_who_still_may(server: S
     await ask(api, "CreateUser", name="runner")
     await ask(api, "CreateMember", parent="acme", user="@runner", role="ROLE_WRITE")
     key = (await ask(api, "CreateApiKey", parent="@runner", role="ROLE_WRITE")).key
-    run = {"session_id": session_id, "definition": "workflow", "request_id": str(uuid.UUID(int=5, version=4))}
+    run = {"session": session_id, "spec": {"definition": "workflow"}, "request_id": str(uuid.UUID(int=5, version=4))}
     async with connected(server.address, key) as theirs:
         first = await ask(theirs, "RunExecution", **run)
         assert (await ask(theirs, "RunExecution", **run)).execution == first.execution
@@ -325,7 +325,7 @@ async def test_a_request_id_is_the_same_in_capitals(api: Api) -> None:
     ids = ["ABCDEFAB-CDEF-4ABC-8DEF-ABCDEFABCDEF", "abcdefab-cdef-4abc-8def-abcdefabcdef"]
     made = [await ask(api, "CreateOrganization", alias="twice", request_id=id_) for id_ in ids]
     assert made[0] == made[1]
-    start = {"session_id": session_id, "definition": "workflow"}
+    start = {"session": session_id, "spec": {"definition": "workflow"}}
     started = await asyncio.gather(*(ask(api, "StartExecution", **start, request_id=id_) for id_ in ids))
     run = await ask(api, "RunExecution", **start, request_id=ids[1])
     assert started[0].execution.id == started[1].execution.id

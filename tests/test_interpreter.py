@@ -116,7 +116,9 @@ def test_the_outcome_failure_without_a_connection_fails() -> None:
 
 
 def test_a_policy_tries_again_with_growing_waits() -> None:
-    policy = {"retry": {"attempts": 4, "first_interval": "1s", "factor": 3.0, "cap": "5s"}}
+    policy = {
+        "retry": {"maximum_attempts": 4, "initial_interval": "1s", "backoff_coefficient": 3.0, "maximum_interval": "5s"}
+    }
     run = Run(compiled(flows.code("pass", policy=policy))).start().finish(lambda _: ComponentError("again"))
     waits = [record.public["until"] - record.at for record in run.records if record.type == "processor.retrying"]
     assert waits == [1.0, 3.0, 5.0]
@@ -124,7 +126,7 @@ def test_a_policy_tries_again_with_growing_waits() -> None:
 
 
 def test_what_cannot_be_helped_is_not_tried_again() -> None:
-    policy = {"retry": {"attempts": 4}}
+    policy = {"retry": {"maximum_attempts": 4}}
     run = Run(compiled(flows.code("pass", policy=policy))).start()
     run.finish(lambda _: ComponentError("no", retryable=False))
     assert "processor.retrying" not in run.types
@@ -298,7 +300,7 @@ def test_what_an_effect_waits_for_is_not_run_again_when_the_time_comes() -> None
 
 
 def test_the_next_attempt_is_waited_for_and_then_run_without_a_record() -> None:
-    policy = {"retry": {"attempts": 2, "first_interval": "1s"}}
+    policy = {"retry": {"maximum_attempts": 2, "initial_interval": "1s"}}
     run = Run(compiled(flows.code("pass", policy=policy))).start()
     (command,) = run.pending()
     run.tell(Completion(step=command.step, attempt=1, result=ComponentError("again")))

@@ -56,10 +56,10 @@ async def left(server: Served) -> list[int]:
 
 async def ended(api: Api, execution_id: str) -> execution_pb2.Execution:
     """An execution, once it has ended."""
-    request = execution_pb2.WatchExecutionRequest(execution_id=execution_id, follow=True)
+    request = execution_pb2.WatchExecutionRequest(execution=execution_id)
     async for _ in api.executions.WatchExecution(request):
         pass
-    return (await api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution_id=execution_id))).execution
+    return (await api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution=execution_id))).execution
 
 
 async def test_a_note_that_is_run_leaves_its_row_and_an_execution(hub: Api, server: Served) -> None:
@@ -77,11 +77,11 @@ async def test_a_note_that_is_run_leaves_its_row_and_an_execution(hub: Api, serv
 async def test_what_is_kept_of_a_run_is_read_by_its_id(hub: Api) -> None:
     """The kind of resource is the stranger's own; who may read it, the access matrix tries."""
     made = await run(hub)
-    found = (await ask(hub, "GetNoteRun", run_id=made.run_id)).run
+    found = (await ask(hub, "GetNoteRun", note_run=made.run_id)).run
     draft = await acme.get_revision(hub, f"{NOTES}@draft")
     assert (found.id, found.note, found.execution_id) == (made.run_id, "milk", made.execution_id)
     assert (found.blob_id, found.revision_id) == (draft.blob_id, draft.id)
-    absent = ask(hub, "GetNoteRun", run_id=str(uuid.uuid4()))
+    absent = ask(hub, "GetNoteRun", note_run=str(uuid.uuid4()))
     await expect_refusal(absent, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
 
@@ -171,10 +171,10 @@ async def test_a_note_is_run_on_behalf_of_who_calls_and_must_be_able_to_write_to
 async def test_a_session_that_is_closed_is_followed_by_a_new_one_of_its_alias(hub: Api) -> None:
     first = await run(hub)
     await ended(hub, first.execution_id)
-    await hub.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=first.session_id))
+    await hub.sessions.CloseSession(session_pb2.CloseSessionRequest(session=first.session_id))
     second = await run(hub)
     assert second.session_id != first.session_id
-    found = await hub.sessions.GetSession(session_pb2.GetSessionRequest(session_id=second.session_id))
+    found = await hub.sessions.GetSession(session_pb2.GetSessionRequest(session=second.session_id))
     assert found.session.alias == "notes"
 
 

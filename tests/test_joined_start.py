@@ -68,10 +68,10 @@ async def all_ended(url: str) -> None:
 
 async def log_of(api: Api, session_id: str) -> list[str]:
     """The types of a session's events, whose numbers have no gap."""
-    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id, replay_only=True))
     events = [event async for batch in watch for event in batch.events]
-    found = await api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session_id))
-    assert [event.sequence for event in events] == list(range(1, found.session.last_sequence + 1))
+    found = await api.sessions.GetSession(session_pb2.GetSessionRequest(session=session_id))
+    assert [event.session_sequence for event in events] == list(range(1, found.session.last_session_sequence + 1))
     return [event.type for event in events]
 
 
@@ -212,7 +212,7 @@ async def test_a_cause_gets_its_first_execution_also_when_nothing_can_be_started
     here, api = opened
     session_id = await api.session(flows.steps(1))
     first = await here.fire(await here.start(session_id, 1), 1)
-    await ask(api, "CloseSession", session_id=session_id)
+    await ask(api, "CloseSession", session=session_id)
     again = await here.start(session_id, 1)
     assert (await here.fire(again, 1)).id == first.id
     assert (await here.runtime.start(again)).id == first.id
@@ -228,7 +228,7 @@ async def test_a_session_runs_a_definition_of_another_blob(opened: tuple[Opened,
         execution = await start(await here.start(session_id, number, revision=revision), number)
         assert (execution.revision_id, execution.result) == (revision.id, 3)
         assert (execution.blob_id == revision.blob_id, execution.definition_blob_id == revision.blob_id) == (False, True)
-        started = await ask(api, "GetExecution", execution_id=execution.id)
+        started = await ask(api, "GetExecution", execution=execution.id)
         assert (started.execution.session_id, started.execution.revision_id) == (session_id, revision.id)
 
 
@@ -263,7 +263,7 @@ async def test_a_blob_whose_definition_runs_in_a_session_of_another_is_in_use(
         await ask(api, "DeleteBlob", blob="acme/other")
     assert (reason_of(refused.value), "1 running executions" in refused.value.details()) == ("NOT_EMPTY", True)
     await ask(api, "DeleteBlob", blob="acme/other", cascade=True)
-    stopped = await ask(api, "StopExecution", execution_id=execution.id)
+    stopped = await ask(api, "StopExecution", execution=execution.id)
     assert stopped.execution.state == execution_pb2.EXECUTION_STATE_STOPPING
 
 
@@ -314,7 +314,7 @@ async def test_the_index_of_causes_refuses_a_second_execution(opened: tuple[Open
     await here.fire(await here.start(await api.session(flows.steps(1)), 1), 1)
     names = "session_id, blob_id, revision_id, definition_blob_id, definition_id, definition_alias, definition_digest, "
     names += "cause_kind, cause_id, "
-    names += "fence, last_message, state, step_limit, last_sequence, create_time"
+    names += "fence, last_message, state, step_limit, last_execution_sequence, create_time"
     with pytest.raises(sa.exc.IntegrityError):
         async with here.host.db.write() as tx:
             await tx.execute(sa.text(f"INSERT INTO executions (id, {names}) SELECT 'another', {names} FROM executions"))
@@ -328,11 +328,9 @@ async def test_what_has_no_runner_is_gone_on_with_by_the_server_that_owns_it(tmp
             connected(server.address, server.admin_key) as api,
         ):
             session_id = await api.session(flows.delay(0.2))
-            left = await ask(api, "StartExecution", session_id=session_id, definition="workflow")
+            left = await ask(api, "StartExecution", session=session_id, spec={"definition": "workflow"})
             found[0].runtime._runners._runners.pop(left.execution.id).abandon()
-            watch = api.executions.WatchExecution(
-                execution_pb2.WatchExecutionRequest(execution_id=left.execution.id, follow=True)
-            )
+            watch = api.executions.WatchExecution(execution_pb2.WatchExecutionRequest(execution=left.execution.id))
             types = [event.type async for batch in watch for event in batch.events]
     assert types[-1] == "flow.exited"
 

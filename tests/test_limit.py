@@ -122,7 +122,7 @@ async def session(house: House, number: int) -> None:
 
 
 async def execution(house: House, number: int) -> None:
-    request = execution_pb2.StartExecutionRequest(session_id=house.session_id, definition="workflow")
+    request = execution_pb2.StartExecutionRequest(session=house.session_id, spec={"definition": "workflow"})
     await house.api.executions.StartExecution(request)
 
 
@@ -212,7 +212,7 @@ async def test_an_organizations_value_holds_for_its_blobs(house: House, scope: s
         await session(house, 0)
     made = await house.api.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/pipeline"))
     assert check_refusal(raised.value, "workflow.sessions_per_blob", 1) == made.blob.id
-    await house.api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=house.session_id))
+    await house.api.sessions.CloseSession(session_pb2.CloseSessionRequest(session=house.session_id))
     await session(house, 0)
 
 

@@ -26,7 +26,7 @@ async def test_changes_of_an_organization_and_of_its_blob_go_through_side_by_sid
         limit = limit_pb2.UpdateLimitRequest(parent=blob.id, name="blob.revisions", value=100)
         rename = organization_pb2.UpdateOrganizationRequest(organization=blob.organization_id, alias=f"acme-{number}")
         record = metadata_pb2.CreateMetadataRequest(parent=blob.id, key=str(number), value={"number_value": 1})
-        put = session_object_pb2.PutSessionObjectRequest(session_id=session.id, alias="one", value={"number_value": 1})
+        put = session_object_pb2.PutSessionObjectRequest(session=session.id, alias="one", value={"number_value": 1})
         await asyncio.gather(
             acme.update_blob(api, blob.id, alias=f"pipeline-{number}"),
             acme.update_blob(api, blob.id, description=str(number)),

@@ -84,7 +84,7 @@ async def records(api: Api) -> list[Record]:
     none = json_format.ParseDict([], Value())
     of_blob = {"parent": "acme/pipeline", "key": "words"}
     await ask(api, "CreateMetadata", **of_blob, value=none)
-    of_session = {"session_id": session_id, "alias": "words"}
+    of_session = {"session": session_id, "alias": "words"}
     await ask(api, "PutSessionObject", **of_session, value=none)
     of_key, of_credential = {"api_key": key.api_key.id}, {"credential": credential.credential.id}
     name = {"update_mask": {"paths": ["display_name"]}}

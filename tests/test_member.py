@@ -203,7 +203,7 @@ async def test_of_admins_who_leave_at_the_same_time_one_stays(house: Api) -> Non
 
 async def test_an_open_stream_ends_when_its_watcher_is_no_longer_a_member(server: Served, house: Api) -> None:
     async with acme.person(server, house, "cid", ("acme", READ)) as cid:
-        watch = cid.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True))
+        watch = cid.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline"))
         assert (await watch.read()).events
         await update(house, "acme", "@cid", WRITE)
         await delete(house, "acme", "@cid")

@@ -87,7 +87,7 @@ async def resolved(api: Api, revision: str = DRAFT, *, keys=(), prefix: str = ""
 
 
 async def events(api: Api) -> list[blob_pb2.WatchBlobResponse]:
-    request = blob_pb2.WatchBlobRequest(blob=BLOB)
+    request = blob_pb2.WatchBlobRequest(blob=BLOB, replay_only=True)
     return [event async for message in api.blobs.WatchBlob(request) for event in message.events]
 
 

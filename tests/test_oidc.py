@@ -220,6 +220,6 @@ async def test_a_watch_ends_with_its_token(hub: Served, admin: Api, issuer: Issu
     await member(admin, await called(hub.address, issuer.token("rs")))
     async with connected(hub.address, issuer.token("rs", claims(exp=time.time() + 2))) as api:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            async for _ in api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True)):
+            async for _ in api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id)):
                 pass
     assert (raised.value.code(), reason_of(raised.value)) == (UNAUTHENTICATED, "UNAUTHENTICATED")

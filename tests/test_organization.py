@@ -264,7 +264,7 @@ async def test_what_was_in_an_organization_is_gone_with_it(server: Served, api: 
             get(api, made.id),
             acme.get_blob(api, blob.id),
             acme.get_revision(api, blob.default_revision_id),
-            api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session_id)),
+            api.sessions.GetSession(session_pb2.GetSessionRequest(session=session_id)),
             acme.entries(api, "acme"),
         ):
             await expect_refusal(call, DENIED, "PERMISSION_DENIED")
@@ -287,7 +287,7 @@ async def filled(api: Api, document: str = "") -> str:
 
 
 async def start(api: Api, session_id: str) -> execution_pb2.Execution:
-    request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+    request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
     return (await api.executions.StartExecution(request)).execution
 
 
@@ -301,9 +301,9 @@ async def test_a_cascade_cuts_off_what_runs_and_harms_nothing_else(api: Api, cap
     other = await start(api, (await acme.session(api, "other/pipeline@draft")).id)
     await acme.delete_organization(api, cascade=True)
     for execution in running:
-        call = api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution_id=execution.id))
+        call = api.executions.GetExecution(execution_pb2.GetExecutionRequest(execution=execution.id))
         await expect_refusal(call, DENIED, "PERMISSION_DENIED")
-    watch = execution_pb2.WatchExecutionRequest(execution_id=other.id, follow=True)
+    watch = execution_pb2.WatchExecutionRequest(execution=other.id)
     types = [event.type async for batch in api.executions.WatchExecution(watch) for event in batch.events]
     assert types[-1] == "flow.exited"
     assert "journal_failed" not in caplog.text
@@ -330,10 +330,10 @@ async def test_open_watches_end_when_their_organization_is_deleted(api: Api) -> 
     execution = await start(api, session_id)
 
     watches = [
-        api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)),
-        api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True)),
-        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme", follow=True)),
-        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme/pipeline", follow=True)),
+        api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline")),
+        api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id)),
+        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme")),
+        api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme/pipeline")),
     ]
     for watch in watches:
         assert await watch.read()

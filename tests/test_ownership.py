@@ -79,7 +79,7 @@ async def test_every_server_starts_and_stops_in_every_session(tmp_path: Path, da
         session_id = await found[0][1].session(flows.delay(60))
         ids = [await started(api, session_id) for _, api in found * 3]
         for (_, api), id_ in zip(reversed(found * 3), ids, strict=True):
-            answer = await ask(api, "StopExecution", execution_id=id_)
+            answer = await ask(api, "StopExecution", execution=id_)
             assert answer.execution.state in (pb.EXECUTION_STATE_STOPPING, pb.EXECUTION_STATE_STOPPED)
         for id_ in ids:
             assert (await ended(found[0][1], id_))[-2:] == ["flow.stopping", "flow.stopped"]
@@ -94,13 +94,13 @@ async def test_a_log_that_several_servers_write_is_whole_on_each(tmp_path: Path,
             for _, api in found:
                 await started(api, session_id)
             for _, api in found:
-                session = (await ask(api, "GetSession", session_id=session_id)).session
-                watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
-                numbers = [event.sequence async for batch in watch for event in batch.events]
-                assert numbers == list(range(1, session.last_sequence + 1))
-        await ask(found[0][1], "CloseSession", session_id=session_id)
+                session = (await ask(api, "GetSession", session=session_id)).session
+                watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id, replay_only=True))
+                numbers = [event.session_sequence async for batch in watch for event in batch.events]
+                assert numbers == list(range(1, session.last_session_sequence + 1))
+        await ask(found[0][1], "CloseSession", session=session_id)
         for numbers in await within_deadline(asyncio.gather(*following)):
-            assert numbers == list(range(1, session.last_sequence + 3))
+            assert numbers == list(range(1, session.last_session_sequence + 3))
 
 
 async def test_a_log_that_another_server_has_written_to_is_read_whole_later(
@@ -131,8 +131,8 @@ async def test_the_times_of_a_log_increase_although_clocks_are_set_back(
         await ended(api, await started(api, session_id))
         ahead.append(timedelta())
         await ended(api, await started(api, session_id))
-        await ask(api, "CloseSession", session_id=session_id)
-        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+        await ask(api, "CloseSession", session=session_id)
+        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id, replay_only=True))
         times = [event.create_time.ToNanoseconds() for batch in [batch async for batch in watch] for event in batch.events]
     assert len(times) == 2 * 12 + 2
     assert all(later - earlier >= 1000 for earlier, later in itertools.pairwise(times))
@@ -140,8 +140,8 @@ async def test_the_times_of_a_log_increase_although_clocks_are_set_back(
 
 async def followed(api: Api, session_id: str) -> list[int]:
     """The numbers of a session's events, until it is closed."""
-    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
-    return [event.sequence async for batch in watch for event in batch.events]
+    watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id))
+    return [event.session_sequence async for batch in watch for event in batch.events]
 
 
 async def test_a_session_is_closed_through_a_server_that_runs_nothing_in_it(tmp_path: Path, database_url: str) -> None:
@@ -150,9 +150,9 @@ async def test_a_session_is_closed_through_a_server_that_runs_nothing_in_it(tmp_
         for _, api in found * 2:
             await started(api, session_id)
         api = found[-1][1]
-        answer = await ask(api, "CloseSession", session_id=session_id)
+        answer = await ask(api, "CloseSession", session=session_id)
         assert answer.session.state == session_pb2.SESSION_STATE_CLOSING
-        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
+        watch = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id))
         types = [event.type async for batch in watch for event in batch.events]
         assert types[-1] == "session_closed"
         assert types.count("flow.stopped") == 2 * len(found)
@@ -165,9 +165,9 @@ async def test_a_stop_waits_in_the_inbox_for_whoever_takes_over(tmp_path: Path, 
         session_id = await api.session(flows.delay(60))
         id_ = await started(api, session_id)
         idle = await hand_over(opened, id_)
-        answer = await ask(api, "StopExecution", execution_id=id_)
+        answer = await ask(api, "StopExecution", execution=id_)
         assert answer.execution.state == pb.EXECUTION_STATE_STOPPING
-        again = await ask(api, "StopExecution", execution_id=id_)
+        again = await ask(api, "StopExecution", execution=id_)
         assert again.execution.state == pb.EXECUTION_STATE_STOPPING
         assert await select(database_url, "SELECT number, kind FROM messages") == [(1, "stop")]
         assert await state_of(api, id_) == "STOPPING"
@@ -181,7 +181,7 @@ async def test_a_blob_is_deleted_with_what_waits_in_an_inbox(tmp_path: Path, dat
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
         id_ = await started(api, await api.session(flows.delay(60)))
         await hand_over(opened, id_)
-        await ask(api, "StopExecution", execution_id=id_)
+        await ask(api, "StopExecution", execution=id_)
         await acme.delete_blob(api, cascade=True)
         assert await select(database_url, "SELECT * FROM messages") == []
 
@@ -203,7 +203,7 @@ async def test_a_turn_that_was_decided_without_a_stop_is_decided_again(tmp_path:
 async def stop_outcome(api: Api, execution_id: str, request_id: str) -> str:
     """The state that an execution has to end with, by what its stop is answered."""
     answers = {"OK": "STOPPED", "EXECUTION_ENDED": "COMPLETED"}
-    return answers[await outcome(ask(api, "StopExecution", execution_id=execution_id, request_id=request_id))]
+    return answers[await outcome(ask(api, "StopExecution", execution=execution_id, request_id=request_id))]
 
 
 async def test_a_stop_that_is_acknowledged_is_final_and_one_that_is_refused_has_no_effect(
@@ -246,7 +246,7 @@ async def test_a_signal_from_anybodys_transaction_ends_what_waits_for_it(
         await opened.host.db.transact(send)
         if name == "go":
             assert (await ended(api, id_))[-1] == "flow.exited"
-            execution = (await ask(api, "GetExecution", execution_id=id_)).execution
+            execution = (await ask(api, "GetExecution", execution=id_)).execution
             assert execution.result.struct_value.fields["n"].number_value == 7
         await until(lambda: _nothing_waits(database_url))
         assert await state_of(api, id_) == ("COMPLETED" if name == "go" else "WAITING")

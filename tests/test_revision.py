@@ -167,11 +167,12 @@ async def test_a_stale_etag_is_told_the_current_one(api: Api) -> None:
     assert current.etag.encode() in b"".join(v for k, v in error.trailing_metadata() or () if k.endswith("-bin"))
     request.etag = current.etag
     answer = await api.definitions.PutDefinition(request)
-    assert (await revision(api, f"{reference}@draft")).etag == answer.etag
+    assert (await revision(api, f"{reference}@draft")).etag == answer.revision_etag
     remove = definition_pb2.DeleteDefinitionRequest(revision=f"{reference}@draft", definition="workflow", etag="old")
     await expect_refusal(api.definitions.DeleteDefinition(remove), grpc.StatusCode.ABORTED, "STALE_ETAG")
-    remove.etag = answer.etag
-    await api.definitions.DeleteDefinition(remove)
+    remove.etag = answer.revision_etag
+    removed = await api.definitions.DeleteDefinition(remove)
+    assert (await revision(api, f"{reference}@draft")).etag == removed.revision_etag
     await expect_refusal(api.definitions.DeleteDefinition(remove), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 

@@ -208,7 +208,7 @@ async def test_the_dependents_of_a_revision_are_named(api: Api) -> None:
     snapshot = await api.publish()
     branches = [(await acme.branch(api)).id for _ in range(2)]
     sessions = [(await acme.session(api, snapshot.id)).id for _ in range(2)]
-    start = execution_pb2.StartExecutionRequest(session_id=sessions[0], definition="workflow")
+    start = execution_pb2.StartExecutionRequest(session=sessions[0], spec={"definition": "workflow"})
     execution = (await api.executions.StartExecution(start)).execution
     assert await dependents(api, "acme/pipeline@1") == {
         "default pointer": [snapshot.blob_id],
@@ -245,7 +245,7 @@ async def test_what_anything_refers_to_is_not_discarded(api: Api) -> None:
     await acme.branch(api, base.id)
     bound = await acme.branch(api)
     session = await acme.session(api, bound.id)
-    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session.id))
+    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session=session.id))
     for kept, kind in ((base, "branched revisions"), (bound, "sessions")):
         assert kind in await dependents(api, kept.id)
         discard = api.revisions.DiscardRevision(revision_pb2.DiscardRevisionRequest(revision=kept.id))

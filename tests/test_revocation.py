@@ -124,13 +124,13 @@ class Round:
     def reads(self, api: Api) -> list[grpc.aio.UnaryStreamCall]:
         """Streams that need `read`."""
         return [
-            api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=self.session_id, follow=True)),
-            api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)),
+            api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=self.session_id)),
+            api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline")),
         ]
 
     def audit(self, api: Api) -> grpc.aio.UnaryStreamCall:
         """A stream that needs `admin`."""
-        return api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme", follow=True))
+        return api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme"))
 
     def upload(self, api: Api) -> grpc.aio.StreamUnaryCall:
         """An upload, which needs `write`."""
@@ -211,7 +211,7 @@ async def test_who_loses_access_is_refused_on_two_servers_and_their_streams_end(
         session_id = await admins[0].session(flows.delay(0.01))
         notes = blob_pb2.CreateBlobRequest(organization="acme", alias="notes", type="stranger.notes")
         await admins[0].blobs.CreateBlob(notes)
-        start = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+        start = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
         await admins[0].executions.StartExecution(start)
         ways = ("revoke", "expire", "disable", "remove", "demote")
         rounds = [Round(admins, two_servers, number, session_id) for number in range(ROUNDS)]
@@ -228,7 +228,7 @@ async def test_what_is_no_longer_public_is_no_longer_watched(server: Served, api
     await api.session(flows.steps(1))
     public = blob_pb2.UpdateBlobRequest(blob="acme/pipeline", visibility="VISIBILITY_PUBLIC")
     await api.blobs.UpdateBlob(public)
-    watched = await Open.stream(anonymous.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)))
+    watched = await Open.stream(anonymous.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline")))
     private = blob_pb2.UpdateBlobRequest(blob="acme/pipeline", visibility="VISIBILITY_PRIVATE")
     await api.blobs.UpdateBlob(private)
     assert await within_deadline(watched.end()) is grpc.StatusCode.PERMISSION_DENIED
@@ -249,7 +249,7 @@ async def test_a_stream_opened_while_a_revoked_key_is_still_believed_is_ended_to
     key_id, stack, client = await key_and_watch(server, api)
     async with stack:
         await api.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=key_id))
-        watched = await Open.stream(client.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)))
+        watched = await Open.stream(client.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline")))
         assert await within_deadline(watched.end()) is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -257,7 +257,7 @@ async def test_a_stream_ends_with_the_grace_of_its_rotated_key(server: Served, a
     """The key ends later than when it is rotated, and at another time than the stream was admitted with."""
     key_id, stack, client = await key_and_watch(server, api)
     async with stack:
-        watched = await Open.stream(client.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)))
+        watched = await Open.stream(client.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline")))
         rotate = api_key_pb2.RotateApiKeyRequest(api_key=key_id, grace=timedelta(seconds=1.5))
         await api.api_keys.RotateApiKey(rotate)
         assert await within_deadline(watched.end()) is grpc.StatusCode.UNAUTHENTICATED

@@ -165,17 +165,19 @@ async def test_an_unforeseen_exception_is_internal_with_an_id_and_nothing_else(
 
 async def test_a_broken_constraint_names_field_and_all_violations(api: Api) -> None:
     request = execution_pb2.StartExecutionRequest(
-        session_id="01890000-0000-7000-8000-000000000000",
-        definition="",
-        step_limit=-1,
-        input_data=[execution_pb2.ExecutionInput()],
+        session="01890000-0000-7000-8000-000000000000",
+        spec={"definition": "", "step_limit": -1, "input_data": [execution_pb2.ExecutionInput()]},
     )
     session_id = await api.session(flows.steps(1))
-    request.session_id = session_id
+    request.session = session_id
     error = await expect_refusal(api.executions.StartExecution(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     bad = error_details_pb2.BadRequest()
     assert unpack(error, bad)
-    assert {violation.field for violation in bad.field_violations} == {"definition", "step_limit", "input_data[0].alias"}
+    assert {violation.field for violation in bad.field_violations} == {
+        "spec.definition",
+        "spec.step_limit",
+        "spec.input_data[0].alias",
+    }
 
 
 async def test_a_drain_ends_streams_with_the_last_sequence_and_says_when_to_come_back(tmp_path: Path) -> None:
@@ -184,10 +186,10 @@ async def test_a_drain_ends_streams_with_the_last_sequence_and_says_when_to_come
     async with connected(server.address, server.admin_key) as api:
         session_id = await api.session(flows.delay(30))
         await api.executions.StartExecution(
-            execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+            execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
         )
-        call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
-        seen = (await call.read()).events[-1].sequence
+        call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id))
+        seen = (await call.read()).events[-1].session_sequence
         ended = asyncio.create_task(asyncio.to_thread(server.stop))
         error = await the_end(call)
         assert await ended == 0

@@ -226,8 +226,8 @@ class Platform(Beside, RuleBasedStateMachine):
     def put_definition(self, who: Caller, **fields: Any) -> None:
         made = self.call(who, "definitions.PutDefinition", **fields)
         if made:
-            assert made[0].etag != made[1]["etag"]
-            made[0].etag = made[1]["etag"]
+            assert made[0].etag != made[1]["revision_etag"]
+            made[0].etag = made[1]["revision_etag"]
 
     @rule(who=callers, revision=drawn("revisions"))
     def create_session(self, who: Caller, **fields: Any) -> None:

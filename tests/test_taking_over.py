@@ -38,10 +38,10 @@ from waiting import until
 async def test_what_was_taken_over_is_not_written_to_by_the_server_that_had_it(tmp_path: Path, database_url: str) -> None:
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
         id_ = await started(api, await api.session(flows.delay(0.3)))
-        before = await select(database_url, "SELECT * FROM events ORDER BY sequence")
+        before = await select(database_url, "SELECT * FROM events ORDER BY session_sequence")
         await hand_over(opened, id_)
         await until(lambda: id_ not in opened.runtime._runners.running)
-        assert await select(database_url, "SELECT * FROM events ORDER BY sequence") == before
+        assert await select(database_url, "SELECT * FROM events ORDER BY session_sequence") == before
         assert await state_of(api, id_) == "WAITING"
 
 
@@ -51,7 +51,7 @@ async def test_the_next_attempt_at_a_step_is_not_run_by_a_server_that_has_lost_t
     attempts, ahead = list[int](), [timedelta()]
     monkeypatch.setattr(app, "utc_now", lambda: utc_now() + ahead[-1])
     monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, Fails(attempts)]))
-    policy = {"retry": {"attempts": 3, "first_interval": "600s"}}
+    policy = {"retry": {"maximum_attempts": 3, "initial_interval": "600s"}}
     document = flows.document(
         [flows.component("start", "flow.start"), flows.component("step", "test.fails", policy=policy)],
         [flows.control("start", "step")],
@@ -100,7 +100,7 @@ async def test_what_was_taken_over_is_let_go_of_and_gone_on_with_when_it_comes_b
             async with opened.host.db.write() as tx:
                 await server_store.delete(tx, idle)
             await until(lambda number=number: id_ in runners.running and runners.find(id_).fence == 2 * number + 1)
-        await ask(api, "StopExecution", execution_id=id_)
+        await ask(api, "StopExecution", execution=id_)
         assert (await ended(api, id_))[-1] == "flow.stopped"
 
 

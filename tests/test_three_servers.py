@@ -98,13 +98,15 @@ async def sessions(api: Api) -> list[str]:
 
 
 async def start(cluster: Cluster, session_id: str) -> str:
-    request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow", request_id=cluster.ids())
+    request = execution_pb2.StartExecutionRequest(
+        session=session_id, spec={"definition": "workflow"}, request_id=cluster.ids()
+    )
     answer = await cluster.patiently(lambda api: api.executions.StartExecution(request, timeout=5))
     return answer.execution.id
 
 
 async def stop(cluster: Cluster, execution_id: str) -> None:
-    request = execution_pb2.StopExecutionRequest(execution_id=execution_id, request_id=cluster.ids())
+    request = execution_pb2.StopExecutionRequest(execution=execution_id, request_id=cluster.ids())
     if await cluster.patiently(lambda api: api.executions.StopExecution(request, timeout=5)):
         cluster.stopped.add(execution_id)
 
@@ -115,7 +117,7 @@ async def watch(cluster: Cluster, execution_id: str) -> None:
 
     async def on(api: Api) -> bool:
         request = execution_pb2.WatchExecutionRequest(
-            execution_id=execution_id, after_sequence=seen[-1].execution_sequence if seen else 0, follow=True
+            execution=execution_id, after_execution_sequence=seen[-1].execution_sequence if seen else 0
         )
         async for message in api.executions.WatchExecution(request, timeout=10):
             seen.extend(message.events)
@@ -158,9 +160,9 @@ async def check(cluster: Cluster, url: str, session_ids: list[str], started: lis
     assert await select(url, "SELECT count(*) FROM executions") == [(STARTS,)], "a start was done twice, or lost"
     endings: dict[str, list[str]] = {}
     for session_id in session_ids:
-        request = session_pb2.WatchSessionRequest(session_id=session_id)
+        request = session_pb2.WatchSessionRequest(session=session_id, replay_only=True)
         events = [event async for batch in cluster.apis[0].sessions.WatchSession(request) for event in batch.events]
-        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert [event.session_sequence for event in events] == list(range(1, len(events) + 1))
         own: dict[str, list[int]] = {}
         for event in events:
             own.setdefault(event.execution_id, []).append(event.execution_sequence)

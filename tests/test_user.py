@@ -111,7 +111,7 @@ async def test_a_disabled_user_is_refused_until_enabled_again(server: Served, ap
     await acme.organization(api)
     await acme.blob(api)
     async with acme.person(server, api, "ann", ("acme", READ)) as ann:
-        watch = ann.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True))
+        watch = ann.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline"))
         assert (await watch.read()).events
         assert (await acme.update_user(api, "@ann", disabled=True)).disabled
         await expect_refusal(watch.read(), UNAUTHENTICATED, "UNAUTHENTICATED")
@@ -129,7 +129,7 @@ async def test_an_administrator_has_every_role_until_they_are_none(server: Serve
         await acme.update_user(api, "@ann", administrator=True)
         await until(partial(acme.is_administrator, ann))
         await acme.update_blob(ann, description="changed")
-        watch = ann.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True))
+        watch = ann.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline"))
         assert (await watch.read()).events
         await acme.update_user(ann, "@ann", administrator=False)
         await expect_refusal(watch.read(), DENIED, "PERMISSION_DENIED")

@@ -26,7 +26,7 @@ async def cut_watch(server: Served, session_id: str, after: int, messages: int) 
     """Watch from a position over a channel of its own, and drop it after some messages, or at the end of the log."""
     seen: list[bytes] = []
     async with connected(server.address, server.admin_key) as api:
-        request = session_pb2.WatchSessionRequest(session_id=session_id, after_sequence=after, follow=True)
+        request = session_pb2.WatchSessionRequest(session=session_id, after_session_sequence=after)
         call = api.sessions.WatchSession(request)
         async for message in call:
             seen += [event.SerializeToString(deterministic=True) for event in message.events]
@@ -41,15 +41,15 @@ async def write(api: Api, session_id: str, stop: asyncio.Event) -> None:
     """Run executions and change objects until told to stop."""
     while not stop.is_set():
         await api.executions.StartExecution(
-            execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+            execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
         )
         await api.session_objects.PutSessionObject(
-            session_object_pb2.PutSessionObjectRequest(session_id=session_id, alias="note", value=Value(string_value="x"))
+            session_object_pb2.PutSessionObjectRequest(session=session_id, alias="note", value=Value(string_value="x"))
         )
 
 
 async def full_log(api: Api, session_id: str) -> list[bytes]:
-    call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id))
+    call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id, replay_only=True))
     return [event.SerializeToString(deterministic=True) async for message in call for event in message.events]
 
 
@@ -64,12 +64,12 @@ async def test_cut_watchers_resume_without_gap_repeat_or_reordering(server: Serv
         seen += await cut_watch(server, session_id, len(seen), seed.randint(1, 6))
     stop.set()
     await asyncio.gather(*writers)
-    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session_id=session_id))
+    await api.sessions.CloseSession(session_pb2.CloseSessionRequest(session=session_id))
     rest = await cut_watch(server, session_id, len(seen), 1 << 30)
     late = await full_log(api, session_id)
     assert seen + rest == late, "the cut watcher and the late one saw different logs"
     events = [event_pb2.Event.FromString(line) for line in late]
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert [event.session_sequence for event in events] == list(range(1, len(events) + 1))
     assert events[-1].type == "session_closed"
     numbers: dict[str, int] = {}
     for event in events:
@@ -81,18 +81,18 @@ async def test_cut_watchers_resume_without_gap_repeat_or_reordering(server: Serv
 async def test_a_watch_ends_at_the_terminal_event_even_when_resumed_there(api: Api) -> None:
     session_id = await api.session(flows.steps(2))
     started = await api.executions.StartExecution(
-        execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+        execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
     )
-    request = execution_pb2.WatchExecutionRequest(execution_id=started.execution.id, follow=True)
+    request = execution_pb2.WatchExecutionRequest(execution=started.execution.id)
     events = [event async for message in api.executions.WatchExecution(request) for event in message.events]
     assert events[-1].type == "flow.exited"
-    request.after_sequence = events[-1].execution_sequence
+    request.after_execution_sequence = events[-1].execution_sequence
     assert [message async for message in api.executions.WatchExecution(request)] == []
 
 
 async def test_a_watch_from_behind_the_end_is_out_of_range(api: Api) -> None:
     session_id = await api.session(flows.steps(2))
-    request = session_pb2.WatchSessionRequest(session_id=session_id, after_sequence=99, follow=True)
+    request = session_pb2.WatchSessionRequest(session=session_id, after_session_sequence=99)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         _ = [message async for message in api.sessions.WatchSession(request)]
     assert raised.value.code() == grpc.StatusCode.OUT_OF_RANGE
@@ -106,7 +106,7 @@ async def test_an_idle_watch_gets_signs_of_life(tmp_path) -> None:
         connected(server.address, server.admin_key) as api,
     ):
         session_id = await api.session(flows.steps(2))
-        call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session_id=session_id, follow=True))
+        call = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id))
         async for message in call:
             assert message.HasField("progress")
             assert message.progress.sequence == 0
@@ -124,8 +124,8 @@ async def test_watches_of_the_platform_say_where_to_resume_when_the_server_goes_
             await acme.blob(api)
             await acme.update_blob(api, description="changed")
             watches = {
-                2: api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline", follow=True)),
-                4: api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="-", follow=True)),
+                2: api.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline")),
+                4: api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="-")),
             }
             for watch in watches.values():
                 await watch.read()
@@ -134,3 +134,14 @@ async def test_watches_of_the_platform_say_where_to_resume_when_the_server_goes_
             info = error_details_pb2.ErrorInfo()
             assert unpack(error, info)
             assert info.metadata["last_sequence"] == str(last)
+
+
+async def test_a_session_tells_the_first_and_the_last_number_of_its_log(api: Api) -> None:
+    session_id = await api.session(flows.steps(3))
+    get = session_pb2.GetSessionRequest(session=session_id)
+    session = (await api.sessions.GetSession(get)).session
+    assert (session.first_session_sequence, session.last_session_sequence) == (0, 0)
+    request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
+    _ = [message async for message in api.executions.RunExecution(request)]
+    session = (await api.sessions.GetSession(get)).session
+    assert (session.first_session_sequence, session.last_session_sequence) == (1, 12)

@@ -111,9 +111,8 @@ def names_of(constraint: Constraint) -> list[str]:
 
 UUID_LIKE = "01890000-0000-7000-8000-000000000000"
 CEL: dict[str, str | None] = {
-    "alias.not_an_id": UUID_LIKE,
     "alias.no_dot_segments": "a/../b",
-    "name.not_an_id": UUID_LIKE,
+    "name.not_me": "me",
     "update_mask.not_empty": None,
 }
 """What breaks a rule in CEL, by its id; None is an empty message."""
@@ -133,6 +132,7 @@ KINDS: dict[str, tuple[Callable[[Message, Constraint], None], Callable[[Constrai
     ),
     "string.uuid": (setting(lambda _: "x"), lambda _: ["a UUID, such as "]),
     "string.pattern": (setting(lambda _: "!"), lambda it: ["characters", " of `", "`a-z`"]),
+    "string.alias": (setting(lambda _: UUID_LIKE), lambda _: ["must not have the form of an id"]),
     "string.in": (setting(lambda _: "nothing"), lambda it: [*(f"`{name}`" for name in it.rule), "not `nothing`"]),
     "int32.gte": (setting(lambda least: least - 1), lambda it: [it.rule, f"not {it.rule - 1}"]),
     "int32.lte": (setting(lambda most: most + 1), lambda it: [it.rule, f"not {it.rule + 1}"]),
@@ -261,7 +261,7 @@ def test_patterns_are_put_into_words(regex: str, words: str) -> None:
 
 async def test_a_caller_is_told_the_names_of_roles(api: Api) -> None:
     await api.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="acme"))
-    request = member_pb2.CreateMemberRequest(scope="acme", user="@ada", role=access_pb2.ROLE_UNSPECIFIED)
+    request = member_pb2.CreateMemberRequest(parent="acme", user="@ada", role=access_pb2.ROLE_UNSPECIFIED)
     error = await expect_refusal(api.members.CreateMember(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     bad = error_details_pb2.BadRequest()
     assert unpack(error, bad)

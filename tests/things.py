@@ -100,7 +100,11 @@ class Blob(Holder):
     events: list[str] = field(default_factory=lambda: ["blob_created"])
 
     def shown(self) -> dict[str, Any]:
-        return super().shown() | {"default_revision_id": self.default.id, "last_sequence": str(len(self.events))}
+        return super().shown() | {
+            "default_revision_id": self.default.id,
+            "first_sequence": "1",
+            "last_sequence": str(len(self.events)),
+        }
 
 
 @dataclass(eq=False, kw_only=True)

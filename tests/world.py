@@ -130,7 +130,7 @@ class World:
         place = f"{organization}/{blob}"
         sessions = await self.api.sessions.ListSessions(session_pb2.ListSessionsRequest(blob=place))
         session_id = sessions.sessions[0].id
-        start = execution_pb2.StartExecutionRequest(session_id=session_id, definition="workflow")
+        start = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "workflow"})
         execution = await self.api.executions.StartExecution(start)
         found = await self.api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=place))
         await self.api.revisions.CommitRevision(revision_pb2.CommitRevisionRequest(revision=found.revision.id))
@@ -271,6 +271,8 @@ class World:
                 setattr(made, rule.field, value if own else "open/main")
         if row.method.changes:
             made.request_id = NOT_AN_ID
+        if "replay_only" in row.method.input.fields_by_name:
+            made.replay_only = True
         return made.SerializeToString()
 
     def absent(self, row: Row) -> str:

@@ -87,7 +87,7 @@ async def executions(api: Api, bare: grpc.aio.Channel, session_id: str, name: st
     loop = bare.unary_stream("/bare/Run", response_deserializer=execution_pb2.RunExecutionResponse.FromString)
 
     async def ours() -> None:
-        request = execution_pb2.RunExecutionRequest(session_id=session_id, definition=definition)
+        request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": definition})
         last = None
         async for message in api.executions.RunExecution(request):
             last = message
@@ -129,23 +129,23 @@ async def fan_out(api: Api, bare: str, session_id: str) -> None:
 
 async def _watched(api: Api, session_id: str) -> tuple[float, int]:
     """Events a second that subscribers got while executions ran, and the mean size of an event in bytes."""
-    session = await api.sessions.GetSession(session_pb2.GetSessionRequest(session_id=session_id))
-    after = session.session.last_sequence
+    session = await api.sessions.GetSession(session_pb2.GetSessionRequest(session=session_id))
+    after = session.session.last_session_sequence
     target = after + EVENTS
     received = 0
 
     async def subscriber() -> None:
         nonlocal received
-        request = session_pb2.WatchSessionRequest(session_id=session_id, after_sequence=after, follow=True)
+        request = session_pb2.WatchSessionRequest(session=session_id, after_session_sequence=after)
         call = api.sessions.WatchSession(request)
         async for message in call:
             received += message.ByteSize()
-            if message.events and message.events[-1].sequence >= target:
+            if message.events and message.events[-1].session_sequence >= target:
                 call.cancel()
                 return
 
     async def producer() -> None:
-        request = execution_pb2.StartExecutionRequest(session_id=session_id, definition="five-steps")
+        request = execution_pb2.StartExecutionRequest(session=session_id, spec={"definition": "five-steps"})
         for _ in range(EVENTS // 12 // 16):
             await asyncio.gather(*(api.executions.StartExecution(request) for _ in range(16)))
 

@@ -26,7 +26,7 @@ def events(first: int) -> list[event_pb2.Event]:
     for number in range(first, first + 6):
         event = event_pb2.Event(
             id=ID,
-            sequence=number,
+            session_sequence=number,
             execution_sequence=number,
             type="processor.exited",
             session_id=ID,

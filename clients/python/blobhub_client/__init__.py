@@ -3,7 +3,7 @@
     async with connect("127.0.0.1:7443", key) as hub:
         async for blob in page(hub.blobs.ListBlobs, ListBlobsRequest(organization="acme")):
             print(blob.alias)
-        async for event in hub.run(RunExecutionRequest(session_id=..., definition="workflow")):
+        async for event in hub.run(RunExecutionRequest(session=..., spec=ExecutionSpec(definition="workflow"))):
             print(event.type)
 
 Everything else is the generated stubs, which hang on the client by noun. Breaking out of a loop cancels its call.
@@ -101,40 +101,44 @@ class Client:
         self.sessions = session_pb2_grpc.SessionServiceStub(channel)
         self.users = user_pb2_grpc.UserServiceStub(channel)
 
-    def watch_session(self, session_id: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[Event]:
-        """A session's events after a sequence, and, with `follow`, those to come until it is closed.
+    def watch_session(
+        self, session: str, *, after_session_sequence: int = 0, replay_only: bool = False
+    ) -> AsyncIterator[Event]:
+        """A session's events after a session sequence, and, unless `replay_only`, those to come until it is closed.
 
         An interrupted stream is resumed; see `_resume`.
         """
 
         def call(after: int) -> Any:
-            request = WatchSessionRequest(session_id=session_id, after_sequence=after, follow=follow)
+            request = WatchSessionRequest(session=session, after_session_sequence=after, replay_only=replay_only)
             return self.sessions.WatchSession(request)
 
-        return _resume(call, after_sequence, "sequence")
+        return _resume(call, after_session_sequence, "session_sequence")
 
-    def watch_execution(self, execution_id: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[Event]:
-        """An execution's events after an execution sequence, and, with `follow`, those to come until it has ended."""
+    def watch_execution(
+        self, execution: str, *, after_execution_sequence: int = 0, replay_only: bool = False
+    ) -> AsyncIterator[Event]:
+        """An execution's events after an execution sequence, and, unless `replay_only`, those to come until it has ended."""
 
         def call(after: int) -> Any:
-            request = WatchExecutionRequest(execution_id=execution_id, after_sequence=after, follow=follow)
+            request = WatchExecutionRequest(execution=execution, after_execution_sequence=after, replay_only=replay_only)
             return self.executions.WatchExecution(request)
 
-        return _resume(call, after_sequence, "execution_sequence")
+        return _resume(call, after_execution_sequence, "execution_sequence")
 
-    def watch_blob(self, blob: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[BlobEvent]:
-        """What happened to a blob after a sequence, and, with `follow`, what will."""
+    def watch_blob(self, blob: str, *, after_sequence: int = 0, replay_only: bool = False) -> AsyncIterator[BlobEvent]:
+        """What happened to a blob after a sequence, and, unless `replay_only`, what will."""
 
         def call(after: int) -> Any:
-            return self.blobs.WatchBlob(WatchBlobRequest(blob=blob, after_sequence=after, follow=follow))
+            return self.blobs.WatchBlob(WatchBlobRequest(blob=blob, after_sequence=after, replay_only=replay_only))
 
         return _resume(call, after_sequence, "sequence")
 
-    def watch_audit(self, parent: str, *, after_sequence: int = 0, follow: bool = True) -> AsyncIterator[AuditEntry]:
-        """The audit log's entries of a parent after a sequence, and, with `follow`, those to come."""
+    def watch_audit(self, parent: str, *, after_sequence: int = 0, replay_only: bool = False) -> AsyncIterator[AuditEntry]:
+        """The audit log's entries of a parent after a sequence, and, unless `replay_only`, those to come."""
 
         def call(after: int) -> Any:
-            request = WatchAuditEntriesRequest(parent=parent, after_sequence=after, follow=follow)
+            request = WatchAuditEntriesRequest(parent=parent, after_sequence=after, replay_only=replay_only)
             return self.audit.WatchAuditEntries(request)
 
         return _resume(call, after_sequence, "sequence", dense=False)
@@ -152,7 +156,7 @@ class Client:
         def call(after: int) -> Any:
             if execution_id and after:
                 return self.executions.WatchExecution(
-                    WatchExecutionRequest(execution_id=execution_id, after_sequence=after, follow=True)
+                    WatchExecutionRequest(execution=execution_id, after_execution_sequence=after)
                 )
             return self.executions.RunExecution(sent)
 
@@ -162,7 +166,7 @@ class Client:
                 yield event
 
 
-Sequence = Literal["sequence", "execution_sequence"]
+Sequence = Literal["sequence", "session_sequence", "execution_sequence"]
 
 
 async def _resume(

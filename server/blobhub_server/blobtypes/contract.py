@@ -169,12 +169,21 @@ class Contents(Protocol):
         """Store bytes; return digest and size. Do this before the transaction that refers to them."""
 
     async def put(
-        self, tx: Transaction, revision_id: str, name: str, stored: tuple[str, int], *, limit: str, etag: str = ""
+        self,
+        tx: Transaction,
+        revision_id: str,
+        name: str,
+        stored: tuple[str, int],
+        *,
+        limit: str,
+        etag: str = "",
+        create_only: bool = False,
     ) -> tuple[Entry, str]:
-        """Create or replace an entry of a draft; return it and the draft's new etag.
+        """Create an entry of a draft, or replace it unless `create_only`; return it and the draft's new etag.
 
         `limit` names the limit on the number of entries of a revision. Raises WrongPhase outside a draft, StaleEtag
-        when `etag` is given and is not the current one, LimitExceeded.
+        when `etag` is given and is not the current one, AlreadyExists when `create_only` and the name is taken,
+        LimitExceeded.
         """
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
-from blobhub.v1 import event_pb2, session_pb2
+from blobhub.v1 import session_pb2, watch_pb2
 
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.errors import SequenceOutOfRange, ShuttingDown
@@ -62,7 +62,7 @@ class Watch(Generic[AnyLine]):
     last: frozenset[str] = frozenset()
 
     async def stream(
-        self, bell: Doorbell, drain: Drain, after: int, *, follow: bool
+        self, bell: Doorbell, drain: Drain, after: int, *, replay_only: bool
     ) -> AsyncIterator[Sequence[AnyLine] | Idle]:
         """Yield batches of lines after a number, and `Idle` when nothing happens, until the log ends.
 
@@ -79,10 +79,10 @@ class Watch(Generic[AnyLine]):
                     if lines[-1].type in self.last:
                         return
                     # A read from memory may end before the log does, because other servers append to it too. They ring
-                    # then, but a reader that does not follow hears no ring; so it reads until nothing is left.
-                    if len(lines) == MAX_BATCH or not follow:
+                    # then, but a reader that only replays hears no ring; so it reads until nothing is left.
+                    if len(lines) == MAX_BATCH or replay_only:
                         continue
-                if not follow:
+                if replay_only:
                     return
                 if drain.draining:
                     raise ShuttingDown(after)
@@ -93,7 +93,7 @@ class Watch(Generic[AnyLine]):
 def pack(batch: Sequence[Line] | Idle, now: datetime) -> bytes:
     """A watch's message, encoded."""
     if isinstance(batch, Idle):
-        progress = event_pb2.Progress(sequence=batch.sequence, time=to_timestamp(now))
+        progress = watch_pb2.Progress(sequence=batch.sequence, time=to_timestamp(now))
         return session_pb2.WatchSessionResponse(progress=progress).SerializeToString()
     return b"".join(part for line in batch for part in (_EVENTS_TAG, _varint(len(line.event)), line.event))
 

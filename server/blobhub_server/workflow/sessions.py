@@ -45,7 +45,7 @@ class Sessions:
             alias=alias or None,
             description=description,
             state=OPEN,
-            last_sequence=0,
+            last_session_sequence=0,
             last_event_time=NO_EVENT_TIME,
             executions=0,
             create_time=now,

@@ -11,7 +11,7 @@ from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.capabilities import Invocable, Invocation
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue
+from blobhub_server.errors import AlreadyExists, InvalidValue
 from blobhub_server.rpc.wire import to_timestamp
 from stranger.notes.v1 import notes_pb2 as pb
 
@@ -37,8 +37,13 @@ class NotesService:
         stored = await self._host.contents.upload(request.text.encode())
 
         async def make(tx: Transaction) -> pb.PutNoteResponse:
-            _, etag = await self._host.contents.put(tx, revision.id, request.name, stored, limit=LIMIT, etag=request.etag)
-            return pb.PutNoteResponse(etag=etag)
+            try:
+                _, etag = await self._host.contents.put(
+                    tx, revision.id, request.name, stored, limit=LIMIT, etag=request.etag, create_only=request.create_only
+                )
+            except AlreadyExists:
+                raise AlreadyExists("note", request.name) from None
+            return pb.PutNoteResponse(revision_etag=etag)
 
         return await call.once(make)
 
@@ -58,7 +63,7 @@ class NotesService:
 
         async def make(tx: Transaction) -> pb.UploadNoteResponse:
             _, etag = await self._host.contents.put(tx, revision.id, first.name, stored, limit=LIMIT)
-            return pb.UploadNoteResponse(etag=etag)
+            return pb.UploadNoteResponse(revision_etag=etag)
 
         return await call.once(make)
 

@@ -4,6 +4,12 @@ isort:skip_file
 How access is declared: every RPC of every service carries the `access` option, the server refuses to start with a
 method that lacks it, and the authorization tests are generated from it. A method that changes nothing says
 `idempotency_level = NO_SIDE_EFFECTS`; every other method takes a `request_id` and leaves an entry in the audit log.
+
+A `request_id` is remembered for good, with the answer that it got: it never runs out, and outlives what the call was
+about. It is remembered for one caller (the user, or the key of an organization or blob) and one method, and compared
+without regard to case. The same request under it gets the first answer again, also from another server, as long as the
+caller may still read what the answer is about; another body is ALREADY_EXISTS with the reason REQUEST_ID_REUSED. Only
+answers are remembered: a call that was refused or failed may be made again under its `request_id`.
 """
 
 from collections import abc as _abc

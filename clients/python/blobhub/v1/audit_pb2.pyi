@@ -3,7 +3,7 @@
 isort:skip_file
 The audit log: who changed what, and who was refused."""
 
-from blobhub.v1 import event_pb2 as _event_pb2
+from blobhub.v1 import watch_pb2 as _watch_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -184,23 +184,23 @@ class WatchAuditEntriesRequest(_message.Message):
 
     PARENT_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
-    FOLLOW_FIELD_NUMBER: _builtins.int
+    REPLAY_ONLY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The organization (`acme`), the blob (`acme/pipeline`), the id of either, or `-` for the whole server."""
     after_sequence: _builtins.int
     """The last `sequence` already seen; 0 replays from the beginning."""
-    follow: _builtins.bool
-    """True goes on with what comes; false ends when what is there has been sent."""
+    replay_only: _builtins.bool
+    """True ends when what is there has been sent; false goes on with what comes."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
-        follow: _builtins.bool = ...,
+        replay_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "follow", b"follow", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "parent", b"parent", "replay_only", b"replay_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,14 +219,14 @@ class WatchAuditEntriesResponse(_message.Message):
         """Whatever was ready, in order of `sequence`."""
 
     @_builtins.property
-    def progress(self) -> _event_pb2.Progress:
+    def progress(self) -> _watch_pb2.Progress:
         """Set, without entries, when nothing has happened for a while: everything up to its sequence has been sent."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[Global___AuditEntry] | None = ...,
-        progress: _event_pb2.Progress | None = ...,
+        progress: _watch_pb2.Progress | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

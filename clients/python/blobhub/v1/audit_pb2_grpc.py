@@ -74,7 +74,7 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchAuditEntries(self, request, context):
-        """Streams entries of a parent: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
+        """Streams entries of a parent: first what is there after `after_sequence`, then, unless `replay_only`, what comes. Sequences
         ascend; those of entries outside the parent are passed over. A message with `progress` comes when nothing has happened
         for a while.
 

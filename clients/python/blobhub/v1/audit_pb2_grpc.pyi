@@ -49,7 +49,7 @@ class AuditServiceStub:
     * NOT_FOUND: the parent was renamed; there is no such user.
     """
     WatchAuditEntries: _grpc.UnaryStreamMultiCallable[_audit_pb2.WatchAuditEntriesRequest, _audit_pb2.WatchAuditEntriesResponse]
-    """Streams entries of a parent: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
+    """Streams entries of a parent: first what is there after `after_sequence`, then, unless `replay_only`, what comes. Sequences
     ascend; those of entries outside the parent are passed over. A message with `progress` comes when nothing has happened
     for a while.
 
@@ -83,7 +83,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     * NOT_FOUND: the parent was renamed; there is no such user.
     """
     WatchAuditEntries: _aio.UnaryStreamMultiCallable[_audit_pb2.WatchAuditEntriesRequest, _audit_pb2.WatchAuditEntriesResponse]  # type: ignore[assignment]
-    """Streams entries of a parent: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
+    """Streams entries of a parent: first what is there after `after_sequence`, then, unless `replay_only`, what comes. Sequences
     ascend; those of entries outside the parent are passed over. A message with `progress` comes when nothing has happened
     for a while.
 
@@ -126,7 +126,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.WatchAuditEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_pb2.WatchAuditEntriesResponse], _abc.AsyncIterator[_audit_pb2.WatchAuditEntriesResponse]]:
-        """Streams entries of a parent: first what is there after `after_sequence`, then, with `follow`, what comes. Sequences
+        """Streams entries of a parent: first what is there after `after_sequence`, then, unless `replay_only`, what comes. Sequences
         ascend; those of entries outside the parent are passed over. A message with `progress` comes when nothing has happened
         for a while.
 

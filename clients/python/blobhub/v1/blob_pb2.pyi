@@ -4,8 +4,8 @@ isort:skip_file
 Blobs: the central primitive."""
 
 from blobhub.v1 import blob_event_pb2 as _blob_event_pb2
-from blobhub.v1 import event_pb2 as _event_pb2
 from blobhub.v1 import revision_pb2 as _revision_pb2
+from blobhub.v1 import watch_pb2 as _watch_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -64,6 +64,7 @@ class Blob(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, stable for the life of the blob."""
@@ -81,8 +82,10 @@ class Blob(_message.Message):
     """The revision that `@default` means: the first draft, until a snapshot is published."""
     etag: _builtins.str
     """Changes with every write."""
+    first_sequence: _builtins.int
+    """The `sequence` of the first event that WatchBlob can stream."""
     last_sequence: _builtins.int
-    """The last sequence of what WatchBlob streams."""
+    """The `sequence` of the last event that WatchBlob can stream."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -104,11 +107,12 @@ class Blob(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        first_sequence: _builtins.int = ...,
         last_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_time", b"create_time", "default_revision_id", b"default_revision_id", "description", b"description", "etag", b"etag", "id", b"id", "last_sequence", b"last_sequence", "organization_id", b"organization_id", "type", b"type", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_time", b"create_time", "default_revision_id", b"default_revision_id", "description", b"description", "etag", b"etag", "first_sequence", b"first_sequence", "id", b"id", "last_sequence", b"last_sequence", "organization_id", b"organization_id", "type", b"type", "update_time", b"update_time", "visibility", b"visibility"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -445,23 +449,23 @@ class WatchBlobRequest(_message.Message):
 
     BLOB_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
-    FOLLOW_FIELD_NUMBER: _builtins.int
+    REPLAY_ONLY_FIELD_NUMBER: _builtins.int
     blob: _builtins.str
     """`acme/pipeline`, or the blob's id."""
     after_sequence: _builtins.int
     """The last `sequence` already seen; 0 replays from the beginning."""
-    follow: _builtins.bool
-    """True goes on with what comes; false ends when what is there has been sent."""
+    replay_only: _builtins.bool
+    """True ends when what is there has been sent; false goes on with what comes."""
     def __init__(
         self,
         *,
         blob: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
-        follow: _builtins.bool = ...,
+        replay_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "blob", b"blob", "follow", b"follow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "blob", b"blob", "replay_only", b"replay_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,14 +484,14 @@ class WatchBlobResponse(_message.Message):
         """Whatever was ready, in order of `sequence`."""
 
     @_builtins.property
-    def progress(self) -> _event_pb2.Progress:
+    def progress(self) -> _watch_pb2.Progress:
         """Set, without events, when nothing has happened for a while: everything up to its sequence has been sent."""
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[_blob_event_pb2.BlobEvent] | None = ...,
-        progress: _event_pb2.Progress | None = ...,
+        progress: _watch_pb2.Progress | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -155,7 +155,7 @@ class BlobServiceServicer:
 
     def WatchBlob(self, request, context):
         """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
-        `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
+        `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
         of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
         a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
 

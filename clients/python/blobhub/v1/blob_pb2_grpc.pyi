@@ -97,7 +97,7 @@ class BlobServiceStub:
     """
     WatchBlob: _grpc.UnaryStreamMultiCallable[_blob_pb2.WatchBlobRequest, _blob_pb2.WatchBlobResponse]
     """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
-    `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
+    `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
     of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
     a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
 
@@ -179,7 +179,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
     """
     WatchBlob: _aio.UnaryStreamMultiCallable[_blob_pb2.WatchBlobRequest, _blob_pb2.WatchBlobResponse]  # type: ignore[assignment]
     """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
-    `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
+    `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
     of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
     a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
 
@@ -294,7 +294,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_blob_pb2.WatchBlobResponse], _abc.AsyncIterator[_blob_pb2.WatchBlobResponse]]:
         """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
-        `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
+        `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
         of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
         a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
 

@@ -316,37 +316,46 @@ Global___WorkflowPolicy: _TypeAlias = WorkflowPolicy  # noqa: Y015
 
 @_typing.final
 class WorkflowRetry(_message.Message):
-    """When a failed component is tried again: the n-th wait is `first_interval` × `factor`ⁿ⁻¹, at most `cap`."""
+    """When a failed component is tried again: the n-th wait is `initial_interval` × `backoff_coefficient`ⁿ⁻¹, at most
+    `maximum_interval`. An attempt that a server went down under is made again at once, however many there were, unless
+    `non_retryable_reasons` has `INTERRUPTED`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPTS_FIELD_NUMBER: _builtins.int
-    FIRST_INTERVAL_FIELD_NUMBER: _builtins.int
-    FACTOR_FIELD_NUMBER: _builtins.int
-    CAP_FIELD_NUMBER: _builtins.int
-    attempts: _builtins.int
-    """How many attempts in all, the first included."""
-    factor: _builtins.float
-    """What each wait is multiplied by to give the next."""
+    MAXIMUM_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    INITIAL_INTERVAL_FIELD_NUMBER: _builtins.int
+    BACKOFF_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    MAXIMUM_INTERVAL_FIELD_NUMBER: _builtins.int
+    NON_RETRYABLE_REASONS_FIELD_NUMBER: _builtins.int
+    maximum_attempts: _builtins.int
+    """How many attempts in all, the first included: 1–100; unset means 1."""
+    backoff_coefficient: _builtins.float
+    """What each wait is multiplied by to give the next: 1–10; unset means 2."""
     @_builtins.property
-    def first_interval(self) -> _duration_pb2.Duration:
-        """The wait before the second attempt."""
+    def initial_interval(self) -> _duration_pb2.Duration:
+        """The wait before the second attempt; unset means 1 second."""
 
     @_builtins.property
-    def cap(self) -> _duration_pb2.Duration:
-        """The longest wait."""
+    def maximum_interval(self) -> _duration_pb2.Duration:
+        """The longest wait; unset means 60 seconds."""
+
+    @_builtins.property
+    def non_retryable_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A failure whose reason is one of these is final: it is not tried again. At most 100 reasons, such as `SCRIPT_ERROR`."""
 
     def __init__(
         self,
         *,
-        attempts: _builtins.int = ...,
-        first_interval: _duration_pb2.Duration | None = ...,
-        factor: _builtins.float = ...,
-        cap: _duration_pb2.Duration | None = ...,
+        maximum_attempts: _builtins.int = ...,
+        initial_interval: _duration_pb2.Duration | None = ...,
+        backoff_coefficient: _builtins.float = ...,
+        maximum_interval: _duration_pb2.Duration | None = ...,
+        non_retryable_reasons: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap", "first_interval", b"first_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["initial_interval", b"initial_interval", "maximum_interval", b"maximum_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cap", b"cap", "factor", b"factor", "first_interval", b"first_interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_coefficient", b"backoff_coefficient", "initial_interval", b"initial_interval", "maximum_attempts", b"maximum_attempts", "maximum_interval", b"maximum_interval", "non_retryable_reasons", b"non_retryable_reasons"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -437,7 +446,8 @@ class PutDefinitionRequest(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
-    DEFINITION_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    CREATE_ONLY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
@@ -446,12 +456,14 @@ class PutDefinitionRequest(_message.Message):
     """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id."""
     document: _builtins.str
     """The definition as a JSON document in UTF-8, at most 1 MiB, stored byte for byte."""
+    create_only: _builtins.bool
+    """True creates only: where the alias is taken, the call is refused with ALREADY_EXISTS. False creates or replaces."""
     etag: _builtins.str
     """The draft's etag; empty writes over whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
-    def definition(self) -> Global___WorkflowDefinition:
+    def content(self) -> Global___WorkflowDefinition:
         """The definition as a message."""
 
     def __init__(
@@ -460,17 +472,18 @@ class PutDefinitionRequest(_message.Message):
         revision: _builtins.str = ...,
         alias: _builtins.str = ...,
         document: _builtins.str = ...,
-        definition: Global___WorkflowDefinition | None = ...,
+        content: Global___WorkflowDefinition | None = ...,
+        create_only: _builtins.bool = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "definition", b"definition", "document", b"document"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content", b"content", "document", b"document"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "content", b"content", "definition", b"definition", "document", b"document", "etag", b"etag", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "body", b"body", "content", b"content", "create_only", b"create_only", "document", b"document", "etag", b"etag", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["document", "definition"]  # noqa: Y015
-    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["document", "content"]  # noqa: Y015
+    _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___PutDefinitionRequest: _TypeAlias = PutDefinitionRequest  # noqa: Y015
 
@@ -481,8 +494,8 @@ class PutDefinitionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DEFINITION_FIELD_NUMBER: _builtins.int
-    ETAG_FIELD_NUMBER: _builtins.int
-    etag: _builtins.str
+    REVISION_ETAG_FIELD_NUMBER: _builtins.int
+    revision_etag: _builtins.str
     """The draft's new etag."""
     @_builtins.property
     def definition(self) -> Global___Definition:
@@ -492,11 +505,11 @@ class PutDefinitionResponse(_message.Message):
         self,
         *,
         definition: Global___Definition | None = ...,
-        etag: _builtins.str = ...,
+        revision_etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "etag", b"etag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "revision_etag", b"revision_etag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -660,17 +673,17 @@ class DeleteDefinitionResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ETAG_FIELD_NUMBER: _builtins.int
-    etag: _builtins.str
+    REVISION_ETAG_FIELD_NUMBER: _builtins.int
+    revision_etag: _builtins.str
     """The draft's new etag."""
     def __init__(
         self,
         *,
-        etag: _builtins.str = ...,
+        revision_etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision_etag", b"revision_etag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -704,13 +717,13 @@ class CheckDefinitionRequest(_message.Message):
         document: _builtins.str = ...,
         content: Global___WorkflowDefinition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "definition", b"definition", "document", b"document", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "definition", b"definition", "document", b"document", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "definition", b"definition", "document", b"document", "revision", b"revision", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "definition", b"definition", "document", b"document", "revision", b"revision", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["definition", "document", "content"]  # noqa: Y015
-    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["definition", "document", "content"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
 
 Global___CheckDefinitionRequest: _TypeAlias = CheckDefinitionRequest  # noqa: Y015
 

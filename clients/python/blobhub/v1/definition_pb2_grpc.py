@@ -69,7 +69,7 @@ class DefinitionServiceServicer:
     """
 
     def PutDefinition(self, request, context):
-        """Creates a definition in a draft, or replaces the content of the one with that alias. A JSON document is stored
+        """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
         byte for byte; a typed message is stored as the JSON that stands for it. Problems that CheckDefinition would find
         do not refuse the upload: a draft may be unfinished. The draft's etag changes.
 
@@ -80,7 +80,7 @@ class DefinitionServiceServicer:
         * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
-        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the revision has as many definitions as it may, or the blob as many bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

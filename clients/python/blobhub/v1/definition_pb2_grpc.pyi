@@ -36,7 +36,7 @@ class DefinitionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DefinitionServiceAsyncStub: ...
     PutDefinition: _grpc.UnaryUnaryMultiCallable[_definition_pb2.PutDefinitionRequest, _definition_pb2.PutDefinitionResponse]
-    """Creates a definition in a draft, or replaces the content of the one with that alias. A JSON document is stored
+    """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
     byte for byte; a typed message is stored as the JSON that stands for it. Problems that CheckDefinition would find
     do not refuse the upload: a draft may be unfinished. The draft's etag changes.
 
@@ -47,7 +47,7 @@ class DefinitionServiceStub:
     * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
-    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the revision has as many definitions as it may, or the blob as many bytes.
     """
     GetDefinition: _grpc.UnaryUnaryMultiCallable[_definition_pb2.GetDefinitionRequest, _definition_pb2.GetDefinitionResponse]
@@ -103,7 +103,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutDefinition: _aio.UnaryUnaryMultiCallable[_definition_pb2.PutDefinitionRequest, _definition_pb2.PutDefinitionResponse]  # type: ignore[assignment]
-    """Creates a definition in a draft, or replaces the content of the one with that alias. A JSON document is stored
+    """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
     byte for byte; a typed message is stored as the JSON that stands for it. Problems that CheckDefinition would find
     do not refuse the upload: a draft may be unfinished. The draft's etag changes.
 
@@ -114,7 +114,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * NOT_FOUND: the blob has no such revision, or was renamed.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
-    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the revision has as many definitions as it may, or the blob as many bytes.
     """
     GetDefinition: _aio.UnaryUnaryMultiCallable[_definition_pb2.GetDefinitionRequest, _definition_pb2.GetDefinitionResponse]  # type: ignore[assignment]
@@ -173,7 +173,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _definition_pb2.PutDefinitionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_definition_pb2.PutDefinitionResponse, _abc.Awaitable[_definition_pb2.PutDefinitionResponse]]:
-        """Creates a definition in a draft, or replaces the content of the one with that alias. A JSON document is stored
+        """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
         byte for byte; a typed message is stored as the JSON that stands for it. Problems that CheckDefinition would find
         do not refuse the upload: a draft may be unfinished. The draft's etag changes.
 
@@ -184,7 +184,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: the blob has no such revision, or was renamed.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
-        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the revision has as many definitions as it may, or the blob as many bytes.
         """
 

@@ -5,6 +5,11 @@ Why a call failed, for programs. Every status but OK that BlobHub answers carrie
 `reason` is the name of an `ErrorReason` without its prefix and whose `domain` is `blobhub`. What only a type of blob
 fails with has reasons of its own, under the type's name as `domain` (workflow_error.proto). Details are cut to what
 clients accept as metadata: a `BadRequest` of very many violations holds the first and says how many more there are.
+
+Where several errors apply, the first of this order wins: the form of the key (UNAUTHENTICATED), the bytes of the request
+(UNDECODABLE_REQUEST), whose key it is (UNAUTHENTICATED), the form of the request (INVALID_REQUEST, INVALID_REFERENCE). Then
+a `request_id` that was answered before is answered (see access.proto). Then comes what the caller may do
+(PERMISSION_DENIED, NOT_FOUND), and last what the method itself finds.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -43,7 +48,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `acme/pipeline@3` or an id. Details: `BadRequest`.
     """
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 5
-    """INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`."""
+    """INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`. A
+    token holds the place after which the next page begins, and nothing is kept for it on the server. So it does not expire,
+    is good on every server and after a restart, and neither skips nor repeats an item because others were added or deleted.
+    The `page_size` may change from page to page; the filters and the order may not.
+    """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 6
     """UNAUTHENTICATED. The call needs a key and came without one, or with one that is malformed, unknown, expired or
     revoked, or whose user is disabled; or a stream was open when that came about. All of these read the same.
@@ -158,7 +167,11 @@ ERROR_REASON_INVALID_REFERENCE: ErrorReason.ValueType  # 4
 `acme/pipeline@3` or an id. Details: `BadRequest`.
 """
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 5
-"""INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`."""
+"""INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`. A
+token holds the place after which the next page begins, and nothing is kept for it on the server. So it does not expire,
+is good on every server and after a restart, and neither skips nor repeats an item because others were added or deleted.
+The `page_size` may change from page to page; the filters and the order may not.
+"""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 6
 """UNAUTHENTICATED. The call needs a key and came without one, or with one that is malformed, unknown, expired or
 revoked, or whose user is disabled; or a stream was open when that came about. All of these read the same.

@@ -5,6 +5,11 @@ Why a call failed, for programs. Every status but OK that BlobHub answers carrie
 `reason` is the name of an `ErrorReason` without its prefix and whose `domain` is `blobhub`. What only a type of blob
 fails with has reasons of its own, under the type's name as `domain` (workflow_error.proto). Details are cut to what
 clients accept as metadata: a `BadRequest` of very many violations holds the first and says how many more there are.
+
+Where several errors apply, the first of this order wins: the form of the key (UNAUTHENTICATED), the bytes of the request
+(UNDECODABLE_REQUEST), whose key it is (UNAUTHENTICATED), the form of the request (INVALID_REQUEST, INVALID_REFERENCE). Then
+a `request_id` that was answered before is answered (see access.proto). Then comes what the caller may do
+(PERMISSION_DENIED, NOT_FOUND), and last what the method itself finds.
 """
 
 from collections import abc as _abc

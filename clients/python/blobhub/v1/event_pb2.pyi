@@ -28,7 +28,7 @@ class Event(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
-    SEQUENCE_FIELD_NUMBER: _builtins.int
+    SESSION_SEQUENCE_FIELD_NUMBER: _builtins.int
     EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
@@ -53,7 +53,7 @@ class Event(_message.Message):
     SESSION_CLOSED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
-    sequence: _builtins.int
+    session_sequence: _builtins.int
     """Place in the session's log: 1, 2, 3 … without gaps."""
     execution_sequence: _builtins.int
     """Place in the execution's own log: 1, 2, 3 … without gaps; 0 for events of the session itself."""
@@ -141,7 +141,7 @@ class Event(_message.Message):
         self,
         *,
         id: _builtins.str = ...,
-        sequence: _builtins.int = ...,
+        session_sequence: _builtins.int = ...,
         execution_sequence: _builtins.int = ...,
         type: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
@@ -167,7 +167,7 @@ class Event(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "execution_id", b"execution_id", "execution_sequence", b"execution_sequence", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "id", b"id", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "revision_id", b"revision_id", "sequence", b"sequence", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_id", b"session_id", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "execution_id", b"execution_id", "execution_sequence", b"execution_sequence", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "id", b"id", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "revision_id", b"revision_id", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_id", b"session_id", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified", "session_sequence", b"session_sequence", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["flow_entered", "flow_exited", "flow_error", "flow_stopping", "flow_stopped", "processor_entered", "processor_exited", "processor_error", "processor_output", "processor_retrying", "processor_waiting", "session_object_modified", "session_object_deleted", "session_closing", "session_closed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
@@ -624,31 +624,3 @@ class SessionClosed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionClosed: _TypeAlias = SessionClosed  # noqa: Y015
-
-@_typing.final
-class Progress(_message.Message):
-    """Sent on a watch when there is nothing to send: the client knows everything up to here."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SEQUENCE_FIELD_NUMBER: _builtins.int
-    TIME_FIELD_NUMBER: _builtins.int
-    sequence: _builtins.int
-    """The last sequence the log had, in the numbering that the watch resumes by."""
-    @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp:
-        """The server's time."""
-
-    def __init__(
-        self,
-        *,
-        sequence: _builtins.int = ...,
-        time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "time", b"time"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Progress: _TypeAlias = Progress  # noqa: Y015

@@ -4,6 +4,7 @@ isort:skip_file
 Executions: definitions at work."""
 
 from blobhub.v1 import event_pb2 as _event_pb2
+from blobhub.v1 import watch_pb2 as _watch_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -83,9 +84,11 @@ class Execution(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
-    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    FIRST_EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    INPUT_DATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     session_id: _builtins.str
@@ -102,8 +105,10 @@ class Execution(_message.Message):
     """SHA-256 of the definition's document, pinned at the start."""
     state: Global___ExecutionState.ValueType
     """Where it is in its life."""
-    last_sequence: _builtins.int
-    """The last `execution_sequence` of its events."""
+    first_execution_sequence: _builtins.int
+    """The `execution_sequence` of the first of its events that the log keeps; 0 while it has none."""
+    last_execution_sequence: _builtins.int
+    """The `execution_sequence` of the last of its events; 0 while it has none."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
         """The value that reached the `value` input of a `flow.end`; unset unless it completed with one."""
@@ -120,6 +125,10 @@ class Execution(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached its terminal state; unset until then."""
 
+    @_builtins.property
+    def input_data(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionInput]:
+        """The values that it was given. Only GetExecution answers them; lists and all other answers leave them out."""
+
     def __init__(
         self,
         *,
@@ -133,13 +142,15 @@ class Execution(_message.Message):
         state: Global___ExecutionState.ValueType = ...,
         result: _struct_pb2.Value | None = ...,
         failure: _event_pb2.Failure | None = ...,
-        last_sequence: _builtins.int = ...,
+        first_execution_sequence: _builtins.int = ...,
+        last_execution_sequence: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        input_data: _abc.Iterable[Global___ExecutionInput] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "definition_alias", b"definition_alias", "definition_digest", b"definition_digest", "definition_id", b"definition_id", "end_time", b"end_time", "failure", b"failure", "id", b"id", "last_sequence", b"last_sequence", "result", b"result", "revision_id", b"revision_id", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "definition_alias", b"definition_alias", "definition_digest", b"definition_digest", "definition_id", b"definition_id", "end_time", b"end_time", "failure", b"failure", "first_execution_sequence", b"first_execution_sequence", "id", b"id", "input_data", b"input_data", "last_execution_sequence", b"last_execution_sequence", "result", b"result", "revision_id", b"revision_id", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,25 +185,21 @@ class ExecutionInput(_message.Message):
 Global___ExecutionInput: _TypeAlias = ExecutionInput  # noqa: Y015
 
 @_typing.final
-class StartExecutionRequest(_message.Message):
-    """Request of StartExecution."""
+class ExecutionSpec(_message.Message):
+    """What to run, and how: the same for whoever starts an execution, and whenever."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
     INPUT_DATA_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     STEP_LIMIT_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
-    """The session's id."""
     definition: _builtins.str
-    """Alias or id of a definition of the session's revision."""
+    """Alias or id of a definition of the session's revision. A definition of another revision or blob is named by a
+    reference, such as `acme/pipeline@3/<alias>`; no method takes one yet, and it is refused with INVALID_ARGUMENT.
+    """
     step_limit: _builtins.int
     """How many components may be entered before it fails; 0 means 10,000."""
-    request_id: _builtins.str
-    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
     def input_data(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionInput]:
         """Values for the definition's inputs; those not given keep the definition's own. At most 1 MiB in all."""
@@ -204,16 +211,46 @@ class StartExecutionRequest(_message.Message):
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
         definition: _builtins.str = ...,
         input_data: _abc.Iterable[Global___ExecutionInput] | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         step_limit: _builtins.int = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input_data", b"input_data", "request_id", b"request_id", "session_id", b"session_id", "step_limit", b"step_limit", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input_data", b"input_data", "step_limit", b"step_limit", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionSpec: _TypeAlias = ExecutionSpec  # noqa: Y015
+
+@_typing.final
+class StartExecutionRequest(_message.Message):
+    """Request of StartExecution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """The session's id."""
+    request_id: _builtins.str
+    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    @_builtins.property
+    def spec(self) -> Global___ExecutionSpec:
+        """What to run."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        spec: Global___ExecutionSpec | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session", b"session", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,41 +286,27 @@ class RunExecutionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
-    DEFINITION_FIELD_NUMBER: _builtins.int
-    INPUT_DATA_FIELD_NUMBER: _builtins.int
-    TIMEOUT_FIELD_NUMBER: _builtins.int
-    STEP_LIMIT_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    session: _builtins.str
     """The session's id."""
-    definition: _builtins.str
-    """Alias or id of a definition of the session's revision."""
-    step_limit: _builtins.int
-    """How many components may be entered before it fails; 0 means 10,000."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
-    def input_data(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionInput]:
-        """Values for the definition's inputs; those not given keep the definition's own. At most 1 MiB in all."""
-
-    @_builtins.property
-    def timeout(self) -> _duration_pb2.Duration:
-        """How long the execution may take; unset means no limit."""
+    def spec(self) -> Global___ExecutionSpec:
+        """What to run."""
 
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
-        definition: _builtins.str = ...,
-        input_data: _abc.Iterable[Global___ExecutionInput] | None = ...,
-        timeout: _duration_pb2.Duration | None = ...,
-        step_limit: _builtins.int = ...,
+        session: _builtins.str = ...,
+        spec: Global___ExecutionSpec | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input_data", b"input_data", "request_id", b"request_id", "session_id", b"session_id", "step_limit", b"step_limit", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session", b"session", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,7 +326,7 @@ class RunExecutionResponse(_message.Message):
         """Whatever was ready, in order of `execution_sequence`."""
 
     @_builtins.property
-    def progress(self) -> _event_pb2.Progress:
+    def progress(self) -> _watch_pb2.Progress:
         """Set, without events, when nothing has happened for a while."""
 
     @_builtins.property
@@ -314,7 +337,7 @@ class RunExecutionResponse(_message.Message):
         self,
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
-        progress: _event_pb2.Progress | None = ...,
+        progress: _watch_pb2.Progress | None = ...,
         execution: Global___Execution | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "progress", b"progress"]  # noqa: Y015
@@ -331,17 +354,17 @@ class GetExecutionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EXECUTION_ID_FIELD_NUMBER: _builtins.int
-    execution_id: _builtins.str
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    execution: _builtins.str
     """The execution's id."""
     def __init__(
         self,
         *,
-        execution_id: _builtins.str = ...,
+        execution: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -377,11 +400,11 @@ class ListExecutionsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    session: _builtins.str
     """The session's id."""
     state: Global___ExecutionState.ValueType
     """Only executions in this state; unspecified for all."""
@@ -392,14 +415,14 @@ class ListExecutionsRequest(_message.Message):
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
+        session: _builtins.str = ...,
         state: Global___ExecutionState.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "session", b"session", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -439,21 +462,21 @@ class StopExecutionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    execution_id: _builtins.str
+    execution: _builtins.str
     """The execution's id."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
         self,
         *,
-        execution_id: _builtins.str = ...,
+        execution: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -489,25 +512,25 @@ class WatchExecutionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EXECUTION_ID_FIELD_NUMBER: _builtins.int
-    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
-    FOLLOW_FIELD_NUMBER: _builtins.int
-    execution_id: _builtins.str
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    AFTER_EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
+    REPLAY_ONLY_FIELD_NUMBER: _builtins.int
+    execution: _builtins.str
     """The execution's id."""
-    after_sequence: _builtins.int
+    after_execution_sequence: _builtins.int
     """The last `execution_sequence` already seen; 0 replays from the beginning."""
-    follow: _builtins.bool
-    """True goes on with what comes; false ends when what is there has been sent."""
+    replay_only: _builtins.bool
+    """True ends when what is there has been sent; false goes on with what comes."""
     def __init__(
         self,
         *,
-        execution_id: _builtins.str = ...,
-        after_sequence: _builtins.int = ...,
-        follow: _builtins.bool = ...,
+        execution: _builtins.str = ...,
+        after_execution_sequence: _builtins.int = ...,
+        replay_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "execution_id", b"execution_id", "follow", b"follow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_execution_sequence", b"after_execution_sequence", "execution", b"execution", "replay_only", b"replay_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -526,14 +549,14 @@ class WatchExecutionResponse(_message.Message):
         """Whatever was ready, in order of `execution_sequence`."""
 
     @_builtins.property
-    def progress(self) -> _event_pb2.Progress:
+    def progress(self) -> _watch_pb2.Progress:
         """Set, without events, when nothing has happened for a while."""
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
-        progress: _event_pb2.Progress | None = ...,
+        progress: _watch_pb2.Progress | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -77,7 +77,8 @@ class ExecutionServiceServicer:
         a draft do not disturb what runs.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken.
+        * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+        another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: the session's revision has no such definition.
@@ -98,7 +99,8 @@ class ExecutionServiceServicer:
         WatchExecution.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken.
+        * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+        another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: the session's revision has no such definition.
@@ -113,7 +115,7 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetExecution(self, request, context):
-        """Answers one execution.
+        """Answers one execution, with the values that it was given.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
@@ -153,7 +155,7 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchExecution(self, request, context):
-        """Streams one execution's events: first those after `after_sequence`, then, with `follow`, those to come, until the
+        """Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
         terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
         while. The stream never skips, repeats or reorders.
 
@@ -161,7 +163,7 @@ class ExecutionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
-        * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
+        * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

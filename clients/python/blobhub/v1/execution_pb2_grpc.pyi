@@ -39,7 +39,8 @@ class ExecutionServiceStub:
     a draft do not disturb what runs.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken.
+    * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+      another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the session's revision has no such definition.
@@ -56,7 +57,8 @@ class ExecutionServiceStub:
     WatchExecution.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken.
+    * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+      another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the session's revision has no such definition.
@@ -67,7 +69,7 @@ class ExecutionServiceStub:
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.GetExecutionResponse]
-    """Answers one execution.
+    """Answers one execution, with the values that it was given.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
@@ -95,7 +97,7 @@ class ExecutionServiceStub:
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]
-    """Streams one execution's events: first those after `after_sequence`, then, with `follow`, those to come, until the
+    """Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
     terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
     while. The stream never skips, repeats or reorders.
 
@@ -103,7 +105,7 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
-    * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
+    * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
 
@@ -118,7 +120,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     a draft do not disturb what runs.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken.
+    * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+      another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the session's revision has no such definition.
@@ -135,7 +138,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     WatchExecution.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken.
+    * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+      another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the session's revision has no such definition.
@@ -146,7 +150,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.GetExecutionResponse]  # type: ignore[assignment]
-    """Answers one execution.
+    """Answers one execution, with the values that it was given.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
@@ -174,7 +178,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]  # type: ignore[assignment]
-    """Streams one execution's events: first those after `after_sequence`, then, with `follow`, those to come, until the
+    """Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
     terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
     while. The stream never skips, repeats or reorders.
 
@@ -182,7 +186,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
-    * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
+    * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
 
@@ -200,7 +204,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         a draft do not disturb what runs.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken.
+        * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+          another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: the session's revision has no such definition.
@@ -223,7 +228,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         WatchExecution.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken.
+        * INVALID_ARGUMENT: a constraint is broken; the definition has no such input; `spec.definition` names a definition of
+          another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: the session's revision has no such definition.
@@ -240,7 +246,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.GetExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.GetExecutionResponse, _abc.Awaitable[_execution_pb2.GetExecutionResponse]]:
-        """Answers one execution.
+        """Answers one execution, with the values that it was given.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.
@@ -286,7 +292,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.WatchExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_execution_pb2.WatchExecutionResponse], _abc.AsyncIterator[_execution_pb2.WatchExecutionResponse]]:
-        """Streams one execution's events: first those after `after_sequence`, then, with `follow`, those to come, until the
+        """Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
         terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
         while. The stream never skips, repeats or reorders.
 
@@ -294,7 +300,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
-        * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
+        * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
 

@@ -82,15 +82,18 @@ class PutSessionObjectRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    CREATE_ONLY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    session: _builtins.str
     """The session's id."""
     alias: _builtins.str
     """1–256 characters: segments of letters, digits, `.`, `_`, `@`, `-` joined by `/`; no segment is `.` or `..`."""
+    create_only: _builtins.bool
+    """True creates only: where the alias is taken, the call is refused with ALREADY_EXISTS. False creates or replaces."""
     etag: _builtins.str
     """The object's etag; empty writes over whatever is there."""
     request_id: _builtins.str
@@ -102,15 +105,16 @@ class PutSessionObjectRequest(_message.Message):
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
+        session: _builtins.str = ...,
         alias: _builtins.str = ...,
         value: _struct_pb2.Value | None = ...,
+        create_only: _builtins.bool = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "etag", b"etag", "request_id", b"request_id", "session_id", b"session_id", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_only", b"create_only", "etag", b"etag", "request_id", b"request_id", "session", b"session", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -146,21 +150,21 @@ class GetSessionObjectRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    session: _builtins.str
     """The session's id."""
     alias: _builtins.str
     """The object's alias."""
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
+        session: _builtins.str = ...,
         alias: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -196,11 +200,11 @@ class ListSessionObjectsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    session: _builtins.str
     """The session's id."""
     prefix: _builtins.str
     """Only aliases that begin with this; empty for all."""
@@ -211,14 +215,14 @@ class ListSessionObjectsRequest(_message.Message):
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
+        session: _builtins.str = ...,
         prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,11 +262,11 @@ class DeleteSessionObjectRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    session: _builtins.str
     """The session's id."""
     alias: _builtins.str
     """The object's alias."""
@@ -273,14 +277,14 @@ class DeleteSessionObjectRequest(_message.Message):
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
+        session: _builtins.str = ...,
         alias: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "etag", b"etag", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "etag", b"etag", "request_id", b"request_id", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,7 +64,7 @@ class SessionObjectServiceServicer:
     """
 
     def PutSessionObject(self, request, context):
-        """Creates an object or replaces the value of the one with that alias. The session's log gets a
+        """Creates an object or, unless `create_only`, replaces the value of the one with that alias. The session's log gets a
         `session_object_modified`.
 
         Errors:
@@ -73,7 +73,7 @@ class SessionObjectServiceServicer:
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
-        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class SessionObjectServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionObjectServiceAsyncStub: ...
     PutSessionObject: _grpc.UnaryUnaryMultiCallable[_session_object_pb2.PutSessionObjectRequest, _session_object_pb2.PutSessionObjectResponse]
-    """Creates an object or replaces the value of the one with that alias. The session's log gets a
+    """Creates an object or, unless `create_only`, replaces the value of the one with that alias. The session's log gets a
     `session_object_modified`.
 
     Errors:
@@ -45,7 +45,7 @@ class SessionObjectServiceStub:
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
-    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
     """
     GetSessionObject: _grpc.UnaryUnaryMultiCallable[_session_object_pb2.GetSessionObjectRequest, _session_object_pb2.GetSessionObjectResponse]
     """Answers one object with its value.
@@ -85,7 +85,7 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutSessionObject: _aio.UnaryUnaryMultiCallable[_session_object_pb2.PutSessionObjectRequest, _session_object_pb2.PutSessionObjectResponse]  # type: ignore[assignment]
-    """Creates an object or replaces the value of the one with that alias. The session's log gets a
+    """Creates an object or, unless `create_only`, replaces the value of the one with that alias. The session's log gets a
     `session_object_modified`.
 
     Errors:
@@ -94,7 +94,7 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
-    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
     """
     GetSessionObject: _aio.UnaryUnaryMultiCallable[_session_object_pb2.GetSessionObjectRequest, _session_object_pb2.GetSessionObjectResponse]  # type: ignore[assignment]
     """Answers one object with its value.
@@ -137,7 +137,7 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_object_pb2.PutSessionObjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_object_pb2.PutSessionObjectResponse, _abc.Awaitable[_session_object_pb2.PutSessionObjectResponse]]:
-        """Creates an object or replaces the value of the one with that alias. The session's log gets a
+        """Creates an object or, unless `create_only`, replaces the value of the one with that alias. The session's log gets a
         `session_object_modified`.
 
         Errors:
@@ -146,7 +146,7 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
-        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
         """
 
     @_abc_1.abstractmethod

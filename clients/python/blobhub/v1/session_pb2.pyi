@@ -4,6 +4,7 @@ isort:skip_file
 Sessions: the stateful contexts in which workflow definitions run."""
 
 from blobhub.v1 import event_pb2 as _event_pb2
+from blobhub.v1 import watch_pb2 as _watch_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -61,7 +62,8 @@ class Session(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    FIRST_SESSION_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SESSION_SEQUENCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -76,8 +78,10 @@ class Session(_message.Message):
     """What it is for, in its maker's words."""
     state: Global___SessionState.ValueType
     """Where it is in its life."""
-    last_sequence: _builtins.int
-    """The last sequence of its log."""
+    first_session_sequence: _builtins.int
+    """The `session_sequence` of the first event that its log keeps; 0 while the log is empty."""
+    last_session_sequence: _builtins.int
+    """The `session_sequence` of the last event of its log; 0 while the log is empty."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was opened."""
@@ -95,13 +99,14 @@ class Session(_message.Message):
         alias: _builtins.str = ...,
         description: _builtins.str = ...,
         state: Global___SessionState.ValueType = ...,
-        last_sequence: _builtins.int = ...,
+        first_session_sequence: _builtins.int = ...,
+        last_session_sequence: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "id", b"id", "last_sequence", b"last_sequence", "revision_id", b"revision_id", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "first_session_sequence", b"first_session_sequence", "id", b"id", "last_session_sequence", b"last_session_sequence", "revision_id", b"revision_id", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,17 +176,17 @@ class GetSessionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    SESSION_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
     """The session's id."""
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,21 +288,21 @@ class CloseSessionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    session: _builtins.str
     """The session's id."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
+        session: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -333,25 +338,25 @@ class WatchSessionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SESSION_ID_FIELD_NUMBER: _builtins.int
-    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
-    FOLLOW_FIELD_NUMBER: _builtins.int
-    session_id: _builtins.str
+    SESSION_FIELD_NUMBER: _builtins.int
+    AFTER_SESSION_SEQUENCE_FIELD_NUMBER: _builtins.int
+    REPLAY_ONLY_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
     """The session's id."""
-    after_sequence: _builtins.int
-    """The last `sequence` already seen; 0 replays from the beginning."""
-    follow: _builtins.bool
-    """True goes on with what comes; false ends when what is there has been sent."""
+    after_session_sequence: _builtins.int
+    """The last `session_sequence` already seen; 0 replays from the beginning."""
+    replay_only: _builtins.bool
+    """True ends when what is there has been sent; false goes on with what comes."""
     def __init__(
         self,
         *,
-        session_id: _builtins.str = ...,
-        after_sequence: _builtins.int = ...,
-        follow: _builtins.bool = ...,
+        session: _builtins.str = ...,
+        after_session_sequence: _builtins.int = ...,
+        replay_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "follow", b"follow", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_session_sequence", b"after_session_sequence", "replay_only", b"replay_only", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -367,17 +372,17 @@ class WatchSessionResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Whatever was ready, in order of `sequence`."""
+        """Whatever was ready, in order of `session_sequence`."""
 
     @_builtins.property
-    def progress(self) -> _event_pb2.Progress:
+    def progress(self) -> _watch_pb2.Progress:
         """Set, without events, when the log is idle: everything up to its sequence has been sent."""
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
-        progress: _event_pb2.Progress | None = ...,
+        progress: _watch_pb2.Progress | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

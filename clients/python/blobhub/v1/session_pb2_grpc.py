@@ -125,7 +125,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchSession(self, request, context):
-        """Streams the session's log: first what is there after `after_sequence`, then, with `follow`, what comes. A message
+        """Streams the session's log: first what is there after `after_session_sequence`, then, unless `replay_only`, what comes. A message
         carries whatever is ready; a message with `progress` comes when the log has been idle for a while. The stream never
         skips, repeats or reorders, and ends after `session_closed`. A client that is cut off resumes with the last
         sequence it has seen.
@@ -134,7 +134,7 @@ class SessionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * OUT_OF_RANGE: the log has not reached `after_sequence`, or no longer keeps what follows it.
+        * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -76,7 +76,7 @@ class SessionServiceStub:
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchSession: _grpc.UnaryStreamMultiCallable[_session_pb2.WatchSessionRequest, _session_pb2.WatchSessionResponse]
-    """Streams the session's log: first what is there after `after_sequence`, then, with `follow`, what comes. A message
+    """Streams the session's log: first what is there after `after_session_sequence`, then, unless `replay_only`, what comes. A message
     carries whatever is ready; a message with `progress` comes when the log has been idle for a while. The stream never
     skips, repeats or reorders, and ends after `session_closed`. A client that is cut off resumes with the last
     sequence it has seen.
@@ -85,7 +85,7 @@ class SessionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * OUT_OF_RANGE: the log has not reached `after_sequence`, or no longer keeps what follows it.
+    * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
 
@@ -137,7 +137,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchSession: _aio.UnaryStreamMultiCallable[_session_pb2.WatchSessionRequest, _session_pb2.WatchSessionResponse]  # type: ignore[assignment]
-    """Streams the session's log: first what is there after `after_sequence`, then, with `follow`, what comes. A message
+    """Streams the session's log: first what is there after `after_session_sequence`, then, unless `replay_only`, what comes. A message
     carries whatever is ready; a message with `progress` comes when the log has been idle for a while. The stream never
     skips, repeats or reorders, and ends after `session_closed`. A client that is cut off resumes with the last
     sequence it has seen.
@@ -146,7 +146,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * OUT_OF_RANGE: the log has not reached `after_sequence`, or no longer keeps what follows it.
+    * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
 
@@ -225,7 +225,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.WatchSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_pb2.WatchSessionResponse], _abc.AsyncIterator[_session_pb2.WatchSessionResponse]]:
-        """Streams the session's log: first what is there after `after_sequence`, then, with `follow`, what comes. A message
+        """Streams the session's log: first what is there after `after_session_sequence`, then, unless `replay_only`, what comes. A message
         carries whatever is ready; a message with `progress` comes when the log has been idle for a while. The stream never
         skips, repeats or reorders, and ends after `session_closed`. A client that is cut off resumes with the last
         sequence it has seen.
@@ -234,7 +234,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * OUT_OF_RANGE: the log has not reached `after_sequence`, or no longer keeps what follows it.
+        * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
 

@@ -6,7 +6,7 @@ from blobhub_server.blobtypes.contract import Limits
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import ContentLost, NotFound
+from blobhub_server.errors import AlreadyExists, ContentLost, NotFound
 from blobhub_server.ids import Ids
 from blobhub_server.objects.contract import ObjectNotFound, ObjectStore
 from blobhub_server.platform.rules.blob import Blob
@@ -30,12 +30,22 @@ class Contents:
         return await self._objects.put(data), len(data)
 
     async def put(
-        self, tx: Transaction, revision_id: str, name: str, stored: tuple[str, int], *, limit: str, etag: str = ""
+        self,
+        tx: Transaction,
+        revision_id: str,
+        name: str,
+        stored: tuple[str, int],
+        *,
+        limit: str,
+        etag: str = "",
+        create_only: bool = False,
     ) -> tuple[Entry, str]:
         digest, size = stored
         now = self._clock()
         blob, revision, new_etag = await self._edit(tx, revision_id, etag)
         current = await store.find(tx, revision_id, name)
+        if create_only and current is not None:
+            raise AlreadyExists("entry", name)
         is_shared = await store.holds(tx, blob.id, digest)
         if current is None:
             entry = Entry(

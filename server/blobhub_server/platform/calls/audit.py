@@ -38,6 +38,7 @@ DETAILS = frozenset(
         "alias",
         "base_revision",
         "cascade",
+        "create_only",
         "credential",
         "definition",
         "disabled",
@@ -107,7 +108,10 @@ def own_audit_row(method: str, user_id: str, detail: str) -> AuditRow:
 def _detail(request: Message, created: Mapping[str, str]) -> str:
     """What a request asks for beyond the resource it names, and the ids in its answer."""
     said = []
-    for field, value in request.ListFields():
+    fields = request.ListFields()
+    # What is to be run stands in a message of its own, which several requests share.
+    specs = [value for field, value in fields if field.name == "spec" and isinstance(value, Message)]
+    for field, value in [*fields, *(item for spec in specs for item in spec.ListFields())]:
         if field.name == "update_mask":
             said.append(f"update_mask={','.join(value.paths)}")
         elif field.name in DETAILS and field.message_type is None and not field.is_repeated:

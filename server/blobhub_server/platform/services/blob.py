@@ -53,6 +53,7 @@ def to_proto(blob: Blob) -> pb.Blob:
         create_time=to_timestamp(blob.create_time),
         update_time=to_timestamp(blob.update_time),
         etag=blob.etag,
+        first_sequence=min(1, blob.last_sequence),
         last_sequence=blob.last_sequence,
     )
 
@@ -198,7 +199,9 @@ class BlobService:
             number=lambda line: line.sequence,
             progress_seconds=self._host.settings.progress_seconds,
         )
-        async for batch in watch.stream(self._host.bell, self._host.drain, request.after_sequence, follow=request.follow):
+        async for batch in watch.stream(
+            self._host.bell, self._host.drain, request.after_sequence, replay_only=request.replay_only
+        ):
             yield pack(batch, self._host.clock())
 
     async def _read(self, blob_id: str, after: int) -> list[event_store.BlobEventLine]:

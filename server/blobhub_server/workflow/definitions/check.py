@@ -197,11 +197,14 @@ def _policy(component: Component, path: str) -> Iterator[Problem]:
         yield Problem(
             type=P.INVALID_POLICY, component_id=component.id, path=f"{place}.timeout", message="must be more than 0"
         )
-    if not 1 <= retry.attempts <= 100:
-        yield Problem(
-            type=P.INVALID_POLICY, component_id=component.id, path=f"{place}.retry.attempts", message="must be from 1 to 100"
-        )
-    if not 1 <= retry.factor <= 10:
-        yield Problem(
-            type=P.INVALID_POLICY, component_id=component.id, path=f"{place}.retry.factor", message="must be from 1 to 10"
-        )
+    for name, value, most in (
+        ("maximum_attempts", retry.maximum_attempts, 100),
+        ("backoff_coefficient", retry.backoff_coefficient, 10),
+    ):
+        if not 1 <= value <= most:
+            yield Problem(
+                type=P.INVALID_POLICY,
+                component_id=component.id,
+                path=f"{place}.retry.{name}",
+                message=f"must be from 1 to {most}",
+            )

@@ -15,6 +15,7 @@ from typing import Any
 
 MAX_COMPONENTS = 2_000
 MAX_CONNECTIONS = 10_000
+MAX_REASONS = 100
 
 FLOW_INPUT = "flow_input"
 FLOW_OUTPUT = "flow_output"
@@ -70,16 +71,20 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """`attempts` in all; the n-th wait is `first_interval` × `factor`ⁿ⁻¹, at most `cap`; seconds."""
+    """`maximum_attempts` in all; the n-th wait is `initial_interval` × `backoff_coefficient`ⁿ⁻¹, at most `maximum_interval`.
 
-    attempts: int = 1
-    first_interval: float = 1.0
-    factor: float = 2.0
-    cap: float = 60.0
+    Intervals are in seconds. A failure whose reason is one of `non_retryable_reasons` is not tried again.
+    """
+
+    maximum_attempts: int = 1
+    initial_interval: float = 1.0
+    backoff_coefficient: float = 2.0
+    maximum_interval: float = 60.0
+    non_retryable_reasons: tuple[str, ...] = ()
 
     def wait(self, attempt: int) -> float:
         """Seconds to wait after that attempt, counted from 1, has failed."""
-        return min(self.cap, self.first_interval * self.factor ** min(attempt - 1, 64))
+        return min(self.maximum_interval, self.initial_interval * self.backoff_coefficient ** min(attempt - 1, 64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,13 @@ def _invalid(path: str, message: str) -> Problem:
     return Problem(type=ProblemType.INVALID_DOCUMENT, component_id="", path=path, message=message)
 
 
+_CAMEL_CASE = {
+    "maximumAttempts": "maximum_attempts",
+    "initialInterval": "initial_interval",
+    "backoffCoefficient": "backoff_coefficient",
+    "maximumInterval": "maximum_interval",
+    "nonRetryableReasons": "non_retryable_reasons",
+}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 
 
@@ -213,17 +225,27 @@ class _Reader:
         given = content.get("retry")
         if given is None:
             return Policy(timeout)
-        retry = self._object(given, f"{path}.retry")
-        path = f"{path}.retry"
-        return Policy(
-            timeout,
-            Retry(
-                attempts=int(self._number(retry, "attempts", path, 1)),
-                first_interval=self._seconds(retry, "first_interval", path, 1.0) or 0.0,
-                factor=self._number(retry, "factor", path, 2.0),
-                cap=self._seconds(retry, "cap", path, 60.0) or 0.0,
-            ),
+        return Policy(timeout, self._retry(self._object(given, f"{path}.retry"), f"{path}.retry"))
+
+    def _retry(self, content: dict[str, Any], path: str) -> Retry:
+        # protobuf's JSON has a name for each field in either case, and a reader takes both.
+        content = {_CAMEL_CASE.get(name, name): value for name, value in content.items()}
+        attempts = self._number(content, "maximum_attempts", path, 1)
+        if attempts != int(attempts):
+            self._note(f"{path}.maximum_attempts", "must be a whole number")
+        return Retry(
+            maximum_attempts=int(attempts),
+            initial_interval=self._seconds(content, "initial_interval", path, 1.0) or 0.0,
+            backoff_coefficient=self._number(content, "backoff_coefficient", path, 2.0),
+            maximum_interval=self._seconds(content, "maximum_interval", path, 60.0) or 0.0,
+            non_retryable_reasons=tuple(self._items(content, "non_retryable_reasons", MAX_REASONS, self._reason, path)),
         )
+
+    def _reason(self, content: Any, path: str) -> str:
+        if isinstance(content, str) and 0 < len(content) <= 64:
+            return content
+        self._note(path, "must be a text of 1 to 64 characters")
+        return ""
 
     def _items(
         self, content: dict[str, Any], name: str, most: int, read: Callable[[Any, str], Any], path: str = ""

@@ -142,7 +142,7 @@ class _Taking:
             case Signalled(name, key, value) if (waits := self._waits_for(name, key)) is not None:
                 self._end_await(waits, Outcome(route=RECEIVED, outputs={"value": value}), 0.0)
             case Interrupted(step) if self._current(step):
-                self._retry(step, dict(_INTERRUPTED), 0.0)
+                self._interrupt(step)
             case StopRequested() if state.phase != "stopping":
                 self._emit("flow.stopping")
             case Stopped() if state.phase == "stopping":
@@ -247,12 +247,20 @@ class _Taking:
         node, attempt = self._node(step), self._state.open[step].attempt
         told = {"reason": error.reason, "message": error.message, "line": error.line or 0}
         retry = node.policy.retry
-        if node.kind is ComponentKind.EFFECT and error.retryable and attempt < retry.attempts:
+        final = not error.retryable or error.reason in retry.non_retryable_reasons
+        if node.kind is ComponentKind.EFFECT and not final and attempt < retry.maximum_attempts:
             self._retry(step, told, retry.wait(attempt))
             return
         self._emit("processor.error", step, {"error": told, "attempt": attempt})
         if "failure" not in node.control:
             self._end_with(error.reason, f"component {node.id!r} failed: {error.message}", error.line or 0)
+
+    def _interrupt(self, step: int) -> None:
+        """Try the attempt again that a server went down under, however many there were, unless the policy forbids it."""
+        if "INTERRUPTED" in self._node(step).policy.retry.non_retryable_reasons:
+            self._fail(step, ComponentError(str(_INTERRUPTED["message"]), reason="INTERRUPTED"))
+        else:
+            self._retry(step, dict(_INTERRUPTED), 0.0)
 
     def _retry(self, step: int, error: dict[str, Any], wait: float) -> None:
         public = {"attempt": self._state.open[step].attempt + 1, "error": error, "until": self._now + wait}

@@ -102,14 +102,14 @@ def encode_record(
     execution: Execution,
     *,
     event_id: str,
-    sequence: int,
+    session_sequence: int,
     execution_sequence: int,
     at: Timestamp,
 ) -> bytes:
     """An execution's event, serialized."""
     event = pb.Event(
         id=event_id,
-        sequence=sequence,
+        session_sequence=session_sequence,
         execution_sequence=execution_sequence,
         type=record.type,
         create_time=at,
@@ -129,10 +129,10 @@ def encode_record(
 
 
 def encode_session_event(
-    payload: str, fields: dict[str, str], *, event_id: str, session_id: str, sequence: int, at: Timestamp
+    payload: str, fields: dict[str, str], *, event_id: str, session_id: str, session_sequence: int, at: Timestamp
 ) -> bytes:
     """An event of the session itself, serialized. `payload` is the name of the payload's field, which is its type."""
-    event = pb.Event(id=event_id, sequence=sequence, type=payload, create_time=at, session_id=session_id)
+    event = pb.Event(id=event_id, session_sequence=session_sequence, type=payload, create_time=at, session_id=session_id)
     message = getattr(event, payload)
     message.SetInParent()
     for name, value in fields.items():

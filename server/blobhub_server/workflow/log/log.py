@@ -84,7 +84,7 @@ class EventLog:
         """
         added: dict[str, list[tuple[int, LoggedEvent]]] = {}
         for line in lines:
-            added.setdefault(line.session_id, []).append((line.sequence, line))
+            added.setdefault(line.session_id, []).append((line.session_sequence, line))
             if line.execution_id is not None:
                 added.setdefault(line.execution_id, []).append((line.execution_sequence, line))
         for topic, numbered in added.items():
@@ -95,7 +95,7 @@ class EventLog:
             self._bell.ring(topic)
 
     async def read_session(self, session_id: str, after: int) -> Sequence[LoggedEvent]:
-        """A session's lines after a `sequence`, at most `MAX_BATCH` of them."""
+        """A session's lines after a `session_sequence`, at most `MAX_BATCH` of them."""
         lines = self._read_tail(session_id, after)
         if lines is not None:
             return lines

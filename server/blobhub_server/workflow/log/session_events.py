@@ -18,15 +18,15 @@ from blobhub_server.workflow.store.event import LoggedEvent
 
 
 def session_line(
-    payload: str, fields: dict[str, str], *, event_id: str, session_id: str, sequence: int, at: datetime
+    payload: str, fields: dict[str, str], *, event_id: str, session_id: str, session_sequence: int, at: datetime
 ) -> LoggedEvent:
     """The line of an event of the session itself. `payload` is the name of the payload's field, which is its type."""
     event = encode_session_event(
-        payload, fields, event_id=event_id, session_id=session_id, sequence=sequence, at=to_timestamp(at)
+        payload, fields, event_id=event_id, session_id=session_id, session_sequence=session_sequence, at=to_timestamp(at)
     )
     return LoggedEvent(
         session_id=session_id,
-        sequence=sequence,
+        session_sequence=session_sequence,
         execution_id=None,
         execution_sequence=0,
         type=payload,
@@ -73,7 +73,7 @@ class SessionEvents:
             fields,
             event_id=self._host.ids(),
             session_id=session_id,
-            sequence=end.last_sequence,
+            session_sequence=end.last_session_sequence,
             at=end.last_event_time,
         )
         await event_store.append(tx, [line])

@@ -11,11 +11,11 @@ LAST_OF_SESSION = frozenset({"session_closed"})
 
 
 def watch_session(log: EventLog, session_id: str, progress_seconds: float) -> Watch[LoggedEvent]:
-    """A watch of a session's log, numbered by `sequence`."""
+    """A watch of a session's log, numbered by `session_sequence`."""
     return Watch(
         topic=session_id,
         read=lambda after: log.read_session(session_id, after),
-        number=lambda line: line.sequence,
+        number=lambda line: line.session_sequence,
         last=LAST_OF_SESSION,
         progress_seconds=progress_seconds,
     )

@@ -65,9 +65,14 @@ class Execution:
     has_result: bool
     result: Any
     failure: dict[str, Any] | None
-    last_sequence: int
+    last_execution_sequence: int
     create_time: datetime
     end_time: datetime | None
+
+    @property
+    def first_execution_sequence(self) -> int:
+        """The number of the first event that the log keeps; 0 while there is none. Nothing is ever cut off a log."""
+        return min(1, self.last_execution_sequence)
 
     @property
     def ended(self) -> bool:
@@ -86,6 +91,6 @@ def require_input(input_data: Mapping[str, Any]) -> None:
     try:
         text = json.dumps(input_data, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        raise InvalidValue("input_data", "must hold finite numbers only") from None
+        raise InvalidValue("spec.input_data", "must hold finite numbers only") from None
     if len(text.encode()) > MAX_INPUT_BYTES:
-        raise InvalidValue("input_data", f"must be at most {MAX_INPUT_BYTES} bytes as JSON")
+        raise InvalidValue("spec.input_data", f"must be at most {MAX_INPUT_BYTES} bytes as JSON")

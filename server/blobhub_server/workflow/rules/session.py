@@ -24,8 +24,8 @@ NO_EVENT_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 class Session:
     """A session's record.
 
-    `last_sequence` and `last_event_time` are the number and the time of the last event of its log, `executions` is how many
-    were started in it.
+    `last_session_sequence` and `last_event_time` are the number and the time of the last event of its log, `executions` is
+    how many were started in it.
     """
 
     id: str
@@ -35,18 +35,23 @@ class Session:
     alias: str | None
     description: str
     state: str
-    last_sequence: int
+    last_session_sequence: int
     last_event_time: datetime
     executions: int
     create_time: datetime
     update_time: datetime
+
+    @property
+    def first_session_sequence(self) -> int:
+        """The number of the first event that the log keeps; 0 while it is empty. Nothing is ever cut off a log."""
+        return min(1, self.last_session_sequence)
 
     def advance(self, at: datetime) -> None:
         """Take the next number and time of the log, for an event that happened at `at`.
 
         Times increase, although the clocks of servers differ and may be set back.
         """
-        self.last_sequence += 1
+        self.last_session_sequence += 1
         self.last_event_time = max(at, self.last_event_time + EVENT_INTERVAL)
 
 

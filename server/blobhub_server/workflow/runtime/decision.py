@@ -74,7 +74,7 @@ def happen(
         has_result=state.has_result,
         result=state.result,
         failure=state.error,
-        last_sequence=progress.execution.last_sequence + len(turn.records),
+        last_execution_sequence=progress.execution.last_execution_sequence + len(turn.records),
         last_message=messages[-1].number if messages else progress.execution.last_message,
         end_time=datetime.fromtimestamp(now, UTC) if state.ended else None,
     )

@@ -11,7 +11,7 @@ from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import NotFound, Violation
+from blobhub_server.errors import AlreadyExists, NotFound, Violation
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definitions.document import Problem
@@ -40,7 +40,7 @@ def to_document(definition: pb.WorkflowDefinition) -> str:
         return json.dumps(fields, ensure_ascii=False, indent=2, allow_nan=False)
     except (json_format.SerializeToJsonError, ValueError):
         message = "holds a number or a duration that JSON cannot say"
-        raise InvalidDefinitionContent([Violation("definition", message)]) from None
+        raise InvalidDefinitionContent([Violation("content", message)]) from None
 
 
 def to_message(document: str) -> pb.WorkflowDefinition:
@@ -75,16 +75,25 @@ class DefinitionService:
         stored = await self._host.contents.upload(document.encode())
 
         async def make(tx: Transaction) -> pb.PutDefinitionResponse:
-            entry, etag = await self._host.contents.put(
-                tx, revision.id, request.alias, stored, limit=limit.DEFINITIONS, etag=request.etag
-            )
-            return pb.PutDefinitionResponse(definition=to_proto(entry), etag=etag)
+            try:
+                entry, etag = await self._host.contents.put(
+                    tx,
+                    revision.id,
+                    request.alias,
+                    stored,
+                    limit=limit.DEFINITIONS,
+                    etag=request.etag,
+                    create_only=request.create_only,
+                )
+            except AlreadyExists:
+                raise AlreadyExists("definition", request.alias) from None
+            return pb.PutDefinitionResponse(definition=to_proto(entry), revision_etag=etag)
 
         return await call.once(make)
 
     def _document(self, request: pb.PutDefinitionRequest) -> str:
-        typed = request.WhichOneof("content") == "definition"
-        document = to_document(request.definition) if typed else request.document
+        typed = request.WhichOneof("body") == "content"
+        document = to_document(request.content) if typed else request.document
         self._definitions.require_shape(document.encode())
         to_message(document)
         return document
@@ -115,7 +124,7 @@ class DefinitionService:
             if entry is None:
                 raise NotFound("definition", request.definition)
             etag = await self._host.contents.delete(tx, revision.id, entry.name, etag=request.etag)
-            return pb.DeleteDefinitionResponse(etag=etag)
+            return pb.DeleteDefinitionResponse(revision_etag=etag)
 
         return await call.once(make)
 
@@ -123,12 +132,12 @@ class DefinitionService:
         self, request: pb.CheckDefinitionRequest, call: Call[RevisionView]
     ) -> pb.CheckDefinitionResponse:
         revision = call.resource.require_type(TYPE)
-        source = request.WhichOneof("source")
-        if source == "definition":
+        subject = request.WhichOneof("subject")
+        if subject == "definition":
             entry = await self._definitions.find(revision.id, request.definition)
             compiled = await self._definitions.load(entry.digest)
         else:
-            document = request.document if source == "document" else to_document(request.content)
+            document = request.document if subject == "document" else to_document(request.content)
             compiled = self._definitions.compile(document.encode())
         problems = [to_problem(problem) for problem in compiled.problems]
         return pb.CheckDefinitionResponse(runnable=not problems, problems=problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
@@ -12,16 +13,18 @@ from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, Settlement
 from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import InvalidValue
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
-from blobhub_server.workflow.interpreter import ENDINGS
+from blobhub_server.workflow.interpreter import ENDINGS, Record
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_execution
 from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution, require_input
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.contract import Runtime, Start
 from blobhub_server.workflow.runtime.inbox import Inbox
+from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
@@ -45,23 +48,28 @@ def to_proto(execution: Execution) -> pb.Execution:
         state=_STATES[execution.state],
         result=to_value(execution.result) if execution.has_result else None,
         failure=event_pb2.Failure(**execution.failure) if execution.failure else None,
-        last_sequence=execution.last_sequence,
+        first_execution_sequence=execution.first_execution_sequence,
+        last_execution_sequence=execution.last_execution_sequence,
         create_time=to_timestamp(execution.create_time),
         end_time=to_timestamp(execution.end_time) if execution.end_time else None,
     )
 
 
 def to_start(call: Call[Session], request: StartRequest) -> Start:
-    """The start that a request asks for. Raises InvalidValue when its input is too large."""
-    input_data = {item.alias: from_value(item.value) for item in request.input_data}
+    """The start that a request asks for. Raises InvalidValue when its input is too large or the definition is elsewhere."""
+    spec = request.spec
+    if "/" in spec.definition:
+        message = "names a definition of another revision or blob; only those of the session's revision can be started here"
+        raise InvalidValue("spec.definition", message)
+    input_data = {item.alias: from_value(item.value) for item in spec.input_data}
     require_input(input_data)
     return Start(
         session=call.resource,
-        definition=request.definition,
+        definition=spec.definition,
         input_data=input_data,
         cause=Cause(CauseKind.REQUEST, call.idempotency_key) if call.idempotency_key else None,
-        timeout=from_duration(request.timeout) if request.HasField("timeout") else None,
-        step_limit=request.step_limit or STEP_LIMIT,
+        timeout=from_duration(spec.timeout) if spec.HasField("timeout") else None,
+        step_limit=spec.step_limit or STEP_LIMIT,
     )
 
 
@@ -97,7 +105,7 @@ class ExecutionService:
         head = started.SerializeToString()
         # Concatenating two encoded messages of a type merges them, so the execution is put before the encoded events:
         # https://protobuf.dev/programming-guides/encoding/#last-one-wins
-        async for batch in self._watch(started.execution.id, 0, follow=True):
+        async for batch in self._watch(started.execution.id, 0, replay_only=False):
             tail = b""
             if not isinstance(batch, Idle) and batch[-1].type in ENDINGS:
                 ended = await self._runtime.get_ended(started.execution.id)
@@ -106,14 +114,19 @@ class ExecutionService:
             head = b""
 
     async def GetExecution(self, request: pb.GetExecutionRequest, call: Call[Execution]) -> pb.GetExecutionResponse:
-        return pb.GetExecutionResponse(execution=to_proto(call.resource))
+        execution = to_proto(call.resource)
+        async with self._host.db.read() as tx:
+            kept = await event_store.first_record(tx, call.resource.id)
+        given = Record.from_json(json.loads(kept)).private["input_data"] if kept else {}
+        execution.input_data.extend(pb.ExecutionInput(alias=alias, value=to_value(value)) for alias, value in given.items())
+        return pb.GetExecutionResponse(execution=execution)
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[Session]) -> pb.ListExecutionsResponse:
-        page = Page.parse(request, request.session_id, str(request.state))
+        page = Page.parse(request, request.session, str(request.state))
         async with self._host.db.read() as tx:
             found = await store.page(
                 tx,
-                request.session_id,
+                request.session,
                 state=_NAMES.get(request.state),
                 after=page.after,
                 limit=page.limit + 1,
@@ -123,21 +136,21 @@ class ExecutionService:
 
     async def StopExecution(self, request: pb.StopExecutionRequest, call: Call[Execution]) -> pb.StopExecutionResponse:
         async def make(tx: Transaction) -> pb.StopExecutionResponse:
-            return pb.StopExecutionResponse(execution=to_proto(await self._inbox.stop(tx, request.execution_id)))
+            return pb.StopExecutionResponse(execution=to_proto(await self._inbox.stop(tx, request.execution)))
 
         return await call.once(make)
 
     async def WatchExecution(self, request: pb.WatchExecutionRequest, call: Call[Execution]) -> AsyncIterator[bytes]:
         execution = call.resource
-        check_range(request.after_sequence, execution.last_sequence)
-        if execution.ended and request.after_sequence == execution.last_sequence:
+        check_range(request.after_execution_sequence, execution.last_execution_sequence)
+        if execution.ended and request.after_execution_sequence == execution.last_execution_sequence:
             return
-        async for batch in self._watch(execution.id, request.after_sequence, follow=request.follow):
+        async for batch in self._watch(execution.id, request.after_execution_sequence, replay_only=request.replay_only):
             yield pack(batch, self._host.clock())
 
-    def _watch(self, execution_id: str, after: int, *, follow: bool) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
+    def _watch(self, execution_id: str, after: int, *, replay_only: bool) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
         watch = watch_execution(self._log, execution_id, self._host.settings.progress_seconds)
-        return watch.stream(self._host.bell, self._host.drain, after, follow=follow)
+        return watch.stream(self._host.bell, self._host.drain, after, replay_only=replay_only)
 
 
 async def locate_execution(host: Host, value: str, _caller: Caller) -> Resolution[Execution] | None:

@@ -38,7 +38,8 @@ def to_proto(session: Session) -> pb.Session:
         alias=session.alias or "",
         description=session.description,
         state=_STATES[session.state],
-        last_sequence=session.last_sequence,
+        first_session_sequence=session.first_session_sequence,
+        last_session_sequence=session.last_session_sequence,
         create_time=to_timestamp(session.create_time),
         update_time=to_timestamp(session.update_time),
     )
@@ -83,17 +84,19 @@ class SessionService:
 
     async def CloseSession(self, request: pb.CloseSessionRequest, call: Call[Session]) -> pb.CloseSessionResponse:
         async def make(tx: Transaction) -> pb.CloseSessionResponse:
-            return pb.CloseSessionResponse(session=to_proto(await self._inbox.close(tx, request.session_id)))
+            return pb.CloseSessionResponse(session=to_proto(await self._inbox.close(tx, request.session)))
 
         return await call.once(make)
 
     async def WatchSession(self, request: pb.WatchSessionRequest, call: Call[Session]) -> AsyncIterator[bytes]:
         session = call.resource
-        check_range(request.after_sequence, session.last_sequence)
-        if session.state == "closed" and request.after_sequence == session.last_sequence:
+        check_range(request.after_session_sequence, session.last_session_sequence)
+        if session.state == "closed" and request.after_session_sequence == session.last_session_sequence:
             return
         watch = watch_session(self._log, session.id, self._host.settings.progress_seconds)
-        async for batch in watch.stream(self._host.bell, self._host.drain, request.after_sequence, follow=request.follow):
+        async for batch in watch.stream(
+            self._host.bell, self._host.drain, request.after_session_sequence, replay_only=request.replay_only
+        ):
             yield pack(batch, self._host.clock())
 
 

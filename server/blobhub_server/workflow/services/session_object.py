@@ -9,7 +9,7 @@ from blobhub.v1 import session_object_pb2 as pb
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import NotFound, StaleEtag
+from blobhub_server.errors import AlreadyExists, NotFound, StaleEtag
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
 from blobhub_server.workflow.log.session_events import SessionEvents
@@ -47,12 +47,14 @@ class SessionObjectService:
         text = rules.encode(value)
 
         async def make(tx: Transaction) -> pb.PutSessionObjectResponse:
-            await self._events.require_open(tx, request.session_id)
-            current = await store.get(tx, request.session_id, request.alias)
+            await self._events.require_open(tx, request.session)
+            current = await store.get(tx, request.session, request.alias)
+            if request.create_only and current is not None:
+                raise AlreadyExists("session object", request.alias)
             _match(request.etag, current)
             now = self._host.clock()
             item = SessionObject(
-                session_id=request.session_id,
+                session_id=request.session,
                 alias=request.alias,
                 type=rules.type_of(value),
                 value=text,
@@ -62,7 +64,7 @@ class SessionObjectService:
                 etag=self._host.ids(),
             )
             await store.put(tx, [item])
-            await self._events.append_object_modified(tx, request.session_id, item.alias, item.type)
+            await self._events.append_object_modified(tx, request.session, item.alias, item.type)
             item.value = ""
             return pb.PutSessionObjectResponse(session_object=to_proto(item))
 
@@ -72,7 +74,7 @@ class SessionObjectService:
         self, request: pb.GetSessionObjectRequest, call: Call[Session]
     ) -> pb.GetSessionObjectResponse:
         async with self._host.db.read() as tx:
-            item = await store.get(tx, request.session_id, request.alias)
+            item = await store.get(tx, request.session, request.alias)
         if item is None:
             raise NotFound("session object", request.alias)
         return pb.GetSessionObjectResponse(session_object=to_proto(item))
@@ -80,9 +82,9 @@ class SessionObjectService:
     async def ListSessionObjects(
         self, request: pb.ListSessionObjectsRequest, call: Call[Session]
     ) -> pb.ListSessionObjectsResponse:
-        page = Page.parse(request, request.session_id, request.prefix)
+        page = Page.parse(request, request.session, request.prefix)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, request.session_id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, request.session, prefix=request.prefix, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda item: item.alias)
         return pb.ListSessionObjectsResponse(session_objects=map(to_proto, items), next_page_token=token)
 
@@ -90,13 +92,13 @@ class SessionObjectService:
         self, request: pb.DeleteSessionObjectRequest, call: Call[Session]
     ) -> pb.DeleteSessionObjectResponse:
         async def make(tx: Transaction) -> pb.DeleteSessionObjectResponse:
-            await self._events.require_open(tx, request.session_id)
-            current = await store.get(tx, request.session_id, request.alias)
+            await self._events.require_open(tx, request.session)
+            current = await store.get(tx, request.session, request.alias)
             if current is None:
                 raise NotFound("session object", request.alias)
             _match(request.etag, current)
-            await store.delete(tx, request.session_id, request.alias)
-            await self._events.append_object_deleted(tx, request.session_id, request.alias)
+            await store.delete(tx, request.session, request.alias)
+            await self._events.append_object_deleted(tx, request.session, request.alias)
             return pb.DeleteSessionObjectResponse()
 
         return await call.once(make)

@@ -23,7 +23,7 @@ class LoggedEvent:
     """
 
     session_id: str
-    sequence: int
+    session_sequence: int
     execution_id: str | None
     execution_sequence: int
     type: str
@@ -35,7 +35,7 @@ events = sa.Table(
     "events",
     metadata,
     sa.Column("session_id", Id(), sa.ForeignKey("sessions.id"), primary_key=True),
-    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("session_sequence", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("execution_id", Id()),
     sa.Column("execution_sequence", sa.BigInteger, nullable=False),
     sa.Column("type", sa.String(32), nullable=False),
@@ -58,15 +58,15 @@ _APPEND = Prepared(events.insert())
 
 
 async def append(tx: Transaction, lines: Sequence[LoggedEvent]) -> None:
-    """Add lines. The primary key refuses a sequence that is taken."""
+    """Add lines. The primary key refuses a session sequence that is taken."""
     await tx.run_each(_APPEND, [_LINE.row(line) for line in lines])
 
 
 _AFTER, _MOST = sa.bindparam("after", type_=sa.BigInteger), sa.bindparam("most", type_=sa.BigInteger)
 _OF_SESSION = Prepared(
     _PUBLIC.select()
-    .where(events.c.session_id == sa.bindparam("session"), events.c.sequence > _AFTER)
-    .order_by(events.c.sequence)
+    .where(events.c.session_id == sa.bindparam("session"), events.c.session_sequence > _AFTER)
+    .order_by(events.c.session_sequence)
     .limit(_MOST),
     _PUBLIC,
 )
@@ -81,7 +81,7 @@ _OF_EXECUTION = Prepared(
 
 
 async def page_of_session(tx: Transaction, session_id: str, after: int, limit: int) -> list[LoggedEvent]:
-    """A session's lines after a sequence, without their records."""
+    """A session's lines after a session sequence, without their records."""
     return await tx.all(_OF_SESSION, session=session_id, after=after, most=limit)
 
 
@@ -96,6 +96,14 @@ _RECORDS = Prepared(sa.select(events.c.record).where(_EXECUTION).order_by(events
 async def records(tx: Transaction, execution_id: str) -> list[str]:
     """All records of an execution, in order, for replay."""
     return await tx.all(_RECORDS, execution=execution_id)
+
+
+_FIRST_RECORD = Prepared(sa.select(events.c.record).where(_EXECUTION, events.c.execution_sequence == 1), Scalar(str))
+
+
+async def first_record(tx: Transaction, execution_id: str) -> str | None:
+    """The first record of an execution, which holds what it was given; None when its log is gone."""
+    return await tx.first(_FIRST_RECORD, execution=execution_id)
 
 
 async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:

@@ -46,7 +46,7 @@ executions = sa.Table(
     sa.Column("timeout_us", Duration(), key="timeout"),
     sa.Column("result", sa.Text),
     sa.Column("failure", Json()),
-    sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("last_execution_sequence", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("end_time", Time()),
     sa.Index("ix_executions_session_id", "session_id", "id"),
@@ -135,7 +135,7 @@ class LockedExecution:
 
     id: str
     fence: int
-    last_sequence: int
+    last_execution_sequence: int
     last_message: int
 
 
@@ -151,7 +151,7 @@ async def lock(tx: Transaction, execution_ids: Collection[str]) -> dict[str, Loc
     return {row.id: row for row in await tx.all(_LOCK, ids=sorted(execution_ids))}
 
 
-_PROJECTED = ("state", "result", "failure", "last_sequence", "end_time")
+_PROJECTED = ("state", "result", "failure", "last_execution_sequence", "end_time")
 _PROJECT = Prepared(
     executions.update()
     .where(_ID, executions.c.fence == sa.bindparam("held_fence"))

@@ -29,7 +29,7 @@ sessions = sa.Table(
     sa.Column("alias", sa.String(63)),
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("last_session_sequence", sa.BigInteger, nullable=False),
     sa.Column("last_event_time", Time(), nullable=False),
     sa.Column("executions", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
@@ -149,7 +149,7 @@ async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Sessi
     return {session.id: session for session in await tx.all(_LOCK, ids=sorted(session_ids))}
 
 
-_GROWN = ("last_sequence", "last_event_time", "executions")
+_GROWN = ("last_session_sequence", "last_event_time", "executions")
 _ADVANCE = Prepared(sessions.update().where(_ID).values({name: sa.bindparam(name) for name in _GROWN}))
 
 
@@ -166,7 +166,7 @@ async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
 class LogEnd:
     """The number and the time of the last event of a session's log."""
 
-    last_sequence: int
+    last_session_sequence: int
     last_event_time: datetime
 
 
@@ -177,7 +177,7 @@ _TAKE_NUMBER = Prepared(
     sessions.update()
     .where(_ID)
     .values(
-        last_sequence=sessions.c.last_sequence + 1,
+        last_session_sequence=sessions.c.last_session_sequence + 1,
         last_event_time=sa.case((sessions.c.last_event_time < _AT, _AT), else_=_NEXT_TIME),
     )
     .returning(*_END.columns),

@@ -192,7 +192,7 @@ class Journal:
         lines = []
         for unit in units:
             execution, session = unit.execution, sessions[unit.execution.session_id]
-            number = execution.last_sequence - len(unit.records)
+            number = execution.last_execution_sequence - len(unit.records)
             for record in unit.records:
                 session.advance(datetime.fromtimestamp(record.at, UTC))
                 number += 1
@@ -209,14 +209,14 @@ class Journal:
             unit.graph,
             execution,
             event_id=self._host.ids(),
-            sequence=session.last_sequence,
+            session_sequence=session.last_session_sequence,
             execution_sequence=number,
             at=to_timestamp(session.last_event_time),
         )
         kept = json.dumps(record.to_json(), separators=(",", ":"))
         return LoggedEvent(
             session_id=session.id,
-            sequence=session.last_sequence,
+            session_sequence=session.last_session_sequence,
             execution_id=execution.id,
             execution_sequence=number,
             type=record.type,
@@ -231,7 +231,7 @@ class Journal:
             fields,
             event_id=self._host.ids(),
             session_id=session.id,
-            sequence=session.last_sequence,
+            session_sequence=session.last_session_sequence,
             at=session.last_event_time,
         )
 
@@ -289,6 +289,6 @@ def _check_current(unit: Unit, row: LockedExecution | None) -> Refusal | None:
     execution = unit.execution
     if row is None or row.fence != execution.fence:
         return OwnershipLost()
-    if row.last_sequence != execution.last_sequence - len(unit.records):
+    if row.last_execution_sequence != execution.last_execution_sequence - len(unit.records):
         return LogMovedOn()
     return TurnOutdated() if row.last_message != execution.last_message else None

@@ -57,7 +57,7 @@ class Starts:
         graph = (await self._definitions.load(entry.digest)).runnable()
         unknown = sorted(start.input_data.keys() - graph.input_aliases)
         if unknown:
-            raise InvalidValue("input_data", f"the definition has no input {unknown[0]!r}")
+            raise InvalidValue("spec.input_data", f"the definition has no input {unknown[0]!r}")
         return PreparedStart(start=start, definition=Found(entry, graph), first=None)
 
     async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
@@ -111,7 +111,7 @@ class Starts:
             has_result=False,
             result=None,
             failure=None,
-            last_sequence=0,
+            last_execution_sequence=0,
             create_time=self._host.clock(),
             end_time=None,
         )

@@ -93,6 +93,7 @@ class PutNoteRequest(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    CREATE_ONLY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
@@ -101,6 +102,8 @@ class PutNoteRequest(_message.Message):
     """The note's name."""
     text: _builtins.str
     """What it says; empty is for those who have not thought yet, and cannot be committed."""
+    create_only: _builtins.bool
+    """True creates only: where the name is taken, the call is refused with ALREADY_EXISTS. False creates or replaces."""
     etag: _builtins.str
     """The draft's etag; empty writes over whatever is there."""
     request_id: _builtins.str
@@ -111,12 +114,13 @@ class PutNoteRequest(_message.Message):
         revision: _builtins.str = ...,
         name: _builtins.str = ...,
         text: _builtins.str = ...,
+        create_only: _builtins.bool = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "revision", b"revision", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_only", b"create_only", "etag", b"etag", "name", b"name", "request_id", b"request_id", "revision", b"revision", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -128,17 +132,17 @@ class PutNoteResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ETAG_FIELD_NUMBER: _builtins.int
-    etag: _builtins.str
+    REVISION_ETAG_FIELD_NUMBER: _builtins.int
+    revision_etag: _builtins.str
     """The draft's new etag."""
     def __init__(
         self,
         *,
-        etag: _builtins.str = ...,
+        revision_etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision_etag", b"revision_etag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -232,17 +236,17 @@ class UploadNoteResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ETAG_FIELD_NUMBER: _builtins.int
-    etag: _builtins.str
+    REVISION_ETAG_FIELD_NUMBER: _builtins.int
+    revision_etag: _builtins.str
     """The draft's new etag."""
     def __init__(
         self,
         *,
-        etag: _builtins.str = ...,
+        revision_etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision_etag", b"revision_etag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -378,17 +382,17 @@ class GetNoteRunRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    RUN_ID_FIELD_NUMBER: _builtins.int
-    run_id: _builtins.str
+    NOTE_RUN_FIELD_NUMBER: _builtins.int
+    note_run: _builtins.str
     """The run."""
     def __init__(
         self,
         *,
-        run_id: _builtins.str = ...,
+        note_run: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note_run", b"note_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

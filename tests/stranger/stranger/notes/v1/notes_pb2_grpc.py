@@ -72,7 +72,7 @@ class NotesServiceServicer:
     """
 
     def PutNote(self, request, context):
-        """Writes a note into a draft, in place of the one with that name.
+        """Writes a note into a draft, in place of the one with that name unless `create_only`.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -81,7 +81,7 @@ class NotesServiceServicer:
         * NOT_FOUND: the blob has no such revision.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
         * ABORTED: the etag is stale.
-        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ALREADY_EXISTS: `create_only` is set and the name is taken; the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -34,7 +34,7 @@ class NotesServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> NotesServiceAsyncStub: ...
     PutNote: _grpc.UnaryUnaryMultiCallable[_notes_pb2.PutNoteRequest, _notes_pb2.PutNoteResponse]
-    """Writes a note into a draft, in place of the one with that name.
+    """Writes a note into a draft, in place of the one with that name unless `create_only`.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -43,7 +43,7 @@ class NotesServiceStub:
     * NOT_FOUND: the blob has no such revision.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
     * ABORTED: the etag is stale.
-    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ALREADY_EXISTS: `create_only` is set and the name is taken; the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
     """
     GetNote: _grpc.UnaryUnaryMultiCallable[_notes_pb2.GetNoteRequest, _notes_pb2.GetNoteResponse]
@@ -110,7 +110,7 @@ class NotesServiceAsyncStub(NotesServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutNote: _aio.UnaryUnaryMultiCallable[_notes_pb2.PutNoteRequest, _notes_pb2.PutNoteResponse]  # type: ignore[assignment]
-    """Writes a note into a draft, in place of the one with that name.
+    """Writes a note into a draft, in place of the one with that name unless `create_only`.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -119,7 +119,7 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * NOT_FOUND: the blob has no such revision.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
     * ABORTED: the etag is stale.
-    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * ALREADY_EXISTS: `create_only` is set and the name is taken; the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
     """
     GetNote: _aio.UnaryUnaryMultiCallable[_notes_pb2.GetNoteRequest, _notes_pb2.GetNoteResponse]  # type: ignore[assignment]
@@ -189,7 +189,7 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _notes_pb2.PutNoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_notes_pb2.PutNoteResponse, _abc.Awaitable[_notes_pb2.PutNoteResponse]]:
-        """Writes a note into a draft, in place of the one with that name.
+        """Writes a note into a draft, in place of the one with that name unless `create_only`.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -198,7 +198,7 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: the blob has no such revision.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
         * ABORTED: the etag is stale.
-        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ALREADY_EXISTS: `create_only` is set and the name is taken; the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
         """
 

@@ -1,0 +1,223 @@
+"""How things are called in the contract (DESIGN §3), as rules over descriptors: each yields what breaks it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from blobhub.v1 import access_pb2, alias_pb2
+from buf.validate import validate_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+
+NOUNS = ("organization", "blob", "revision", "session", "execution", "definition", "user", "api_key", "credential")
+"""What a request refers to by its noun, and a record by `<noun>_id`."""
+
+STRING, MESSAGE, BOOL = FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_BOOL
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The messages and methods of a package."""
+
+    files: tuple[descriptor_pb2.FileDescriptorProto, ...]
+    pool: descriptor_pool.DescriptorPool
+
+    @cached_property
+    def methods(self) -> list[MethodDescriptor]:
+        """All methods."""
+        names = [f"{file.package}.{service.name}" for file in self.files for service in file.service]
+        return [method for name in names for method in self.pool.FindServiceByName(name).methods]
+
+    @cached_property
+    def messages(self) -> list[Descriptor]:
+        """All messages; none is inside another."""
+        names = [f"{file.package}.{message.name}" for file in self.files for message in file.message_type]
+        return [self.pool.FindMessageTypeByName(name) for name in names]
+
+    @cached_property
+    def requests(self) -> list[Descriptor]:
+        """The messages that only come in: requests, and what nothing but requests is made of."""
+        into = _reachable([method.input_type for method in self.methods])
+        out = _reachable([method.output_type for method in self.methods])
+        return [message for message in self.messages if message.full_name in into - out]
+
+    @cached_property
+    def records(self) -> list[Descriptor]:
+        """The messages that go out, but for the answers themselves."""
+        requests = {message.full_name for message in self.requests}
+        return [each for each in self.messages if each.full_name not in requests and not each.name.endswith("Response")]
+
+
+def _reachable(messages: list[Descriptor]) -> set[str]:
+    found: dict[str, Descriptor] = {}
+    left = list(messages)
+    while left:
+        message = left.pop()
+        if message.full_name not in found:
+            found[message.full_name] = message
+            left += [field.message_type for field in message.fields if field.message_type]
+    return set(found)
+
+
+def _fields(messages: list[Descriptor], pattern: str) -> Iterator[str]:
+    for message in messages:
+        for field in message.fields:
+            if re.fullmatch(pattern, field.name):
+                yield f"{message.name}.{field.name}"
+
+
+def organization_is_written_out(contract: Contract) -> Iterator[str]:
+    """`organization`, and never `org`."""
+    yield from _fields(contract.messages, r"(.*_)?orgs?(_.*)?")
+
+
+def a_request_refers_by_the_noun(contract: Contract) -> Iterator[str]:
+    """`session`, not `session_id`: what is named may be an id or a reference."""
+    yield from (name for name in _fields(contract.requests, r".*_ids?") if not name.endswith(".request_id"))
+
+
+def a_checked_field_has_the_name_of_its_kind(contract: Contract) -> Iterator[str]:
+    """`blob` names a blob, `base_revision` a revision, and `parent` one of several kinds of thing."""
+    for method in contract.methods:
+        rule = descriptor_pb2.MethodOptions.FromString(method.GetOptions().SerializeToString()).Extensions[access_pb2.access]
+        for each in (rule, *rule.also):
+            several = "_or_" in each.resource
+            if each.field and not (each.field == "parent" if several else f"_{each.field}".endswith(f"_{each.resource}")):
+                yield f"{method.name}: {each.field} names {each.resource}"
+
+
+def a_record_holds_ids(contract: Contract) -> Iterator[str]:
+    """`blob_id`, not `blob`, where the id of another thing is meant."""
+    for message in contract.records:
+        for field in message.fields:
+            if field.type == STRING and field.name in NOUNS:
+                yield f"{message.name}.{field.name}"
+
+
+def what_a_thing_belongs_to_is_its_parent(contract: Contract) -> Iterator[str]:
+    """Not scope, owner, target, holder."""
+    own = {"WorkflowConnection.target_id": "the platform's word for the end of a connection"}
+    yield from (name for name in _fields(contract.messages, r"(scope|owner|target|holder)(_id)?") if name not in own)
+
+
+def every_update_has_a_mask_and_an_etag(contract: Contract) -> Iterator[str]:
+    """AIP-134 and AIP-154."""
+    for method in contract.methods:
+        if method.name.startswith("Update"):
+            yield from (
+                f"{method.name}: {name}" for name in ("update_mask", "etag") if name not in method.input_type.fields_by_name
+            )
+
+
+def every_put_can_be_kept_to_creating(contract: Contract) -> Iterator[str]:
+    """`Put` creates or replaces; with `create_only` it does not replace."""
+    for method in contract.methods:
+        field = method.input_type.fields_by_name.get("create_only")
+        if method.name.startswith("Put") and (field is None or field.type != BOOL):
+            yield method.name
+
+
+def nothing_is_set(contract: Contract) -> Iterator[str]:
+    """`Update` changes fields and `Put` replaces a document; there is no third word."""
+    yield from (
+        method.name for method in contract.methods if re.match(r"(Set|Modify|Patch|Upsert|Add|Remove)[A-Z]", method.name)
+    )
+
+
+def a_numbering_among_several_is_named_in_full(contract: Contract) -> Iterator[str]:
+    """Where a message has `execution_sequence`, there is no `sequence`."""
+    for message in contract.messages:
+        numberings = [field.name for field in message.fields if field.name.endswith("sequence")]
+        full = [name for name in numberings if re.search(r"(session|execution)_sequence$", name)]
+        yield from (f"{message.name}.{name}" for name in numberings if full and name not in full)
+
+
+def a_watch_follows_unless_it_only_replays(contract: Contract) -> Iterator[str]:
+    """`replay_only`, and where to begin."""
+    for method in contract.methods:
+        names = set(method.input_type.fields_by_name)
+        if method.name.startswith("Watch"):
+            begins = any(re.fullmatch(r"after_(\w+_)?sequence", name) for name in names)
+            if "replay_only" not in names or "follow" in names or not begins:
+                yield method.name
+
+
+def retries_use_the_words_of_temporal(contract: Contract) -> Iterator[str]:
+    """`maximum_attempts`, `initial_interval`, `backoff_coefficient`, `maximum_interval`, `non_retryable_reasons`."""
+    words = r"attempts|max_attempts|first_interval|factor|multiplier|cap|max_interval|max_backoff"
+    yield from _fields(contract.messages, words)
+
+
+def maxima_are_written_out(contract: Contract) -> Iterator[str]:
+    """`maximum_concurrent`, not `max_concurrent`."""
+    yield from _fields(contract.messages, r"(max|min)_.*")
+
+
+def an_alias_that_is_given_follows_the_one_grammar(contract: Contract) -> Iterator[str]:
+    """The rule of alias.proto; session objects alone have their own."""
+    for method in contract.methods:
+        field = method.input_type.fields_by_name.get("alias")
+        if field is None or not re.match(r"Create|Put|Update", method.name) or "SessionObject" in method.name:
+            continue
+        options = descriptor_pb2.FieldOptions.FromString(field.GetOptions().SerializeToString())
+        if not options.Extensions[validate_pb2.field].string.Extensions[alias_pb2.alias]:
+            yield method.name
+
+
+def a_definition_is_a_reference(contract: Contract) -> Iterator[str]:
+    """The body is `content`, as a message, or `document`, as text."""
+    for message in contract.requests:
+        for field in message.fields:
+            if field.name == "definition" and field.type == MESSAGE:
+                yield f"{message.name}.definition"
+
+
+def every_list_is_paged(contract: Contract) -> Iterator[str]:
+    """AIP-158. The lists of what is installed are short and whole."""
+    whole = {"ListBlobTypes", "ListComponents"}
+    for method in contract.methods:
+        if method.name.startswith("List") and method.name not in whole:
+            missing = {"page_size", "page_token"} - set(method.input_type.fields_by_name)
+            missing |= {"next_page_token"} - set(method.output_type.fields_by_name)
+            yield from (f"{method.name}: {name}" for name in sorted(missing))
+
+
+def a_deletion_answers_no_more_than_the_drafts_etag(contract: Contract) -> Iterator[str]:
+    """One shape for all: nothing, or, where a draft was edited, its new `revision_etag`."""
+    for method in contract.methods:
+        if re.match(r"Delete|Discard", method.name):
+            names = set(method.output_type.fields_by_name)
+            yield from (f"{method.name}: {name}" for name in sorted(names - {"revision_etag"}))
+
+
+Rule = Callable[[Contract], Iterator[str]]
+
+EXAMPLES: dict[Rule, str] = {
+    organization_is_written_out: "message Blob { string org_id = 1; }",
+    a_request_refers_by_the_noun: "message AskRequest { string session_id = 1; }",
+    a_checked_field_has_the_name_of_its_kind: """
+        message AskRequest { string scope = 1; }
+        message AskResponse {}
+        service Keys {
+          rpc Ask(AskRequest) returns (AskResponse) { option (access) = {field: "scope" resource: "blob"}; }
+        }""",
+    a_record_holds_ids: "message Session { string blob = 1; }",
+    what_a_thing_belongs_to_is_its_parent: "message AskRequest { string owner = 1; }",
+    every_update_has_a_mask_and_an_etag: "message UpdateThingRequest { string etag = 1; }",
+    every_put_can_be_kept_to_creating: "message PutThingRequest { string alias = 1; }",
+    nothing_is_set: "message SetThingRequest {}",
+    a_numbering_among_several_is_named_in_full: "message Line { int64 sequence = 1; int64 execution_sequence = 2; }",
+    a_watch_follows_unless_it_only_replays: "message WatchThingRequest { int64 after_sequence = 1; bool follow = 2; }",
+    retries_use_the_words_of_temporal: "message Retry { int32 attempts = 1; }",
+    maxima_are_written_out: "message Policy { int32 max_concurrent = 1; }",
+    an_alias_that_is_given_follows_the_one_grammar: "message PutThingRequest { string alias = 1; }",
+    a_definition_is_a_reference: "message AskRequest { Body definition = 1; } message Body {}",
+    every_list_is_paged: "message ListThingRequest { int32 page_size = 1; }",
+    a_deletion_answers_no_more_than_the_drafts_etag: """
+        message DeleteThingRequest {}
+        message DeleteThingResponse { string id = 1; }""",
+}
+"""The rules, each with protos that break it. A request without a service gets one, with a method of its name."""
