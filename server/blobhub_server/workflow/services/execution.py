@@ -147,4 +147,4 @@ async def locate_execution(host: Host, value: str, _caller: Caller) -> Resolutio
     if found is None:
         return None
     execution, org_id = found
-    return Resolution(Place(org_id=org_id, blob_id=execution.blob_id), execution)
+    return Resolution(place=Place(org_id=org_id, blob_id=execution.blob_id), resource=execution, never_public=True)

@@ -101,4 +101,6 @@ async def locate_session(host: Host, value: str, _caller: Caller) -> Resolution[
     """The locator of sessions."""
     async with host.db.read() as tx:
         session = await store.get(tx, value)
-    return None if session is None else Resolution(Place(org_id=session.org_id, blob_id=session.blob_id), session)
+    if session is None:
+        return None
+    return Resolution(place=Place(org_id=session.org_id, blob_id=session.blob_id), resource=session, never_public=True)
