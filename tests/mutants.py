@@ -44,6 +44,7 @@ CHECKS: tuple[tuple[Any, str], ...] = (
     (gate.Admission, "_resolve"),
     (gate.Admission, "_require"),
     (absence.Absence, "in_blob"),
+    (authentication.Authentication, "require_form"),
     (authentication.Authentication, "_key_caller"),
     (authentication, "_require_enabled"),
     (api_key, "matches"),

@@ -41,7 +41,8 @@ class BlobServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
       and the caller is not an admin of the organization.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
     * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
@@ -51,9 +52,10 @@ class BlobServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed; the details say to what.
+    * NOT_FOUND: the blob or its organization was renamed; the details say to what;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListBlobs: _grpc.UnaryUnaryMultiCallable[_blob_pb2.ListBlobsRequest, _blob_pb2.ListBlobsResponse]
     """Lists the blobs of an organization. Who holds a role on the organization is shown all of them; of a public
@@ -61,9 +63,10 @@ class BlobServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateBlob: _grpc.UnaryUnaryMultiCallable[_blob_pb2.UpdateBlobRequest, _blob_pb2.UpdateBlobResponse]
     """Changes alias, description or visibility. An alias that is given up stays this blob's: references that use it are
@@ -74,7 +77,8 @@ class BlobServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -88,7 +92,8 @@ class BlobServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -97,13 +102,14 @@ class BlobServiceStub:
     """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
     `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
     of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
-    a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+    a while. When the blob is deleted the stream ends as a new call would.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -121,7 +127,8 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
       and the caller is not an admin of the organization.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
     * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
@@ -131,9 +138,10 @@ class BlobServiceAsyncStub(BlobServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed; the details say to what.
+    * NOT_FOUND: the blob or its organization was renamed; the details say to what;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListBlobs: _aio.UnaryUnaryMultiCallable[_blob_pb2.ListBlobsRequest, _blob_pb2.ListBlobsResponse]  # type: ignore[assignment]
     """Lists the blobs of an organization. Who holds a role on the organization is shown all of them; of a public
@@ -141,9 +149,10 @@ class BlobServiceAsyncStub(BlobServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateBlob: _aio.UnaryUnaryMultiCallable[_blob_pb2.UpdateBlobRequest, _blob_pb2.UpdateBlobResponse]  # type: ignore[assignment]
     """Changes alias, description or visibility. An alias that is given up stays this blob's: references that use it are
@@ -154,7 +163,8 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -168,7 +178,8 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -177,13 +188,14 @@ class BlobServiceAsyncStub(BlobServiceStub):
     """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
     `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
     of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
-    a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+    a while. When the blob is deleted the stream ends as a new call would.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -204,7 +216,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
           and the caller is not an admin of the organization.
-        * NOT_FOUND: the organization was renamed.
+        * NOT_FOUND: the organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
           another body.
         * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
@@ -220,9 +233,10 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed; the details say to what.
+        * NOT_FOUND: the blob or its organization was renamed; the details say to what;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -236,9 +250,10 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
-        * NOT_FOUND: the organization was renamed.
+        * NOT_FOUND: the organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -255,7 +270,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed.
+        * NOT_FOUND: the blob or its organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
           another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -275,7 +291,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed.
+        * NOT_FOUND: the blob or its organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -290,13 +307,14 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
         `after_sequence`, then, with `follow`, what comes. Edits of a draft's content are not among it; a draft's etag tells
         of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
-        a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+        a while. When the blob is deleted the stream ends as a new call would.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
-        * NOT_FOUND: the blob or its organization was renamed.
+        * NOT_FOUND: the blob or its organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_sequence`.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """

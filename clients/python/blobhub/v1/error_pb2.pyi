@@ -5,6 +5,12 @@ Why a call failed, for programs. Every status but OK that BlobHub answers carrie
 `reason` is the name of an `ErrorReason` without its prefix and whose `domain` is `blobhub`. What only a type of blob
 fails with has reasons of its own, under the type's name as `domain` (workflow_error.proto). Details are cut to what
 clients accept as metadata: a `BadRequest` of very many violations holds the first and says how many more there are.
+
+A request that breaks several rules gets the first of these errors: the key has not the form of one (UNAUTHENTICATED);
+the bytes are not the request's message; the key does not work; a constraint is broken; a reference is malformed (each
+INVALID_ARGUMENT but for the key's); the `request_id` was used with another body, or is answered from memory; no key
+came and one is needed; then, for each resource in the order of the access rule: it is absent or hidden, the role is too
+weak, a revision is absent in the blob; and last what the method itself finds, such as a stale etag.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -45,15 +51,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 6
-    """UNAUTHENTICATED. The call needs a key and came without one, or with one that is malformed, unknown, expired or
-    revoked, or whose user is disabled; or a stream was open when that came about. All of these read the same.
+    """UNAUTHENTICATED. The call came with a key that is malformed, unknown, expired or revoked, or whose user is disabled;
+    all of these read the same. Or it came without a key and is refused, for whatever reason; the message says so. Or a
+    stream was open when that came about.
     """
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 7
-    """PERMISSION_DENIED. The caller may not do this, or the resource does not exist; both read the same to callers who
-    may not see the resource.
+    """PERMISSION_DENIED. The caller may not see the resource, or it does not exist: both read the same. Or they may see it,
+    and what they ask for needs a stronger role. Metadata: `role`, the role that is needed, in the latter case alone.
     """
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 8
-    """NOT_FOUND. The thing does not exist inside a resource the caller may see. Details: `ResourceInfo`."""
+    """NOT_FOUND. The thing does not exist, or the caller may not see it, in a parent that the request names and that the
+    caller may read: both read the same. The server is the parent of what names none, for its administrators. Details:
+    `ResourceInfo`.
+    """
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 9
     """ALREADY_EXISTS. Another one of that alias exists. Details: `ResourceInfo`."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 10
@@ -95,7 +105,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `BadRequest`.
     """
     ERROR_REASON_RENAMED: _ErrorReason.ValueType  # 22
-    """NOT_FOUND. The reference uses an alias that was given up; the thing has another one now. Metadata: `alias`, the
+    """NOT_FOUND. The reference uses an alias that was given up; the thing, which the caller may see, has another one now.
+    To who may not see it, it is like a thing that does not exist. Metadata: `alias`, the
     reference of today. Details: `ResourceInfo`.
     """
     ERROR_REASON_NOT_EMPTY: _ErrorReason.ValueType  # 23
@@ -160,15 +171,19 @@ ERROR_REASON_INVALID_REFERENCE: ErrorReason.ValueType  # 4
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 6
-"""UNAUTHENTICATED. The call needs a key and came without one, or with one that is malformed, unknown, expired or
-revoked, or whose user is disabled; or a stream was open when that came about. All of these read the same.
+"""UNAUTHENTICATED. The call came with a key that is malformed, unknown, expired or revoked, or whose user is disabled;
+all of these read the same. Or it came without a key and is refused, for whatever reason; the message says so. Or a
+stream was open when that came about.
 """
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 7
-"""PERMISSION_DENIED. The caller may not do this, or the resource does not exist; both read the same to callers who
-may not see the resource.
+"""PERMISSION_DENIED. The caller may not see the resource, or it does not exist: both read the same. Or they may see it,
+and what they ask for needs a stronger role. Metadata: `role`, the role that is needed, in the latter case alone.
 """
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 8
-"""NOT_FOUND. The thing does not exist inside a resource the caller may see. Details: `ResourceInfo`."""
+"""NOT_FOUND. The thing does not exist, or the caller may not see it, in a parent that the request names and that the
+caller may read: both read the same. The server is the parent of what names none, for its administrators. Details:
+`ResourceInfo`.
+"""
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 9
 """ALREADY_EXISTS. Another one of that alias exists. Details: `ResourceInfo`."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 10
@@ -210,7 +225,8 @@ ERROR_REASON_INVALID_VALUE: ErrorReason.ValueType  # 21
 `BadRequest`.
 """
 ERROR_REASON_RENAMED: ErrorReason.ValueType  # 22
-"""NOT_FOUND. The reference uses an alias that was given up; the thing has another one now. Metadata: `alias`, the
+"""NOT_FOUND. The reference uses an alias that was given up; the thing, which the caller may see, has another one now.
+To who may not see it, it is like a thing that does not exist. Metadata: `alias`, the
 reference of today. Details: `ResourceInfo`.
 """
 ERROR_REASON_NOT_EMPTY: ErrorReason.ValueType  # 23

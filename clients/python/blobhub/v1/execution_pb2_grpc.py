@@ -80,7 +80,8 @@ class ExecutionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session's revision has no such definition.
+        * NOT_FOUND: the session's revision has no such definition;
+        or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down.
@@ -101,7 +102,8 @@ class ExecutionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session's revision has no such definition.
+        * NOT_FOUND: the session's revision has no such definition;
+        or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
@@ -119,6 +121,7 @@ class ExecutionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,6 +134,7 @@ class ExecutionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +149,7 @@ class ExecutionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * FAILED_PRECONDITION: the execution has already completed or failed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
@@ -161,6 +166,7 @@ class ExecutionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """

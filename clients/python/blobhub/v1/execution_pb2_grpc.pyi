@@ -42,7 +42,8 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition.
+    * NOT_FOUND: the session's revision has no such definition;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down.
@@ -59,7 +60,8 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition.
+    * NOT_FOUND: the session's revision has no such definition;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
@@ -73,6 +75,7 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListExecutions: _grpc.UnaryUnaryMultiCallable[_execution_pb2.ListExecutionsRequest, _execution_pb2.ListExecutionsResponse]
     """Lists a session's executions, oldest first.
@@ -81,6 +84,7 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     StopExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.StopExecutionRequest, _execution_pb2.StopExecutionResponse]
     """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
@@ -91,6 +95,7 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the execution has already completed or failed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
@@ -103,6 +108,7 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -121,7 +127,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition.
+    * NOT_FOUND: the session's revision has no such definition;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down.
@@ -138,7 +145,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition.
+    * NOT_FOUND: the session's revision has no such definition;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
@@ -152,6 +160,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListExecutions: _aio.UnaryUnaryMultiCallable[_execution_pb2.ListExecutionsRequest, _execution_pb2.ListExecutionsResponse]  # type: ignore[assignment]
     """Lists a session's executions, oldest first.
@@ -160,6 +169,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     StopExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.StopExecutionRequest, _execution_pb2.StopExecutionResponse]  # type: ignore[assignment]
     """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
@@ -170,6 +180,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the execution has already completed or failed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
@@ -182,6 +193,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -203,7 +215,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session's revision has no such definition.
+        * NOT_FOUND: the session's revision has no such definition;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down.
@@ -226,7 +239,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session's revision has no such definition.
+        * NOT_FOUND: the session's revision has no such definition;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
@@ -246,6 +260,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
 
     @_abc_1.abstractmethod
@@ -260,6 +275,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
 
     @_abc_1.abstractmethod
@@ -276,6 +292,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * FAILED_PRECONDITION: the execution has already completed or failed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
@@ -294,6 +311,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * OUT_OF_RANGE: the execution has not reached `after_sequence`, or what follows it is no longer kept.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """

@@ -44,7 +44,8 @@ class LimitServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * NOT_FOUND: the scope was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     SetLimit: _grpc.UnaryUnaryMultiCallable[_limit_pb2.SetLimitRequest, _limit_pb2.SetLimitResponse]
     """Sets a limit for an organization or a blob, or, without a value, takes the setting back.
@@ -61,7 +62,8 @@ class LimitServiceStub:
       scope; the value is more than an admin may set.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * NOT_FOUND: the scope was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
 
@@ -81,7 +83,8 @@ class LimitServiceAsyncStub(LimitServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * NOT_FOUND: the scope was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     SetLimit: _aio.UnaryUnaryMultiCallable[_limit_pb2.SetLimitRequest, _limit_pb2.SetLimitResponse]  # type: ignore[assignment]
     """Sets a limit for an organization or a blob, or, without a value, takes the setting back.
@@ -98,7 +101,8 @@ class LimitServiceAsyncStub(LimitServiceStub):
       scope; the value is more than an admin may set.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-    * NOT_FOUND: the scope was renamed.
+    * NOT_FOUND: the scope was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
 
@@ -121,7 +125,8 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller holds no role on the scope, or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * NOT_FOUND: the scope was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -144,7 +149,8 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
           scope; the value is more than an admin may set.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the scope, or it does not exist.
-        * NOT_FOUND: the scope was renamed.
+        * NOT_FOUND: the scope was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
 

@@ -41,7 +41,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such parent revision, or was renamed.
+    * NOT_FOUND: the blob has no such parent revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the parent is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the blob has as many revisions as it may.
@@ -51,18 +52,20 @@ class RevisionServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListRevisions: _grpc.UnaryUnaryMultiCallable[_revision_pb2.ListRevisionsRequest, _revision_pb2.ListRevisionsResponse]
     """Lists a blob's revisions, oldest first.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     CommitRevision: _grpc.UnaryUnaryMultiCallable[_revision_pb2.CommitRevisionRequest, _revision_pb2.CommitRevisionResponse]
     """Freezes a draft: the blob type validates its content, and a digest over all of it is recorded. From then on the
@@ -72,7 +75,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -86,7 +90,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a commit.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -98,7 +103,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
       revision's parent, or sessions are bound to it; the blob's type keeps data and is not installed.
     * ABORTED: the etag is stale.
@@ -111,7 +117,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -123,7 +130,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the blob's etag is stale; the current one is in the details.
@@ -134,9 +142,10 @@ class RevisionServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
-    * NOT_FOUND: a blob has no such revision, or was renamed.
+    * NOT_FOUND: a blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blobs are of different types.
     """
     GetRevisionDependents: _grpc.UnaryUnaryMultiCallable[_revision_pb2.GetRevisionDependentsRequest, _revision_pb2.GetRevisionDependentsResponse]
@@ -147,7 +156,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob's type keeps data and is not installed.
     """
 
@@ -164,7 +174,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such parent revision, or was renamed.
+    * NOT_FOUND: the blob has no such parent revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the parent is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the blob has as many revisions as it may.
@@ -174,18 +185,20 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListRevisions: _aio.UnaryUnaryMultiCallable[_revision_pb2.ListRevisionsRequest, _revision_pb2.ListRevisionsResponse]  # type: ignore[assignment]
     """Lists a blob's revisions, oldest first.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     CommitRevision: _aio.UnaryUnaryMultiCallable[_revision_pb2.CommitRevisionRequest, _revision_pb2.CommitRevisionResponse]  # type: ignore[assignment]
     """Freezes a draft: the blob type validates its content, and a digest over all of it is recorded. From then on the
@@ -195,7 +208,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -209,7 +223,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a commit.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -221,7 +236,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
       revision's parent, or sessions are bound to it; the blob's type keeps data and is not installed.
     * ABORTED: the etag is stale.
@@ -234,7 +250,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -246,7 +263,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the blob's etag is stale; the current one is in the details.
@@ -257,9 +275,10 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
-    * NOT_FOUND: a blob has no such revision, or was renamed.
+    * NOT_FOUND: a blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blobs are of different types.
     """
     GetRevisionDependents: _aio.UnaryUnaryMultiCallable[_revision_pb2.GetRevisionDependentsRequest, _revision_pb2.GetRevisionDependentsResponse]  # type: ignore[assignment]
@@ -270,7 +289,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob's type keeps data and is not installed.
     """
 
@@ -290,7 +310,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such parent revision, or was renamed.
+        * NOT_FOUND: the blob has no such parent revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the parent is a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the blob has as many revisions as it may.
@@ -306,9 +327,10 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -321,9 +343,10 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed.
+        * NOT_FOUND: the blob or its organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -339,7 +362,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -359,7 +383,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a commit.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -377,7 +402,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
           revision's parent, or sessions are bound to it; the blob's type keeps data and is not installed.
         * ABORTED: the etag is stale.
@@ -396,7 +422,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -414,7 +441,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the blob's etag is stale; the current one is in the details.
@@ -431,9 +459,10 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
-        * NOT_FOUND: a blob has no such revision, or was renamed.
+        * NOT_FOUND: a blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blobs are of different types.
         """
 
@@ -450,7 +479,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob's type keeps data and is not installed.
         """
 

@@ -83,8 +83,7 @@ class Authentication:
 
     async def _key_caller(self, key: str) -> Caller:
         parsed = rules.parse(key)
-        if parsed is None:
-            raise Unauthenticated(malformed=True)
+        assert parsed is not None, "the form was checked before the call was read"
         public_id, secret_hash = parsed
         async with self._db.read() as tx:
             record = await store.get_by_public_id(tx, public_id)
