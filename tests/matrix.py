@@ -25,7 +25,7 @@ from blobhub.v1 import (
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.db.schema import metadata
-from blobhub_server.errors import BlobHubError
+from blobhub_server.errors import InvalidValue
 from blobhub_server.ids import is_uuid
 from databases import select
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -78,18 +78,12 @@ def hidden(row: Row, kind: Kind) -> bool:
     return row.rule is not None and row.subject is not None and not row.subject.seen_by(kind, row.rule.resource)
 
 
-class Reached(BlobHubError):
-    """A call has passed the gate."""
-
-    code, reason = "INVALID_ARGUMENT", "INVALID_REQUEST"
-
-
 @contextmanager
 def at_the_gate() -> Iterator[None]:
     """Calls of this process's servers are not validated, and end where their handlers would begin."""
 
     def reach(_observed: object) -> None:
-        raise Reached("reached")
+        raise InvalidValue("", "the handler would begin here")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("blobhub_server.rpc.pipeline.validate", lambda _request: None)
