@@ -75,6 +75,12 @@ class Admitted:
         self.seen.append((method, request))
         return self
 
+    def screen(self, _metadata: Any) -> None:
+        """Every key has the form of one."""
+
+    async def identify(self) -> None:
+        """Everybody is known."""
+
     async def answer(self, make: Callable[[Any], Awaitable[bytes]]) -> bytes:
         await self.recheck()
         return self.before if self.before is not None else await make(self)

@@ -1,20 +1,22 @@
 """The access matrix: every RPC × every field that names a resource × every kind of caller, from the access options alone.
 
-A cell is one call. What it should be answered with follows from the method's option and from the role that the caller
-holds where the field's value lies; nothing is listed by method. Calls of methods that change something carry a
-`request_id` that is none: they are admitted or refused like any other, and then fail its constraint, so a cell never
-changes anything.
+A cell is one call. What it should be answered with follows from the method's option, from the role that the caller holds
+where the field's value lies, and from whether they may see that; nothing is listed by method. Calls end where their
+handlers would begin, and their form is not validated, so a cell never changes anything. What a caller may not see is
+asked for twice, as it is and in the same form for what is not there, and both must read the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
 import grpc
+import pytest
 from blobhub.v1 import (
     access_pb2,
     api_key_pb2,
@@ -23,17 +25,21 @@ from blobhub.v1 import (
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.db.schema import metadata
+from blobhub_server.errors import InvalidValue
+from blobhub_server.ids import is_uuid
 from databases import select
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2 as _  # noqa: F401  its messages are told in words
+from google.rpc import status_pb2
 from methods import Method
 from scale import sample
 from served import WORKFLOW, Api, Served, connected
-from world import Kind, Row, World
+from world import NOWHERE, Kind, Row, World
 
 ALLOWED = "allowed"
 UNAUTHENTICATED = "UNAUTHENTICATED"
 DENIED = "PERMISSION_DENIED"
-
+NOT_FOUND = "NOT_FOUND"
 
 NEEDED = {
     access_pb2.PERMISSION_READ: Role.READ,
@@ -60,7 +66,29 @@ def expected(row: Row, kind: Kind) -> str:
     role = row.subject.role(kind)
     if row.rule.public_read and row.subject.public:
         role = max(role, Role.READ)
-    return ALLOWED if role >= NEEDED[row.rule.permission] else DENIED
+    if role >= NEEDED[row.rule.permission]:
+        return ALLOWED
+    if kind.anonymous:
+        return UNAUTHENTICATED
+    return NOT_FOUND if hidden(row, kind) and row.subject.parent_is_read_by(kind) else DENIED
+
+
+def hidden(row: Row, kind: Kind) -> bool:
+    """Whether a caller must not learn if the row's resource exists."""
+    return row.rule is not None and row.subject is not None and not row.subject.seen_by(kind, row.rule.resource)
+
+
+@contextmanager
+def at_the_gate() -> Iterator[None]:
+    """Calls of this process's servers are not validated, and end where their handlers would begin."""
+
+    def reach(_observed: object) -> None:
+        raise InvalidValue("", "the handler would begin here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blobhub_server.rpc.pipeline.validate", lambda _request: None)
+        patch.setattr("blobhub_server.rpc.pipeline._Observed.begin", reach)
+        yield
 
 
 async def answer(api: Api, method: Method, data: bytes) -> grpc.aio.AioRpcError | None:
@@ -83,19 +111,24 @@ async def answer(api: Api, method: Method, data: bytes) -> grpc.aio.AioRpcError 
 def outcome(method: Method, error: grpc.aio.AioRpcError | None) -> str:
     """A cell's outcome: refused with a code, or let through the gate."""
     if error is None:
-        assert not method.changes, f"{method.path} was let through with a request_id that is none"
+        assert not method.changes, f"{method.path} was let through to its handler"
         return ALLOWED
     code = error.code().name
-    if code in (UNAUTHENTICATED, DENIED):
+    if code in (UNAUTHENTICATED, DENIED, NOT_FOUND):
         assert reason_of(error) == code, (method.path, reason_of(error))
         return code
     assert code not in ("INTERNAL", "UNKNOWN", "UNIMPLEMENTED", "UNAVAILABLE"), (method.path, code, error.details())
     return ALLOWED
 
 
-def words(error: grpc.aio.AioRpcError | None) -> Any:
-    """All that an error says."""
-    return None if error is None else (error.code(), error.details(), list(error.trailing_metadata() or ()))
+def words(error: grpc.aio.AioRpcError | None, reference: str) -> Any:
+    """All that an error says, without the reference that was sent."""
+    if error is None:
+        return None
+    trailers = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    texts = [text.replace(reference, "…") for text in (error.details() or "", str(status))]
+    return error.code(), texts, list(trailers)
 
 
 def columns(rows: list[Row], kinds: list[Kind]) -> list[tuple[Kind, list[Row]]]:
@@ -117,9 +150,10 @@ async def cells(world: World, rows: list[Row], kind: Kind) -> AsyncIterator[str]
     """Run a caller's column; yield what is wrong, cell by cell."""
     async with connected(world.server.address, kind.key or None) as api:
         for start in range(0, len(rows), 64):
-            for wrong in await asyncio.gather(*(_cell(world, api, row, kind) for row in rows[start : start + 64])):
-                if wrong:
-                    yield wrong
+            with at_the_gate():
+                found = await asyncio.gather(*(_cell(world, api, row, kind) for row in rows[start : start + 64]))
+            for wrong in filter(None, found):
+                yield wrong
 
 
 async def beyond(world: World) -> AsyncIterator[str]:
@@ -160,6 +194,16 @@ async def beyond(world: World) -> AsyncIterator[str]:
                 yield f"{kind.name} creating a {visibility} blob was {found}, not {code}"
 
 
+def absent_like(value: str) -> str:
+    """A reference to nothing, in the form of one to something."""
+    if is_uuid(value):
+        return NOWHERE
+    if value.startswith("@"):
+        return "@absent"
+    organization, slash, below = value.partition("/")
+    return f"{organization}/absent{below[below.find('@') :] if '@' in below else ''}" if slash else "absent"
+
+
 async def _code(call: Any) -> str:
     try:
         await call
@@ -174,10 +218,12 @@ async def _cell(world: World, api: Api, row: Row, kind: Kind) -> str:
     found, should = outcome(row.method, error), expected(row, kind)
     if found != should:
         return f"{kind.name}: {row} was {found}, not {should}"
-    if found == DENIED and row.rule is not None:
-        absent = await answer(api, row.method, world.request(row, world.absent(row)))
-        if words(absent) != words(error):
-            return f"{kind.name}: {row}: absent and forbidden differ: {words(absent)} and {words(error)}"
+    if kind.authentic and hidden(row, kind):
+        reference = absent_like(value)
+        absent = await answer(api, row.method, world.request(row, reference))
+        said, like = words(error, value), words(absent, reference)
+        if said != like:
+            return f"{kind.name}: {row}: absent and forbidden differ: {like} and {said}"
     return ""
 
 

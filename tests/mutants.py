@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blobhub_server.blobtypes.access import Caller
-from blobhub_server.platform.admission import authentication, gate
+from blobhub_server.platform.admission import absence, authentication, gate
 from blobhub_server.platform.rules import access, api_key
 
 ROLES = ("NONE", "READ", "WRITE", "ADMIN")
@@ -27,6 +27,9 @@ DECISIONS: tuple[tuple[Any, str], ...] = (
     (access, "require_caller"),
     (access, "held_role"),
     (access, "require_role"),
+    (access, "is_hidden"),
+    (access, "hidden"),
+    (access, "refusal_for"),
     (access, "require_public_creation"),
     (access, "require_key_role"),
     (access, "require_lifetime"),
@@ -36,9 +39,12 @@ DECISIONS: tuple[tuple[Any, str], ...] = (
 """Every function of the access module; each is changed in every way."""
 
 CHECKS: tuple[tuple[Any, str], ...] = (
-    (gate.Admission, "_identify"),
+    (gate.Admission, "identify"),
     (gate.Admission, "_locate"),
-    (gate, "_require"),
+    (gate.Admission, "_resolve"),
+    (gate.Admission, "_require"),
+    (absence.Absence, "in_blob"),
+    (authentication.Authentication, "require_form"),
     (authentication.Authentication, "_key_caller"),
     (authentication, "_require_enabled"),
     (api_key, "matches"),

@@ -11,12 +11,28 @@ from blobhub_client import page
 from calling import METHODS
 from figures import Figure
 from google.protobuf import descriptor, descriptor_pool
+from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import reflection_pb2
-from matrix import ALLOWED, DENIED, UNAUTHENTICATED, beyond, cells, columns, expected, fingerprint
+from matrix import (
+    ALLOWED,
+    DENIED,
+    NOT_FOUND,
+    UNAUTHENTICATED,
+    absent_like,
+    answer,
+    at_the_gate,
+    beyond,
+    cells,
+    columns,
+    expected,
+    fingerprint,
+    hidden,
+)
 from methods import Method
+from plans import asked
 from scale import scaled
-from served import connected, served
-from world import World, settings
+from served import Api, connected, served
+from world import NOT_AN_ID, Row, World, settings
 
 INSIDE = {
     "CreateMember.user": "no role is held on a user here; the parent is what is checked",
@@ -66,13 +82,58 @@ async def test_cells_are_as_the_access_options_say(world: World, figure: Figure)
     outcomes = [(row, kind, expected(row, kind)) for kind, own in tried for row in own]
     counts = Counter(outcome for _, _, outcome in outcomes)
     assert min(counts[ALLOWED], counts[DENIED], counts[UNAUTHENTICATED]) > scaled(500, least=50), counts
-    expected_entries = Counter(outcome for _, kind, outcome in outcomes if kind.name != "malformed key")
-    asked_for_the_absent = sum(outcome == DENIED and row.rule is not None for row, _, outcome in outcomes)
+    assert counts[NOT_FOUND] > scaled(100, least=10), counts
+    entries = Counter(outcome for _, kind, outcome in outcomes if kind.name != "malformed key")
+    entries += Counter(outcome for row, kind, outcome in outcomes if kind.authentic and hidden(row, kind))
     found = await refusals(world) - recorded
-    assert found[UNAUTHENTICATED] == expected_entries[UNAUTHENTICATED]
-    assert found[DENIED] == expected_entries[DENIED] + asked_for_the_absent
+    for code in (UNAUTHENTICATED, DENIED, NOT_FOUND):
+        assert found[code] == entries[code], code
     size = f"{len(METHODS)} methods, {len(rows)} rows, {len(world.kinds)} kinds of caller"
     figure(f"{size}: {len(outcomes)} cells, {dict(counts)}")
+
+
+async def test_a_hidden_resource_takes_the_same_statements_as_an_absent_one(world: World, monkeypatch) -> None:
+    """So the time that a refusal takes tells nothing, either."""
+    monkeypatch.setattr("blobhub_server.platform.admission.authentication.CACHE_SECONDS", 600.0)
+    compared = 0
+    for kind in world.kinds:
+        if not kind.authentic or kind.name not in ("anonymous", "stranger", "reader of the blob", "key of another blob"):
+            continue
+        rows = {(row.rule.resource, row.subject.value): row for row in world.rows(METHODS.values()) if hidden(row, kind)}
+        async with connected(world.server.address, kind.key or None) as api:
+            for row in rows.values():
+                value = row.subject.value
+                with at_the_gate():
+                    await answer(api, row.method, world.request(row, value))  # The key is in the cache from here on.
+                    work = [await statements(api, row, world, asked_for) for asked_for in (value, absent_like(value))]
+                assert work[0] == work[1], f"{kind.name}: {row}"
+                compared += 1
+    assert compared > 60
+
+
+async def statements(api: Api, row: Row, world: World, value: str) -> Counter[str]:
+    """The queries of a call that is refused, without those of the runtime, which looks for work now and then."""
+    with asked() as queries:
+        assert await answer(api, row.method, world.request(row, value)) is not None
+    return Counter(query.sql for query in queries if "executions.owner =" not in query.sql)
+
+
+@pytest.mark.parametrize("kind_name", ["anonymous", "stranger", "reader of the organization", "administrator"])
+async def test_what_has_no_form_is_told_so_before_anything_is_looked_up(world: World, kind_name: str) -> None:
+    """Whoever calls, and whatever there is."""
+    kind = next(kind for kind in world.kinds if kind.name == kind_name)
+    async with connected(world.server.address, kind.key or None) as api:
+        for row in world.rows(METHODS.values()):
+            if row.method.changes:
+                request = GetMessageClass(row.method.input).FromString(
+                    world.request(row, row.subject.value if row.subject else "")
+                )
+                request.request_id = NOT_AN_ID
+                error = await answer(api, row.method, request.SerializeToString())
+                assert error.code().name == "INVALID_ARGUMENT", (row, error)
+            if row.rule is not None:
+                error = await answer(api, row.method, world.request(row, "no reference!"))
+                assert error.code().name == "INVALID_ARGUMENT", (row, error)
 
 
 async def test_what_rules_decide_beyond_the_options(world: World) -> None:
@@ -120,5 +181,6 @@ async def test_a_row_for_a_method_that_is_not_checked_fails(world: World, monkey
     rows = [row for row in world.rows(METHODS.values()) if row.method.name == "DeleteBlob"]
     stranger = next(kind for kind in world.kinds if kind.name == "stranger")
     assert [line async for line in cells(world, rows, stranger)] == []
+    monkeypatch.setattr("blobhub_server.platform.rules.access.is_hidden", lambda *_, **__: False)
     monkeypatch.setattr("blobhub_server.platform.rules.access.require_role", lambda *_, **__: None)
     assert len([line async for line in cells(world, rows, stranger)]) == len(rows)

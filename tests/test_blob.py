@@ -73,7 +73,7 @@ async def test_what_a_blob_cannot_be_made_of_is_refused(api: Api) -> None:
     await acme.blob(api)
     await expect_refusal(acme.blob(api, "acme/other", type_="no.such"), INVALID, "UNKNOWN_BLOB_TYPE")
     await expect_refusal(acme.blob(api), EXISTS, "ALREADY_EXISTS")
-    await expect_refusal(acme.blob(api, "no-such/pipeline"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(acme.blob(api, "no-such/pipeline"), NOT_FOUND, "NOT_FOUND")
     for alias in ("", "A", "a" * 64, str(uuid.uuid4())):
         await expect_refusal(acme.blob(api, f"acme/{alias}"), INVALID, "INVALID_REQUEST")
     await acme.organization(api, "other")
@@ -95,7 +95,7 @@ async def test_blobs_are_made_by_writers_and_public_ones_by_admins_alone(server:
     made = await acme.blob(api, "acme/public", visibility=PUBLIC)
     assert made.visibility == blob_pb2.VISIBILITY_PUBLIC
     assert await acme.get_blob(anonymous, "acme/public") == made
-    await expect_refusal(acme.get_blob(anonymous, "acme/private"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(acme.get_blob(anonymous, "acme/private"), UNAUTHENTICATED, "UNAUTHENTICATED")
 
 
 async def test_the_blobs_of_a_public_organization_are_listed_as_far_as_one_may_see_them(
@@ -121,7 +121,7 @@ async def test_the_blobs_of_a_public_organization_are_listed_as_far_as_one_may_s
         hide = organization_pb2.UpdateOrganizationRequest(organization="acme", visibility=PRIVATE)
         await api.organizations.UpdateOrganization(hide)
         await expect_refusal(listed(of_a_blob), DENIED, "PERMISSION_DENIED")
-        await expect_refusal(listed(anonymous), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(listed(anonymous), UNAUTHENTICATED, "UNAUTHENTICATED")
         assert await acme.get_blob(anonymous, "acme/public"), "a public blob is public wherever it is"
 
 
@@ -211,7 +211,7 @@ async def test_an_old_alias_is_kept_for_its_blob_until_that_is_deleted(api: Api)
     assert (await acme.update_blob(api, "acme/flow", alias="pipeline")).alias == "pipeline"
     await expect_refusal(acme.get_blob(api, "acme/flow"), NOT_FOUND, "RENAMED")
     await acme.delete_blob(api)
-    await expect_refusal(acme.get_blob(api, "acme/flow"), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(acme.get_blob(api, "acme/flow"), NOT_FOUND, "NOT_FOUND")
     for alias in ("pipeline", "flow"):
         await acme.blob(api, f"acme/{alias}")
 
@@ -237,7 +237,7 @@ async def test_a_blob_in_use_says_by_what_and_goes_by_a_cascade_alone(api: Api) 
     assert metadata_of(error) == {"holds": "1 open sessions, 1 running executions"}
     await acme.delete_blob(api, cascade=True)
     gone = api.sessions.GetSession(session_pb2.GetSessionRequest(session=session.id))
-    await expect_refusal(gone, DENIED, "PERMISSION_DENIED")
+    await expect_refusal(gone, NOT_FOUND, "NOT_FOUND")
 
 
 async def test_a_blob_goes_with_all_that_is_in_it_and_a_closed_session_does_not_keep_it(api: Api) -> None:
@@ -351,7 +351,7 @@ async def test_a_watch_follows_what_comes_and_ends_with_the_blob(api: Api) -> No
     assert seen == list(range(2, 22))
     await asyncio.gather(*updates)
     await acme.delete_blob(api)
-    await expect_refusal(watch.read(), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(watch.read(), NOT_FOUND, "NOT_FOUND")
 
 
 async def test_an_idle_watch_says_that_it_is_current(tmp_path: Path, database_url: str) -> None:
@@ -393,5 +393,5 @@ async def test_a_blob_that_becomes_private_is_watched_no_more_by_outsiders(serve
             while True:
                 await outside.read()
 
-        await expect_refusal(ended(), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(ended(), UNAUTHENTICATED, "UNAUTHENTICATED")
         inside.cancel()

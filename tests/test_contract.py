@@ -17,14 +17,6 @@ from methods import Method, served_methods
 TESTS = Path(__file__).resolve().parent
 BOUND = (access_pb2.PERMISSION_READ, access_pb2.PERMISSION_WRITE, access_pb2.PERMISSION_ADMIN)
 
-RENAMEABLE = {"organization", "blob", "revision"} | {
-    "organization_or_blob",
-    "blob_or_revision",
-    "organization_blob_or_user",
-    "organization_blob_or_server",
-}
-"""Kinds of resource that references can name by an alias, which may have been given up."""
-
 IMPLIED = {
     "request_id": "ALREADY_EXISTS",
     "etag": "ABORTED",
@@ -55,8 +47,8 @@ def test_every_rpc_lists_the_errors_that_follow_from_its_form(method: Method) ->
     implied = {"UNAUTHENTICATED"}
     if permission not in (access_pb2.PERMISSION_ANYONE, access_pb2.PERMISSION_CALLER):
         implied.add("PERMISSION_DENIED")
-    if {rule.resource for rule in (method.access, *method.access.also)} & RENAMEABLE:
-        implied.add("NOT_FOUND")
+    if method.access.field:
+        implied |= {"NOT_FOUND", "PERMISSION_DENIED"}
     implied |= {code for field, code in IMPLIED.items() if field in fields}
     assert implied <= listed, f"{method.path} does not list {sorted(implied - listed)}"
 

@@ -231,7 +231,7 @@ async def test_what_is_no_longer_public_is_no_longer_watched(server: Served, api
     watched = await Open.stream(anonymous.blobs.WatchBlob(blob_pb2.WatchBlobRequest(blob="acme/pipeline")))
     private = blob_pb2.UpdateBlobRequest(blob="acme/pipeline", visibility="VISIBILITY_PRIVATE")
     await api.blobs.UpdateBlob(private)
-    assert await within_deadline(watched.end()) is grpc.StatusCode.PERMISSION_DENIED
+    assert await within_deadline(watched.end()) is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def key_and_watch(server: Served, api: Api) -> tuple[str, AsyncExitStack, Api]:

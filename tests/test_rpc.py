@@ -41,13 +41,14 @@ async def test_every_kind_of_call_is_admitted_and_answered(kind: str) -> None:
 
 
 @each_kind
-async def test_refusal_comes_before_validation_and_before_the_handler(kind: str) -> None:
+async def test_validation_comes_before_refusal_and_that_before_the_handler(kind: str) -> None:
     async def never(_call):
         raise AssertionError("the handler ran")
 
     async with served(Admitted(PermissionDenied()), **{kind: failing(kind, never)}) as there:
-        error = await there.refused(kind, BAD)
-    assert (error.code(), reason_of(error)) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+        malformed, sound = await there.refused(kind, BAD), await there.refused(kind, GOOD)
+    assert (malformed.code(), reason_of(malformed)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert (sound.code(), reason_of(sound)) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
 
 @each_kind

@@ -131,10 +131,13 @@ class Places:
 
     def __init__(self) -> None:
         self.organizations: list[Organization] = []
+        self.parent: Place | None = None
+        """The organization that the last reference to a blob named."""
 
     # References
 
     def organization(self, reference: str) -> Place | None:
+        self.parent = None
         for organization in self.organizations:
             if reference in (organization.alias, organization.id):
                 return Place(organization=organization)
@@ -145,8 +148,10 @@ class Places:
     def blob(self, reference: str) -> Place | None:
         of, slash, alias = reference.partition("/")
         if not slash:
+            self.parent = None
             return next((place for place in self.blobs() if place.blob.id == reference), None)
         place = self.organization(of)
+        self.parent = Place(organization=place.organization) if place else None
         for blob in place.organization.blobs if place else []:
             if alias == blob.alias and not place.refusal:
                 return Place(organization=place.organization, blob=blob)
@@ -200,15 +205,28 @@ class Places:
         return min(who.most, max(member.role if member else NONE for member in found))
 
     def admit(self, who: Caller, place: Place | None, need: int, *, public_read: bool = False) -> Place:
-        """The place, for a caller who may. What is absent there is told to nobody else."""
+        """The place, for a caller who may. What they may not see is like what is absent."""
         if not who.user and not public_read:
             raise Refused("UNAUTHENTICATED")
-        public = public_read and place is not None and place.holder.visibility == PUBLIC
-        if place is None or not (public or self.role(who, place) >= need):
-            raise Refused("PERMISSION_DENIED")
-        if place.refusal:
-            raise place.refusal
+        refusal = self._refusal(who, place, need, public_read=public_read)
+        if refusal is not None:
+            hidden = refusal.reason in ("NOT_FOUND", "PERMISSION_DENIED")
+            raise Refused("UNAUTHENTICATED") if hidden and not who.user else refusal
         return place
+
+    def _refusal(self, who: Caller, place: Place | None, need: int, *, public_read: bool) -> Refused | None:
+        if place is None or not self._sees(who, place):
+            readable = who.administrator or (self.parent is not None and self._sees(who, self.parent))
+            return Refused("NOT_FOUND" if readable else "PERMISSION_DENIED")
+        if place.refusal and place.refusal.reason == "RENAMED":
+            return place.refusal
+        public = public_read and place.holder.visibility == PUBLIC
+        if not public and self.role(who, place) < need:
+            return Refused("PERMISSION_DENIED", role={READ: "read", WRITE: "write", ADMIN: "admin"}[need])
+        return place.refusal
+
+    def _sees(self, who: Caller, place: Place) -> bool:
+        return place.holder.visibility == PUBLIC or self.role(who, place) >= READ
 
     def get_caller(self, who: Caller, resource: str = "") -> list[dict[str, Any]]:
         """The effective roles: on a scope, or wherever the user is a member."""

@@ -37,6 +37,8 @@ from served import WORKFLOW, Api, Served, connected
 from waiting import refused_in_the_end
 
 NOT_AN_ID = "not-a-uuid"
+NEVER_PUBLIC = ("api_key", "credential", "execution", "note_run", "session", "user")
+"""Kinds of resource that are not shown to everybody, even where their place is public."""
 NOWHERE = "01890000-0000-7000-8000-000000000000"
 
 
@@ -78,6 +80,19 @@ class Subject:
         if kind.administrator:
             return Role.ADMIN
         return Role.NONE if self.level == "foreign" else getattr(kind, self.level)
+
+    def seen_by(self, kind: Kind, resource: str) -> bool:
+        """Whether a kind of caller may see it. Keys and credentials of organizations and blobs are for admins."""
+        if self.value == "-" or (self.public and resource not in NEVER_PUBLIC):
+            return True
+        needed = Role.ADMIN if resource in ("api_key", "credential") and self.level != "self" else Role.READ
+        return self.role(kind) >= needed
+
+    def parent_is_read_by(self, kind: Kind) -> bool:
+        """Whether a kind of caller may read the parent that the value names: an organization, or the server."""
+        organization, slash, _ = self.value.partition("/")
+        named = slash and (organization == "open" or kind.organization >= Role.READ)
+        return bool(kind.administrator or named)
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,14 @@ class World:
             made_public = [Subject(value=s.value, level="foreign", public=True) for s in subjects if s.level != "self"]
             self.subjects[kind] = self.subjects[kind] + made_public
         self.subjects["organization_blob_or_server"].append(Subject(value="-", level="foreign"))
+        # Private, in an organization that everybody reads.
+        await self.api.blobs.CreateBlob(blob_pb2.CreateBlobRequest(organization="open", alias="secret", type=WORKFLOW))
+        for kind in (
+            "blob",
+            *("organization_or_blob", "blob_or_revision", "organization_blob_or_user", "organization_blob_or_server"),
+        ):
+            self.subjects[kind].append(Subject(value="open/secret", level="foreign"))
+        self.subjects["revision"].append(Subject(value="open/secret@default", level="foreign"))
         # A draft that is one of several reads like any other revision to those who may not see it.
         self.subjects["revision"].append(Subject(value="acme/main@draft", level="blob"))
         await self._callers()
@@ -274,20 +297,6 @@ class World:
         if "replay_only" in row.method.input.fields_by_name:
             made.replay_only = True
         return made.SerializeToString()
-
-    def absent(self, row: Row) -> str:
-        """A value of the row's kind that leads nowhere."""
-        assert row.rule is not None
-        return {
-            "organization": "no-such",
-            "blob": "no-such/blob",
-            "revision": "no-such/blob@1",
-            "organization_or_blob": "no-such/blob",
-            "blob_or_revision": "no-such/blob",
-            "organization_blob_or_user": "@no-such",
-            "user": "@no-such",
-            "organization_blob_or_server": "no-such",
-        }.get(row.rule.resource, NOWHERE)
 
 
 def forged(key: str) -> str:

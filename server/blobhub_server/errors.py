@@ -128,17 +128,24 @@ class BlobTypeNotInstalled(BlobHubError):
 
 
 class Unauthenticated(BlobHubError):
-    """No key came with the call, or an invalid one; the status does not say which.
+    """The key that came with the call does not work; the status does not say why.
 
     `malformed`, and `claimed`, the caller whom the key belongs to, are for the audit log; the status leaves them out.
     """
 
     code, reason = "UNAUTHENTICATED", "UNAUTHENTICATED"
+    text = "the key that came with this call does not work; send a valid one: authorization: Bearer <key>"
 
     def __init__(self, *, malformed: bool = False, claimed: object = None) -> None:
-        super().__init__("a valid API key is needed: authorization: Bearer <key>")
+        super().__init__(self.text)
         self.malformed = malformed
         self.claimed = claimed
+
+
+class KeyMissing(Unauthenticated):
+    """No key came with the call, and without one it is refused."""
+
+    text = "no key came with this call; send one: authorization: Bearer <key>"
 
 
 class PermissionDenied(BlobHubError):
@@ -146,17 +153,20 @@ class PermissionDenied(BlobHubError):
 
     code, reason = "PERMISSION_DENIED", "PERMISSION_DENIED"
 
-    def __init__(self) -> None:
-        super().__init__("you may not do this, or there is no such resource")
+    def __init__(self, message: str = "you may not see this, or there is no such thing", *, role: str = "") -> None:
+        """`role` is the one that is needed; only for callers who may see the resource."""
+        super().__init__(message, metadata={"role": role} if role else None)
 
 
 class NotFound(BlobHubError):
-    """The resource does not exist, in a place that the caller may read."""
+    """The resource does not exist, or the caller may not see it, in a place that they may read."""
 
     code, reason = "NOT_FOUND", "NOT_FOUND"
 
-    def __init__(self, kind: str, name: str) -> None:
-        super().__init__(f"no such {kind}", resource=(kind, name))
+    def __init__(self, kind: str, name: str, instead: str = "") -> None:
+        """`instead` says what there is instead."""
+        super().__init__(f"no such {kind}: {name}" + (f"; {instead}" if instead else ""), resource=(kind, name))
+        self.kind, self.name = kind, name
 
 
 class Renamed(BlobHubError):

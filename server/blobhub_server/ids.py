@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 Ids = Callable[[], str]
 
+NOTHING = "00000000-0000-0000-0000-000000000000"
+"""The id of nothing. It is looked up where there is no id, so that absent things cost the same statements as others."""
+
 
 class Uuid7:
     """Makes UUIDv7 strings (RFC 9562 §5.7), ascending within this process.

@@ -20,6 +20,7 @@ import grpc
 import psutil
 import uvloop
 from benchmarks.own_cost import own_cost
+from benchmarks.refusing import CALLS, refusing
 from blobhub.v1 import blob_pb2, execution_pb2, session_pb2
 from served import Api, connected
 
@@ -173,6 +174,13 @@ async def _streamed(bare: str, size: int) -> float:
         return EVENTS * SUBSCRIBERS / (time.perf_counter() - start)
 
 
+async def refusals(api: Api, address: str) -> None:
+    """How well an outsider can tell what is absent from what is forbidden by the time that the refusal takes."""
+    for name, absent, forbidden in await refusing(api, address):
+        figure = f"{absent:.2f} and {forbidden:.2f} ms"
+        row(f"absent and forbidden, {name} parent, {CALLS} each", figure, f"ratio of medians {absent / forbidden:.3f}")
+
+
 async def own_costs(folder: Path) -> None:
     took = await own_cost(folder, f"sqlite:///{folder}/blobhub.db")
     row("GetBlob without gRPC", f"{statistics.median(took):.0f} µs", f"least of {len(took)} rounds {min(took):.0f} µs")
@@ -215,6 +223,7 @@ async def main() -> None:
                 session_id = await api.session(flows.steps(3), alias="five-steps")
                 await api.put(flows.scripts(), alias="three-scripts")
                 await reads(api, bare)
+                await refusals(api, address)
                 await executions(api, bare, session_id, "5-step executions (evaluated in place)", "five-steps")
                 await executions(api, bare, session_id, "5-step executions, 3 of them scripts", "three-scripts")
                 await fan_out(api, bare_address, session_id)

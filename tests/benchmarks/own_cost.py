@@ -91,7 +91,9 @@ def get_blob(platform: Unserved, gate: Gate, key: str) -> Callable[[], Awaitable
         async def answer(admitted) -> bytes:
             return (await service.GetBlob(request, admitted)).SerializeToString()
 
-        return await gate.arrive(METHOD, request, metadata).answer(answer)
+        admission = gate.arrive(METHOD, request, metadata)
+        await admission.identify()
+        return await admission.answer(answer)
 
     return call
 

@@ -81,10 +81,15 @@ class Resolution(Generic[Resource_co]):
     """What a reference leads to: a resource, and the place that roles on it are held on.
 
     When the place exists and the resource does not, `resource` is the error to raise for callers who may see the place.
+
+    `seen_by` is the weakest role that sees the resource; to weaker ones it is like one that does not exist. `never_public`
+    says that the resource is not shown to everybody, even where its place is public.
     """
 
     place: Place
     resource: Resource_co | BlobHubError
+    seen_by: Role = Role.READ
+    never_public: bool = False
 
 
 Locator = Callable[[str, Caller], Awaitable[Resolution[object] | None]]

@@ -17,6 +17,7 @@ from blobhub_server.db.engine import Database
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.ids import Ids
 from blobhub_server.objects.contract import ObjectStore
+from blobhub_server.platform.admission.absence import Absence
 from blobhub_server.platform.admission.actors import Actors
 from blobhub_server.platform.admission.authentication import Authentication
 from blobhub_server.platform.admission.gate import Gate
@@ -73,6 +74,7 @@ class Platform:
         self.audit = Audit(db, ground.bell, clock, ids)
         self.roles = Roles(db)
         self.locators = Locators(db)
+        self.absence = Absence(db, self.roles)
         self.answers = Answers(db, clock, self.roles, ground.keyring.derive_keys(b"answers"), ground.keyring.current)
         self.changes = Changes(db, self.answers, self.audit)
         self.credentials = Credentials(db, ground.keyring)
@@ -118,7 +120,7 @@ class Platform:
         host, types = self.host, self.types
         events = BlobEvents(host.bell, host.clock, host.ids)
         return [
-            Service("blobhub.v1.CallerService", CallerService(host.db, self.locators, self.roles)),
+            Service("blobhub.v1.CallerService", CallerService(host.db, self.locators, self.roles, self.absence)),
             Service("blobhub.v1.UserService", UserService(host)),
             Service("blobhub.v1.ApiKeyService", ApiKeyService(host, self._entropy)),
             Service("blobhub.v1.OrganizationService", OrganizationService(host, types)),
@@ -147,6 +149,7 @@ class Platform:
                 audit=self.audit,
                 rules=rules,
                 locators=kinds,
+                absence=self.absence,
             )
 
 

@@ -1,4 +1,5 @@
-"""What every call goes through, in this order: log, errors, decode, admit, validate, guard, handler.
+"""What every call goes through, in this order: log, errors, form of the key, decode, identify the caller, validate, admit
+(the remembered answer, or authorization), guard, handler. So which error wins never depends on what there is.
 
 One interceptor does it for all four kinds of RPC. Handlers are wrapped once per method, not once per call. They get the
 request, or the stream of requests, and the call that the gate made of it; gRPC's context stays here.
@@ -18,7 +19,14 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from blobhub_server.errors import BlobHubError, InvalidRequest, UndecodableRequest, Unimplemented, Violation
+from blobhub_server.errors import (
+    BlobHubError,
+    InvalidRequest,
+    Unauthenticated,
+    UndecodableRequest,
+    Unimplemented,
+    Violation,
+)
 from blobhub_server.rpc import guard
 from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.rpc.guard import Guard
@@ -33,10 +41,13 @@ Metadata = Sequence[tuple[str, str | bytes]] | None
 class Admission(guard.Admission, Protocol):
     """The admission of one call."""
 
+    async def identify(self) -> None:
+        """Find the caller. Raises Unauthenticated and the like."""
+
     async def answer(self, make: Callable[[Any], Awaitable[bytes]]) -> bytes:
         """Admit a call and return what `make` answers, or the answer remembered for the same request.
 
-        Raises Unauthenticated, PermissionDenied and the like, and what `make` raises.
+        Raises InvalidReference, Unauthenticated, PermissionDenied and the like, and what `make` raises.
         """
 
     async def admit(self) -> Any:
@@ -48,6 +59,9 @@ class Admission(guard.Admission, Protocol):
 
 class Gate(Protocol):
     """Authenticates callers, authorizes calls, and records refusals."""
+
+    def screen(self, metadata: Metadata) -> None:
+        """Check the form of a call's key, before anything of the call is read. Raises Unauthenticated."""
 
     def arrive(self, method: str, request: Message, metadata: Metadata) -> Admission:
         """The admission of a call that has just arrived. Its first request is decoded, and nothing is checked yet."""
@@ -82,8 +96,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 # Not cached: clients could fill the memory with names of methods that do not exist.
-                return _unknown(_Entrance(method=method, gate=self._gate, guard=self._guard, log=self._log))
+                return _refusing(
+                    _Entrance(method=method, gate=self._gate, guard=self._guard, log=self._log), Unimplemented()
+                )
             wrapped = self._wrapped[method] = self._wrap(method, handler)
+        if not method.startswith(OPEN):
+            try:
+                self._gate.screen(handler_call_details.invocation_metadata)
+            except Unauthenticated as error:
+                return _refusing(_Entrance(method=method, gate=self._gate, guard=self._guard, log=self._log), error)
         return wrapped
 
     def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
@@ -198,10 +219,10 @@ def _unary_unary(
         async with _Observed(entrance, context) as observed:
 
             async def answer(call: Any) -> bytes:
-                observed.begin(request)
+                observed.begin()
                 return encode(await handler(request, call))
 
-            return await observed.arrive(request).answer(answer)
+            return await (await observed.arrive(request)).answer(answer)
 
     return serve
 
@@ -212,10 +233,10 @@ def _stream_unary(
     async def serve(requests: Any, context: Any) -> bytes:
         async with _Observed(entrance, context) as observed:
             first, checked = await _request_stream(requests)
-            admission = observed.arrive(first)
+            admission = await observed.arrive(first)
 
             async def answer(call: Any) -> bytes:
-                observed.begin(first)
+                observed.begin()
                 with entrance.guard.watch(admission):
                     return encode(await handler(checked, call))
 
@@ -235,9 +256,9 @@ def _streaming(
     async def serve(request: Any, context: Any) -> None:
         async with _Observed(entrance, context) as observed:
             first, checked = await take(request)
-            admission = observed.arrive(first)
+            admission = await observed.arrive(first)
             call = await admission.admit()
-            observed.begin(first)
+            observed.begin()
             async with aclosing(handler(checked, call)) as answers:
                 with entrance.guard.watch(admission) as stream:
                     async for answer in answers:
@@ -282,10 +303,12 @@ async def _validated_stream(first: Any, requests: AsyncIterator[Any]) -> AsyncIt
         yield request
 
 
-def _unknown(entrance: _Entrance) -> grpc.RpcMethodHandler[Any, Any]:
+def _refusing(entrance: _Entrance, error: BlobHubError) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler that answers an error without reading the request; it serves every kind of RPC."""
+
     async def call(_requests: Any, context: Any) -> None:
         async with _Observed(entrance, context):
-            raise Unimplemented
+            raise error
 
     return grpc.stream_stream_rpc_method_handler(call)
 
@@ -305,15 +328,20 @@ class _Observed:
     async def __aenter__(self) -> Self:
         return self
 
-    def arrive(self, request: Any) -> Admission:
-        """Take the call to the gate. Raises UndecodableRequest."""
-        metadata = self._context.invocation_metadata()
-        self._admission = self._entrance.gate.arrive(self._entrance.method, _require_decoded(request), metadata)
-        return self._admission
+    async def arrive(self, request: Any) -> Admission:
+        """Take the call to the gate: find its caller, then validate its first request.
 
-    def begin(self, request: Any) -> None:
-        """Validate the request of an admitted call, whose handler begins now. Raises InvalidRequest."""
+        Raises UndecodableRequest, Unauthenticated, InvalidRequest.
+        """
+        metadata = self._context.invocation_metadata()
+        admission = self._entrance.gate.arrive(self._entrance.method, _require_decoded(request), metadata)
+        self._admission = admission
+        await admission.identify()
         validate(request)
+        return admission
+
+    def begin(self) -> None:
+        """Note that the handler of an admitted call begins now."""
         self._handled = True
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

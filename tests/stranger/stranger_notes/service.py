@@ -129,4 +129,6 @@ async def locate_run(host: Host, value: str, _caller: Caller) -> Resolution[Run]
     """The locator of runs: roles on a run are those on its blob."""
     async with host.db.read() as tx:
         run = await store.get(tx, value)
-    return None if run is None else Resolution(Place(organization_id=run.organization_id, blob_id=run.blob_id), run)
+    if run is None:
+        return None
+    return Resolution(place=Place(organization_id=run.organization_id, blob_id=run.blob_id), resource=run, never_public=True)

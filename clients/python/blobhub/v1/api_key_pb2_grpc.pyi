@@ -46,7 +46,8 @@ class ApiKeyServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist; or the key would outlive
       the one the call came with, or the caller's token.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
       (`organization.api_keys`), or the user has 100 (`user.api_keys`).
@@ -58,6 +59,7 @@ class ApiKeyServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]
     """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
@@ -67,7 +69,8 @@ class ApiKeyServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.UpdateApiKeyRequest, _api_key_pb2.UpdateApiKeyResponse]
     """Changes a key's description. What a key may do never changes; rotate it, or create another.
@@ -76,6 +79,7 @@ class ApiKeyServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -88,6 +92,7 @@ class ApiKeyServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist; or the key outlives
       the one the call came with, or the caller's token.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the key is revoked or expired.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -101,6 +106,7 @@ class ApiKeyServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
 
@@ -122,7 +128,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist; or the key would outlive
       the one the call came with, or the caller's token.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
       (`organization.api_keys`), or the user has 100 (`user.api_keys`).
@@ -134,6 +141,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
@@ -143,7 +151,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.UpdateApiKeyRequest, _api_key_pb2.UpdateApiKeyResponse]  # type: ignore[assignment]
     """Changes a key's description. What a key may do never changes; rotate it, or create another.
@@ -152,6 +161,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -164,6 +174,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist; or the key outlives
       the one the call came with, or the caller's token.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the key is revoked or expired.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -177,6 +188,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
 
@@ -201,7 +213,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist; or the key would outlive
           the one the call came with, or the caller's token.
-        * NOT_FOUND: the parent was renamed.
+        * NOT_FOUND: the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the organization has as many keys that are neither revoked nor expired as it may
           (`organization.api_keys`), or the user has 100 (`user.api_keys`).
@@ -219,6 +232,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
 
     @_abc_1.abstractmethod
@@ -234,7 +248,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or the parent does not exist.
-        * NOT_FOUND: the parent was renamed.
+        * NOT_FOUND: the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -249,6 +264,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """
@@ -267,6 +283,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist; or the key outlives
           the one the call came with, or the caller's token.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * FAILED_PRECONDITION: the key is revoked or expired.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -286,6 +303,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the key's parent, or the key does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
 

@@ -46,7 +46,8 @@ class AuditServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed; there is no such user.
+    * NOT_FOUND: the parent was renamed; there is no such user;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     WatchAuditEntries: _grpc.UnaryStreamMultiCallable[_audit_pb2.WatchAuditEntriesRequest, _audit_pb2.WatchAuditEntriesResponse]
     """Streams entries of a parent: first what is there after `after_sequence`, then, unless `replay_only`, what comes. Sequences
@@ -57,7 +58,8 @@ class AuditServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent (any more), or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -80,7 +82,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed; there is no such user.
+    * NOT_FOUND: the parent was renamed; there is no such user;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     WatchAuditEntries: _aio.UnaryStreamMultiCallable[_audit_pb2.WatchAuditEntriesRequest, _audit_pb2.WatchAuditEntriesResponse]  # type: ignore[assignment]
     """Streams entries of a parent: first what is there after `after_sequence`, then, unless `replay_only`, what comes. Sequences
@@ -91,7 +94,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent (any more), or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -117,7 +121,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-        * NOT_FOUND: the parent was renamed; there is no such user.
+        * NOT_FOUND: the parent was renamed; there is no such user;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -134,7 +139,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent (any more), or it does not exist.
-        * NOT_FOUND: the parent was renamed.
+        * NOT_FOUND: the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_sequence`.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """

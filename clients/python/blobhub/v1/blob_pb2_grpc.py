@@ -79,7 +79,8 @@ class BlobServiceServicer:
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
         and the caller is not an admin of the organization.
-        * NOT_FOUND: the organization was renamed.
+        * NOT_FOUND: the organization was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
         another body.
         * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
@@ -93,9 +94,10 @@ class BlobServiceServicer:
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed; the details say to what.
+        * NOT_FOUND: the blob or its organization was renamed; the details say to what;
+        or it names nothing that the caller may see, in a parent that they may read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,9 +109,10 @@ class BlobServiceServicer:
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
-        * NOT_FOUND: the organization was renamed.
+        * NOT_FOUND: the organization was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +129,8 @@ class BlobServiceServicer:
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; or alias or visibility are to change,
         and the caller is not an admin of the blob.
-        * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision.
+        * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision;
+        or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
         another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -144,7 +148,8 @@ class BlobServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed.
+        * NOT_FOUND: the blob or its organization was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -157,13 +162,14 @@ class BlobServiceServicer:
         """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
         `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
         of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
-        a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+        a while. When the blob is deleted the stream ends as a new call would.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
-        * NOT_FOUND: the blob or its organization was renamed.
+        * NOT_FOUND: the blob or its organization was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_sequence`.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """

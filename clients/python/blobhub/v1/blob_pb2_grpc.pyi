@@ -41,7 +41,8 @@ class BlobServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
       and the caller is not an admin of the organization.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
     * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
@@ -51,9 +52,10 @@ class BlobServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed; the details say to what.
+    * NOT_FOUND: the blob or its organization was renamed; the details say to what;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListBlobs: _grpc.UnaryUnaryMultiCallable[_blob_pb2.ListBlobsRequest, _blob_pb2.ListBlobsResponse]
     """Lists the blobs of an organization. Who holds a role on the organization is shown all of them; of a public
@@ -61,9 +63,10 @@ class BlobServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateBlob: _grpc.UnaryUnaryMultiCallable[_blob_pb2.UpdateBlobRequest, _blob_pb2.UpdateBlobResponse]
     """Changes alias, description, visibility or default revision. Who may write changes description and default revision;
@@ -76,7 +79,8 @@ class BlobServiceStub:
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; or alias or visibility are to change,
       and the caller is not an admin of the blob.
-    * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision.
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -90,7 +94,8 @@ class BlobServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -99,13 +104,14 @@ class BlobServiceStub:
     """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
     `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
     of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
-    a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+    a while. When the blob is deleted the stream ends as a new call would.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -123,7 +129,8 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
       and the caller is not an admin of the organization.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
     * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
@@ -133,9 +140,10 @@ class BlobServiceAsyncStub(BlobServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed; the details say to what.
+    * NOT_FOUND: the blob or its organization was renamed; the details say to what;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListBlobs: _aio.UnaryUnaryMultiCallable[_blob_pb2.ListBlobsRequest, _blob_pb2.ListBlobsResponse]  # type: ignore[assignment]
     """Lists the blobs of an organization. Who holds a role on the organization is shown all of them; of a public
@@ -143,9 +151,10 @@ class BlobServiceAsyncStub(BlobServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateBlob: _aio.UnaryUnaryMultiCallable[_blob_pb2.UpdateBlobRequest, _blob_pb2.UpdateBlobResponse]  # type: ignore[assignment]
     """Changes alias, description, visibility or default revision. Who may write changes description and default revision;
@@ -158,7 +167,8 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; or alias or visibility are to change,
       and the caller is not an admin of the blob.
-    * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision.
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -172,7 +182,8 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -181,13 +192,14 @@ class BlobServiceAsyncStub(BlobServiceStub):
     """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
     `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
     of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
-    a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+    a while. When the blob is deleted the stream ends as a new call would.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -208,7 +220,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the organization, or it does not exist; or the blob is to be public
           and the caller is not an admin of the organization.
-        * NOT_FOUND: the organization was renamed.
+        * NOT_FOUND: the organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
           another body.
         * RESOURCE_EXHAUSTED: the organization holds as many blobs as it may.
@@ -224,9 +237,10 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed; the details say to what.
+        * NOT_FOUND: the blob or its organization was renamed; the details say to what;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -240,9 +254,10 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the organization, or it does not exist.
-        * NOT_FOUND: the organization was renamed.
+        * NOT_FOUND: the organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -261,7 +276,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; or alias or visibility are to change,
           and the caller is not an admin of the blob.
-        * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision.
+        * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
           another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -281,7 +297,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed.
+        * NOT_FOUND: the blob or its organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: it is in use and `cascade` is not set; its type keeps data and is not installed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -296,13 +313,14 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
         `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
         of those. The stream never skips, repeats or reorders; a message with `progress` comes when nothing has happened for
-        a while. When the blob is deleted the stream ends with PERMISSION_DENIED.
+        a while. When the blob is deleted the stream ends as a new call would.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
-        * NOT_FOUND: the blob or its organization was renamed.
+        * NOT_FOUND: the blob or its organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_sequence`.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """

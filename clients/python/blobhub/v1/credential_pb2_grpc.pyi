@@ -42,7 +42,8 @@ class CredentialServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the body is more than 16 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the parent has a credential of that alias, or the `request_id` was used with another body.
     * FAILED_PRECONDITION: the server lacks the master key of today.
     * RESOURCE_EXHAUSTED: the parent has 1,000 credentials (`credentials`).
@@ -54,6 +55,7 @@ class CredentialServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListCredentials: _grpc.UnaryUnaryMultiCallable[_credential_pb2.ListCredentialsRequest, _credential_pb2.ListCredentialsResponse]
     """Lists the credentials of a user, an organization or a blob, by alias, without their bodies. Those of an
@@ -63,7 +65,8 @@ class CredentialServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ResolveCredential: _grpc.UnaryUnaryMultiCallable[_credential_pb2.ResolveCredentialRequest, _credential_pb2.ResolveCredentialResponse]
     """Says which credential an alias means to a blob: its own, else its organization's.
@@ -72,7 +75,8 @@ class CredentialServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-    * NOT_FOUND: neither has a credential of that alias; the blob was renamed.
+    * NOT_FOUND: neither has a credential of that alias; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateCredential: _grpc.UnaryUnaryMultiCallable[_credential_pb2.UpdateCredentialRequest, _credential_pb2.UpdateCredentialResponse]
     """Changes a credential's body or description. Alias and type stay what they are.
@@ -81,6 +85,7 @@ class CredentialServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the server lacks the master key of today.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -92,6 +97,7 @@ class CredentialServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -110,7 +116,8 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the body is more than 16 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the parent has a credential of that alias, or the `request_id` was used with another body.
     * FAILED_PRECONDITION: the server lacks the master key of today.
     * RESOURCE_EXHAUSTED: the parent has 1,000 credentials (`credentials`).
@@ -122,6 +129,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListCredentials: _aio.UnaryUnaryMultiCallable[_credential_pb2.ListCredentialsRequest, _credential_pb2.ListCredentialsResponse]  # type: ignore[assignment]
     """Lists the credentials of a user, an organization or a blob, by alias, without their bodies. Those of an
@@ -131,7 +139,8 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ResolveCredential: _aio.UnaryUnaryMultiCallable[_credential_pb2.ResolveCredentialRequest, _credential_pb2.ResolveCredentialResponse]  # type: ignore[assignment]
     """Says which credential an alias means to a blob: its own, else its organization's.
@@ -140,7 +149,8 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-    * NOT_FOUND: neither has a credential of that alias; the blob was renamed.
+    * NOT_FOUND: neither has a credential of that alias; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateCredential: _aio.UnaryUnaryMultiCallable[_credential_pb2.UpdateCredentialRequest, _credential_pb2.UpdateCredentialResponse]  # type: ignore[assignment]
     """Changes a credential's body or description. Alias and type stay what they are.
@@ -149,6 +159,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the server lacks the master key of today.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -160,6 +171,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -181,7 +193,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the body is more than 16 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-        * NOT_FOUND: the parent was renamed.
+        * NOT_FOUND: the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the parent has a credential of that alias, or the `request_id` was used with another body.
         * FAILED_PRECONDITION: the server lacks the master key of today.
         * RESOURCE_EXHAUSTED: the parent has 1,000 credentials (`credentials`).
@@ -199,6 +212,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
 
     @_abc_1.abstractmethod
@@ -214,7 +228,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-        * NOT_FOUND: the parent was renamed.
+        * NOT_FOUND: the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -229,7 +244,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the blob, or it does not exist.
-        * NOT_FOUND: neither has a credential of that alias; the blob was renamed.
+        * NOT_FOUND: neither has a credential of that alias; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -244,6 +260,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the body is more than 16 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * FAILED_PRECONDITION: the server lacks the master key of today.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -261,6 +278,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the credential's parent, or it does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

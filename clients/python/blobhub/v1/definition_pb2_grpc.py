@@ -77,7 +77,8 @@ class DefinitionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -92,9 +93,10 @@ class DefinitionServiceServicer:
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a workflow.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
         """
@@ -107,9 +109,10 @@ class DefinitionServiceServicer:
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a workflow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -123,7 +126,8 @@ class DefinitionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -139,7 +143,8 @@ class DefinitionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a workflow.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
         """

@@ -44,7 +44,8 @@ class DefinitionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -55,9 +56,10 @@ class DefinitionServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a workflow.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
@@ -66,9 +68,10 @@ class DefinitionServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a workflow.
     """
     DeleteDefinition: _grpc.UnaryUnaryMultiCallable[_definition_pb2.DeleteDefinitionRequest, _definition_pb2.DeleteDefinitionResponse]
@@ -78,7 +81,8 @@ class DefinitionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -90,7 +94,8 @@ class DefinitionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a workflow.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
@@ -111,7 +116,8 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -122,9 +128,10 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a workflow.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
@@ -133,9 +140,10 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a workflow.
     """
     DeleteDefinition: _aio.UnaryUnaryMultiCallable[_definition_pb2.DeleteDefinitionRequest, _definition_pb2.DeleteDefinitionResponse]  # type: ignore[assignment]
@@ -145,7 +153,8 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -157,7 +166,8 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a workflow.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
@@ -181,7 +191,8 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -198,9 +209,10 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a workflow.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
         """
@@ -215,9 +227,10 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a workflow.
         """
 
@@ -233,7 +246,8 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -251,7 +265,8 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a workflow.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
         """

@@ -6,10 +6,11 @@ Why a call failed, for programs. Every status but OK that BlobHub answers carrie
 fails with has reasons of its own, under the type's name as `domain` (workflow_error.proto). Details are cut to what
 clients accept as metadata: a `BadRequest` of very many violations holds the first and says how many more there are.
 
-Where several errors apply, the first of this order wins: the form of the key (UNAUTHENTICATED), the bytes of the request
-(UNDECODABLE_REQUEST), whose key it is (UNAUTHENTICATED), the form of the request (INVALID_REQUEST, INVALID_REFERENCE). Then
-a `request_id` that was answered before is answered (see access.proto). Then comes what the caller may do
-(PERMISSION_DENIED, NOT_FOUND), and last what the method itself finds.
+A request that breaks several rules gets the first of these errors: the key has not the form of one (UNAUTHENTICATED);
+the bytes are not the request's message; the key does not work; a constraint is broken; a reference is malformed (each
+INVALID_ARGUMENT but for the key's); the `request_id` was used with another body, or is answered from memory; no key
+came and one is needed; then, for each resource in the order of the access rule: it is absent or hidden, the role is too
+weak, a revision is absent in the blob; and last what the method itself finds, such as a stale etag.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -54,15 +55,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     The `page_size` may change from page to page; the filters and the order may not.
     """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 6
-    """UNAUTHENTICATED. The call needs a key and came without one, or with one that is malformed, unknown, expired or
-    revoked, or whose user is disabled; or a stream was open when that came about. All of these read the same.
+    """UNAUTHENTICATED. The call came with a key that is malformed, unknown, expired or revoked, or whose user is disabled;
+    all of these read the same. Or it came without a key and is refused, for whatever reason; the message says so. Or a
+    stream was open when that came about.
     """
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 7
-    """PERMISSION_DENIED. The caller may not do this, or the resource does not exist; both read the same to callers who
-    may not see the resource.
+    """PERMISSION_DENIED. The caller may not see the resource, or it does not exist: both read the same. Or they may see it,
+    and what they ask for needs a stronger role. Metadata: `role`, the role that is needed, in the latter case alone.
     """
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 8
-    """NOT_FOUND. The thing does not exist inside a resource the caller may see. Details: `ResourceInfo`."""
+    """NOT_FOUND. The thing does not exist, or the caller may not see it, in a parent that the request names and that the
+    caller may read: both read the same. The server is the parent of what names none, for its administrators. Details:
+    `ResourceInfo`.
+    """
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 9
     """ALREADY_EXISTS. Another one of that alias exists. Details: `ResourceInfo`."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 10
@@ -104,7 +109,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `BadRequest`.
     """
     ERROR_REASON_RENAMED: _ErrorReason.ValueType  # 22
-    """NOT_FOUND. The reference uses an alias that was given up; the thing has another one now. Metadata: `alias`, the
+    """NOT_FOUND. The reference uses an alias that was given up; the thing, which the caller may see, has another one now.
+    To who may not see it, it is like a thing that does not exist. Metadata: `alias`, the
     reference of today. Details: `ResourceInfo`.
     """
     ERROR_REASON_NOT_EMPTY: _ErrorReason.ValueType  # 23
@@ -173,15 +179,19 @@ is good on every server and after a restart, and neither skips nor repeats an it
 The `page_size` may change from page to page; the filters and the order may not.
 """
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 6
-"""UNAUTHENTICATED. The call needs a key and came without one, or with one that is malformed, unknown, expired or
-revoked, or whose user is disabled; or a stream was open when that came about. All of these read the same.
+"""UNAUTHENTICATED. The call came with a key that is malformed, unknown, expired or revoked, or whose user is disabled;
+all of these read the same. Or it came without a key and is refused, for whatever reason; the message says so. Or a
+stream was open when that came about.
 """
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 7
-"""PERMISSION_DENIED. The caller may not do this, or the resource does not exist; both read the same to callers who
-may not see the resource.
+"""PERMISSION_DENIED. The caller may not see the resource, or it does not exist: both read the same. Or they may see it,
+and what they ask for needs a stronger role. Metadata: `role`, the role that is needed, in the latter case alone.
 """
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 8
-"""NOT_FOUND. The thing does not exist inside a resource the caller may see. Details: `ResourceInfo`."""
+"""NOT_FOUND. The thing does not exist, or the caller may not see it, in a parent that the request names and that the
+caller may read: both read the same. The server is the parent of what names none, for its administrators. Details:
+`ResourceInfo`.
+"""
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 9
 """ALREADY_EXISTS. Another one of that alias exists. Details: `ResourceInfo`."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 10
@@ -223,7 +233,8 @@ ERROR_REASON_INVALID_VALUE: ErrorReason.ValueType  # 21
 `BadRequest`.
 """
 ERROR_REASON_RENAMED: ErrorReason.ValueType  # 22
-"""NOT_FOUND. The reference uses an alias that was given up; the thing has another one now. Metadata: `alias`, the
+"""NOT_FOUND. The reference uses an alias that was given up; the thing, which the caller may see, has another one now.
+To who may not see it, it is like a thing that does not exist. Metadata: `alias`, the
 reference of today. Details: `ResourceInfo`.
 """
 ERROR_REASON_NOT_EMPTY: ErrorReason.ValueType  # 23

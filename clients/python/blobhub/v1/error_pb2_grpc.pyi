@@ -6,10 +6,11 @@ Why a call failed, for programs. Every status but OK that BlobHub answers carrie
 fails with has reasons of its own, under the type's name as `domain` (workflow_error.proto). Details are cut to what
 clients accept as metadata: a `BadRequest` of very many violations holds the first and says how many more there are.
 
-Where several errors apply, the first of this order wins: the form of the key (UNAUTHENTICATED), the bytes of the request
-(UNDECODABLE_REQUEST), whose key it is (UNAUTHENTICATED), the form of the request (INVALID_REQUEST, INVALID_REFERENCE). Then
-a `request_id` that was answered before is answered (see access.proto). Then comes what the caller may do
-(PERMISSION_DENIED, NOT_FOUND), and last what the method itself finds.
+A request that breaks several rules gets the first of these errors: the key has not the form of one (UNAUTHENTICATED);
+the bytes are not the request's message; the key does not work; a constraint is broken; a reference is malformed (each
+INVALID_ARGUMENT but for the key's); the `request_id` was used with another body, or is answered from memory; no key
+came and one is needed; then, for each resource in the order of the access rule: it is absent or hidden, the role is too
+weak, a revision is absent in the blob; and last what the method itself finds, such as a stale etag.
 """
 
 from collections import abc as _abc

@@ -43,7 +43,8 @@ class ExecutionServiceStub:
       another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition.
+    * NOT_FOUND: the session's revision has no such definition;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down.
@@ -61,7 +62,8 @@ class ExecutionServiceStub:
       another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition.
+    * NOT_FOUND: the session's revision has no such definition;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
@@ -75,6 +77,7 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListExecutions: _grpc.UnaryUnaryMultiCallable[_execution_pb2.ListExecutionsRequest, _execution_pb2.ListExecutionsResponse]
     """Lists a session's executions, oldest first.
@@ -83,6 +86,7 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     StopExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.StopExecutionRequest, _execution_pb2.StopExecutionResponse]
     """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
@@ -93,6 +97,7 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the execution has already completed or failed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
@@ -105,6 +110,7 @@ class ExecutionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -124,7 +130,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
       another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition.
+    * NOT_FOUND: the session's revision has no such definition;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down.
@@ -142,7 +149,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
       another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition.
+    * NOT_FOUND: the session's revision has no such definition;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
@@ -156,6 +164,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListExecutions: _aio.UnaryUnaryMultiCallable[_execution_pb2.ListExecutionsRequest, _execution_pb2.ListExecutionsResponse]  # type: ignore[assignment]
     """Lists a session's executions, oldest first.
@@ -164,6 +173,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     StopExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.StopExecutionRequest, _execution_pb2.StopExecutionResponse]  # type: ignore[assignment]
     """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
@@ -174,6 +184,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the execution has already completed or failed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
@@ -186,6 +197,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -208,7 +220,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
           another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session's revision has no such definition.
+        * NOT_FOUND: the session's revision has no such definition;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down.
@@ -232,7 +245,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
           another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session's revision has no such definition.
+        * NOT_FOUND: the session's revision has no such definition;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
@@ -252,6 +266,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
 
     @_abc_1.abstractmethod
@@ -266,6 +281,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
 
     @_abc_1.abstractmethod
@@ -282,6 +298,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * FAILED_PRECONDITION: the execution has already completed or failed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
@@ -300,6 +317,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """

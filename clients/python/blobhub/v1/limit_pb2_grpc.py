@@ -63,7 +63,8 @@ class LimitServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
-        * NOT_FOUND: the parent was renamed.
+        * NOT_FOUND: the parent was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +85,8 @@ class LimitServiceServicer:
         parent; the value is more than an admin may set.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-        * NOT_FOUND: the parent was renamed.
+        * NOT_FOUND: the parent was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

@@ -44,7 +44,8 @@ class LimitServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateLimit: _grpc.UnaryUnaryMultiCallable[_limit_pb2.UpdateLimitRequest, _limit_pb2.UpdateLimitResponse]
     """Sets a limit for an organization or a blob, or, with `value` in the mask and no value, takes the setting back.
@@ -61,7 +62,8 @@ class LimitServiceStub:
       parent; the value is more than an admin may set.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -82,7 +84,8 @@ class LimitServiceAsyncStub(LimitServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateLimit: _aio.UnaryUnaryMultiCallable[_limit_pb2.UpdateLimitRequest, _limit_pb2.UpdateLimitResponse]  # type: ignore[assignment]
     """Sets a limit for an organization or a blob, or, with `value` in the mask and no value, takes the setting back.
@@ -99,7 +102,8 @@ class LimitServiceAsyncStub(LimitServiceStub):
       parent; the value is more than an admin may set.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -123,7 +127,8 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
-        * NOT_FOUND: the parent was renamed.
+        * NOT_FOUND: the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -146,7 +151,8 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
           parent; the value is more than an admin may set.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-        * NOT_FOUND: the parent was renamed.
+        * NOT_FOUND: the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

@@ -43,7 +43,8 @@ class MemberServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: there is no such user; the parent was renamed.
+    * NOT_FOUND: there is no such user; the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the user is a member already, or the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the organization has as many members as it may.
     """
@@ -54,7 +55,8 @@ class MemberServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
-    * NOT_FOUND: the user is not a member; the parent was renamed.
+    * NOT_FOUND: the user is not a member; the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListMembers: _grpc.UnaryUnaryMultiCallable[_member_pb2.ListMembersRequest, _member_pb2.ListMembersResponse]
     """Lists the members of an organization (those of its blobs not included) or of a blob (those of its organization not
@@ -64,7 +66,8 @@ class MemberServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateMember: _grpc.UnaryUnaryMultiCallable[_member_pb2.UpdateMemberRequest, _member_pb2.UpdateMemberResponse]
     """Gives a member another role.
@@ -73,7 +76,8 @@ class MemberServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the user is not a member; the parent was renamed.
+    * NOT_FOUND: the user is not a member; the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -85,7 +89,8 @@ class MemberServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the user is not a member; the parent was renamed.
+    * NOT_FOUND: the user is not a member; the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -106,7 +111,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: there is no such user; the parent was renamed.
+    * NOT_FOUND: there is no such user; the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the user is a member already, or the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the organization has as many members as it may.
     """
@@ -117,7 +123,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
-    * NOT_FOUND: the user is not a member; the parent was renamed.
+    * NOT_FOUND: the user is not a member; the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListMembers: _aio.UnaryUnaryMultiCallable[_member_pb2.ListMembersRequest, _member_pb2.ListMembersResponse]  # type: ignore[assignment]
     """Lists the members of an organization (those of its blobs not included) or of a blob (those of its organization not
@@ -127,7 +134,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
-    * NOT_FOUND: the parent was renamed.
+    * NOT_FOUND: the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateMember: _aio.UnaryUnaryMultiCallable[_member_pb2.UpdateMemberRequest, _member_pb2.UpdateMemberResponse]  # type: ignore[assignment]
     """Gives a member another role.
@@ -136,7 +144,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the user is not a member; the parent was renamed.
+    * NOT_FOUND: the user is not a member; the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -148,7 +157,8 @@ class MemberServiceAsyncStub(MemberServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-    * NOT_FOUND: the user is not a member; the parent was renamed.
+    * NOT_FOUND: the user is not a member; the parent was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -172,7 +182,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-        * NOT_FOUND: there is no such user; the parent was renamed.
+        * NOT_FOUND: there is no such user; the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the user is a member already, or the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the organization has as many members as it may.
         """
@@ -189,7 +200,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
-        * NOT_FOUND: the user is not a member; the parent was renamed.
+        * NOT_FOUND: the user is not a member; the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -205,7 +217,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller holds no role on the parent, or it does not exist.
-        * NOT_FOUND: the parent was renamed.
+        * NOT_FOUND: the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -220,7 +233,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-        * NOT_FOUND: the user is not a member; the parent was renamed.
+        * NOT_FOUND: the user is not a member; the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -238,7 +252,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
-        * NOT_FOUND: the user is not a member; the parent was renamed.
+        * NOT_FOUND: the user is not a member; the parent was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the organization would be left without an admin who is not disabled.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.

@@ -42,7 +42,8 @@ class MetadataServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the parent has a record of that key, or the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the parent has 256 records (`metadata.records_per_parent`).
     """
@@ -51,18 +52,20 @@ class MetadataServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListMetadata: _grpc.UnaryUnaryMultiCallable[_metadata_pb2.ListMetadataRequest, _metadata_pb2.ListMetadataResponse]
     """Lists the records of the parent itself, by key. A page may hold fewer than asked for, to fit a message.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ResolveMetadata: _grpc.UnaryUnaryMultiCallable[_metadata_pb2.ResolveMetadataRequest, _metadata_pb2.ResolveMetadataResponse]
     """Answers what holds for a revision: for each key its own record, else its blob's, each saying whose it is. Asked for
@@ -70,9 +73,10 @@ class MetadataServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateMetadata: _grpc.UnaryUnaryMultiCallable[_metadata_pb2.UpdateMetadataRequest, _metadata_pb2.UpdateMetadataResponse]
     """Changes a record's value or description.
@@ -81,7 +85,8 @@ class MetadataServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -92,7 +97,8 @@ class MetadataServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -111,7 +117,8 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the parent has a record of that key, or the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the parent has 256 records (`metadata.records_per_parent`).
     """
@@ -120,18 +127,20 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListMetadata: _aio.UnaryUnaryMultiCallable[_metadata_pb2.ListMetadataRequest, _metadata_pb2.ListMetadataResponse]  # type: ignore[assignment]
     """Lists the records of the parent itself, by key. A page may hold fewer than asked for, to fit a message.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ResolveMetadata: _aio.UnaryUnaryMultiCallable[_metadata_pb2.ResolveMetadataRequest, _metadata_pb2.ResolveMetadataResponse]  # type: ignore[assignment]
     """Answers what holds for a revision: for each key its own record, else its blob's, each saying whose it is. Asked for
@@ -139,9 +148,10 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     UpdateMetadata: _aio.UnaryUnaryMultiCallable[_metadata_pb2.UpdateMetadataRequest, _metadata_pb2.UpdateMetadataResponse]  # type: ignore[assignment]
     """Changes a record's value or description.
@@ -150,7 +160,8 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -161,7 +172,8 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
+    * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -183,7 +195,8 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the parent has a record of that key, or the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the parent has 256 records (`metadata.records_per_parent`).
         """
@@ -198,9 +211,10 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
+        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -213,9 +227,10 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -229,9 +244,10 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -246,7 +262,8 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
+        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """
@@ -263,7 +280,8 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed.
+        * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """

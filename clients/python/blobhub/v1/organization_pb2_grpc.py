@@ -85,9 +85,10 @@ class OrganizationServiceServicer:
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-        * NOT_FOUND: the organization was renamed; the details name its alias of today.
+        * NOT_FOUND: the organization was renamed; the details name its alias of today;
+        or it names nothing that the caller may see, in a parent that they may read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +113,8 @@ class OrganizationServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
-        * NOT_FOUND: the organization was renamed.
+        * NOT_FOUND: the organization was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """
@@ -128,7 +130,8 @@ class OrganizationServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
-        * NOT_FOUND: the organization was renamed.
+        * NOT_FOUND: the organization was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: it holds blobs and `cascade` is not set; the type of one keeps data and is not installed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.

@@ -48,9 +48,10 @@ class OrganizationServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-    * NOT_FOUND: the organization was renamed; the details name its alias of today.
+    * NOT_FOUND: the organization was renamed; the details name its alias of today;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListOrganizations: _grpc.UnaryUnaryMultiCallable[_organization_pb2.ListOrganizationsRequest, _organization_pb2.ListOrganizationsResponse]
     """Lists the organizations that the caller holds a role on; administrators of the server are shown all.
@@ -67,7 +68,8 @@ class OrganizationServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -79,7 +81,8 @@ class OrganizationServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: it holds blobs and `cascade` is not set; the type of one keeps data and is not installed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -105,9 +108,10 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-    * NOT_FOUND: the organization was renamed; the details name its alias of today.
+    * NOT_FOUND: the organization was renamed; the details name its alias of today;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListOrganizations: _aio.UnaryUnaryMultiCallable[_organization_pb2.ListOrganizationsRequest, _organization_pb2.ListOrganizationsResponse]  # type: ignore[assignment]
     """Lists the organizations that the caller holds a role on; administrators of the server are shown all.
@@ -124,7 +128,8 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
     """
@@ -136,7 +141,8 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
-    * NOT_FOUND: the organization was renamed.
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: it holds blobs and `cascade` is not set; the type of one keeps data and is not installed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -171,9 +177,10 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see it, or it does not exist.
-        * NOT_FOUND: the organization was renamed; the details name its alias of today.
+        * NOT_FOUND: the organization was renamed; the details name its alias of today;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -202,7 +209,8 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
-        * NOT_FOUND: the organization was renamed.
+        * NOT_FOUND: the organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the alias is taken, or was another organization's; or the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
         """
@@ -220,7 +228,8 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the organization, or it does not exist.
-        * NOT_FOUND: the organization was renamed.
+        * NOT_FOUND: the organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: it holds blobs and `cascade` is not set; the type of one keeps data and is not installed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.

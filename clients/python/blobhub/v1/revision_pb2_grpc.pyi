@@ -41,7 +41,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such parent revision, or was renamed.
+    * NOT_FOUND: the blob has no such parent revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the parent is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the blob has as many revisions as it may.
@@ -51,18 +52,20 @@ class RevisionServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListRevisions: _grpc.UnaryUnaryMultiCallable[_revision_pb2.ListRevisionsRequest, _revision_pb2.ListRevisionsResponse]
     """Lists a blob's revisions, oldest first.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     CommitRevision: _grpc.UnaryUnaryMultiCallable[_revision_pb2.CommitRevisionRequest, _revision_pb2.CommitRevisionResponse]
     """Freezes a draft: the blob type validates its content, and a digest over all of it is recorded. From then on the
@@ -72,7 +75,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -86,7 +90,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a commit.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -98,7 +103,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
       revision's parent, or sessions are bound to it; the blob's type keeps data and is not installed.
     * ABORTED: the etag is stale.
@@ -111,7 +117,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -122,9 +129,10 @@ class RevisionServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
-    * NOT_FOUND: a blob has no such revision, or was renamed.
+    * NOT_FOUND: a blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blobs are of different types.
     """
     GetRevisionDependents: _grpc.UnaryUnaryMultiCallable[_revision_pb2.GetRevisionDependentsRequest, _revision_pb2.GetRevisionDependentsResponse]
@@ -135,7 +143,8 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob's type keeps data and is not installed.
     """
 
@@ -152,7 +161,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such parent revision, or was renamed.
+    * NOT_FOUND: the blob has no such parent revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the parent is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the blob has as many revisions as it may.
@@ -162,18 +172,20 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListRevisions: _aio.UnaryUnaryMultiCallable[_revision_pb2.ListRevisionsRequest, _revision_pb2.ListRevisionsResponse]  # type: ignore[assignment]
     """Lists a blob's revisions, oldest first.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     CommitRevision: _aio.UnaryUnaryMultiCallable[_revision_pb2.CommitRevisionRequest, _revision_pb2.CommitRevisionResponse]  # type: ignore[assignment]
     """Freezes a draft: the blob type validates its content, and a digest over all of it is recorded. From then on the
@@ -183,7 +195,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -197,7 +210,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a commit.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -209,7 +223,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
       revision's parent, or sessions are bound to it; the blob's type keeps data and is not installed.
     * ABORTED: the etag is stale.
@@ -222,7 +237,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * ABORTED: the etag is stale; the current one is in the details.
@@ -233,9 +249,10 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-    * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
     * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
-    * NOT_FOUND: a blob has no such revision, or was renamed.
+    * NOT_FOUND: a blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blobs are of different types.
     """
     GetRevisionDependents: _aio.UnaryUnaryMultiCallable[_revision_pb2.GetRevisionDependentsRequest, _revision_pb2.GetRevisionDependentsResponse]  # type: ignore[assignment]
@@ -246,7 +263,8 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed.
+    * NOT_FOUND: the blob has no such revision, or was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob's type keeps data and is not installed.
     """
 
@@ -266,7 +284,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such parent revision, or was renamed.
+        * NOT_FOUND: the blob has no such parent revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the parent is a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the blob has as many revisions as it may.
@@ -282,9 +301,10 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -297,9 +317,10 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed.
+        * NOT_FOUND: the blob or its organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -315,7 +336,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the content is not valid, with every violation in the details.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -335,7 +357,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a commit.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -353,7 +376,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is a snapshot, or something depends on it: it is the default revision, another
           revision's parent, or sessions are bound to it; the blob's type keeps data and is not installed.
         * ABORTED: the etag is stale.
@@ -372,7 +396,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * ABORTED: the etag is stale; the current one is in the details.
@@ -389,9 +414,10 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
-        * UNAUTHENTICATED: a key was sent and is malformed, unknown, expired or revoked.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
         * PERMISSION_DENIED: the caller may not see one of the blobs, or it does not exist.
-        * NOT_FOUND: a blob has no such revision, or was renamed.
+        * NOT_FOUND: a blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blobs are of different types.
         """
 
@@ -408,7 +434,8 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed.
+        * NOT_FOUND: the blob has no such revision, or was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob's type keeps data and is not installed.
         """
 

@@ -43,6 +43,7 @@ class SessionObjectServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -54,7 +55,8 @@ class SessionObjectServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: the session has no object of that alias.
+    * NOT_FOUND: the session has no object of that alias;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListSessionObjects: _grpc.UnaryUnaryMultiCallable[_session_object_pb2.ListSessionObjectsRequest, _session_object_pb2.ListSessionObjectsResponse]
     """Lists a session's objects by alias, without their values.
@@ -63,6 +65,7 @@ class SessionObjectServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     DeleteSessionObject: _grpc.UnaryUnaryMultiCallable[_session_object_pb2.DeleteSessionObjectRequest, _session_object_pb2.DeleteSessionObjectResponse]
     """Deletes an object. The session's log gets a `session_object_deleted`.
@@ -71,7 +74,8 @@ class SessionObjectServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session has no object of that alias.
+    * NOT_FOUND: the session has no object of that alias;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -92,6 +96,7 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -103,7 +108,8 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: the session has no object of that alias.
+    * NOT_FOUND: the session has no object of that alias;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListSessionObjects: _aio.UnaryUnaryMultiCallable[_session_object_pb2.ListSessionObjectsRequest, _session_object_pb2.ListSessionObjectsResponse]  # type: ignore[assignment]
     """Lists a session's objects by alias, without their values.
@@ -112,6 +118,7 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     DeleteSessionObject: _aio.UnaryUnaryMultiCallable[_session_object_pb2.DeleteSessionObjectRequest, _session_object_pb2.DeleteSessionObjectResponse]  # type: ignore[assignment]
     """Deletes an object. The session's log gets a `session_object_deleted`.
@@ -120,7 +127,8 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session has no object of that alias.
+    * NOT_FOUND: the session has no object of that alias;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -144,6 +152,7 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -161,7 +170,8 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: the session has no object of that alias.
+        * NOT_FOUND: the session has no object of that alias;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -176,6 +186,7 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
 
     @_abc_1.abstractmethod
@@ -190,7 +201,8 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session has no object of that alias.
+        * NOT_FOUND: the session has no object of that alias;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.

@@ -51,6 +51,7 @@ class UserServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the user is somebody else, or does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListUsers: _grpc.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]
     """Lists all users, oldest first.
@@ -98,6 +99,7 @@ class UserServiceAsyncStub(UserServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the user is somebody else, or does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListUsers: _aio.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]  # type: ignore[assignment]
     """Lists all users, oldest first.
@@ -154,6 +156,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the user is somebody else, or does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
 
     @_abc_1.abstractmethod

@@ -66,6 +66,12 @@ class Authentication:
             self._cache.popitem(last=False)
         return caller
 
+    def require_form(self, bearer: str) -> None:
+        """Raise Unauthenticated for a text that is neither a key nor a token. Does not ask the database."""
+        known = not bearer or bearer in self._cache or (self._tokens is not None and self._tokens.claims(bearer))
+        if not known and rules.parse(bearer) is None:
+            raise Unauthenticated(malformed=True)
+
     async def authenticate(self, bearer: str) -> Caller:
         """The same, without the cache."""
         if not bearer:
@@ -77,8 +83,7 @@ class Authentication:
 
     async def _key_caller(self, key: str) -> Caller:
         parsed = rules.parse(key)
-        if parsed is None:
-            raise Unauthenticated(malformed=True)
+        assert parsed is not None, "the form was checked before the call was read"
         public_id, secret_hash = parsed
         async with self._db.read() as tx:
             record = await store.get_by_public_id(tx, public_id)

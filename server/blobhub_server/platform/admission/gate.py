@@ -8,15 +8,17 @@ from datetime import datetime
 
 from google.protobuf.message import Message
 
-from blobhub_server.blobtypes.access import Caller, Locator, Place, Resolution, Role
+from blobhub_server.blobtypes.access import NOWHERE, Caller, Locator, Place, Resolution, Role
 from blobhub_server.blobtypes.call import Call
-from blobhub_server.errors import BlobHubError, PermissionDenied, Unauthenticated
+from blobhub_server.errors import BlobHubError, PermissionDenied, Renamed, Unauthenticated
+from blobhub_server.platform.admission.absence import Absence
 from blobhub_server.platform.admission.authentication import Authentication, read_bearer
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.calls.answer import Answers
 from blobhub_server.platform.calls.audit import Audit, audit_row
 from blobhub_server.platform.calls.change import Changes
 from blobhub_server.platform.rules import access
+from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.access import Permission
 from blobhub_server.rpc.access_options import AccessRule, ResourceRule
 from blobhub_server.rpc.pipeline import Metadata
@@ -38,6 +40,11 @@ class Gate:
     audit: Audit
     rules: Mapping[str, AccessRule]
     locators: Mapping[str, Locator]
+    absence: Absence
+
+    def screen(self, metadata: Metadata) -> None:
+        """Check the form of the key that a call came with, before its request is decoded. Raises Unauthenticated."""
+        self.authentication.require_form(read_bearer(metadata))
 
     def arrive(self, method: str, request: Message, metadata: Metadata) -> Admission:
         """The admission of a call, about to begin."""
@@ -51,12 +58,12 @@ class Gate:
 class Admission:
     """Implements `rpc.pipeline.Admission`: lets one call in, or raises.
 
-    The order of refusals is: an invalid key; no key where one is needed; a request id that was used for another request; a
-    malformed reference; a resource that is absent or invisible (one answer for both); a resource that is absent in a place
-    that the caller may see.
+    The order of refusals is: an invalid key; a malformed reference; a request id that was used for another request; no key
+    where one is needed; and then, for one resource after the other: absent or invisible, which is one answer; a role that is
+    too weak; absent in a place that the caller may see. The pipeline validates the request before the references.
     """
 
-    __slots__ = ("_bearer", "_call", "_gate", "_malformed", "_metadata", "_places", "_rule")
+    __slots__ = ("_bearer", "_call", "_found", "_gate", "_hidden", "_malformed", "_metadata", "_rule")
 
     def __init__(self, gate: Gate, rule: AccessRule, metadata: Metadata, call: Call[object]) -> None:
         self._gate = gate
@@ -65,7 +72,8 @@ class Admission:
         self._call = call
         self._bearer = ""
         self._malformed = False
-        self._places: list[Place] = []
+        self._hidden = False
+        self._found: list[Resolution[object]] = []
 
     async def answer(self, make: Callable[[Call[object]], Awaitable[bytes]]) -> bytes:
         """What `make` answers to the call, or the answer that is remembered for the same request.
@@ -73,7 +81,7 @@ class Admission:
         That is looked up before references are resolved, because they may lead elsewhere by now: after a commit whose answer
         was lost, `acme/pipeline@draft` does not exist any more.
         """
-        await self._identify()
+        self._check_references()
 
         async def admitted() -> bytes:
             await self._locate()
@@ -83,14 +91,14 @@ class Admission:
 
     async def admit(self) -> Call[object]:
         """Admit a call that is answered with a stream. A repeated one is admitted anew; its handler asks for the answer."""
-        await self._identify()
+        self._check_references()
         await self._gate.answers.find(self._call)
         await self._locate()
         return self._call
 
-    async def _identify(self) -> None:
-        """Find the caller."""
-        call, rule = self._call, self._rule
+    async def identify(self) -> None:
+        """Find the caller. Raises Unauthenticated, IssuerUnavailable."""
+        call = self._call
         try:
             self._bearer = read_bearer(self._metadata)
             call.caller = await self._gate.authentication.caller(self._bearer)
@@ -99,30 +107,53 @@ class Admission:
             if isinstance(error.claimed, Caller):
                 call.caller = error.claimed
             raise
-        access.require_caller(call.caller, Permission(rule.permission), public_read=rule.public_read)
+
+    def _check_references(self) -> None:
+        """Raise InvalidReference for a reference that does not follow the grammar, whatever it may lead to."""
+        for resource in self._rule.resources:
+            grammar.parse_if_known(resource.kind, resource.field, getattr(self._call.request, resource.field))
 
     async def _locate(self) -> None:
-        """Find and authorize every resource that the request names. Absent ones are reported last."""
+        """Find and authorize every resource that the request names, one after the other."""
+        call, rule = self._call, self._rule
+        access.require_caller(call.caller, Permission(rule.permission), public_read=rule.public_read)
+        for resource in rule.resources:
+            self._found.append(await self._resolve(resource))
+        call.reference = _reference(rule, call.request)
+        if self._found:
+            call.resource, *call.further_resources = [resolved.resource for resolved in self._found]
+
+    async def _resolve(self, resource: ResourceRule) -> Resolution[object]:
+        """A resource that the caller may use. The same is done for what is absent as for what is hidden."""
         gate, call = self._gate, self._call
-        found: list[Resolution[object]] = []
-        for resource in self._rule.resources:
-            value = getattr(call.request, resource.field)
-            call.reference = (resource.kind, value)
-            resolved = None if "\0" in value else await gate.locators[resource.kind](value, call.caller)
-            if resolved is None:
-                raise PermissionDenied
-            role = await gate.roles.held_role(call.caller, resolved.place)
-            if not found:
-                call.place, call.role = resolved.place, role
-            _require(role, resolved.place, resource)
-            found.append(resolved)
-        call.reference = _reference(self._rule, call.request)
-        for resolved in found:
-            if isinstance(resolved.resource, BlobHubError):
-                raise resolved.resource
-        if found:
-            call.resource, *call.further_resources = [resolved.resource for resolved in found]
-        self._places = [resolved.place for resolved in found]
+        value = getattr(call.request, resource.field)
+        call.reference = (resource.kind, value)
+        resolved = await gate.locators[resource.kind](value, call.caller)
+        place = NOWHERE if resolved is None else resolved.place
+        role = await gate.roles.held_role(call.caller, place)
+        if not self._found:
+            call.place, call.role = place, role
+        if resolved is None or access.is_hidden(role, public=place.public, seen_by=resolved.seen_by):
+            raise await self._refusal(resource)
+        self._require(role, place, resource)
+        if isinstance(resolved.resource, BlobHubError):
+            raise await gate.absence.in_blob(call.caller, place, resolved.resource)
+        return resolved
+
+    async def _refusal(self, resource: ResourceRule) -> BlobHubError:
+        """The error for a resource that does not exist, or that the caller may not see."""
+        call = self._call
+        error = await self._gate.absence.refusal(call.caller, resource.kind, getattr(call.request, resource.field))
+        self._hidden = not isinstance(error, Renamed)
+        return error
+
+    def _require(self, role: Role, place: Place, resource: ResourceRule) -> None:
+        """Check the role on a resource that the caller may see."""
+        permission, name = Permission(resource.permission), getattr(self._call.request, resource.field)
+        try:
+            access.require_role(role, place, permission, public_read=resource.public_read, name=name)
+        except PermissionDenied as error:
+            raise access.refusal_for(self._call.caller, error) from None
 
     @property
     def expire_time(self) -> datetime | None:
@@ -135,25 +166,24 @@ class Admission:
         # The caller is replaced, because rotating a key changes its expire time.
         caller = call.caller = await gate.authentication.authenticate(self._bearer)
         access.require_caller(caller, Permission(rule.permission), public_read=rule.public_read)
-        for resource, place in zip(rule.resources, self._places, strict=True):
-            now = await gate.roles.current_place(place)
-            if now is None:
-                raise PermissionDenied
-            _require(await gate.roles.held_role(caller, now), now, resource)
+        for resource, before in zip(rule.resources, self._found, strict=True):
+            place = await gate.roles.current_place(before.place) or NOWHERE
+            role = await gate.roles.held_role(caller, place)
+            public = place.public and not before.never_public
+            if place is NOWHERE or access.is_hidden(role, public=public, seen_by=before.seen_by):
+                raise await self._refusal(resource)
+            self._require(role, place, resource)
 
     async def record_failure(self, error: BlobHubError, *, handled: bool) -> None:
         """Record the call in the audit log when it was refused, or when its handler failed to make a change.
 
+        A thing that is absent is a refusal as well, because what the caller may not see is answered in the same way.
         Malformed keys are not recorded, because such a call must not touch the database.
         """
-        refused = error.code in _REFUSALS and not self._malformed
-        failed = error.code not in _REFUSALS and handled and self._rule.changes and not self._call.recorded
+        refused = (error.code in _REFUSALS or self._hidden) and not self._malformed
+        failed = not refused and error.code not in _REFUSALS and handled and self._rule.changes and not self._call.recorded
         if refused or failed:
             await self._gate.audit.record_refusal(audit_row(self._call, error=error))
-
-
-def _require(role: Role, place: Place, resource: ResourceRule) -> None:
-    access.require_role(role, place, Permission(resource.permission), public_read=resource.public_read)
 
 
 def _reference(rule: AccessRule, request: Message) -> tuple[str, str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Generic
 
-from blobhub_server.blobtypes.access import NOWHERE, Caller, Place, Resolution, Resource_co
+from blobhub_server.blobtypes.access import NOWHERE, Caller, Place, Resolution, Resource_co, Role
 from blobhub_server.blobtypes.contract import RevisionView
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import InvalidReference, NotFound, Renamed
-from blobhub_server.ids import is_uuid
+from blobhub_server.ids import NOTHING, is_uuid
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.organization import Organization
@@ -60,7 +60,11 @@ class Locators:
     """The locators of the platform's kinds of resource. Each returns None when there is no such place.
 
     A revision that does not exist in an existing blob is resolved to a NotFound, which the gate raises once it knows that
-    the caller may see the blob. The same is done for an ambiguous `@draft`, and for what was renamed.
+    the caller may see the blob. The same is done for an ambiguous `@draft`.
+
+    How many statements a locator runs depends on the form of the reference alone: a caller who may not see a thing must not
+    learn from the time that its refusal takes whether it exists. So an id is looked up in all tables it may be in, and
+    `NOTHING` is looked up in place of what was not found. `Absence` finds what was renamed.
     """
 
     def __init__(self, db: Database) -> None:
@@ -70,13 +74,13 @@ class Locators:
         """An organization by alias or id."""
         reference = grammar.parse("organization", "organization", value)
         async with self._db.read() as tx:
-            return _resolution("organization", value, await _organization(tx, reference))
+            return _resolution(await _organization(tx, reference))
 
     async def blob(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A blob by `organization/alias` or id."""
         reference = grammar.parse("blob", "blob", value)
         async with self._db.read() as tx:
-            return _resolution("blob", value, await _blob(tx, reference))
+            return _resolution(await _blob(tx, reference))
 
     async def revision(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A revision by `organization/alias@version` or id."""
@@ -86,45 +90,54 @@ class Locators:
 
     async def resolve(self, tx: Transaction, reference: str) -> Resolution[BlobRevision] | None:
         """Implements `blobtypes.contract.Revisions`."""
-        return await _revision(tx, grammar.parse("revision", "revision", reference), "revision", reference)
+        parsed = grammar.parse("revision", "revision", reference)
+        found = await _revision(tx, parsed, "revision", reference)
+        if found is not None or not parsed.blob:
+            return found
+        former = await former_blob(tx, parsed, await named_organization(tx, parsed))
+        if former is None:
+            return None
+        return Resolution(place=former.place, resource=Renamed("blob", reference, f"{former.renamed}@{parsed.version}"))
 
     async def organization_or_blob(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization or a blob."""
         reference = grammar.parse("organization_or_blob", "parent", value)
         async with self._db.read() as tx:
-            return await _organization_or_blob(tx, reference, value)
+            return await _organization_or_blob(tx, reference)
 
     async def blob_or_revision(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A blob or a revision."""
         reference = grammar.parse("blob_or_revision", "parent", value)
         async with self._db.read() as tx:
-            if reference.id and not reference.version:
-                blob = await blob_store.get(tx, reference.id)
-                return Resolution(_match_blob(blob).place, blob) if blob else await _revision(tx, reference, "parent", value)
             if reference.version:
                 return await _revision(tx, reference, "parent", value)
-            return _resolution("blob", value, await _blob(tx, reference))
+            blob = await _blob(tx, reference)
+            if not reference.id:
+                return _resolution(blob)
+            revision = await _revision_by_id(tx, reference.id)
+            return revision if blob is None else _resolution(blob)
 
     async def user(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A user; `@me` is the caller's."""
         reference = grammar.parse("user", "user", value)
         async with self._db.read() as tx:
             found = await user_of(tx, reference, caller)
-        return None if found is None else Resolution(Place(user_id=found.id), found)
+        return None if found is None else Resolution(place=Place(user_id=found.id), resource=found)
 
     async def organization_blob_or_user(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization, a blob or a user."""
         reference = grammar.parse("organization_blob_or_user", "parent", value)
         async with self._db.read() as tx:
-            found = None if reference.user else await _organization_or_blob(tx, reference, value)
-            if found is not None or not (reference.user or reference.id):
+            found = None if reference.user else await _organization_or_blob(tx, reference)
+            if not (reference.user or reference.id):
                 return found
-        return await self.user(value, caller)
+        user = await self.user(value, caller)
+        return user if found is None else found
 
     async def organization_blob_or_server(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization, a blob, or the whole server, which only administrators may read."""
         if grammar.parse("organization_blob_or_server", "parent", value).organization == grammar.EVERYWHERE:
-            return Resolution(NOWHERE, None)
+            return Resolution(place=NOWHERE, resource=None)
         return await self.organization_or_blob(value, caller)
 
     async def api_key(self, value: str, caller: Caller) -> Resolution[object] | None:
@@ -134,7 +147,12 @@ class Locators:
         return (
             None
             if key is None
-            else Resolution(Place(organization_id=key.organization_id or "", blob_id=key.blob_id, user_id=key.user_id), key)
+            else Resolution(
+                place=Place(organization_id=key.organization_id or "", blob_id=key.blob_id, user_id=key.user_id),
+                resource=key,
+                seen_by=Role.ADMIN if key.user_id is None else Role.READ,
+                never_public=True,
+            )
         )
 
     async def credential(self, value: str, caller: Caller) -> Resolution[object] | None:
@@ -145,15 +163,16 @@ class Locators:
             None
             if found is None
             else Resolution(
-                Place(organization_id=found.organization_id or "", blob_id=found.blob_id, user_id=found.user_id), found
+                place=Place(organization_id=found.organization_id or "", blob_id=found.blob_id, user_id=found.user_id),
+                resource=found,
+                seen_by=Role.ADMIN if found.user_id is None else Role.READ,
+                never_public=True,
             )
         )
 
 
-def _resolution(kind: str, value: str, found: Match[object] | None) -> Resolution[object] | None:
-    if found is None:
-        return None
-    return Resolution(found.place, Renamed(kind, value, found.renamed) if found.renamed else found.resource)
+def _resolution(found: Match[object] | None) -> Resolution[object] | None:
+    return None if found is None else Resolution(place=found.place, resource=found.resource)
 
 
 def _match_blob(blob: Blob, renamed: str = "") -> Match[Blob]:
@@ -172,62 +191,71 @@ def _match_organization(organization: Organization, renamed: str = "") -> Match[
 
 async def _organization(tx: Transaction, reference: Reference) -> Match[Organization] | None:
     found = await organization_store.find(tx, id_=reference.id, alias=reference.organization)
-    if found is not None:
-        return _match_organization(found)
-    holder = None if reference.id else await alias_store.find_former_holder(tx, "", reference.organization)
-    former = None if holder is None else await organization_store.find(tx, id_=holder)
-    return None if former is None else _match_organization(former, former.alias)
+    return None if found is None else _match_organization(found)
 
 
 async def _blob(tx: Transaction, reference: Reference) -> Match[Blob] | None:
     if reference.id:
-        by_id = await blob_store.get(tx, reference.id)
-        return _match_blob(by_id) if by_id else None
-    blob = await blob_store.find(tx, reference.organization, reference.blob, by_id=is_uuid(reference.organization))
-    return _match_blob(blob) if blob else await _renamed_blob(tx, reference)
+        blob = await blob_store.get(tx, reference.id)
+    else:
+        blob = await blob_store.find(tx, reference.organization, reference.blob, by_id=is_uuid(reference.organization))
+    return None if blob is None else _match_blob(blob)
 
 
-async def _renamed_blob(tx: Transaction, reference: Reference) -> Match[Blob] | None:
-    """A blob by a former alias of the blob or its organization."""
-    by_id = is_uuid(reference.organization)
-    part = Reference(id=reference.organization) if by_id else Reference(organization=reference.organization)
-    found = await _organization(tx, part)
-    if found is None:
-        return None
-    organization = found.resource
-    blob = await blob_store.find(tx, organization.id, reference.blob, by_id=True)
-    if blob is None:
-        holder = await alias_store.find_former_holder(tx, organization.id, reference.blob)
-        blob = None if holder is None else await blob_store.get(tx, holder)
-    return None if blob is None else _match_blob(blob, f"{organization.alias}/{blob.alias}")
+async def named_organization(tx: Transaction, reference: Reference) -> Match[Organization] | None:
+    """The organization that a reference names by id, alias or former alias; `renamed` is set for the last."""
+    if is_uuid(reference.organization):
+        return await _organization(tx, Reference(id=reference.organization))
+    found = await _organization(tx, Reference(organization=reference.organization))
+    holder = await alias_store.find_former_holder(tx, "", reference.organization)
+    former = await organization_store.find(tx, id_=holder or NOTHING)
+    return found if found is not None or former is None else _match_organization(former, former.alias)
+
+
+async def former_blob(tx: Transaction, reference: Reference, named: Match[Organization] | None) -> Match[Blob] | None:
+    """The blob that a reference names by a former alias of its own, or of its organization, which is `named`."""
+    organization_id = NOTHING if named is None else named.resource.id
+    blob = await blob_store.find(tx, organization_id, reference.blob, by_id=True)
+    holder = await alias_store.find_former_holder(tx, organization_id, reference.blob)
+    former = await blob_store.get(tx, holder or NOTHING)
+    if named is not None and named.renamed and blob is not None:
+        former = blob
+    return None if named is None or former is None else _match_blob(former, f"{named.resource.alias}/{former.alias}")
 
 
 async def _revision(tx: Transaction, reference: Reference, field: str, value: str) -> Resolution[BlobRevision] | None:
-    version, revision = reference.version, None
-    if reference.id and not version:
-        revision, version = await revision_store.get(tx, reference.id), grammar.DEFAULT
-        reference = replace(reference, id=revision.blob_id if revision else reference.id)
+    by_id, several = None, None
+    if reference.id and not reference.version:
+        by_id = await revision_store.get(tx, reference.id)
+        reference = replace(reference, id=by_id.blob_id if by_id else reference.id)
     found = await _blob(tx, reference)
+    of = (NOTHING, NOTHING) if found is None else (found.resource.id, found.resource.default_revision_id)
+    try:
+        by_version = await _version_of(tx, *of, reference.version or grammar.DEFAULT, field)
+    except InvalidReference as error:
+        by_version, several = None, error
     if found is None:
         return None
-    if found.renamed:
-        return Resolution(found.place, Renamed("blob", value, f"{found.renamed}@{version}"))
-    blob = found.resource
-    try:
-        revision = revision or await version_of(tx, blob, version, field)
-    except InvalidReference as several:
-        return Resolution(found.place, several)
-    return Resolution(
-        found.place, NotFound("revision", value) if revision is None else BlobRevision.from_records(blob, revision)
-    )
+    revision = by_id or by_version
+    absent = several or NotFound("revision", value)
+    resource = absent if revision is None else BlobRevision.from_records(found.resource, revision)
+    return Resolution(place=found.place, resource=resource)
 
 
-async def _organization_or_blob(tx: Transaction, reference: Reference, value: str) -> Resolution[object] | None:
-    if not reference.blob:
-        found = _resolution("organization", value, await _organization(tx, reference))
-        if found is not None or not reference.id:
-            return found
-    return _resolution("blob", value, await _blob(tx, reference))
+async def _revision_by_id(tx: Transaction, revision_id: str) -> Resolution[BlobRevision] | None:
+    revision = await revision_store.get(tx, revision_id)
+    blob = await blob_store.get(tx, NOTHING if revision is None else revision.blob_id)
+    if revision is None or blob is None:
+        return None
+    return Resolution(place=_match_blob(blob).place, resource=BlobRevision.from_records(blob, revision))
+
+
+async def _organization_or_blob(tx: Transaction, reference: Reference) -> Resolution[object] | None:
+    if reference.blob:
+        return _resolution(await _blob(tx, reference))
+    organization = await _organization(tx, reference)
+    blob = await _blob(tx, reference) if reference.id else None
+    return _resolution(blob if organization is None else organization)
 
 
 async def user_of(tx: Transaction, reference: Reference, caller: Caller) -> User | None:
@@ -244,16 +272,20 @@ async def version_of(tx: Transaction, blob: Blob, version: str, field: str) -> R
 
     Raises InvalidReference for `draft` when there are several drafts: one of them has to be named by its id.
     """
+    return await _version_of(tx, blob.id, blob.default_revision_id, version, field)
+
+
+async def _version_of(tx: Transaction, blob_id: str, default_id: str, version: str, field: str) -> Revision | None:
     if version == grammar.DEFAULT:
-        return await revision_store.get(tx, blob.default_revision_id)
+        return await revision_store.get(tx, default_id)
     if version == grammar.LATEST:
-        return await revision_store.get_latest(tx, blob.id)
+        return await revision_store.get_latest(tx, blob_id)
     if version == grammar.DRAFT:
-        drafts = await revision_store.drafts(tx, blob.id, 2)
+        drafts = await revision_store.drafts(tx, blob_id, 2)
         if len(drafts) > 1:
             raise InvalidReference(field, "the id of one of the blob's several drafts")
         return drafts[0] if drafts else None
     if is_uuid(version):
         found = await revision_store.get(tx, version)
-        return found if found is not None and found.blob_id == blob.id else None
-    return await revision_store.get_snapshot(tx, blob.id, int(version))
+        return found if found is not None and found.blob_id == blob_id else None
+    return await revision_store.get_snapshot(tx, blob_id, int(version))

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from blobhub_server.blobtypes.access import Caller, Place, Role
 from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.errors import PermissionDenied
+from blobhub_server.ids import NOTHING
 from blobhub_server.platform.rules import access
-from blobhub_server.platform.rules.access import Permission
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import member as store
 from blobhub_server.platform.store import organization as organization_store
 
 
-def _depends_on_membership(caller: Caller, place: Place) -> bool:
-    """Whether the role that a caller holds on a place depends on memberships."""
-    return bool(caller.user_id is not None and not caller.administrator and place.organization_id)
+def _depends_on_membership(caller: Caller) -> bool:
+    """Whether the roles that a caller holds depend on memberships. This is not about the place, as `NOTHING` explains."""
+    return caller.user_id is not None and not caller.administrator
 
 
 async def held_role(tx: Transaction, caller: Caller, place: Place) -> Role:
     """The role on a place, as a transaction sees it, whether or not the place is public."""
     membership = Role.NONE
-    if caller.user_id is not None and _depends_on_membership(caller, place):
-        resource_ids = [place.organization_id, *([place.blob_id] if place.blob_id else [])]
+    if caller.user_id is not None and _depends_on_membership(caller):
+        resource_ids = [place.organization_id or NOTHING, place.blob_id or NOTHING]
         membership = await store.membership(tx, caller.user_id, resource_ids)
     return access.held_role(caller, place, membership)
 
@@ -33,7 +34,7 @@ class Roles:
 
     async def held_role(self, caller: Caller, place: Place) -> Role:
         """The role on a place, whether or not the place is public."""
-        if not _depends_on_membership(caller, place):
+        if not _depends_on_membership(caller):
             return access.held_role(caller, place, Role.NONE)
         async with self._db.read() as tx:
             return await held_role(tx, caller, place)
@@ -57,4 +58,6 @@ class Roles:
         """Raise PermissionDenied when a place still exists and the caller holds no role on it."""
         now = await self.current_place(place)
         if now is not None:
-            access.require_role(await self.held_role(caller, now), now, Permission.READ, public_read=False)
+            role = await self.held_role(caller, now)
+            if access.is_hidden(role, public=False, seen_by=Role.READ):
+                raise PermissionDenied

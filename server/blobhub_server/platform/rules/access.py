@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import IntEnum
 
 from blobhub_server.blobtypes.access import Caller, Place, Role
-from blobhub_server.errors import InvalidValue, KeyTooStrong, PermissionDenied, Unauthenticated
+from blobhub_server.errors import BlobHubError, InvalidValue, KeyMissing, KeyTooStrong, NotFound, PermissionDenied
 
 
 class Permission(IntEnum):
@@ -35,13 +35,13 @@ REQUIRED_ROLES: Mapping[Permission, Role] = {
 
 
 def require_caller(caller: Caller, permission: Permission, *, public_read: bool) -> None:
-    """Check what can be checked before any resource is looked up. Raises Unauthenticated, PermissionDenied."""
+    """Check what can be checked before any resource is looked up. Raises KeyMissing, PermissionDenied."""
     if caller.anonymous and permission is not Permission.ANYONE and not public_read:
-        raise Unauthenticated
+        raise KeyMissing
     if permission is Permission.USER and caller.role is not Role.ADMIN:  # no key of an organization or a blob has it
-        raise PermissionDenied
+        raise PermissionDenied("this is for users: send a token, or a personal key with the role `admin`")
     if permission is Permission.ADMINISTRATOR and not caller.administrator:
-        raise PermissionDenied
+        raise PermissionDenied("this is for administrators of the server")
 
 
 def held_role(caller: Caller, place: Place, membership: Role) -> Role:
@@ -60,10 +60,34 @@ def held_role(caller: Caller, place: Place, membership: Role) -> Role:
     return Role.NONE
 
 
-def require_role(role: Role, place: Place, permission: Permission, *, public_read: bool) -> None:
-    """Raise PermissionDenied unless the role suffices, or the place is public and the method allows public reading."""
+def require_role(role: Role, place: Place, permission: Permission, *, public_read: bool, name: str = "this") -> None:
+    """Raise PermissionDenied unless the role suffices, or the place is public and the method allows public reading.
+
+    The error says which role is needed on what is called `name`, so it is for callers who may see that.
+    """
     if not (public_read and place.public) and role < REQUIRED_ROLES[permission]:
-        raise PermissionDenied
+        needed = REQUIRED_ROLES[permission].name.lower()
+        raise PermissionDenied(f"this needs the role `{needed}` on {name}", role=needed)
+
+
+def is_hidden(role: Role, *, public: bool, seen_by: Role) -> bool:
+    """Whether a resource is like an absent one to who holds the role on its place; `seen_by` is the weakest that sees it."""
+    return role < seen_by and not public
+
+
+def hidden(caller: Caller, absent: NotFound, *, parent_readable: bool) -> BlobHubError:
+    """The one answer for what does not exist and for what the caller may not see.
+
+    Only who may read the parent that the request names is told `absent`; the parent of what names none is the server.
+    """
+    if not parent_readable:
+        return refusal_for(caller, PermissionDenied())
+    return refusal_for(caller, absent)
+
+
+def refusal_for(caller: Caller, error: BlobHubError) -> BlobHubError:
+    """What a caller is told of a refusal: one without a key learns nothing but that no key came."""
+    return KeyMissing() if caller.anonymous and isinstance(error, NotFound | PermissionDenied) else error
 
 
 def require_public_creation(role: Role, *, public: bool) -> None:

@@ -52,6 +52,17 @@ def parse(kind: str, field: str, text: str) -> Reference:
     return made
 
 
+def parse_if_known(kind: str, field: str, text: str) -> Reference | None:
+    """The same; None for a kind that a blob type adds, whose form its constraints say. Raises InvalidReference."""
+    return parse(kind, field, text) if kind in _PARSERS else None
+
+
+def named_blob(text: str) -> Reference | None:
+    """The blob that a reference below it names by alias, as in `acme/pipeline@3/intake`; None when it names none."""
+    found = _blob(text.partition("@")[0])
+    return found if found is not None and found.blob else None
+
+
 def _alias(text: str) -> bool:
     return _ALIAS.fullmatch(text) is not None and text != EVERYWHERE and not is_uuid(text)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from blobhub.v1 import access_pb2
 from blobhub.v1 import caller_pb2 as pb
 
-from blobhub_server.blobtypes.access import Caller, Place, Role
+from blobhub_server.blobtypes.access import NOWHERE, Caller, Place, Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.db.engine import Database
-from blobhub_server.errors import BlobHubError
+from blobhub_server.errors import Renamed
+from blobhub_server.platform.admission.absence import Absence
 from blobhub_server.platform.admission.locators import Locators
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.rules import access
@@ -21,10 +22,11 @@ MAX_ROLES = 1000
 class CallerService:
     """Shows callers who they are to the server."""
 
-    def __init__(self, db: Database, locators: Locators, roles: Roles) -> None:
+    def __init__(self, db: Database, locators: Locators, roles: Roles, absence: Absence) -> None:
         self._db = db
         self._locators = locators
         self._roles = roles
+        self._absence = absence
 
     async def GetCaller(self, request: pb.GetCallerRequest, call: Call[None]) -> pb.GetCallerResponse:
         who = call.caller
@@ -34,14 +36,14 @@ class CallerService:
     async def _role_on(self, who: Caller, resource: str) -> list[pb.EffectiveRole]:
         """The role on one organization or blob. Raises Renamed, but only to callers who hold a role there."""
         found = await self._locators.organization_or_blob(resource, who)
-        if found is None:
-            return []
-        place = found.place
+        place = NOWHERE if found is None else found.place
         role = max(await self._roles.held_role(who, place), Role.READ if place.public else Role.NONE)
-        if role is Role.NONE:
+        if found is None or role is Role.NONE:
+            # The same for what is absent and what is hidden, so that the answer takes the same time.
+            refusal = await self._absence.refusal(who, "organization_or_blob", resource)
+            if isinstance(refusal, Renamed):
+                raise refusal
             return []
-        if isinstance(found.resource, BlobHubError):
-            raise found.resource
         async with self._db.read() as tx:
             return [to_role(place, await store.reference(tx, place), role)]
 

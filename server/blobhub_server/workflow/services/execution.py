@@ -160,4 +160,6 @@ async def locate_execution(host: Host, value: str, _caller: Caller) -> Resolutio
     if found is None:
         return None
     execution, organization_id = found
-    return Resolution(Place(organization_id=organization_id, blob_id=execution.blob_id), execution)
+    return Resolution(
+        place=Place(organization_id=organization_id, blob_id=execution.blob_id), resource=execution, never_public=True
+    )

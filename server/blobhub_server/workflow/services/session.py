@@ -104,8 +104,8 @@ async def locate_session(host: Host, value: str, _caller: Caller) -> Resolution[
     """The locator of sessions."""
     async with host.db.read() as tx:
         session = await store.get(tx, value)
-    return (
-        None
-        if session is None
-        else Resolution(Place(organization_id=session.organization_id, blob_id=session.blob_id), session)
+    if session is None:
+        return None
+    return Resolution(
+        place=Place(organization_id=session.organization_id, blob_id=session.blob_id), resource=session, never_public=True
     )

@@ -40,7 +40,8 @@ class NotesServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the name is taken; the `request_id` was used with another body.
@@ -53,7 +54,8 @@ class NotesServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and does not hold.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such note in it.
+    * NOT_FOUND: there is no such revision in the blob, or no such note in it;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not one of notes.
     * DATA_LOSS: the stored text is gone or was changed beneath the server.
     """
@@ -64,7 +66,8 @@ class NotesServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call, or it stopped being valid before the last piece.
     * PERMISSION_DENIED: the caller may not write to the blob (any more), or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
@@ -77,7 +80,8 @@ class NotesServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision, note or credential.
+    * NOT_FOUND: there is no such revision, note or credential;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not one of notes.
     * DATA_LOSS: the stored credential is not what was stored.
     """
@@ -89,7 +93,8 @@ class NotesServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the definition has no such input.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob of notes or to the workflow, or one of them does not exist.
-    * NOT_FOUND: there is no such revision, note, or definition.
+    * NOT_FOUND: there is no such revision, note, or definition;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
       definition cannot be run; the session is closing.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -102,6 +107,7 @@ class NotesServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob of notes, or the run does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
 
 @_typing.type_check_only
@@ -116,7 +122,8 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the name is taken; the `request_id` was used with another body.
@@ -129,7 +136,8 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: a key was sent and does not hold.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision in the blob, or no such note in it.
+    * NOT_FOUND: there is no such revision in the blob, or no such note in it;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not one of notes.
     * DATA_LOSS: the stored text is gone or was changed beneath the server.
     """
@@ -140,7 +148,8 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call, or it stopped being valid before the last piece.
     * PERMISSION_DENIED: the caller may not write to the blob (any more), or it does not exist.
-    * NOT_FOUND: the blob has no such revision.
+    * NOT_FOUND: the blob has no such revision;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
@@ -153,7 +162,8 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: there is no such revision, note or credential.
+    * NOT_FOUND: there is no such revision, note or credential;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not one of notes.
     * DATA_LOSS: the stored credential is not what was stored.
     """
@@ -165,7 +175,8 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the definition has no such input.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob of notes or to the workflow, or one of them does not exist.
-    * NOT_FOUND: there is no such revision, note, or definition.
+    * NOT_FOUND: there is no such revision, note, or definition;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
       definition cannot be run; the session is closing.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -178,6 +189,7 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob of notes, or the run does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
 
 class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -195,7 +207,8 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the name is taken; the `request_id` was used with another body.
@@ -214,7 +227,8 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: a key was sent and does not hold.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision in the blob, or no such note in it.
+        * NOT_FOUND: there is no such revision in the blob, or no such note in it;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not one of notes.
         * DATA_LOSS: the stored text is gone or was changed beneath the server.
         """
@@ -231,7 +245,8 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call, or it stopped being valid before the last piece.
         * PERMISSION_DENIED: the caller may not write to the blob (any more), or it does not exist.
-        * NOT_FOUND: the blob has no such revision.
+        * NOT_FOUND: the blob has no such revision;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the draft holds as many notes as it may.
@@ -250,7 +265,8 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: there is no such revision, note or credential.
+        * NOT_FOUND: there is no such revision, note or credential;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not one of notes.
         * DATA_LOSS: the stored credential is not what was stored.
         """
@@ -268,7 +284,8 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the definition has no such input.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob of notes or to the workflow, or one of them does not exist.
-        * NOT_FOUND: there is no such revision, note, or definition.
+        * NOT_FOUND: there is no such revision, note, or definition;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the note is empty; the blob is not one of notes, or the other one not a workflow; the
           definition cannot be run; the session is closing.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -287,6 +304,7 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob of notes, or the run does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         """
 
 def add_NotesServiceServicer_to_server(servicer: NotesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,81 @@
+"""The answer for what a caller may not see: one, whether or not it exists."""
+
+from __future__ import annotations
+
+from blobhub_server.blobtypes.access import NOWHERE, Caller, Place, Role
+from blobhub_server.db.engine import Database
+from blobhub_server.errors import BlobHubError, NotFound, PermissionDenied, Renamed
+from blobhub_server.platform.admission.locators import Match, former_blob, named_organization
+from blobhub_server.platform.admission.roles import Roles
+from blobhub_server.platform.rules import access
+from blobhub_server.platform.rules import reference as grammar
+from blobhub_server.platform.rules.organization import Organization
+from blobhub_server.platform.rules.reference import Reference
+from blobhub_server.platform.store import revision as revision_store
+
+
+class Absence:
+    """Finds out what to tell a caller who asked for what is absent, or what they may not see.
+
+    It does the same for both: which statements it runs depends on the caller and on the form of the reference, not on what
+    there is. Otherwise the time that a refusal takes would tell the two apart.
+    """
+
+    def __init__(self, db: Database, roles: Roles) -> None:
+        self._db = db
+        self._roles = roles
+
+    async def refusal(self, caller: Caller, kind: str, text: str) -> BlobHubError:
+        """The error for a reference that leads to nothing the caller may see. Renamed, if that has another alias now."""
+        reference = grammar.parse_if_known(kind, kind, text) or grammar.named_blob(text) or Reference()
+        if reference.organization == grammar.EVERYWHERE:
+            return access.refusal_for(caller, PermissionDenied("the whole server is for its administrators"))
+        former, parent = await self._surroundings(reference)
+        former_seen = await self._may_see(caller, former.place if former else NOWHERE)
+        parent_seen = await self._may_see(caller, parent.place if parent else NOWHERE)
+        if former is not None and former_seen:
+            return Renamed(_noun(kind, reference), text, f"{former.renamed}{_below(reference, text)}")
+        instead = ""
+        if parent is not None:
+            instead = f"ListBlobs lists the blobs of {parent.resource.alias} that you may see"
+        absent = NotFound(_noun(kind, reference), text, instead)
+        return access.hidden(caller, absent, parent_readable=parent_seen)
+
+    async def in_blob(self, caller: Caller, place: Place, error: BlobHubError) -> BlobHubError:
+        """The error for what does not exist in a blob, or another place, that the caller may see."""
+        if isinstance(error, NotFound) and error.kind == "revision" and place.blob_id:
+            async with self._db.read() as tx:
+                last = await revision_store.next_number(tx, place.blob_id) - 1
+            snapshots = f"the last snapshot is @{last}" if last else "there is no snapshot yet"
+            error = NotFound(error.kind, error.name, snapshots)
+        return access.refusal_for(caller, error)
+
+    async def _surroundings(self, reference: Reference) -> tuple[Match[object] | None, Match[Organization] | None]:
+        """What a reference names by a former alias, and the organization that it names as the parent."""
+        async with self._db.read() as tx:
+            if not reference.organization:
+                return None, None
+            named = await named_organization(tx, reference)
+            if reference.blob:
+                return await former_blob(tx, reference, named), named
+            return (named if named is not None and named.renamed else None), None
+
+    async def _may_see(self, caller: Caller, place: Place) -> bool:
+        """Whether a caller may see a place. The server, which is nowhere, is for its administrators."""
+        role = await self._roles.held_role(caller, place)
+        return not access.is_hidden(role, public=place.public, seen_by=Role.READ)
+
+
+def _below(reference: Reference, text: str) -> str:
+    """What a reference says below its blob, as in `@3`."""
+    below = reference.version or text.partition("@")[2]
+    return f"@{below}" if below else ""
+
+
+def _noun(kind: str, reference: Reference) -> str:
+    """What a reference names, for people."""
+    if reference.blob:
+        return "blob"
+    if reference.organization:
+        return "organization"
+    return "user" if reference.user else kind.replace("_", " ")

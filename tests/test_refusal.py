@@ -1,0 +1,112 @@
+"""Refusals: what callers are told of what they may not have, and which of several errors wins."""
+
+from __future__ import annotations
+
+import uuid
+
+import acme
+import flows
+import grpc
+from acme import PUBLIC, READ
+from blobhub_server.blobtypes.conformance import expect_refusal
+from served import Api, Served, connected
+
+DENIED = grpc.StatusCode.PERMISSION_DENIED
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_in_a_public_organization_a_private_blob_is_like_none(server: Served, api: Api) -> None:
+    await acme.organization(api, visibility=PUBLIC)
+    await acme.blob(api)
+    async with acme.person(server, api, "ann") as ann:
+        for call in (acme.get_blob, acme.delete_blob, acme.get_revision):
+            there, absent = [
+                await expect_refusal(call(ann, reference), NOT_FOUND, "NOT_FOUND")
+                for reference in ("acme/pipeline", "acme/absent")
+            ]
+            assert there.details() == "no such blob: acme/pipeline; ListBlobs lists the blobs of acme that you may see"
+            assert absent.details() == there.details().replace("pipeline", "absent")
+
+
+async def test_without_a_key_every_refusal_says_that_none_came(api: Api, anonymous: Api) -> None:
+    await acme.organization(api, visibility=PUBLIC)
+    await acme.blob(api, visibility=PUBLIC)
+    await acme.blob(api, "acme/private")
+    for call in (
+        acme.update_blob(anonymous, description="x"),
+        acme.get_blob(anonymous, "acme/private"),
+        acme.get_blob(anonymous, "acme/absent"),
+        acme.get_blob(anonymous, str(uuid.uuid4())),
+        acme.get_revision(anonymous, "acme/pipeline@7"),
+    ):
+        error = await expect_refusal(call, UNAUTHENTICATED, "UNAUTHENTICATED")
+        assert "no key came with this call" in error.details()
+
+
+async def test_who_sees_a_thing_is_told_which_role_they_lack(server: Served, api: Api) -> None:
+    await acme.organization(api)
+    await acme.blob(api)
+    async with acme.person(server, api, "ann", ("acme", READ)) as reader:
+        error = await expect_refusal(acme.delete_blob(reader), DENIED, "PERMISSION_DENIED")
+        assert error.details() == "this needs the role `admin` on acme/pipeline"
+
+
+async def test_who_reads_a_blob_is_told_its_last_snapshot(server: Served, api: Api) -> None:
+    await api.session(flows.steps(1))
+    async with acme.person(server, api, "ann", ("acme/pipeline", READ)) as reader:
+        error = await expect_refusal(acme.get_revision(reader, "acme/pipeline@3"), NOT_FOUND, "NOT_FOUND")
+        assert error.details() == "no such revision: acme/pipeline@3; there is no snapshot yet"
+        await api.publish()
+        error = await expect_refusal(acme.get_revision(reader, "acme/pipeline@3"), NOT_FOUND, "NOT_FOUND")
+        assert error.details() == "no such revision: acme/pipeline@3; the last snapshot is @1"
+
+
+async def test_of_several_errors_the_first_in_order_wins(server: Served, api: Api, anonymous: Api) -> None:
+    """One thing is mended at a time; what comes later never shows before."""
+    await acme.organization(api)
+    await acme.blob(api)
+    broken = {"request_id": "not-a-uuid", "etag": "stale"}
+    async with connected(server.address, "bhk_nonsense") as malformed:
+        send = malformed.channel.unary_unary("/blobhub.v1.BlobService/DeleteBlob")
+        await expect_refusal(send(b"\xff"), UNAUTHENTICATED, "UNAUTHENTICATED")
+    async with acme.person(server, api, "ann", ("acme", READ)) as reader:
+        send = reader.channel.unary_unary("/blobhub.v1.BlobService/DeleteBlob")
+        await expect_refusal(send(b"\xff"), INVALID, "UNDECODABLE_REQUEST")
+        for caller in (anonymous, reader):
+            await expect_refusal(acme.delete_blob(caller, "no reference!", **broken), INVALID, "INVALID_REQUEST")
+            await expect_refusal(acme.delete_blob(caller, "no reference!", etag="stale"), INVALID, "INVALID_REFERENCE")
+        await expect_refusal(acme.delete_blob(anonymous, etag="stale"), UNAUTHENTICATED, "UNAUTHENTICATED")
+        await expect_refusal(acme.delete_blob(reader, etag="stale"), DENIED, "PERMISSION_DENIED")
+    used = str(uuid.uuid4())
+    await acme.update_blob(api, description="x", request_id=used)
+    await expect_refusal(
+        acme.update_blob(api, "acme/absent", description="x", request_id=used),
+        grpc.StatusCode.ALREADY_EXISTS,
+        "REQUEST_ID_REUSED",
+    )
+    await expect_refusal(acme.delete_blob(api, etag="stale"), grpc.StatusCode.ABORTED, "STALE_ETAG")
+
+
+async def test_a_new_alias_is_told_to_who_sees_the_thing_and_to_nobody_else(server: Served, api: Api) -> None:
+    await acme.organization(api, visibility=PUBLIC)
+    await acme.blob(api)
+    await acme.update_blob(api, alias="flow")
+    async with acme.person(server, api, "ann") as outsider, acme.person(server, api, "bob", ("acme/flow", READ)) as reader:
+        await expect_refusal(acme.delete_blob(reader), NOT_FOUND, "RENAMED")
+        error = await expect_refusal(acme.delete_blob(outsider), NOT_FOUND, "NOT_FOUND")
+        assert "flow" not in error.details()
+
+
+async def test_who_may_not_see_a_blob_is_entered_as_who_asks_for_none(server: Served, api: Api) -> None:
+    """Both are NOT_FOUND in an organization that everybody reads, and the entry takes as long to write as the other."""
+    await acme.organization(api, visibility=PUBLIC)
+    hidden = await acme.blob(api)
+    async with acme.person(server, api, "ann") as ann:
+        before = len(await acme.entries(api))
+        for reference in ("acme/pipeline", "acme/absent"):
+            await expect_refusal(acme.get_blob(ann, reference), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    there, absent = (await acme.entries(api))[before:]
+    assert (there.code, there.blob_id, there.resource) == ("NOT_FOUND", hidden.id, "acme/pipeline")
+    assert (absent.code, absent.blob_id, absent.resource) == ("NOT_FOUND", "", "acme/absent")
