@@ -281,13 +281,13 @@ async def test_a_watch_resumes_after_any_sequence_and_passes_over_what_is_not_it
     for after in range(len(everything) + 1):
         assert await watched(api, after_sequence=after) == everything[after:]
         assert await watched(api, "acme", after) == [entry for entry in own if entry.sequence > after]
-    beyond = watched(api, after_sequence=len(everything) + 1)
-    await expect_refusal(beyond, grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_OUT_OF_RANGE")
+    await expect_refusal(
+        watched(api, after_sequence=len(everything) + 1), grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_OUT_OF_RANGE"
+    )
 
 
 async def test_an_entry_says_what_was_done_to_whom(api: Api) -> None:
-    await acme.organization(api)
-    user = await acme.user(api, "ann")
+    user, _ = await acme.user(api, "ann"), await acme.organization(api)
     await api.members.CreateMember(member_pb2.CreateMemberRequest(parent="acme", user="@ann", role=ADMIN))
     assert (await last(api, "acme")).detail == "user=@ann role=ROLE_ADMIN"
     made = await api.api_keys.CreateApiKey(api_key_pb2.CreateApiKeyRequest(parent="acme", role=WRITE))
@@ -303,10 +303,10 @@ async def test_no_signs_that_steer_a_terminal_and_no_tokens_are_shown(api: Api) 
     await acme.organization(api)
     await acme.blob(api)
     for value in (f"{token}", "a\x1b[31m\nb"):
-        publish = revision_pb2.PublishRevisionRequest(revision="acme/pipeline", label=value)
-        await expect_refusal(api.revisions.PublishRevision(publish), grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
-        entry = await last(api)
-        assert ("label=" in entry.detail, token in entry.detail, entry.detail.isprintable()) == (True, False, True)
+        publish = api.revisions.PublishRevision(revision_pb2.PublishRevisionRequest(revision="acme/pipeline", label=value))
+        await expect_refusal(publish, grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
+        detail = (await last(api)).detail
+        assert ("label=" in detail, token in detail, detail.isprintable()) == (True, False, True)
 
 
 def test_refusals_of_nobody_are_recorded_so_many_a_second() -> None:

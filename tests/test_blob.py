@@ -267,7 +267,7 @@ async def test_a_blob_goes_with_all_that_is_in_it_and_a_closed_session_does_not_
         api.api_keys.GetApiKey(api_key_pb2.GetApiKeyRequest(api_key=key.id)),
         acme.entries(api, session.blob_id),
     ):
-        await expect_refusal(call, DENIED, "PERMISSION_DENIED")
+        await expect_refusal(call, NOT_FOUND, "NOT_FOUND")
     deleted = [entry for entry in await acme.entries(api, "acme") if entry.method.endswith("/DeleteBlob")]
     assert [entry.blob_id for entry in deleted] == [session.blob_id]
     await acme.delete_organization(api)

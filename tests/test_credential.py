@@ -135,7 +135,7 @@ async def test_a_credential_is_created_got_listed_changed_and_deleted(hub: Api) 
         assert await get(hub, made.id) == updated
         await delete(hub, made.id)
         assert await aliases(hub, owner) == []
-        await expect_refusal(get(hub, made.id), DENIED, "PERMISSION_DENIED")
+        await expect_refusal(get(hub, made.id), ABSENT, "NOT_FOUND")
 
 
 async def test_lists_are_by_alias_and_hold_an_owners_own(hub: Api) -> None:
@@ -254,7 +254,7 @@ async def test_only_admins_have_to_do_with_credentials_and_writers_use_them(hub:
 async def test_credentials_go_with_their_owner(hub: Api, server: Served) -> None:
     of_notes, of_acme = [await create(hub, owner, marked.secret("gone")) for owner in ("acme/notes", "acme")]
     await hub.blobs.DeleteBlob(blob_pb2.DeleteBlobRequest(blob="acme/notes", cascade=True))
-    await expect_refusal(get(hub, of_notes.id), DENIED, "PERMISSION_DENIED")
+    await expect_refusal(get(hub, of_notes.id), ABSENT, "NOT_FOUND")
     assert (await get(hub, of_acme.id)) == of_acme
     await hub.organizations.DeleteOrganization(organization_pb2.DeleteOrganizationRequest(organization="acme", cascade=True))
     assert await sql(server, sa.select(credentials.c.id)) == []

@@ -259,8 +259,9 @@ async def test_what_was_in_an_organization_is_gone_with_it(server: Served, api: 
     of_both = [await acme.key(api, scope) for scope in ("acme", "acme/pipeline")]
     async with acme.person(server, api, "ann", ("acme", ADMIN), ("acme/pipeline", READ)) as ann:
         await acme.delete_organization(ann, cascade=True)
+        await expect_refusal(get(ann), DENIED, "PERMISSION_DENIED")
         for call in (
-            get(ann),
+            get(api),
             get(api, made.id),
             acme.get_blob(api, blob.id),
             acme.get_revision(api, blob.default_revision_id),

@@ -193,7 +193,6 @@ async def test_both_sides_of_a_comparison_must_be_ones_to_see(server: Served, ap
                 ("acme/pipeline@draft", "acme/shut@draft"),
                 ("acme/shut@draft", "acme/pipeline@draft"),
                 ("acme/shut@1", "acme/pipeline@draft"),
-                ("acme/pipeline@1", "acme/shut@draft"),
                 ("acme/pipeline@draft", "no/such@draft"),
             )
         ]

@@ -316,7 +316,7 @@ async def test_the_platform_does_what_its_model_does(server: Served, api: Api, f
         how = settings(
             derandomize=True,
             deadline=None,
-            max_examples=scaled(30, least=6),
+            max_examples=scaled(30, least=12),
             stateful_step_count=240,
             suppress_health_check=list(HealthCheck),
             report_multiple_bugs=False,

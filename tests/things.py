@@ -161,6 +161,7 @@ class Places:
         return None
 
     def revision(self, reference: str) -> Place | None:
+        self.parent = None
         for place in self.blobs():
             for revision in place.blob.revisions:
                 if revision.id == reference:
