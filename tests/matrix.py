@@ -200,6 +200,8 @@ def absent_like(value: str) -> str:
         return NOWHERE
     if value.startswith("@"):
         return "@absent"
+    if "@" in value and "/" in value.partition("@")[2]:
+        return f"{value.rpartition('/')[0]}/absent"
     organization, slash, below = value.partition("/")
     return f"{organization}/absent{below[below.find('@') :] if '@' in below else ''}" if slash else "absent"
 

@@ -16,7 +16,6 @@ from acme import ADMIN, PUBLIC, READ, WRITE
 from blobhub.v1 import (
     api_key_pb2,
     audit_pb2,
-    blob_pb2,
     caller_pb2,
     execution_pb2,
     limit_pb2,
@@ -59,8 +58,7 @@ async def me(api: Api) -> caller_pb2.Caller:
 async def test_a_change_is_entered_with_who_what_and_how_it_ended(api: Api) -> None:
     who, organization = await me(api), await acme.organization(api)
     request_id = str(uuid.uuid4())
-    request = blob_pb2.CreateBlobRequest(organization="acme", alias="pipeline", type="stranger.notes", request_id=request_id)
-    blob = (await api.blobs.CreateBlob(request)).blob
+    blob = await acme.blob(api, type_="stranger.notes", request_id=request_id)
     started, created_organization, created_blob = await acme.entries(api)
     assert (started.method, started.resource, started.user_id) == ("bootstrap", who.user_id, who.user_id)
     assert started.detail == f"key={who.api_key_id}"
@@ -81,7 +79,7 @@ async def test_a_change_is_entered_with_who_what_and_how_it_ended(api: Api) -> N
     )
     assert created_organization.organization_id == created_organization.resource == organization.id
     assert (created_organization.resource_type, created_organization.blob_id) == ("organization", "")
-    await api.blobs.CreateBlob(request)
+    await acme.blob(api, type_="stranger.notes", request_id=request_id)
     assert len(await acme.entries(api)) == 3, "an answer from memory changes nothing"
     user = await acme.user(api, "ann")
     entry = await last(api)
@@ -305,8 +303,8 @@ async def test_no_signs_that_steer_a_terminal_and_no_tokens_are_shown(api: Api) 
     for value in (f"{token}", "a\x1b[31m\nb"):
         publish = api.revisions.PublishRevision(revision_pb2.PublishRevisionRequest(revision="acme/pipeline", label=value))
         await expect_refusal(publish, grpc.StatusCode.FAILED_PRECONDITION, "WRONG_PHASE")
-        detail = (await last(api)).detail
-        assert ("label=" in detail, token in detail, detail.isprintable()) == (True, False, True)
+        entry = await last(api)
+        assert ("label=" in entry.detail, token in entry.detail, entry.detail.isprintable()) == (True, False, True)
 
 
 def test_refusals_of_nobody_are_recorded_so_many_a_second() -> None:

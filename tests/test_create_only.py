@@ -27,7 +27,7 @@ async def definitions(api: Api) -> tuple[Put, Callable[[], Awaitable[object]]]:
         return ask(api, "PutDefinition", **at, document=flows.steps(number + 1), **more)
 
     async def read() -> object:
-        return (await ask(api, "GetDefinition", revision="acme/pipeline@draft", definition="another-one")).document
+        return (await ask(api, "GetDefinition", definition="acme/pipeline@draft/another-one")).document
 
     return put, read
 
@@ -94,9 +94,9 @@ async def test_a_repeated_put_that_only_creates_gets_its_first_answer(api: Api) 
 async def test_a_definition_is_put_and_checked_as_content_or_document(api: Api) -> None:
     await api.session(flows.steps(2))
     revision = "acme/pipeline@draft"
-    content = (await ask(api, "GetDefinition", revision=revision, definition="workflow")).content
+    content = (await ask(api, "GetDefinition", definition=f"{revision}/workflow")).content
     await ask(api, "PutDefinition", revision=revision, alias="as-content", content=content)
-    assert (await ask(api, "GetDefinition", revision=revision, definition="as-content")).content == content
+    assert (await ask(api, "GetDefinition", definition=f"{revision}/as-content")).content == content
     for subject in ({"definition": "as-content"}, {"document": flows.steps(2)}, {"content": content}):
         assert (await ask(api, "CheckDefinition", revision=revision, **subject)).runnable, subject
     empty = definition_pb2.WorkflowDefinition(type="workflow_definition")

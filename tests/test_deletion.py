@@ -68,7 +68,7 @@ def on_the_blob(api: Api, session_id: str, draft_id: str) -> Calls:
 def on_the_draft(api: Api, draft_id: str) -> Calls:
     """Calls that add to a draft or change it, by name."""
     put = definition_pb2.PutDefinitionRequest(revision=draft_id, alias="another", document=flows.steps(1))
-    remove = definition_pb2.DeleteDefinitionRequest(revision=draft_id, definition="workflow")
+    remove = definition_pb2.DeleteDefinitionRequest(definition=f"{draft_id}/workflow")
     record = metadata_pb2.CreateMetadataRequest(parent=draft_id, key="key", value={"number_value": 1})
     return {
         "PutDefinition": lambda: api.definitions.PutDefinition(put),

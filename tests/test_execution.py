@@ -244,7 +244,7 @@ async def test_a_workflow_writes_a_session_object_with_its_step(api: Api) -> Non
 async def test_a_document_is_stored_byte_for_byte_and_a_message_says_the_same(api: Api) -> None:
     document = json.dumps(json.loads(flows.steps(2)) | {"x-editor": {"zoom": 1.50}}, indent=3) + "\n"
     await api.session(document)
-    get = definition_pb2.GetDefinitionRequest(revision="acme/pipeline@draft", definition="workflow")
+    get = definition_pb2.GetDefinitionRequest(definition="acme/pipeline@draft/workflow")
     found = await api.definitions.GetDefinition(get)
     assert found.document == document
     put = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="as-message", content=found.content)

@@ -181,7 +181,7 @@ async def workflow(call: Caller, name: str) -> None:
     draft = f"{blob}@draft"
     for alias, document in (("quick-one", flows.steps()), ("slow-one", flows.delay(3600)), ("gone-one", flows.steps())):
         await call("PutDefinition", revision=draft, alias=alias, document=document)
-    await call("DeleteDefinition", revision=draft, definition="gone-one")
+    await call("DeleteDefinition", definition=f"{draft}/gone-one")
     await call("UpdateRevision", revision=draft, comment="The first")
     for key in ("kept", "gone"):
         await call("CreateMetadata", parent=draft, key=key, value={"number_value": 1})

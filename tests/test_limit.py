@@ -298,7 +298,7 @@ async def changed(api: Api, revisions: Any, what: str, which: int, name: int, si
         case "put":
             await api.put(flows.steps(size + 1), revision=revision, alias=f"d-{name}")
         case "delete":
-            await ask(api, "DeleteDefinition", revision=revision, definition=f"d-{name}")
+            await ask(api, "DeleteDefinition", definition=f"{revision}/d-{name}")
         case "branch":
             await ask(api, "CreateRevision", blob=revisions[0].blob_id, base_revision=revision)
         case "commit":

@@ -65,7 +65,7 @@ def definition(api: Api) -> Record:
 
     async def read() -> tuple[list[str], str]:
         etag = (await ask(api, "GetRevision", revision=DRAFT)).revision.etag
-        found = await ask(api, "GetDefinition", revision=DRAFT, definition="workflow")
+        found = await ask(api, "GetDefinition", definition=f"{DRAFT}/workflow")
         return json.loads(found.document).get("words", []), etag
 
     def write(words: list[str], **more: str) -> Awaitable[Any]:

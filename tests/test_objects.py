@@ -340,7 +340,7 @@ async def test_harmed_content_is_data_loss_until_the_same_document_is_put_again(
     commit = await acme.commit(api)
     draft = await acme.branch(api, commit.id)
     harm(server.settings.data_dir / "objects" / "sha256" / digest[:2] / digest[2:])
-    get = definition_pb2.GetDefinitionRequest(revision=commit.id, definition="workflow")
+    get = definition_pb2.GetDefinitionRequest(definition=f"{commit.id}/workflow")
     error = await expect_refusal(api.definitions.GetDefinition(get), grpc.StatusCode.DATA_LOSS, "CONTENT_LOST")
     info = error_details_pb2.ErrorInfo()
     assert unpack(error, info)

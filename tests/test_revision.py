@@ -168,7 +168,7 @@ async def test_a_stale_etag_is_told_the_current_one(api: Api) -> None:
     request.etag = current.etag
     answer = await api.definitions.PutDefinition(request)
     assert (await revision(api, f"{reference}@draft")).etag == answer.revision_etag
-    remove = definition_pb2.DeleteDefinitionRequest(revision=f"{reference}@draft", definition="workflow", etag="old")
+    remove = definition_pb2.DeleteDefinitionRequest(definition=f"{reference}@draft/workflow", etag="old")
     await expect_refusal(api.definitions.DeleteDefinition(remove), grpc.StatusCode.ABORTED, "STALE_ETAG")
     remove.etag = answer.revision_etag
     removed = await api.definitions.DeleteDefinition(remove)

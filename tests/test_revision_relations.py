@@ -143,7 +143,7 @@ async def test_a_comparison_says_what_was_added_removed_and_modified(api: Api) -
     await api.put(flows.steps(5), revision=draft.id)
     await api.put(flows.steps(1), revision=draft.id, alias="stays-the-same")
     await api.put(flows.steps(1), revision=draft.id, alias="comes-anew")
-    remove = definition_pb2.DeleteDefinitionRequest(revision=draft.id, definition="goes-away")
+    remove = definition_pb2.DeleteDefinitionRequest(definition=f"{draft.id}/goes-away")
     await api.definitions.DeleteDefinition(remove)
     found = await compare(api, draft.id, "acme/pipeline@1")
     added, removed, modified = found.changes
@@ -184,8 +184,10 @@ async def test_both_sides_of_a_comparison_must_be_ones_to_see(server: Served, ap
     await pipeline(api)
     for alias, visibility in (("open", "VISIBILITY_PUBLIC"), ("shut", "VISIBILITY_PRIVATE")):
         await acme.blob(api, f"acme/{alias}", visibility=visibility)
-    assert (await compare(anonymous, "acme/open@draft", "acme/open@draft")).unchanged == 0
-    async with acme.person(server, api, "ann", ("acme/pipeline", acme.READ)) as ann:
+    await expect_refusal(
+        compare(anonymous, "acme/open@draft", "acme/open@draft"), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
+    )
+    async with acme.person(server, api, "ann", ("acme/pipeline", acme.READ), ("acme/open", acme.READ)) as ann:
         await compare(ann, "acme/pipeline@draft", "acme/open@draft")
         said = [
             await expect_refusal(compare(ann, *pair), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
@@ -231,8 +233,9 @@ async def test_many_dependents_are_counted_and_the_first_hundred_named(api: Api)
 async def test_who_depends_on_a_revision_is_told_to_those_with_a_role(api: Api, anonymous: Api) -> None:
     await pipeline(api)
     await acme.update_blob(api, visibility=acme.PUBLIC)
-    assert await acme.get_revision(anonymous, "acme/pipeline@draft")
-    call = dependents(anonymous, "acme/pipeline@draft")
+    snapshot = await api.publish()
+    assert await acme.get_revision(anonymous, "acme/pipeline") == snapshot
+    call = dependents(anonymous, "acme/pipeline")
     await expect_refusal(call, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
 
 

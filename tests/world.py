@@ -160,6 +160,8 @@ class World:
         for _ in range(2):
             await self.api.revisions.CreateRevision(revision_pb2.CreateRevisionRequest(blob=place))
         user = (await self.api.users.CreateUser(user_pb2.CreateUserRequest(name=f"self-{organization}"))).user
+        listed = await ask(self.api, "ListDefinitions", revision=found.revision.id)
+        await self.api.sessions.CreateSession(session_pb2.CreateSessionRequest(revision=place, alias="hidden"))
         on_both = [Subject(value=organization, level="organization"), Subject(value=place, level="blob")]
         on_all = [*on_both, Subject(value=f"@{user.name}", level="self")]
         return {
@@ -174,7 +176,11 @@ class World:
             "api_key": [Subject(value=await self._key_id(s.value), level=s.level) for s in on_all],
             "credential": [Subject(value=await self._credential_id(s.value), level=s.level) for s in on_all],
             "note_run": [Subject(value=await self._run_of_a_note(organization), level="organization")],
-            "session": [Subject(value=session_id, level="blob")],
+            "definition": [
+                Subject(value=f"{place}@default/workflow", level="blob"),
+                Subject(value=listed.definitions[0].id, level="blob"),
+            ],
+            "session": [Subject(value=session_id, level="blob"), Subject(value=f"{place}@default/hidden", level="blob")],
             "execution": [Subject(value=execution.execution.id, level="blob")],
         }
 

@@ -48,7 +48,13 @@ class Uuid7:
 
 def is_uuid(text: str) -> bool:
     """True for a UUID in its canonical form, lower case with hyphens."""
+    return canonical_id(text) == text != ""
+
+
+def canonical_id(text: str) -> str:
+    """A UUID with hyphens, in either case (RFC 9562 §4), in its canonical form; empty for what is none."""
     try:
-        return len(text) == 36 and str(uuid.UUID(text)) == text
+        made = str(uuid.UUID(text)) if len(text) == 36 else ""
     except ValueError:
-        return False
+        return ""
+    return made if made == text.lower() else ""

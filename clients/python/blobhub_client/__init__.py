@@ -132,7 +132,7 @@ class Client:
         def call(after: int) -> Any:
             return self.blobs.WatchBlob(WatchBlobRequest(blob=blob, after_sequence=after, replay_only=replay_only))
 
-        return _resume(call, after_sequence, "sequence")
+        return _resume(call, after_sequence, "sequence", dense=False)
 
     def watch_audit(self, parent: str, *, after_sequence: int = 0, replay_only: bool = False) -> AsyncIterator[AuditEntry]:
         """The audit log's entries of a parent after a sequence, and, unless `replay_only`, those to come."""

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 from google.protobuf.descriptor import EnumDescriptor
 
-from blobhub_server.blobtypes.access import Locator, Place, Resolution, Role
+from blobhub_server.blobtypes.access import Caller, Locator, Place, Resolution, Role
 from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings, SettingsModel
@@ -133,12 +133,18 @@ class Opened:
 
 
 class Revisions(Protocol):
-    """Resolves references to revisions that do not come from a request's field."""
+    """Resolves references to revisions."""
 
-    async def resolve(self, tx: Transaction, reference: str) -> Resolution[RevisionView] | None:
-        """What a reference leads to, as a transaction sees it; None when there is no such blob, or no revision with that id.
+    async def locate(self, value: str, caller: Caller) -> Resolution[RevisionView] | None:
+        """What a reference in a request leads to for a caller, as a Locator does. For locators of what is in revisions.
 
         Raises InvalidReference.
+        """
+
+    async def resolve(self, tx: Transaction, reference: str) -> Resolution[RevisionView] | None:
+        """What a reference that does not come from a request's field leads to, as a transaction sees it.
+
+        None when there is no such blob, or no revision with that id. Raises InvalidReference.
         """
 
 
@@ -190,7 +196,10 @@ class Contents(Protocol):
         """Remove an entry of a draft by its name; return the draft's new etag. Raises NotFound, WrongPhase, StaleEtag."""
 
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
-        """The entry with that name or id; None when there is none."""
+        """The entry of a revision with that name or id; None when there is none."""
+
+    async def get(self, tx: Transaction, entry_id: str) -> Entry | None:
+        """The entry with that id, in whatever revision it is; None when there is none."""
 
     async def pin(self, tx: Transaction, blob_id: str) -> bool:
         """Lock a blob, whose content a row elsewhere refers to, against change and deletion until the transaction ends.

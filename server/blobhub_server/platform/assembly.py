@@ -73,7 +73,7 @@ class Platform:
         self._entropy = ground.entropy
         self.audit = Audit(db, ground.bell, clock, ids)
         self.roles = Roles(db)
-        self.locators = Locators(db)
+        self.locators = Locators(db, self.roles)
         self.absence = Absence(db, self.roles)
         self.answers = Answers(db, clock, self.roles, ground.keyring.derive_keys(b"answers"), ground.keyring.current)
         self.changes = Changes(db, self.answers, self.audit)
@@ -105,7 +105,7 @@ class Platform:
         return {
             "organization": locators.organization,
             "blob": locators.blob,
-            "revision": locators.revision,
+            "revision": locators.locate,
             "organization_or_blob": locators.organization_or_blob,
             "blob_or_revision": locators.blob_or_revision,
             "user": locators.user,

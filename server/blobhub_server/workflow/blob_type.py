@@ -32,7 +32,7 @@ from blobhub_server.workflow.runtime.contract import Runtime
 from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
 from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.services.component import ComponentService
-from blobhub_server.workflow.services.definition import DefinitionService
+from blobhub_server.workflow.services.definition import DefinitionService, locate_definition
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
 from blobhub_server.workflow.services.session import SessionService, locate_session
 from blobhub_server.workflow.services.session_object import SessionObjectService
@@ -81,6 +81,7 @@ class WorkflowType(BlobType):
                 yield Opened(
                     services=self._services(host, definitions, runtime, log, events),
                     locators={
+                        "definition": partial(locate_definition, host),
                         "session": partial(locate_session, host),
                         "execution": partial(locate_execution, host),
                     },

@@ -128,7 +128,7 @@ class NotesService:
 async def locate_run(host: Host, value: str, _caller: Caller) -> Resolution[Run] | None:
     """The locator of runs: roles on a run are those on its blob."""
     async with host.db.read() as tx:
-        run = await store.get(tx, value)
+        run = await store.get(tx, value.lower())
     if run is None:
         return None
     return Resolution(place=Place(organization_id=run.organization_id, blob_id=run.blob_id), resource=run, never_public=True)

@@ -79,7 +79,9 @@ class Blob(_message.Message):
     description: _builtins.str
     """What it is, in its makers' words."""
     default_revision_id: _builtins.str
-    """The revision that `@default` means: the first draft, until a snapshot is published."""
+    """The revision that `@default` means: the first draft, until a snapshot is published. While it is a draft, to who reads a
+    public blob without a role `@default` means the latest commit or snapshot.
+    """
     etag: _builtins.str
     """Changes with every write."""
     first_sequence: _builtins.int

@@ -521,21 +521,17 @@ class GetDefinitionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REVISION_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
-    revision: _builtins.str
-    """Reference of the revision."""
     definition: _builtins.str
-    """Alias or id of the definition."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the definition's id."""
     def __init__(
         self,
         *,
-        revision: _builtins.str = ...,
         definition: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -639,14 +635,11 @@ class DeleteDefinitionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REVISION_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    revision: _builtins.str
-    """Reference of the draft."""
     definition: _builtins.str
-    """Alias or id of the definition."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the definition's id."""
     etag: _builtins.str
     """The draft's etag; empty deletes whatever is there."""
     request_id: _builtins.str
@@ -654,14 +647,13 @@ class DeleteDefinitionRequest(_message.Message):
     def __init__(
         self,
         *,
-        revision: _builtins.str = ...,
         definition: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "etag", b"etag", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

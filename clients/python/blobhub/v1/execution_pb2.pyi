@@ -234,7 +234,7 @@ class StartExecutionRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """The session's id."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -290,7 +290,7 @@ class RunExecutionRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """The session's id."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -405,7 +405,7 @@ class ListExecutionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """The session's id."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     state: Global___ExecutionState.ValueType
     """Only executions in this state; unspecified for all."""
     page_size: _builtins.int

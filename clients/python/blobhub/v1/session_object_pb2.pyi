@@ -89,7 +89,7 @@ class PutSessionObjectRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """The session's id."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     alias: _builtins.str
     """1–256 characters: segments of letters, digits, `.`, `_`, `@`, `-` joined by `/`; no segment is `.` or `..`."""
     create_only: _builtins.bool
@@ -153,7 +153,7 @@ class GetSessionObjectRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """The session's id."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     alias: _builtins.str
     """The object's alias."""
     def __init__(
@@ -205,7 +205,7 @@ class ListSessionObjectsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """The session's id."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     prefix: _builtins.str
     """Only aliases that begin with this; empty for all."""
     page_size: _builtins.int
@@ -267,7 +267,7 @@ class DeleteSessionObjectRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """The session's id."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     alias: _builtins.str
     """The object's alias."""
     etag: _builtins.str

@@ -178,7 +178,7 @@ class GetSessionRequest(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """The session's id."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     def __init__(
         self,
         *,
@@ -291,7 +291,7 @@ class CloseSessionRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """The session's id."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
@@ -342,7 +342,7 @@ class WatchSessionRequest(_message.Message):
     AFTER_SESSION_SEQUENCE_FIELD_NUMBER: _builtins.int
     REPLAY_ONLY_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """The session's id."""
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     after_session_sequence: _builtins.int
     """The last `session_sequence` already seen; 0 replays from the beginning."""
     replay_only: _builtins.bool

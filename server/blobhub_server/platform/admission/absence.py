@@ -74,6 +74,8 @@ def _below(reference: Reference, text: str) -> str:
 
 def _noun(kind: str, reference: Reference) -> str:
     """What a reference names, for people."""
+    if kind not in grammar.KINDS:
+        return kind.replace("_", " ")
     if reference.blob:
         return "blob"
     if reference.organization:

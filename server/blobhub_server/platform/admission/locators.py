@@ -10,11 +10,12 @@ from blobhub_server.blobtypes.contract import RevisionView
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import InvalidReference, NotFound, Renamed
 from blobhub_server.ids import NOTHING, is_uuid
+from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.reference import Reference
-from blobhub_server.platform.rules.revision import Revision
+from blobhub_server.platform.rules.revision import DRAFT, Revision
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import alias as alias_store
 from blobhub_server.platform.store import api_key as api_key_store
@@ -67,8 +68,9 @@ class Locators:
     `NOTHING` is looked up in place of what was not found. `Absence` finds what was renamed.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, roles: Roles) -> None:
         self._db = db
+        self._roles = roles
 
     async def organization(self, value: str, caller: Caller) -> Resolution[object] | None:
         """An organization by alias or id."""
@@ -82,11 +84,30 @@ class Locators:
         async with self._db.read() as tx:
             return _resolution(await _blob(tx, reference))
 
-    async def revision(self, value: str, caller: Caller) -> Resolution[object] | None:
-        """A revision by `organization/alias@version` or id."""
+    async def locate(self, value: str, caller: Caller) -> Resolution[BlobRevision] | None:
+        """A revision by `organization/alias@version` or id. Implements `blobtypes.contract.Revisions`."""
         reference = grammar.parse("revision", "revision", value)
         async with self._db.read() as tx:
-            return await _revision(tx, reference, "revision", value)
+            found = await _revision(tx, reference, "revision", value)
+        return await self._shown(found, caller, reference, value)
+
+    async def _shown(
+        self, found: Resolution[BlobRevision] | None, caller: Caller, reference: Reference, value: str
+    ) -> Resolution[BlobRevision] | None:
+        """A revision as a caller sees it: whoever reads a public blob without a role never sees a draft.
+
+        To them the default revision is the latest commit or snapshot while it is a draft.
+        """
+        if found is None or not isinstance(found.resource, BlobRevision) or found.resource.phase != DRAFT:
+            return found
+        if not found.place.public or await self._roles.held_role(caller, found.place) is not Role.NONE:
+            return found
+        latest = None
+        if reference.version == grammar.DEFAULT:
+            async with self._db.read() as tx:
+                latest = await revision_store.get_latest(tx, found.resource.blob_id)
+        absent = NotFound("revision", value)
+        return replace(found, resource=BlobRevision.from_records(found.resource.blob, latest) if latest else absent)
 
     async def resolve(self, tx: Transaction, reference: str) -> Resolution[BlobRevision] | None:
         """Implements `blobtypes.contract.Revisions`."""
@@ -110,12 +131,11 @@ class Locators:
         reference = grammar.parse("blob_or_revision", "parent", value)
         async with self._db.read() as tx:
             if reference.version:
-                return await _revision(tx, reference, "parent", value)
-            blob = await _blob(tx, reference)
-            if not reference.id:
-                return _resolution(blob)
-            revision = await _revision_by_id(tx, reference.id)
-            return revision if blob is None else _resolution(blob)
+                blob, revision = None, await _revision(tx, reference, "parent", value)
+            else:
+                blob = await _blob(tx, reference)
+                revision = await _revision_by_id(tx, reference.id) if reference.id else None
+        return await self._shown(revision, caller, reference, value) if blob is None else _resolution(blob)
 
     async def user(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A user; `@me` is the caller's."""
@@ -143,7 +163,7 @@ class Locators:
     async def api_key(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A key, by its id."""
         async with self._db.read() as tx:
-            key = await api_key_store.get(tx, value)
+            key = await api_key_store.get(tx, value.lower())
         return (
             None
             if key is None
@@ -158,7 +178,7 @@ class Locators:
     async def credential(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A credential, by its id."""
         async with self._db.read() as tx:
-            found = await credential_store.get(tx, value)
+            found = await credential_store.get(tx, value.lower())
         return (
             None
             if found is None

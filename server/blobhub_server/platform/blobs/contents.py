@@ -7,7 +7,7 @@ from blobhub_server.blobtypes.values import Entry
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import AlreadyExists, ContentLost, NotFound
-from blobhub_server.ids import Ids
+from blobhub_server.ids import Ids, canonical_id
 from blobhub_server.objects.contract import ObjectNotFound, ObjectStore
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.etag import require_etag
@@ -116,7 +116,10 @@ class Contents:
         return await blob_store.pin(tx, blob_id)
 
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
-        return await store.find(tx, revision_id, name_or_id)
+        return await store.find(tx, revision_id, canonical_id(name_or_id) or name_or_id)
+
+    async def get(self, tx: Transaction, entry_id: str) -> Entry | None:
+        return await store.get(tx, entry_id)
 
     async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
         return await store.page(tx, revision_id, after=after, limit=limit)

@@ -11,8 +11,9 @@
     organization_blob_or_user    = organization | blob | user
     organization_blob_or_server  = organization | blob | "-"
 
-Without a version the default revision is meant. Ids are lower-case UUIDs; no alias looks like one, so an id needs no prefix.
-A lone id is looked up among the kinds that the field allows. `-` stands for all organizations (AIP-159).
+Without a version the default revision is meant. Ids are UUIDs, compared without regard to case. No alias looks like one, so
+an id needs no prefix. A lone id is looked up among the kinds that the field allows. `-` stands for all organizations
+(AIP-159). What is in a revision is named as `blobtypes.reference` says.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import re
 from dataclasses import dataclass
 
 from blobhub_server.errors import InvalidReference
-from blobhub_server.ids import is_uuid
+from blobhub_server.ids import canonical_id, is_uuid
 
 _ALIAS = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
@@ -63,33 +64,42 @@ def named_blob(text: str) -> Reference | None:
     return found if found is not None and found.blob else None
 
 
+def parse_version(field: str, text: str) -> str:
+    """Parse what may follow the `@`. Raises InvalidReference."""
+    version = _version(text)
+    if not version:
+        raise InvalidReference(field, "`default`, `draft`, `latest`, a snapshot number, or a revision's id")
+    return version
+
+
 def _alias(text: str) -> bool:
     return _ALIAS.fullmatch(text) is not None and text != EVERYWHERE and not is_uuid(text)
 
 
 def _organization(text: str) -> Reference | None:
-    if is_uuid(text):
-        return Reference(id=text)
+    if id_ := canonical_id(text):
+        return Reference(id=id_)
     return Reference(organization=text) if _alias(text) else None
 
 
 def _blob(text: str) -> Reference | None:
-    if is_uuid(text):
-        return Reference(id=text)
+    if id_ := canonical_id(text):
+        return Reference(id=id_)
     organization, slash, blob = text.partition("/")
+    organization = canonical_id(organization) or organization
     if slash and (_alias(organization) or is_uuid(organization)) and _alias(blob):
         return Reference(organization=organization, blob=blob)
     return None
 
 
 def _revision(text: str) -> Reference | None:
-    if is_uuid(text):
-        return Reference(id=text)
+    if id_ := canonical_id(text):
+        return Reference(id=id_)
     blob, at, version = text.partition("@")
-    found = _blob(blob)
-    if found is None or (at and not is_version(version)):
+    found, version = _blob(blob), _version(version) if at else DEFAULT
+    if found is None or not version:
         return None
-    return Reference(organization=found.organization, blob=found.blob, version=version or DEFAULT, id=found.id)
+    return Reference(organization=found.organization, blob=found.blob, version=version, id=found.id)
 
 
 def _organization_or_blob(text: str) -> Reference | None:
@@ -101,8 +111,8 @@ def _blob_or_revision(text: str) -> Reference | None:
 
 
 def _user(text: str) -> Reference | None:
-    if is_uuid(text):
-        return Reference(id=text)
+    if id_ := canonical_id(text):
+        return Reference(id=id_)
     return Reference(user=text[1:]) if text.startswith("@") and _alias(text[1:]) else None
 
 
@@ -114,9 +124,10 @@ def _organization_blob_or_server(text: str) -> Reference | None:
     return Reference(organization=EVERYWHERE) if text == EVERYWHERE else _organization_or_blob(text)
 
 
-def is_version(text: str) -> bool:
-    """True for what may follow the `@`."""
-    return text in (DEFAULT, DRAFT, LATEST) or _NUMBER.fullmatch(text) is not None or is_uuid(text)
+def _version(text: str) -> str:
+    if text in (DEFAULT, DRAFT, LATEST) or _NUMBER.fullmatch(text):
+        return text
+    return canonical_id(text)
 
 
 _PARSERS = {
@@ -129,6 +140,9 @@ _PARSERS = {
     "organization_blob_or_user": _organization_blob_or_user,
     "organization_blob_or_server": _organization_blob_or_server,
 }
+
+KINDS = frozenset(_PARSERS)
+"""The kinds of the grammar. The form of others, which blob types add, is a rule of their fields."""
 
 _EXPECTED = {
     "organization": "`acme` or an id",

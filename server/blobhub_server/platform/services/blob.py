@@ -13,7 +13,7 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.errors import InvalidReference, NotFound, PermissionDenied
+from blobhub_server.errors import NotFound, PermissionDenied
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.admission.locators import version_of
 from blobhub_server.platform.blobs import events as blob_events
@@ -148,13 +148,12 @@ class BlobService:
     async def UpdateBlob(self, request: pb.UpdateBlobRequest, call: Call[Blob]) -> pb.UpdateBlobResponse:
         fields = changed_fields(request, *SHARED_FIELDS, "default_revision")
         access.require_settings_role(call.role, fields)
-        if request.default_revision and not grammar.is_version(request.default_revision):
-            raise InvalidReference("default_revision", "`draft`, `latest`, a snapshot number, or a revision's id")
+        version = request.default_revision if "default_revision" in fields else ""
+        version = grammar.parse_version("default_revision", version) if version else ""
 
         async def make(tx: Transaction) -> pb.UpdateBlobResponse:
             current = await self._lock(tx, call.resource.id, request.etag)
-            asked = request.default_revision if "default_revision" in fields else ""
-            default_id = await self._version(tx, current, asked) if asked else current.default_revision_id
+            default_id = await self._version(tx, current, version) if version else current.default_revision_id
             await self._update(tx, current, request, fields)
             await self._defaults.move(tx, current, default_id)
             return pb.UpdateBlobResponse(blob=await self._current_proto(tx, current.id))
@@ -195,7 +194,7 @@ class BlobService:
         check_range(request.after_sequence, blob.last_sequence)
         watch = Watch(
             topic=blob_events.topic(blob.id),
-            read=lambda after: self._read(blob.id, after),
+            read=lambda after: self._read(blob.id, after, drafts=call.role is not Role.NONE),
             number=lambda line: line.sequence,
             progress_seconds=self._host.settings.progress_seconds,
         )
@@ -204,9 +203,9 @@ class BlobService:
         ):
             yield pack(batch, self._host.clock())
 
-    async def _read(self, blob_id: str, after: int) -> list[event_store.BlobEventLine]:
+    async def _read(self, blob_id: str, after: int, *, drafts: bool) -> list[event_store.BlobEventLine]:
         async with self._host.db.read() as tx:
-            return await event_store.page(tx, blob_id, after=after, limit=MAX_BATCH)
+            return await event_store.page(tx, blob_id, drafts=drafts, after=after, limit=MAX_BATCH)
 
     async def _lock(self, tx: Transaction, blob_id: str, etag: str) -> Blob:
         """Lock a blob and return it as it is now. Raises StaleEtag; PermissionDenied when it is gone."""

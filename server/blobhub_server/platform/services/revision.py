@@ -7,12 +7,13 @@ from typing import Any
 from blobhub.v1 import blob_event_pb2 as events
 from blobhub.v1 import revision_pb2 as pb
 
+from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidContent, InvalidReference, NotFound, PermissionDenied, WrongBlobType
+from blobhub_server.errors import InvalidContent, NotFound, PermissionDenied, WrongBlobType
 from blobhub_server.platform.admission.locators import BlobRevision, version_of
 from blobhub_server.platform.blobs.contents import Contents, RevisionContent
 from blobhub_server.platform.blobs.default_revisions import DefaultRevisions
@@ -84,9 +85,7 @@ class RevisionService:
 
     async def CreateRevision(self, request: pb.CreateRevisionRequest, call: Call[Blob]) -> pb.CreateRevisionResponse:
         blob = call.resource
-        version = request.base_revision or grammar.DEFAULT
-        if not grammar.is_version(version):
-            raise InvalidReference("base_revision", "`default`, `latest`, a snapshot number, or a revision's id")
+        version = grammar.parse_version("base_revision", request.base_revision or grammar.DEFAULT)
 
         async def make(tx: Transaction) -> pb.CreateRevisionResponse:
             current = await self._lock_blob(tx, blob.id)
@@ -126,9 +125,9 @@ class RevisionService:
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, call: Call[Blob]) -> pb.ListRevisionsResponse:
         blob = call.resource
-        page = Page.parse(request, blob.id)
+        page = Page.parse(request, blob.id, "outsider" if call.role is Role.NONE else "")
         async with self._host.db.read() as tx:
-            found = await store.page(tx, blob.id, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, blob.id, drafts=call.role is not Role.NONE, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda revision: revision.id)
         return pb.ListRevisionsResponse(revisions=map(to_proto, items), next_page_token=token)
 

@@ -42,18 +42,24 @@ async def append(tx: Transaction, line: BlobEventLine) -> None:
     await tx.run(_APPEND, **_LINE.row(line))
 
 
-_PAGE = Prepared(
+SHOWING_DRAFTS = ("blob_created", "revision_created", "revision_updated")
+"""The types of events that carry a draft."""
+
+_SELECT = (
     _LINE.select()
     .where(blob_events.c.blob_id == sa.bindparam("blob"), blob_events.c.sequence > sa.bindparam("after"))
     .order_by(blob_events.c.sequence)
-    .limit(sa.bindparam("most", type_=sa.BigInteger)),
-    _LINE,
+    .limit(sa.bindparam("most", type_=sa.BigInteger))
+)
+_PAGE = Prepared(_SELECT, _LINE)
+_PUBLIC_PAGE = Prepared(
+    _SELECT.where(sa.and_(*(blob_events.c.type != sa.literal_column(f"'{name}'") for name in SHOWING_DRAFTS))), _LINE
 )
 
 
-async def page(tx: Transaction, blob_id: str, *, after: int, limit: int) -> list[BlobEventLine]:
-    """A blob's lines after a sequence."""
-    return await tx.all(_PAGE, blob=blob_id, after=after, most=limit)
+async def page(tx: Transaction, blob_id: str, *, drafts: bool, after: int, limit: int) -> list[BlobEventLine]:
+    """A blob's lines after a sequence; without those that show drafts unless `drafts`."""
+    return await tx.all(_PAGE if drafts else _PUBLIC_PAGE, blob=blob_id, after=after, most=limit)
 
 
 async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:

@@ -64,6 +64,14 @@ async def find(tx: Transaction, revision_id: str, name_or_id: str) -> Entry | No
     return await tx.first(_FIND, revision=revision_id, wanted=name_or_id)
 
 
+_GET = Prepared(_ENTRY.select().where(_ID), _ENTRY)
+
+
+async def get(tx: Transaction, entry_id: str) -> Entry | None:
+    """An entry by its id, in whatever revision it is."""
+    return await tx.first(_GET, entry=entry_id)
+
+
 async def page(tx: Transaction, revision_id: str, *, after: str, limit: int | None) -> list[Entry]:
     """A revision's entries by name, those after `after`."""
     query = _ENTRY.select().where(entries.c.revision_id == revision_id, entries.c.name > after)

@@ -85,9 +85,11 @@ async def get_latest(tx: Transaction, blob_id: str) -> Revision | None:
     return await tx.first(_LATEST, blob=blob_id)
 
 
-async def page(tx: Transaction, blob_id: str, *, after: str, limit: int) -> list[Revision]:
-    """A blob's revisions by id, those after `after`."""
+async def page(tx: Transaction, blob_id: str, *, drafts: bool, after: str, limit: int) -> list[Revision]:
+    """A blob's revisions by id, those after `after`; without its drafts unless `drafts`."""
     query = _SELECT.where(revisions.c.blob_id == blob_id, revisions.c.id > after)
+    if not drafts:
+        query = query.where(revisions.c.phase != DRAFT)
     return _REVISION.all(await tx.execute(query.order_by(revisions.c.id).limit(limit)))
 
 

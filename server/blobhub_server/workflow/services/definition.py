@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from blobhub.v1 import definition_pb2 as pb
 from google.protobuf import json_format
 
+from blobhub_server.blobtypes.access import Caller, Resolution
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, RevisionView
+from blobhub_server.blobtypes.reference import parse_within
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists, NotFound, Violation
+from blobhub_server.errors import AlreadyExists, BlobHubError, NotFound, Violation, WrongBlobType
+from blobhub_server.ids import NOTHING
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definitions.document import Problem
@@ -62,6 +66,38 @@ def to_problem(problem: Problem) -> pb.DefinitionProblem:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LocatedDefinition:
+    """What a reference to a definition leads to."""
+
+    revision: RevisionView
+    entry: Entry
+
+
+async def locate_definition(host: Host, value: str, caller: Caller) -> Resolution[LocatedDefinition] | None:
+    """The locator of definitions: by id, or by alias in a revision."""
+    reference = parse_within(value)
+    entry = None
+    if reference.id:
+        async with host.db.read() as tx:
+            entry = await host.contents.get(tx, reference.id)
+    found = await host.revisions.locate(entry.revision_id if entry else reference.revision or NOTHING, caller)
+    revision = found.resource if found and isinstance(found.resource, RevisionView) else None
+    if reference.alias:
+        async with host.db.read() as tx:
+            entry = await host.contents.find(tx, revision.id if revision else NOTHING, reference.alias)
+    return None if found is None else Resolution(place=found.place, resource=_located(found.resource, entry, value))
+
+
+def _located(revision: RevisionView | BlobHubError, entry: Entry | None, value: str) -> LocatedDefinition | BlobHubError:
+    """What a reference leads to in a revision, or the error for those who may see the blob."""
+    if isinstance(revision, BlobHubError):
+        return revision
+    if revision.blob_type != TYPE:
+        return WrongBlobType(revision.blob_type, TYPE)
+    return NotFound("definition", value) if entry is None else LocatedDefinition(revision=revision, entry=entry)
+
+
 class DefinitionService:
     """Stores, reads and checks the definitions of workflow revisions."""
 
@@ -98,9 +134,10 @@ class DefinitionService:
         to_message(document)
         return document
 
-    async def GetDefinition(self, request: pb.GetDefinitionRequest, call: Call[RevisionView]) -> pb.GetDefinitionResponse:
-        revision = call.resource.require_type(TYPE)
-        entry = await self._definitions.find(revision.id, request.definition)
+    async def GetDefinition(
+        self, request: pb.GetDefinitionRequest, call: Call[LocatedDefinition]
+    ) -> pb.GetDefinitionResponse:
+        entry = call.resource.entry
         document = (await self._host.contents.read(entry.digest)).decode()
         return pb.GetDefinitionResponse(definition=to_proto(entry), document=document, content=to_message(document))
 
@@ -115,15 +152,15 @@ class DefinitionService:
         return pb.ListDefinitionsResponse(definitions=map(to_proto, items), next_page_token=token)
 
     async def DeleteDefinition(
-        self, request: pb.DeleteDefinitionRequest, call: Call[RevisionView]
+        self, request: pb.DeleteDefinitionRequest, call: Call[LocatedDefinition]
     ) -> pb.DeleteDefinitionResponse:
-        revision = call.resource.require_type(TYPE)
+        revision, entry = call.resource.revision, call.resource.entry
 
         async def make(tx: Transaction) -> pb.DeleteDefinitionResponse:
-            entry = await self._host.contents.find(tx, revision.id, request.definition)
-            if entry is None:
-                raise NotFound("definition", request.definition)
-            etag = await self._host.contents.delete(tx, revision.id, entry.name, etag=request.etag)
+            try:
+                etag = await self._host.contents.delete(tx, revision.id, entry.name, etag=request.etag)
+            except NotFound:
+                raise NotFound("definition", request.definition) from None
             return pb.DeleteDefinitionResponse(revision_etag=etag)
 
         return await call.once(make)

@@ -122,11 +122,11 @@ class ExecutionService:
         return pb.GetExecutionResponse(execution=execution)
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[Session]) -> pb.ListExecutionsResponse:
-        page = Page.parse(request, request.session, str(request.state))
+        page = Page.parse(request, call.resource.id, str(request.state))
         async with self._host.db.read() as tx:
             found = await store.page(
                 tx,
-                request.session,
+                call.resource.id,
                 state=_NAMES.get(request.state),
                 after=page.after,
                 limit=page.limit + 1,
@@ -136,7 +136,7 @@ class ExecutionService:
 
     async def StopExecution(self, request: pb.StopExecutionRequest, call: Call[Execution]) -> pb.StopExecutionResponse:
         async def make(tx: Transaction) -> pb.StopExecutionResponse:
-            return pb.StopExecutionResponse(execution=to_proto(await self._inbox.stop(tx, request.execution)))
+            return pb.StopExecutionResponse(execution=to_proto(await self._inbox.stop(tx, call.resource.id)))
 
         return await call.once(make)
 
@@ -156,7 +156,7 @@ class ExecutionService:
 async def locate_execution(host: Host, value: str, _caller: Caller) -> Resolution[Execution] | None:
     """The locator of executions."""
     async with host.db.read() as tx:
-        found = await store.locate(tx, value)
+        found = await store.locate(tx, value.lower())
     if found is None:
         return None
     execution, organization_id = found

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from blobhub.v1 import session_pb2 as pb
 
 from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import BlobView, Host, RevisionView
+from blobhub_server.blobtypes.reference import parse_within
 from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import NotFound
+from blobhub_server.ids import NOTHING
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
@@ -84,7 +88,7 @@ class SessionService:
 
     async def CloseSession(self, request: pb.CloseSessionRequest, call: Call[Session]) -> pb.CloseSessionResponse:
         async def make(tx: Transaction) -> pb.CloseSessionResponse:
-            return pb.CloseSessionResponse(session=to_proto(await self._inbox.close(tx, request.session)))
+            return pb.CloseSessionResponse(session=to_proto(await self._inbox.close(tx, call.resource.id)))
 
         return await call.once(make)
 
@@ -100,12 +104,25 @@ class SessionService:
             yield pack(batch, self._host.clock())
 
 
-async def locate_session(host: Host, value: str, _caller: Caller) -> Resolution[Session] | None:
-    """The locator of sessions."""
+async def locate_session(host: Host, value: str, caller: Caller) -> Resolution[Session] | None:
+    """The locator of sessions: by id, or by alias in a revision."""
+    reference = parse_within(value)
+    if reference.id:
+        async with host.db.read() as tx:
+            session = await store.get(tx, reference.id)
+        return None if session is None else _resolution(session)
+    found = await host.revisions.locate(reference.revision, caller)
+    revision = found.resource if found and isinstance(found.resource, RevisionView) else None
     async with host.db.read() as tx:
-        session = await store.get(tx, value)
-    if session is None:
+        session = await store.find(tx, revision.id if revision else NOTHING, reference.alias)
+    if session is not None:
+        return _resolution(session)
+    if found is None:
         return None
-    return Resolution(
-        place=Place(organization_id=session.organization_id, blob_id=session.blob_id), resource=session, never_public=True
-    )
+    absent = NotFound("session", value) if isinstance(found.resource, RevisionView) else found.resource
+    return Resolution(place=replace(found.place, public=False), resource=absent, never_public=True)
+
+
+def _resolution(session: Session) -> Resolution[Session]:
+    place = Place(organization_id=session.organization_id, blob_id=session.blob_id)
+    return Resolution(place=place, resource=session, never_public=True)

@@ -47,14 +47,14 @@ class SessionObjectService:
         text = rules.encode(value)
 
         async def make(tx: Transaction) -> pb.PutSessionObjectResponse:
-            await self._events.require_open(tx, request.session)
-            current = await store.get(tx, request.session, request.alias)
+            await self._events.require_open(tx, call.resource.id)
+            current = await store.get(tx, call.resource.id, request.alias)
             if request.create_only and current is not None:
                 raise AlreadyExists("session object", request.alias)
             _match(request.etag, current)
             now = self._host.clock()
             item = SessionObject(
-                session_id=request.session,
+                session_id=call.resource.id,
                 alias=request.alias,
                 type=rules.type_of(value),
                 value=text,
@@ -64,7 +64,7 @@ class SessionObjectService:
                 etag=self._host.ids(),
             )
             await store.put(tx, [item])
-            await self._events.append_object_modified(tx, request.session, item.alias, item.type)
+            await self._events.append_object_modified(tx, call.resource.id, item.alias, item.type)
             item.value = ""
             return pb.PutSessionObjectResponse(session_object=to_proto(item))
 
@@ -74,7 +74,7 @@ class SessionObjectService:
         self, request: pb.GetSessionObjectRequest, call: Call[Session]
     ) -> pb.GetSessionObjectResponse:
         async with self._host.db.read() as tx:
-            item = await store.get(tx, request.session, request.alias)
+            item = await store.get(tx, call.resource.id, request.alias)
         if item is None:
             raise NotFound("session object", request.alias)
         return pb.GetSessionObjectResponse(session_object=to_proto(item))
@@ -82,9 +82,9 @@ class SessionObjectService:
     async def ListSessionObjects(
         self, request: pb.ListSessionObjectsRequest, call: Call[Session]
     ) -> pb.ListSessionObjectsResponse:
-        page = Page.parse(request, request.session, request.prefix)
+        page = Page.parse(request, call.resource.id, request.prefix)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, request.session, prefix=request.prefix, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, call.resource.id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda item: item.alias)
         return pb.ListSessionObjectsResponse(session_objects=map(to_proto, items), next_page_token=token)
 
@@ -92,13 +92,13 @@ class SessionObjectService:
         self, request: pb.DeleteSessionObjectRequest, call: Call[Session]
     ) -> pb.DeleteSessionObjectResponse:
         async def make(tx: Transaction) -> pb.DeleteSessionObjectResponse:
-            await self._events.require_open(tx, request.session)
-            current = await store.get(tx, request.session, request.alias)
+            await self._events.require_open(tx, call.resource.id)
+            current = await store.get(tx, call.resource.id, request.alias)
             if current is None:
                 raise NotFound("session object", request.alias)
             _match(request.etag, current)
-            await store.delete(tx, request.session, request.alias)
-            await self._events.append_object_deleted(tx, request.session, request.alias)
+            await store.delete(tx, call.resource.id, request.alias)
+            await self._events.append_object_deleted(tx, call.resource.id, request.alias)
             return pb.DeleteSessionObjectResponse()
 
         return await call.once(make)

@@ -37,7 +37,7 @@ sessions = sa.Table(
     sa.Index("ix_sessions_blob_id", "blob_id", "id"),
     sa.Index("ix_sessions_blob_id_state_id", "blob_id", "state", "id"),
     sa.Index("ix_sessions_blob_id_alias_id", "blob_id", "alias", "id", sqlite_where=_NAMED, postgresql_where=_NAMED),
-    sa.Index("ix_sessions_revision_id", "revision_id"),
+    sa.Index("ix_sessions_revision_id_alias_id", "revision_id", "alias", "id"),
     sa.Index("ix_sessions_open", "blob_id", sqlite_where=NOT_CLOSED, postgresql_where=NOT_CLOSED),
     sa.Index(
         "uq_sessions_alias",
@@ -79,6 +79,20 @@ _BY_ALIAS = Prepared(
 async def get_by_alias(tx: Transaction, blob_id: str, alias: str) -> Session | None:
     """The session of a blob that has an alias and is not closed."""
     return await tx.first(_BY_ALIAS, blob=blob_id, alias=alias)
+
+
+_FIND = Prepared(
+    _SESSION.select()
+    .where(sessions.c.revision_id == sa.bindparam("revision"), sessions.c.alias == sa.bindparam("alias"))
+    .order_by(sa.case((sessions.c.state == CLOSED, 1), else_=0), sessions.c.id.desc())
+    .limit(1),
+    _SESSION,
+)
+
+
+async def find(tx: Transaction, revision_id: str, alias: str) -> Session | None:
+    """The session of a revision that an alias means: the one that is not closed, else the newest."""
+    return await tx.first(_FIND, revision=revision_id, alias=alias)
 
 
 async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int) -> list[Session]:

@@ -52,7 +52,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("state <> 'closed'"),
         postgresql_where=sa.text("state <> 'closed'"),
     )
-    op.create_index("ix_sessions_revision_id", "sessions", ["revision_id"], unique=False)
+    op.create_index("ix_sessions_revision_id_alias_id", "sessions", ["revision_id", "alias", "id"], unique=False)
     op.create_index(
         "uq_sessions_alias",
         "sessions",
