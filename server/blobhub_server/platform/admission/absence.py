@@ -25,21 +25,25 @@ class Absence:
         self._db = db
         self._roles = roles
 
-    async def refusal(self, caller: Caller, kind: str, text: str) -> BlobHubError:
-        """The error for a reference that leads to nothing the caller may see. Renamed, if that has another alias now."""
+    async def refusal(self, caller: Caller, kind: str, text: str) -> tuple[BlobHubError, Place]:
+        """The error for a reference that leads to nothing the caller may see, and the place of the parent that it names.
+
+        Renamed, if that has another alias now.
+        """
         reference = grammar.parse_if_known(kind, kind, text) or grammar.named_blob(text) or Reference()
         if reference.organization == grammar.EVERYWHERE:
-            return access.refusal_for(caller, PermissionDenied("the whole server is for its administrators"))
+            return access.refusal_for(caller, PermissionDenied("the whole server is for its administrators")), NOWHERE
         former, parent = await self._surroundings(reference)
         former_seen = await self._may_see(caller, former.place if former else NOWHERE)
-        parent_seen = await self._may_see(caller, parent.place if parent else NOWHERE)
+        place = parent.place if parent else NOWHERE
+        parent_seen = await self._may_see(caller, place)
         if former is not None and former_seen:
-            return Renamed(_noun(kind, reference), text, f"{former.renamed}{_below(reference, text)}")
+            return Renamed(_noun(kind, reference), text, f"{former.renamed}{_below(reference, text)}"), place
         instead = ""
         if parent is not None:
             instead = f"ListBlobs lists the blobs of {parent.resource.alias} that you may see"
         absent = NotFound(_noun(kind, reference), text, instead)
-        return access.hidden(caller, absent, parent_readable=parent_seen)
+        return access.hidden(caller, absent, parent_readable=parent_seen), place
 
     async def in_blob(self, caller: Caller, place: Place, error: BlobHubError) -> BlobHubError:
         """The error for what does not exist in a blob, or another place, that the caller may see."""

@@ -143,8 +143,11 @@ class Admission:
     async def _refusal(self, resource: ResourceRule) -> BlobHubError:
         """The error for a resource that does not exist, or that the caller may not see."""
         call = self._call
-        error = await self._gate.absence.refusal(call.caller, resource.kind, getattr(call.request, resource.field))
+        error, parent = await self._gate.absence.refusal(call.caller, resource.kind, getattr(call.request, resource.field))
         self._hidden = not isinstance(error, Renamed)
+        if call.place is NOWHERE:
+            # The entry in the audit log is then as that of a thing which is hidden there, and takes as long to write.
+            call.place = parent
         return error
 
     def _require(self, role: Role, place: Place, resource: ResourceRule) -> None:

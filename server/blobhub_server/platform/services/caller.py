@@ -40,7 +40,7 @@ class CallerService:
         role = max(await self._roles.held_role(who, place), Role.READ if place.public else Role.NONE)
         if found is None or role is Role.NONE:
             # The same for what is absent and what is hidden, so that the answer takes the same time.
-            refusal = await self._absence.refusal(who, "organization_or_blob", resource)
+            refusal, _ = await self._absence.refusal(who, "organization_or_blob", resource)
             if isinstance(refusal, Renamed):
                 raise refusal
             return []
