@@ -8,11 +8,13 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
+from blobhub.v1 import event_pb2
 from blobhub_server.db.schema import metadata
 from blobhub_server.ids import Uuid7
 
@@ -21,6 +23,7 @@ TARGETS, RECORDS = 400, 250
 TYPES = ("blobhub.compute.workflow", "blobhub.compute.scheduler", "blobhub.model.onnx")
 RARELY = (90, 8, 2)
 METHODS = tuple(f"blobhub.v1.BlobService/{name}" for name in ("CreateBlob", "GetBlob", "UpdateBlob", "DeleteBlob"))
+EVENT_TYPES = ("processor.exited", "processor.entered")
 REFUSED = "PERMISSION_DENIED"
 DIGEST = "0" * 64
 BEGIN = 1_700_000_000
@@ -52,6 +55,7 @@ class Hoard:
         self._members(member, guest)
         self._keys_and_credentials()
         self._sessions()
+        self._events()
         self._audit()
 
     def __getitem__(self, table: str) -> list[Row]:
@@ -172,6 +176,23 @@ class Hoard:
             self._add("session_objects", alias=self._alias(), type="text", value='""', size=2, **inside)
             self._add("entries", **bound, name=self._alias(), digest=DIGEST, size=0)
 
+    def _events(self) -> None:
+        """Of the first session, half of them of its first execution."""
+        session, execution = self["sessions"][0], self["executions"][0]
+        for i in range(MANY):
+            session["last_session_sequence"] += 1
+            execution["last_execution_sequence"] += i % 2
+            number = session["last_session_sequence"]
+            self._add(
+                "events",
+                session_id=session["id"],
+                session_sequence=number,
+                execution_id=execution["id"] if i % 2 else None,
+                execution_sequence=execution["last_execution_sequence"] if i % 2 else 0,
+                type=EVENT_TYPES[i // 2 % 5 > 0],
+                event=event_pb2.Event(session_sequence=number).SerializeToString(),
+            )
+
     def _audit(self) -> None:
         about = {"resource_type": "blob", "resource": "", "request_id": "", "reason": ""}
         for i in range(BLOBS):
@@ -189,11 +210,16 @@ class Hoard:
 
     async def put(self, url: str) -> None:
         """Write the rows, and let the database look at them."""
-        tables = [(table, self.rows[table.name]) for table in metadata.sorted_tables if table.name in self.rows]
-        if url.startswith("sqlite"):
-            _put_sqlite(url, tables)
-        else:
-            await _put_postgresql(url, tables)
+        await put_rows(url, self.rows)
+
+
+async def put_rows(url: str, rows: Mapping[str, list[Row]]) -> None:
+    """Write rows, by table, and let the database look at them."""
+    tables = [(table, rows[table.name]) for table in metadata.sorted_tables if table.name in rows]
+    if url.startswith("sqlite"):
+        _put_sqlite(url, tables)
+    else:
+        await _put_postgresql(url, tables)
 
 
 Tables = list[tuple[sa.Table, list[Row]]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -24,7 +24,7 @@ from blobhub.v1 import (
     user_pb2,
 )
 from google.protobuf.message import Message
-from hoard import METHODS, REFUSED, TYPES, Hoard, Row
+from hoard import EVENT_TYPES, METHODS, REFUSED, TYPES, Hoard, Row
 
 ORDERS = [f"{column}{direction}" for column in ("create_time", "update_time", "alias") for direction in ("", " desc")]
 VISIBILITIES = {"public": blob_pb2.VISIBILITY_PUBLIC, "private": blob_pb2.VISIBILITY_PRIVATE}
@@ -132,6 +132,10 @@ def user_id(hoard: Hoard) -> str:
 
 def session_id(hoard: Hoard) -> str:
     return str(hoard["sessions"][0]["id"])
+
+
+def execution_id(hoard: Hoard) -> str:
+    return str(hoard["executions"][0]["id"])
 
 
 def blob_listings() -> list[Listing]:
@@ -271,6 +275,36 @@ def workflow_listings() -> list[Listing]:
     ]
 
 
+def event_listings() -> list[Listing]:
+    """Events of a session and of one execution, of all types and of one, in either order."""
+    lists = session_pb2.ListEventsRequest
+    type_ = EVENT_TYPES[0]
+
+    def listing(note: str, *, execution: bool = False, types: Sequence[str] = (), order_by: str = "") -> Listing:
+        def request(hoard: Hoard) -> Message:
+            chosen = {"execution": execution_id(hoard)} if execution else {}
+            return lists(session=session_id(hoard), types=types, order_by=order_by, **chosen)
+
+        def rows(hoard: Hoard) -> list[Row]:
+            kept = [row for row in hoard["events"] if row["execution_id"] or not execution]
+            kept = [row for row in kept if not types or row["type"] in types]
+            return kept[::-1] if order_by else kept
+
+        return Listing(rpc="sessions.ListEvents", request=request, rows=rows, key="session_sequence", note=note)
+
+    newest_first = partial(listing, order_by="session_sequence desc")
+    return [
+        listing("of a session"),
+        listing("of a session, of a type", types=[type_]),
+        listing("of an execution", execution=True),
+        listing("of an execution, of a type", execution=True, types=[type_]),
+        newest_first("newest first, of a session"),
+        newest_first("newest first, of a session, of a type", types=[type_]),
+        newest_first("newest first, of an execution", execution=True),
+        newest_first("newest first, of an execution, of a type", execution=True, types=[type_]),
+    ]
+
+
 LISTINGS = [
     *blob_listings(),
     *organization_listings(),
@@ -278,4 +312,5 @@ LISTINGS = [
     *access_listings(),
     *audit_listings(),
     *workflow_listings(),
+    *event_listings(),
 ]

@@ -82,11 +82,14 @@ def check_log(events: list[event_pb2.Event], acknowledged: set[str]) -> None:
         for event in own:
             if event.type == "processor.retrying":
                 step = event.processor.step
-                assert event.processor_retrying.attempt == attempts.get(step, 1) + 1
+                assert event.processor.attempt == attempts.get(step, 1)
+                assert event.processor_retrying.attempt == event.processor.attempt + 1
                 attempts[step] = event.processor_retrying.attempt
                 assert step not in {
                     e.processor.step for e in own[: event.execution_sequence - 1] if e.type == "processor.exited"
                 }
+            elif event.HasField("processor"):
+                assert event.processor.attempt == attempts.get(event.processor.step, 1)
 
 
 async def run_until_killed(server: ServerProcess, session_id: str, acknowledged: set[str], seed: random.Random) -> None:

@@ -117,6 +117,10 @@ async def test_a_policys_timeout_fails_a_step_and_its_retries_are_told(api: Api)
     request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
     events = [event async for message in api.executions.RunExecution(request) for event in message.events]
     assert [event.processor_retrying.attempt for event in events if event.type == "processor.retrying"] == [2]
+    about = [(event.type, event.processor.step, event.processor.attempt) for event in events if event.HasField("processor")]
+    start = [("processor.entered", 1, 1), ("processor.exited", 1, 1)]
+    assert about == [*start, ("processor.entered", 2, 1), ("processor.retrying", 2, 1), ("processor.error", 2, 2)]
+    assert not any(event.processor.scope_path for event in events)
     assert events[-1].flow_error.failure.reason == "TIMEOUT"
 
 
@@ -297,7 +301,7 @@ async def test_a_check_reports_every_problem_with_its_place(api: Api) -> None:
         ("UNKNOWN_PORT", "start"),
         ("DANGLING_CONNECTION", ""),
     }  # fmt: skip
-    assert all(problem.path for problem in answer.problems)
+    assert all(problem.path and problem.severity == 1 for problem in answer.problems)
 
 
 async def test_every_component_is_described(api: Api) -> None:

@@ -11,10 +11,10 @@ import binascii
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from operator import methodcaller
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import Message
 
 from blobhub_server.errors import InvalidPageToken
 
@@ -24,7 +24,7 @@ MAX_PAGE_BYTES = 3 << 20
 _CHECKSUM_BYTES = 8
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer", bound=Message)
+Answer = TypeVar("Answer")
 
 
 class ListRequest(Protocol):
@@ -58,15 +58,22 @@ class Page:
         return items, _encode_token(key(items[-1]), self._scope)
 
     def fill(
-        self, found: Sequence[Item], key: Callable[[Item], str], make: Callable[[Item], Answer]
+        self,
+        found: Sequence[Item],
+        key: Callable[[Item], str],
+        make: Callable[[Item], Answer],
+        size_of: Callable[[Any], int] = methodcaller("ByteSize"),
     ) -> tuple[list[Answer], str]:
-        """Like `cut`, for items that may be large: as many messages as fit a response, and the token."""
+        """Like `cut`, for items that may be large: as many of what `make` makes of them as fit a response, and the token.
+
+        `size_of` answers the bytes of one; by default they are messages.
+        """
         items, token = self.cut(found, key)
         made: list[Answer] = []
         size = 0
         for i, item in enumerate(items):
             message = make(item)
-            size += message.ByteSize()
+            size += size_of(message)
             if made and size > MAX_PAGE_BYTES:
                 return made, _encode_token(key(items[i - 1]), self._scope)
             made.append(message)

@@ -86,6 +86,30 @@ DEFINITION_PROBLEM_TYPE_INVALID_POLICY: DefinitionProblemType.ValueType  # 12
 """A policy with values out of range."""
 Global___DefinitionProblemType: _TypeAlias = DefinitionProblemType  # noqa: Y015
 
+class _DefinitionProblemSeverity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DefinitionProblemSeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DefinitionProblemSeverity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEFINITION_PROBLEM_SEVERITY_UNSPECIFIED: _DefinitionProblemSeverity.ValueType  # 0
+    """Never sent."""
+    DEFINITION_PROBLEM_SEVERITY_ERROR: _DefinitionProblemSeverity.ValueType  # 1
+    """The definition cannot be run."""
+    DEFINITION_PROBLEM_SEVERITY_WARNING: _DefinitionProblemSeverity.ValueType  # 2
+    """The definition can be run, and probably does not do what was meant."""
+
+class DefinitionProblemSeverity(_DefinitionProblemSeverity, metaclass=_DefinitionProblemSeverityEnumTypeWrapper):
+    """How bad a problem of a definition is."""
+
+DEFINITION_PROBLEM_SEVERITY_UNSPECIFIED: DefinitionProblemSeverity.ValueType  # 0
+"""Never sent."""
+DEFINITION_PROBLEM_SEVERITY_ERROR: DefinitionProblemSeverity.ValueType  # 1
+"""The definition cannot be run."""
+DEFINITION_PROBLEM_SEVERITY_WARNING: DefinitionProblemSeverity.ValueType  # 2
+"""The definition can be run, and probably does not do what was meant."""
+Global___DefinitionProblemSeverity: _TypeAlias = DefinitionProblemSeverity  # noqa: Y015
+
 @_typing.final
 class Definition(_message.Message):
     """What a definition is called and where its content is, without the content."""
@@ -410,28 +434,40 @@ class DefinitionProblem(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
     COMPONENT_ID_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     type: Global___DefinitionProblemType.ValueType
     """What kind of problem."""
+    severity: Global___DefinitionProblemSeverity.ValueType
+    """How bad it is."""
     component_id: _builtins.str
     """The component concerned; empty when it is not about one."""
     path: _builtins.str
     """Where in the JSON document, such as `components[3].ports[0].value`."""
+    line: _builtins.int
+    """Line of the script or expression at that path, from 1; 0 when it is not about one, or about all of it."""
+    column: _builtins.int
+    """Column in that line, from 1; 0 when it is not about one, or about all of it."""
     message: _builtins.str
     """The problem in words."""
     def __init__(
         self,
         *,
         type: Global___DefinitionProblemType.ValueType = ...,
+        severity: Global___DefinitionProblemSeverity.ValueType = ...,
         component_id: _builtins.str = ...,
         path: _builtins.str = ...,
+        line: _builtins.int = ...,
+        column: _builtins.int = ...,
         message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_id", b"component_id", "message", b"message", "path", b"path", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "component_id", b"component_id", "line", b"line", "message", b"message", "path", b"path", "severity", b"severity", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -728,7 +764,7 @@ class CheckDefinitionResponse(_message.Message):
     RUNNABLE_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
     runnable: _builtins.bool
-    """True when the definition can be run: there are no problems."""
+    """True when the definition can be run: no problem is an error."""
     @_builtins.property
     def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___DefinitionProblem]:
         """Everything that is wrong, in document order."""

@@ -3,11 +3,13 @@
 isort:skip_file
 Events: what executions and sessions do, as it happens. One append-only log per session holds them."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -184,7 +186,9 @@ class Processor(_message.Message):
     PROCESSOR_ID_FIELD_NUMBER: _builtins.int
     PROCESSOR_TYPE_FIELD_NUMBER: _builtins.int
     PROCESSOR_NAME_FIELD_NUMBER: _builtins.int
+    SCOPE_PATH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     processor_id: _builtins.str
     """The component's id within its definition."""
     processor_type: _builtins.str
@@ -193,17 +197,27 @@ class Processor(_message.Message):
     """What people call it."""
     step: _builtins.int
     """Which activation of the execution this is, from 1. A component in a cycle has one per round."""
+    attempt: _builtins.int
+    """Which attempt at the step the event is about, from 1: the one that is made, or that has ended; with
+    `processor_retrying`, the one that did not do.
+    """
+    @_builtins.property
+    def scope_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the scopes that it is inside, outermost first; empty at the root of the definition."""
+
     def __init__(
         self,
         *,
         processor_id: _builtins.str = ...,
         processor_type: _builtins.str = ...,
         processor_name: _builtins.str = ...,
+        scope_path: _abc.Iterable[_builtins.str] | None = ...,
         step: _builtins.int = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["processor_id", b"processor_id", "processor_name", b"processor_name", "processor_type", b"processor_type", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "processor_id", b"processor_id", "processor_name", b"processor_name", "processor_type", b"processor_type", "scope_path", b"scope_path", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

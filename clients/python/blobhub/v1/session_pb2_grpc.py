@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SessionServiceStub:
-    """Opens, finds, closes and watches sessions.
+    """Opens, finds, closes and watches sessions, and lists their events.
     """
 
     def __init__(self, channel):
@@ -60,10 +60,15 @@ class SessionServiceStub:
                 request_serializer=blobhub_dot_v1_dot_session__pb2.WatchSessionRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_session__pb2.WatchSessionResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/blobhub.v1.SessionService/ListEvents',
+                request_serializer=blobhub_dot_v1_dot_session__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_session__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
-    """Opens, finds, closes and watches sessions.
+    """Opens, finds, closes and watches sessions, and lists their events.
     """
 
     def CreateSession(self, request, context):
@@ -146,6 +151,29 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """Lists events of a session, of one execution or of all, for programs that page or poll instead of watching. In the
+        order of `session_sequence` unless `order_by` says the other; a page has an end at `page_size` events or, where events
+        are large, at about 3 MiB.
+
+        To poll, ask for what is after the last event that you have: by its `session_sequence`, or by its `create_time`. Follow
+        `next_page_token` until it is empty, and go on with the last event of all these pages. When nothing has come, go on from
+        the same sequence or time. An event is visible only when all events before it are, and has a later time than they have,
+        so nothing is lost and nothing comes twice; filters change nothing about that. A poll costs as much as there are
+        events after that place, however long the log is; one of a single execution, as much as it has events after it.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+        * NOT_FOUND: the session has no such execution; there is no such session, which only administrators of the server
+        are told.
+        * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -174,6 +202,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=blobhub_dot_v1_dot_session__pb2.WatchSessionRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_session__pb2.WatchSessionResponse.SerializeToString,
             ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=blobhub_dot_v1_dot_session__pb2.ListEventsRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_session__pb2.ListEventsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'blobhub.v1.SessionService', rpc_method_handlers)
@@ -183,7 +216,7 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService:
-    """Opens, finds, closes and watches sessions.
+    """Opens, finds, closes and watches sessions, and lists their events.
     """
 
     @staticmethod
@@ -311,6 +344,33 @@ class SessionService:
             '/blobhub.v1.SessionService/WatchSession',
             blobhub_dot_v1_dot_session__pb2.WatchSessionRequest.SerializeToString,
             blobhub_dot_v1_dot_session__pb2.WatchSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.SessionService/ListEvents',
+            blobhub_dot_v1_dot_session__pb2.ListEventsRequest.SerializeToString,
+            blobhub_dot_v1_dot_session__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SessionServiceStub:
-    """Opens, finds, closes and watches sessions."""
+    """Opens, finds, closes and watches sessions, and lists their events."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -93,10 +93,29 @@ class SessionServiceStub:
     * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListEventsRequest, _session_pb2.ListEventsResponse]
+    """Lists events of a session, of one execution or of all, for programs that page or poll instead of watching. In the
+    order of `session_sequence` unless `order_by` says the other; a page has an end at `page_size` events or, where events
+    are large, at about 3 MiB.
+
+    To poll, ask for what is after the last event that you have: by its `session_sequence`, or by its `create_time`. Follow
+    `next_page_token` until it is empty, and go on with the last event of all these pages. When nothing has come, go on from
+    the same sequence or time. An event is visible only when all events before it are, and has a later time than they have,
+    so nothing is lost and nothing comes twice; filters change nothing about that. A poll costs as much as there are
+    events after that place, however long the log is; one of a single execution, as much as it has events after it.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+    * NOT_FOUND: the session has no such execution; there is no such session, which only administrators of the server
+      are told.
+    * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
-    """Opens, finds, closes and watches sessions."""
+    """Opens, finds, closes and watches sessions, and lists their events."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_pb2.CreateSessionRequest, _session_pb2.CreateSessionResponse]  # type: ignore[assignment]
@@ -159,9 +178,28 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
+    ListEvents: _aio.UnaryUnaryMultiCallable[_session_pb2.ListEventsRequest, _session_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """Lists events of a session, of one execution or of all, for programs that page or poll instead of watching. In the
+    order of `session_sequence` unless `order_by` says the other; a page has an end at `page_size` events or, where events
+    are large, at about 3 MiB.
+
+    To poll, ask for what is after the last event that you have: by its `session_sequence`, or by its `create_time`. Follow
+    `next_page_token` until it is empty, and go on with the last event of all these pages. When nothing has come, go on from
+    the same sequence or time. An event is visible only when all events before it are, and has a later time than they have,
+    so nothing is lost and nothing comes twice; filters change nothing about that. A poll costs as much as there are
+    events after that place, however long the log is; one of a single execution, as much as it has events after it.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+    * NOT_FOUND: the session has no such execution; there is no such session, which only administrators of the server
+      are told.
+    * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
+    """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Opens, finds, closes and watches sessions."""
+    """Opens, finds, closes and watches sessions, and lists their events."""
 
     @_abc_1.abstractmethod
     def CreateSession(
@@ -251,6 +289,31 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _session_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.ListEventsResponse, _abc.Awaitable[_session_pb2.ListEventsResponse]]:
+        """Lists events of a session, of one execution or of all, for programs that page or poll instead of watching. In the
+        order of `session_sequence` unless `order_by` says the other; a page has an end at `page_size` events or, where events
+        are large, at about 3 MiB.
+
+        To poll, ask for what is after the last event that you have: by its `session_sequence`, or by its `create_time`. Follow
+        `next_page_token` until it is empty, and go on with the last event of all these pages. When nothing has come, go on from
+        the same sequence or time. An event is visible only when all events before it are, and has a later time than they have,
+        so nothing is lost and nothing comes twice; filters change nothing about that. A poll costs as much as there are
+        events after that place, however long the log is; one of a single execution, as much as it has events after it.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
+        * NOT_FOUND: the session has no such execution; there is no such session, which only administrators of the server
+          are told.
+        * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

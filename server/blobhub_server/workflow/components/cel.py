@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import cel
 
 MAX_LENGTH = 10_000
+
+_PLACE = re.compile(r"<input>:(\d+):(\d+): .*")
 
 
 @lru_cache(maxsize=2048)
@@ -30,8 +33,17 @@ def compile_expression(source: str) -> str | None:
     try:
         _program(source)
     except Exception as error:
-        return f"is not a CEL expression: {str(error).splitlines()[0][:200]}"
+        told = str(error)
+        # The message quotes the expression first, which may have several lines, or words like those of the place.
+        place = _PLACE.search(told.partition(f"'{source}': ")[2])
+        return f"is not a CEL expression: {place[0] if place else told.splitlines()[0]}"[:200]
     return None
+
+
+def place_in_expression(message: str) -> tuple[int, int]:
+    """Line and column, from 1, that such words are about; zeros when they name none."""
+    place = _PLACE.search(message)
+    return (int(place[1]), int(place[2])) if place else (0, 0)
 
 
 def variables(inputs: Inputs, *, without: tuple[str, ...]) -> dict[str, Any]:

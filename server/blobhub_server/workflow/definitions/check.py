@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from blobhub_server.workflow.components.cel import place_in_expression
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.components.registry import ComponentRegistry
@@ -121,7 +122,15 @@ class _Check:
                 yield Problem(type=P.MISSING_PORT, component_id=component.id, path=f"{path}.ports", message=message)
         for route, message in type_.problems(settings):
             kind = P.INVALID_EXPRESSION if "CEL" in message else P.TYPE_MISMATCH
-            yield Problem(type=kind, component_id=component.id, path=f"{path}.ports", message=f"{route!r} {message}")
+            line, column = place_in_expression(message) if kind is P.INVALID_EXPRESSION else (0, 0)
+            yield Problem(
+                type=kind,
+                component_id=component.id,
+                path=f"{path}.ports",
+                message=f"{route!r} {message}",
+                line=line,
+                column=column,
+            )
 
     def _may_add(self, type_: ComponentType, category: str) -> bool:
         return type_.open_ports if category in (DATA_INPUT, DATA_OUTPUT) else type_.open_routes

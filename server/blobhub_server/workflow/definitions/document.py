@@ -41,14 +41,27 @@ class ProblemType(StrEnum):
     INVALID_POLICY = "INVALID_POLICY"
 
 
+class Severity(StrEnum):
+    """How bad a problem is; the names are those of `DefinitionProblemSeverity` in definition.proto."""
+
+    ERROR = "ERROR"
+    WARNING = "WARNING"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: what kind, at which component (or ""), where in the document, in words."""
+    """One thing that is wrong: what kind, at which component (or ""), where in the document, in words.
+
+    `line` and `column`, from 1, are places in a script or an expression; 0 when it is not about one.
+    """
 
     type: ProblemType
     component_id: str
     path: str
     message: str
+    severity: Severity = Severity.ERROR
+    line: int = 0
+    column: int = 0
 
 
 class InvalidDefinition(Exception):

@@ -11,7 +11,7 @@ from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import NotFound, Violation
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.check import check
-from blobhub_server.workflow.definitions.document import Definition, InvalidDefinition, Problem, parse
+from blobhub_server.workflow.definitions.document import Definition, InvalidDefinition, Problem, Severity, parse
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.errors import DefinitionNotRunnable, InvalidDefinitionContent
 
@@ -20,7 +20,7 @@ _KEPT = 1024
 
 @dataclass(frozen=True, slots=True)
 class CompiledDefinition:
-    """A definition, what is wrong with it, and, when nothing is, its graph."""
+    """A definition, what is wrong with it, and, when no problem is an error, its graph."""
 
     definition: Definition | None
     problems: list[Problem]
@@ -86,7 +86,8 @@ class Definitions:
         except InvalidDefinition as error:
             return CompiledDefinition(definition=None, problems=list(error.problems), graph=None)
         problems = check(definition, self._registry)
-        graph = None if problems else Graph.compile(definition, self._registry)
+        broken = any(problem.severity is Severity.ERROR for problem in problems)
+        graph = None if broken else Graph.compile(definition, self._registry)
         return CompiledDefinition(definition=definition, problems=problems, graph=graph)
 
     def require_shape(self, document: bytes) -> None:

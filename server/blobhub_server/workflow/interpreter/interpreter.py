@@ -182,6 +182,7 @@ class _Taking:
             type="processor.entered",
             at=self._now,
             step=step,
+            attempt=1,
             component_id=node.id,
             public={"attempt": 1},
             private={"session": read} if read else {},
@@ -232,6 +233,7 @@ class _Taking:
             type="processor.exited",
             at=self._now,
             step=step,
+            attempt=self._state.open[step].attempt,
             component_id=node.id,
             public=public,
             private={"outputs": dict(outcome.outputs)} if outcome.outputs else {},
@@ -305,10 +307,16 @@ class _Taking:
         public: dict[str, Any] | None = None,
         private: dict[str, Any] | None = None,
     ) -> None:
-        component_id = None if step is None else self._state.open[step].component_id
+        about = None if step is None else self._state.open[step]
         self._append(
             Record(
-                type=type_, at=self._now, step=step, component_id=component_id, public=public or {}, private=private or {}
+                type=type_,
+                at=self._now,
+                step=step,
+                attempt=about.attempt if about else None,
+                component_id=about.component_id if about else None,
+                public=public or {},
+                private=private or {},
             )
         )
 

@@ -14,12 +14,14 @@ from blobhub_server.workflow.components.contract import ComponentError, Outcome
 class Record:
     """One event of an execution: what watchers see (`public`), and what replay needs besides (`private`).
 
-    `at` is unix time in seconds. `step` is the number of the activation that it is about, from 1. Both maps are JSON.
+    `at` is unix time in seconds. `step` is the number of the activation that it is about, and `attempt` which attempt at it,
+    both from 1. Both maps are JSON.
     """
 
     type: str
     at: float
     step: int | None = None
+    attempt: int | None = None
     component_id: str | None = None
     public: Mapping[str, Any] = field(default_factory=dict)
     private: Mapping[str, Any] = field(default_factory=dict)
@@ -30,6 +32,7 @@ class Record:
             "type": self.type,
             "at": self.at,
             "step": self.step,
+            "attempt": self.attempt,
             "component_id": self.component_id,
             "public": self.public,
             "private": self.private,

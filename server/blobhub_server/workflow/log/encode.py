@@ -124,6 +124,7 @@ def encode_record(
         processor.processor_type = component.type
         processor.processor_name = component.name
         processor.step = record.step or 0
+        processor.attempt = record.attempt or 0
     FORMS[record.type](event, record.public, execution)
     return event.SerializeToString()
 

@@ -30,6 +30,7 @@ def session_line(
         execution_id=None,
         execution_sequence=0,
         type=payload,
+        create_time=at,
         event=event,
         record=None,
     )

@@ -60,8 +60,11 @@ def to_problem(problem: Problem) -> pb.DefinitionProblem:
     """A problem as its message."""
     return pb.DefinitionProblem(
         type=pb.DefinitionProblemType.Value(f"DEFINITION_PROBLEM_TYPE_{problem.type}"),
+        severity=pb.DefinitionProblemSeverity.Value(f"DEFINITION_PROBLEM_SEVERITY_{problem.severity}"),
         component_id=problem.component_id or "",
         path=problem.path,
+        line=problem.line,
+        column=problem.column,
         message=problem.message,
     )
 
@@ -176,5 +179,4 @@ class DefinitionService:
         else:
             document = request.document if subject == "document" else to_document(request.content)
             compiled = self._definitions.compile(document.encode())
-        problems = [to_problem(problem) for problem in compiled.problems]
-        return pb.CheckDefinitionResponse(runnable=not problems, problems=problems)
+        return pb.CheckDefinitionResponse(runnable=compiled.graph is not None, problems=map(to_problem, compiled.problems))

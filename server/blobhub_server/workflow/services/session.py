@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC
 
 from blobhub.v1 import session_pb2 as pb
 
@@ -12,17 +14,20 @@ from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import BlobView, Host, RevisionView
 from blobhub_server.blobtypes.reference import parse_within
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import NotFound
+from blobhub_server.errors import InvalidPageToken, InvalidValue, NotFound
 from blobhub_server.ids import NOTHING
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.errors import TYPE
+from blobhub_server.workflow.log.listing import Part
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_session
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.sessions import Sessions
+from blobhub_server.workflow.store import event as event_store
+from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as store
 
 _STATES = {
@@ -30,6 +35,7 @@ _STATES = {
     "closing": pb.SESSION_STATE_CLOSING,
     "closed": pb.SESSION_STATE_CLOSED,
 }
+_NEWEST_FIRST = "session_sequence desc"
 _NAMES = {number: name for name, number in _STATES.items()}
 
 
@@ -50,7 +56,7 @@ def to_proto(session: Session) -> pb.Session:
 
 
 class SessionService:
-    """Opens, finds, closes and watches sessions."""
+    """Opens, finds, closes and watches sessions, and lists their events."""
 
     def __init__(self, host: Host, inbox: Inbox, log: EventLog) -> None:
         self._host = host
@@ -102,6 +108,47 @@ class SessionService:
             self._host.bell, self._host.drain, request.after_session_sequence, replay_only=request.replay_only
         ):
             yield pack(batch, self._host.clock())
+
+    async def ListEvents(self, request: pb.ListEventsRequest, call: Call[Session]) -> bytes:
+        session, descending = call.resource, request.order_by == _NEWEST_FIRST
+        check_range(request.after_session_sequence, session.last_session_sequence)
+        types = list(request.types)
+        after = f"{request.after_session_sequence} {request.after_time.seconds}.{request.after_time.nanos}"
+        page = Page.parse(request, session.id, request.execution, after, str(descending), *types)
+        async with self._host.db.read() as tx:
+            part = await _find_part(tx, session, request)
+            if page.after:
+                part = part.follow(_number(page.after), descending=descending)
+            found = await part.read(tx, types=types, descending=descending, limit=page.limit + 1)
+        lines, token = page.fill(
+            found, lambda line: str(part.number(line)), lambda line: line, size_of=lambda line: len(line.event)
+        )
+        # Two encoded messages of a type, one after the other, are one, and the events are encoded already.
+        return pack(lines, self._host.clock()) + pb.ListEventsResponse(next_page_token=token).SerializeToString()
+
+
+async def _find_part(tx: Transaction, session: Session, request: pb.ListEventsRequest) -> Part:
+    """The part of the log that a request is about. Raises NotFound, InvalidValue."""
+    last = session.last_session_sequence
+    if request.execution:
+        execution = await execution_store.get(tx, request.execution.lower())
+        if execution is None or execution.session_id != session.id:
+            raise NotFound("execution", request.execution)
+        last = execution.last_execution_sequence
+    part = Part(session_id=session.id, execution_id=request.execution.lower(), after=0, last=last)
+    if not request.HasField("after_time"):
+        return await part.begin(tx, request.after_session_sequence)
+    try:
+        time = request.after_time.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidValue("after_time", "is not a time between the years 1 and 9999") from None
+    return await part.begin(tx, await event_store.session_sequence_at(tx, session.id, time))
+
+
+def _number(after: str) -> int:
+    if re.fullmatch("[0-9]{1,18}", after) is None:
+        raise InvalidPageToken
+    return int(after)
 
 
 async def locate_session(host: Host, value: str, caller: Caller) -> Resolution[Session] | None:

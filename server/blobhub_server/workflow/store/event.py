@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import product
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, IdQuery, metadata
+from blobhub_server.db.schema import Id, IdQuery, Time, metadata
 from blobhub_server.workflow.store.session import select_in_blobs
 
 
@@ -18,8 +20,8 @@ from blobhub_server.workflow.store.session import select_in_blobs
 class LoggedEvent:
     """One line of a session's log.
 
-    `event` is the public event as serialized protobuf, what watchers get, byte for byte. `record` is what replay needs,
-    as JSON text; None for events of the session itself.
+    `event` is the public event as serialized protobuf, what watchers get, byte for byte; `type` and `create_time` are the
+    same as in it. `record` is what replay needs, as JSON text; None for events of the session itself.
     """
 
     session_id: str
@@ -27,6 +29,7 @@ class LoggedEvent:
     execution_id: str | None
     execution_sequence: int
     type: str
+    create_time: datetime
     event: bytes
     record: str | None
 
@@ -39,6 +42,7 @@ events = sa.Table(
     sa.Column("execution_id", Id()),
     sa.Column("execution_sequence", sa.BigInteger, nullable=False),
     sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("create_time", Time(), nullable=False),
     sa.Column("event", sa.LargeBinary, nullable=False),
     sa.Column("record", sa.Text),
     sa.Index(
@@ -49,6 +53,7 @@ events = sa.Table(
         sqlite_where=sa.text("execution_id IS NOT NULL"),
         postgresql_where=sa.text("execution_id IS NOT NULL"),
     ),
+    sa.Index("ix_events_create_time", "session_id", "create_time"),
     sqlite_with_rowid=False,
 )
 
@@ -88,6 +93,70 @@ async def page_of_session(tx: Transaction, session_id: str, after: int, limit: i
 async def page_of_execution(tx: Transaction, execution_id: str, after: int, limit: int) -> list[LoggedEvent]:
     """An execution's lines after an execution sequence, without their records."""
     return await tx.all(_OF_EXECUTION, execution=execution_id, after=after, most=limit)
+
+
+def _of_part(*, one_execution: bool, filtered: bool, descending: bool) -> Prepared[LoggedEvent]:
+    number = events.c.execution_sequence if one_execution else events.c.session_sequence
+    whose = _EXECUTION if one_execution else events.c.session_id == sa.bindparam("session")
+    query = _PUBLIC.select().where(whose, number > _AFTER, number <= sa.bindparam("last", type_=sa.BigInteger))
+    if filtered:
+        query = query.where(is_one_of(events.c.type, "types"))
+    return Prepared(query.order_by(number.desc() if descending else number).limit(_MOST), _PUBLIC)
+
+
+_OF_PART = {
+    (one_execution, filtered, descending): _of_part(one_execution=one_execution, filtered=filtered, descending=descending)
+    for one_execution, filtered, descending in product((False, True), repeat=3)
+}
+
+
+async def part(
+    tx: Transaction,
+    session_id: str,
+    execution_id: str,
+    *,
+    after: int,
+    last: int,
+    types: Sequence[str],
+    descending: bool,
+    limit: int,
+) -> list[LoggedEvent]:
+    """Lines of a part of a log, without their records: after the number `after` and up to `last`, at most `limit`.
+
+    The log is an execution's, in its own numbering, or, where `execution_id` is empty, the session's. `types` are those that
+    are wanted; empty for all.
+    """
+    query = _OF_PART[bool(execution_id), bool(types), descending]
+    whose = {"execution": execution_id} if execution_id else {"session": session_id}
+    wanted = {"types": types} if types else {}
+    return await tx.all(query, after=after, last=last, most=limit, **whose, **wanted)
+
+
+_AT_TIME = Prepared(
+    sa.select(events.c.session_sequence)
+    .where(events.c.session_id == sa.bindparam("session"), events.c.create_time <= sa.bindparam("at", type_=Time()))
+    .order_by(events.c.create_time.desc())
+    .limit(1),
+    Scalar(int),
+)
+
+
+async def session_sequence_at(tx: Transaction, session_id: str, at: datetime) -> int:
+    """The number of the last event of a session until a time, that included; 0 where there is none."""
+    return await tx.first(_AT_TIME, session=session_id, at=at) or 0
+
+
+_SESSION_SEQUENCE = Prepared(
+    sa.select(events.c.session_sequence).where(
+        _EXECUTION, events.c.execution_sequence == sa.bindparam("number", type_=sa.BigInteger)
+    ),
+    Scalar(int),
+)
+
+
+async def session_sequence_of(tx: Transaction, execution_id: str, execution_sequence: int) -> int:
+    """The number in the session's log that an event of an execution has; 0 where it is gone."""
+    return await tx.first(_SESSION_SEQUENCE, execution=execution_id, number=execution_sequence) or 0
 
 
 _RECORDS = Prepared(sa.select(events.c.record).where(_EXECUTION).order_by(events.c.execution_sequence), Scalar(str))

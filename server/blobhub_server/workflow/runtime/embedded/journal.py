@@ -220,6 +220,7 @@ class Journal:
             execution_id=execution.id,
             execution_sequence=number,
             type=record.type,
+            create_time=session.last_event_time,
             event=event,
             record=kept,
         )

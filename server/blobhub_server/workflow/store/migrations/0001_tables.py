@@ -68,12 +68,14 @@ def upgrade() -> None:
         sa.Column("execution_id", sa.String(length=36), nullable=True),
         sa.Column("execution_sequence", sa.BigInteger(), nullable=False),
         sa.Column("type", sa.String(length=32), nullable=False),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("event", sa.LargeBinary(), nullable=False),
         sa.Column("record", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name=op.f("fk_events_session_id_sessions")),
         sa.PrimaryKeyConstraint("session_id", "session_sequence", name=op.f("pk_events")),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_events_create_time", "events", ["session_id", "create_time"], unique=False)
     op.create_index(
         "uq_events_execution",
         "events",
