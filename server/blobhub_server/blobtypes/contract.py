@@ -183,7 +183,7 @@ class Contents(Protocol):
 
         `limit` names the limit on the number of entries of a revision. Raises WrongPhase outside a draft, StaleEtag
         when `etag` is given and is not the current one, AlreadyExists when `create_only` and the name is taken,
-        LimitExceeded.
+        NotFound when `etag` is `*` and there is no entry to replace, LimitExceeded.
         """
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:

@@ -284,7 +284,7 @@ class UpdateApiKeyRequest(_message.Message):
     description: _builtins.str
     """What it is for, up to 256 characters."""
     etag: _builtins.str
-    """The key's etag, to change only what was seen; empty changes whatever is there."""
+    """The key's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -345,7 +345,7 @@ class RotateApiKeyRequest(_message.Message):
     api_key: _builtins.str
     """The key's id."""
     etag: _builtins.str
-    """The key's etag, to change only what was seen; empty changes whatever is there."""
+    """The key's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property

@@ -322,7 +322,7 @@ class UpdateCredentialRequest(_message.Message):
     description: _builtins.str
     """Up to 256 characters."""
     etag: _builtins.str
-    """The credential's etag, to change only what was seen; empty changes whatever is there."""
+    """The credential's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -387,7 +387,7 @@ class DeleteCredentialRequest(_message.Message):
     credential: _builtins.str
     """The credential's id."""
     etag: _builtins.str
-    """The credential's etag, to change only what was seen; empty changes whatever is there."""
+    """The credential's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

@@ -459,7 +459,7 @@ class PutDefinitionRequest(_message.Message):
     create_only: _builtins.bool
     """True creates only: where the alias is taken, the call is refused with ALREADY_EXISTS. False creates or replaces."""
     etag: _builtins.str
-    """The draft's etag; empty writes over whatever is there."""
+    """The draft's etag; empty writes over whatever is there, `*` replaces only, and is NOT_FOUND where there is no such definition."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -648,7 +648,7 @@ class DeleteDefinitionRequest(_message.Message):
     definition: _builtins.str
     """Alias or id of the definition."""
     etag: _builtins.str
-    """The draft's etag; empty deletes whatever is there."""
+    """The draft's etag; empty, like `*`, deletes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

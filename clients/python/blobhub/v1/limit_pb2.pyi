@@ -159,7 +159,7 @@ class UpdateLimitRequest(_message.Message):
     value: _builtins.int
     """The most that may be held; unset, with the mask, takes the parent's own setting back."""
     etag: _builtins.str
-    """The limit's etag, to change only what was seen; empty changes whatever is there."""
+    """The limit's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property

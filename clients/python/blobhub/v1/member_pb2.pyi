@@ -260,7 +260,7 @@ class UpdateMemberRequest(_message.Message):
     role: _access_pb2.Role.ValueType
     """The role to give instead."""
     etag: _builtins.str
-    """The member's etag, to change only what was seen; empty changes whatever is there."""
+    """The member's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -324,7 +324,7 @@ class DeleteMemberRequest(_message.Message):
     user: _builtins.str
     """The user: `@me`, `@name` or an id."""
     etag: _builtins.str
-    """The member's etag, to change only what was seen; empty changes whatever is there."""
+    """The member's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

@@ -394,7 +394,7 @@ class UpdateMetadataRequest(_message.Message):
     description: _builtins.str
     """Up to 256 characters."""
     etag: _builtins.str
-    """The record's etag, to change only what was seen; empty changes whatever is there."""
+    """The record's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -463,7 +463,7 @@ class DeleteMetadataRequest(_message.Message):
     key: _builtins.str
     """The record's key."""
     etag: _builtins.str
-    """The record's etag, to change only what was seen; empty changes whatever is there."""
+    """The record's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

@@ -333,7 +333,7 @@ class CommitRevisionRequest(_message.Message):
     comment: _builtins.str
     """What the commit is about, up to 200 characters; empty keeps the draft's comment."""
     etag: _builtins.str
-    """The draft's etag, to commit only what was seen; empty commits whatever is there."""
+    """The draft's etag, to commit only what was seen; empty, like `*`, commits whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
@@ -394,7 +394,7 @@ class PublishRevisionRequest(_message.Message):
     keep_default: _builtins.bool
     """True leaves the blob's default revision where it is."""
     etag: _builtins.str
-    """The commit's etag; empty publishes whatever is there."""
+    """The commit's etag; empty, like `*`, publishes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
@@ -450,7 +450,7 @@ class DiscardRevisionRequest(_message.Message):
     revision: _builtins.str
     """Reference of the draft or commit."""
     etag: _builtins.str
-    """The revision's etag; empty discards whatever is there."""
+    """The revision's etag; empty, like `*`, discards whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
@@ -501,7 +501,7 @@ class UpdateRevisionRequest(_message.Message):
     comment: _builtins.str
     """What the draft is about, up to 200 characters."""
     etag: _builtins.str
-    """The draft's etag, to change only what was seen; empty changes whatever is there."""
+    """The draft's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property

@@ -95,7 +95,7 @@ class PutSessionObjectRequest(_message.Message):
     create_only: _builtins.bool
     """True creates only: where the alias is taken, the call is refused with ALREADY_EXISTS. False creates or replaces."""
     etag: _builtins.str
-    """The object's etag; empty writes over whatever is there."""
+    """The object's etag; empty writes over whatever is there, `*` replaces only, and is NOT_FOUND where there is no such object."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -271,7 +271,7 @@ class DeleteSessionObjectRequest(_message.Message):
     alias: _builtins.str
     """The object's alias."""
     etag: _builtins.str
-    """The object's etag; empty deletes whatever is there."""
+    """The object's etag; empty, like `*`, deletes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

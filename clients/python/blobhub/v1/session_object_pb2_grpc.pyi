@@ -43,7 +43,8 @@ class SessionObjectServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
+      server are told.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -96,7 +97,8 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
+      server are told.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -152,7 +154,8 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
+          server are told.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.

@@ -73,7 +73,7 @@ class Session(_message.Message):
     revision_id: _builtins.str
     """The revision whose definitions run in it."""
     alias: _builtins.str
-    """Unique among the blob's sessions that are not closed; empty when it has none."""
+    """Unique among the revision's sessions that are not closed; empty when it has none."""
     description: _builtins.str
     """What it is for, in its maker's words."""
     state: Global___SessionState.ValueType

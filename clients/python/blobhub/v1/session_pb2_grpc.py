@@ -77,7 +77,7 @@ class SessionServiceServicer:
         * NOT_FOUND: the blob has no such revision, or was renamed;
         or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a workflow.
-        * ALREADY_EXISTS: the blob has a session of that alias that is not closed, or the `request_id` was used with
+        * ALREADY_EXISTS: the revision has a session of that alias that is not closed, or the `request_id` was used with
         another body.
         * RESOURCE_EXHAUSTED: the blob has as many open sessions as it may.
         """

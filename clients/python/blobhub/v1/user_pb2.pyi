@@ -266,7 +266,7 @@ class UpdateUserRequest(_message.Message):
     disabled: _builtins.bool
     """Whether their keys and tokens are refused."""
     etag: _builtins.str
-    """The user's etag, to change only what was seen; empty changes whatever is there."""
+    """The user's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property

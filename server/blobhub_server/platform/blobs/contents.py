@@ -10,7 +10,7 @@ from blobhub_server.errors import AlreadyExists, ContentLost, NotFound
 from blobhub_server.ids import Ids
 from blobhub_server.objects.contract import ObjectNotFound, ObjectStore
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.platform.rules.revision import DRAFT, Revision, require_phase
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as store
@@ -46,6 +46,8 @@ class Contents:
         current = await store.find(tx, revision_id, name)
         if create_only and current is not None:
             raise AlreadyExists("entry", name)
+        if etag == ANY and current is None:
+            raise NotFound("entry", name)
         is_shared = await store.holds(tx, blob.id, digest)
         if current is None:
             entry = Entry(

@@ -19,7 +19,7 @@ from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.api_key import ApiKey
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import api_key as store

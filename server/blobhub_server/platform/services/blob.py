@@ -25,7 +25,7 @@ from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import blob as rules
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 from blobhub_server.platform.services.revision import to_proto as revision_to_proto

@@ -15,7 +15,7 @@ from blobhub_server.errors import AlreadyExists, InvalidValue, NotFound, Permiss
 from blobhub_server.platform.rules import credential as rules
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.credential import Credential
-from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.sealing.credentials import Credentials

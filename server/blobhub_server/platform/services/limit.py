@@ -14,7 +14,7 @@ from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.limit import LimitSetting, Rank
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store import limit as store

@@ -18,7 +18,7 @@ from blobhub_server.platform.blobs.locks import lock_place
 from blobhub_server.platform.rules import member as rules
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User

@@ -17,7 +17,7 @@ from blobhub_server.platform.admission.locators import BlobRevision
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import metadata as rules
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.metadata import MetadataRecord
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import metadata as store

@@ -21,7 +21,7 @@ from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import revision as rules
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.content import Change, changes, manifest_digest
-from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.revision import COMMIT, DRAFT, SNAPSHOT, Revision
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store

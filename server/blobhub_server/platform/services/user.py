@@ -12,7 +12,7 @@ from blobhub_server.platform.admission import gate
 from blobhub_server.platform.admission.locators import user_of
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import user as rules
-from blobhub_server.platform.rules.etag import require_etag
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import user as store
 from blobhub_server.rpc.masks import changed_fields

@@ -8,8 +8,9 @@ from blobhub.v1 import session_object_pb2 as pb
 
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists, NotFound, StaleEtag
+from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
 from blobhub_server.workflow.log.session_events import SessionEvents
@@ -51,7 +52,9 @@ class SessionObjectService:
             current = await store.get(tx, request.session, request.alias)
             if request.create_only and current is not None:
                 raise AlreadyExists("session object", request.alias)
-            _match(request.etag, current)
+            if request.etag == ANY and current is None:
+                raise NotFound("session object", request.alias)
+            require_etag(request.etag, current.etag if current else "")
             now = self._host.clock()
             item = SessionObject(
                 session_id=request.session,
@@ -96,14 +99,9 @@ class SessionObjectService:
             current = await store.get(tx, request.session, request.alias)
             if current is None:
                 raise NotFound("session object", request.alias)
-            _match(request.etag, current)
+            require_etag(request.etag, current.etag)
             await store.delete(tx, request.session, request.alias)
             await self._events.append_object_deleted(tx, request.session, request.alias)
             return pb.DeleteSessionObjectResponse()
 
         return await call.once(make)
-
-
-def _match(etag: str, current: SessionObject | None) -> None:
-    if etag and (current is None or etag != current.etag):
-        raise StaleEtag(current.etag if current else "")

@@ -41,7 +41,7 @@ sessions = sa.Table(
     sa.Index("ix_sessions_open", "blob_id", sqlite_where=NOT_CLOSED, postgresql_where=NOT_CLOSED),
     sa.Index(
         "uq_sessions_alias",
-        "blob_id",
+        "revision_id",
         "alias",
         unique=True,
         sqlite_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
@@ -70,15 +70,15 @@ async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Sessio
 
 _BY_ALIAS = Prepared(
     _SESSION.select().where(
-        sessions.c.blob_id == sa.bindparam("blob"), sessions.c.alias == sa.bindparam("alias"), NOT_CLOSED
+        sessions.c.revision_id == sa.bindparam("revision"), sessions.c.alias == sa.bindparam("alias"), NOT_CLOSED
     ),
     _SESSION,
 )
 
 
-async def get_by_alias(tx: Transaction, blob_id: str, alias: str) -> Session | None:
-    """The session of a blob that has an alias and is not closed."""
-    return await tx.first(_BY_ALIAS, blob=blob_id, alias=alias)
+async def get_by_alias(tx: Transaction, revision_id: str, alias: str) -> Session | None:
+    """The session of a revision that has an alias and is not closed."""
+    return await tx.first(_BY_ALIAS, revision=revision_id, alias=alias)
 
 
 async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int) -> list[Session]:

@@ -56,7 +56,7 @@ def upgrade() -> None:
     op.create_index(
         "uq_sessions_alias",
         "sessions",
-        ["blob_id", "alias"],
+        ["revision_id", "alias"],
         unique=True,
         sqlite_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
         postgresql_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
