@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blobhub_server.blobtypes.contract import Limits
+from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
@@ -10,7 +11,6 @@ from blobhub_server.errors import AlreadyExists, ContentLost, NotFound
 from blobhub_server.ids import Ids
 from blobhub_server.objects.contract import ObjectNotFound, ObjectStore
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.platform.rules.revision import DRAFT, Revision, require_phase
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as store

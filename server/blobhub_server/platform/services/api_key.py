@@ -11,6 +11,7 @@ from blobhub.v1 import api_key_pb2 as pb
 from blobhub_server.blobtypes.access import Caller, Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, PermissionDenied
 from blobhub_server.platform.admission import gate
@@ -19,7 +20,6 @@ from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.api_key import ApiKey
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import api_key as store

@@ -10,12 +10,12 @@ from google.protobuf.struct_pb2 import Struct, Value
 from blobhub_server.blobtypes.access import Place
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, InvalidValue, NotFound, PermissionDenied
 from blobhub_server.platform.rules import credential as rules
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.credential import Credential
-from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.sealing.credentials import Credentials

@@ -9,12 +9,12 @@ from blobhub.v1 import limit_pb2 as pb
 from blobhub_server.blobtypes.access import Place
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, Limit
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import Transaction
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.limit import LimitSetting, Rank
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store import limit as store

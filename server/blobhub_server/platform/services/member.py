@@ -10,6 +10,7 @@ from blobhub.v1 import member_pb2 as pb
 from blobhub_server.blobtypes.access import Caller, Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform.admission import gate
@@ -18,7 +19,6 @@ from blobhub_server.platform.blobs.locks import lock_place
 from blobhub_server.platform.rules import member as rules
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User

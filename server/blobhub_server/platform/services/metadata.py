@@ -11,13 +11,13 @@ from blobhub.v1 import metadata_pb2 as pb
 
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, NotFound, PermissionDenied
 from blobhub_server.platform.admission.locators import BlobRevision
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import metadata as rules
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.metadata import MetadataRecord
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import metadata as store

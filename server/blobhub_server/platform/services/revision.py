@@ -9,6 +9,7 @@ from blobhub.v1 import revision_pb2 as pb
 
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
@@ -21,7 +22,6 @@ from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import revision as rules
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.content import Change, changes, manifest_digest
-from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.revision import COMMIT, DRAFT, SNAPSHOT, Revision
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store

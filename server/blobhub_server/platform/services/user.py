@@ -6,13 +6,13 @@ from blobhub.v1 import user_pb2 as pb
 
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.admission.locators import user_of
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import user as rules
-from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import user as store
 from blobhub_server.rpc.masks import changed_fields
