@@ -307,7 +307,7 @@ def test_refusals_of_nobody_are_recorded_so_many_a_second() -> None:
 @pytest.mark.parametrize("after", ["9" * 30, "1_0", " 7", "-5", "seven"])
 async def test_a_token_that_is_no_number_is_none_of_the_lists(api: Api, after: str) -> None:
     request = audit_pb2.ListAuditEntriesRequest(parent="-")
-    request.page_token = _encode_token(after, Page.parse(request, "", "", "", "", "False")._scope)
+    request.page_token = _encode_token(after, Page.parse(request, "", "", "", "", "False", "create_time")._scope)
     await expect_refusal(api.audit.ListAuditEntries(request), INVALID, "INVALID_PAGE_TOKEN")
 
 

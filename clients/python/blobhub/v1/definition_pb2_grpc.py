@@ -105,7 +105,7 @@ class DefinitionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDefinitions(self, request, context):
-        """Lists a revision's definitions by alias, without their content.
+        """Lists a revision's definitions, without their content.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

@@ -64,7 +64,7 @@ class DefinitionServiceStub:
     * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
     ListDefinitions: _grpc.UnaryUnaryMultiCallable[_definition_pb2.ListDefinitionsRequest, _definition_pb2.ListDefinitionsResponse]
-    """Lists a revision's definitions by alias, without their content.
+    """Lists a revision's definitions, without their content.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -136,7 +136,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
     ListDefinitions: _aio.UnaryUnaryMultiCallable[_definition_pb2.ListDefinitionsRequest, _definition_pb2.ListDefinitionsResponse]  # type: ignore[assignment]
-    """Lists a revision's definitions by alias, without their content.
+    """Lists a revision's definitions, without their content.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -223,7 +223,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _definition_pb2.ListDefinitionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_definition_pb2.ListDefinitionsResponse, _abc.Awaitable[_definition_pb2.ListDefinitionsResponse]]:
-        """Lists a revision's definitions by alias, without their content.
+        """Lists a revision's definitions, without their content.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

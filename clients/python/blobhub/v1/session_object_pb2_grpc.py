@@ -96,7 +96,7 @@ class SessionObjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessionObjects(self, request, context):
-        """Lists a session's objects by alias, without their values.
+        """Lists a session's objects, without their values.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

@@ -60,7 +60,7 @@ class SessionObjectServiceStub:
       or it names nothing that the caller may see, in a parent that they may read.
     """
     ListSessionObjects: _grpc.UnaryUnaryMultiCallable[_session_object_pb2.ListSessionObjectsRequest, _session_object_pb2.ListSessionObjectsResponse]
-    """Lists a session's objects by alias, without their values.
+    """Lists a session's objects, without their values.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -114,7 +114,7 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
       or it names nothing that the caller may see, in a parent that they may read.
     """
     ListSessionObjects: _aio.UnaryUnaryMultiCallable[_session_object_pb2.ListSessionObjectsRequest, _session_object_pb2.ListSessionObjectsResponse]  # type: ignore[assignment]
-    """Lists a session's objects by alias, without their values.
+    """Lists a session's objects, without their values.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -183,7 +183,7 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_object_pb2.ListSessionObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_object_pb2.ListSessionObjectsResponse, _abc.Awaitable[_session_object_pb2.ListSessionObjectsResponse]]:
-        """Lists a session's objects by alias, without their values.
+        """Lists a session's objects, without their values.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

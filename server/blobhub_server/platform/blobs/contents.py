@@ -120,8 +120,17 @@ class Contents:
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
         return await store.find(tx, revision_id, name_or_id)
 
-    async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
-        return await store.page(tx, revision_id, after=after, limit=limit)
+    async def list(
+        self,
+        tx: Transaction,
+        revision_id: str,
+        *,
+        after: str = "",
+        limit: int | None = None,
+        prefix: str = "",
+        descending: bool = False,
+    ) -> list[Entry]:
+        return await store.page(tx, revision_id, after=after, limit=limit, prefix=prefix, descending=descending)
 
     async def fullest(self, tx: Transaction, blob_id: str) -> int:
         return await revision_store.most_entries(tx, blob_id)

@@ -114,10 +114,12 @@ class ApiKeyService:
     async def ListApiKeys(
         self, request: pb.ListApiKeysRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListApiKeysResponse:
-        place = call.place
-        page = Page.parse(request, place.user_id or "", place.organization_id, place.blob_id or "")
+        place, order_by = call.place, request.order_by or "create_time"
+        filters = (str(request.valid_only), order_by)
+        page = Page.parse(request, place.user_id or "", place.organization_id, place.blob_id or "", *filters)
+        valid_at = self._host.clock() if request.valid_only else None
         async with self._host.db.read() as tx:
-            found = await store.page(tx, place, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, place, order_by=order_by, valid_at=valid_at, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda key: key.id)
         return pb.ListApiKeysResponse(api_keys=map(to_proto, items), next_page_token=token)
 

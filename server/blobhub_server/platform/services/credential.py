@@ -96,10 +96,18 @@ class CredentialService:
     async def ListCredentials(
         self, request: pb.ListCredentialsRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListCredentialsResponse:
-        parent_id = call.resource.id
-        page = Page.parse(request, parent_id)
+        parent_id, order_by = call.resource.id, request.order_by or "alias"
+        page = Page.parse(request, parent_id, request.type, request.alias_prefix, order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, parent_id, after=page.after, limit=page.limit + 1)
+            found = await store.page(
+                tx,
+                parent_id,
+                order_by=order_by,
+                type_=request.type,
+                alias_prefix=request.alias_prefix,
+                after=page.after,
+                limit=page.limit + 1,
+            )
         items, token = page.cut(found, lambda credential: credential.alias)
         return pb.ListCredentialsResponse(credentials=map(to_proto, items), next_page_token=token)
 

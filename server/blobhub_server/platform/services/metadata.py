@@ -93,10 +93,12 @@ class MetadataService:
     async def ListMetadata(
         self, request: pb.ListMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.ListMetadataResponse:
-        parent_id = call.resource.id
-        page = Page.parse(request, parent_id, request.prefix)
+        parent_id, order_by = call.resource.id, request.order_by or "key"
+        page = Page.parse(request, parent_id, request.prefix, order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, parent_id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
+            found = await store.page(
+                tx, parent_id, order_by=order_by, prefix=request.prefix, after=page.after, limit=page.limit + 1
+            )
         records, token = page.fill(found, lambda record: record.key, to_proto)
         return pb.ListMetadataResponse(records=records, next_page_token=token)
 

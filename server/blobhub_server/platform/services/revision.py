@@ -38,6 +38,7 @@ _PHASES = {
     COMMIT: pb.REVISION_PHASE_COMMIT,
     SNAPSHOT: pb.REVISION_PHASE_SNAPSHOT,
 }
+_NAMES = {number: name for name, number in _PHASES.items()}
 
 
 def to_proto(revision: Revision) -> pb.Revision:
@@ -125,10 +126,10 @@ class RevisionService:
         return pb.GetRevisionResponse(revision=to_proto(call.resource.revision))
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, call: Call[Blob]) -> pb.ListRevisionsResponse:
-        blob = call.resource
-        page = Page.parse(request, blob.id)
+        blob, phase, order_by = call.resource, _NAMES.get(request.phase), request.order_by or "create_time"
+        page = Page.parse(request, blob.id, phase or "", order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, blob.id, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, blob.id, order_by=order_by, phase=phase, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda revision: revision.id)
         return pb.ListRevisionsResponse(revisions=map(to_proto, items), next_page_token=token)
 

@@ -10,6 +10,7 @@ from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import BlobView, Host, RevisionView
 from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import NotFound
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
@@ -69,11 +70,15 @@ class SessionService:
         return pb.GetSessionResponse(session=to_proto(call.resource))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call[BlobView]) -> pb.ListSessionsResponse:
-        page = Page.parse(request, call.resource.id, request.alias, str(request.state))
+        blob, order_by = call.resource, request.order_by or "create_time"
         async with self._host.db.read() as tx:
+            revision_id = await self._revision_id(tx, blob, request.revision) if request.revision else ""
+            page = Page.parse(request, blob.id, revision_id, request.alias, str(request.state), order_by)
             found = await store.page(
                 tx,
-                call.resource.id,
+                blob.id,
+                order_by=order_by,
+                revision_id=revision_id,
                 alias=request.alias,
                 state=_NAMES.get(request.state),
                 after=page.after,
@@ -81,6 +86,14 @@ class SessionService:
             )
         items, token = page.cut(found, lambda session: session.id)
         return pb.ListSessionsResponse(sessions=map(to_proto, items), next_page_token=token)
+
+    async def _revision_id(self, tx: Transaction, blob: BlobView, reference: str) -> str:
+        """The id of one of the blob's revisions. Raises NotFound, for those of others too."""
+        found = await self._host.revisions.resolve(tx, reference)
+        view = found.resource if found else None
+        if not isinstance(view, RevisionView) or view.blob_id != blob.id:
+            raise NotFound("revision", reference)
+        return view.id
 
     async def CloseSession(self, request: pb.CloseSessionRequest, call: Call[Session]) -> pb.CloseSessionResponse:
         async def make(tx: Transaction) -> pb.CloseSessionResponse:

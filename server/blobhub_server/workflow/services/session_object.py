@@ -85,9 +85,12 @@ class SessionObjectService:
     async def ListSessionObjects(
         self, request: pb.ListSessionObjectsRequest, call: Call[Session]
     ) -> pb.ListSessionObjectsResponse:
-        page = Page.parse(request, request.session, request.prefix)
+        order_by = request.order_by or "alias"
+        page = Page.parse(request, request.session, request.prefix, order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, request.session, prefix=request.prefix, after=page.after, limit=page.limit + 1)
+            found = await store.page(
+                tx, request.session, order_by=order_by, prefix=request.prefix, after=page.after, limit=page.limit + 1
+            )
         items, token = page.cut(found, lambda item: item.alias)
         return pb.ListSessionObjectsResponse(session_objects=map(to_proto, items), next_page_token=token)
 

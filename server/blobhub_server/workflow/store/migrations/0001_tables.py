@@ -52,7 +52,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("state <> 'closed'"),
         postgresql_where=sa.text("state <> 'closed'"),
     )
-    op.create_index("ix_sessions_revision_id", "sessions", ["revision_id"], unique=False)
+    op.create_index("ix_sessions_revision_id", "sessions", ["revision_id", "id"], unique=False)
     op.create_index(
         "uq_sessions_alias",
         "sessions",
@@ -140,7 +140,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("state NOT IN ('completed', 'failed', 'stopped')"),
         postgresql_where=sa.text("state NOT IN ('completed', 'failed', 'stopped')"),
     )
-    op.create_index("ix_executions_session_id", "executions", ["session_id", "id"], unique=False)
+    op.create_index("ix_executions_session_id", "executions", ["session_id", "create_time", "id"], unique=False)
+    op.create_index("ix_executions_blob_id", "executions", ["blob_id", "state", "create_time", "id"], unique=False)
+    op.create_index(
+        "ix_executions_blob_id_definition",
+        "executions",
+        ["blob_id", "definition_alias", "state", "create_time", "id"],
+        unique=False,
+    )
     op.create_index(
         "uq_executions_cause",
         "executions",
