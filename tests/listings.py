@@ -35,7 +35,8 @@ class Listing:
     """A list: the method, the request, the rows it holds, in order, and the column that tells them from each other.
 
     `sorts` says that what it holds is found by the roles that the caller has, and sorted then: a page costs as much as there
-    are roles, at the start and at the end.
+    are roles, at the start and at the end. `by_state` says that it is read state by state: where statistics say that hardly
+    anything is in a state, PostgreSQL may take another index and sort that.
     """
 
     rpc: str
@@ -44,6 +45,7 @@ class Listing:
     key: str = "id"
     client: str = "administrator"
     sorts: bool = False
+    by_state: bool = False
     note: str = ""
 
     def __str__(self) -> str:
@@ -271,7 +273,18 @@ def audit_listings() -> list[Listing]:
     return [
         entries(lambda h: lists(parent=organization_id(h)), note="of an organization", organization_id=organization_id),
         entries(lambda h: lists(parent=blob_id(h)), note="of a blob", blob_id=blob_id),
-        entries(lambda _: lists(parent="-", order_by="create_time desc"), note="everywhere, desc", desc=True),
+        entries(
+            lambda h: lists(parent=organization_id(h), order_by="create_time desc"),
+            note="desc",
+            desc=True,
+            organization_id=organization_id,
+        ),
+        entries(
+            lambda _: lists(parent="-", method=METHODS[1], order_by="create_time desc"),
+            note="of a method, everywhere, desc",
+            desc=True,
+            method=METHODS[1],
+        ),
         entries(
             lambda h: lists(parent=blob_id(h), failures_only=True, order_by="create_time desc"),
             note="refused, desc",
@@ -351,7 +364,8 @@ def executions(order_by: str = "", *, session: bool = False, late: bool = False,
         return sorted(found, key=itemgetter("create_time", "id"), reverse=order_by != "create_time")
 
     note = ", ".join([order_by or "newest first", *filters.values(), *["session"] * session, *["late"] * late])
-    return Listing(rpc="executions.ListExecutions", request=request, rows=rows, note=note)
+    by_state = not session and "state" not in filters
+    return Listing(rpc="executions.ListExecutions", request=request, rows=rows, by_state=by_state, note=note)
 
 
 def execution_listings() -> list[Listing]:
