@@ -97,7 +97,13 @@ class Hoard:
         )
 
     def _revision(self, blob: Row) -> Row:
-        plain = {"phase": "commit", "comment": "", "label": "", "digest": DIGEST, "entries": 0}
+        plain = {
+            "phase": self._random.choice(("draft", "commit")),
+            "comment": "",
+            "label": "",
+            "digest": DIGEST,
+            "entries": 0,
+        }
         made = self._add("revisions", blob_id=blob["id"], **plain)
         blob["default_revision_id"] = blob["default_revision_id"] or made["id"]
         return made
@@ -140,7 +146,7 @@ class Hoard:
             resource_id=blob_id or organization_id,
             organization_id=organization_id,
             blob_id=blob_id,
-            role=1,
+            role=self._random.choice((1, 2)),
         )
 
     def _keys_and_credentials(self) -> None:
@@ -153,9 +159,16 @@ class Hoard:
         for _ in range(MANY):
             for owner in owners:
                 number = f"{self._made:012}"
-                self._add("api_keys", public_id=number, secret_hash=b"", role=1, description="", **owner)
+                plain = {"secret_hash": b"", "role": 1, "description": ""}
+                revoked = self._random.choice((None, BEGIN * 1_000_000))
+                self._add("api_keys", public_id=number, revoke_time=revoked, **plain, **owner)
                 sealed = dict.fromkeys(("key_nonce", "wrapped_key", "nonce", "ciphertext"), b"")
-                about = {"alias": self._alias(), "type": "http.bearer", "description": "", "master_key_id": ""}
+                about = {
+                    "alias": self._alias(),
+                    "type": self._random.choice(("http.bearer", "http.basic")),
+                    "description": "",
+                    "master_key_id": "",
+                }
                 self._add("credentials", parent_id=[*owner.values()][-1], **owner, **about, **sealed)
 
     def _sessions(self) -> None:
@@ -172,7 +185,8 @@ class Hoard:
         for i in range(MANY):
             state = "stopped" if i % 2 else "completed"
             numbers = {"fence": 1, "last_execution_sequence": 0, "last_message": 0}
-            self._add("executions", state=state, **numbers, **inside, **bound, **definition)
+            alias = self._random.choice(("workflow", "other"))
+            self._add("executions", state=state, **numbers, **inside, **bound, **definition | {"definition_alias": alias})
             self._add("session_objects", alias=self._alias(), type="text", value='""', size=2, **inside)
             self._add("entries", **bound, name=self._alias(), digest=DIGEST, size=0)
 

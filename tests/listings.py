@@ -24,7 +24,7 @@ from blobhub.v1 import (
     user_pb2,
 )
 from google.protobuf.message import Message
-from hoard import EVENT_TYPES, METHODS, REFUSED, TYPES, Hoard, Row
+from hoard import EVENT_TYPES, MANY, METHODS, REFUSED, TYPES, Hoard, Row
 
 ORDERS = [f"{column}{direction}" for column in ("create_time", "update_time", "alias") for direction in ("", " desc")]
 VISIBILITIES = {"public": blob_pb2.VISIBILITY_PUBLIC, "private": blob_pb2.VISIBILITY_PRIVATE}
@@ -35,7 +35,8 @@ class Listing:
     """A list: the method, the request, the rows it holds, in order, and the column that tells them from each other.
 
     `sorts` says that what it holds is found by the roles that the caller has, and sorted then: a page costs as much as there
-    are roles, at the start and at the end.
+    are roles, at the start and at the end. `by_state` says that it is read state by state: where statistics say that hardly
+    anything is in a state, PostgreSQL may take another index and sort that.
     """
 
     rpc: str
@@ -44,6 +45,7 @@ class Listing:
     key: str = "id"
     client: str = "administrator"
     sorts: bool = False
+    by_state: bool = False
     note: str = ""
 
     def __str__(self) -> str:
@@ -99,7 +101,15 @@ def organizations(order_by: str, client: str = "administrator", **filters: str) 
 
 
 def plain(
-    rpc: str, request: Callable[[Hoard], Message], table: str, key: str = "id", by: str = "", note: str = "", **where: Any
+    rpc: str,
+    request: Callable[[Hoard], Message],
+    table: str,
+    key: str = "id",
+    by: str = "",
+    note: str = "",
+    desc: bool = False,
+    only: Callable[[Row], bool] = lambda _: True,
+    **where: Any,
 ) -> Listing:
     """The rows of a table that have some values, by the column that tells them apart, or another.
 
@@ -108,10 +118,14 @@ def plain(
 
     def rows(hoard: Hoard) -> list[Row]:
         wanted = {name: value(hoard) if callable(value) else value for name, value in where.items()}
-        held = (row for row in hoard[table] if all(row.get(name) == value for name, value in wanted.items()))
-        return sorted(held, key=itemgetter(by or key))
+        held = (row for row in hoard[table] if only(row) and all(row.get(name) == value for name, value in wanted.items()))
+        return sorted(held, key=itemgetter(by or key), reverse=desc)
 
     return Listing(rpc=rpc, request=request, rows=rows, key=key, note=note)
+
+
+def begins_with_c(row: Row) -> bool:
+    return str(row["alias"]).startswith("c")
 
 
 def organization_id(hoard: Hoard) -> str:
@@ -177,26 +191,19 @@ def metadata_listings() -> list[Listing]:
         lists_of(lambda h: lists(parent=blob_id(h)), note="of a blob", parent_id=blob_id),
         lists_of(lambda h: lists(parent=revision_id(h)), note="of a revision", parent_id=revision_id),
         lists_of(lambda h: lists(parent=blob_id(h), prefix="k"), note="by prefix", parent_id=blob_id),
+        lists_of(lambda h: lists(parent=blob_id(h), order_by="key desc"), note="desc", parent_id=blob_id, desc=True),
         resolve(lambda h: resolves(revision=revision_id(h)), resolved),
         resolve(lambda h: resolves(revision=revision_id(h), keys=some), among, note="some keys"),
     ]
 
 
-def access_listings() -> list[Listing]:
-    """Users, members, keys and credentials."""
-    members, keys, credentials = (
-        partial(plain, "members.ListMembers", table="members", key="user_id"),
-        partial(plain, "api_keys.ListApiKeys", table="api_keys"),
-        partial(plain, "credentials.ListCredentials", table="credentials", key="alias"),
-    )
-    list_members, list_keys, list_credentials = (
-        member_pb2.ListMembersRequest,
-        api_key_pb2.ListApiKeysRequest,
-        credential_pb2.ListCredentialsRequest,
-    )
+def user_listings() -> list[Listing]:
+    """Users and members."""
+    members = partial(plain, "members.ListMembers", table="members", key="user_id")
+    list_members = member_pb2.ListMembersRequest
 
     def users(hoard: Hoard) -> list[Row]:
-        return [row for row in hoard["users"] if row["name"].startswith("c")]
+        return sorted((row for row in hoard["users"] if row["name"].startswith("c")), key=itemgetter("name"))
 
     return [
         Listing(
@@ -205,8 +212,34 @@ def access_listings() -> list[Listing]:
         Listing(
             rpc="users.ListUsers", request=lambda _: user_pb2.ListUsersRequest(name_prefix="c"), rows=users, note="by prefix"
         ),
+        Listing(
+            rpc="users.ListUsers",
+            request=lambda _: user_pb2.ListUsersRequest(name_prefix="c", order_by="create_time desc"),
+            rows=lambda h: sorted(users(h), key=itemgetter("id"), reverse=True),
+            note="by prefix, create_time desc",
+        ),
         members(lambda h: list_members(parent=organization_id(h)), note="of an organization", resource_id=organization_id),
         members(lambda h: list_members(parent=blob_id(h)), note="of a blob", resource_id=blob_id),
+        members(
+            lambda h: list_members(parent=organization_id(h), order_by="user desc"),
+            note="desc",
+            desc=True,
+            resource_id=organization_id,
+        ),
+        members(
+            lambda h: list_members(parent=organization_id(h), role=2), note="by role", resource_id=organization_id, role=2
+        ),
+    ]
+
+
+def access_listings() -> list[Listing]:
+    """Keys and credentials."""
+    keys, credentials = (
+        partial(plain, "api_keys.ListApiKeys", table="api_keys"),
+        partial(plain, "credentials.ListCredentials", table="credentials", key="alias"),
+    )
+    list_keys, list_credentials = api_key_pb2.ListApiKeysRequest, credential_pb2.ListCredentialsRequest
+    return [
         keys(
             lambda h: list_keys(parent=organization_id(h)),
             note="of an organization",
@@ -215,10 +248,25 @@ def access_listings() -> list[Listing]:
         ),
         keys(lambda h: list_keys(parent=blob_id(h)), note="of a blob", blob_id=blob_id),
         keys(lambda h: list_keys(parent=user_id(h)), note="of a user", user_id=user_id),
+        keys(lambda h: list_keys(parent=user_id(h), order_by="create_time desc"), note="desc", desc=True, user_id=user_id),
+        keys(lambda h: list_keys(parent=blob_id(h), valid_only=True), note="valid", blob_id=blob_id, revoke_time=None),
         credentials(
             lambda h: list_credentials(parent=organization_id(h)), note="of an organization", parent_id=organization_id
         ),
         credentials(lambda h: list_credentials(parent=blob_id(h)), note="of a blob", parent_id=blob_id),
+        credentials(
+            lambda h: list_credentials(parent=blob_id(h), type="http.basic", order_by="alias desc"),
+            note="by type, desc",
+            desc=True,
+            parent_id=blob_id,
+            type="http.basic",
+        ),
+        credentials(
+            lambda h: list_credentials(parent=blob_id(h), alias_prefix="c"),
+            note="by prefix",
+            only=begins_with_c,
+            parent_id=blob_id,
+        ),
     ]
 
 
@@ -229,6 +277,25 @@ def audit_listings() -> list[Listing]:
     return [
         entries(lambda h: lists(parent=organization_id(h)), note="of an organization", organization_id=organization_id),
         entries(lambda h: lists(parent=blob_id(h)), note="of a blob", blob_id=blob_id),
+        entries(
+            lambda h: lists(parent=organization_id(h), order_by="create_time desc"),
+            note="desc",
+            desc=True,
+            organization_id=organization_id,
+        ),
+        entries(
+            lambda _: lists(parent="-", method=METHODS[1], order_by="create_time desc"),
+            note="of a method, everywhere, desc",
+            desc=True,
+            method=METHODS[1],
+        ),
+        entries(
+            lambda h: lists(parent=blob_id(h), failures_only=True, order_by="create_time desc"),
+            note="refused, desc",
+            desc=True,
+            blob_id=blob_id,
+            code=REFUSED,
+        ),
         entries(lambda h: lists(parent=organization_id(h), user=user_id(h)), note="of a user", user_id=user_id),
         entries(lambda h: lists(parent=organization_id(h), method=METHODS[0]), note="of a method", method=METHODS[0]),
         entries(lambda h: lists(parent=blob_id(h), failures_only=True), note="refused", blob_id=blob_id, code=REFUSED),
@@ -238,40 +305,81 @@ def audit_listings() -> list[Listing]:
     ]
 
 
-def workflow_listings() -> list[Listing]:
-    """Revisions and their definitions; sessions, and what is in one."""
-    sessions, executions, objects = (
+def revision_listings() -> list[Listing]:
+    """Revisions and their definitions."""
+    revisions, definitions = (
+        partial(plain, "revisions.ListRevisions", table="revisions", blob_id=blob_id),
+        partial(plain, "definitions.ListDefinitions", table="entries", by="name", revision_id=revision_id),
+    )
+    list_revisions, list_definitions = revision_pb2.ListRevisionsRequest, definition_pb2.ListDefinitionsRequest
+    draft = revision_pb2.REVISION_PHASE_DRAFT
+    return [
+        revisions(lambda h: list_revisions(blob=blob_id(h))),
+        revisions(lambda h: list_revisions(blob=blob_id(h), order_by="create_time desc"), note="desc", desc=True),
+        revisions(lambda h: list_revisions(blob=blob_id(h), phase=draft), note="drafts", phase="draft"),
+        definitions(lambda h: list_definitions(revision=revision_id(h))),
+        definitions(
+            lambda h: list_definitions(revision=revision_id(h), alias_prefix="c"),
+            note="by prefix",
+            only=lambda row: row["name"].startswith("c"),
+        ),
+        definitions(lambda h: list_definitions(revision=revision_id(h), order_by="alias desc"), note="desc", desc=True),
+    ]
+
+
+def session_listings() -> list[Listing]:
+    """Sessions, and the objects in one."""
+    sessions, objects = (
         partial(plain, "sessions.ListSessions", table="sessions", blob_id=blob_id),
-        partial(plain, "executions.ListExecutions", table="executions", session_id=session_id),
         partial(plain, "session_objects.ListSessionObjects", table="session_objects", key="alias", session_id=session_id),
     )
-    list_sessions, list_executions, list_objects = (
-        session_pb2.ListSessionsRequest,
-        execution_pb2.ListExecutionsRequest,
-        session_object_pb2.ListSessionObjectsRequest,
-    )
-    closed, stopped = session_pb2.SESSION_STATE_CLOSED, execution_pb2.EXECUTION_STATE_STOPPED
+    list_sessions, list_objects = session_pb2.ListSessionsRequest, session_object_pb2.ListSessionObjectsRequest
+    closed = session_pb2.SESSION_STATE_CLOSED
     return [
-        plain(
-            "revisions.ListRevisions",
-            lambda h: revision_pb2.ListRevisionsRequest(blob=blob_id(h)),
-            "revisions",
-            blob_id=blob_id,
-        ),
-        plain(
-            "definitions.ListDefinitions",
-            lambda h: definition_pb2.ListDefinitionsRequest(revision=revision_id(h)),
-            "entries",
-            by="name",
-            revision_id=revision_id,
-        ),
         sessions(lambda h: list_sessions(blob=blob_id(h))),
+        sessions(lambda h: list_sessions(blob=blob_id(h), order_by="create_time desc"), note="desc", desc=True),
         sessions(lambda h: list_sessions(blob=blob_id(h), state=closed), note="closed", state="closed"),
         sessions(lambda h: list_sessions(blob=blob_id(h), alias="daily"), note="of an alias", alias="daily"),
-        executions(lambda h: list_executions(session=session_id(h))),
-        executions(lambda h: list_executions(session=session_id(h), state=stopped), note="stopped", state="stopped"),
+        sessions(lambda h: list_sessions(blob=blob_id(h), revision=revision_id(h)), note="of a revision"),
         objects(lambda h: list_objects(session=session_id(h))),
-        objects(lambda h: list_objects(session=session_id(h), prefix=""), note="by prefix"),
+        objects(lambda h: list_objects(session=session_id(h), order_by="alias desc"), note="desc", desc=True),
+        objects(lambda h: list_objects(session=session_id(h), prefix="c"), note="by prefix", only=begins_with_c),
+    ]
+
+
+def executions(order_by: str = "", *, session: bool = False, late: bool = False, **filters: str) -> Listing:
+    """Executions of the blob, or of a session; with `late` those that were made in the later half."""
+
+    def middle(hoard: Hoard) -> int:
+        return int(hoard["executions"][MANY // 2]["create_time"])
+
+    def request(hoard: Hoard) -> Message:
+        made = execution_pb2.ListExecutionsRequest(blob=blob_id(hoard), order_by=order_by)
+        made.session = session_id(hoard) if session else ""
+        made.definition = filters.get("definition_alias", "")
+        made.state = execution_pb2.ExecutionState.Value(f"EXECUTION_STATE_{filters.get('state', 'unspecified').upper()}")
+        if late:
+            made.created_after.FromMicroseconds(middle(hoard))
+        return made
+
+    def rows(hoard: Hoard) -> list[Row]:
+        found = [row for row in hoard["executions"] if all(row[name] == value for name, value in filters.items())]
+        found = [row for row in found if not late or row["create_time"] >= middle(hoard)]
+        return sorted(found, key=itemgetter("create_time", "id"), reverse=order_by != "create_time")
+
+    note = ", ".join([order_by or "newest first", *filters.values(), *["session"] * session, *["late"] * late])
+    by_state = not session and "state" not in filters
+    return Listing(rpc="executions.ListExecutions", request=request, rows=rows, by_state=by_state, note=note)
+
+
+def execution_listings() -> list[Listing]:
+    """By every filter, and by several."""
+    stopped, workflow = {"state": "stopped"}, {"definition_alias": "workflow"}
+    return [
+        *(executions(order_by, **each) for order_by in ("", "create_time") for each in ({}, stopped, workflow)),
+        *(executions(order_by, late=True) for order_by in ("", "create_time")),
+        *(executions(session=True, **each) for each in ({}, stopped, workflow)),
+        executions(**stopped, **workflow),
     ]
 
 
@@ -309,8 +417,11 @@ LISTINGS = [
     *blob_listings(),
     *organization_listings(),
     *metadata_listings(),
+    *user_listings(),
     *access_listings(),
     *audit_listings(),
-    *workflow_listings(),
+    *revision_listings(),
+    *session_listings(),
+    *execution_listings(),
     *event_listings(),
 ]

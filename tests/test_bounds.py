@@ -21,6 +21,8 @@ from blobhub_server.platform.rules import api_key as api_key_rules
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules import organization as organization_rules
 from blobhub_server.platform.rules.limit import BLOB, DEFAULT, ORGANIZATION, LimitSetting, Rank
+from calling import ask
+from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from served import Api, Served
 
@@ -251,3 +253,25 @@ async def test_a_user_creates_so_many_organizations_whoever_administers_them(
         await acme.delete_organization(ann, made[0])
         await acme.organization(ann, "another")
     assert await acme.organization(api, "another-ones")
+
+
+async def test_fixed_limits_are_shown_with_what_is_held_and_cannot_be_set(api: Api) -> None:
+    await acme.organization(api)
+    await acme.blob(api)
+    await ask(api, "CreateCredential", parent="acme", alias="one", type="test", body={"user": "nobody"})
+    for key in ("a", "b"):
+        await ask(api, "CreateMetadata", parent="acme/pipeline", key=key, value=Value(number_value=1))
+    found = [
+        (parent, limit.name, limit.value, limit.held)
+        for parent in ("acme", "acme/pipeline")
+        for limit in (await ask(api, "GetLimits", parent=parent)).limits
+        if limit.source == limit_pb2.LIMIT_SOURCE_FIXED
+    ]
+    assert found == [
+        ("acme", "credentials", 1_000, 1),
+        ("acme/pipeline", "credentials", 1_000, 0),
+        ("acme/pipeline", "metadata.records_per_parent", 256, 2),
+    ]
+    for parent, name, *_ in found:
+        error = await expect_refusal(ask(api, "UpdateLimit", parent=parent, name=name, value=1), INVALID, "INVALID_VALUE")
+        assert "fixed" in error.details()

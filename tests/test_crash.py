@@ -47,7 +47,7 @@ async def start_until_killed(api: Api, session_id: str, acknowledged: set[str], 
 
 async def read_log(api: Api, session_id: str) -> list[event_pb2.Event]:
     """The session's log, once all of its executions have ended."""
-    listing = execution_pb2.ListExecutionsRequest(session=session_id, page_size=1000)
+    listing = execution_pb2.ListExecutionsRequest(blob="acme/pipeline", session=session_id, page_size=1000)
     for execution in [item async for item in page(api.executions.ListExecutions, listing)]:
         if execution.state not in ENDED:
             request = execution_pb2.WatchExecutionRequest(execution=execution.id)

@@ -1,4 +1,4 @@
-"""`create_only`: a Put that never replaces what is there."""
+"""Puts that only create, with `create_only`, and Puts that only replace, with the etag `*`."""
 
 from __future__ import annotations
 
@@ -101,3 +101,17 @@ async def test_a_definition_is_put_and_checked_as_content_or_document(api: Api) 
         assert (await ask(api, "CheckDefinition", revision=revision, **subject)).runnable, subject
     empty = definition_pb2.WorkflowDefinition(type="workflow_definition")
     assert not (await ask(api, "CheckDefinition", revision=revision, content=empty)).runnable
+
+
+@pytest.mark.parametrize("kind", [definitions, session_objects, notes])
+async def test_a_put_with_the_etag_of_every_record_only_replaces(
+    api: Api, kind: Callable[[Api], Awaitable[tuple[Put, Callable[[], Awaitable[object]]]]]
+) -> None:
+    put, read = await kind(api)
+    await expect_refusal(put(1, etag="*"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    await expect_refusal(read(), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    await put(1, create_only=True)
+    before = await read()
+    await put(2, etag="*")
+    assert await read() != before
+    await expect_refusal(put(3, etag="*", create_only=True), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")

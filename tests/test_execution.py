@@ -20,6 +20,7 @@ from blobhub.v1 import (
     session_pb2,
 )
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
+from calling import ask
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
@@ -142,7 +143,9 @@ async def test_a_run_asked_for_twice_is_one_execution(api: Api) -> None:
 
     both = await asyncio.gather(events(), events())
     assert both[0] == both[1]
-    listed = await api.executions.ListExecutions(execution_pb2.ListExecutionsRequest(session=session_id))
+    listed = await api.executions.ListExecutions(
+        execution_pb2.ListExecutionsRequest(blob="acme/pipeline", session=session_id)
+    )
     assert len(listed.executions) == 1
 
 
@@ -353,7 +356,9 @@ async def test_runaways_do_not_keep_others_from_finishing(tmp_path) -> None:
             assert ended.state == execution_pb2.EXECUTION_STATE_COMPLETED
             if number == 0:
                 running = execution_pb2.EXECUTION_STATE_RUNNING
-                listing = execution_pb2.ListExecutionsRequest(session=session_id, state=running, page_size=1000)
+                listing = execution_pb2.ListExecutionsRequest(
+                    blob="acme/pipeline", session=session_id, state=running, page_size=1000
+                )
                 still = len((await api.executions.ListExecutions(listing)).executions)
         assert still, "the runaways were over before the others; the test does not test what it says"
         for item in runaways:
@@ -391,8 +396,8 @@ async def test_a_start_whose_caller_goes_away_is_not_left_half_done(api: Api) ->
     async def started_all_the_same() -> list[execution_pb2.Execution]:
         for _ in range(scaled(10, least=3)):
             await asyncio.gather(*(start_and_leave() for _ in range(10)))
-        listing = execution_pb2.ListExecutionsRequest(session=session_id, page_size=1000)
-        return list((await api.executions.ListExecutions(listing)).executions)
+        listed = await ask(api, "ListExecutions", blob="acme/pipeline", session=session_id, page_size=1000)
+        return list(listed.executions)
 
     for item in await until(started_all_the_same):
         await wait_for_state(api, item.id, execution_pb2.EXECUTION_STATE_COMPLETED)

@@ -32,7 +32,7 @@ async def test_what_an_execution_was_given_is_read_from_the_execution_alone(api:
     assert not started.input_data
     found = (await ask(api, "GetExecution", execution=started.id)).execution
     assert list(found.input_data) == given()["input_data"]
-    (listed,) = (await ask(api, "ListExecutions", session=session_id)).executions
+    (listed,) = (await ask(api, "ListExecutions", blob="acme/pipeline", session=session_id)).executions
     assert (listed.id, len(listed.input_data)) == (started.id, 0)
 
 
@@ -52,7 +52,7 @@ async def test_a_definition_of_another_revision_is_refused_in_words(api: Api, me
     (violation,) = bad.field_violations
     assert violation.field == "spec.definition"
     assert "another revision or blob" in violation.description
-    assert not (await ask(api, "ListExecutions", session=session_id)).executions
+    assert not (await ask(api, "ListExecutions", blob="acme/pipeline", session=session_id)).executions
 
 
 async def test_a_start_without_a_spec_is_refused(api: Api) -> None:

@@ -14,7 +14,7 @@ import flows
 import grpc
 from blobhub.v1 import access_pb2, audit_pb2
 from blobhub_client import page
-from blobhub_server.blobtypes.conformance import reason_of
+from blobhub_server.blobtypes.conformance import expect_refusal, reason_of
 from calling import METHODS, ask
 from figures import Figure
 from google.protobuf import json_format
@@ -167,3 +167,13 @@ async def test_a_role_that_many_turn_round_is_turned_as_often(api: Api) -> None:
     await asyncio.gather(*(persist(turn, SOME, rng) for _ in range(times)))
     assert (await ask(api, "GetMember", **at)).member.role == access_pb2.ROLE_WRITE
     assert len(await entries(api, "UpdateMember")) == times
+
+
+async def test_the_etag_that_every_record_has_writes_over_whatever_is_there(api: Api) -> None:
+    for kept in await records(api):
+        await kept.write(["first"], etag="*")
+        _, etag = await kept.read()
+        await kept.write(["second"], etag="*")
+        await expect_refusal(kept.write(["third"], etag=etag), grpc.StatusCode.ABORTED, "STALE_ETAG")
+        written, _ = await kept.read()
+        assert written == ["second"], kept.method

@@ -189,7 +189,7 @@ class Contents(Protocol):
 
         `limit` names the limit on the number of entries of a revision. Raises WrongPhase outside a draft, StaleEtag
         when `etag` is given and is not the current one, AlreadyExists when `create_only` and the name is taken,
-        LimitExceeded.
+        NotFound when `etag` is `*` and there is no entry to replace, LimitExceeded.
         """
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:
@@ -207,8 +207,17 @@ class Contents(Protocol):
         Several transactions can pin one blob. False when it is gone.
         """
 
-    async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
-        """The entries by name, those after `after` first."""
+    async def list(
+        self,
+        tx: Transaction,
+        revision_id: str,
+        *,
+        after: str = "",
+        limit: int | None = None,
+        prefix: str = "",
+        descending: bool = False,
+    ) -> list[Entry]:
+        """The entries whose names begin with a prefix, by name, those after `after`."""
 
     async def fullest(self, tx: Transaction, blob_id: str) -> int:
         """The number of entries in the blob's fullest revision, for counting against a limit on entries."""

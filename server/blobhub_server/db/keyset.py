@@ -6,7 +6,8 @@ skipped on the way. So a page costs the same wherever it is, and reading a whole
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -26,8 +27,9 @@ Record = TypeVar("Record")
 class Order:
     """The order of a list: by columns whose values together are unique in it.
 
-    The columns are text that is ordered by code points (`Name`, `Id`), or `Time` and `Id`. `joined` is a column of another
-    table that equals the only column here; a query that starts from that table is ordered by it, to use its index.
+    The columns are text that is ordered by code points (`Name`, `Id`), `Time` and `Id`, or a number from 0 on. `joined` is a
+    column of another table that equals the only column here; a query that starts from that table is ordered by it, to use
+    its index.
     """
 
     columns: tuple[sa.Column[Any], ...]
@@ -35,19 +37,26 @@ class Order:
     joined: sa.Column[Any] | None = None
 
     @classmethod
-    def parse(cls, table: sa.Table, order_by: str, *, joined: sa.Column[str] | None = None) -> Order:
-        """The order that a request asks for: one of the names below, perhaps followed by ` desc` (AIP-132).
+    def parse(
+        cls,
+        table: sa.Table,
+        order_by: str,
+        *,
+        create_time: Sequence[str] = ("id",),
+        joined: sa.Column[str] | None = None,
+    ) -> Order:
+        """The order that a request asks for: the name of a column, perhaps followed by ` desc` (AIP-132).
 
-        `create_time` orders by id, because ids are UUIDv7; `joined` is another column with the same id. An alias needs no
-        second column: it is unique in every list. Raises KeyError for any other name.
+        `create_time` orders by id, because ids are UUIDv7, unless it is told other columns; `joined` is another column with
+        the same id. Any other column needs no second one: it is unique in the list.
         """
         name, _, direction = order_by.partition(" ")
-        columns = {"create_time": ("id",), "update_time": ("update_time", "id"), "alias": ("alias",)}[name]
+        columns = {"create_time": create_time, "update_time": ("update_time", "id")}.get(name, (name,))
         chosen = tuple(table.c[column] for column in columns)
         return cls(columns=chosen, descending=bool(direction), joined=joined if name == "create_time" else None)
 
-    def apply(self, query: sa.Select[Any], after: str, limit: int) -> sa.Select[Any]:
-        """Limit a query to the first rows after a key, in order. Raises InvalidPageToken."""
+    def apply(self, query: sa.Select[Any], after: str, limit: int | None) -> sa.Select[Any]:
+        """Limit a query to the first rows after a key, in order; None is all of them. Raises InvalidPageToken."""
         query = self.after(query, after)
         columns = self.columns if self.joined is None else (self.joined,)
         return query.order_by(*(column.desc() if self.descending else column for column in columns)).limit(limit)
@@ -86,19 +95,27 @@ class Order:
     def key(self, record: Any) -> str:
         """The key of a record, for the token of the next page."""
         values = [getattr(record, column.name) for column in self.columns]
-        return _SEPARATOR.join(value.isoformat() if isinstance(value, datetime) else value for value in values)
+        return _SEPARATOR.join(value.isoformat() if isinstance(value, datetime) else str(value) for value in values)
 
     def _values(self, key: str) -> list[Any]:
         values = key.split(_SEPARATOR)
         if len(values) != len(self.columns):
             raise InvalidPageToken
         try:
-            return [
-                datetime.fromisoformat(value) if isinstance(column.type, Time) else value
-                for value, column in zip(values, self.columns, strict=True)
-            ]
+            return [_value(column, value) for value, column in zip(values, self.columns, strict=True)]
         except ValueError:
             raise InvalidPageToken from None
+
+
+def _value(column: sa.Column[Any], text: str) -> Any:
+    """Raises ValueError."""
+    if isinstance(column.type, Time):
+        return datetime.fromisoformat(text)
+    if isinstance(column.type, sa.BigInteger):
+        if re.fullmatch("[0-9]{1,18}", text) is None:
+            raise ValueError(text)
+        return int(text)
+    return text
 
 
 def union(queries: Iterable[sa.Select[Any]]) -> sa.CompoundSelect[Any]:

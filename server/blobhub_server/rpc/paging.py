@@ -81,7 +81,7 @@ class Page:
 
 
 class OrderedRequest(Protocol):
-    """A request of a List method that can be asked for an order."""
+    """A request of a List method of what has an alias."""
 
     alias_prefix: str
     order_by: str

@@ -85,5 +85,5 @@ class Invocations(Invocable):
 
 
 async def _find_session(tx: Transaction, revision: RevisionView, alias: str) -> Session | None:
-    """The session of a revision's blob that has an alias and is not closed."""
-    return await session_store.get_by_alias(tx, revision.blob_id, alias) if alias else None
+    """The session of a revision that has an alias and is not closed."""
+    return await session_store.get_by_alias(tx, revision.id, alias) if alias else None

@@ -11,7 +11,7 @@ from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.capabilities import Invocable, Invocation
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists, InvalidValue
+from blobhub_server.errors import AlreadyExists, InvalidValue, NotFound
 from blobhub_server.rpc.wire import to_timestamp
 from stranger.notes.v1 import notes_pb2 as pb
 
@@ -43,6 +43,8 @@ class NotesService:
                 )
             except AlreadyExists:
                 raise AlreadyExists("note", request.name) from None
+            except NotFound as error:
+                raise (NotFound("note", request.name) if error.kind == "entry" else error) from None
             return pb.PutNoteResponse(revision_etag=etag)
 
         return await call.once(make)

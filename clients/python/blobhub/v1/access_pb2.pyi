@@ -154,5 +154,11 @@ class AccessRule(_message.Message):
 Global___AccessRule: _TypeAlias = AccessRule  # noqa: Y015
 
 ACCESS_FIELD_NUMBER: _builtins.int
+AUDITED_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___AccessRule]
 """The access the method needs."""
+audited: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""True shows the field of a change's request in the call's entry in the audit log (`detail`), where it is set: names,
+references, roles and switches, which are short. Never a secret, a document or a description. A field in a message of
+the request is shown, too, unless that message is repeated.
+"""

@@ -217,24 +217,32 @@ class ListApiKeysRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PARENT_FIELD_NUMBER: _builtins.int
+    VALID_ONLY_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The organization, blob or user whose keys to list."""
+    valid_only: _builtins.bool
+    """Only keys that are neither revoked nor expired."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`create_time`, or it with ` desc`; empty means `create_time`."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
+        valid_only: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "valid_only", b"valid_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -252,7 +260,7 @@ class ListApiKeysResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def api_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApiKey]:
-        """The keys, oldest first."""
+        """The keys, in the order asked for."""
 
     def __init__(
         self,
@@ -284,7 +292,7 @@ class UpdateApiKeyRequest(_message.Message):
     description: _builtins.str
     """What it is for, up to 256 characters."""
     etag: _builtins.str
-    """The key's etag, to change only what was seen; empty changes whatever is there."""
+    """The key's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -345,7 +353,7 @@ class RotateApiKeyRequest(_message.Message):
     api_key: _builtins.str
     """The key's id."""
     etag: _builtins.str
-    """The key's etag, to change only what was seen; empty changes whatever is there."""
+    """The key's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property

@@ -109,7 +109,7 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
+        """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, revoked
         ones included. No secret is in the answer.
 
         Errors:

@@ -62,7 +62,7 @@ class ApiKeyServiceStub:
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]
-    """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
+    """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, revoked
     ones included. No secret is in the answer.
 
     Errors:
@@ -144,7 +144,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]  # type: ignore[assignment]
-    """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
+    """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, revoked
     ones included. No secret is in the answer.
 
     Errors:
@@ -241,7 +241,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_pb2.ListApiKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ListApiKeysResponse, _abc.Awaitable[_api_key_pb2.ListApiKeysResponse]]:
-        """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, oldest first, revoked
+        """Lists the keys of an organization (those of its blobs not included), of a blob or of a user, revoked
         ones included. No secret is in the answer.
 
         Errors:

@@ -113,36 +113,40 @@ class ListAuditEntriesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PARENT_FIELD_NUMBER: _builtins.int
-    PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     FAILURES_ONLY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The organization (`acme`), the blob (`acme/pipeline`), the id of either, or `-` for the whole server."""
-    page_size: _builtins.int
-    """How many at most; 0 means 50, the maximum is 1000."""
-    page_token: _builtins.str
-    """`next_page_token` of the page before; empty for the first page."""
     user: _builtins.str
     """Only entries of this user: `@me`, `@name` or an id; empty for all."""
     method: _builtins.str
     """Only entries of this method, as `blobhub.v1.BlobService/DeleteBlob`; empty for all."""
     failures_only: _builtins.bool
     """Only calls that were refused or failed."""
+    page_size: _builtins.int
+    """How many at most; 0 means 50, the maximum is 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`create_time`, or it with ` desc`; empty means `create_time`, which is in order of `sequence`."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
-        page_size: _builtins.int = ...,
-        page_token: _builtins.str = ...,
         user: _builtins.str = ...,
         method: _builtins.str = ...,
         failures_only: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures_only", b"failures_only", "method", b"method", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures_only", b"failures_only", "method", b"method", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,7 +164,7 @@ class ListAuditEntriesResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
-        """The entries, oldest first."""
+        """The entries, in the order asked for."""
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class AuditServiceServicer:
     """
 
     def ListAuditEntries(self, request, context):
-        """Lists entries, oldest first: those of an organization with its blobs, of a blob, or, with `-`, of the whole server,
+        """Lists entries: those of an organization with its blobs, of a blob, or, with `-`, of the whole server,
         which is for its administrators.
 
         Errors:

@@ -39,7 +39,7 @@ class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEntriesRequest, _audit_pb2.ListAuditEntriesResponse]
-    """Lists entries, oldest first: those of an organization with its blobs, of a blob, or, with `-`, of the whole server,
+    """Lists entries: those of an organization with its blobs, of a blob, or, with `-`, of the whole server,
     which is for its administrators.
 
     Errors:
@@ -75,7 +75,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEntriesRequest, _audit_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
-    """Lists entries, oldest first: those of an organization with its blobs, of a blob, or, with `-`, of the whole server,
+    """Lists entries: those of an organization with its blobs, of a blob, or, with `-`, of the whole server,
     which is for its administrators.
 
     Errors:
@@ -114,7 +114,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.ListAuditEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListAuditEntriesResponse, _abc.Awaitable[_audit_pb2.ListAuditEntriesResponse]]:
-        """Lists entries, oldest first: those of an organization with its blobs, of a blob, or, with `-`, of the whole server,
+        """Lists entries: those of an organization with its blobs, of a blob, or, with `-`, of the whole server,
         which is for its administrators.
 
         Errors:

@@ -341,7 +341,7 @@ class UpdateBlobRequest(_message.Message):
     a snapshot number such as `3`, or a revision's id. Empty leaves it as it is.
     """
     etag: _builtins.str
-    """The blob's etag, to change only what was seen; empty changes whatever is there."""
+    """The blob's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -407,7 +407,7 @@ class DeleteBlobRequest(_message.Message):
     cascade: _builtins.bool
     """True deletes it though it is in use."""
     etag: _builtins.str
-    """The blob's etag, to change only what was seen; empty changes whatever is there."""
+    """The blob's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

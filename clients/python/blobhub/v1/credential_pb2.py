@@ -30,7 +30,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62lobhub/v1/credential.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x02\n\nCredential\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x17\n\x07user_id\x18\x05 \x01(\tR\x06userId\x12\'\n\x0forganization_id\x18\x06 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x07 \x01(\tR\x06\x62lobId\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\"\x9b\x02\n\x17\x43reateCredentialRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x1f\n\x05\x61lias\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xf0\xd4\x18\x01R\x05\x61lias\x12.\n\x04type\x18\x03 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[a-z0-9._-]{1,64}$R\x04type\x12\x33\n\x04\x62ody\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01R\x04\x62ody\x12*\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"R\n\x18\x43reateCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"@\n\x14GetCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\"O\n\x15GetCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\x8e\x01\n\x16ListCredentialsRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"{\n\x17ListCredentialsResponse\x12\x38\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x16.blobhub.v1.CredentialR\x0b\x63redentials\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n\x18ResolveCredentialRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12\x1f\n\x05\x61lias\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xf0\xd4\x18\x01R\x05\x61lias\"S\n\x19ResolveCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\xbd\x02\n\x17UpdateCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\x12V\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x19\xbaH\x16\xe2\x01\x13\x12\x04\x62ody\x12\x0b\x64\x65scriptionR\nupdateMask\x12+\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x62ody\x12*\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"R\n\x18UpdateCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\x8c\x01\n\x17\x44\x65leteCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x1a\n\x18\x44\x65leteCredentialResponse2\x99\x06\n\x11\x43redentialService\x12\x88\x01\n\x10\x43reateCredential\x12#.blobhub.v1.CreateCredentialRequest\x1a$.blobhub.v1.CreateCredentialResponse\")\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12w\n\rGetCredential\x12 .blobhub.v1.GetCredentialRequest\x1a!.blobhub.v1.GetCredentialResponse\"!\x90\x02\x01\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredential\x12\x88\x01\n\x0fListCredentials\x12\".blobhub.v1.ListCredentialsRequest\x1a#.blobhub.v1.ListCredentialsResponse\",\x90\x02\x01\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12w\n\x11ResolveCredential\x12$.blobhub.v1.ResolveCredentialRequest\x1a%.blobhub.v1.ResolveCredentialResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x06\x12\x04\x62lob\x1a\x04\x62lob\x12}\n\x10UpdateCredential\x12#.blobhub.v1.UpdateCredentialRequest\x1a$.blobhub.v1.UpdateCredentialResponse\"\x1e\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredential\x12}\n\x10\x44\x65leteCredential\x12#.blobhub.v1.DeleteCredentialRequest\x1a$.blobhub.v1.DeleteCredentialResponse\"\x1e\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredentialb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62lobhub/v1/credential.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x02\n\nCredential\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x17\n\x07user_id\x18\x05 \x01(\tR\x06userId\x12\'\n\x0forganization_id\x18\x06 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x07 \x01(\tR\x06\x62lobId\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\"\xa3\x02\n\x17\x43reateCredentialRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12#\n\x05\x61lias\x18\x02 \x01(\tB\r\xbaH\x06r\x04\xf0\xd4\x18\x01\xf8\xd4\x18\x01R\x05\x61lias\x12\x32\n\x04type\x18\x03 \x01(\tB\x1e\xbaH\x17r\x15\x32\x13^[a-z0-9._-]{1,64}$\xf8\xd4\x18\x01R\x04type\x12\x33\n\x04\x62ody\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01R\x04\x62ody\x12*\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"R\n\x18\x43reateCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"@\n\x14GetCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\"O\n\x15GetCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\x8f\x02\n\x16ListCredentialsRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x1b\n\x04type\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04type\x12*\n\x0c\x61lias_prefix\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x0b\x61liasPrefix\x12\'\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x36\n\x08order_by\x18\x06 \x01(\tB\x1b\xbaH\x18r\x13R\x05\x61liasR\nalias desc\xd8\x01\x01R\x07orderBy\"{\n\x17ListCredentialsResponse\x12\x38\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x16.blobhub.v1.CredentialR\x0b\x63redentials\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n\x18ResolveCredentialRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12\x1f\n\x05\x61lias\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xf0\xd4\x18\x01R\x05\x61lias\"S\n\x19ResolveCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\xc1\x02\n\x17UpdateCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\x12Z\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1d\xbaH\x16\xe2\x01\x13\x12\x04\x62ody\x12\x0b\x64\x65scription\xf8\xd4\x18\x01R\nupdateMask\x12+\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x62ody\x12*\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"R\n\x18UpdateCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\x8c\x01\n\x17\x44\x65leteCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x1a\n\x18\x44\x65leteCredentialResponse2\x99\x06\n\x11\x43redentialService\x12\x88\x01\n\x10\x43reateCredential\x12#.blobhub.v1.CreateCredentialRequest\x1a$.blobhub.v1.CreateCredentialResponse\")\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12w\n\rGetCredential\x12 .blobhub.v1.GetCredentialRequest\x1a!.blobhub.v1.GetCredentialResponse\"!\x90\x02\x01\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredential\x12\x88\x01\n\x0fListCredentials\x12\".blobhub.v1.ListCredentialsRequest\x1a#.blobhub.v1.ListCredentialsResponse\",\x90\x02\x01\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12w\n\x11ResolveCredential\x12$.blobhub.v1.ResolveCredentialRequest\x1a%.blobhub.v1.ResolveCredentialResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x06\x12\x04\x62lob\x1a\x04\x62lob\x12}\n\x10UpdateCredential\x12#.blobhub.v1.UpdateCredentialRequest\x1a$.blobhub.v1.UpdateCredentialResponse\"\x1e\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredential\x12}\n\x10\x44\x65leteCredential\x12#.blobhub.v1.DeleteCredentialRequest\x1a$.blobhub.v1.DeleteCredentialResponse\"\x1e\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredentialb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,9 +40,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['alias']._loaded_options = None
-  _globals['_CREATECREDENTIALREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\006r\004\360\324\030\001'
+  _globals['_CREATECREDENTIALREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\006r\004\360\324\030\001\370\324\030\001'
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['type']._loaded_options = None
-  _globals['_CREATECREDENTIALREQUEST'].fields_by_name['type']._serialized_options = b'\272H\027r\0252\023^[a-z0-9._-]{1,64}$'
+  _globals['_CREATECREDENTIALREQUEST'].fields_by_name['type']._serialized_options = b'\272H\027r\0252\023^[a-z0-9._-]{1,64}$\370\324\030\001'
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['body']._loaded_options = None
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['body']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['description']._loaded_options = None
@@ -53,10 +53,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCREDENTIALREQUEST'].fields_by_name['credential']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['type']._loaded_options = None
+  _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['type']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['alias_prefix']._loaded_options = None
+  _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['alias_prefix']._serialized_options = b'\272H\004r\002\030?'
   _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTCREDENTIALSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H\030r\023R\005aliasR\nalias desc\330\001\001'
   _globals['_RESOLVECREDENTIALREQUEST'].fields_by_name['blob']._loaded_options = None
   _globals['_RESOLVECREDENTIALREQUEST'].fields_by_name['blob']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_RESOLVECREDENTIALREQUEST'].fields_by_name['alias']._loaded_options = None
@@ -64,7 +70,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['credential']._loaded_options = None
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['credential']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\026\342\001\023\022\004body\022\013description'
+  _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\026\342\001\023\022\004body\022\013description\370\324\030\001'
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['etag']._loaded_options = None
@@ -92,29 +98,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREDENTIAL']._serialized_start=219
   _globals['_CREDENTIAL']._serialized_end=556
   _globals['_CREATECREDENTIALREQUEST']._serialized_start=559
-  _globals['_CREATECREDENTIALREQUEST']._serialized_end=842
-  _globals['_CREATECREDENTIALRESPONSE']._serialized_start=844
-  _globals['_CREATECREDENTIALRESPONSE']._serialized_end=926
-  _globals['_GETCREDENTIALREQUEST']._serialized_start=928
-  _globals['_GETCREDENTIALREQUEST']._serialized_end=992
-  _globals['_GETCREDENTIALRESPONSE']._serialized_start=994
-  _globals['_GETCREDENTIALRESPONSE']._serialized_end=1073
-  _globals['_LISTCREDENTIALSREQUEST']._serialized_start=1076
-  _globals['_LISTCREDENTIALSREQUEST']._serialized_end=1218
-  _globals['_LISTCREDENTIALSRESPONSE']._serialized_start=1220
-  _globals['_LISTCREDENTIALSRESPONSE']._serialized_end=1343
-  _globals['_RESOLVECREDENTIALREQUEST']._serialized_start=1345
-  _globals['_RESOLVECREDENTIALREQUEST']._serialized_end=1436
-  _globals['_RESOLVECREDENTIALRESPONSE']._serialized_start=1438
-  _globals['_RESOLVECREDENTIALRESPONSE']._serialized_end=1521
-  _globals['_UPDATECREDENTIALREQUEST']._serialized_start=1524
-  _globals['_UPDATECREDENTIALREQUEST']._serialized_end=1841
-  _globals['_UPDATECREDENTIALRESPONSE']._serialized_start=1843
-  _globals['_UPDATECREDENTIALRESPONSE']._serialized_end=1925
-  _globals['_DELETECREDENTIALREQUEST']._serialized_start=1928
-  _globals['_DELETECREDENTIALREQUEST']._serialized_end=2068
-  _globals['_DELETECREDENTIALRESPONSE']._serialized_start=2070
-  _globals['_DELETECREDENTIALRESPONSE']._serialized_end=2096
-  _globals['_CREDENTIALSERVICE']._serialized_start=2099
-  _globals['_CREDENTIALSERVICE']._serialized_end=2892
+  _globals['_CREATECREDENTIALREQUEST']._serialized_end=850
+  _globals['_CREATECREDENTIALRESPONSE']._serialized_start=852
+  _globals['_CREATECREDENTIALRESPONSE']._serialized_end=934
+  _globals['_GETCREDENTIALREQUEST']._serialized_start=936
+  _globals['_GETCREDENTIALREQUEST']._serialized_end=1000
+  _globals['_GETCREDENTIALRESPONSE']._serialized_start=1002
+  _globals['_GETCREDENTIALRESPONSE']._serialized_end=1081
+  _globals['_LISTCREDENTIALSREQUEST']._serialized_start=1084
+  _globals['_LISTCREDENTIALSREQUEST']._serialized_end=1355
+  _globals['_LISTCREDENTIALSRESPONSE']._serialized_start=1357
+  _globals['_LISTCREDENTIALSRESPONSE']._serialized_end=1480
+  _globals['_RESOLVECREDENTIALREQUEST']._serialized_start=1482
+  _globals['_RESOLVECREDENTIALREQUEST']._serialized_end=1573
+  _globals['_RESOLVECREDENTIALRESPONSE']._serialized_start=1575
+  _globals['_RESOLVECREDENTIALRESPONSE']._serialized_end=1658
+  _globals['_UPDATECREDENTIALREQUEST']._serialized_start=1661
+  _globals['_UPDATECREDENTIALREQUEST']._serialized_end=1982
+  _globals['_UPDATECREDENTIALRESPONSE']._serialized_start=1984
+  _globals['_UPDATECREDENTIALRESPONSE']._serialized_end=2066
+  _globals['_DELETECREDENTIALREQUEST']._serialized_start=2069
+  _globals['_DELETECREDENTIALREQUEST']._serialized_end=2209
+  _globals['_DELETECREDENTIALRESPONSE']._serialized_start=2211
+  _globals['_DELETECREDENTIALRESPONSE']._serialized_end=2237
+  _globals['_CREDENTIALSERVICE']._serialized_start=2240
+  _globals['_CREDENTIALSERVICE']._serialized_end=3033
 # @@protoc_insertion_point(module_scope)

@@ -204,24 +204,36 @@ class ListCredentialsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PARENT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    ALIAS_PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """An organization (`acme`), a blob (`acme/pipeline`) or a user (`@me`, `@name`), or the id of any."""
+    type: _builtins.str
+    """Only credentials of this type; empty for all."""
+    alias_prefix: _builtins.str
+    """Only credentials whose alias begins so; empty for all."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`alias`, or it with ` desc`; empty means `alias`."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
+        type: _builtins.str = ...,
+        alias_prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_prefix", b"alias_prefix", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,7 +251,7 @@ class ListCredentialsResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def credentials(self) -> _containers.RepeatedCompositeFieldContainer[Global___Credential]:
-        """The records, by alias."""
+        """The records, in the order asked for."""
 
     def __init__(
         self,
@@ -322,7 +334,7 @@ class UpdateCredentialRequest(_message.Message):
     description: _builtins.str
     """Up to 256 characters."""
     etag: _builtins.str
-    """The credential's etag, to change only what was seen; empty changes whatever is there."""
+    """The credential's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -387,7 +399,7 @@ class DeleteCredentialRequest(_message.Message):
     credential: _builtins.str
     """The credential's id."""
     etag: _builtins.str
-    """The credential's etag, to change only what was seen; empty changes whatever is there."""
+    """The credential's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

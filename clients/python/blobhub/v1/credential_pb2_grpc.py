@@ -104,7 +104,7 @@ class CredentialServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCredentials(self, request, context):
-        """Lists the credentials of a user, an organization or a blob, by alias, without their bodies. Those of an
+        """Lists the credentials of a user, an organization or a blob, without their bodies. Those of an
         organization's blobs are not among its own.
 
         Errors:

@@ -58,7 +58,7 @@ class CredentialServiceStub:
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListCredentials: _grpc.UnaryUnaryMultiCallable[_credential_pb2.ListCredentialsRequest, _credential_pb2.ListCredentialsResponse]
-    """Lists the credentials of a user, an organization or a blob, by alias, without their bodies. Those of an
+    """Lists the credentials of a user, an organization or a blob, without their bodies. Those of an
     organization's blobs are not among its own.
 
     Errors:
@@ -132,7 +132,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListCredentials: _aio.UnaryUnaryMultiCallable[_credential_pb2.ListCredentialsRequest, _credential_pb2.ListCredentialsResponse]  # type: ignore[assignment]
-    """Lists the credentials of a user, an organization or a blob, by alias, without their bodies. Those of an
+    """Lists the credentials of a user, an organization or a blob, without their bodies. Those of an
     organization's blobs are not among its own.
 
     Errors:
@@ -221,7 +221,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_pb2.ListCredentialsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_pb2.ListCredentialsResponse, _abc.Awaitable[_credential_pb2.ListCredentialsResponse]]:
-        """Lists the credentials of a user, an organization or a blob, by alias, without their bodies. Those of an
+        """Lists the credentials of a user, an organization or a blob, without their bodies. Those of an
         organization's blobs are not among its own.
 
         Errors:

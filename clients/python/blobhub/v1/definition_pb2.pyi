@@ -495,7 +495,7 @@ class PutDefinitionRequest(_message.Message):
     create_only: _builtins.bool
     """True creates only: where the alias is taken, the call is refused with ALREADY_EXISTS. False creates or replaces."""
     etag: _builtins.str
-    """The draft's etag; empty writes over whatever is there."""
+    """The draft's etag; empty writes over whatever is there, `*` replaces only, and is NOT_FOUND where there is no such definition."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -614,24 +614,32 @@ class ListDefinitionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    ALIAS_PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """Reference of the revision."""
+    alias_prefix: _builtins.str
+    """Only definitions whose alias begins so; empty for all."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`alias`, or it with ` desc`; empty means `alias`."""
     def __init__(
         self,
         *,
         revision: _builtins.str = ...,
+        alias_prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_prefix", b"alias_prefix", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -649,7 +657,7 @@ class ListDefinitionsResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def definitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Definition]:
-        """The definitions, ordered by alias."""
+        """The definitions, in the order asked for."""
 
     def __init__(
         self,
@@ -677,7 +685,7 @@ class DeleteDefinitionRequest(_message.Message):
     definition: _builtins.str
     """`acme/pipeline@3/intake`, by its alias in its revision, or the definition's id."""
     etag: _builtins.str
-    """The draft's etag; empty deletes whatever is there."""
+    """The draft's etag; empty, like `*`, deletes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

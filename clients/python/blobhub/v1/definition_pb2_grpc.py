@@ -77,7 +77,7 @@ class DefinitionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed;
+        * NOT_FOUND: the blob has no such revision, or was renamed; the etag is `*` and there is no such definition;
         or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
@@ -105,7 +105,7 @@ class DefinitionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDefinitions(self, request, context):
-        """Lists a revision's definitions by alias, without their content.
+        """Lists a revision's definitions, without their content.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

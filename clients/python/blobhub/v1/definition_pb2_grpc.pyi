@@ -44,7 +44,7 @@ class DefinitionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed;
+    * NOT_FOUND: the blob has no such revision, or was renamed; the etag is `*` and there is no such definition;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
@@ -64,7 +64,7 @@ class DefinitionServiceStub:
     * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
     ListDefinitions: _grpc.UnaryUnaryMultiCallable[_definition_pb2.ListDefinitionsRequest, _definition_pb2.ListDefinitionsResponse]
-    """Lists a revision's definitions by alias, without their content.
+    """Lists a revision's definitions, without their content.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -116,7 +116,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such revision, or was renamed;
+    * NOT_FOUND: the blob has no such revision, or was renamed; the etag is `*` and there is no such definition;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
     * ABORTED: the etag is stale.
@@ -136,7 +136,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
     ListDefinitions: _aio.UnaryUnaryMultiCallable[_definition_pb2.ListDefinitionsRequest, _definition_pb2.ListDefinitionsResponse]  # type: ignore[assignment]
-    """Lists a revision's definitions by alias, without their content.
+    """Lists a revision's definitions, without their content.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -191,7 +191,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision, or was renamed;
+        * NOT_FOUND: the blob has no such revision, or was renamed; the etag is `*` and there is no such definition;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not a workflow.
         * ABORTED: the etag is stale.
@@ -223,7 +223,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _definition_pb2.ListDefinitionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_definition_pb2.ListDefinitionsResponse, _abc.Awaitable[_definition_pb2.ListDefinitionsResponse]]:
-        """Lists a revision's definitions by alias, without their content.
+        """Lists a revision's definitions, without their content.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

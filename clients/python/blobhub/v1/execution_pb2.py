@@ -32,7 +32,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62lobhub/v1/execution.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x16\x62lobhub/v1/event.proto\x1a\x16\x62lobhub/v1/watch.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x05\n\tExecution\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n\x07\x62lob_id\x18\x03 \x01(\tR\x06\x62lobId\x12\x1f\n\x0brevision_id\x18\x04 \x01(\tR\nrevisionId\x12#\n\rdefinition_id\x18\x05 \x01(\tR\x0c\x64\x65\x66initionId\x12)\n\x10\x64\x65\x66inition_alias\x18\x06 \x01(\tR\x0f\x64\x65\x66initionAlias\x12+\n\x11\x64\x65\x66inition_digest\x18\x07 \x01(\tR\x10\x64\x65\x66initionDigest\x12\x30\n\x05state\x18\x08 \x01(\x0e\x32\x1a.blobhub.v1.ExecutionStateR\x05state\x12.\n\x06result\x18\t \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\x12-\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\x12\x38\n\x18\x66irst_execution_sequence\x18\x0b \x01(\x03R\x16\x66irstExecutionSequence\x12\x36\n\x17last_execution_sequence\x18\x0c \x01(\x03R\x15lastExecutionSequence\x12;\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x39\n\ninput_data\x18\x0f \x03(\x0b\x32\x1a.blobhub.v1.ExecutionInputR\tinputData\"`\n\x0e\x45xecutionInput\x12 \n\x05\x61lias\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05\x61lias\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\"\xf3\x01\n\rExecutionSpec\x12*\n\ndefinition\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\ndefinition\x12\x44\n\ninput_data\x18\x02 \x03(\x0b\x32\x1a.blobhub.v1.ExecutionInputB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\tinputData\x12\x44\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\xe7\x84\x0f*\x00R\x07timeout\x12*\n\nstep_limit\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\tstepLimit\"\x9f\x01\n\x15StartExecutionRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\x19.blobhub.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"M\n\x16StartExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\x9d\x01\n\x13RunExecutionRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\x19.blobhub.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\xa8\x01\n\x14RunExecutionResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress\x12\x33\n\texecution\x18\x03 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"=\n\x13GetExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\"K\n\x14GetExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\xca\x01\n\x15ListExecutionsRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12:\n\x05state\x18\x02 \x01(\x0e\x32\x1a.blobhub.v1.ExecutionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"w\n\x16ListExecutionsResponse\x12\x35\n\nexecutions\x18\x01 \x03(\x0b\x32\x15.blobhub.v1.ExecutionR\nexecutions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"j\n\x14StopExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"L\n\x15StopExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\xa3\x01\n\x15WatchExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\x12\x41\n\x18\x61\x66ter_execution_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x16\x61\x66terExecutionSequence\x12\x1f\n\x0breplay_only\x18\x03 \x01(\x08R\nreplayOnly\"u\n\x16WatchExecutionResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress*\xfe\x01\n\x0e\x45xecutionState\x12\x1f\n\x1b\x45XECUTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XECUTION_STATE_PENDING\x10\x01\x12\x1b\n\x17\x45XECUTION_STATE_RUNNING\x10\x02\x12\x1b\n\x17\x45XECUTION_STATE_WAITING\x10\x03\x12\x1c\n\x18\x45XECUTION_STATE_STOPPING\x10\x04\x12\x1d\n\x19\x45XECUTION_STATE_COMPLETED\x10\x05\x12\x1a\n\x16\x45XECUTION_STATE_FAILED\x10\x06\x12\x1b\n\x17\x45XECUTION_STATE_STOPPED\x10\x07\x32\xce\x05\n\x10\x45xecutionService\x12q\n\x0eStartExecution\x12!.blobhub.v1.StartExecutionRequest\x1a\".blobhub.v1.StartExecutionResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session\x12m\n\x0cRunExecution\x12\x1f.blobhub.v1.RunExecutionRequest\x1a .blobhub.v1.RunExecutionResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session0\x01\x12r\n\x0cGetExecution\x12\x1f.blobhub.v1.GetExecutionRequest\x1a .blobhub.v1.GetExecutionResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\texecution\x1a\texecution\x12t\n\x0eListExecutions\x12!.blobhub.v1.ListExecutionsRequest\x1a\".blobhub.v1.ListExecutionsResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session\x12r\n\rStopExecution\x12 .blobhub.v1.StopExecutionRequest\x1a!.blobhub.v1.StopExecutionResponse\"\x1c\xf2\xd4\x18\x18\x08\x05\x12\texecution\x1a\texecution\x12z\n\x0eWatchExecution\x12!.blobhub.v1.WatchExecutionRequest\x1a\".blobhub.v1.WatchExecutionResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\texecution\x1a\texecution0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62lobhub/v1/execution.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x16\x62lobhub/v1/event.proto\x1a\x16\x62lobhub/v1/watch.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x05\n\tExecution\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n\x07\x62lob_id\x18\x03 \x01(\tR\x06\x62lobId\x12\x1f\n\x0brevision_id\x18\x04 \x01(\tR\nrevisionId\x12#\n\rdefinition_id\x18\x05 \x01(\tR\x0c\x64\x65\x66initionId\x12)\n\x10\x64\x65\x66inition_alias\x18\x06 \x01(\tR\x0f\x64\x65\x66initionAlias\x12+\n\x11\x64\x65\x66inition_digest\x18\x07 \x01(\tR\x10\x64\x65\x66initionDigest\x12\x30\n\x05state\x18\x08 \x01(\x0e\x32\x1a.blobhub.v1.ExecutionStateR\x05state\x12.\n\x06result\x18\t \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\x12-\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\x12\x38\n\x18\x66irst_execution_sequence\x18\x0b \x01(\x03R\x16\x66irstExecutionSequence\x12\x36\n\x17last_execution_sequence\x18\x0c \x01(\x03R\x15lastExecutionSequence\x12;\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x39\n\ninput_data\x18\x0f \x03(\x0b\x32\x1a.blobhub.v1.ExecutionInputR\tinputData\"`\n\x0e\x45xecutionInput\x12 \n\x05\x61lias\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05\x61lias\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\"\xf7\x01\n\rExecutionSpec\x12.\n\ndefinition\x18\x01 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80\x02\xf8\xd4\x18\x01R\ndefinition\x12\x44\n\ninput_data\x18\x02 \x03(\x0b\x32\x1a.blobhub.v1.ExecutionInputB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\tinputData\x12\x44\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\xe7\x84\x0f*\x00R\x07timeout\x12*\n\nstep_limit\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\tstepLimit\"\x9f\x01\n\x15StartExecutionRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\x19.blobhub.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"M\n\x16StartExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\x9d\x01\n\x13RunExecutionRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\x19.blobhub.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\xa8\x01\n\x14RunExecutionResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress\x12\x33\n\texecution\x18\x03 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"=\n\x13GetExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\"K\n\x14GetExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\xde\x03\n\x15ListExecutionsRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12&\n\x07session\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\xf8\xd4\x18\x01\xd8\x01\x01R\x07session\x12\'\n\ndefinition\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\ndefinition\x12:\n\x05state\x18\x04 \x01(\x0e\x32\x1a.blobhub.v1.ExecutionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12?\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x63reatedAfter\x12\x41\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rcreatedBefore\x12\'\n\tpage_size\x18\x07 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x42\n\x08order_by\x18\t \x01(\tB\'\xbaH$r\x1fR\x0b\x63reate_timeR\x10\x63reate_time desc\xd8\x01\x01R\x07orderBy\"w\n\x16ListExecutionsResponse\x12\x35\n\nexecutions\x18\x01 \x03(\x0b\x32\x15.blobhub.v1.ExecutionR\nexecutions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"j\n\x14StopExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"L\n\x15StopExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\xa3\x01\n\x15WatchExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\x12\x41\n\x18\x61\x66ter_execution_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x16\x61\x66terExecutionSequence\x12\x1f\n\x0breplay_only\x18\x03 \x01(\x08R\nreplayOnly\"u\n\x16WatchExecutionResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress*\xfe\x01\n\x0e\x45xecutionState\x12\x1f\n\x1b\x45XECUTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XECUTION_STATE_PENDING\x10\x01\x12\x1b\n\x17\x45XECUTION_STATE_RUNNING\x10\x02\x12\x1b\n\x17\x45XECUTION_STATE_WAITING\x10\x03\x12\x1c\n\x18\x45XECUTION_STATE_STOPPING\x10\x04\x12\x1d\n\x19\x45XECUTION_STATE_COMPLETED\x10\x05\x12\x1a\n\x16\x45XECUTION_STATE_FAILED\x10\x06\x12\x1b\n\x17\x45XECUTION_STATE_STOPPED\x10\x07\x32\xc8\x05\n\x10\x45xecutionService\x12q\n\x0eStartExecution\x12!.blobhub.v1.StartExecutionRequest\x1a\".blobhub.v1.StartExecutionResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session\x12m\n\x0cRunExecution\x12\x1f.blobhub.v1.RunExecutionRequest\x1a .blobhub.v1.RunExecutionResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session0\x01\x12r\n\x0cGetExecution\x12\x1f.blobhub.v1.GetExecutionRequest\x1a .blobhub.v1.GetExecutionResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\texecution\x1a\texecution\x12n\n\x0eListExecutions\x12!.blobhub.v1.ListExecutionsRequest\x1a\".blobhub.v1.ListExecutionsResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x04\x12\x04\x62lob\x1a\x04\x62lob\x12r\n\rStopExecution\x12 .blobhub.v1.StopExecutionRequest\x1a!.blobhub.v1.StopExecutionResponse\"\x1c\xf2\xd4\x18\x18\x08\x05\x12\texecution\x1a\texecution\x12z\n\x0eWatchExecution\x12!.blobhub.v1.WatchExecutionRequest\x1a\".blobhub.v1.WatchExecutionResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\texecution\x1a\texecution0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,7 +42,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONINPUT'].fields_by_name['alias']._loaded_options = None
   _globals['_EXECUTIONINPUT'].fields_by_name['alias']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_EXECUTIONSPEC'].fields_by_name['definition']._loaded_options = None
-  _globals['_EXECUTIONSPEC'].fields_by_name['definition']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_EXECUTIONSPEC'].fields_by_name['definition']._serialized_options = b'\272H\007r\005\020\001\030\200\002\370\324\030\001'
   _globals['_EXECUTIONSPEC'].fields_by_name['input_data']._loaded_options = None
   _globals['_EXECUTIONSPEC'].fields_by_name['input_data']._serialized_options = b'\272H\006\222\001\003\020\200\002'
   _globals['_EXECUTIONSPEC'].fields_by_name['timeout']._loaded_options = None
@@ -63,14 +63,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNEXECUTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETEXECUTIONREQUEST'].fields_by_name['execution']._loaded_options = None
   _globals['_GETEXECUTIONREQUEST'].fields_by_name['execution']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['blob']._loaded_options = None
+  _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['blob']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['session']._loaded_options = None
-  _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['session']._serialized_options = b'\272H\006r\004\370\324\030\001'
+  _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['session']._serialized_options = b'\272H\tr\004\370\324\030\001\330\001\001'
+  _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['definition']._loaded_options = None
+  _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['definition']._serialized_options = b'\272H\004r\002\030?'
   _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['state']._loaded_options = None
   _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H$r\037R\013create_timeR\020create_time desc\330\001\001'
   _globals['_STOPEXECUTIONREQUEST'].fields_by_name['execution']._loaded_options = None
   _globals['_STOPEXECUTIONREQUEST'].fields_by_name['execution']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_STOPEXECUTIONREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -86,43 +92,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSERVICE'].methods_by_name['GetExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['GetExecution']._serialized_options = b'\220\002\001\362\324\030\030\010\004\022\texecution\032\texecution'
   _globals['_EXECUTIONSERVICE'].methods_by_name['ListExecutions']._loaded_options = None
-  _globals['_EXECUTIONSERVICE'].methods_by_name['ListExecutions']._serialized_options = b'\220\002\001\362\324\030\024\010\004\022\007session\032\007session'
+  _globals['_EXECUTIONSERVICE'].methods_by_name['ListExecutions']._serialized_options = b'\220\002\001\362\324\030\016\010\004\022\004blob\032\004blob'
   _globals['_EXECUTIONSERVICE'].methods_by_name['StopExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['StopExecution']._serialized_options = b'\362\324\030\030\010\005\022\texecution\032\texecution'
   _globals['_EXECUTIONSERVICE'].methods_by_name['WatchExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['WatchExecution']._serialized_options = b'\220\002\001\362\324\030\030\010\004\022\texecution\032\texecution'
-  _globals['_EXECUTIONSTATE']._serialized_start=2795
-  _globals['_EXECUTIONSTATE']._serialized_end=3049
+  _globals['_EXECUTIONSTATE']._serialized_start=3075
+  _globals['_EXECUTIONSTATE']._serialized_end=3329
   _globals['_EXECUTION']._serialized_start=264
   _globals['_EXECUTION']._serialized_end=939
   _globals['_EXECUTIONINPUT']._serialized_start=941
   _globals['_EXECUTIONINPUT']._serialized_end=1037
   _globals['_EXECUTIONSPEC']._serialized_start=1040
-  _globals['_EXECUTIONSPEC']._serialized_end=1283
-  _globals['_STARTEXECUTIONREQUEST']._serialized_start=1286
-  _globals['_STARTEXECUTIONREQUEST']._serialized_end=1445
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=1447
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=1524
-  _globals['_RUNEXECUTIONREQUEST']._serialized_start=1527
-  _globals['_RUNEXECUTIONREQUEST']._serialized_end=1684
-  _globals['_RUNEXECUTIONRESPONSE']._serialized_start=1687
-  _globals['_RUNEXECUTIONRESPONSE']._serialized_end=1855
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=1857
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=1918
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1920
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=1995
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=1998
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=2200
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=2202
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=2321
-  _globals['_STOPEXECUTIONREQUEST']._serialized_start=2323
-  _globals['_STOPEXECUTIONREQUEST']._serialized_end=2429
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=2431
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=2507
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=2510
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=2673
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=2675
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=2792
-  _globals['_EXECUTIONSERVICE']._serialized_start=3052
-  _globals['_EXECUTIONSERVICE']._serialized_end=3770
+  _globals['_EXECUTIONSPEC']._serialized_end=1287
+  _globals['_STARTEXECUTIONREQUEST']._serialized_start=1290
+  _globals['_STARTEXECUTIONREQUEST']._serialized_end=1449
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=1451
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=1528
+  _globals['_RUNEXECUTIONREQUEST']._serialized_start=1531
+  _globals['_RUNEXECUTIONREQUEST']._serialized_end=1688
+  _globals['_RUNEXECUTIONRESPONSE']._serialized_start=1691
+  _globals['_RUNEXECUTIONRESPONSE']._serialized_end=1859
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=1861
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=1922
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1924
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=1999
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=2002
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=2480
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=2482
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=2601
+  _globals['_STOPEXECUTIONREQUEST']._serialized_start=2603
+  _globals['_STOPEXECUTIONREQUEST']._serialized_end=2709
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=2711
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=2787
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=2790
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=2953
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=2955
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=3072
+  _globals['_EXECUTIONSERVICE']._serialized_start=3332
+  _globals['_EXECUTIONSERVICE']._serialized_end=4044
 # @@protoc_insertion_point(module_scope)

@@ -400,29 +400,53 @@ class ListExecutionsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    BLOB_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    blob: _builtins.str
+    """`acme/pipeline`, or the blob's id."""
     session: _builtins.str
-    """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
+    """Only executions in this session of the blob: `acme/pipeline@3/intake` or its id; empty for all."""
+    definition: _builtins.str
+    """Only executions of definitions with this alias, of whichever revision; empty for all."""
     state: Global___ExecutionState.ValueType
     """Only executions in this state; unspecified for all."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`create_time`, or it with ` desc`; empty means `create_time desc`, the newest first."""
+    @_builtins.property
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """Only executions that were created at this time or later; unset for all."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Only executions that were created before this time; unset for all."""
+
     def __init__(
         self,
         *,
+        blob: _builtins.str = ...,
         session: _builtins.str = ...,
+        definition: _builtins.str = ...,
         state: Global___ExecutionState.ValueType = ...,
+        created_after: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "session", b"session", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "created_after", b"created_after", "created_before", b"created_before", "definition", b"definition", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "session", b"session", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,7 +464,7 @@ class ListExecutionsResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Execution]:
-        """The executions, oldest first."""
+        """The executions, in the order asked for."""
 
     def __init__(
         self,

@@ -130,13 +130,15 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutions(self, request, context):
-        """Lists a session's executions, oldest first.
+        """Lists the executions in the sessions of a blob, the newest first unless told otherwise: all of them, or those of a
+        session, of a definition, in a state, of a time, or what is all of these.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed; the blob has no such session;
+        or it names nothing that the caller may see, in a parent that they may read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

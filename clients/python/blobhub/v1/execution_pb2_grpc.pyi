@@ -80,13 +80,15 @@ class ExecutionServiceStub:
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListExecutions: _grpc.UnaryUnaryMultiCallable[_execution_pb2.ListExecutionsRequest, _execution_pb2.ListExecutionsResponse]
-    """Lists a session's executions, oldest first.
+    """Lists the executions in the sessions of a blob, the newest first unless told otherwise: all of them, or those of a
+    session, of a definition, in a state, of a time, or what is all of these.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such session;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     StopExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.StopExecutionRequest, _execution_pb2.StopExecutionResponse]
     """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
@@ -167,13 +169,15 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListExecutions: _aio.UnaryUnaryMultiCallable[_execution_pb2.ListExecutionsRequest, _execution_pb2.ListExecutionsResponse]  # type: ignore[assignment]
-    """Lists a session's executions, oldest first.
+    """Lists the executions in the sessions of a blob, the newest first unless told otherwise: all of them, or those of a
+    session, of a definition, in a state, of a time, or what is all of these.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
-    * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such session;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     StopExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.StopExecutionRequest, _execution_pb2.StopExecutionResponse]  # type: ignore[assignment]
     """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
@@ -275,13 +279,15 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.ListExecutionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.ListExecutionsResponse, _abc.Awaitable[_execution_pb2.ListExecutionsResponse]]:
-        """Lists a session's executions, oldest first.
+        """Lists the executions in the sessions of a blob, the newest first unless told otherwise: all of them, or those of a
+        session, of a definition, in a state, of a time, or what is all of these.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed; the blob has no such session;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod

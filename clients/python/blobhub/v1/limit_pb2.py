@@ -27,7 +27,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62lobhub/v1/limit.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\"\xba\x01\n\x05Limit\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x14\n\x05value\x18\x03 \x01(\x03R\x05value\x12\x17\n\x04held\x18\x04 \x01(\x03H\x00R\x04held\x88\x01\x01\x12/\n\x06source\x18\x05 \x01(\x0e\x32\x17.blobhub.v1.LimitSourceR\x06source\x12\x12\n\x04\x65tag\x18\x06 \x01(\tR\x04\x65tagB\x07\n\x05_held\"6\n\x10GetLimitsRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\">\n\x11GetLimitsResponse\x12)\n\x06limits\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.LimitR\x06limits\"\x9a\x02\n\x12UpdateLimitRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04name\x12J\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\r\xbaH\n\xe2\x01\x07\x12\x05valueR\nupdateMask\x12\"\n\x05value\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\x05value\x88\x01\x01\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\x08\n\x06_value\">\n\x13UpdateLimitResponse\x12\'\n\x05limit\x18\x01 \x01(\x0b\x32\x11.blobhub.v1.LimitR\x05limit*{\n\x0bLimitSource\x12\x1c\n\x18LIMIT_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14LIMIT_SOURCE_DEFAULT\x10\x01\x12\x1d\n\x19LIMIT_SOURCE_ORGANIZATION\x10\x02\x12\x15\n\x11LIMIT_SOURCE_BLOB\x10\x03\x32\xf7\x01\n\x0cLimitService\x12q\n\tGetLimits\x12\x1c.blobhub.v1.GetLimitsRequest\x1a\x1d.blobhub.v1.GetLimitsResponse\"\'\x90\x02\x01\xf2\xd4\x18 \x08\x04\x12\x06parent\x1a\x14organization_or_blob\x12t\n\x0bUpdateLimit\x12\x1e.blobhub.v1.UpdateLimitRequest\x1a\x1f.blobhub.v1.UpdateLimitResponse\"$\xf2\xd4\x18 \x08\x06\x12\x06parent\x1a\x14organization_or_blobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62lobhub/v1/limit.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\"\xba\x01\n\x05Limit\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x14\n\x05value\x18\x03 \x01(\x03R\x05value\x12\x17\n\x04held\x18\x04 \x01(\x03H\x00R\x04held\x88\x01\x01\x12/\n\x06source\x18\x05 \x01(\x0e\x32\x17.blobhub.v1.LimitSourceR\x06source\x12\x12\n\x04\x65tag\x18\x06 \x01(\tR\x04\x65tagB\x07\n\x05_held\"6\n\x10GetLimitsRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\">\n\x11GetLimitsResponse\x12)\n\x06limits\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.LimitR\x06limits\"\xa6\x02\n\x12UpdateLimitRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12!\n\x04name\x18\x02 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18@\xf8\xd4\x18\x01R\x04name\x12N\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x11\xbaH\n\xe2\x01\x07\x12\x05value\xf8\xd4\x18\x01R\nupdateMask\x12&\n\x05value\x18\x04 \x01(\x03\x42\x0b\xbaH\x04\"\x02(\x00\xf8\xd4\x18\x01H\x00R\x05value\x88\x01\x01\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\x08\n\x06_value\">\n\x13UpdateLimitResponse\x12\'\n\x05limit\x18\x01 \x01(\x0b\x32\x11.blobhub.v1.LimitR\x05limit*\x93\x01\n\x0bLimitSource\x12\x1c\n\x18LIMIT_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14LIMIT_SOURCE_DEFAULT\x10\x01\x12\x1d\n\x19LIMIT_SOURCE_ORGANIZATION\x10\x02\x12\x15\n\x11LIMIT_SOURCE_BLOB\x10\x03\x12\x16\n\x12LIMIT_SOURCE_FIXED\x10\x04\x32\xf7\x01\n\x0cLimitService\x12q\n\tGetLimits\x12\x1c.blobhub.v1.GetLimitsRequest\x1a\x1d.blobhub.v1.GetLimitsResponse\"\'\x90\x02\x01\xf2\xd4\x18 \x08\x04\x12\x06parent\x1a\x14organization_or_blob\x12t\n\x0bUpdateLimit\x12\x1e.blobhub.v1.UpdateLimitRequest\x1a\x1f.blobhub.v1.UpdateLimitResponse\"$\xf2\xd4\x18 \x08\x06\x12\x06parent\x1a\x14organization_or_blobb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATELIMITREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_UPDATELIMITREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_UPDATELIMITREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_UPDATELIMITREQUEST'].fields_by_name['name']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_UPDATELIMITREQUEST'].fields_by_name['name']._serialized_options = b'\272H\006r\004\020\001\030@\370\324\030\001'
   _globals['_UPDATELIMITREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATELIMITREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\n\342\001\007\022\005value'
+  _globals['_UPDATELIMITREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\n\342\001\007\022\005value\370\324\030\001'
   _globals['_UPDATELIMITREQUEST'].fields_by_name['value']._loaded_options = None
-  _globals['_UPDATELIMITREQUEST'].fields_by_name['value']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_UPDATELIMITREQUEST'].fields_by_name['value']._serialized_options = b'\272H\004\"\002(\000\370\324\030\001'
   _globals['_UPDATELIMITREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_UPDATELIMITREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_UPDATELIMITREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -52,8 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITSERVICE'].methods_by_name['GetLimits']._serialized_options = b'\220\002\001\362\324\030 \010\004\022\006parent\032\024organization_or_blob'
   _globals['_LIMITSERVICE'].methods_by_name['UpdateLimit']._loaded_options = None
   _globals['_LIMITSERVICE'].methods_by_name['UpdateLimit']._serialized_options = b'\362\324\030 \010\006\022\006parent\032\024organization_or_blob'
-  _globals['_LIMITSOURCE']._serialized_start=784
-  _globals['_LIMITSOURCE']._serialized_end=907
+  _globals['_LIMITSOURCE']._serialized_start=797
+  _globals['_LIMITSOURCE']._serialized_end=944
   _globals['_LIMIT']._serialized_start=127
   _globals['_LIMIT']._serialized_end=313
   _globals['_GETLIMITSREQUEST']._serialized_start=315
@@ -61,9 +61,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETLIMITSRESPONSE']._serialized_start=371
   _globals['_GETLIMITSRESPONSE']._serialized_end=433
   _globals['_UPDATELIMITREQUEST']._serialized_start=436
-  _globals['_UPDATELIMITREQUEST']._serialized_end=718
-  _globals['_UPDATELIMITRESPONSE']._serialized_start=720
-  _globals['_UPDATELIMITRESPONSE']._serialized_end=782
-  _globals['_LIMITSERVICE']._serialized_start=910
-  _globals['_LIMITSERVICE']._serialized_end=1157
+  _globals['_UPDATELIMITREQUEST']._serialized_end=730
+  _globals['_UPDATELIMITRESPONSE']._serialized_start=732
+  _globals['_UPDATELIMITRESPONSE']._serialized_end=794
+  _globals['_LIMITSERVICE']._serialized_start=947
+  _globals['_LIMITSERVICE']._serialized_end=1194
 # @@protoc_insertion_point(module_scope)

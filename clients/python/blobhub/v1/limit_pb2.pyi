@@ -34,6 +34,8 @@ class _LimitSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitSour
     """It is set on the organization."""
     LIMIT_SOURCE_BLOB: _LimitSource.ValueType  # 3
     """It is set on the blob."""
+    LIMIT_SOURCE_FIXED: _LimitSource.ValueType  # 4
+    """It is the same everywhere, and cannot be set."""
 
 class LimitSource(_LimitSource, metaclass=_LimitSourceEnumTypeWrapper):
     """Where a limit's value comes from."""
@@ -46,6 +48,8 @@ LIMIT_SOURCE_ORGANIZATION: LimitSource.ValueType  # 2
 """It is set on the organization."""
 LIMIT_SOURCE_BLOB: LimitSource.ValueType  # 3
 """It is set on the blob."""
+LIMIT_SOURCE_FIXED: LimitSource.ValueType  # 4
+"""It is the same everywhere, and cannot be set."""
 Global___LimitSource: _TypeAlias = LimitSource  # noqa: Y015
 
 @_typing.final
@@ -68,12 +72,12 @@ class Limit(_message.Message):
     """The most that may be held."""
     held: _builtins.int
     """How much is held now; for a limit per revision or session, by the fullest one. Unset on an organization for limits
-    that are counted in blobs.
+    that are counted in each of its blobs, which may be very many: the blobs' own limits say it.
     """
     source: Global___LimitSource.ValueType
     """Where the value comes from."""
     etag: _builtins.str
-    """Changes with what is set: that of a limit nobody has set is the same wherever nobody has."""
+    """Changes with what is set: that of a limit nobody has set is the same wherever nobody has. Empty for a fixed one."""
     def __init__(
         self,
         *,
@@ -125,7 +129,7 @@ class GetLimitsResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]:
-        """The limits, by name. A blob has those of its type and those of every blob."""
+        """The limits, by name, fixed ones included. A blob has those of its type and those of every blob."""
 
     def __init__(
         self,
@@ -159,7 +163,7 @@ class UpdateLimitRequest(_message.Message):
     value: _builtins.int
     """The most that may be held; unset, with the mask, takes the parent's own setting back."""
     etag: _builtins.str
-    """The limit's etag, to change only what was seen; empty changes whatever is there."""
+    """The limit's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -195,7 +199,7 @@ class UpdateLimitResponse(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def limit(self) -> Global___Limit:
-        """The limit as it holds now; `held` is not counted for this answer."""
+        """The limit as it holds now."""
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ class LimitServiceServicer:
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
-        parent; the value is more than an admin may set.
+        parent; it is fixed; the value is more than an admin may set.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
         * NOT_FOUND: the parent was renamed;

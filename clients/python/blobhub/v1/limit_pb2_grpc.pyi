@@ -59,7 +59,7 @@ class LimitServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
-      parent; the value is more than an admin may set.
+      parent; it is fixed; the value is more than an admin may set.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
     * NOT_FOUND: the parent was renamed;
@@ -99,7 +99,7 @@ class LimitServiceAsyncStub(LimitServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
-      parent; the value is more than an admin may set.
+      parent; it is fixed; the value is more than an admin may set.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
     * NOT_FOUND: the parent was renamed;
@@ -148,7 +148,7 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; there is no such limit, or not on such a
-          parent; the value is more than an admin may set.
+          parent; it is fixed; the value is more than an admin may set.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller is not an admin of the parent, or it does not exist.
         * NOT_FOUND: the parent was renamed;

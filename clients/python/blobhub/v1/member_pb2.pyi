@@ -190,24 +190,34 @@ class ListMembersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PARENT_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The organization (`acme`) or blob (`acme/pipeline`), or the id of either."""
+    role: _access_pb2.Role.ValueType
+    """Only members who hold this role; unspecified for all."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`user`, or it with ` desc`; empty means `user`: by the ids of
+    the users, which is in the order they came to the server.
+    """
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
+        role: _access_pb2.Role.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -225,7 +235,7 @@ class ListMembersResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
-        """The members, by user id."""
+        """The members, in the order asked for."""
 
     def __init__(
         self,
@@ -260,7 +270,7 @@ class UpdateMemberRequest(_message.Message):
     role: _access_pb2.Role.ValueType
     """The role to give instead."""
     etag: _builtins.str
-    """The member's etag, to change only what was seen; empty changes whatever is there."""
+    """The member's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -324,7 +334,7 @@ class DeleteMemberRequest(_message.Message):
     user: _builtins.str
     """The user: `@me`, `@name` or an id."""
     etag: _builtins.str
-    """The member's etag, to change only what was seen; empty changes whatever is there."""
+    """The member's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

@@ -226,6 +226,7 @@ class ListMetadataRequest(_message.Message):
     PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """A blob (`acme/pipeline`) or a revision (`acme/pipeline@3`), or the id of either."""
     prefix: _builtins.str
@@ -234,6 +235,8 @@ class ListMetadataRequest(_message.Message):
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`key`, or it with ` desc`; empty means `key`."""
     def __init__(
         self,
         *,
@@ -241,10 +244,11 @@ class ListMetadataRequest(_message.Message):
         prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "prefix", b"prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "prefix", b"prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,7 +266,7 @@ class ListMetadataResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataRecord]:
-        """The records, by key."""
+        """The records, in the order asked for."""
 
     def __init__(
         self,
@@ -394,7 +398,7 @@ class UpdateMetadataRequest(_message.Message):
     description: _builtins.str
     """Up to 256 characters."""
     etag: _builtins.str
-    """The record's etag, to change only what was seen; empty changes whatever is there."""
+    """The record's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -463,7 +467,7 @@ class DeleteMetadataRequest(_message.Message):
     key: _builtins.str
     """The record's key."""
     etag: _builtins.str
-    """The record's etag, to change only what was seen; empty changes whatever is there."""
+    """The record's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

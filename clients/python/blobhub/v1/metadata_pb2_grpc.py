@@ -104,7 +104,7 @@ class MetadataServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMetadata(self, request, context):
-        """Lists the records of the parent itself, by key. A page may hold fewer than asked for, to fit a message.
+        """Lists the records of the parent itself. A page may hold fewer than asked for, to fit a message.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

@@ -58,7 +58,7 @@ class MetadataServiceStub:
       or it names nothing that the caller may see, in a parent that they may read.
     """
     ListMetadata: _grpc.UnaryUnaryMultiCallable[_metadata_pb2.ListMetadataRequest, _metadata_pb2.ListMetadataResponse]
-    """Lists the records of the parent itself, by key. A page may hold fewer than asked for, to fit a message.
+    """Lists the records of the parent itself. A page may hold fewer than asked for, to fit a message.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -133,7 +133,7 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
       or it names nothing that the caller may see, in a parent that they may read.
     """
     ListMetadata: _aio.UnaryUnaryMultiCallable[_metadata_pb2.ListMetadataRequest, _metadata_pb2.ListMetadataResponse]  # type: ignore[assignment]
-    """Lists the records of the parent itself, by key. A page may hold fewer than asked for, to fit a message.
+    """Lists the records of the parent itself. A page may hold fewer than asked for, to fit a message.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -223,7 +223,7 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _metadata_pb2.ListMetadataRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_metadata_pb2.ListMetadataResponse, _abc.Awaitable[_metadata_pb2.ListMetadataResponse]]:
-        """Lists the records of the parent itself, by key. A page may hold fewer than asked for, to fit a message.
+        """Lists the records of the parent itself. A page may hold fewer than asked for, to fit a message.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

@@ -30,7 +30,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62lobhub/v1/organization.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x15\x62lobhub/v1/blob.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n\x0cOrganization\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x06 \x01(\tR\x04\x65tag\x12\x36\n\nvisibility\x18\x07 \x01(\x0e\x32\x16.blobhub.v1.VisibilityR\nvisibility\"\xd6\x01\n\x19\x43reateOrganizationRequest\x12\x1f\n\x05\x61lias\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf0\xd4\x18\x01R\x05\x61lias\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\x12@\n\nvisibility\x18\x04 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\"Z\n\x1a\x43reateOrganizationResponse\x12<\n\x0corganization\x18\x01 \x01(\x0b\x32\x18.blobhub.v1.OrganizationR\x0corganization\"G\n\x16GetOrganizationRequest\x12-\n\x0corganization\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0corganization\"W\n\x17GetOrganizationResponse\x12<\n\x0corganization\x18\x01 \x01(\x0b\x32\x18.blobhub.v1.OrganizationR\x0corganization\"\xd0\x02\n\x18ListOrganizationsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12*\n\x0c\x61lias_prefix\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x0b\x61liasPrefix\x12@\n\nvisibility\x18\x04 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12t\n\x08order_by\x18\x05 \x01(\tBY\xbaHVrQR\x0b\x63reate_timeR\x10\x63reate_time descR\x0bupdate_timeR\x10update_time descR\x05\x61liasR\nalias desc\xd8\x01\x01R\x07orderBy\"\x83\x01\n\x19ListOrganizationsResponse\x12>\n\rorganizations\x18\x01 \x03(\x0b\x32\x18.blobhub.v1.OrganizationR\rorganizations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8a\x03\n\x19UpdateOrganizationRequest\x12-\n\x0corganization\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0corganization\x12\x63\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB&\xbaH#\xe2\x01 \x12\x05\x61lias\x12\x0b\x64\x65scription\x12\nvisibilityR\nupdateMask\x12\"\n\x05\x61lias\x18\x03 \x01(\tB\x0c\xbaH\tr\x04\xf0\xd4\x18\x01\xd8\x01\x01R\x05\x61lias\x12*\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12@\n\nvisibility\x18\x05 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12\x1b\n\x04\x65tag\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"Z\n\x1aUpdateOrganizationResponse\x12<\n\x0corganization\x18\x01 \x01(\x0b\x32\x18.blobhub.v1.OrganizationR\x0corganization\"\xad\x01\n\x19\x44\x65leteOrganizationRequest\x12-\n\x0corganization\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0corganization\x12\x18\n\x07\x63\x61scade\x18\x02 \x01(\x08R\x07\x63\x61scade\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x1c\n\x1a\x44\x65leteOrganizationResponse2\x89\x05\n\x13OrganizationService\x12k\n\x12\x43reateOrganization\x12%.blobhub.v1.CreateOrganizationRequest\x1a&.blobhub.v1.CreateOrganizationResponse\"\x06\xf2\xd4\x18\x02\x08\x03\x12\x83\x01\n\x0fGetOrganization\x12\".blobhub.v1.GetOrganizationRequest\x1a#.blobhub.v1.GetOrganizationResponse\"\'\x90\x02\x01\xf2\xd4\x18 \x08\x04\x12\x0corganization\x1a\x0corganization \x01\x12k\n\x11ListOrganizations\x12$.blobhub.v1.ListOrganizationsRequest\x1a%.blobhub.v1.ListOrganizationsResponse\"\t\x90\x02\x01\xf2\xd4\x18\x02\x08\x02\x12\x87\x01\n\x12UpdateOrganization\x12%.blobhub.v1.UpdateOrganizationRequest\x1a&.blobhub.v1.UpdateOrganizationResponse\"\"\xf2\xd4\x18\x1e\x08\x06\x12\x0corganization\x1a\x0corganization\x12\x87\x01\n\x12\x44\x65leteOrganization\x12%.blobhub.v1.DeleteOrganizationRequest\x1a&.blobhub.v1.DeleteOrganizationResponse\"\"\xf2\xd4\x18\x1e\x08\x06\x12\x0corganization\x1a\x0corganizationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62lobhub/v1/organization.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x15\x62lobhub/v1/blob.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n\x0cOrganization\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x06 \x01(\tR\x04\x65tag\x12\x36\n\nvisibility\x18\x07 \x01(\x0e\x32\x16.blobhub.v1.VisibilityR\nvisibility\"\xde\x01\n\x19\x43reateOrganizationRequest\x12#\n\x05\x61lias\x18\x01 \x01(\tB\r\xbaH\x06r\x04\xf0\xd4\x18\x01\xf8\xd4\x18\x01R\x05\x61lias\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\x12\x44\n\nvisibility\x18\x04 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x0c\xbaH\x05\x82\x01\x02\x10\x01\xf8\xd4\x18\x01R\nvisibility\"Z\n\x1a\x43reateOrganizationResponse\x12<\n\x0corganization\x18\x01 \x01(\x0b\x32\x18.blobhub.v1.OrganizationR\x0corganization\"G\n\x16GetOrganizationRequest\x12-\n\x0corganization\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0corganization\"W\n\x17GetOrganizationResponse\x12<\n\x0corganization\x18\x01 \x01(\x0b\x32\x18.blobhub.v1.OrganizationR\x0corganization\"\xd0\x02\n\x18ListOrganizationsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12*\n\x0c\x61lias_prefix\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x0b\x61liasPrefix\x12@\n\nvisibility\x18\x04 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12t\n\x08order_by\x18\x05 \x01(\tBY\xbaHVrQR\x0b\x63reate_timeR\x10\x63reate_time descR\x0bupdate_timeR\x10update_time descR\x05\x61liasR\nalias desc\xd8\x01\x01R\x07orderBy\"\x83\x01\n\x19ListOrganizationsResponse\x12>\n\rorganizations\x18\x01 \x03(\x0b\x32\x18.blobhub.v1.OrganizationR\rorganizations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x96\x03\n\x19UpdateOrganizationRequest\x12-\n\x0corganization\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0corganization\x12g\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB*\xbaH#\xe2\x01 \x12\x05\x61lias\x12\x0b\x64\x65scription\x12\nvisibility\xf8\xd4\x18\x01R\nupdateMask\x12&\n\x05\x61lias\x18\x03 \x01(\tB\x10\xbaH\tr\x04\xf0\xd4\x18\x01\xd8\x01\x01\xf8\xd4\x18\x01R\x05\x61lias\x12*\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12\x44\n\nvisibility\x18\x05 \x01(\x0e\x32\x16.blobhub.v1.VisibilityB\x0c\xbaH\x05\x82\x01\x02\x10\x01\xf8\xd4\x18\x01R\nvisibility\x12\x1b\n\x04\x65tag\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"Z\n\x1aUpdateOrganizationResponse\x12<\n\x0corganization\x18\x01 \x01(\x0b\x32\x18.blobhub.v1.OrganizationR\x0corganization\"\xb3\x01\n\x19\x44\x65leteOrganizationRequest\x12-\n\x0corganization\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x0corganization\x12\x1e\n\x07\x63\x61scade\x18\x02 \x01(\x08\x42\x04\xf8\xd4\x18\x01R\x07\x63\x61scade\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x1c\n\x1a\x44\x65leteOrganizationResponse2\x89\x05\n\x13OrganizationService\x12k\n\x12\x43reateOrganization\x12%.blobhub.v1.CreateOrganizationRequest\x1a&.blobhub.v1.CreateOrganizationResponse\"\x06\xf2\xd4\x18\x02\x08\x03\x12\x83\x01\n\x0fGetOrganization\x12\".blobhub.v1.GetOrganizationRequest\x1a#.blobhub.v1.GetOrganizationResponse\"\'\x90\x02\x01\xf2\xd4\x18 \x08\x04\x12\x0corganization\x1a\x0corganization \x01\x12k\n\x11ListOrganizations\x12$.blobhub.v1.ListOrganizationsRequest\x1a%.blobhub.v1.ListOrganizationsResponse\"\t\x90\x02\x01\xf2\xd4\x18\x02\x08\x02\x12\x87\x01\n\x12UpdateOrganization\x12%.blobhub.v1.UpdateOrganizationRequest\x1a&.blobhub.v1.UpdateOrganizationResponse\"\"\xf2\xd4\x18\x1e\x08\x06\x12\x0corganization\x1a\x0corganization\x12\x87\x01\n\x12\x44\x65leteOrganization\x12%.blobhub.v1.DeleteOrganizationRequest\x1a&.blobhub.v1.DeleteOrganizationResponse\"\"\xf2\xd4\x18\x1e\x08\x06\x12\x0corganization\x1a\x0corganizationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,13 +38,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.organization_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['alias']._loaded_options = None
-  _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\006r\004\360\324\030\001'
+  _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\006r\004\360\324\030\001\370\324\030\001'
   _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['visibility']._loaded_options = None
-  _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['visibility']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['visibility']._serialized_options = b'\272H\005\202\001\002\020\001\370\324\030\001'
   _globals['_GETORGANIZATIONREQUEST'].fields_by_name['organization']._loaded_options = None
   _globals['_GETORGANIZATIONREQUEST'].fields_by_name['organization']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_LISTORGANIZATIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -60,19 +60,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['organization']._loaded_options = None
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['organization']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H#\342\001 \022\005alias\022\013description\022\nvisibility'
+  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H#\342\001 \022\005alias\022\013description\022\nvisibility\370\324\030\001'
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['alias']._loaded_options = None
-  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\tr\004\360\324\030\001\330\001\001'
+  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\tr\004\360\324\030\001\330\001\001\370\324\030\001'
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['visibility']._loaded_options = None
-  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['visibility']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['visibility']._serialized_options = b'\272H\005\202\001\002\020\001\370\324\030\001'
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_DELETEORGANIZATIONREQUEST'].fields_by_name['organization']._loaded_options = None
   _globals['_DELETEORGANIZATIONREQUEST'].fields_by_name['organization']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_DELETEORGANIZATIONREQUEST'].fields_by_name['cascade']._loaded_options = None
+  _globals['_DELETEORGANIZATIONREQUEST'].fields_by_name['cascade']._serialized_options = b'\370\324\030\001'
   _globals['_DELETEORGANIZATIONREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_DELETEORGANIZATIONREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DELETEORGANIZATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -90,25 +92,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANIZATION']._serialized_start=214
   _globals['_ORGANIZATION']._serialized_end=498
   _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=501
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=715
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=717
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=807
-  _globals['_GETORGANIZATIONREQUEST']._serialized_start=809
-  _globals['_GETORGANIZATIONREQUEST']._serialized_end=880
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=882
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=969
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=972
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=1308
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=1311
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=1442
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=1445
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1839
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1841
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1931
-  _globals['_DELETEORGANIZATIONREQUEST']._serialized_start=1934
-  _globals['_DELETEORGANIZATIONREQUEST']._serialized_end=2107
-  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_start=2109
-  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_end=2137
-  _globals['_ORGANIZATIONSERVICE']._serialized_start=2140
-  _globals['_ORGANIZATIONSERVICE']._serialized_end=2789
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=723
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=725
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=815
+  _globals['_GETORGANIZATIONREQUEST']._serialized_start=817
+  _globals['_GETORGANIZATIONREQUEST']._serialized_end=888
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=890
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=977
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=980
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=1316
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=1319
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=1450
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=1453
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1859
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1861
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1951
+  _globals['_DELETEORGANIZATIONREQUEST']._serialized_start=1954
+  _globals['_DELETEORGANIZATIONREQUEST']._serialized_end=2133
+  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_start=2135
+  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_end=2163
+  _globals['_ORGANIZATIONSERVICE']._serialized_start=2166
+  _globals['_ORGANIZATIONSERVICE']._serialized_end=2815
 # @@protoc_insertion_point(module_scope)

@@ -265,7 +265,7 @@ class UpdateOrganizationRequest(_message.Message):
     visibility: _blob_pb2.Visibility.ValueType
     """Who may see it without a role; unspecified leaves it as it is."""
     etag: _builtins.str
-    """The organization's etag, to change only what was seen; empty changes whatever is there."""
+    """The organization's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -330,7 +330,7 @@ class DeleteOrganizationRequest(_message.Message):
     cascade: _builtins.bool
     """True deletes its blobs too, and all that is in them."""
     etag: _builtins.str
-    """The organization's etag, to change only what was seen; empty changes whatever is there."""
+    """The organization's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

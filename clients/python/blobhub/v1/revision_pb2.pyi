@@ -267,24 +267,32 @@ class ListRevisionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BLOB_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     blob: _builtins.str
     """`acme/pipeline`, or the blob's id."""
+    phase: Global___RevisionPhase.ValueType
+    """Only revisions in this phase; unspecified for all."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`create_time`, or it with ` desc`; empty means `create_time`."""
     def __init__(
         self,
         *,
         blob: _builtins.str = ...,
+        phase: Global___RevisionPhase.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "phase", b"phase"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,7 +310,7 @@ class ListRevisionsResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Revision]:
-        """The revisions, oldest first."""
+        """The revisions, in the order asked for."""
 
     def __init__(
         self,
@@ -333,7 +341,7 @@ class CommitRevisionRequest(_message.Message):
     comment: _builtins.str
     """What the commit is about, up to 200 characters; empty keeps the draft's comment."""
     etag: _builtins.str
-    """The draft's etag, to commit only what was seen; empty commits whatever is there."""
+    """The draft's etag, to commit only what was seen; empty, like `*`, commits whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
@@ -394,7 +402,7 @@ class PublishRevisionRequest(_message.Message):
     keep_default: _builtins.bool
     """True leaves the blob's default revision where it is."""
     etag: _builtins.str
-    """The commit's etag; empty publishes whatever is there."""
+    """The commit's etag; empty, like `*`, publishes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
@@ -450,7 +458,7 @@ class DiscardRevisionRequest(_message.Message):
     revision: _builtins.str
     """Reference of the draft or commit."""
     etag: _builtins.str
-    """The revision's etag; empty discards whatever is there."""
+    """The revision's etag; empty, like `*`, discards whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(
@@ -501,7 +509,7 @@ class UpdateRevisionRequest(_message.Message):
     comment: _builtins.str
     """What the draft is about, up to 200 characters."""
     etag: _builtins.str
-    """The draft's etag, to change only what was seen; empty changes whatever is there."""
+    """The draft's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property

@@ -119,7 +119,7 @@ class RevisionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRevisions(self, request, context):
-        """Lists a blob's revisions, oldest first.
+        """Lists a blob's revisions.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

@@ -58,7 +58,7 @@ class RevisionServiceStub:
       or it names nothing that the caller may see, in a parent that they may read.
     """
     ListRevisions: _grpc.UnaryUnaryMultiCallable[_revision_pb2.ListRevisionsRequest, _revision_pb2.ListRevisionsResponse]
-    """Lists a blob's revisions, oldest first.
+    """Lists a blob's revisions.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -178,7 +178,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
       or it names nothing that the caller may see, in a parent that they may read.
     """
     ListRevisions: _aio.UnaryUnaryMultiCallable[_revision_pb2.ListRevisionsRequest, _revision_pb2.ListRevisionsResponse]  # type: ignore[assignment]
-    """Lists a blob's revisions, oldest first.
+    """Lists a blob's revisions.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -313,7 +313,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _revision_pb2.ListRevisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_revision_pb2.ListRevisionsResponse, _abc.Awaitable[_revision_pb2.ListRevisionsResponse]]:
-        """Lists a blob's revisions, oldest first.
+        """Lists a blob's revisions.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

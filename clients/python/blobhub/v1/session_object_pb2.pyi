@@ -95,7 +95,7 @@ class PutSessionObjectRequest(_message.Message):
     create_only: _builtins.bool
     """True creates only: where the alias is taken, the call is refused with ALREADY_EXISTS. False creates or replaces."""
     etag: _builtins.str
-    """The object's etag; empty writes over whatever is there."""
+    """The object's etag; empty writes over whatever is there, `*` replaces only, and is NOT_FOUND where there is no such object."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -204,6 +204,7 @@ class ListSessionObjectsRequest(_message.Message):
     PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     prefix: _builtins.str
@@ -212,6 +213,8 @@ class ListSessionObjectsRequest(_message.Message):
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`alias`, or it with ` desc`; empty means `alias`."""
     def __init__(
         self,
         *,
@@ -219,10 +222,11 @@ class ListSessionObjectsRequest(_message.Message):
         prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,7 +244,7 @@ class ListSessionObjectsResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def session_objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionObject]:
-        """The objects without their values, ordered by alias."""
+        """The objects without their values, in the order asked for."""
 
     def __init__(
         self,
@@ -271,7 +275,7 @@ class DeleteSessionObjectRequest(_message.Message):
     alias: _builtins.str
     """The object's alias."""
     etag: _builtins.str
-    """The object's etag; empty deletes whatever is there."""
+    """The object's etag; empty, like `*`, deletes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

@@ -71,7 +71,8 @@ class SessionObjectServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
+        server are told.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -95,7 +96,7 @@ class SessionObjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessionObjects(self, request, context):
-        """Lists a session's objects by alias, without their values.
+        """Lists a session's objects, without their values.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

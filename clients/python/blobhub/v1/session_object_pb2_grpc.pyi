@@ -43,7 +43,8 @@ class SessionObjectServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
+      server are told.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -59,7 +60,7 @@ class SessionObjectServiceStub:
       or it names nothing that the caller may see, in a parent that they may read.
     """
     ListSessionObjects: _grpc.UnaryUnaryMultiCallable[_session_object_pb2.ListSessionObjectsRequest, _session_object_pb2.ListSessionObjectsResponse]
-    """Lists a session's objects by alias, without their values.
+    """Lists a session's objects, without their values.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -96,7 +97,8 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
+      server are told.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -112,7 +114,7 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
       or it names nothing that the caller may see, in a parent that they may read.
     """
     ListSessionObjects: _aio.UnaryUnaryMultiCallable[_session_object_pb2.ListSessionObjectsRequest, _session_object_pb2.ListSessionObjectsResponse]  # type: ignore[assignment]
-    """Lists a session's objects by alias, without their values.
+    """Lists a session's objects, without their values.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -152,7 +154,8 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
+          server are told.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -180,7 +183,7 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_object_pb2.ListSessionObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_object_pb2.ListSessionObjectsResponse, _abc.Awaitable[_session_object_pb2.ListSessionObjectsResponse]]:
-        """Lists a session's objects by alias, without their values.
+        """Lists a session's objects, without their values.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

@@ -30,7 +30,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62lobhub/v1/session.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x16\x62lobhub/v1/event.proto\x1a\x16\x62lobhub/v1/watch.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x03\n\x07Session\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07\x62lob_id\x18\x02 \x01(\tR\x06\x62lobId\x12\x1f\n\x0brevision_id\x18\x03 \x01(\tR\nrevisionId\x12\x14\n\x05\x61lias\x18\x04 \x01(\tR\x05\x61lias\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x18.blobhub.v1.SessionStateR\x05state\x12\x34\n\x16\x66irst_session_sequence\x18\x07 \x01(\x03R\x14\x66irstSessionSequence\x12\x32\n\x15last_session_sequence\x18\x08 \x01(\x03R\x13lastSessionSequence\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xba\x01\n\x14\x43reateSessionRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12\"\n\x05\x61lias\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\xf0\xd4\x18\x01\xd8\x01\x01R\x05\x61lias\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"F\n\x15\x43reateSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.SessionR\x07session\"8\n\x11GetSessionRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\"C\n\x12GetSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.SessionR\x07session\"\xe0\x01\n\x13ListSessionsRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12\x1d\n\x05\x61lias\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x05\x61lias\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32\x18.blobhub.v1.SessionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\'\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"o\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.blobhub.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"f\n\x13\x43loseSessionRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"E\n\x14\x43loseSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.SessionR\x07session\"\x9a\x01\n\x13WatchSessionRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12=\n\x16\x61\x66ter_session_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x14\x61\x66terSessionSequence\x12\x1f\n\x0breplay_only\x18\x03 \x01(\x08R\nreplayOnly\"s\n\x14WatchSessionResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress\"\xb9\x05\n\x11ListEventsRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12)\n\texecution\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\texecution\x12\xac\x02\n\x05types\x18\x03 \x03(\tB\x95\x02\xbaH\x91\x02\x92\x01\x8d\x02\x10\x64\"\x88\x02r\x85\x02R\x0c\x66low.enteredR\x0b\x66low.exitedR\nflow.errorR\rflow.stoppingR\x0c\x66low.stoppedR\x11processor.enteredR\x10processor.exitedR\x0fprocessor.errorR\x10processor.outputR\x12processor.retryingR\x11processor.waitingR\x17session_object_modifiedR\x16session_object_deletedR\x0fsession_closingR\x0esession_closedR\x05types\x12?\n\x16\x61\x66ter_session_sequence\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\x14\x61\x66terSessionSequence\x12;\n\nafter_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00R\tafterTime\x12L\n\x08order_by\x18\x06 \x01(\tB1\xbaH.r)R\x10session_sequenceR\x15session_sequence desc\xd8\x01\x01R\x07orderBy\x12\'\n\tpage_size\x18\x07 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageTokenB\x07\n\x05\x61\x66ter\"g\n\x12ListEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*z\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_STATE_OPEN\x10\x01\x12\x19\n\x15SESSION_STATE_CLOSING\x10\x02\x12\x18\n\x14SESSION_STATE_CLOSED\x10\x03\x32\x9f\x05\n\x0eSessionService\x12p\n\rCreateSession\x12 .blobhub.v1.CreateSessionRequest\x1a!.blobhub.v1.CreateSessionResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12h\n\nGetSession\x12\x1d.blobhub.v1.GetSessionRequest\x1a\x1e.blobhub.v1.GetSessionResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session\x12h\n\x0cListSessions\x12\x1f.blobhub.v1.ListSessionsRequest\x1a .blobhub.v1.ListSessionsResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x04\x12\x04\x62lob\x1a\x04\x62lob\x12k\n\x0c\x43loseSession\x12\x1f.blobhub.v1.CloseSessionRequest\x1a .blobhub.v1.CloseSessionResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session\x12p\n\x0cWatchSession\x12\x1f.blobhub.v1.WatchSessionRequest\x1a .blobhub.v1.WatchSessionResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session0\x01\x12h\n\nListEvents\x12\x1d.blobhub.v1.ListEventsRequest\x1a\x1e.blobhub.v1.ListEventsResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07sessionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62lobhub/v1/session.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x16\x62lobhub/v1/event.proto\x1a\x16\x62lobhub/v1/watch.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x03\n\x07Session\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07\x62lob_id\x18\x02 \x01(\tR\x06\x62lobId\x12\x1f\n\x0brevision_id\x18\x03 \x01(\tR\nrevisionId\x12\x14\n\x05\x61lias\x18\x04 \x01(\tR\x05\x61lias\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x18.blobhub.v1.SessionStateR\x05state\x12\x34\n\x16\x66irst_session_sequence\x18\x07 \x01(\x03R\x14\x66irstSessionSequence\x12\x32\n\x15last_session_sequence\x18\x08 \x01(\x03R\x13lastSessionSequence\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xbe\x01\n\x14\x43reateSessionRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12&\n\x05\x61lias\x18\x02 \x01(\tB\x10\xbaH\tr\x04\xf0\xd4\x18\x01\xd8\x01\x01\xf8\xd4\x18\x01R\x05\x61lias\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"F\n\x15\x43reateSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.SessionR\x07session\"8\n\x11GetSessionRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\"C\n\x12GetSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.SessionR\x07session\"\xca\x02\n\x13ListSessionsRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12\x1d\n\x05\x61lias\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x05\x61lias\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32\x18.blobhub.v1.SessionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12$\n\x08revision\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x01R\x08revision\x12\'\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x42\n\x08order_by\x18\x07 \x01(\tB\'\xbaH$r\x1fR\x0b\x63reate_timeR\x10\x63reate_time desc\xd8\x01\x01R\x07orderBy\"o\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.blobhub.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"f\n\x13\x43loseSessionRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"E\n\x14\x43loseSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.SessionR\x07session\"\x9a\x01\n\x13WatchSessionRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12=\n\x16\x61\x66ter_session_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x14\x61\x66terSessionSequence\x12\x1f\n\x0breplay_only\x18\x03 \x01(\x08R\nreplayOnly\"s\n\x14WatchSessionResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress\"\xb9\x05\n\x11ListEventsRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12)\n\texecution\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\texecution\x12\xac\x02\n\x05types\x18\x03 \x03(\tB\x95\x02\xbaH\x91\x02\x92\x01\x8d\x02\x10\x64\"\x88\x02r\x85\x02R\x0c\x66low.enteredR\x0b\x66low.exitedR\nflow.errorR\rflow.stoppingR\x0c\x66low.stoppedR\x11processor.enteredR\x10processor.exitedR\x0fprocessor.errorR\x10processor.outputR\x12processor.retryingR\x11processor.waitingR\x17session_object_modifiedR\x16session_object_deletedR\x0fsession_closingR\x0esession_closedR\x05types\x12?\n\x16\x61\x66ter_session_sequence\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\x14\x61\x66terSessionSequence\x12;\n\nafter_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00R\tafterTime\x12L\n\x08order_by\x18\x06 \x01(\tB1\xbaH.r)R\x10session_sequenceR\x15session_sequence desc\xd8\x01\x01R\x07orderBy\x12\'\n\tpage_size\x18\x07 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageTokenB\x07\n\x05\x61\x66ter\"g\n\x12ListEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*z\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_STATE_OPEN\x10\x01\x12\x19\n\x15SESSION_STATE_CLOSING\x10\x02\x12\x18\n\x14SESSION_STATE_CLOSED\x10\x03\x32\x9f\x05\n\x0eSessionService\x12p\n\rCreateSession\x12 .blobhub.v1.CreateSessionRequest\x1a!.blobhub.v1.CreateSessionResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12h\n\nGetSession\x12\x1d.blobhub.v1.GetSessionRequest\x1a\x1e.blobhub.v1.GetSessionResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session\x12h\n\x0cListSessions\x12\x1f.blobhub.v1.ListSessionsRequest\x1a .blobhub.v1.ListSessionsResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x04\x12\x04\x62lob\x1a\x04\x62lob\x12k\n\x0c\x43loseSession\x12\x1f.blobhub.v1.CloseSessionRequest\x1a .blobhub.v1.CloseSessionResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session\x12p\n\x0cWatchSession\x12\x1f.blobhub.v1.WatchSessionRequest\x1a .blobhub.v1.WatchSessionResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session0\x01\x12h\n\nListEvents\x12\x1d.blobhub.v1.ListEventsRequest\x1a\x1e.blobhub.v1.ListEventsResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07sessionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,7 +40,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESESSIONREQUEST'].fields_by_name['revision']._loaded_options = None
   _globals['_CREATESESSIONREQUEST'].fields_by_name['revision']._serialized_options = b'\272H\007r\005\020\001\030\300\001'
   _globals['_CREATESESSIONREQUEST'].fields_by_name['alias']._loaded_options = None
-  _globals['_CREATESESSIONREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\tr\004\360\324\030\001\330\001\001'
+  _globals['_CREATESESSIONREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\tr\004\360\324\030\001\330\001\001\370\324\030\001'
   _globals['_CREATESESSIONREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_CREATESESSIONREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_CREATESESSIONREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -53,10 +53,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\004r\002\030?'
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['state']._loaded_options = None
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTSESSIONSREQUEST'].fields_by_name['revision']._loaded_options = None
+  _globals['_LISTSESSIONSREQUEST'].fields_by_name['revision']._serialized_options = b'\272H\005r\003\030\300\001'
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTSESSIONSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTSESSIONSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H$r\037R\013create_timeR\020create_time desc\330\001\001'
   _globals['_CLOSESESSIONREQUEST'].fields_by_name['session']._loaded_options = None
   _globals['_CLOSESESSIONREQUEST'].fields_by_name['session']._serialized_options = b'\272H\006r\004\370\324\030\001'
   _globals['_CLOSESESSIONREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -91,34 +95,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['WatchSession']._serialized_options = b'\220\002\001\362\324\030\024\010\004\022\007session\032\007session'
   _globals['_SESSIONSERVICE'].methods_by_name['ListEvents']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\220\002\001\362\324\030\024\010\004\022\007session\032\007session'
-  _globals['_SESSIONSTATE']._serialized_start=2599
-  _globals['_SESSIONSTATE']._serialized_end=2721
+  _globals['_SESSIONSTATE']._serialized_start=2709
+  _globals['_SESSIONSTATE']._serialized_end=2831
   _globals['_SESSION']._serialized_start=200
   _globals['_SESSION']._serialized_end=615
   _globals['_CREATESESSIONREQUEST']._serialized_start=618
-  _globals['_CREATESESSIONREQUEST']._serialized_end=804
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=806
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=876
-  _globals['_GETSESSIONREQUEST']._serialized_start=878
-  _globals['_GETSESSIONREQUEST']._serialized_end=934
-  _globals['_GETSESSIONRESPONSE']._serialized_start=936
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1003
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1006
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1230
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1232
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1343
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=1345
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=1447
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=1449
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=1518
-  _globals['_WATCHSESSIONREQUEST']._serialized_start=1521
-  _globals['_WATCHSESSIONREQUEST']._serialized_end=1675
-  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1677
-  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1792
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1795
-  _globals['_LISTEVENTSREQUEST']._serialized_end=2492
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=2494
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=2597
-  _globals['_SESSIONSERVICE']._serialized_start=2724
-  _globals['_SESSIONSERVICE']._serialized_end=3395
+  _globals['_CREATESESSIONREQUEST']._serialized_end=808
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=810
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=880
+  _globals['_GETSESSIONREQUEST']._serialized_start=882
+  _globals['_GETSESSIONREQUEST']._serialized_end=938
+  _globals['_GETSESSIONRESPONSE']._serialized_start=940
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1007
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1010
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1340
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1342
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1453
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=1455
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=1557
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=1559
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=1628
+  _globals['_WATCHSESSIONREQUEST']._serialized_start=1631
+  _globals['_WATCHSESSIONREQUEST']._serialized_end=1785
+  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1787
+  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1902
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1905
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2602
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2604
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2707
+  _globals['_SESSIONSERVICE']._serialized_start=2834
+  _globals['_SESSIONSERVICE']._serialized_end=3505
 # @@protoc_insertion_point(module_scope)

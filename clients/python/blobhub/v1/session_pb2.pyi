@@ -73,7 +73,7 @@ class Session(_message.Message):
     revision_id: _builtins.str
     """The revision whose definitions run in it."""
     alias: _builtins.str
-    """Unique among the blob's sessions that are not closed; empty when it has none."""
+    """Unique among the revision's sessions that are not closed; empty when it has none."""
     description: _builtins.str
     """What it is for, in its maker's words."""
     state: Global___SessionState.ValueType
@@ -225,30 +225,38 @@ class ListSessionsRequest(_message.Message):
     BLOB_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     blob: _builtins.str
     """`acme/pipeline`, or the blob's id."""
     alias: _builtins.str
     """Only sessions of this alias; empty for all."""
     state: Global___SessionState.ValueType
     """Only sessions in this state; unspecified for all."""
+    revision: _builtins.str
+    """Only sessions of this revision of the blob: a reference such as `acme/pipeline@3`, or its id; empty for all."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`create_time`, or it with ` desc`; empty means `create_time`."""
     def __init__(
         self,
         *,
         blob: _builtins.str = ...,
         alias: _builtins.str = ...,
         state: Global___SessionState.ValueType = ...,
+        revision: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "blob", b"blob", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "blob", b"blob", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "revision", b"revision", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,7 +274,7 @@ class ListSessionsResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
-        """The sessions, oldest first."""
+        """The sessions, in the order asked for."""
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ class SessionServiceServicer:
         * NOT_FOUND: the blob has no such revision, or was renamed;
         or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a workflow.
-        * ALREADY_EXISTS: the blob has a session of that alias that is not closed, or the `request_id` was used with
+        * ALREADY_EXISTS: the revision has a session of that alias that is not closed, or the `request_id` was used with
         another body.
         * RESOURCE_EXHAUSTED: the blob has as many open sessions as it may.
         """
@@ -104,13 +104,13 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists a blob's sessions, oldest first.
+        """Lists a blob's sessions.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+        * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed;
+        * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision;
         or it names nothing that the caller may see, in a parent that they may read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

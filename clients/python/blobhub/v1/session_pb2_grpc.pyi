@@ -44,7 +44,7 @@ class SessionServiceStub:
     * NOT_FOUND: the blob has no such revision, or was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a workflow.
-    * ALREADY_EXISTS: the blob has a session of that alias that is not closed, or the `request_id` was used with
+    * ALREADY_EXISTS: the revision has a session of that alias that is not closed, or the `request_id` was used with
       another body.
     * RESOURCE_EXHAUSTED: the blob has as many open sessions as it may.
     """
@@ -58,13 +58,13 @@ class SessionServiceStub:
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]
-    """Lists a blob's sessions, oldest first.
+    """Lists a blob's sessions.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+    * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed;
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision;
       or it names nothing that the caller may see, in a parent that they may read.
     """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.CloseSessionRequest, _session_pb2.CloseSessionResponse]
@@ -129,7 +129,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * NOT_FOUND: the blob has no such revision, or was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a workflow.
-    * ALREADY_EXISTS: the blob has a session of that alias that is not closed, or the `request_id` was used with
+    * ALREADY_EXISTS: the revision has a session of that alias that is not closed, or the `request_id` was used with
       another body.
     * RESOURCE_EXHAUSTED: the blob has as many open sessions as it may.
     """
@@ -143,13 +143,13 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """Lists a blob's sessions, oldest first.
+    """Lists a blob's sessions.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+    * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed;
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision;
       or it names nothing that the caller may see, in a parent that they may read.
     """
     CloseSession: _aio.UnaryUnaryMultiCallable[_session_pb2.CloseSessionRequest, _session_pb2.CloseSessionResponse]  # type: ignore[assignment]
@@ -217,7 +217,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: the blob has no such revision, or was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a workflow.
-        * ALREADY_EXISTS: the blob has a session of that alias that is not closed, or the `request_id` was used with
+        * ALREADY_EXISTS: the revision has a session of that alias that is not closed, or the `request_id` was used with
           another body.
         * RESOURCE_EXHAUSTED: the blob has as many open sessions as it may.
         """
@@ -243,13 +243,13 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.ListSessionsResponse, _abc.Awaitable[_session_pb2.ListSessionsResponse]]:
-        """Lists a blob's sessions, oldest first.
+        """Lists a blob's sessions.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+        * INVALID_ARGUMENT: a constraint is broken; a reference is malformed; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed;
+        * NOT_FOUND: the blob or its organization was renamed; the blob has no such revision;
           or it names nothing that the caller may see, in a parent that they may read.
         """
 

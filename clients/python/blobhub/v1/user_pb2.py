@@ -29,7 +29,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62lobhub/v1/user.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x02\n\x04User\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName\x12$\n\radministrator\x18\x04 \x01(\x08R\radministrator\x12\x1a\n\x08\x64isabled\x18\x05 \x01(\x08R\x08\x64isabled\x12\x16\n\x06issuer\x18\x06 \x01(\tR\x06issuer\x12\x18\n\x07subject\x18\x07 \x01(\tR\x07subject\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\"\x86\x02\n\x11\x43reateUserRequest\x12r\n\x04name\x18\x01 \x01(\tB^\xbaH[r\x04\xf0\xd4\x18\x01\xba\x01R\n\x0bname.not_me\x12\x35must not be `me`, which every caller is to themselves\x1a\x0cthis != \'me\'R\x04name\x12+\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0b\x64isplayName\x12$\n\radministrator\x18\x03 \x01(\x08R\radministrator\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\":\n\x12\x43reateUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.UserR\x04user\"/\n\x0eGetUserRequest\x12\x1d\n\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\"7\n\x0fGetUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.UserR\x04user\"\x8e\x01\n\x10ListUsersRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12(\n\x0bname_prefix\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\nnamePrefix\"c\n\x11ListUsersResponse\x12&\n\x05users\x18\x01 \x03(\x0b\x32\x10.blobhub.v1.UserR\x05users\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa9\x03\n\x11UpdateUserRequest\x12\x1d\n\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\x12\xbc\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x7f\xbaH|\xba\x01L\n\x15update_mask.not_empty\x12\x1cmust name at least one field\x1a\x15this.paths.size() > 0\xc8\x01\x01\xe2\x01\'\x12\x0c\x64isplay_name\x12\radministrator\x12\x08\x64isabledR\nupdateMask\x12+\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0b\x64isplayName\x12$\n\radministrator\x18\x04 \x01(\x08R\radministrator\x12\x1a\n\x08\x64isabled\x18\x05 \x01(\x08R\x08\x64isabled\x12\x1b\n\x04\x65tag\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\":\n\x12UpdateUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.UserR\x04user2\xe7\x02\n\x0bUserService\x12S\n\nCreateUser\x12\x1d.blobhub.v1.CreateUserRequest\x1a\x1e.blobhub.v1.CreateUserResponse\"\x06\xf2\xd4\x18\x02\x08\x07\x12Y\n\x07GetUser\x12\x1a.blobhub.v1.GetUserRequest\x1a\x1b.blobhub.v1.GetUserResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x04\x12\x04user\x1a\x04user\x12S\n\tListUsers\x12\x1c.blobhub.v1.ListUsersRequest\x1a\x1d.blobhub.v1.ListUsersResponse\"\t\x90\x02\x01\xf2\xd4\x18\x02\x08\x07\x12S\n\nUpdateUser\x12\x1d.blobhub.v1.UpdateUserRequest\x1a\x1e.blobhub.v1.UpdateUserResponse\"\x06\xf2\xd4\x18\x02\x08\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62lobhub/v1/user.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x02\n\x04User\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName\x12$\n\radministrator\x18\x04 \x01(\x08R\radministrator\x12\x1a\n\x08\x64isabled\x18\x05 \x01(\x08R\x08\x64isabled\x12\x16\n\x06issuer\x18\x06 \x01(\tR\x06issuer\x12\x18\n\x07subject\x18\x07 \x01(\tR\x07subject\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\"\x90\x02\n\x11\x43reateUserRequest\x12v\n\x04name\x18\x01 \x01(\tBb\xbaH[r\x04\xf0\xd4\x18\x01\xba\x01R\n\x0bname.not_me\x12\x35must not be `me`, which every caller is to themselves\x1a\x0cthis != \'me\'\xf8\xd4\x18\x01R\x04name\x12+\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0b\x64isplayName\x12*\n\radministrator\x18\x03 \x01(\x08\x42\x04\xf8\xd4\x18\x01R\radministrator\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\":\n\x12\x43reateUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.UserR\x04user\"/\n\x0eGetUserRequest\x12\x1d\n\x04user\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\"7\n\x0fGetUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.UserR\x04user\"\xe3\x01\n\x10ListUsersRequest\x12(\n\x0bname_prefix\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18?R\nnamePrefix\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12S\n\x08order_by\x18\x04 \x01(\tB8\xbaH5r0R\x0b\x63reate_timeR\x10\x63reate_time descR\x04nameR\tname desc\xd8\x01\x01R\x07orderBy\"c\n\x11ListUsersResponse\x12&\n\x05users\x18\x01 \x03(\x0b\x32\x10.blobhub.v1.UserR\x05users\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbe\x03\n\x11UpdateUserRequest\x12!\n\x04user\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18@\xf8\xd4\x18\x01R\x04user\x12\xc1\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x83\x01\xbaH|\xba\x01L\n\x15update_mask.not_empty\x12\x1cmust name at least one field\x1a\x15this.paths.size() > 0\xc8\x01\x01\xe2\x01\'\x12\x0c\x64isplay_name\x12\radministrator\x12\x08\x64isabled\xf8\xd4\x18\x01R\nupdateMask\x12+\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0b\x64isplayName\x12*\n\radministrator\x18\x04 \x01(\x08\x42\x04\xf8\xd4\x18\x01R\radministrator\x12 \n\x08\x64isabled\x18\x05 \x01(\x08\x42\x04\xf8\xd4\x18\x01R\x08\x64isabled\x12\x1b\n\x04\x65tag\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\":\n\x12UpdateUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x10.blobhub.v1.UserR\x04user2\xe7\x02\n\x0bUserService\x12S\n\nCreateUser\x12\x1d.blobhub.v1.CreateUserRequest\x1a\x1e.blobhub.v1.CreateUserResponse\"\x06\xf2\xd4\x18\x02\x08\x07\x12Y\n\x07GetUser\x12\x1a.blobhub.v1.GetUserRequest\x1a\x1b.blobhub.v1.GetUserResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x04\x12\x04user\x1a\x04user\x12S\n\tListUsers\x12\x1c.blobhub.v1.ListUsersRequest\x1a\x1d.blobhub.v1.ListUsersResponse\"\t\x90\x02\x01\xf2\xd4\x18\x02\x08\x07\x12S\n\nUpdateUser\x12\x1d.blobhub.v1.UpdateUserRequest\x1a\x1e.blobhub.v1.UpdateUserResponse\"\x06\xf2\xd4\x18\x02\x08\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,25 +37,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.user_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATEUSERREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_CREATEUSERREQUEST'].fields_by_name['name']._serialized_options = b'\272H[r\004\360\324\030\001\272\001R\n\013name.not_me\0225must not be `me`, which every caller is to themselves\032\014this != \'me\''
+  _globals['_CREATEUSERREQUEST'].fields_by_name['name']._serialized_options = b'\272H[r\004\360\324\030\001\272\001R\n\013name.not_me\0225must not be `me`, which every caller is to themselves\032\014this != \'me\'\370\324\030\001'
   _globals['_CREATEUSERREQUEST'].fields_by_name['display_name']._loaded_options = None
   _globals['_CREATEUSERREQUEST'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_CREATEUSERREQUEST'].fields_by_name['administrator']._loaded_options = None
+  _globals['_CREATEUSERREQUEST'].fields_by_name['administrator']._serialized_options = b'\370\324\030\001'
   _globals['_CREATEUSERREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEUSERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETUSERREQUEST'].fields_by_name['user']._loaded_options = None
   _globals['_GETUSERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_LISTUSERSREQUEST'].fields_by_name['name_prefix']._loaded_options = None
+  _globals['_LISTUSERSREQUEST'].fields_by_name['name_prefix']._serialized_options = b'\272H\004r\002\030?'
   _globals['_LISTUSERSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTUSERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTUSERSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTUSERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
-  _globals['_LISTUSERSREQUEST'].fields_by_name['name_prefix']._loaded_options = None
-  _globals['_LISTUSERSREQUEST'].fields_by_name['name_prefix']._serialized_options = b'\272H\004r\002\030?'
+  _globals['_LISTUSERSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTUSERSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H5r0R\013create_timeR\020create_time descR\004nameR\tname desc\330\001\001'
   _globals['_UPDATEUSERREQUEST'].fields_by_name['user']._loaded_options = None
-  _globals['_UPDATEUSERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@\370\324\030\001'
   _globals['_UPDATEUSERREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATEUSERREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H|\272\001L\n\025update_mask.not_empty\022\034must name at least one field\032\025this.paths.size() > 0\310\001\001\342\001\'\022\014display_name\022\radministrator\022\010disabled'
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H|\272\001L\n\025update_mask.not_empty\022\034must name at least one field\032\025this.paths.size() > 0\310\001\001\342\001\'\022\014display_name\022\radministrator\022\010disabled\370\324\030\001'
   _globals['_UPDATEUSERREQUEST'].fields_by_name['display_name']._loaded_options = None
   _globals['_UPDATEUSERREQUEST'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['administrator']._loaded_options = None
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['administrator']._serialized_options = b'\370\324\030\001'
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['disabled']._loaded_options = None
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['disabled']._serialized_options = b'\370\324\030\001'
   _globals['_UPDATEUSERREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_UPDATEUSERREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_UPDATEUSERREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -71,21 +79,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER']._serialized_start=183
   _globals['_USER']._serialized_end=518
   _globals['_CREATEUSERREQUEST']._serialized_start=521
-  _globals['_CREATEUSERREQUEST']._serialized_end=783
-  _globals['_CREATEUSERRESPONSE']._serialized_start=785
-  _globals['_CREATEUSERRESPONSE']._serialized_end=843
-  _globals['_GETUSERREQUEST']._serialized_start=845
-  _globals['_GETUSERREQUEST']._serialized_end=892
-  _globals['_GETUSERRESPONSE']._serialized_start=894
-  _globals['_GETUSERRESPONSE']._serialized_end=949
-  _globals['_LISTUSERSREQUEST']._serialized_start=952
-  _globals['_LISTUSERSREQUEST']._serialized_end=1094
-  _globals['_LISTUSERSRESPONSE']._serialized_start=1096
-  _globals['_LISTUSERSRESPONSE']._serialized_end=1195
-  _globals['_UPDATEUSERREQUEST']._serialized_start=1198
-  _globals['_UPDATEUSERREQUEST']._serialized_end=1623
-  _globals['_UPDATEUSERRESPONSE']._serialized_start=1625
-  _globals['_UPDATEUSERRESPONSE']._serialized_end=1683
-  _globals['_USERSERVICE']._serialized_start=1686
-  _globals['_USERSERVICE']._serialized_end=2045
+  _globals['_CREATEUSERREQUEST']._serialized_end=793
+  _globals['_CREATEUSERRESPONSE']._serialized_start=795
+  _globals['_CREATEUSERRESPONSE']._serialized_end=853
+  _globals['_GETUSERREQUEST']._serialized_start=855
+  _globals['_GETUSERREQUEST']._serialized_end=902
+  _globals['_GETUSERRESPONSE']._serialized_start=904
+  _globals['_GETUSERRESPONSE']._serialized_end=959
+  _globals['_LISTUSERSREQUEST']._serialized_start=962
+  _globals['_LISTUSERSREQUEST']._serialized_end=1189
+  _globals['_LISTUSERSRESPONSE']._serialized_start=1191
+  _globals['_LISTUSERSRESPONSE']._serialized_end=1290
+  _globals['_UPDATEUSERREQUEST']._serialized_start=1293
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1739
+  _globals['_UPDATEUSERRESPONSE']._serialized_start=1741
+  _globals['_UPDATEUSERRESPONSE']._serialized_end=1799
+  _globals['_USERSERVICE']._serialized_start=1802
+  _globals['_USERSERVICE']._serialized_end=2161
 # @@protoc_insertion_point(module_scope)

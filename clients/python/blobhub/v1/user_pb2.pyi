@@ -192,25 +192,31 @@ class ListUsersRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    NAME_PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    name_prefix: _builtins.str
+    """Only users whose name begins so; empty for all."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
-    name_prefix: _builtins.str
-    """Only users whose name begins so; empty for all."""
+    order_by: _builtins.str
+    """`create_time` or `name`, or either with ` desc`; empty means `create_time`, or `name`
+    where `name_prefix` is given.
+    """
     def __init__(
         self,
         *,
+        name_prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
-        name_prefix: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name_prefix", b"name_prefix", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name_prefix", b"name_prefix", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,7 +234,7 @@ class ListUsersResponse(_message.Message):
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___User]:
-        """The users, oldest first."""
+        """The users, in the order asked for."""
 
     def __init__(
         self,
@@ -266,7 +272,7 @@ class UpdateUserRequest(_message.Message):
     disabled: _builtins.bool
     """Whether their keys and tokens are refused."""
     etag: _builtins.str
-    """The user's etag, to change only what was seen; empty changes whatever is there."""
+    """The user's etag, to change only what was seen; empty, like `*`, changes whatever is there."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property

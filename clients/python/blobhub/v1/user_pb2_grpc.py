@@ -90,7 +90,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUsers(self, request, context):
-        """Lists all users, oldest first.
+        """Lists all users.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

@@ -54,7 +54,7 @@ class UserServiceStub:
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListUsers: _grpc.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]
-    """Lists all users, oldest first.
+    """Lists all users.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -102,7 +102,7 @@ class UserServiceAsyncStub(UserServiceStub):
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
     ListUsers: _aio.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]  # type: ignore[assignment]
-    """Lists all users, oldest first.
+    """Lists all users.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
@@ -165,7 +165,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.ListUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.ListUsersResponse, _abc.Awaitable[_user_pb2.ListUsersResponse]]:
-        """Lists all users, oldest first.
+        """Lists all users.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blobhub_server.blobtypes.contract import Limits
+from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
@@ -10,7 +11,6 @@ from blobhub_server.errors import AlreadyExists, ContentLost, NotFound
 from blobhub_server.ids import Ids, canonical_id
 from blobhub_server.objects.contract import ObjectNotFound, ObjectStore
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.revision import DRAFT, Revision, require_phase
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as store
@@ -46,6 +46,8 @@ class Contents:
         current = await store.find(tx, revision_id, name)
         if create_only and current is not None:
             raise AlreadyExists("entry", name)
+        if etag == ANY and current is None:
+            raise NotFound("entry", name)
         is_shared = await store.holds(tx, blob.id, digest)
         if current is None:
             entry = Entry(
@@ -121,8 +123,17 @@ class Contents:
     async def get(self, tx: Transaction, entry_id: str) -> Entry | None:
         return await store.get(tx, entry_id)
 
-    async def list(self, tx: Transaction, revision_id: str, *, after: str = "", limit: int | None = None) -> list[Entry]:
-        return await store.page(tx, revision_id, after=after, limit=limit)
+    async def list(
+        self,
+        tx: Transaction,
+        revision_id: str,
+        *,
+        after: str = "",
+        limit: int | None = None,
+        prefix: str = "",
+        descending: bool = False,
+    ) -> list[Entry]:
+        return await store.page(tx, revision_id, after=after, limit=limit, prefix=prefix, descending=descending)
 
     async def fullest(self, tx: Transaction, blob_id: str) -> int:
         return await revision_store.most_entries(tx, blob_id)

@@ -11,11 +11,15 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, LimitExceeded, PermissionDenied
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules.blob import Blob
+from blobhub_server.platform.rules.credential import MAX_CREDENTIALS
+from blobhub_server.platform.rules.metadata import MAX_RECORDS
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
+from blobhub_server.platform.store import credential as credential_store
 from blobhub_server.platform.store import limit as store
 from blobhub_server.platform.store import member as member_store
+from blobhub_server.platform.store import metadata as metadata_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
 
@@ -56,6 +60,19 @@ BLOB_LIMITS = (
 )
 """Counted in blobs of every type."""
 
+CREDENTIALS = Limit(
+    name="credentials",
+    description="Credentials of the organization or the blob itself",
+    default=MAX_CREDENTIALS,
+    held=credential_store.count,
+)
+RECORDS = Limit(
+    name="metadata.records_per_parent",
+    description="Records of metadata on the blob itself; a revision may have as many",
+    default=MAX_RECORDS,
+    held=metadata_store.count,
+)
+
 
 class Limits:
     """Implements `blobtypes.contract.Limits`."""
@@ -74,11 +91,17 @@ class Limits:
         of_all_blobs = () if isinstance(parent, Blob) else (*BLOB_LIMITS, *self._types.limits())
         return sorted((*self.counted_in(parent), *of_all_blobs), key=lambda limit: limit.name)
 
+    def fixed_on(self, parent: Organization | Blob) -> Sequence[Limit]:
+        """The limits of an organization or a blob that nobody sets."""
+        return (CREDENTIALS, RECORDS) if isinstance(parent, Blob) else (CREDENTIALS,)
+
     def find(self, parent: Organization | Blob, name: str) -> Limit:
         """One of those by its name. Raises InvalidValue."""
         for limit in self.settable_on(parent):
             if limit.name == name:
                 return limit
+        if name in (limit.name for limit in self.fixed_on(parent)):
+            raise InvalidValue("name", "this limit is fixed")
         kind = "a blob of this type" if isinstance(parent, Blob) else "an organization"
         raise InvalidValue("name", f"no such limit on {kind}")
 

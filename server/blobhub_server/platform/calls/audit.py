@@ -8,11 +8,15 @@ commit; so appending is the last thing that it does.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import structlog
+from blobhub.v1 import access_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes.call import Call
@@ -31,28 +35,6 @@ TOPIC = "audit"
 """The doorbell that is rung when the log has grown."""
 
 MAX_TEXT_LENGTH, MAX_REQUEST_ID_LENGTH = 256, 36
-
-DETAILS = frozenset(
-    {
-        "administrator",
-        "alias",
-        "base_revision",
-        "cascade",
-        "create_only",
-        "credential",
-        "definition",
-        "disabled",
-        "keep_default",
-        "key",
-        "label",
-        "name",
-        "role",
-        "user",
-        "value",
-        "visibility",
-    }
-)
-"""The request fields that an entry shows. They are short, and hold neither content nor secrets."""
 
 # Matches only at the beginning of a word; trying every letter of a long word would take quadratic time.
 _TOKEN_PATTERN = re.compile(r"(?<![\w-])[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
@@ -106,18 +88,31 @@ def own_audit_row(method: str, user_id: str, detail: str) -> AuditRow:
 
 
 def _detail(request: Message, created: Mapping[str, str]) -> str:
-    """What a request asks for beyond the resource it names, and the ids in its answer."""
-    said = []
-    fields = request.ListFields()
-    # What is to be run stands in a message of its own, which several requests share.
-    specs = [value for field, value in fields if field.name == "spec" and isinstance(value, Message)]
-    for field, value in [*fields, *(item for spec in specs for item in spec.ListFields())]:
-        if field.name == "update_mask":
-            said.append(f"update_mask={','.join(value.paths)}")
-        elif field.name in DETAILS and field.message_type is None and not field.is_repeated:
-            of_enum = field.enum_type.values_by_number.get(value) if field.enum_type else None
-            said.append(f"{field.name}={of_enum.name if of_enum else value}")
-    return _mask(" ".join([*said, *(f"id={id_}" for id_ in created.values())]))
+    """The audited fields that a request sets, and the ids in its answer."""
+    return _mask(" ".join([*_shown(request), *(f"id={id_}" for id_ in created.values())]))
+
+
+def _shown(message: Message) -> Iterator[str]:
+    """The audited fields that are set in a message of a request, and in those inside it that are not repeated."""
+    audited = _audited(message.DESCRIPTOR)
+    for field, value in message.ListFields():
+        if field.name in audited:
+            yield f"{field.name}={_text(field, value)}"
+        elif field.message_type and not field.is_repeated:
+            yield from _shown(value)
+
+
+def _text(field: FieldDescriptor, value: Any) -> str:
+    if isinstance(value, FieldMask):
+        return ",".join(value.paths)
+    known = field.enum_type.values_by_number.get(value) if field.enum_type else None
+    return known.name if known else str(value)
+
+
+@cache
+def _audited(message: Descriptor) -> frozenset[str]:
+    """The fields of a message that say they are `audited`."""
+    return frozenset(field.name for field in message.fields if field.GetOptions().Extensions[access_pb2.audited])
 
 
 def _mask(text: str) -> str:

@@ -11,6 +11,7 @@ from blobhub.v1 import api_key_pb2 as pb
 from blobhub_server.blobtypes.access import Caller, Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, PermissionDenied
 from blobhub_server.platform.admission import gate
@@ -19,7 +20,6 @@ from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import api_key as rules
 from blobhub_server.platform.rules.api_key import ApiKey
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import api_key as store
@@ -114,10 +114,12 @@ class ApiKeyService:
     async def ListApiKeys(
         self, request: pb.ListApiKeysRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListApiKeysResponse:
-        place = call.place
-        page = Page.parse(request, place.user_id or "", place.organization_id, place.blob_id or "")
+        place, order_by = call.place, request.order_by or "create_time"
+        filters = (str(request.valid_only), order_by)
+        page = Page.parse(request, place.user_id or "", place.organization_id, place.blob_id or "", *filters)
+        valid_at = self._host.clock() if request.valid_only else None
         async with self._host.db.read() as tx:
-            found = await store.page(tx, place, after=page.after, limit=page.limit + 1)
+            found = await store.page(tx, place, order_by=order_by, valid_at=valid_at, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, lambda key: key.id)
         return pb.ListApiKeysResponse(api_keys=map(to_proto, items), next_page_token=token)
 

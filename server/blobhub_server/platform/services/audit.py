@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from blobhub_server.blobtypes.access import Caller
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidPageToken, NotFound
+from blobhub_server.errors import NotFound
 from blobhub_server.platform.admission.locators import user_of
 from blobhub_server.platform.calls import audit
 from blobhub_server.platform.rules import reference as grammar
@@ -66,7 +65,8 @@ class AuditService:
         self, request: pb.ListAuditEntriesRequest, call: Call[Organization | Blob | None]
     ) -> pb.ListAuditEntriesResponse:
         place = call.place
-        filters = (request.user, request.method, str(request.failures_only))
+        order_by = request.order_by or "create_time"
+        filters = (request.user, request.method, str(request.failures_only), order_by)
         page = Page.parse(request, place.organization_id, place.blob_id or "", *filters)
         async with self._host.db.read() as tx:
             user = await _user(tx, request.user, call.caller) if request.user else None
@@ -77,10 +77,11 @@ class AuditService:
                 user_id=user.id if user else "",
                 method=request.method,
                 failures_only=request.failures_only,
-                after=_number(page.after),
+                order_by=order_by,
+                after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = page.cut(found, lambda entry: str(entry.sequence))
+        items, token = page.cut(found, store.order(order_by).key)
         return pb.ListAuditEntriesResponse(entries=map(to_proto, items), next_page_token=token)
 
     async def WatchAuditEntries(
@@ -93,7 +94,7 @@ class AuditService:
         async def read(after: int) -> list[EntryLine]:
             async with self._host.db.read() as tx:
                 found = await store.page(
-                    tx, organization_id=place.organization_id, blob_id=place.blob_id or "", after=after, limit=MAX_BATCH
+                    tx, organization_id=place.organization_id, blob_id=place.blob_id or "", after=str(after), limit=MAX_BATCH
                 )
             return [EntryLine(sequence=entry.sequence, event=to_proto(entry).SerializeToString()) for entry in found]
 
@@ -107,12 +108,6 @@ class AuditService:
             self._host.bell, self._host.drain, request.after_sequence, replay_only=request.replay_only
         ):
             yield pack(batch, self._host.clock())
-
-
-def _number(after: str) -> int:
-    if after and re.fullmatch("[0-9]{1,18}", after) is None:
-        raise InvalidPageToken
-    return int(after or 0)
 
 
 async def _user(tx: Transaction, reference: str, caller: Caller) -> User:

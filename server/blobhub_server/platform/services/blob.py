@@ -10,6 +10,7 @@ from blobhub.v1 import blob_pb2 as pb
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
@@ -25,7 +26,6 @@ from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import blob as rules
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 from blobhub_server.platform.services.revision import to_proto as revision_to_proto

@@ -10,12 +10,12 @@ from google.protobuf.struct_pb2 import Struct, Value
 from blobhub_server.blobtypes.access import Place
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, InvalidValue, NotFound, PermissionDenied
 from blobhub_server.platform.rules import credential as rules
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.credential import Credential
-from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.sealing.credentials import Credentials
@@ -96,10 +96,18 @@ class CredentialService:
     async def ListCredentials(
         self, request: pb.ListCredentialsRequest, call: Call[Organization | Blob | User]
     ) -> pb.ListCredentialsResponse:
-        parent_id = call.resource.id
-        page = Page.parse(request, parent_id)
+        parent_id, order_by = call.resource.id, request.order_by or "alias"
+        page = Page.parse(request, parent_id, request.type, request.alias_prefix, order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, parent_id, after=page.after, limit=page.limit + 1)
+            found = await store.page(
+                tx,
+                parent_id,
+                order_by=order_by,
+                type_=request.type,
+                alias_prefix=request.alias_prefix,
+                after=page.after,
+                limit=page.limit + 1,
+            )
         items, token = page.cut(found, lambda credential: credential.alias)
         return pb.ListCredentialsResponse(credentials=map(to_proto, items), next_page_token=token)
 

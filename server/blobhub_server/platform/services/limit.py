@@ -9,12 +9,12 @@ from blobhub.v1 import limit_pb2 as pb
 from blobhub_server.blobtypes.access import Place
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, Limit
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import Transaction
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.rules import limit as rules
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.limit import LimitSetting, Rank
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store import limit as store
@@ -27,7 +27,7 @@ _SOURCES = {
 }
 
 
-def to_proto(limit: Limit, settings: Sequence[LimitSetting], held: int | None = None) -> pb.Limit:
+def to_proto(limit: Limit, settings: Sequence[LimitSetting], held: int | None) -> pb.Limit:
     """A limit as its message."""
     holds = rules.effective(settings, limit.default)
     return pb.Limit(
@@ -37,6 +37,13 @@ def to_proto(limit: Limit, settings: Sequence[LimitSetting], held: int | None = 
         held=held,
         source=_SOURCES[holds.source],
         etag=rules.etag(settings),
+    )
+
+
+def fixed_to_proto(limit: Limit, held: int) -> pb.Limit:
+    """A limit that nobody sets, as its message."""
+    return pb.Limit(
+        name=limit.name, description=limit.description, value=limit.default, held=held, source=pb.LIMIT_SOURCE_FIXED
     )
 
 
@@ -50,14 +57,21 @@ class LimitService:
 
     async def GetLimits(self, request: pb.GetLimitsRequest, call: Call[Organization | Blob]) -> pb.GetLimitsResponse:
         place = call.place
-        counted = self._limits.counted_in(call.resource)
-        answered = []
+        parent = call.resource
         async with self._host.db.read() as tx:
             settings = await store.get_all(tx, place.organization_id, place.blob_id or "")
-            for limit in self._limits.settable_on(call.resource):
-                held = await limit.held(tx, call.resource.id) if limit in counted else None
-                answered.append(to_proto(limit, settings[limit.name], held))
-        return pb.GetLimitsResponse(limits=answered)
+            answered = [
+                *[
+                    to_proto(limit, settings[limit.name], await self._held(tx, parent, limit))
+                    for limit in self._limits.settable_on(parent)
+                ],
+                *[fixed_to_proto(limit, await limit.held(tx, parent.id)) for limit in self._limits.fixed_on(parent)],
+            ]
+        return pb.GetLimitsResponse(limits=sorted(answered, key=lambda limit: limit.name))
+
+    async def _held(self, tx: Transaction, parent: Organization | Blob, limit: Limit) -> int | None:
+        """How much of a limit a parent holds; None for an organization's blobs, which would all have to be counted."""
+        return await limit.held(tx, parent.id) if limit in self._limits.counted_in(parent) else None
 
     async def UpdateLimit(self, request: pb.UpdateLimitRequest, call: Call[Organization | Blob]) -> pb.UpdateLimitResponse:
         place, rank = call.place, await self._rank(call)
@@ -67,8 +81,9 @@ class LimitService:
             await self._limits.lock(tx, organization_id=place.organization_id, blob_id=place.blob_id or "")
             settings = await store.get(tx, limit.name, place.organization_id, place.blob_id or "")
             require_etag(request.etag, rules.etag(settings))
+            held = await self._held(tx, call.resource, limit)
             if not changed_fields(request, "value"):
-                return pb.UpdateLimitResponse(limit=to_proto(limit, settings))
+                return pb.UpdateLimitResponse(limit=to_proto(limit, settings, held))
             if request.HasField("value"):
                 rules.require_settable(
                     LimitSetting(source=_source(place), rank=rank, value=request.value), settings, limit.default
@@ -77,7 +92,7 @@ class LimitService:
             if request.HasField("value"):
                 await store.put(tx, parent_id, limit.name, rank, request.value)
             now = await store.get(tx, limit.name, place.organization_id, place.blob_id or "")
-            return pb.UpdateLimitResponse(limit=to_proto(limit, now))
+            return pb.UpdateLimitResponse(limit=to_proto(limit, now, held))
 
         return await call.once(make)
 

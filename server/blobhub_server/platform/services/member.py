@@ -10,6 +10,7 @@ from blobhub.v1 import member_pb2 as pb
 from blobhub_server.blobtypes.access import Caller, Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import IntegrityError, Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform.admission import gate
@@ -18,7 +19,6 @@ from blobhub_server.platform.blobs.locks import lock_place
 from blobhub_server.platform.rules import member as rules
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.user import User
@@ -85,11 +85,11 @@ class MemberService:
             return pb.GetMemberResponse(member=to_proto(await _member(tx, call, request.user)))
 
     async def ListMembers(self, request: pb.ListMembersRequest, call: Call[Organization | Blob]) -> pb.ListMembersResponse:
-        resource_id = call.resource.id
-        page = Page.parse(request, resource_id)
+        resource_id, role, order_by = call.resource.id, Role(request.role), request.order_by or "user"
+        page = Page.parse(request, resource_id, str(int(role)), order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, resource_id, after=page.after, limit=page.limit + 1)
-        items, token = page.cut(found, lambda member: member.user_id)
+            found = await store.page(tx, resource_id, order_by=order_by, role=role, after=page.after, limit=page.limit + 1)
+        items, token = page.cut(found, store.order(order_by).key)
         return pb.ListMembersResponse(members=map(to_proto, items), next_page_token=token)
 
     async def UpdateMember(

@@ -11,13 +11,13 @@ from blobhub.v1 import metadata_pb2 as pb
 
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, NotFound, PermissionDenied
 from blobhub_server.platform.admission.locators import BlobRevision
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import metadata as rules
 from blobhub_server.platform.rules.blob import Blob
-from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.metadata import MetadataRecord
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import metadata as store
@@ -93,10 +93,12 @@ class MetadataService:
     async def ListMetadata(
         self, request: pb.ListMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.ListMetadataResponse:
-        parent_id = call.resource.id
-        page = Page.parse(request, parent_id, request.prefix)
+        parent_id, order_by = call.resource.id, request.order_by or "key"
+        page = Page.parse(request, parent_id, request.prefix, order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, parent_id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
+            found = await store.page(
+                tx, parent_id, order_by=order_by, prefix=request.prefix, after=page.after, limit=page.limit + 1
+            )
         records, token = page.fill(found, lambda record: record.key, to_proto)
         return pb.ListMetadataResponse(records=records, next_page_token=token)
 

@@ -7,6 +7,7 @@ from blobhub.v1 import organization_pb2 as pb
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
@@ -16,7 +17,6 @@ from blobhub_server.platform.blobs.aliases import change_alias, claim_alias
 from blobhub_server.platform.blobs.deletion import delete_organization
 from blobhub_server.platform.blobs.locks import lock_user
 from blobhub_server.platform.rules import organization as rules
-from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.services.visibility import SHARED_FIELDS, changed_columns, from_visibility, to_visibility

@@ -10,6 +10,7 @@ from blobhub.v1 import revision_pb2 as pb
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
@@ -22,7 +23,6 @@ from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import revision as rules
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.content import Change, changes, manifest_digest
-from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.revision import COMMIT, DRAFT, SNAPSHOT, Revision
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store
@@ -39,6 +39,7 @@ _PHASES = {
     COMMIT: pb.REVISION_PHASE_COMMIT,
     SNAPSHOT: pb.REVISION_PHASE_SNAPSHOT,
 }
+_NAMES = {number: name for name, number in _PHASES.items()}
 
 
 def to_proto(revision: Revision) -> pb.Revision:
@@ -124,10 +125,13 @@ class RevisionService:
         return pb.GetRevisionResponse(revision=to_proto(call.resource.revision))
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, call: Call[Blob]) -> pb.ListRevisionsResponse:
-        blob = call.resource
-        page = Page.parse(request, blob.id, "outsider" if call.role is Role.NONE else "")
+        blob, phase, order_by = call.resource, _NAMES.get(request.phase), request.order_by or "create_time"
+        drafts = call.role is not Role.NONE
+        page = Page.parse(request, blob.id, phase or "", order_by, "" if drafts else "outsider")
         async with self._host.db.read() as tx:
-            found = await store.page(tx, blob.id, drafts=call.role is not Role.NONE, after=page.after, limit=page.limit + 1)
+            found = await store.page(
+                tx, blob.id, order_by=order_by, phase=phase, drafts=drafts, after=page.after, limit=page.limit + 1
+            )
         items, token = page.cut(found, lambda revision: revision.id)
         return pb.ListRevisionsResponse(revisions=map(to_proto, items), next_page_token=token)
 

@@ -6,13 +6,14 @@ from blobhub.v1 import user_pb2 as pb
 
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import IntegrityError, Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.admission.locators import user_of
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import user as rules
-from blobhub_server.platform.rules.etag import require_etag
 from blobhub_server.platform.rules.user import User
 from blobhub_server.platform.store import user as store
 from blobhub_server.rpc.masks import changed_fields
@@ -66,10 +67,13 @@ class UserService:
         return pb.GetUserResponse(user=to_proto(call.resource))
 
     async def ListUsers(self, request: pb.ListUsersRequest, call: Call[None]) -> pb.ListUsersResponse:
-        page = Page.parse(request, request.name_prefix)
+        order_by = request.order_by or ("name" if request.name_prefix else "create_time")
+        page = Page.parse(request, request.name_prefix, order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, name_prefix=request.name_prefix, after=page.after, limit=page.limit + 1)
-        items, token = page.cut(found, lambda user: user.id)
+            found = await store.page(
+                tx, order_by=order_by, name_prefix=request.name_prefix, after=page.after, limit=page.limit + 1
+            )
+        items, token = page.cut(found, Order.parse(store.users, order_by).key)
         return pb.ListUsersResponse(users=map(to_proto, items), next_page_token=token)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call[None]) -> pb.UpdateUserResponse:

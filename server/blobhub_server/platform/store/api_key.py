@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared, lock_rows
 from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Choice, Id, IdQuery, Time, metadata
@@ -64,10 +65,22 @@ async def get_by_public_id(tx: Transaction, public_id: str) -> ApiKey | None:
     return await tx.first(_BY_PUBLIC_ID, presented=public_id)
 
 
-async def page(tx: Transaction, place: Place, *, after: str, limit: int) -> list[ApiKey]:
-    """The keys of a user, of an organization itself, or of one blob, by id, those after `after`."""
-    query = _KEY.select().where(_is_at(place), api_keys.c.id > after)
-    return _KEY.all(await tx.execute(query.order_by(api_keys.c.id).limit(limit)))
+async def page(
+    tx: Transaction, place: Place, *, order_by: str, valid_at: datetime | None, after: str, limit: int
+) -> list[ApiKey]:
+    """The keys of a user, of an organization itself, or of one blob, in an order, those after `after`.
+
+    With `valid_at` only those that are neither revoked nor expired then.
+    """
+    query = _KEY.select().where(_is_at(place))
+    if valid_at:
+        query = query.where(*_valid(valid_at))
+    return _KEY.all(await tx.execute(Order.parse(api_keys, order_by).apply(query, after, limit)))
+
+
+def _valid(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    lasting = sa.or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > now)
+    return api_keys.c.revoke_time.is_(None), lasting
 
 
 async def count(tx: Transaction, organization_id: str, now: datetime) -> int:
@@ -81,8 +94,7 @@ async def count_personal(tx: Transaction, user_id: str, now: datetime) -> int:
 
 
 async def _count(tx: Transaction, whose: sa.ColumnElement[bool], now: datetime) -> int:
-    lasting = sa.or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > now)
-    query = sa.select(sa.func.count()).where(whose, api_keys.c.revoke_time.is_(None), lasting)
+    query = sa.select(sa.func.count()).where(whose, *_valid(now))
     return int((await tx.execute(query)).scalar_one())
 
 

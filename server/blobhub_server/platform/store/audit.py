@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Time, metadata
@@ -85,11 +86,12 @@ async def page(
     user_id: str = "",
     method: str = "",
     failures_only: bool = False,
-    after: int,
+    order_by: str = "create_time",
+    after: str,
     limit: int,
 ) -> list[AuditEntry]:
-    """Entries after a number, in order: of a blob, of an organization, or, with neither, of the whole server."""
-    query = _ENTRY.select().where(audit_entries.c.sequence > after)
+    """Entries after a number, in an order: of a blob, of an organization, or, with neither, of the whole server."""
+    query = _ENTRY.select()
     if blob_id:
         query = query.where(audit_entries.c.blob_id == blob_id)
     elif organization_id:
@@ -100,4 +102,9 @@ async def page(
         query = query.where(audit_entries.c.method == method)
     if failures_only:
         query = query.where(audit_entries.c.code != "OK")
-    return _ENTRY.all(await tx.execute(query.order_by(audit_entries.c.sequence).limit(limit)))
+    return _ENTRY.all(await tx.execute(order(order_by).apply(query, after, limit)))
+
+
+def order(order_by: str) -> Order:
+    """The order of a list of entries: by `create_time`, which is by their numbers."""
+    return Order.parse(audit_entries, order_by, create_time=("sequence",))

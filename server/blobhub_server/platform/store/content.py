@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
@@ -72,10 +73,15 @@ async def get(tx: Transaction, entry_id: str) -> Entry | None:
     return await tx.first(_GET, entry=entry_id)
 
 
-async def page(tx: Transaction, revision_id: str, *, after: str, limit: int | None) -> list[Entry]:
+async def page(
+    tx: Transaction, revision_id: str, *, after: str, limit: int | None, prefix: str = "", descending: bool = False
+) -> list[Entry]:
     """A revision's entries by name, those after `after`."""
-    query = _ENTRY.select().where(entries.c.revision_id == revision_id, entries.c.name > after)
-    return _ENTRY.all(await tx.execute(query.order_by(entries.c.name).limit(limit)))
+    query = _ENTRY.select().where(entries.c.revision_id == revision_id)
+    order = Order(columns=(entries.c.name,), descending=descending)
+    if prefix:
+        query = query.where(order.begins(entries.c.name, prefix, after))
+    return _ENTRY.all(await tx.execute(order.apply(query, after, limit)))
 
 
 _DELETE = Prepared(entries.delete().where(_ID))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared, lock_rows
 from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
@@ -32,6 +33,7 @@ credentials = sa.Table(
     sa.Column("nonce", sa.LargeBinary, nullable=False),
     sa.Column("ciphertext", sa.LargeBinary, nullable=False),
     sa.Index("uq_credentials_parent_id_alias", "parent_id", "alias", unique=True),
+    sa.Index("ix_credentials_parent_id_type_alias", "parent_id", "type", "alias"),
     sa.Index("ix_credentials_master_key_id_id", "master_key_id", "id"),
 )
 """`parent_id` is the id of the blob, organization or user that the credential belongs to."""
@@ -74,10 +76,16 @@ async def resolve(tx: Transaction, organization_id: str, blob_id: str, alias: st
     return await find(tx, blob_id, alias) or await find(tx, organization_id, alias)
 
 
-async def page(tx: Transaction, parent_id: str, *, after: str, limit: int) -> list[Credential]:
-    """The credentials of a parent by alias, those after `after`."""
-    query = _CREDENTIAL.select().where(credentials.c.parent_id == parent_id, credentials.c.alias > after)
-    return _CREDENTIAL.all(await tx.execute(query.order_by(credentials.c.alias).limit(limit)))
+async def page(
+    tx: Transaction, parent_id: str, *, order_by: str, type_: str, alias_prefix: str, after: str, limit: int
+) -> list[Credential]:
+    """The credentials of a parent in an order, those after `after`."""
+    order, query = Order.parse(credentials, order_by), _CREDENTIAL.select().where(credentials.c.parent_id == parent_id)
+    if type_:
+        query = query.where(credentials.c.type == type_)
+    if alias_prefix:
+        query = query.where(order.begins(credentials.c.alias, alias_prefix, after))
+    return _CREDENTIAL.all(await tx.execute(order.apply(query, after, limit)))
 
 
 _COUNT = Prepared(sa.select(sa.func.count()).where(_PARENT), Scalar(int))

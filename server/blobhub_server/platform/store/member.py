@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Choice, Id, IdQuery, Time, metadata
@@ -26,6 +27,7 @@ members = sa.Table(
     sa.Column("update_time", Time(), nullable=False),
     sa.Column("etag", Id(), nullable=False),
     sa.Index("ix_members_resource_id_user_id", "resource_id", "user_id"),
+    sa.Index("ix_members_resource_id_role_user_id", "resource_id", "role", "user_id"),
     sa.Index("ix_members_organization_id_user_id", "organization_id", "user_id"),
 )
 """`resource_id` is the blob, or, for a role on the whole organization, the organization."""
@@ -51,10 +53,17 @@ async def get(tx: Transaction, resource_id: str, user_id: str) -> Member | None:
     return await tx.first(_GET, resource=resource_id, user=user_id)
 
 
-async def page(tx: Transaction, resource_id: str, *, after: str, limit: int) -> list[Member]:
-    """The members of an organization or a blob by user id, those after `after`."""
-    query = _MEMBER.select().where(members.c.resource_id == resource_id, members.c.user_id > after)
-    return _MEMBER.all(await tx.execute(query.order_by(members.c.user_id).limit(limit)))
+def order(order_by: str) -> Order:
+    """The order of a list of members: by `user`, which is by the ids of the users."""
+    return Order.parse(members, order_by.replace("user", "user_id"))
+
+
+async def page(tx: Transaction, resource_id: str, *, order_by: str, role: Role, after: str, limit: int) -> list[Member]:
+    """The members of an organization or a blob in an order, those after `after`; with a role only those who hold it."""
+    query = _MEMBER.select().where(members.c.resource_id == resource_id)
+    if role:
+        query = query.where(members.c.role == role)
+    return _MEMBER.all(await tx.execute(order(order_by).apply(query, after, limit)))
 
 
 _COUNT = Prepared(sa.select(sa.func.count()).where(members.c.organization_id == sa.bindparam("organization")), Scalar(int))

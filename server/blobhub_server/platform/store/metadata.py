@@ -51,9 +51,12 @@ async def get(tx: Transaction, parent_id: str, key: str) -> MetadataRecord | Non
     return await tx.first(_GET, parent=parent_id, wanted=key)
 
 
-async def page(tx: Transaction, parent_id: str, *, prefix: str, after: str, limit: int) -> list[MetadataRecord]:
-    """The records of a parent itself by key, those after `after`."""
-    return _RECORD.all(await tx.execute(_BY_KEY.apply(_select(parent_id, prefix, after), after, limit)))
+async def page(
+    tx: Transaction, parent_id: str, *, order_by: str, prefix: str, after: str, limit: int
+) -> list[MetadataRecord]:
+    """The records of a parent itself in an order, those after `after`."""
+    order = Order.parse(metadata_records, order_by)
+    return _RECORD.all(await tx.execute(order.apply(_select(parent_id, prefix, after, order), after, limit)))
 
 
 async def resolve(
@@ -68,9 +71,9 @@ async def resolve(
     return _BY_KEY.merge((record for record in found if record.parent_id == revision_id or record.key not in own), limit)
 
 
-def _select(parent_id: str, prefix: str, after: str) -> sa.Select[Any]:
+def _select(parent_id: str, prefix: str, after: str, order: Order = _BY_KEY) -> sa.Select[Any]:
     query = _RECORD.select().where(_columns.parent_id == parent_id)
-    return query.where(_BY_KEY.begins(_columns.key, prefix, after)) if prefix else query
+    return query.where(order.begins(_columns.key, prefix, after)) if prefix else query
 
 
 _COUNT = Prepared(sa.select(sa.func.count()).where(_PARENT), Scalar(int))

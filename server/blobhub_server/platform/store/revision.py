@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, IdQuery, Time, metadata
@@ -31,6 +32,7 @@ revisions = sa.Table(
     sa.Column("etag", Id(), nullable=False),
     sa.Column("entries", sa.BigInteger, nullable=False),
     sa.Index("ix_revisions_blob_id_id", "blob_id", "id"),
+    sa.Index("ix_revisions_blob_id_phase_id", "blob_id", "phase", "id"),
     sa.Index("ix_revisions_blob_id_commit_time_id", "blob_id", "commit_time", "id"),
     sa.Index("ix_revisions_blob_id_entries", "blob_id", "entries"),
     sa.Index("ix_revisions_base_revision_id", "base_revision_id"),
@@ -85,12 +87,16 @@ async def get_latest(tx: Transaction, blob_id: str) -> Revision | None:
     return await tx.first(_LATEST, blob=blob_id)
 
 
-async def page(tx: Transaction, blob_id: str, *, drafts: bool, after: str, limit: int) -> list[Revision]:
-    """A blob's revisions by id, those after `after`; without its drafts unless `drafts`."""
-    query = _SELECT.where(revisions.c.blob_id == blob_id, revisions.c.id > after)
+async def page(
+    tx: Transaction, blob_id: str, *, order_by: str, phase: str | None, drafts: bool, after: str, limit: int
+) -> list[Revision]:
+    """A blob's revisions in an order, those after `after`; without its drafts unless `drafts`."""
+    query = _SELECT.where(revisions.c.blob_id == blob_id)
+    if phase:
+        query = query.where(revisions.c.phase == phase)
     if not drafts:
         query = query.where(revisions.c.phase != DRAFT)
-    return _REVISION.all(await tx.execute(query.order_by(revisions.c.id).limit(limit)))
+    return _REVISION.all(await tx.execute(Order.parse(revisions, order_by).apply(query, after, limit)))
 
 
 _LAST_NUMBER = Prepared(sa.select(sa.func.max(revisions.c.number)).where(_BLOB), Scalar(int))

@@ -66,9 +66,9 @@ async def get_by_subject(tx: Transaction, issuer: str, subject: str) -> User | N
     return await tx.first(_GET_BY_SUBJECT, iss=issuer, sub=subject)
 
 
-async def page(tx: Transaction, *, name_prefix: str, after: str, limit: int) -> list[User]:
-    """Users by id, those after `after`."""
-    query, order = _SELECT, Order(columns=(users.c.id,))
+async def page(tx: Transaction, *, order_by: str, name_prefix: str, after: str, limit: int) -> list[User]:
+    """Users in an order, those after `after`."""
+    query, order = _SELECT, Order.parse(users, order_by)
     if name_prefix:
         query = query.where(order.begins(users.c.name, name_prefix, after))
     return _USER.all(await tx.execute(order.apply(query, after, limit)))

@@ -126,6 +126,8 @@ class DefinitionService:
                 )
             except AlreadyExists:
                 raise AlreadyExists("definition", request.alias) from None
+            except NotFound as error:
+                raise (NotFound("definition", request.alias) if error.kind == "entry" else error) from None
             return pb.PutDefinitionResponse(definition=to_proto(entry), revision_etag=etag)
 
         return await call.once(make)
@@ -148,9 +150,16 @@ class DefinitionService:
         self, request: pb.ListDefinitionsRequest, call: Call[RevisionView]
     ) -> pb.ListDefinitionsResponse:
         revision = call.resource.require_type(TYPE)
-        page = Page.parse(request, revision.id)
+        page = Page.parse(request, revision.id, request.alias_prefix, request.order_by or "alias")
         async with self._host.db.read() as tx:
-            found = await self._host.contents.list(tx, revision.id, after=page.after, limit=page.limit + 1)
+            found = await self._host.contents.list(
+                tx,
+                revision.id,
+                after=page.after,
+                limit=page.limit + 1,
+                prefix=request.alias_prefix,
+                descending=request.order_by == "alias desc",
+            )
         items, token = page.cut(found, lambda entry: entry.name)
         return pb.ListDefinitionsResponse(definitions=map(to_proto, items), next_page_token=token)
 

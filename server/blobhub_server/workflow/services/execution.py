@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC
 from typing import TypeVar
 
 from blobhub.v1 import event_pb2
@@ -11,9 +12,9 @@ from blobhub.v1 import execution_pb2 as pb
 
 from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
-from blobhub_server.blobtypes.contract import Host, Settlement
+from blobhub_server.blobtypes.contract import BlobView, Host, Settlement
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue
+from blobhub_server.errors import InvalidValue, NotFound
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
@@ -26,6 +27,7 @@ from blobhub_server.workflow.runtime.contract import Runtime, Start
 from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as store
+from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store.event import LoggedEvent
 
 StartRequest = pb.StartExecutionRequest | pb.RunExecutionRequest
@@ -70,6 +72,17 @@ def to_start(call: Call[Session], request: StartRequest) -> Start:
         cause=Cause(CauseKind.REQUEST, call.idempotency_key) if call.idempotency_key else None,
         timeout=from_duration(spec.timeout) if spec.HasField("timeout") else None,
         step_limit=spec.step_limit or STEP_LIMIT,
+    )
+
+
+def to_filter(request: pb.ListExecutionsRequest) -> store.Filter:
+    """Which executions a request asks for."""
+    return store.Filter(
+        session_id=request.session.lower(),
+        definition_alias=request.definition,
+        state=_NAMES.get(request.state, ""),
+        created_after=request.created_after.ToDatetime(UTC) if request.HasField("created_after") else None,
+        created_before=request.created_before.ToDatetime(UTC) if request.HasField("created_before") else None,
     )
 
 
@@ -121,17 +134,15 @@ class ExecutionService:
         execution.input_data.extend(pb.ExecutionInput(alias=alias, value=to_value(value)) for alias, value in given.items())
         return pb.GetExecutionResponse(execution=execution)
 
-    async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[Session]) -> pb.ListExecutionsResponse:
-        page = Page.parse(request, call.resource.id, str(request.state))
+    async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[BlobView]) -> pb.ListExecutionsResponse:
+        blob, only, order_by = call.resource, to_filter(request), request.order_by or "create_time desc"
+        page = Page.parse(request, blob.id, repr(only), order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(
-                tx,
-                call.resource.id,
-                state=_NAMES.get(request.state),
-                after=page.after,
-                limit=page.limit + 1,
-            )
-        items, token = page.cut(found, lambda execution: execution.id)
+            session = await session_store.get(tx, only.session_id) if only.session_id else None
+            if only.session_id and (session is None or session.blob_id != blob.id):
+                raise NotFound("session", request.session, instead="the blob has no such session")
+            found = await store.page(tx, blob.id, only, order_by=order_by, after=page.after, limit=page.limit + 1)
+        items, token = page.cut(found, store.order(order_by).key)
         return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
 
     async def StopExecution(self, request: pb.StopExecutionRequest, call: Call[Execution]) -> pb.StopExecutionResponse:

@@ -79,11 +79,15 @@ class SessionService:
         return pb.GetSessionResponse(session=to_proto(call.resource))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call[BlobView]) -> pb.ListSessionsResponse:
-        page = Page.parse(request, call.resource.id, request.alias, str(request.state))
+        blob, order_by = call.resource, request.order_by or "create_time"
         async with self._host.db.read() as tx:
+            revision_id = await self._revision_id(tx, blob, request.revision) if request.revision else ""
+            page = Page.parse(request, blob.id, revision_id, request.alias, str(request.state), order_by)
             found = await store.page(
                 tx,
-                call.resource.id,
+                blob.id,
+                order_by=order_by,
+                revision_id=revision_id,
                 alias=request.alias,
                 state=_NAMES.get(request.state),
                 after=page.after,
@@ -91,6 +95,14 @@ class SessionService:
             )
         items, token = page.cut(found, lambda session: session.id)
         return pb.ListSessionsResponse(sessions=map(to_proto, items), next_page_token=token)
+
+    async def _revision_id(self, tx: Transaction, blob: BlobView, reference: str) -> str:
+        """The id of one of the blob's revisions. Raises NotFound, for those of others too."""
+        found = await self._host.revisions.resolve(tx, reference)
+        view = found.resource if found else None
+        if not isinstance(view, RevisionView) or view.blob_id != blob.id:
+            raise NotFound("revision", reference)
+        return view.id
 
     async def CloseSession(self, request: pb.CloseSessionRequest, call: Call[Session]) -> pb.CloseSessionResponse:
         async def make(tx: Transaction) -> pb.CloseSessionResponse:

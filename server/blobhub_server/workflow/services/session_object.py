@@ -8,8 +8,9 @@ from blobhub.v1 import session_object_pb2 as pb
 
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists, NotFound, StaleEtag
+from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
 from blobhub_server.workflow.log.session_events import SessionEvents
@@ -51,7 +52,9 @@ class SessionObjectService:
             current = await store.get(tx, call.resource.id, request.alias)
             if request.create_only and current is not None:
                 raise AlreadyExists("session object", request.alias)
-            _match(request.etag, current)
+            if request.etag == ANY and current is None:
+                raise NotFound("session object", request.alias)
+            require_etag(request.etag, current.etag if current else "")
             now = self._host.clock()
             item = SessionObject(
                 session_id=call.resource.id,
@@ -82,9 +85,12 @@ class SessionObjectService:
     async def ListSessionObjects(
         self, request: pb.ListSessionObjectsRequest, call: Call[Session]
     ) -> pb.ListSessionObjectsResponse:
-        page = Page.parse(request, call.resource.id, request.prefix)
+        order_by = request.order_by or "alias"
+        page = Page.parse(request, call.resource.id, request.prefix, order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, call.resource.id, prefix=request.prefix, after=page.after, limit=page.limit + 1)
+            found = await store.page(
+                tx, call.resource.id, order_by=order_by, prefix=request.prefix, after=page.after, limit=page.limit + 1
+            )
         items, token = page.cut(found, lambda item: item.alias)
         return pb.ListSessionObjectsResponse(session_objects=map(to_proto, items), next_page_token=token)
 
@@ -96,14 +102,9 @@ class SessionObjectService:
             current = await store.get(tx, call.resource.id, request.alias)
             if current is None:
                 raise NotFound("session object", request.alias)
-            _match(request.etag, current)
+            require_etag(request.etag, current.etag)
             await store.delete(tx, call.resource.id, request.alias)
             await self._events.append_object_deleted(tx, call.resource.id, request.alias)
             return pb.DeleteSessionObjectResponse()
 
         return await call.once(make)
-
-
-def _match(etag: str, current: SessionObject | None) -> None:
-    if etag and (current is None or etag != current.etag):
-        raise StaleEtag(current.etag if current else "")

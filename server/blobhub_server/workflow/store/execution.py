@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order, union
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows, upsert
 from blobhub_server.db.records import ColumnGroup, Mapper, Pair, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, IdQuery, Json, Time, metadata
@@ -22,6 +23,8 @@ from blobhub_server.workflow.store.server import has_expired, select_living, ser
 from blobhub_server.workflow.store.session import select_in_blobs, sessions
 
 STOPPING = "stopping"
+STATES = ("pending", "running", "waiting", STOPPING, "completed", "failed", "stopped")
+"""All states."""
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
 _CAUSED = sa.text("cause_id IS NOT NULL")
 
@@ -49,7 +52,9 @@ executions = sa.Table(
     sa.Column("last_execution_sequence", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("end_time", Time()),
-    sa.Index("ix_executions_session_id", "session_id", "id"),
+    sa.Index("ix_executions_session_id", "session_id", "create_time", "id"),
+    sa.Index("ix_executions_blob_id", "blob_id", "state", "create_time", "id"),
+    sa.Index("ix_executions_blob_id_definition", "blob_id", "definition_alias", "state", "create_time", "id"),
     sa.Index("ix_executions_revision_id", "revision_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_definition_blob_id", "definition_blob_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_running", "session_id", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
@@ -191,14 +196,42 @@ async def locate(tx: Transaction, execution_id: str) -> tuple[Execution, str] | 
     return await tx.first(_LOCATE, execution=execution_id)
 
 
-async def page(tx: Transaction, session_id: str, *, state: str | None, after: str, limit: int) -> list[Execution]:
-    """A session's executions by id, those after `after`."""
-    query = _SELECT.where(executions.c.session_id == session_id, executions.c.id > after)
-    if state:
-        query = query.where(executions.c.state == state)
-    if state and state not in TERMINAL:
-        query = query.where(RUNNING)
-    return _EXECUTION.all(await tx.execute(query.order_by(executions.c.id).limit(limit)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which executions of a blob to list. Empty and None mean all of them."""
+
+    session_id: str = ""
+    definition_alias: str = ""
+    state: str = ""
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+def order(order_by: str) -> Order:
+    """The order of a list of executions."""
+    return Order.parse(executions, order_by, create_time=("create_time", "id"))
+
+
+async def page(tx: Transaction, blob_id: str, only: Filter, *, order_by: str, after: str, limit: int) -> list[Execution]:
+    """A blob's executions in an order, those after `after`.
+
+    Those of the blob are read state by state, so that one index serves every combination of filters but those with a
+    session. A session's are read by its own index; the others of the session, which a limit bounds, are passed over.
+    """
+    column, chosen, queries = executions.c, order(order_by), []
+    for state in (only.state,) if only.state or only.session_id else STATES:
+        query = _SELECT.where(column.session_id == only.session_id if only.session_id else column.blob_id == blob_id)
+        if only.definition_alias:
+            query = query.where(column.definition_alias == only.definition_alias)
+        if state:
+            query = query.where(column.state == state)
+        # A key is a stricter bound than the one on its side. Given both, SQLite may start at the looser one.
+        if only.created_after and (chosen.descending or not after):
+            query = query.where(column.create_time >= only.created_after)
+        if only.created_before and not (chosen.descending and after):
+            query = query.where(column.create_time < only.created_before)
+        queries.append(chosen.apply(query, after, limit))
+    return chosen.merge(_EXECUTION.all(await tx.execute(union(queries))), limit)
 
 
 _BUSY = Prepared(

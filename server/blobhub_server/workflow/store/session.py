@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
 from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Id, IdQuery, Time, metadata
@@ -38,10 +39,11 @@ sessions = sa.Table(
     sa.Index("ix_sessions_blob_id_state_id", "blob_id", "state", "id"),
     sa.Index("ix_sessions_blob_id_alias_id", "blob_id", "alias", "id", sqlite_where=_NAMED, postgresql_where=_NAMED),
     sa.Index("ix_sessions_revision_id_alias_id", "revision_id", "alias", "id"),
+    sa.Index("ix_sessions_revision_id", "revision_id", "id"),
     sa.Index("ix_sessions_open", "blob_id", sqlite_where=NOT_CLOSED, postgresql_where=NOT_CLOSED),
     sa.Index(
         "uq_sessions_alias",
-        "blob_id",
+        "revision_id",
         "alias",
         unique=True,
         sqlite_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
@@ -70,15 +72,15 @@ async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Sessio
 
 _BY_ALIAS = Prepared(
     _SESSION.select().where(
-        sessions.c.blob_id == sa.bindparam("blob"), sessions.c.alias == sa.bindparam("alias"), NOT_CLOSED
+        sessions.c.revision_id == sa.bindparam("revision"), sessions.c.alias == sa.bindparam("alias"), NOT_CLOSED
     ),
     _SESSION,
 )
 
 
-async def get_by_alias(tx: Transaction, blob_id: str, alias: str) -> Session | None:
-    """The session of a blob that has an alias and is not closed."""
-    return await tx.first(_BY_ALIAS, blob=blob_id, alias=alias)
+async def get_by_alias(tx: Transaction, revision_id: str, alias: str) -> Session | None:
+    """The session of a revision that has an alias and is not closed."""
+    return await tx.first(_BY_ALIAS, revision=revision_id, alias=alias)
 
 
 _FIND = Prepared(
@@ -95,14 +97,25 @@ async def find(tx: Transaction, revision_id: str, alias: str) -> Session | None:
     return await tx.first(_FIND, revision=revision_id, alias=alias)
 
 
-async def page(tx: Transaction, blob_id: str, *, alias: str, state: str | None, after: str, limit: int) -> list[Session]:
-    """A blob's sessions by id, those after `after`."""
-    query = _SESSION.select().where(sessions.c.blob_id == blob_id, sessions.c.id > after)
+async def page(
+    tx: Transaction,
+    blob_id: str,
+    *,
+    order_by: str,
+    revision_id: str,
+    alias: str,
+    state: str | None,
+    after: str,
+    limit: int,
+) -> list[Session]:
+    """A blob's sessions in an order, those after `after`; with a revision of the blob only those that are bound to it."""
+    bound = sessions.c.revision_id == revision_id if revision_id else sessions.c.blob_id == blob_id
+    query = _SESSION.select().where(bound)
     if alias:
         query = query.where(sessions.c.alias == alias)
     if state:
         query = query.where(sessions.c.state == state)
-    return _SESSION.all(await tx.execute(query.order_by(sessions.c.id).limit(limit)))
+    return _SESSION.all(await tx.execute(Order.parse(sessions, order_by).apply(query, after, limit)))
 
 
 _SET_STATE = Prepared(sessions.update().where(_ID).values({name: sa.bindparam(name) for name in ("state", "update_time")}))

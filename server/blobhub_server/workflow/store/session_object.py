@@ -68,10 +68,12 @@ async def values(tx: Transaction, session_id: str, aliases: Iterable[str]) -> di
     return {alias: json.loads(value) for alias, value in found}
 
 
-async def page(tx: Transaction, session_id: str, *, prefix: str, after: str, limit: int) -> list[SessionObject]:
-    """A session's objects by alias, those after `after`, without their values."""
+async def page(
+    tx: Transaction, session_id: str, *, order_by: str, prefix: str, after: str, limit: int
+) -> list[SessionObject]:
+    """A session's objects in an order, those after `after`, without their values."""
     shown = (column for column in _columns if column is not _columns.value)
-    query, order = sa.select(*shown, sa.literal("").label("value")), Order(columns=(_columns.alias,))
+    query, order = sa.select(*shown, sa.literal("").label("value")), Order.parse(session_objects, order_by)
     query = query.where(_columns.session_id == session_id)
     if prefix:
         query = query.where(order.begins(_columns.alias, prefix, after))

@@ -63,6 +63,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_credentials")),
     )
     op.create_index("ix_credentials_master_key_id_id", "credentials", ["master_key_id", "id"], unique=False)
+    op.create_index("ix_credentials_parent_id_type_alias", "credentials", ["parent_id", "type", "alias"], unique=False)
     op.create_index("uq_credentials_parent_id_alias", "credentials", ["parent_id", "alias"], unique=True)
     op.create_table(
         "former_aliases",
@@ -198,6 +199,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "resource_id", name=op.f("pk_members")),
     )
     op.create_index("ix_members_organization_id_user_id", "members", ["organization_id", "user_id"], unique=False)
+    op.create_index("ix_members_resource_id_role_user_id", "members", ["resource_id", "role", "user_id"], unique=False)
     op.create_index("ix_members_resource_id_user_id", "members", ["resource_id", "user_id"], unique=False)
     op.create_table(
         "api_keys",
@@ -281,6 +283,7 @@ def upgrade() -> None:
     op.create_index("ix_revisions_blob_id_commit_time_id", "revisions", ["blob_id", "commit_time", "id"], unique=False)
     op.create_index("ix_revisions_blob_id_entries", "revisions", ["blob_id", "entries"], unique=False)
     op.create_index("ix_revisions_blob_id_id", "revisions", ["blob_id", "id"], unique=False)
+    op.create_index("ix_revisions_blob_id_phase_id", "revisions", ["blob_id", "phase", "id"], unique=False)
     op.create_index("uq_revisions_blob_id_number", "revisions", ["blob_id", "number"], unique=True)
     op.create_table(
         "entries",

@@ -52,11 +52,12 @@ def upgrade() -> None:
         sqlite_where=sa.text("state <> 'closed'"),
         postgresql_where=sa.text("state <> 'closed'"),
     )
+    op.create_index("ix_sessions_revision_id", "sessions", ["revision_id", "id"], unique=False)
     op.create_index("ix_sessions_revision_id_alias_id", "sessions", ["revision_id", "alias", "id"], unique=False)
     op.create_index(
         "uq_sessions_alias",
         "sessions",
-        ["blob_id", "alias"],
+        ["revision_id", "alias"],
         unique=True,
         sqlite_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
         postgresql_where=sa.text("state <> 'closed' AND alias IS NOT NULL"),
@@ -110,6 +111,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name=op.f("fk_executions_session_id_sessions")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_executions")),
     )
+    op.create_index("ix_executions_blob_id", "executions", ["blob_id", "state", "create_time", "id"], unique=False)
+    op.create_index(
+        "ix_executions_blob_id_definition",
+        "executions",
+        ["blob_id", "definition_alias", "state", "create_time", "id"],
+        unique=False,
+    )
     op.create_index(
         "ix_executions_definition_blob_id",
         "executions",
@@ -142,7 +150,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("state NOT IN ('completed', 'failed', 'stopped')"),
         postgresql_where=sa.text("state NOT IN ('completed', 'failed', 'stopped')"),
     )
-    op.create_index("ix_executions_session_id", "executions", ["session_id", "id"], unique=False)
+    op.create_index("ix_executions_session_id", "executions", ["session_id", "create_time", "id"], unique=False)
     op.create_index(
         "uq_executions_cause",
         "executions",

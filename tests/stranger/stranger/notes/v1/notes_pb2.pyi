@@ -105,7 +105,7 @@ class PutNoteRequest(_message.Message):
     create_only: _builtins.bool
     """True creates only: where the name is taken, the call is refused with ALREADY_EXISTS. False creates or replaces."""
     etag: _builtins.str
-    """The draft's etag; empty writes over whatever is there."""
+    """The draft's etag; empty writes over whatever is there, `*` replaces only, and is NOT_FOUND where there is no such note."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     def __init__(

@@ -78,7 +78,7 @@ class NotesServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such revision;
+        * NOT_FOUND: the blob has no such revision; the etag is `*` and there is no such note;
         or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the revision is not a draft; the blob is not one of notes.
         * ABORTED: the etag is stale.
