@@ -31,7 +31,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62lobhub/v1/execution.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/event.proto\x1a\x16\x62lobhub/v1/watch.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x05\n\tExecution\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n\x07\x62lob_id\x18\x03 \x01(\tR\x06\x62lobId\x12\x1f\n\x0brevision_id\x18\x04 \x01(\tR\nrevisionId\x12#\n\rdefinition_id\x18\x05 \x01(\tR\x0c\x64\x65\x66initionId\x12)\n\x10\x64\x65\x66inition_alias\x18\x06 \x01(\tR\x0f\x64\x65\x66initionAlias\x12+\n\x11\x64\x65\x66inition_digest\x18\x07 \x01(\tR\x10\x64\x65\x66initionDigest\x12\x30\n\x05state\x18\x08 \x01(\x0e\x32\x1a.blobhub.v1.ExecutionStateR\x05state\x12.\n\x06result\x18\t \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\x12-\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\x12\x38\n\x18\x66irst_execution_sequence\x18\x0b \x01(\x03R\x16\x66irstExecutionSequence\x12\x36\n\x17last_execution_sequence\x18\x0c \x01(\x03R\x15lastExecutionSequence\x12;\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x39\n\ninput_data\x18\x0f \x03(\x0b\x32\x1a.blobhub.v1.ExecutionInputR\tinputData\"`\n\x0e\x45xecutionInput\x12 \n\x05\x61lias\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05\x61lias\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\"\xf3\x01\n\rExecutionSpec\x12*\n\ndefinition\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\ndefinition\x12\x44\n\ninput_data\x18\x02 \x03(\x0b\x32\x1a.blobhub.v1.ExecutionInputB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\tinputData\x12\x44\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\xe7\x84\x0f*\x00R\x07timeout\x12*\n\nstep_limit\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\tstepLimit\"\x9e\x01\n\x15StartExecutionRequest\x12\"\n\x07session\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07session\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\x19.blobhub.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"M\n\x16StartExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\x9c\x01\n\x13RunExecutionRequest\x12\"\n\x07session\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07session\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\x19.blobhub.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\xa8\x01\n\x14RunExecutionResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress\x12\x33\n\texecution\x18\x03 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"=\n\x13GetExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\"K\n\x14GetExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\xc9\x01\n\x15ListExecutionsRequest\x12\"\n\x07session\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07session\x12:\n\x05state\x18\x02 \x01(\x0e\x32\x1a.blobhub.v1.ExecutionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"w\n\x16ListExecutionsResponse\x12\x35\n\nexecutions\x18\x01 \x03(\x0b\x32\x15.blobhub.v1.ExecutionR\nexecutions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"j\n\x14StopExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"L\n\x15StopExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\xa3\x01\n\x15WatchExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\x12\x41\n\x18\x61\x66ter_execution_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x16\x61\x66terExecutionSequence\x12\x1f\n\x0breplay_only\x18\x03 \x01(\x08R\nreplayOnly\"u\n\x16WatchExecutionResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress*\xfe\x01\n\x0e\x45xecutionState\x12\x1f\n\x1b\x45XECUTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XECUTION_STATE_PENDING\x10\x01\x12\x1b\n\x17\x45XECUTION_STATE_RUNNING\x10\x02\x12\x1b\n\x17\x45XECUTION_STATE_WAITING\x10\x03\x12\x1c\n\x18\x45XECUTION_STATE_STOPPING\x10\x04\x12\x1d\n\x19\x45XECUTION_STATE_COMPLETED\x10\x05\x12\x1a\n\x16\x45XECUTION_STATE_FAILED\x10\x06\x12\x1b\n\x17\x45XECUTION_STATE_STOPPED\x10\x07\x32\xce\x05\n\x10\x45xecutionService\x12q\n\x0eStartExecution\x12!.blobhub.v1.StartExecutionRequest\x1a\".blobhub.v1.StartExecutionResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session\x12m\n\x0cRunExecution\x12\x1f.blobhub.v1.RunExecutionRequest\x1a .blobhub.v1.RunExecutionResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session0\x01\x12r\n\x0cGetExecution\x12\x1f.blobhub.v1.GetExecutionRequest\x1a .blobhub.v1.GetExecutionResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\texecution\x1a\texecution\x12t\n\x0eListExecutions\x12!.blobhub.v1.ListExecutionsRequest\x1a\".blobhub.v1.ListExecutionsResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session\x12r\n\rStopExecution\x12 .blobhub.v1.StopExecutionRequest\x1a!.blobhub.v1.StopExecutionResponse\"\x1c\xf2\xd4\x18\x18\x08\x05\x12\texecution\x1a\texecution\x12z\n\x0eWatchExecution\x12!.blobhub.v1.WatchExecutionRequest\x1a\".blobhub.v1.WatchExecutionResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\texecution\x1a\texecution0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x62lobhub/v1/execution.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/event.proto\x1a\x16\x62lobhub/v1/watch.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x05\n\tExecution\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n\x07\x62lob_id\x18\x03 \x01(\tR\x06\x62lobId\x12\x1f\n\x0brevision_id\x18\x04 \x01(\tR\nrevisionId\x12#\n\rdefinition_id\x18\x05 \x01(\tR\x0c\x64\x65\x66initionId\x12)\n\x10\x64\x65\x66inition_alias\x18\x06 \x01(\tR\x0f\x64\x65\x66initionAlias\x12+\n\x11\x64\x65\x66inition_digest\x18\x07 \x01(\tR\x10\x64\x65\x66initionDigest\x12\x30\n\x05state\x18\x08 \x01(\x0e\x32\x1a.blobhub.v1.ExecutionStateR\x05state\x12.\n\x06result\x18\t \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\x12\x1f\n\x0bresult_json\x18\n \x01(\tR\nresultJson\x12-\n\x07\x66\x61ilure\x18\x0b \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\x12\x38\n\x18\x66irst_execution_sequence\x18\x0c \x01(\x03R\x16\x66irstExecutionSequence\x12\x36\n\x17last_execution_sequence\x18\r \x01(\x03R\x15lastExecutionSequence\x12;\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x39\n\ninput_data\x18\x10 \x03(\x0b\x32\x1a.blobhub.v1.ExecutionInputR\tinputData\"\x96\x01\n\x0e\x45xecutionInput\x12 \n\x05\x61lias\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05\x61lias\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00R\x05value\x12*\n\nvalue_json\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@H\x00R\tvalueJsonB\x06\n\x04\x66orm\"\xf3\x01\n\rExecutionSpec\x12*\n\ndefinition\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\ndefinition\x12\x44\n\ninput_data\x18\x02 \x03(\x0b\x32\x1a.blobhub.v1.ExecutionInputB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\tinputData\x12\x44\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\xe7\x84\x0f*\x00R\x07timeout\x12*\n\nstep_limit\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\tstepLimit\"\x9e\x01\n\x15StartExecutionRequest\x12\"\n\x07session\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07session\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\x19.blobhub.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"M\n\x16StartExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\x9c\x01\n\x13RunExecutionRequest\x12\"\n\x07session\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07session\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\x19.blobhub.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\xa8\x01\n\x14RunExecutionResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress\x12\x33\n\texecution\x18\x03 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"=\n\x13GetExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\"K\n\x14GetExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\xc9\x01\n\x15ListExecutionsRequest\x12\"\n\x07session\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07session\x12:\n\x05state\x18\x02 \x01(\x0e\x32\x1a.blobhub.v1.ExecutionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"w\n\x16ListExecutionsResponse\x12\x35\n\nexecutions\x18\x01 \x03(\x0b\x32\x15.blobhub.v1.ExecutionR\nexecutions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"j\n\x14StopExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"L\n\x15StopExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.ExecutionR\texecution\"\xa3\x01\n\x15WatchExecutionRequest\x12&\n\texecution\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\texecution\x12\x41\n\x18\x61\x66ter_execution_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x16\x61\x66terExecutionSequence\x12\x1f\n\x0breplay_only\x18\x03 \x01(\x08R\nreplayOnly\"u\n\x16WatchExecutionResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.blobhub.v1.EventR\x06\x65vents\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress*\xfe\x01\n\x0e\x45xecutionState\x12\x1f\n\x1b\x45XECUTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XECUTION_STATE_PENDING\x10\x01\x12\x1b\n\x17\x45XECUTION_STATE_RUNNING\x10\x02\x12\x1b\n\x17\x45XECUTION_STATE_WAITING\x10\x03\x12\x1c\n\x18\x45XECUTION_STATE_STOPPING\x10\x04\x12\x1d\n\x19\x45XECUTION_STATE_COMPLETED\x10\x05\x12\x1a\n\x16\x45XECUTION_STATE_FAILED\x10\x06\x12\x1b\n\x17\x45XECUTION_STATE_STOPPED\x10\x07\x32\xce\x05\n\x10\x45xecutionService\x12q\n\x0eStartExecution\x12!.blobhub.v1.StartExecutionRequest\x1a\".blobhub.v1.StartExecutionResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session\x12m\n\x0cRunExecution\x12\x1f.blobhub.v1.RunExecutionRequest\x1a .blobhub.v1.RunExecutionResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session0\x01\x12r\n\x0cGetExecution\x12\x1f.blobhub.v1.GetExecutionRequest\x1a .blobhub.v1.GetExecutionResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\texecution\x1a\texecution\x12t\n\x0eListExecutions\x12!.blobhub.v1.ListExecutionsRequest\x1a\".blobhub.v1.ListExecutionsResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session\x12r\n\rStopExecution\x12 .blobhub.v1.StopExecutionRequest\x1a!.blobhub.v1.StopExecutionResponse\"\x1c\xf2\xd4\x18\x18\x08\x05\x12\texecution\x1a\texecution\x12z\n\x0eWatchExecution\x12!.blobhub.v1.WatchExecutionRequest\x1a\".blobhub.v1.WatchExecutionResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\texecution\x1a\texecution0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXECUTIONINPUT'].fields_by_name['alias']._loaded_options = None
   _globals['_EXECUTIONINPUT'].fields_by_name['alias']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_EXECUTIONINPUT'].fields_by_name['value_json']._loaded_options = None
+  _globals['_EXECUTIONINPUT'].fields_by_name['value_json']._serialized_options = b'\272H\006r\004(\200\200@'
   _globals['_EXECUTIONSPEC'].fields_by_name['definition']._loaded_options = None
   _globals['_EXECUTIONSPEC'].fields_by_name['definition']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_EXECUTIONSPEC'].fields_by_name['input_data']._loaded_options = None
@@ -90,38 +92,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSERVICE'].methods_by_name['StopExecution']._serialized_options = b'\362\324\030\030\010\005\022\texecution\032\texecution'
   _globals['_EXECUTIONSERVICE'].methods_by_name['WatchExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['WatchExecution']._serialized_options = b'\220\002\001\362\324\030\030\010\004\022\texecution\032\texecution'
-  _globals['_EXECUTIONSTATE']._serialized_start=2768
-  _globals['_EXECUTIONSTATE']._serialized_end=3022
+  _globals['_EXECUTIONSTATE']._serialized_start=2856
+  _globals['_EXECUTIONSTATE']._serialized_end=3110
   _globals['_EXECUTION']._serialized_start=240
-  _globals['_EXECUTION']._serialized_end=915
-  _globals['_EXECUTIONINPUT']._serialized_start=917
-  _globals['_EXECUTIONINPUT']._serialized_end=1013
-  _globals['_EXECUTIONSPEC']._serialized_start=1016
-  _globals['_EXECUTIONSPEC']._serialized_end=1259
-  _globals['_STARTEXECUTIONREQUEST']._serialized_start=1262
-  _globals['_STARTEXECUTIONREQUEST']._serialized_end=1420
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=1422
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=1499
-  _globals['_RUNEXECUTIONREQUEST']._serialized_start=1502
-  _globals['_RUNEXECUTIONREQUEST']._serialized_end=1658
-  _globals['_RUNEXECUTIONRESPONSE']._serialized_start=1661
-  _globals['_RUNEXECUTIONRESPONSE']._serialized_end=1829
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=1831
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=1892
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1894
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=1969
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=1972
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=2173
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=2175
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=2294
-  _globals['_STOPEXECUTIONREQUEST']._serialized_start=2296
-  _globals['_STOPEXECUTIONREQUEST']._serialized_end=2402
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=2404
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=2480
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=2483
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=2646
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=2648
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=2765
-  _globals['_EXECUTIONSERVICE']._serialized_start=3025
-  _globals['_EXECUTIONSERVICE']._serialized_end=3743
+  _globals['_EXECUTION']._serialized_end=948
+  _globals['_EXECUTIONINPUT']._serialized_start=951
+  _globals['_EXECUTIONINPUT']._serialized_end=1101
+  _globals['_EXECUTIONSPEC']._serialized_start=1104
+  _globals['_EXECUTIONSPEC']._serialized_end=1347
+  _globals['_STARTEXECUTIONREQUEST']._serialized_start=1350
+  _globals['_STARTEXECUTIONREQUEST']._serialized_end=1508
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=1510
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=1587
+  _globals['_RUNEXECUTIONREQUEST']._serialized_start=1590
+  _globals['_RUNEXECUTIONREQUEST']._serialized_end=1746
+  _globals['_RUNEXECUTIONRESPONSE']._serialized_start=1749
+  _globals['_RUNEXECUTIONRESPONSE']._serialized_end=1917
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=1919
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=1980
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1982
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=2057
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=2060
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=2261
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=2263
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=2382
+  _globals['_STOPEXECUTIONREQUEST']._serialized_start=2384
+  _globals['_STOPEXECUTIONREQUEST']._serialized_end=2490
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=2492
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=2568
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=2571
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=2734
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=2736
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=2853
+  _globals['_EXECUTIONSERVICE']._serialized_start=3113
+  _globals['_EXECUTIONSERVICE']._serialized_end=3831
 # @@protoc_insertion_point(module_scope)

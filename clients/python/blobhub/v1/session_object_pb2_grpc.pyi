@@ -40,7 +40,7 @@ class SessionObjectServiceStub:
     `session_object_modified`.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
+    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
@@ -93,7 +93,7 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     `session_object_modified`.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
+    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
@@ -149,7 +149,7 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         `session_object_modified`.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
+        * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: there is no such thing, which only administrators of the server are told.
