@@ -193,6 +193,18 @@ def a_deletion_answers_no_more_than_the_drafts_etag(contract: Contract) -> Itera
             yield from (f"{method.name}: {name}" for name in sorted(names - {"revision_etag"}))
 
 
+def a_value_has_its_json_text_beside_it(contract: Contract) -> Iterator[str]:
+    """A `google.protobuf.Value` has doubles alone. Where a client may set either form, the two are a `oneof`."""
+    for message in contract.messages:
+        for field in message.fields:
+            if field.message_type and field.message_type.full_name == "google.protobuf.Value":
+                text = message.fields_by_name.get(f"{field.name}_json")
+                one_way = text is not None and text.type == STRING and text.containing_oneof == field.containing_oneof
+                asked = message in contract.requests
+                if not one_way or (asked and field.containing_oneof is None):
+                    yield f"{message.name}.{field.name}"
+
+
 Rule = Callable[[Contract], Iterator[str]]
 
 EXAMPLES: dict[Rule, str] = {
@@ -219,5 +231,8 @@ EXAMPLES: dict[Rule, str] = {
     a_deletion_answers_no_more_than_the_drafts_etag: """
         message DeleteThingRequest {}
         message DeleteThingResponse { string id = 1; }""",
+    a_value_has_its_json_text_beside_it: """
+        import "google/protobuf/struct.proto";
+        message Thing { google.protobuf.Value value = 1; }""",
 }
 """The rules, each with protos that break it. A request without a service gets one, with a method of its name."""

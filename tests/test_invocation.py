@@ -15,6 +15,7 @@ import joining
 import pytest
 import stranger_notes
 from blobhub.v1 import api_key_pb2, execution_pb2, member_pb2, session_pb2
+from blobhub_client import get_value
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.blobtypes.capabilities import Invocation
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
@@ -306,6 +307,22 @@ async def test_preparing_does_nothing_for_what_would_be_refused(inside: Inside, 
 async def test_without_an_alias_each_invocation_gets_a_session_of_its_own(inside: Inside) -> None:
     made = [await inside.invoke(cause=str(uuid.uuid4())) for _ in range(3)]
     assert len({item.session_id for item in made}) == 3
+
+
+async def test_the_inputs_of_an_invocation_come_back_equal(inside: Inside) -> None:
+    value = {"": [2**63 - 1, -(2**63), 2**64 - 1, -0.0, 1e308, None, {}]}
+    await inside.api.put(flows.code("set_data_output('result', get_data_input('given'))"))
+    made = await inside.invoke(inputs={"given": value})
+    execution = await ended(inside.api, made.execution_id)
+    assert repr(get_value(execution.input_data[0])) == repr(get_value(execution, "result")) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "value", [2**64, {1, 2}, "\ud800", [[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]], "x" * (1 << 20)]
+)
+async def test_an_input_beyond_the_bounds_of_a_value_is_refused(inside: Inside, value: object) -> None:
+    with pytest.raises(InvalidValue, match=r"spec.input_data\[given\]: must"):
+        await inside.invoke(inputs={"given": value})
 
 
 async def test_a_refusal_undoes_what_was_made_for_it_and_the_transaction_goes_on(inside: Inside) -> None:

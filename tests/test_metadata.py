@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import uuid
 
@@ -12,7 +11,6 @@ import grpc
 import pytest
 from blobhub.v1 import blob_pb2, metadata_pb2, organization_pb2, revision_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
-from blobhub_server.platform.rules import metadata as rules
 from blobhub_server.rpc.wire import from_value, to_value
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Value
@@ -28,12 +26,6 @@ DRAFT = "acme/pipeline@draft"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
-    max_leaves=20,
-)
 
 
 async def blob(api: Api, visibility: blob_pb2.Visibility = blob_pb2.VISIBILITY_PRIVATE) -> blob_pb2.Blob:
@@ -213,7 +205,7 @@ async def test_a_target_has_at_most_256_records(api: Api) -> None:
     await create(api, BLOB, "more")
 
 
-async def test_a_value_has_at_most_64_kib_and_30_levels(api: Api) -> None:
+async def test_a_value_has_at_most_64_kib_and_24_levels(api: Api) -> None:
     await blob(api)
     most = 64 * 1024 - 2
     for text, size in (("a", most), ("é", most // 2)):
@@ -224,36 +216,12 @@ async def test_a_value_has_at_most_64_kib_and_30_levels(api: Api) -> None:
     await expect_refusal(create(api, BLOB, "number", math.nan), INVALID, "INVALID_VALUE")
     await expect_refusal(create(api, BLOB, "number", {"a": [math.inf]}), INVALID, "INVALID_VALUE")
     deep: object = {}
-    for _ in range(29):
+    for _ in range(23):
         deep = {"a": deep}
     await create(api, DRAFT, "deep", deep)
     await expect_refusal(create(api, DRAFT, "deeper", [deep]), INVALID, "INVALID_VALUE")
     assert from_value((await listed(api, DRAFT))[0].value) == deep
     assert await resolved(api, keys=["deep"]) == [("deep", deep, metadata_pb2.METADATA_SOURCE_REVISION)]
-
-
-@given(json_values)
-def test_any_json_value_comes_back_equal(value) -> None:
-    """What is stored is what JSON says; protobuf has floating point numbers alone, as most JSON readers have."""
-    stored = json.loads(rules.encode(from_value(to_value(value))))
-    assert from_value(to_value(stored)) == from_value(to_value(value)) == as_floats(value)
-
-
-def as_floats(value):
-    if isinstance(value, dict):
-        return {key: as_floats(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [as_floats(item) for item in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-@settings(max_examples=scaled(40, least=10), deadline=None, suppress_health_check=SHARED_FIXTURES)
-@given(values=st.lists(json_values, min_size=1, max_size=5))
-async def test_any_json_value_is_stored_and_answered_equal(api: Api, values) -> None:
-    await once(api)
-    for value in values:
-        assert from_value((await update(api, BLOB, "key", value=to_value(value))).value) == as_floats(value)
-        assert from_value((await get(api, BLOB, "key")).value) == as_floats(value)
 
 
 async def once(api: Api) -> None:

@@ -12,7 +12,7 @@ from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.definitions.check import check
 from blobhub_server.workflow.definitions.document import InvalidDefinition, Retry, parse
 from blobhub_server.workflow.interpreter import Interrupted
-from blobhub_server.workflow.services.definition import to_document, to_message
+from blobhub_server.workflow.services.document import to_document, to_message
 from google.protobuf.duration_pb2 import Duration
 from interpreting import REGISTRY, Run, compiled
 

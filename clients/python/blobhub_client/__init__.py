@@ -6,7 +6,8 @@
         async for event in hub.run(RunExecutionRequest(session=..., spec=ExecutionSpec(definition="workflow"))):
             print(event.type)
 
-Everything else is the generated stubs, which hang on the client by noun. Breaking out of a loop cancels its call.
+JSON values are read with `get_value` and written with `set_value`. Everything else is the generated stubs, which hang on
+the client by noun. Breaking out of a loop cancels its call.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ from blobhub.v1.session_pb2 import WatchSessionRequest
 from google.rpc import error_details_pb2, status_pb2
 
 from blobhub_client.channel import KeyChannel
+from blobhub_client.values import get_value, set_value
 
-__all__ = ["Client", "KeyChannel", "LogGap", "connect", "page", "reason"]
+__all__ = ["Client", "KeyChannel", "LogGap", "connect", "get_value", "page", "reason", "set_value"]
 
 TRANSIENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
 """Statuses after which an interrupted stream is resumed."""

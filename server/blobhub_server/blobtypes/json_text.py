@@ -1,26 +1,145 @@
-"""JSON values as the text they are stored as."""
+"""JSON values, exactly: read from text, written as text, within bounds.
+
+A value is what Python's `json` makes of it. A number that is written without fraction and exponent is an integer, and must
+fit 64 bits, signed or unsigned. Any other number is a 64-bit float, the nearest one, and must be finite. All checks are made
+on text, by searches that run in C and go into nothing: neither a text of a million brackets nor one of a million numbers
+holds the server up.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import Any
 
 from blobhub_server.errors import InvalidValue
 
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 24
+"""Lists and objects around the innermost value. Protobuf reads a hundred levels, of which an object takes three."""
+MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 64) - 1
+MAX_EXACT = (1 << 53) - 1
+"""The largest integer that no other one is rounded to as a float (RFC 8259, 6)."""
 
-def encode(field: str, value: Any, max_bytes: int) -> str:
-    """The value as compact JSON text. Raises InvalidValue when it is not JSON or is longer than `max_bytes`."""
+# Possessive, so that a text without its closing quote is passed over once and not once for every way to split it.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_NO_BRACKET = re.compile(r"[^\[\]]+")
+_LONG_DIGITS = re.compile(r"[0-9]{16}")
+_LONG_INTEGER = re.compile(r"(?<![0-9.eE+-])-?[0-9]{16,}+(?![.eE])")
+_NEGATIVE_ZERO = re.compile(r"-0(?![0-9.eE])")
+_ONE_KIND = str.maketrans("{}", "[]")
+
+
+class _DuplicateKey(ValueError):
+    """An object has a key twice."""
+
+
+class _NotJson(ValueError):
+    """A word that Python's reader takes and JSON does not have."""
+
+
+def parse(field: str, text: str, max_bytes: int = MAX_BYTES) -> tuple[Any, str]:
+    """The value that a JSON text says, and its compact text. Raises InvalidValue, which says what is allowed."""
+    require_bounds(field, text, max_bytes)
+    try:
+        value = load(text)
+    except _DuplicateKey as error:
+        raise InvalidValue(field, str(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(field, f"must be one JSON value: {_cause(error)}") from None
+    return value, encode(field, value, max_bytes)
+
+
+def load(text: str) -> Any:
+    """The value that a JSON text says, whatever its bounds. Raises ValueError and RecursionError."""
+    # Python has no integer -0, and whoever writes it means the float.
+    parse_int = _signed_zero if _NEGATIVE_ZERO.search(text) else None
+    return json.loads(text, parse_int=parse_int, parse_constant=_no_constant, object_pairs_hook=_unique)
+
+
+def encode(field: str, value: Any, max_bytes: int = MAX_BYTES) -> str:
+    """The value as compact JSON text. Raises InvalidValue, likewise."""
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except RecursionError:
+        raise InvalidValue(field, _too_deep()) from None
     except ValueError:
-        raise InvalidValue(field, "must hold finite numbers only") from None
-    if len(text.encode()) > max_bytes:
-        raise InvalidValue(field, f"must be at most {max_bytes} bytes as JSON")
+        raise InvalidValue(field, "must hold finite numbers only: not NaN, and none beyond ±1.8e308") from None
+    except TypeError:
+        raise InvalidValue(field, "must hold nothing but what JSON has") from None
+    require_bounds(field, text, max_bytes)
     return text
 
 
-def depth(value: Any) -> int:
-    """How many lists and objects are around the innermost value."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+def require_bounds(field: str, text: str, max_bytes: int = MAX_BYTES) -> None:
+    """Raise InvalidValue when a JSON text is longer, deeper or has longer integers than a value may, or half a character.
+
+    Says nothing about whether the text is JSON.
+    """
+    # A text has at least as many bytes as characters, so most are not encoded to be measured.
+    size = len(text) if len(text) > max_bytes else _size(field, text)
+    if size > max_bytes:
+        raise InvalidValue(field, f"must be at most {max_bytes} bytes as JSON, not {size} or more")
+    brackets = text.count("[") + text.count("{")
+    if brackets <= MAX_DEPTH and _LONG_DIGITS.search(text) is None:
+        return
+    bare = _STRING.sub('"', text)
+    if brackets > MAX_DEPTH and _is_deeper(bare):
+        raise InvalidValue(field, _too_deep())
+    for found in _LONG_INTEGER.finditer(bare):
+        # 64 bits are at most 20 digits; Python refuses to read very long ones.
+        if len(found[0]) > 21 or not MIN_INTEGER <= int(found[0]) <= MAX_INTEGER:
+            message = f"must hold integers from {MIN_INTEGER} to {MAX_INTEGER} only, not {found[0][:40]}"
+            raise InvalidValue(field, f"{message}; write it as a text, or as a float with an exponent")
+
+
+def measure(text: str) -> tuple[int, bool]:
+    """How many items the lists and objects of a compact text have in all, and whether floats alone could say it exactly."""
+    bare = _STRING.sub('"', text)
+    items = sum(map(bare.count, ",[{")) - bare.count("[]") - bare.count("{}")
+    return items, all(abs(int(found[0])) <= MAX_EXACT for found in _LONG_INTEGER.finditer(bare))
+
+
+def _size(field: str, text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidValue(field, "must not hold half of a surrogate pair, which is no character") from None
+
+
+def _is_deeper(bare: str) -> bool:
+    """Whether a text without its strings nests deeper than a value may, or would for a reader that goes on.
+
+    Each round removes the innermost brackets of all that is there.
+    """
+    left = _NO_BRACKET.sub("", bare.translate(_ONE_KIND))
+    for _ in range(MAX_DEPTH):
+        left = left.replace("[]", "")
+    return "[]" in left or left.startswith("[" * (MAX_DEPTH + 1))
+
+
+def _too_deep() -> str:
+    return f"must nest at most {MAX_DEPTH} lists and objects; it nests deeper"
+
+
+def _signed_zero(text: str) -> int | float:
+    return -0.0 if text == "-0" else int(text)
+
+
+def _no_constant(name: str) -> Any:
+    raise _NotJson(f"{name} is none")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise _DuplicateKey(f"must have each key of an object once; {json.dumps(key[:40])} is there twice")
+    return made
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg[0].lower()}{error.msg[1:]} at character {error.pos}"
+    return str(error)[:100]

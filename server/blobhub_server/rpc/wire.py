@@ -1,10 +1,12 @@
 """Converts between `google.protobuf.Value` and JSON values, and between times and timestamps.
 
-Protobuf's Value has doubles only; whole numbers come back as integers, as JSON writes them.
+Protobuf's Value has doubles only. Whole numbers that a double says exactly come back as integers, but for -0.0, which has
+a sign that an integer has not.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -52,7 +54,8 @@ def from_value(value: Value) -> Any:
         return [from_value(item) for item in value.list_value.values]
     if kind == "number_value":
         number = value.number_value
-        return int(number) if number.is_integer() and abs(number) < _EXACT else number
+        whole = number.is_integer() and abs(number) < _EXACT and (number or math.copysign(1, number) > 0)
+        return int(number) if whole else number
     if kind == "string_value":
         return value.string_value
     if kind == "bool_value":

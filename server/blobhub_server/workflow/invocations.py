@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.capabilities import Invocable, Invocation, InvocationResult
 from blobhub_server.blobtypes.contract import Host, RevisionView
@@ -9,7 +12,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import BlobHubError, PermissionDenied
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.errors import TYPE, CauseReused
-from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution, require_input
+from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution, checked_input
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.contract import Runtime, Start
 from blobhub_server.workflow.sessions import Sessions
@@ -34,10 +37,10 @@ class Invocations(Invocable):
 
     async def invoke(self, tx: Transaction, invocation: Invocation) -> InvocationResult:
         revision = await self._revision(tx, invocation)
-        require_input(invocation.inputs)
+        input_data = checked_input(invocation.inputs)
         # The savepoint also undoes a session that was created before a refusal.
         async with tx.savepoint():
-            execution = await self._start(tx, invocation, revision)
+            execution = await self._start(tx, invocation, revision, input_data)
             if execution.blob_id != revision.blob_id:
                 raise CauseReused(invocation.cause)
         return InvocationResult(execution_id=execution.id, session_id=execution.session_id)
@@ -60,7 +63,9 @@ class Invocations(Invocable):
             raise found.resource
         return found.resource.require_type(TYPE)
 
-    async def _start(self, tx: Transaction, invocation: Invocation, revision: RevisionView) -> Execution:
+    async def _start(
+        self, tx: Transaction, invocation: Invocation, revision: RevisionView, input_data: Mapping[str, Any]
+    ) -> Execution:
         """The execution that the cause has started before, or a new one."""
         cause = Cause(CauseKind.FIRING, invocation.cause)
         session = await _find_session(tx, revision, invocation.session)
@@ -77,7 +82,7 @@ class Invocations(Invocable):
         start = Start(
             session=session,
             definition=invocation.definition,
-            input_data=invocation.inputs,
+            input_data=input_data,
             cause=cause,
             revision=revision,
         )

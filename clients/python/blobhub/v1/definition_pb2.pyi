@@ -162,7 +162,9 @@ Global___Definition: _TypeAlias = Definition  # noqa: Y015
 
 @_typing.final
 class WorkflowDefinition(_message.Message):
-    """The blueprint of a workflow: components and the connections between them. Its JSON form has the same field names."""
+    """The blueprint of a workflow: components and the connections between them. Its JSON form has the same field names, but for
+    `value_json`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -285,13 +287,16 @@ class WorkflowPort(_message.Message):
     CATEGORY_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
     category: _builtins.str
     """`flow_input`, `flow_output`, `data_input` or `data_output`."""
     route: _builtins.str
     """The port's name: of an outcome for `flow_output`, of a value for the data categories."""
+    value_json: _builtins.str
+    """As JSON text: for what a Value does not say exactly (see ExecutionInput)."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """The value set on it: plain JSON, or a value object such as `{"type": "text", "text": "hi"}`. Unset means none."""
+        """As a Value."""
 
     def __init__(
         self,
@@ -299,12 +304,15 @@ class WorkflowPort(_message.Message):
         category: _builtins.str = ...,
         route: _builtins.str = ...,
         value: _struct_pb2.Value | None = ...,
+        value_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "route", b"route", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "form", b"form", "route", b"route", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["value", "value_json"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
 
 Global___WorkflowPort: _TypeAlias = WorkflowPort  # noqa: Y015
 

@@ -286,7 +286,10 @@ class FlowExited(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULT_FIELD_NUMBER: _builtins.int
+    RESULT_JSON_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    result_json: _builtins.str
+    """The result as JSON text, where `result` does not say it exactly, or not at all (see ExecutionInput)."""
     steps: _builtins.int
     """How many components were entered."""
     @_builtins.property
@@ -297,11 +300,12 @@ class FlowExited(_message.Message):
         self,
         *,
         result: _struct_pb2.Value | None = ...,
+        result_json: _builtins.str = ...,
         steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "result_json", b"result_json", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -450,6 +454,9 @@ class ProcessorOutput(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
+    value_json: _builtins.str
+    """The same as JSON text, where `value` does not say it exactly, or not at all (see ExecutionInput)."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
         """What it says."""
@@ -458,10 +465,11 @@ class ProcessorOutput(_message.Message):
         self,
         *,
         value: _struct_pb2.Value | None = ...,
+        value_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,6 +83,7 @@ class Execution(_message.Message):
     DEFINITION_DIGEST_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    RESULT_JSON_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     FIRST_EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
     LAST_EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
@@ -105,6 +106,8 @@ class Execution(_message.Message):
     """SHA-256 of the definition's document, pinned at the start."""
     state: Global___ExecutionState.ValueType
     """Where it is in its life."""
+    result_json: _builtins.str
+    """The result as JSON text, where `result` does not say it exactly, or not at all (see ExecutionInput)."""
     first_execution_sequence: _builtins.int
     """The `execution_sequence` of the first of its events that the log keeps; 0 while it has none."""
     last_execution_sequence: _builtins.int
@@ -141,6 +144,7 @@ class Execution(_message.Message):
         definition_digest: _builtins.str = ...,
         state: Global___ExecutionState.ValueType = ...,
         result: _struct_pb2.Value | None = ...,
+        result_json: _builtins.str = ...,
         failure: _event_pb2.Failure | None = ...,
         first_execution_sequence: _builtins.int = ...,
         last_execution_sequence: _builtins.int = ...,
@@ -150,7 +154,7 @@ class Execution(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "definition_alias", b"definition_alias", "definition_digest", b"definition_digest", "definition_id", b"definition_id", "end_time", b"end_time", "failure", b"failure", "first_execution_sequence", b"first_execution_sequence", "id", b"id", "input_data", b"input_data", "last_execution_sequence", b"last_execution_sequence", "result", b"result", "revision_id", b"revision_id", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "definition_alias", b"definition_alias", "definition_digest", b"definition_digest", "definition_id", b"definition_id", "end_time", b"end_time", "failure", b"failure", "first_execution_sequence", b"first_execution_sequence", "id", b"id", "input_data", b"input_data", "last_execution_sequence", b"last_execution_sequence", "result", b"result", "result_json", b"result_json", "revision_id", b"revision_id", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -158,29 +162,57 @@ Global___Execution: _TypeAlias = Execution  # noqa: Y015
 
 @_typing.final
 class ExecutionInput(_message.Message):
-    """A value given to an execution."""
+    """A value given to an execution.
+
+    Values are JSON and exact, here and wherever a field `value` or `result` is a `google.protobuf.Value` with a text field
+    `value_json` or `result_json` beside it. Protobuf's Value has 64-bit floats only, which is enough for most values, and it
+    is the convenient form. The text form says everything that JSON can.
+
+    * In: one of the two is set. The text is one JSON value (RFC 8259). Refused, with INVALID_ARGUMENT, are an object that has
+      a key twice, half of a surrogate pair, NaN and infinities, and a number beyond them, such as 1e400.
+    * Numbers: one that is written without fraction and exponent is an integer, from -2^63 to 2^64-1; others are refused. Any
+      other number is the nearest 64-bit float. A whole number in a Value is an integer too, if it is at most 2^53-1.
+    * Out: a value equals the one that came in: the same JSON types, texts, keys and items, and the same numbers; integers are
+      the same to the last digit, and -0.0 keeps its sign. The order of keys, the spelling of a number (`1.0`, `1e0`) and
+      white space may differ.
+    * Who reads: where the text is set, it is the value. Else the Value is. The text is set where a Value would change the
+      value, which is where it has an integer beyond ±(2^53-1). Records and events then have the nearest Value beside it;
+      where the two are a `oneof`, the text is alone.
+    * Large: a value of more than 32,768 items, in its lists and objects in all, is there as text alone, and so is one that
+      is not exact as a Value and takes more than 256 KiB. All inputs of an execution share the 32,768 items, and so do all
+      port values of a definition.
+    * Bounds, where a value comes in or is made: 1 MiB as JSON, unless a field says less; lists and objects 24 deep. As a
+      text, white space counts. What a component makes beyond the bounds fails it, with the reason `INVALID_OUTPUT`, or
+      `SCRIPT_OUTPUT` where it is a script.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALIAS_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """The `alias` of a `data.value` component whose persistence is `execution`."""
+    value_json: _builtins.str
+    """As JSON text: for what a Value does not say exactly."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """Its value in this execution: a value object such as `{"type": "text", "text": "hi"}`, or plain JSON."""
+        """As a Value."""
 
     def __init__(
         self,
         *,
         alias: _builtins.str = ...,
         value: _struct_pb2.Value | None = ...,
+        value_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "form", b"form", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["value", "value_json"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
 
 Global___ExecutionInput: _TypeAlias = ExecutionInput  # noqa: Y015
 

@@ -29,19 +29,21 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62lobhub/v1/metadata.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x02\n\x0eMetadataRecord\x12\x1b\n\tparent_id\x18\x01 \x01(\tR\x08parentId\x12\x17\n\x07\x62lob_id\x18\x02 \x01(\tR\x06\x62lobId\x12\x10\n\x03key\x18\x03 \x01(\tR\x03key\x12,\n\x05value\x18\x04 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x08 \x01(\tR\x04\x65tag\"\x80\x02\n\x15\x43reateMetadataRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x06parent\x12\x35\n\x03key\x18\x02 \x01(\tB#\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._/-]{1,256}$\xf8\xd4\x18\x01R\x03key\x12\x34\n\x05value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueB\x06\xbaH\x03\xc8\x01\x01R\x05value\x12*\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"L\n\x16\x43reateMetadataResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\x1a.blobhub.v1.MetadataRecordR\x06record\"k\n\x12GetMetadataRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x06parent\x12\x31\n\x03key\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._/-]{1,256}$R\x03key\"I\n\x13GetMetadataResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\x1a.blobhub.v1.MetadataRecordR\x06record\"\xe1\x01\n\x13ListMetadataRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x06parent\x12 \n\x06prefix\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x06prefix\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x32\n\x08order_by\x18\x05 \x01(\tB\x17\xbaH\x14r\x0fR\x03keyR\x08key desc\xd8\x01\x01R\x07orderBy\"t\n\x14ListMetadataResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32\x1a.blobhub.v1.MetadataRecordR\x07records\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"z\n\x10ResolvedMetadata\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\x1a.blobhub.v1.MetadataRecordR\x06record\x12\x32\n\x06source\x18\x02 \x01(\x0e\x32\x1a.blobhub.v1.MetadataSourceR\x06source\"\xf1\x01\n\x16ResolveMetadataRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12;\n\x04keys\x18\x02 \x03(\tB\'\xbaH$\x92\x01!\x10\x80\x02\"\x1cr\x1a\x32\x18^[A-Za-z0-9._/-]{1,256}$R\x04keys\x12 \n\x06prefix\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x06prefix\x12\'\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"{\n\x17ResolveMetadataResponse\x12\x38\n\x08resolved\x18\x01 \x03(\x0b\x32\x1c.blobhub.v1.ResolvedMetadataR\x08resolved\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf2\x02\n\x15UpdateMetadataRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x06parent\x12\x35\n\x03key\x18\x02 \x01(\tB#\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._/-]{1,256}$\xf8\xd4\x18\x01R\x03key\x12[\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1e\xbaH\x17\xe2\x01\x14\x12\x05value\x12\x0b\x64\x65scription\xf8\xd4\x18\x01R\nupdateMask\x12,\n\x05value\x18\x04 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\x12*\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12\x1b\n\x04\x65tag\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"L\n\x16UpdateMetadataResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\x1a.blobhub.v1.MetadataRecordR\x06record\"\xbb\x01\n\x15\x44\x65leteMetadataRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x06parent\x12\x35\n\x03key\x18\x02 \x01(\tB#\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._/-]{1,256}$\xf8\xd4\x18\x01R\x03key\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x18\n\x16\x44\x65leteMetadataResponse*i\n\x0eMetadataSource\x12\x1f\n\x1bMETADATA_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n\x18METADATA_SOURCE_REVISION\x10\x01\x12\x18\n\x14METADATA_SOURCE_BLOB\x10\x02\x32\xf0\x05\n\x0fMetadataService\x12y\n\x0e\x43reateMetadata\x12!.blobhub.v1.CreateMetadataRequest\x1a\".blobhub.v1.CreateMetadataResponse\" \xf2\xd4\x18\x1c\x08\x05\x12\x06parent\x1a\x10\x62lob_or_revision\x12u\n\x0bGetMetadata\x12\x1e.blobhub.v1.GetMetadataRequest\x1a\x1f.blobhub.v1.GetMetadataResponse\"%\x90\x02\x01\xf2\xd4\x18\x1e\x08\x04\x12\x06parent\x1a\x10\x62lob_or_revision \x01\x12x\n\x0cListMetadata\x12\x1f.blobhub.v1.ListMetadataRequest\x1a .blobhub.v1.ListMetadataResponse\"%\x90\x02\x01\xf2\xd4\x18\x1e\x08\x04\x12\x06parent\x1a\x10\x62lob_or_revision \x01\x12{\n\x0fResolveMetadata\x12\".blobhub.v1.ResolveMetadataRequest\x1a#.blobhub.v1.ResolveMetadataResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\x08revision\x1a\x08revision \x01\x12y\n\x0eUpdateMetadata\x12!.blobhub.v1.UpdateMetadataRequest\x1a\".blobhub.v1.UpdateMetadataResponse\" \xf2\xd4\x18\x1c\x08\x05\x12\x06parent\x1a\x10\x62lob_or_revision\x12y\n\x0e\x44\x65leteMetadata\x12!.blobhub.v1.DeleteMetadataRequest\x1a\".blobhub.v1.DeleteMetadataResponse\" \xf2\xd4\x18\x1c\x08\x05\x12\x06parent\x1a\x10\x62lob_or_revisionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62lobhub/v1/metadata.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x02\n\x0eMetadataRecord\x12\x1b\n\tparent_id\x18\x01 \x01(\tR\x08parentId\x12\x17\n\x07\x62lob_id\x18\x02 \x01(\tR\x06\x62lobId\x12\x10\n\x03key\x18\x03 \x01(\tR\x03key\x12,\n\x05value\x18\x04 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\x12\x1d\n\nvalue_json\x18\x05 \x01(\tR\tvalueJson\x12 \n\x0b\x64\x65scription\x18\x06 \x01(\tR\x0b\x64\x65scription\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\t \x01(\tR\x04\x65tag\"\xb5\x02\n\x15\x43reateMetadataRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x06parent\x12\x35\n\x03key\x18\x02 \x01(\tB#\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._/-]{1,256}$\xf8\xd4\x18\x01R\x03key\x12.\n\x05value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00R\x05value\x12*\n\nvalue_json\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04H\x00R\tvalueJson\x12*\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\r\n\x04\x66orm\x12\x05\xbaH\x02\x08\x01\"L\n\x16\x43reateMetadataResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\x1a.blobhub.v1.MetadataRecordR\x06record\"k\n\x12GetMetadataRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x06parent\x12\x31\n\x03key\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._/-]{1,256}$R\x03key\"I\n\x13GetMetadataResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\x1a.blobhub.v1.MetadataRecordR\x06record\"\xe1\x01\n\x13ListMetadataRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x06parent\x12 \n\x06prefix\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x06prefix\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x32\n\x08order_by\x18\x05 \x01(\tB\x17\xbaH\x14r\x0fR\x03keyR\x08key desc\xd8\x01\x01R\x07orderBy\"t\n\x14ListMetadataResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32\x1a.blobhub.v1.MetadataRecordR\x07records\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"z\n\x10ResolvedMetadata\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\x1a.blobhub.v1.MetadataRecordR\x06record\x12\x32\n\x06source\x18\x02 \x01(\x0e\x32\x1a.blobhub.v1.MetadataSourceR\x06source\"\xf1\x01\n\x16ResolveMetadataRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12;\n\x04keys\x18\x02 \x03(\tB\'\xbaH$\x92\x01!\x10\x80\x02\"\x1cr\x1a\x32\x18^[A-Za-z0-9._/-]{1,256}$R\x04keys\x12 \n\x06prefix\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x06prefix\x12\'\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"{\n\x17ResolveMetadataResponse\x12\x38\n\x08resolved\x18\x01 \x03(\x0b\x32\x1c.blobhub.v1.ResolvedMetadataR\x08resolved\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb4\x03\n\x15UpdateMetadataRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x06parent\x12\x35\n\x03key\x18\x02 \x01(\tB#\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._/-]{1,256}$\xf8\xd4\x18\x01R\x03key\x12g\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB*\xbaH#\xe2\x01 \x12\x05value\x12\nvalue_json\x12\x0b\x64\x65scription\xf8\xd4\x18\x01R\nupdateMask\x12.\n\x05value\x18\x04 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00R\x05value\x12*\n\nvalue_json\x18\x05 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04H\x00R\tvalueJson\x12*\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12\x1b\n\x04\x65tag\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x08 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\x06\n\x04\x66orm\"L\n\x16UpdateMetadataResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\x1a.blobhub.v1.MetadataRecordR\x06record\"\xbb\x01\n\x15\x44\x65leteMetadataRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x06parent\x12\x35\n\x03key\x18\x02 \x01(\tB#\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._/-]{1,256}$\xf8\xd4\x18\x01R\x03key\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x18\n\x16\x44\x65leteMetadataResponse*i\n\x0eMetadataSource\x12\x1f\n\x1bMETADATA_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n\x18METADATA_SOURCE_REVISION\x10\x01\x12\x18\n\x14METADATA_SOURCE_BLOB\x10\x02\x32\xf0\x05\n\x0fMetadataService\x12y\n\x0e\x43reateMetadata\x12!.blobhub.v1.CreateMetadataRequest\x1a\".blobhub.v1.CreateMetadataResponse\" \xf2\xd4\x18\x1c\x08\x05\x12\x06parent\x1a\x10\x62lob_or_revision\x12u\n\x0bGetMetadata\x12\x1e.blobhub.v1.GetMetadataRequest\x1a\x1f.blobhub.v1.GetMetadataResponse\"%\x90\x02\x01\xf2\xd4\x18\x1e\x08\x04\x12\x06parent\x1a\x10\x62lob_or_revision \x01\x12x\n\x0cListMetadata\x12\x1f.blobhub.v1.ListMetadataRequest\x1a .blobhub.v1.ListMetadataResponse\"%\x90\x02\x01\xf2\xd4\x18\x1e\x08\x04\x12\x06parent\x1a\x10\x62lob_or_revision \x01\x12{\n\x0fResolveMetadata\x12\".blobhub.v1.ResolveMetadataRequest\x1a#.blobhub.v1.ResolveMetadataResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\x08revision\x1a\x08revision \x01\x12y\n\x0eUpdateMetadata\x12!.blobhub.v1.UpdateMetadataRequest\x1a\".blobhub.v1.UpdateMetadataResponse\" \xf2\xd4\x18\x1c\x08\x05\x12\x06parent\x1a\x10\x62lob_or_revision\x12y\n\x0e\x44\x65leteMetadata\x12!.blobhub.v1.DeleteMetadataRequest\x1a\".blobhub.v1.DeleteMetadataResponse\" \xf2\xd4\x18\x1c\x08\x05\x12\x06parent\x1a\x10\x62lob_or_revisionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.metadata_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CREATEMETADATAREQUEST'].oneofs_by_name['form']._loaded_options = None
+  _globals['_CREATEMETADATAREQUEST'].oneofs_by_name['form']._serialized_options = b'\272H\002\010\001'
   _globals['_CREATEMETADATAREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEMETADATAREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\300\001'
   _globals['_CREATEMETADATAREQUEST'].fields_by_name['key']._loaded_options = None
   _globals['_CREATEMETADATAREQUEST'].fields_by_name['key']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9._/-]{1,256}$\370\324\030\001'
-  _globals['_CREATEMETADATAREQUEST'].fields_by_name['value']._loaded_options = None
-  _globals['_CREATEMETADATAREQUEST'].fields_by_name['value']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_CREATEMETADATAREQUEST'].fields_by_name['value_json']._loaded_options = None
+  _globals['_CREATEMETADATAREQUEST'].fields_by_name['value_json']._serialized_options = b'\272H\006r\004(\200\200\004'
   _globals['_CREATEMETADATAREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_CREATEMETADATAREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_CREATEMETADATAREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -75,7 +77,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEMETADATAREQUEST'].fields_by_name['key']._loaded_options = None
   _globals['_UPDATEMETADATAREQUEST'].fields_by_name['key']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9._/-]{1,256}$\370\324\030\001'
   _globals['_UPDATEMETADATAREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATEMETADATAREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\027\342\001\024\022\005value\022\013description\370\324\030\001'
+  _globals['_UPDATEMETADATAREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H#\342\001 \022\005value\022\nvalue_json\022\013description\370\324\030\001'
+  _globals['_UPDATEMETADATAREQUEST'].fields_by_name['value_json']._loaded_options = None
+  _globals['_UPDATEMETADATAREQUEST'].fields_by_name['value_json']._serialized_options = b'\272H\006r\004(\200\200\004'
   _globals['_UPDATEMETADATAREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_UPDATEMETADATAREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_UPDATEMETADATAREQUEST'].fields_by_name['etag']._loaded_options = None
@@ -102,36 +106,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METADATASERVICE'].methods_by_name['UpdateMetadata']._serialized_options = b'\362\324\030\034\010\005\022\006parent\032\020blob_or_revision'
   _globals['_METADATASERVICE'].methods_by_name['DeleteMetadata']._loaded_options = None
   _globals['_METADATASERVICE'].methods_by_name['DeleteMetadata']._serialized_options = b'\362\324\030\034\010\005\022\006parent\032\020blob_or_revision'
-  _globals['_METADATASOURCE']._serialized_start=2532
-  _globals['_METADATASOURCE']._serialized_end=2637
+  _globals['_METADATASOURCE']._serialized_start=2682
+  _globals['_METADATASOURCE']._serialized_end=2787
   _globals['_METADATARECORD']._serialized_start=193
-  _globals['_METADATARECORD']._serialized_end=503
-  _globals['_CREATEMETADATAREQUEST']._serialized_start=506
-  _globals['_CREATEMETADATAREQUEST']._serialized_end=762
-  _globals['_CREATEMETADATARESPONSE']._serialized_start=764
-  _globals['_CREATEMETADATARESPONSE']._serialized_end=840
-  _globals['_GETMETADATAREQUEST']._serialized_start=842
-  _globals['_GETMETADATAREQUEST']._serialized_end=949
-  _globals['_GETMETADATARESPONSE']._serialized_start=951
-  _globals['_GETMETADATARESPONSE']._serialized_end=1024
-  _globals['_LISTMETADATAREQUEST']._serialized_start=1027
-  _globals['_LISTMETADATAREQUEST']._serialized_end=1252
-  _globals['_LISTMETADATARESPONSE']._serialized_start=1254
-  _globals['_LISTMETADATARESPONSE']._serialized_end=1370
-  _globals['_RESOLVEDMETADATA']._serialized_start=1372
-  _globals['_RESOLVEDMETADATA']._serialized_end=1494
-  _globals['_RESOLVEMETADATAREQUEST']._serialized_start=1497
-  _globals['_RESOLVEMETADATAREQUEST']._serialized_end=1738
-  _globals['_RESOLVEMETADATARESPONSE']._serialized_start=1740
-  _globals['_RESOLVEMETADATARESPONSE']._serialized_end=1863
-  _globals['_UPDATEMETADATAREQUEST']._serialized_start=1866
-  _globals['_UPDATEMETADATAREQUEST']._serialized_end=2236
-  _globals['_UPDATEMETADATARESPONSE']._serialized_start=2238
-  _globals['_UPDATEMETADATARESPONSE']._serialized_end=2314
-  _globals['_DELETEMETADATAREQUEST']._serialized_start=2317
-  _globals['_DELETEMETADATAREQUEST']._serialized_end=2504
-  _globals['_DELETEMETADATARESPONSE']._serialized_start=2506
-  _globals['_DELETEMETADATARESPONSE']._serialized_end=2530
-  _globals['_METADATASERVICE']._serialized_start=2640
-  _globals['_METADATASERVICE']._serialized_end=3392
+  _globals['_METADATARECORD']._serialized_end=534
+  _globals['_CREATEMETADATAREQUEST']._serialized_start=537
+  _globals['_CREATEMETADATAREQUEST']._serialized_end=846
+  _globals['_CREATEMETADATARESPONSE']._serialized_start=848
+  _globals['_CREATEMETADATARESPONSE']._serialized_end=924
+  _globals['_GETMETADATAREQUEST']._serialized_start=926
+  _globals['_GETMETADATAREQUEST']._serialized_end=1033
+  _globals['_GETMETADATARESPONSE']._serialized_start=1035
+  _globals['_GETMETADATARESPONSE']._serialized_end=1108
+  _globals['_LISTMETADATAREQUEST']._serialized_start=1111
+  _globals['_LISTMETADATAREQUEST']._serialized_end=1336
+  _globals['_LISTMETADATARESPONSE']._serialized_start=1338
+  _globals['_LISTMETADATARESPONSE']._serialized_end=1454
+  _globals['_RESOLVEDMETADATA']._serialized_start=1456
+  _globals['_RESOLVEDMETADATA']._serialized_end=1578
+  _globals['_RESOLVEMETADATAREQUEST']._serialized_start=1581
+  _globals['_RESOLVEMETADATAREQUEST']._serialized_end=1822
+  _globals['_RESOLVEMETADATARESPONSE']._serialized_start=1824
+  _globals['_RESOLVEMETADATARESPONSE']._serialized_end=1947
+  _globals['_UPDATEMETADATAREQUEST']._serialized_start=1950
+  _globals['_UPDATEMETADATAREQUEST']._serialized_end=2386
+  _globals['_UPDATEMETADATARESPONSE']._serialized_start=2388
+  _globals['_UPDATEMETADATARESPONSE']._serialized_end=2464
+  _globals['_DELETEMETADATAREQUEST']._serialized_start=2467
+  _globals['_DELETEMETADATAREQUEST']._serialized_end=2654
+  _globals['_DELETEMETADATARESPONSE']._serialized_start=2656
+  _globals['_DELETEMETADATARESPONSE']._serialized_end=2680
+  _globals['_METADATASERVICE']._serialized_start=2790
+  _globals['_METADATASERVICE']._serialized_end=3542
 # @@protoc_insertion_point(module_scope)

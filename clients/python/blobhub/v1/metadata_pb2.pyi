@@ -56,6 +56,7 @@ class MetadataRecord(_message.Message):
     BLOB_ID_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
@@ -66,6 +67,8 @@ class MetadataRecord(_message.Message):
     """The blob, or the blob of the revision."""
     key: _builtins.str
     """Its key, unique on the parent."""
+    value_json: _builtins.str
+    """The value as JSON text, where `value` does not say it exactly, or not at all (see ExecutionInput)."""
     description: _builtins.str
     """What it says, in its makers' words."""
     etag: _builtins.str
@@ -89,6 +92,7 @@ class MetadataRecord(_message.Message):
         blob_id: _builtins.str = ...,
         key: _builtins.str = ...,
         value: _struct_pb2.Value | None = ...,
+        value_json: _builtins.str = ...,
         description: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
@@ -96,7 +100,7 @@ class MetadataRecord(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "key", b"key", "parent_id", b"parent_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "key", b"key", "parent_id", b"parent_id", "update_time", b"update_time", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -111,19 +115,22 @@ class CreateMetadataRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """A blob (`acme/pipeline`) or a revision (`acme/pipeline@3`), or the id of either."""
     key: _builtins.str
     """1–256 characters of letters, digits, `.`, `_`, `/` and `-`."""
+    value_json: _builtins.str
+    """As JSON text: for what a Value does not say exactly (see ExecutionInput)."""
     description: _builtins.str
     """Up to 256 characters."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """Any JSON value, up to 64 KiB as JSON."""
+        """As a Value."""
 
     def __init__(
         self,
@@ -131,14 +138,17 @@ class CreateMetadataRequest(_message.Message):
         parent: _builtins.str = ...,
         key: _builtins.str = ...,
         value: _struct_pb2.Value | None = ...,
+        value_json: _builtins.str = ...,
         description: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "key", b"key", "parent", b"parent", "request_id", b"request_id", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "form", b"form", "key", b"key", "parent", b"parent", "request_id", b"request_id", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["value", "value_json"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
 
 Global___CreateMetadataRequest: _TypeAlias = CreateMetadataRequest  # noqa: Y015
 
@@ -388,6 +398,7 @@ class UpdateMetadataRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -395,6 +406,8 @@ class UpdateMetadataRequest(_message.Message):
     """A blob (`acme/pipeline`) or a revision (`acme/pipeline@3`), or the id of either."""
     key: _builtins.str
     """The record's key."""
+    value_json: _builtins.str
+    """As JSON text: for what a Value does not say exactly (see ExecutionInput)."""
     description: _builtins.str
     """Up to 256 characters."""
     etag: _builtins.str
@@ -403,11 +416,11 @@ class UpdateMetadataRequest(_message.Message):
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `value`, `description` to change; empty means those that are set."""
+        """Which of `value`, `description` to change; empty means those that are set. `value_json` means `value`."""
 
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """Any JSON value, up to 64 KiB as JSON. Unset where the mask names it means null."""
+        """As a Value."""
 
     def __init__(
         self,
@@ -416,15 +429,18 @@ class UpdateMetadataRequest(_message.Message):
         key: _builtins.str = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         value: _struct_pb2.Value | None = ...,
+        value_json: _builtins.str = ...,
         description: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "update_mask", b"update_mask", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "etag", b"etag", "key", b"key", "parent", b"parent", "request_id", b"request_id", "update_mask", b"update_mask", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "etag", b"etag", "form", b"form", "key", b"key", "parent", b"parent", "request_id", b"request_id", "update_mask", b"update_mask", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["value", "value_json"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
 
 Global___UpdateMetadataRequest: _TypeAlias = UpdateMetadataRequest  # noqa: Y015
 

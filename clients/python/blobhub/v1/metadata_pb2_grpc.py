@@ -77,7 +77,7 @@ class MetadataServiceServicer:
         """Creates a record.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON or deeper than 24.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed;
@@ -136,7 +136,7 @@ class MetadataServiceServicer:
         """Changes a record's value or description.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON or deeper than 24.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;

@@ -39,7 +39,7 @@ class MetadataServiceStub:
     """Creates a record.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON or deeper than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed;
@@ -82,7 +82,7 @@ class MetadataServiceStub:
     """Changes a record's value or description.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON or deeper than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
@@ -114,7 +114,7 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
     """Creates a record.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON or deeper than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed;
@@ -157,7 +157,7 @@ class MetadataServiceAsyncStub(MetadataServiceStub):
     """Changes a record's value or description.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON or deeper than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;
@@ -192,7 +192,7 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a record.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON or deeper than 24.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed;
@@ -259,7 +259,7 @@ class MetadataServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes a record's value or description.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON.
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the value is more than 64 KiB as JSON or deeper than 24.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the parent has no such record; the blob has no such revision, or was renamed;

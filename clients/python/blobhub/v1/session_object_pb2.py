@@ -29,19 +29,21 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62lobhub/v1/session_object.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x02\n\rSessionObject\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12,\n\x05value\x18\x04 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\x12\x12\n\x04size\x18\x05 \x01(\x03R\x04size\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x08 \x01(\tR\x04\x65tag\"\xb6\x04\n\x17PutSessionObjectRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12\xb0\x01\n\x05\x61lias\x18\x02 \x01(\tB\x99\x01\xbaH\x91\x01r+\x18\x80\x02\x32&^[A-Za-z0-9._@-]+(/[A-Za-z0-9._@-]+)*$\xba\x01\x61\n\x15\x61lias.no_dot_segments\x12#must not have a segment `.` or `..`\x1a#!this.matches(\'(^|/)[.]{1,2}(/|$)\')\xf8\xd4\x18\x01R\x05\x61lias\x12\x34\n\x05value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueB\x06\xbaH\x03\xc8\x01\x01R\x05value\x12%\n\x0b\x63reate_only\x18\x04 \x01(\x08\x42\x04\xf8\xd4\x18\x01R\ncreateOnly\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId:\x9c\x01\xbaH\x98\x01\x1a\x95\x01\n\x1d\x65tag.not_any_with_create_only\x12K`etag` `*` replaces only, `create_only` creates only: leave one of them out\x1a\'!(this.create_only && this.etag == \'*\')\"\\\n\x18PutSessionObjectResponse\x12@\n\x0esession_object\x18\x01 \x01(\x0b\x32\x19.blobhub.v1.SessionObjectR\rsessionObject\"`\n\x17GetSessionObjectRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12 \n\x05\x61lias\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05\x61lias\"\\\n\x18GetSessionObjectResponse\x12@\n\x0esession_object\x18\x01 \x01(\x0b\x32\x19.blobhub.v1.SessionObjectR\rsessionObject\"\xec\x01\n\x19ListSessionObjectsRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12 \n\x06prefix\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x06prefix\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x36\n\x08order_by\x18\x05 \x01(\tB\x1b\xbaH\x18r\x13R\x05\x61liasR\nalias desc\xd8\x01\x01R\x07orderBy\"\x88\x01\n\x1aListSessionObjectsResponse\x12\x42\n\x0fsession_objects\x18\x01 \x03(\x0b\x32\x19.blobhub.v1.SessionObjectR\x0esessionObjects\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb0\x01\n\x1a\x44\x65leteSessionObjectRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12$\n\x05\x61lias\x18\x02 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80\x02\xf8\xd4\x18\x01R\x05\x61lias\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x1d\n\x1b\x44\x65leteSessionObjectResponse2\x91\x04\n\x14SessionObjectService\x12w\n\x10PutSessionObject\x12#.blobhub.v1.PutSessionObjectRequest\x1a$.blobhub.v1.PutSessionObjectResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session\x12z\n\x10GetSessionObject\x12#.blobhub.v1.GetSessionObjectRequest\x1a$.blobhub.v1.GetSessionObjectResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session\x12\x80\x01\n\x12ListSessionObjects\x12%.blobhub.v1.ListSessionObjectsRequest\x1a&.blobhub.v1.ListSessionObjectsResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session\x12\x80\x01\n\x13\x44\x65leteSessionObject\x12&.blobhub.v1.DeleteSessionObjectRequest\x1a\'.blobhub.v1.DeleteSessionObjectResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07sessionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62lobhub/v1/session_object.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x02\n\rSessionObject\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12,\n\x05value\x18\x04 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\x12\x1d\n\nvalue_json\x18\x05 \x01(\tR\tvalueJson\x12\x12\n\x04size\x18\x06 \x01(\x03R\x04size\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\t \x01(\tR\x04\x65tag\"\xeb\x04\n\x17PutSessionObjectRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12\xb0\x01\n\x05\x61lias\x18\x02 \x01(\tB\x99\x01\xbaH\x91\x01r+\x18\x80\x02\x32&^[A-Za-z0-9._@-]+(/[A-Za-z0-9._@-]+)*$\xba\x01\x61\n\x15\x61lias.no_dot_segments\x12#must not have a segment `.` or `..`\x1a#!this.matches(\'(^|/)[.]{1,2}(/|$)\')\xf8\xd4\x18\x01R\x05\x61lias\x12.\n\x05value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00R\x05value\x12*\n\nvalue_json\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@H\x00R\tvalueJson\x12%\n\x0b\x63reate_only\x18\x05 \x01(\x08\x42\x04\xf8\xd4\x18\x01R\ncreateOnly\x12\x1b\n\x04\x65tag\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId:\x9c\x01\xbaH\x98\x01\x1a\x95\x01\n\x1d\x65tag.not_any_with_create_only\x12K`etag` `*` replaces only, `create_only` creates only: leave one of them out\x1a\'!(this.create_only && this.etag == \'*\')B\r\n\x04\x66orm\x12\x05\xbaH\x02\x08\x01\"\\\n\x18PutSessionObjectResponse\x12@\n\x0esession_object\x18\x01 \x01(\x0b\x32\x19.blobhub.v1.SessionObjectR\rsessionObject\"`\n\x17GetSessionObjectRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12 \n\x05\x61lias\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05\x61lias\"\\\n\x18GetSessionObjectResponse\x12@\n\x0esession_object\x18\x01 \x01(\x0b\x32\x19.blobhub.v1.SessionObjectR\rsessionObject\"\xec\x01\n\x19ListSessionObjectsRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12 \n\x06prefix\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x06prefix\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x36\n\x08order_by\x18\x05 \x01(\tB\x1b\xbaH\x18r\x13R\x05\x61liasR\nalias desc\xd8\x01\x01R\x07orderBy\"\x88\x01\n\x1aListSessionObjectsResponse\x12\x42\n\x0fsession_objects\x18\x01 \x03(\x0b\x32\x19.blobhub.v1.SessionObjectR\x0esessionObjects\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb0\x01\n\x1a\x44\x65leteSessionObjectRequest\x12#\n\x07session\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x07session\x12$\n\x05\x61lias\x18\x02 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80\x02\xf8\xd4\x18\x01R\x05\x61lias\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x1d\n\x1b\x44\x65leteSessionObjectResponse2\x91\x04\n\x14SessionObjectService\x12w\n\x10PutSessionObject\x12#.blobhub.v1.PutSessionObjectRequest\x1a$.blobhub.v1.PutSessionObjectResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07session\x12z\n\x10GetSessionObject\x12#.blobhub.v1.GetSessionObjectRequest\x1a$.blobhub.v1.GetSessionObjectResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session\x12\x80\x01\n\x12ListSessionObjects\x12%.blobhub.v1.ListSessionObjectsRequest\x1a&.blobhub.v1.ListSessionObjectsResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x04\x12\x07session\x1a\x07session\x12\x80\x01\n\x13\x44\x65leteSessionObject\x12&.blobhub.v1.DeleteSessionObjectRequest\x1a\'.blobhub.v1.DeleteSessionObjectResponse\"\x18\xf2\xd4\x18\x14\x08\x05\x12\x07session\x1a\x07sessionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.session_object_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PUTSESSIONOBJECTREQUEST'].oneofs_by_name['form']._loaded_options = None
+  _globals['_PUTSESSIONOBJECTREQUEST'].oneofs_by_name['form']._serialized_options = b'\272H\002\010\001'
   _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['session']._loaded_options = None
   _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['session']._serialized_options = b'\272H\006r\004\370\324\030\001'
   _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['alias']._loaded_options = None
   _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\221\001r+\030\200\0022&^[A-Za-z0-9._@-]+(/[A-Za-z0-9._@-]+)*$\272\001a\n\025alias.no_dot_segments\022#must not have a segment `.` or `..`\032#!this.matches(\'(^|/)[.]{1,2}(/|$)\')\370\324\030\001'
-  _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['value']._loaded_options = None
-  _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['value']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['value_json']._loaded_options = None
+  _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['value_json']._serialized_options = b'\272H\006r\004(\200\200@'
   _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['create_only']._loaded_options = None
   _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['create_only']._serialized_options = b'\370\324\030\001'
   _globals['_PUTSESSIONOBJECTREQUEST'].fields_by_name['etag']._loaded_options = None
@@ -81,23 +83,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONOBJECTSERVICE'].methods_by_name['DeleteSessionObject']._loaded_options = None
   _globals['_SESSIONOBJECTSERVICE'].methods_by_name['DeleteSessionObject']._serialized_options = b'\362\324\030\024\010\005\022\007session\032\007session'
   _globals['_SESSIONOBJECT']._serialized_start=189
-  _globals['_SESSIONOBJECT']._serialized_end=485
-  _globals['_PUTSESSIONOBJECTREQUEST']._serialized_start=488
-  _globals['_PUTSESSIONOBJECTREQUEST']._serialized_end=1054
-  _globals['_PUTSESSIONOBJECTRESPONSE']._serialized_start=1056
-  _globals['_PUTSESSIONOBJECTRESPONSE']._serialized_end=1148
-  _globals['_GETSESSIONOBJECTREQUEST']._serialized_start=1150
-  _globals['_GETSESSIONOBJECTREQUEST']._serialized_end=1246
-  _globals['_GETSESSIONOBJECTRESPONSE']._serialized_start=1248
-  _globals['_GETSESSIONOBJECTRESPONSE']._serialized_end=1340
-  _globals['_LISTSESSIONOBJECTSREQUEST']._serialized_start=1343
-  _globals['_LISTSESSIONOBJECTSREQUEST']._serialized_end=1579
-  _globals['_LISTSESSIONOBJECTSRESPONSE']._serialized_start=1582
-  _globals['_LISTSESSIONOBJECTSRESPONSE']._serialized_end=1718
-  _globals['_DELETESESSIONOBJECTREQUEST']._serialized_start=1721
-  _globals['_DELETESESSIONOBJECTREQUEST']._serialized_end=1897
-  _globals['_DELETESESSIONOBJECTRESPONSE']._serialized_start=1899
-  _globals['_DELETESESSIONOBJECTRESPONSE']._serialized_end=1928
-  _globals['_SESSIONOBJECTSERVICE']._serialized_start=1931
-  _globals['_SESSIONOBJECTSERVICE']._serialized_end=2460
+  _globals['_SESSIONOBJECT']._serialized_end=516
+  _globals['_PUTSESSIONOBJECTREQUEST']._serialized_start=519
+  _globals['_PUTSESSIONOBJECTREQUEST']._serialized_end=1138
+  _globals['_PUTSESSIONOBJECTRESPONSE']._serialized_start=1140
+  _globals['_PUTSESSIONOBJECTRESPONSE']._serialized_end=1232
+  _globals['_GETSESSIONOBJECTREQUEST']._serialized_start=1234
+  _globals['_GETSESSIONOBJECTREQUEST']._serialized_end=1330
+  _globals['_GETSESSIONOBJECTRESPONSE']._serialized_start=1332
+  _globals['_GETSESSIONOBJECTRESPONSE']._serialized_end=1424
+  _globals['_LISTSESSIONOBJECTSREQUEST']._serialized_start=1427
+  _globals['_LISTSESSIONOBJECTSREQUEST']._serialized_end=1663
+  _globals['_LISTSESSIONOBJECTSRESPONSE']._serialized_start=1666
+  _globals['_LISTSESSIONOBJECTSRESPONSE']._serialized_end=1802
+  _globals['_DELETESESSIONOBJECTREQUEST']._serialized_start=1805
+  _globals['_DELETESESSIONOBJECTREQUEST']._serialized_end=1981
+  _globals['_DELETESESSIONOBJECTRESPONSE']._serialized_start=1983
+  _globals['_DELETESESSIONOBJECTRESPONSE']._serialized_end=2012
+  _globals['_SESSIONOBJECTSERVICE']._serialized_start=2015
+  _globals['_SESSIONOBJECTSERVICE']._serialized_end=2544
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,7 @@ class SessionObject(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
@@ -40,6 +41,8 @@ class SessionObject(_message.Message):
     """Its name within the session."""
     type: _builtins.str
     """The `type` of its value object, such as `text`; `json` for a plain JSON value."""
+    value_json: _builtins.str
+    """The value as JSON text, where `value` does not say it exactly, or not at all (see ExecutionInput); unset in lists."""
     size: _builtins.int
     """Size of the value as JSON, in bytes."""
     etag: _builtins.str
@@ -63,6 +66,7 @@ class SessionObject(_message.Message):
         alias: _builtins.str = ...,
         type: _builtins.str = ...,
         value: _struct_pb2.Value | None = ...,
+        value_json: _builtins.str = ...,
         size: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
@@ -70,7 +74,7 @@ class SessionObject(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_time", b"create_time", "etag", b"etag", "session_id", b"session_id", "size", b"size", "type", b"type", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_time", b"create_time", "etag", b"etag", "session_id", b"session_id", "size", b"size", "type", b"type", "update_time", b"update_time", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,6 +89,7 @@ class PutSessionObjectRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
     CREATE_ONLY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -92,6 +97,8 @@ class PutSessionObjectRequest(_message.Message):
     """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
     alias: _builtins.str
     """1–256 characters: segments of letters, digits, `.`, `_`, `@`, `-` joined by `/`; no segment is `.` or `..`."""
+    value_json: _builtins.str
+    """As JSON text: for what a Value does not say exactly (see ExecutionInput)."""
     create_only: _builtins.bool
     """True creates only: where the alias is taken, the call is refused with ALREADY_EXISTS. False creates or replaces."""
     etag: _builtins.str
@@ -100,7 +107,7 @@ class PutSessionObjectRequest(_message.Message):
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
-        """The value: a value object such as `{"type": "text", "text": "hi"}`, or plain JSON."""
+        """As a Value."""
 
     def __init__(
         self,
@@ -108,15 +115,18 @@ class PutSessionObjectRequest(_message.Message):
         session: _builtins.str = ...,
         alias: _builtins.str = ...,
         value: _struct_pb2.Value | None = ...,
+        value_json: _builtins.str = ...,
         create_only: _builtins.bool = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_only", b"create_only", "etag", b"etag", "request_id", b"request_id", "session", b"session", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "create_only", b"create_only", "etag", b"etag", "form", b"form", "request_id", b"request_id", "session", b"session", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["value", "value_json"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
 
 Global___PutSessionObjectRequest: _TypeAlias = PutSessionObjectRequest  # noqa: Y015
 

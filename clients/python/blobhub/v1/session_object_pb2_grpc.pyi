@@ -40,7 +40,7 @@ class SessionObjectServiceStub:
     `session_object_modified`.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
+    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
@@ -94,7 +94,7 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     `session_object_modified`.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
+    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
@@ -151,7 +151,7 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         `session_object_modified`.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON.
+        * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the

@@ -9,6 +9,7 @@ from typing import Any
 from blobhub.v1 import blob_event_pb2
 from blobhub.v1 import metadata_pb2 as pb
 
+from blobhub_server.blobtypes import json_field
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.etag import require_etag
@@ -24,23 +25,24 @@ from blobhub_server.platform.store import metadata as store
 from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
-from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
+from blobhub_server.rpc.wire import to_timestamp
 
 KIND = "metadata record"
 
 
 def to_proto(record: MetadataRecord) -> pb.MetadataRecord:
     """A record as its message."""
-    return pb.MetadataRecord(
+    made = pb.MetadataRecord(
         parent_id=record.parent_id,
         blob_id=record.blob_id,
         key=record.key,
-        value=to_value(json.loads(record.value)),
         description=record.description,
         create_time=to_timestamp(record.create_time),
         update_time=to_timestamp(record.update_time),
         etag=record.etag,
     )
+    json_field.fill(made, "value", json.loads(record.value), text=record.value)
+    return made
 
 
 def to_resolved(record: MetadataRecord) -> pb.ResolvedMetadata:
@@ -60,7 +62,7 @@ class MetadataService:
     async def CreateMetadata(
         self, request: pb.CreateMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.CreateMetadataResponse:
-        value = rules.encode(from_value(request.value))
+        _, value = json_field.read(request, "value", rules.MAX_BYTES)
 
         async def make(tx: Transaction) -> pb.CreateMetadataResponse:
             blob_id, parent_id = await _lock_parent(tx, call)
@@ -123,15 +125,15 @@ class MetadataService:
     async def UpdateMetadata(
         self, request: pb.UpdateMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.UpdateMetadataResponse:
-        fields = changed_fields(request, "value", "description")
-        value = rules.encode(from_value(request.value))
+        fields = changed_fields(request, "value", "value_json", "description")
+        _, value = json_field.read(request, "value", rules.MAX_BYTES)
 
         async def make(tx: Transaction) -> pb.UpdateMetadataResponse:
             blob_id, parent_id = await _lock_parent(tx, call)
             current = await _get_record(tx, parent_id, request.key)
             require_etag(request.etag, current.etag)
             changed: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
-            changed |= {"value": value} if "value" in fields else {}
+            changed |= {"value": value} if {"value", "value_json"} & fields else {}
             changed |= {"description": request.description} if "description" in fields else {}
             await store.update(tx, parent_id, request.key, **changed)
             updated = blob_event_pb2.MetadataUpdated(parent_id=parent_id, key=request.key, etag=changed["etag"])

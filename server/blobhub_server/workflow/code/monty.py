@@ -14,20 +14,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import pydantic_monty as monty
 
+from blobhub_server.blobtypes import json_text
+from blobhub_server.errors import InvalidValue
 from blobhub_server.workflow.code.contract import ScriptError, ScriptResult
 
 QUICK_SECONDS = 0.05
-MAX_OUTPUT_BYTES = 1 << 20
 MAX_EMITTED = 1_000
 RECURSION = 200
 _REMEMBERED = 4096
@@ -133,22 +134,33 @@ class MontyRunner:
             "max_suspensions": MAX_EMITTED,
         }
         lane = await self._lane(slow=slow)
+        refused: list[ScriptError] = []
         try:
             async with lane.checkout(limits=limits, external_modules=_MODULES, os_policy={"sleep": "zero"}) as session:
                 await session.feed_run(PRELUDE, inputs={"data_inputs": dict(inputs)})
                 try:
                     await session.feed_run(
                         source,
-                        external_lookup={"emit_output": lambda value: emit(_json(value))},
+                        external_lookup={"emit_output": partial(_emit, emit, refused)},
                         print_callback=_ignore,
                     )
                 except monty.MontyRuntimeError as error:
                     if not _is_exit(error):
                         raise
-                ended = _json(await session.feed_run("_ended"))
+                ended = await session.feed_run("_ended")
         except monty.MontyError as error:
-            raise _script_error(error) from None
-        return ScriptResult(route=str(ended["route"]), outputs=ended["outputs"], terminal=ended["terminal"])
+            raise _script_error(error, refused) from None
+        return ScriptResult(route=str(ended["route"]), outputs=_outputs(ended["outputs"]), terminal=ended["terminal"])
+
+
+def _emit(emit: Callable[[Any], None], refused: list[ScriptError], value: Any) -> None:
+    """Emit a value. One that is refused is an error in the script, which may handle it."""
+    try:
+        plain = _json(value)
+    except ScriptError as error:
+        refused.append(error)
+        raise ValueError(error.message) from None
+    emit(plain)
 
 
 def _ignore(stream: str, text: str) -> None:
@@ -163,15 +175,18 @@ def _type_name(error: monty.MontyRuntimeError) -> str:
     return error.display(format="type-msg").partition(":")[0].strip()
 
 
-def _script_error(error: monty.MontyError) -> ScriptError:
+def _script_error(error: monty.MontyError, refused: list[ScriptError]) -> ScriptError:
     if isinstance(error, monty.MontyCrashedError):
         reason = "SCRIPT_TIMEOUT" if error.timed_out else "SCRIPT_CRASHED"
         return ScriptError(reason, "the script's worker was ended", None)
     if isinstance(error, monty.MontySyntaxError):
         return ScriptError("SCRIPT_SYNTAX", str(error)[:500], _line(error))
     if isinstance(error, monty.MontyRuntimeError):
+        said = error.display(format="type-msg")
         reason = _REASONS.get(_type_name(error), "SCRIPT_ERROR")
-        return ScriptError(reason, error.display(format="type-msg")[:500], _line(error))
+        if refused and refused[-1].message in said:
+            reason = "SCRIPT_OUTPUT"
+        return ScriptError(reason, said[:500], _line(error))
     return ScriptError("SCRIPT_ERROR", "the script cannot be run", None)
 
 
@@ -181,12 +196,24 @@ def _line(error: monty.MontySyntaxError | monty.MontyRuntimeError) -> int | None
     return lines[-1] if lines else None
 
 
+def _outputs(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """A script's outputs as plain JSON. Raises ScriptError when one of them is beyond its bounds, or all are together."""
+    texts = {str(route): _text(value) for route, value in values.items()}
+    size = sum(len(text.encode()) for text in texts.values())
+    if size > json_text.MAX_BYTES:
+        raise ScriptError(
+            "SCRIPT_OUTPUT", f"all outputs must be at most {json_text.MAX_BYTES} bytes as JSON, not {size}", None
+        )
+    return {route: json_text.load(text) for route, text in texts.items()}
+
+
 def _json(value: Any) -> Any:
-    """The value as plain JSON. Raises ScriptError when it is not JSON, or too large."""
+    """The value as plain JSON. Raises ScriptError when it is beyond its bounds, or not JSON."""
+    return json_text.load(_text(value))
+
+
+def _text(value: Any) -> str:
     try:
-        text = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        raise ScriptError("SCRIPT_OUTPUT", "an output is not a JSON value", None) from None
-    if len(text) > MAX_OUTPUT_BYTES:
-        raise ScriptError("SCRIPT_OUTPUT", f"the outputs are larger than {MAX_OUTPUT_BYTES} bytes as JSON", None)
-    return json.loads(text)
+        return json_text.encode("an output", value)
+    except InvalidValue as error:
+        raise ScriptError("SCRIPT_OUTPUT", f"an output {error.violations[0].message}", None) from None

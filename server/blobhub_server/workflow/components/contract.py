@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar
 
+from blobhub_server.blobtypes import json_text
+from blobhub_server.errors import InvalidValue
 from blobhub_server.workflow.code.contract import ScriptRunner
 from blobhub_server.workflow.components.awaits import Await
 
@@ -81,11 +83,28 @@ class ComponentError(Exception):
         self.retryable = retryable
 
 
-def require_result(result: object) -> Outcome | Await:
-    """What a component gave, if it is one of the things it may give. Raises ComponentError."""
+def require_result(result: object, inputs: Inputs) -> Outcome | Await:
+    """What a component gave for its inputs, if it is one of the things it may give. Raises ComponentError.
+
+    Outputs come back as plain JSON, within the bounds of a value.
+    """
     if not isinstance(result, Outcome | Await):
         raise ComponentError("the component gave neither an outcome nor an await", reason="INTERNAL", retryable=False)
-    return result
+    if isinstance(result, Await) or not result.outputs:
+        return result
+    return replace(result, outputs={name: require_json(name, value, inputs) for name, value in result.outputs.items()})
+
+
+def require_json(name: str, value: Any, inputs: Inputs) -> Any:
+    """An output as plain JSON. Raises ComponentError when it is not JSON, or beyond the bounds of a value."""
+    # A value that is passed on was within its bounds where it came in or was made.
+    if value is None or isinstance(value, bool) or any(value is given for given in inputs.values()):
+        return value
+    try:
+        text = json_text.encode(f"the output {name!r}", value)
+    except InvalidValue as error:
+        raise ComponentError(str(error), reason="INVALID_OUTPUT", retryable=False) from None
+    return json_text.load(text) if isinstance(value, dict | list | tuple) else value
 
 
 @dataclass(frozen=True, slots=True)

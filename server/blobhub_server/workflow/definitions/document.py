@@ -6,12 +6,14 @@ passed over here; the stored document keeps them.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from blobhub_server.blobtypes import json_text
+from blobhub_server.errors import InvalidValue
 
 MAX_COMPONENTS = 2_000
 MAX_CONNECTIONS = 10_000
@@ -160,7 +162,7 @@ class Definition:
 def parse(document: bytes) -> Definition:
     """Read a JSON document. Raises InvalidDefinition with everything that is wrong with its shape."""
     try:
-        content = json.loads(document, parse_constant=_no_constant)
+        content = json_text.load(document.decode())
     except (ValueError, RecursionError):
         raise InvalidDefinition([_invalid("", "is not a JSON document")]) from None
     reader = _Reader()
@@ -168,10 +170,6 @@ def parse(document: bytes) -> Definition:
     if reader.problems:
         raise InvalidDefinition(reader.problems)
     return definition
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _invalid(path: str, message: str) -> Problem:
@@ -222,7 +220,14 @@ class _Reader:
         if category and category not in CATEGORIES:
             self._note(f"{path}.category", f"must be one of {', '.join(CATEGORIES)}")
         route = self._text(content, "route", path, required=True)
+        self._bound(content.get("value"), f"{path}.value")
         return Port(category=category, route=route, value=content.get("value"), has_value="value" in content)
+
+    def _bound(self, value: Any, path: str) -> None:
+        try:
+            json_text.encode(path, value)
+        except InvalidValue as error:
+            self._note(path, error.violations[0].message)
 
     def _connection(self, content: Any, path: str) -> Connection:
         content = self._object(content, path)

@@ -205,12 +205,12 @@ class _Taking:
         component = node.implementation
         if isinstance(component, PureComponent):
             try:
-                result = component.run(inputs)
+                result = require_result(component.run(inputs), inputs)
             except ComponentError:
                 raise
             except Exception:
                 raise ComponentError("cannot work on these inputs", reason="INVALID_INPUT", retryable=False) from None
-            self._end_await(step, require_result(result), 0.0)
+            self._end_await(step, result, 0.0)
 
     def _end_await(self, step: int, result: Outcome | Await | ComponentError | None, elapsed: float) -> None:
         """End what a step waited for. When the time of the next attempt has come it is run, without a record."""

@@ -8,7 +8,8 @@ from typing import Any
 from blobhub.v1 import event_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from blobhub_server.rpc.wire import stamp, to_duration, to_value
+from blobhub_server.blobtypes import json_field
+from blobhub_server.rpc.wire import stamp, to_duration
 from blobhub_server.workflow.components.awaits import AwaitKind
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import Record
@@ -30,7 +31,7 @@ def _flow_entered(event: pb.Event, public: Mapping[str, Any], execution: Executi
 def _flow_exited(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.flow_exited.steps = public["steps"]
     if "result" in public:
-        event.flow_exited.result.CopyFrom(to_value(public["result"]))
+        json_field.fill(event.flow_exited, "result", public["result"])
 
 
 def _flow_error(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
@@ -61,7 +62,7 @@ def _processor_error(event: pb.Event, public: Mapping[str, Any], execution: Exec
 
 
 def _processor_output(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
-    event.processor_output.value.CopyFrom(to_value(public["value"]))
+    json_field.fill(event.processor_output, "value", public["value"])
 
 
 def _processor_retrying(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:

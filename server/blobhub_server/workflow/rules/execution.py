@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue
 from blobhub_server.workflow.errors import ExecutionEnded
 from blobhub_server.workflow.interpreter import TERMINAL
@@ -86,11 +86,10 @@ def require_stoppable(execution: Execution) -> None:
         raise ExecutionEnded(execution.state)
 
 
-def require_input(input_data: Mapping[str, Any]) -> None:
-    """Raise InvalidValue when the input data is not JSON, or larger than an execution may be given."""
-    try:
-        text = json.dumps(input_data, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        raise InvalidValue("spec.input_data", "must hold finite numbers only") from None
-    if len(text.encode()) > MAX_INPUT_BYTES:
-        raise InvalidValue("spec.input_data", f"must be at most {MAX_INPUT_BYTES} bytes as JSON")
+def checked_input(input_data: Mapping[str, Any]) -> dict[str, Any]:
+    """The input data as plain JSON. Raises InvalidValue where a value breaks the bounds of one, or all do together."""
+    texts = {alias: json_text.encode(f"spec.input_data[{alias}]", value) for alias, value in input_data.items()}
+    size = sum(len(text.encode()) for text in texts.values())
+    if size > MAX_INPUT_BYTES:
+        raise InvalidValue("spec.input_data", f"must be at most {MAX_INPUT_BYTES} bytes as JSON in all, not {size}")
+    return {alias: json_text.load(text) for alias, text in texts.items()}

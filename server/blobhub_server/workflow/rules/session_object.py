@@ -8,8 +8,6 @@ from typing import Any
 
 from blobhub_server.blobtypes import json_text
 
-MAX_BYTES = 1 << 20
-
 TYPES = frozenset(
     {
         "text",
@@ -49,4 +47,4 @@ def type_of(value: Any) -> str:
 
 def encode(value: Any) -> str:
     """The value as compact JSON text. Raises InvalidValue when it is larger than an object may be, or is not JSON."""
-    return json_text.encode("value", value, MAX_BYTES)
+    return json_text.encode("value", value)

@@ -15,6 +15,7 @@ from blobhub_server.workflow.components.contract import (
     EffectComponent,
     Outcome,
     Services,
+    require_json,
     require_result,
 )
 from blobhub_server.workflow.definitions.graph import Graph
@@ -37,7 +38,7 @@ class Performer:
             execution_id=execution.id,
             idempotency_key=f"{execution.id}/{step.step}",
             attempt=step.attempt,
-            emit_output=lambda value: tell(StepOutput(step.step, value)),
+            emit_output=lambda value: tell(StepOutput(step.step, require_json("emitted", value, step.inputs))),
             services=self._services,
         )
         started = time.monotonic()
@@ -52,7 +53,7 @@ async def _result(graph: Graph, step: RunStep, context: ComponentContext) -> Out
     assert isinstance(component, EffectComponent), "others are evaluated in place"
     try:
         async with asyncio.timeout(step.timeout):
-            return require_result(await component.run(step.inputs, context))
+            return require_result(await component.run(step.inputs, context), step.inputs)
     except TimeoutError:
         return ComponentError(f"took longer than {step.timeout:g} s", reason="TIMEOUT")
     except ComponentError as error:

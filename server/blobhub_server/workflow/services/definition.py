@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from blobhub.v1 import definition_pb2 as pb
-from google.protobuf import json_format
 
 from blobhub_server.blobtypes.access import Caller, Resolution
 from blobhub_server.blobtypes.call import Call
@@ -14,14 +12,15 @@ from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.blobtypes.reference import parse_within
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists, BlobHubError, NotFound, Violation, WrongBlobType
+from blobhub_server.errors import AlreadyExists, BlobHubError, NotFound, WrongBlobType
 from blobhub_server.ids import NOTHING
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.definitions.document import Problem
 from blobhub_server.workflow.definitions.finder import Definitions
-from blobhub_server.workflow.errors import TYPE, InvalidDefinitionContent
+from blobhub_server.workflow.errors import TYPE
 from blobhub_server.workflow.rules import limit
+from blobhub_server.workflow.services.document import to_document, to_message
 
 
 def to_proto(entry: Entry) -> pb.Definition:
@@ -35,25 +34,6 @@ def to_proto(entry: Entry) -> pb.Definition:
         create_time=to_timestamp(entry.create_time),
         update_time=to_timestamp(entry.update_time),
     )
-
-
-def to_document(definition: pb.WorkflowDefinition) -> str:
-    """The JSON document that stands for a typed definition. Raises InvalidDefinitionContent when JSON cannot say it."""
-    try:
-        fields = json_format.MessageToDict(definition, preserving_proto_field_name=True)
-        return json.dumps(fields, ensure_ascii=False, indent=2, allow_nan=False)
-    except (json_format.SerializeToJsonError, ValueError):
-        message = "holds a number or a duration that JSON cannot say"
-        raise InvalidDefinitionContent([Violation("content", message)]) from None
-
-
-def to_message(document: str) -> pb.WorkflowDefinition:
-    """The typed definition that a JSON document stands for; keys the format does not know are left out."""
-    try:
-        return json_format.Parse(document, pb.WorkflowDefinition(), ignore_unknown_fields=True)
-    except (json_format.ParseError, RecursionError):
-        message = "does not fit the fields of a workflow definition"
-        raise InvalidDefinitionContent([Violation("document", message)]) from None
 
 
 def to_problem(problem: Problem) -> pb.DefinitionProblem:

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from blobhub.v1 import event_pb2
 from blobhub.v1 import execution_pb2 as pb
 
+from blobhub_server.blobtypes import json_field
 from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import BlobView, Host, Settlement
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue, NotFound
+from blobhub_server.errors import BlobHubError, InvalidValue, NotFound
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
-from blobhub_server.rpc.wire import from_duration, from_value, to_timestamp, to_value
+from blobhub_server.rpc.wire import from_duration, to_timestamp
 from blobhub_server.workflow.interpreter import ENDINGS, Record
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_execution
-from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution, require_input
+from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution, checked_input
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.contract import Runtime, Start
 from blobhub_server.workflow.runtime.inbox import Inbox
+from blobhub_server.workflow.services.session import locate_session
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as store
-from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store.event import LoggedEvent
 
 StartRequest = pb.StartExecutionRequest | pb.RunExecutionRequest
@@ -39,7 +40,7 @@ _NAMES = {number: name for name, number in _STATES.items()}
 
 def to_proto(execution: Execution) -> pb.Execution:
     """An execution as its message."""
-    return pb.Execution(
+    made = pb.Execution(
         id=execution.id,
         session_id=execution.session_id,
         blob_id=execution.blob_id,
@@ -48,13 +49,24 @@ def to_proto(execution: Execution) -> pb.Execution:
         definition_alias=execution.definition_alias,
         definition_digest=execution.definition_digest,
         state=_STATES[execution.state],
-        result=to_value(execution.result) if execution.has_result else None,
         failure=event_pb2.Failure(**execution.failure) if execution.failure else None,
         first_execution_sequence=execution.first_execution_sequence,
         last_execution_sequence=execution.last_execution_sequence,
         create_time=to_timestamp(execution.create_time),
         end_time=to_timestamp(execution.end_time) if execution.end_time else None,
     )
+    if execution.has_result:
+        json_field.fill(made, "result", execution.result)
+    return made
+
+
+def to_inputs(given: Mapping[str, Any]) -> Iterator[pb.ExecutionInput]:
+    """The values that an execution was given, as messages."""
+    room = json_field.MAX_ITEMS
+    for alias, value in given.items():
+        made = pb.ExecutionInput(alias=alias)
+        room -= json_field.fill(made, "value", value, room=room)
+        yield made
 
 
 def to_start(call: Call[Session], request: StartRequest) -> Start:
@@ -63,22 +75,24 @@ def to_start(call: Call[Session], request: StartRequest) -> Start:
     if "/" in spec.definition:
         message = "names a definition of another revision or blob; only those of the session's revision can be started here"
         raise InvalidValue("spec.definition", message)
-    input_data = {item.alias: from_value(item.value) for item in spec.input_data}
-    require_input(input_data)
+    given = {
+        item.alias: json_field.read(item, "value", path=f"spec.input_data[{place}].value")[0]
+        for place, item in enumerate(spec.input_data)
+    }
     return Start(
         session=call.resource,
         definition=spec.definition,
-        input_data=input_data,
+        input_data=checked_input(given),
         cause=Cause(CauseKind.REQUEST, call.idempotency_key) if call.idempotency_key else None,
         timeout=from_duration(spec.timeout) if spec.HasField("timeout") else None,
         step_limit=spec.step_limit or STEP_LIMIT,
     )
 
 
-def to_filter(request: pb.ListExecutionsRequest) -> store.Filter:
+def to_filter(request: pb.ListExecutionsRequest, session_id: str) -> store.Filter:
     """Which executions a request asks for."""
     return store.Filter(
-        session_id=request.session.lower(),
+        session_id=session_id,
         definition_alias=request.definition,
         state=_NAMES.get(request.state, ""),
         created_after=request.created_after.ToDatetime(UTC) if request.HasField("created_after") else None,
@@ -131,19 +145,26 @@ class ExecutionService:
         async with self._host.db.read() as tx:
             kept = await event_store.first_record(tx, call.resource.id)
         given = Record.from_json(json.loads(kept)).private["input_data"] if kept else {}
-        execution.input_data.extend(pb.ExecutionInput(alias=alias, value=to_value(value)) for alias, value in given.items())
+        execution.input_data.extend(to_inputs(given))
         return pb.GetExecutionResponse(execution=execution)
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[BlobView]) -> pb.ListExecutionsResponse:
-        blob, only, order_by = call.resource, to_filter(request), request.order_by or "create_time desc"
+        blob, order_by = call.resource, request.order_by or "create_time desc"
+        only = to_filter(request, await self._session_id(request.session, call))
         page = Page.parse(request, blob.id, repr(only), order_by)
         async with self._host.db.read() as tx:
-            session = await session_store.get(tx, only.session_id) if only.session_id else None
-            if only.session_id and (session is None or session.blob_id != blob.id):
-                raise NotFound("session", request.session, instead="the blob has no such session")
             found = await store.page(tx, blob.id, only, order_by=order_by, after=page.after, limit=page.limit + 1)
         items, token = page.cut(found, store.order(order_by).key)
         return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
+
+    async def _session_id(self, reference: str, call: Call[BlobView]) -> str:
+        """The id of the session of a blob whose executions are asked for; empty for all. Raises NotFound."""
+        if not reference:
+            return ""
+        found = await locate_session(self._host, reference, call.caller)
+        if found is None or isinstance(found.resource, BlobHubError) or found.resource.blob_id != call.resource.id:
+            raise NotFound("session", reference, instead="the blob has no such session")
+        return found.resource.id
 
     async def StopExecution(self, request: pb.StopExecutionRequest, call: Call[Execution]) -> pb.StopExecutionResponse:
         async def make(tx: Transaction) -> pb.StopExecutionResponse:

@@ -6,13 +6,14 @@ import json
 
 from blobhub.v1 import session_object_pb2 as pb
 
+from blobhub_server.blobtypes import json_field
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.rpc.paging import Page
-from blobhub_server.rpc.wire import from_value, to_timestamp, to_value
+from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules import session_object as rules
 from blobhub_server.workflow.rules.session import Session
@@ -21,17 +22,19 @@ from blobhub_server.workflow.store import session_object as store
 
 
 def to_proto(item: SessionObject) -> pb.SessionObject:
-    """An object as its message; `value` is left unset where the record has none."""
-    return pb.SessionObject(
+    """An object as its message; its value is left unset where the record has none."""
+    made = pb.SessionObject(
         session_id=item.session_id,
         alias=item.alias,
         type=item.type,
-        value=to_value(json.loads(item.value)) if item.value else None,
         size=item.size,
         create_time=to_timestamp(item.create_time),
         update_time=to_timestamp(item.update_time),
         etag=item.etag,
     )
+    if item.value:
+        json_field.fill(made, "value", json.loads(item.value), text=item.value)
+    return made
 
 
 class SessionObjectService:
@@ -44,8 +47,7 @@ class SessionObjectService:
     async def PutSessionObject(
         self, request: pb.PutSessionObjectRequest, call: Call[Session]
     ) -> pb.PutSessionObjectResponse:
-        value = from_value(request.value)
-        text = rules.encode(value)
+        value, text = json_field.read(request, "value")
 
         async def make(tx: Transaction) -> pb.PutSessionObjectResponse:
             await self._events.require_open(tx, call.resource.id)
