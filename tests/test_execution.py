@@ -11,8 +11,6 @@ import flows
 import grpc
 import pytest
 from blobhub.v1 import (
-    blob_type_pb2,
-    component_pb2,
     definition_pb2,
     event_pb2,
     execution_pb2,
@@ -305,19 +303,6 @@ async def test_a_check_reports_every_problem_with_its_place(api: Api) -> None:
         ("DANGLING_CONNECTION", ""),
     }  # fmt: skip
     assert all(problem.path and problem.severity == 1 for problem in answer.problems)
-
-
-async def test_every_component_is_described(api: Api) -> None:
-    listed = (await api.components.ListComponents(component_pb2.ListComponentsRequest())).components
-    assert {item.type for item in listed} == {
-        "data.value", "flow.delay", "flow.end", "flow.join", "flow.start", "flow.switch", "logic.code", "logic.expression",
-    }  # fmt: skip
-    assert all(item.title and item.description and item.ports for item in listed)
-
-
-async def test_blob_types_are_listed(anonymous: Api) -> None:
-    listed = (await anonymous.blob_types.ListBlobTypes(blob_type_pb2.ListBlobTypesRequest())).blob_types
-    assert {"blobhub.compute.workflow", "stranger.notes"} <= {item.name for item in listed}
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from blobhub.v1 import api_key_pb2, blob_pb2, caller_pb2, user_pb2
 from hoard import TARGETS, Hoard
-from listings import LISTINGS, Listing, blobs, organization_id
+from listings import PLATFORM_LISTINGS, Listing, blobs, organization_id
 from methods import served_methods
 from plans import Postgresql, Sqlite, Statement, asked, database
 from scale import sample
 from served import WORKFLOW, Api, connected, served
+from workflow_listings import WORKFLOW_LISTINGS
 
 PAGE = 50
 
@@ -26,6 +27,7 @@ def shown(listing: Listing) -> list[tuple[str, str]]:
     return [(listing.rpc, part) for part in listing.note.split(", ")]
 
 
+LISTINGS = [*PLATFORM_LISTINGS, *WORKFLOW_LISTINGS]
 ASKED = sample(LISTINGS, shown, seed=5)
 """All lists at full scale. With fewer there are as many rows: the database goes about a small table otherwise."""
 

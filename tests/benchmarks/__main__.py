@@ -176,9 +176,11 @@ async def _streamed(bare: str, size: int) -> float:
 
 async def refusals(api: Api, address: str) -> None:
     """How well an outsider can tell what is absent from what is forbidden by the time that the refusal takes."""
-    for name, absent, forbidden in await refusing(api, address):
+    for name, (absent, forbidden, absent_too, forbidden_too) in await refusing(api, address):
         figure = f"{absent:.2f} and {forbidden:.2f} ms"
-        row(f"absent and forbidden, {name} parent, {CALLS} each", figure, f"ratio of medians {absent / forbidden:.3f}")
+        noise = f"noise {absent / absent_too:.3f}, {forbidden / forbidden_too:.3f}"
+        ratio = (absent + absent_too) / (forbidden + forbidden_too)
+        row(f"absent and forbidden, {name} parent, {CALLS} each", figure, f"{ratio:.3f}, {noise}")
 
 
 async def own_costs(folder: Path) -> None:
