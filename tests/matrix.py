@@ -193,6 +193,21 @@ async def beyond(world: World) -> AsyncIterator[str]:
             if found != code:
                 yield f"{kind.name} creating a {visibility} blob was {found}, not {code}"
 
+    for fields, code in (
+        ({"description": "", "etag": "stale"}, "ABORTED"),
+        ({"alias": "main", "etag": "stale"}, "PERMISSION_DENIED"),
+        ({"visibility": "VISIBILITY_PUBLIC", "etag": "stale"}, "PERMISSION_DENIED"),
+    ):
+        update = blob_pb2.UpdateBlobRequest(blob="acme/main", update_mask={"paths": [*fields][:1]}, **fields)
+        async with connected(world.server.address, writer.key) as api:
+            found = await _code(api.blobs.UpdateBlob(update))
+            if found != code:
+                yield f"{writer.name} updating {next(iter(fields))} was {found}, not {code}"
+        async with connected(world.server.address, admin.key) as api:
+            found = await _code(api.blobs.UpdateBlob(update))
+            if found != "ABORTED":
+                yield f"{admin.name} updating {next(iter(fields))} was {found}"
+
 
 def absent_like(value: str) -> str:
     """A reference to nothing, in the form of one to something."""

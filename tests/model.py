@@ -175,7 +175,8 @@ class Model(Places):
         return self.admit(who, self.revision(revision), READ, public_read=True).revision
 
     def list_revisions(self, who: Caller, blob: str) -> list[Revision]:
-        return self.admit(who, self.blob(blob), READ, public_read=True).blob.revisions
+        place = self.admit(who, self.blob(blob), READ, public_read=True)
+        return [revision for revision in place.blob.revisions if revision.phase != DRAFT or self.role(who, place)]
 
     def put_definition(self, who: Caller, revision: str, alias: str, document: str, etag: str) -> Revision:
         _, found = self._editable(who, revision, etag, DRAFT)
@@ -190,6 +191,7 @@ class Model(Places):
         if not found.content:
             raise Refused("INVALID_CONTENT")
         found.phase, found.comment = COMMIT, comment or found.comment
+        blob.committed.append(found)
         blob.events.append("revision_committed")
         return found
 
@@ -213,7 +215,7 @@ class Model(Places):
 
     def update_revision(self, who: Caller, revision: str, comment: str, etag: str) -> Revision:
         blob, found = self._editable(who, revision, etag, DRAFT)
-        found.comment = comment
+        found.comment = comment or found.comment
         blob.events.append("revision_updated")
         return found
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blobhub_server.blobtypes.access import Caller
-from blobhub_server.platform.admission import absence, authentication, gate
+from blobhub_server.platform.admission import authentication, gate
 from blobhub_server.platform.rules import access, api_key
 
 ROLES = ("NONE", "READ", "WRITE", "ADMIN")
@@ -31,6 +31,7 @@ DECISIONS: tuple[tuple[Any, str], ...] = (
     (access, "hidden"),
     (access, "refusal_for"),
     (access, "require_public_creation"),
+    (access, "require_settings_role"),
     (access, "require_key_role"),
     (access, "require_lifetime"),
     (Caller, "anonymous"),
@@ -43,7 +44,6 @@ CHECKS: tuple[tuple[Any, str], ...] = (
     (gate.Admission, "_locate"),
     (gate.Admission, "_resolve"),
     (gate.Admission, "_require"),
-    (absence.Absence, "in_blob"),
     (authentication.Authentication, "require_form"),
     (authentication.Authentication, "_key_caller"),
     (authentication, "_require_enabled"),
@@ -98,7 +98,7 @@ def _of(owner: Any, name: str, changes: Callable[[ast.AST], Iterator[tuple[str, 
             flags = __future__.annotations.compiler_flag
             exec(compile(ast.fix_missing_locations(mutated), f"<{name}>", "exec", flags), namespace)
             yield Mutant(
-                parent=owner, name=name, change=f"line {getattr(node, 'lineno', 0)}: {change}", function=namespace[name]
+                owner=owner, name=name, change=f"line {getattr(node, 'lineno', 0)}: {change}", function=namespace[name]
             )
 
 

@@ -42,6 +42,8 @@ INSIDE = {
     "UpdateUser.user": "for administrators of the server, who may see everybody",
     "CreateRevision.base_revision": "a revision of the blob that is checked",
     "SignNote.credential": "an alias in the blob that is checked",
+    "ListExecutions.session": "a filter among the executions of the blob that is checked",
+    "ListSessions.revision": "a filter among the sessions of the blob that is checked",
     "ListAuditEntries.user": "a filter, for those who may see every entry of the parent",
     "ListEvents.execution": "a filter inside the session that is checked; one of another session is like one that is absent",
     "GetCaller.resource": "asks for the caller's own role; none, and no such thing, read the same",

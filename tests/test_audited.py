@@ -23,6 +23,7 @@ NEVER = {
     "document": "content",
     "text": "content",
     "content": "content",
+    "value_json": "content",
 }
 """Fields that an entry does not show, by name, and why."""
 

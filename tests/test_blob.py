@@ -381,6 +381,7 @@ async def test_what_was_never_committed_is_never_seen(api: Api) -> None:
 async def test_a_blob_that_becomes_private_is_watched_no_more_by_outsiders(server: Served, api: Api, anonymous: Api) -> None:
     await acme.organization(api)
     await acme.blob(api, visibility=PUBLIC)
+    await acme.update_blob(api, description="shown to everybody")
     async with acme.person(server, api, "ann", ("acme/pipeline", READ)) as member:
         request = blob_pb2.WatchBlobRequest(blob="acme/pipeline")
         outside, inside = anonymous.blobs.WatchBlob(request), member.blobs.WatchBlob(request)

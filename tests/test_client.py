@@ -63,7 +63,7 @@ async def test_an_error_says_its_reason(server: Served) -> None:
     async with connect(server.address, server.admin_key) as hub:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await hub.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="no/such"))
-    assert reason(raised.value) == "PERMISSION_DENIED"
+    assert reason(raised.value) == "NOT_FOUND"
 
 
 async def test_a_watch_goes_on_when_the_server_comes_back(tmp_path, database_url: str) -> None:
@@ -86,7 +86,8 @@ async def test_a_watch_goes_on_when_the_server_comes_back(tmp_path, database_url
         second = ServerProcess(tmp_path / "data", database_url, listen=first.address, lease_seconds=1)
         await second.start()
         await watching
-        found = await hub.executions.ListExecutions(execution_pb2.ListExecutionsRequest(session=session_id))
+        listing = execution_pb2.ListExecutionsRequest(blob="acme/pipeline", session=session_id)
+        found = await hub.executions.ListExecutions(listing)
         await hub.sessions.CloseSession(session_pb2.CloseSessionRequest(session=session_id))
     assert len(found.executions) == 1, "the run was started twice"
     assert [event.execution_sequence for event in seen] == list(range(1, len(seen) + 1))

@@ -65,7 +65,7 @@ async def test_what_an_execution_is_given_is_its_result_wherever_it_is_read(api:
     found = (await ask(api, "GetExecution", execution=last.execution.id)).execution
     listed = [
         item
-        for item in (await ask(api, "ListExecutions", session=session_id, page_size=1000)).executions
+        for item in (await ask(api, "ListExecutions", blob="acme/pipeline", session=session_id, page_size=1000)).executions
         if item.id == found.id
     ]
     assert all(

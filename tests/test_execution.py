@@ -254,7 +254,7 @@ async def test_a_document_is_stored_byte_for_byte_and_a_message_says_the_same(ap
     assert found.document == document
     put = definition_pb2.PutDefinitionRequest(revision="acme/pipeline@draft", alias="as-message", content=found.content)
     await api.definitions.PutDefinition(put)
-    get.definition = "as-message"
+    get.definition = "acme/pipeline@draft/as-message"
     assert (await api.definitions.GetDefinition(get)).content == found.content
     check = definition_pb2.CheckDefinitionRequest(revision="acme/pipeline@draft", definition="as-message")
     assert (await api.definitions.CheckDefinition(check)).runnable

@@ -83,7 +83,7 @@ async def test_what_is_kept_of_a_run_is_read_by_its_id(hub: Api) -> None:
     assert (found.id, found.note, found.execution_id) == (made.run_id, "milk", made.execution_id)
     assert (found.blob_id, found.revision_id) == (draft.blob_id, draft.id)
     absent = ask(hub, "GetNoteRun", note_run=str(uuid.uuid4()))
-    await expect_refusal(absent, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+    await expect_refusal(absent, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
 async def test_a_revision_whose_note_was_run_stays_and_its_blob_goes_only_with_the_runs(hub: Api, server: Served) -> None:

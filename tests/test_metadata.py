@@ -352,7 +352,8 @@ async def test_everybody_reads_the_metadata_of_a_public_blob(api: Api, anonymous
     record = await create(api, BLOB, "key", [1, 2])
     assert await get(anonymous, BLOB, "key") == record
     assert await listed(anonymous, BLOB) == [record]
-    assert await resolved(anonymous) == [("key", [1, 2], metadata_pb2.METADATA_SOURCE_BLOB)]
+    await api.publish()
+    assert await resolved(anonymous, BLOB) == [("key", [1, 2], metadata_pb2.METADATA_SOURCE_BLOB)]
     unauthenticated = grpc.StatusCode.UNAUTHENTICATED
     await expect_refusal(create(anonymous, BLOB, "other"), unauthenticated, "UNAUTHENTICATED")
     await expect_refusal(update(anonymous, BLOB, "key", description="x"), unauthenticated, "UNAUTHENTICATED")

@@ -39,7 +39,10 @@ async def describe(server: Served, symbol: str) -> str:
         ("blobhub.v1.Visibility", "  // Members and key holders alone.\n  VISIBILITY_PRIVATE = 1;"),
         ("blobhub.v1.ExecutionService.StartExecution", "// Errors:"),
         ("stranger.notes.v1.NotesService", "// Writes, reads and runs the notes of a revision."),
-        ("stranger.notes.v1.NotesService.PutNote", "// Writes a note into a draft, in place of the one with that name."),
+        (
+            "stranger.notes.v1.NotesService.PutNote",
+            "// Writes a note into a draft, in place of the one with that name",
+        ),
         ("stranger.notes.v1.PutNoteRequest", "  // The note's name."),
     ],
 )

@@ -116,15 +116,12 @@ async def test_a_key_in_the_place_of_an_id_is_not_written_down(hub: Api) -> None
         hub.api_keys.RevokeApiKey(api_key_pb2.RevokeApiKeyRequest(api_key=NOWHERE, request_id=answer.key)),
     ):
         assert await answered(call) in ("PERMISSION_DENIED", "INVALID_ARGUMENT")
-    entries = [entry for entry in await audited(hub) if entry.code != "OK"]
-    shown = f"bhk_{answer.api_key.public_id}_…"
-    assert sorted((entry.resource, entry.request_id) for entry in entries) == [(NOWHERE, shown), (shown, ""), (shown, "")]
+    assert [entry for entry in await audited(hub) if entry.code != "OK"] == [], "what has no form is not recorded"
 
 
-async def test_a_refusal_that_has_a_nul_in_its_request_id_is_recorded(hub: Api) -> None:
+async def test_a_request_id_with_a_nul_is_refused_for_its_form(hub: Api) -> None:
     request = api_key_pb2.RevokeApiKeyRequest(api_key=NOWHERE, request_id="\0")
-    assert await answered(hub.api_keys.RevokeApiKey(request)) == "PERMISSION_DENIED"
-    assert (await audited(hub))[-1].code == "PERMISSION_DENIED"
+    assert await answered(hub.api_keys.RevokeApiKey(request)) == "INVALID_ARGUMENT"
 
 
 def test_without_its_secret_a_key_can_still_be_told() -> None:
@@ -184,8 +181,8 @@ async def test_credentials_that_are_refused_are_not_repeated(hub: Api, anonymous
     ]
     for request in wrong:
         code = await answered(hub.credentials.CreateCredential(request))
-        assert code in ("INVALID_ARGUMENT", "PERMISSION_DENIED"), request
-        assert await answered(anonymous.credentials.CreateCredential(request)) == "UNAUTHENTICATED"
+        assert code in ("INVALID_ARGUMENT", "NOT_FOUND"), request
+        assert await answered(anonymous.credentials.CreateCredential(request)) in ("INVALID_ARGUMENT", "UNAUTHENTICATED")
 
 
 async def test_an_exception_that_holds_a_credential_tells_the_caller_nothing(

@@ -83,7 +83,7 @@ REFUSALS = {
 
 That is at full scale. At a smaller one as large a part of them must have been met, and four in five in any case.
 """
-OFTEN = scaled(5, least=1)
+OFTEN = scaled(5, least=0)
 
 
 class Platform(Beside, RuleBasedStateMachine):
@@ -183,6 +183,7 @@ class Platform(Beside, RuleBasedStateMachine):
         self.create_session(ANN, revision=f"{organization}/{self.prefix}ab")
         for target, key in ((blob, "k"), (blob, "K"), (f"{blob}@1", "k"), (f"{blob}@draft", "k_1")):
             self.create_metadata(BOB, on=target, key=key, value="one")
+        self.get_metadata(BOB, of=(blob, "k"))
 
     @rule(who=callers, alias=drawn("aliases"), visibility=visibilities)
     def create_organization(self, who: Caller, **fields: Any) -> None:

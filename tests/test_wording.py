@@ -134,13 +134,13 @@ KINDS: dict[str, tuple[Callable[[Message, Constraint], None], Callable[[Constrai
     "string.pattern": (setting(lambda _: "!"), lambda it: ["characters", " of `", "`a-z`"]),
     "string.alias": (setting(lambda _: UUID_LIKE), lambda _: ["must not have the form of an id"]),
     "string.within": (setting(lambda _: "intake"), lambda _: ["`acme/pipeline@3/alias`", "an id"]),
-    "string.in": (setting(lambda _: "nothing"), lambda it: [*(f"`{name}`" for name in it.rule), "not `nothing`"]),
+    "string.in": (setting(lambda _: "nothing"), lambda it: [f"`{name}`" for name in it.rule]),
     "int32.gte": (setting(lambda least: least - 1), lambda it: [it.rule, f"not {it.rule - 1}"]),
     "int32.lte": (setting(lambda most: most + 1), lambda it: [it.rule, f"not {it.rule + 1}"]),
     "int64.gte": (setting(lambda least: least - 1), lambda it: [it.rule, f"not {it.rule - 1}"]),
     "enum.in": (setting(lambda _: UNKNOWN), lambda it: [*names_of(it), f"not {UNKNOWN}"]),
     "enum.defined_only": (setting(lambda _: UNKNOWN), lambda it: [*names_of(it), f"not {UNKNOWN}"]),
-    "field_mask.in": (set_paths, lambda it: [*it.rule, "not `nothing`"]),
+    "field_mask.in": (set_paths, lambda it: it.rule),
     "duration.gt": (set_span(0), lambda it: [f"greater than {it.rule.seconds}s"]),
     "duration.gte": (set_span(-1), lambda it: [f"greater than or equal to {it.rule.seconds}s"]),
     "duration.lte": (set_span(1), lambda it: [f"less than or equal to {it.rule.seconds}s"]),
@@ -191,7 +191,8 @@ def constraints() -> list[Constraint]:
         for oneof in message.oneofs:
             if oneof.GetOptions().Extensions[validate_pb2.oneof].required:
                 found.append(Constraint(message=message, field=oneof.name, kind="oneof.required", rule=True))
-        assert not message.GetOptions().HasExtension(validate_pb2.message), f"{message.name}: not tried here"
+        of_message = message.GetOptions().Extensions[validate_pb2.message].cel
+        assert {rule.id for rule in of_message} <= {"etag.not_any_with_create_only"}, f"{message.name}: not tried here"
     return sorted(found, key=str)
 
 

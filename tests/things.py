@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 NONE, READ, WRITE, ADMIN = range(4)
@@ -92,9 +92,10 @@ class Revision(Thing):
 
 @dataclass(eq=False, kw_only=True)
 class Blob(Holder):
-    """`events` are the types of what WatchBlob streams."""
+    """`events` are the types of what WatchBlob streams, `committed` the revisions in the order of their commits."""
 
     revisions: list[Revision]
+    committed: list[Revision] = field(default_factory=list)
     default: Revision
     records: dict[str, Record] = field(default_factory=dict)
     events: list[str] = field(default_factory=lambda: ["blob_created"])
@@ -120,6 +121,8 @@ class Place:
     blob: Blob | None = None
     revision: Revision | None = None
     refusal: Refused | None = None
+    by_default: bool = False
+    """Whether the revision was named as the default one."""
 
     @property
     def holder(self) -> Holder:
@@ -172,7 +175,7 @@ class Places:
             place.refusal.metadata["alias"] += f"@{version}"
         elif place is not None:
             try:
-                place.revision = self.version(place.blob, version)
+                place.revision, place.by_default = self.version(place.blob, version), version == "default"
             except Refused as refusal:
                 place.refusal = refusal
         return place
@@ -213,7 +216,16 @@ class Places:
         if refusal is not None:
             hidden = refusal.reason in ("NOT_FOUND", "PERMISSION_DENIED")
             raise Refused("UNAUTHENTICATED") if hidden and not who.user else refusal
+        if place.revision and place.revision.phase == DRAFT and not self.role(who, place):
+            return self._without_drafts(who, place)
         return place
+
+    def _without_drafts(self, who: Caller, place: Place) -> Place:
+        """The place as those without a role see it: the latest that is no draft takes the place of a default that is one."""
+        latest = next((r for r in reversed(place.blob.committed) if r in place.blob.revisions), None)
+        if latest is None or not place.by_default:
+            raise Refused("NOT_FOUND" if who.user else "UNAUTHENTICATED")
+        return replace(place, revision=latest)
 
     def _refusal(self, who: Caller, place: Place | None, need: int, *, public_read: bool) -> Refused | None:
         if place is None or not self._sees(who, place):

@@ -34,8 +34,7 @@ async def main(path, inputs):
             return f"runnable {answer.runnable} {[problem.message for problem in answer.problems][:3]}"
 
         async def put(document):
-            await place.put(document)
-            return "stored"
+            return "stored" if await place.put(document) else ""
 
         if path.endswith(".jsonl"):
             for line in text.splitlines():

@@ -1,7 +1,7 @@
 """What a broken constraint is called: in words, with what is allowed and, where it helps, what was given.
 
 protovalidate's own texts show enum values by number and patterns as they are. Its texts that are plain are kept, and so are
-the messages of CEL rules, which the protos give. Texts that callers sent are never repeated in full: some are secrets.
+the messages of CEL rules, which the protos give. Texts that callers sent are never repeated: some are secrets.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from google.protobuf.message import Message
 from protovalidate import Violation as Failure
 
 UUID = "a UUID, such as 0198c0de-7a11-7000-8000-5a3d1c2b4e6f"
-MAX_SHOWN = 40
-"""Characters of a text that are shown of what was given."""
 
 _CLASS = r"\[((?:[^\]\\])+)\]"
 _COUNTED = re.compile(rf"\^{_CLASS}\{{(\d+),(\d+)\}}\$")
@@ -84,11 +82,6 @@ def _shown_enum(field: FieldDescriptor, number: Any) -> str:
     return value.name if value is not None else str(number)
 
 
-def _shown(text: str) -> str:
-    """A text that was given, quoted."""
-    return f"`{text}`" if len(text) <= MAX_SHOWN else f"`{text[:MAX_SHOWN]}…`"
-
-
 def pattern(regex: str) -> str:
     """What a text of a pattern looks like, in words for the forms that the protos use."""
     if found := _COUNTED.fullmatch(regex):
@@ -114,7 +107,7 @@ def _characters(characters: str) -> str:
 
 
 def _in(failure: Failure) -> str:
-    return f"must be {one_of(f'`{value}`' for value in failure.rule_value)}, not {_shown(failure.field_value)}"
+    return f"must be {one_of(f'`{value}`' for value in failure.rule_value)}"
 
 
 def _not_in(failure: Failure) -> str:
@@ -122,13 +115,7 @@ def _not_in(failure: Failure) -> str:
 
 
 def _paths(failure: Failure) -> str:
-    allowed = list(failure.rule_value)
-    given = [path for path in failure.field_value.paths if not _covered(path, allowed)]
-    return f"must only name {all_of(allowed)}, not {_shown(', '.join(given))}"
-
-
-def _covered(path: str, allowed: Iterable[str]) -> bool:
-    return any(path == name or path.startswith(f"{name}.") for name in allowed)
+    return f"must only name {all_of(failure.rule_value)}"
 
 
 def _too_short(failure: Failure) -> str:
