@@ -7,8 +7,13 @@ import uuid
 import acme
 import flows
 import grpc
+import pytest
 from acme import PUBLIC, READ
+from blobhub.v1 import access_pb2, alias_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal
+from buf.validate import validate_pb2
+from calling import METHODS, request_of, send
+from methods import Method
 from served import Api, Served, connected
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
@@ -87,6 +92,55 @@ async def test_of_several_errors_the_first_in_order_wins(server: Served, api: Ap
         "REQUEST_ID_REUSED",
     )
     await expect_refusal(acme.delete_blob(api, etag="stale"), grpc.StatusCode.ABORTED, "STALE_ETAG")
+
+
+FORMS = (alias_pb2.alias, alias_pb2.within, alias_pb2.alias_or_id)
+REFERRING = [
+    (method, field.name)
+    for method in METHODS.values()
+    for field in method.input.fields
+    if field.GetOptions().Extensions[access_pb2.reference]
+]
+"""The fields that refer to something and that no access option names."""
+
+
+@pytest.mark.parametrize(("method", "field"), REFERRING, ids=lambda it: it if isinstance(it, str) else it.name)
+async def test_the_form_of_every_reference_is_checked_before_access(
+    server: Served, api: Api, anonymous: Api, method: Method, field: str
+) -> None:
+    mask = {"UpdateMember": "role", "UpdateBlob": "description", "UpdateUser": "disabled"}
+    valid = {
+        "parent": "acme",
+        "user": "@ann",
+        "blob": "acme/pipeline",
+        "role": READ,
+        "update_mask": {"paths": [mask.get(method.name, "")]},
+        "description": "x",
+    }
+    given = {name: value for name, value in valid.items() if name in method.input.fields_by_name} | {field: "no reference!"}
+    async with acme.person(server, api, "ann") as ann:
+        for caller in (ann, anonymous):
+            error = await expect_refusal(send(caller, method, request_of(method, **given)), INVALID, "INVALID_REFERENCE")
+            assert error.details().startswith(f"{field}: not a reference; expected ")
+
+
+def test_every_field_that_refers_has_a_form_that_is_checked_before_access() -> None:
+    """It is in the access option, says `reference`, or has a constraint that says its form."""
+    nouns = {"user", "resource", *(kind for method in METHODS.values() for kind in _nouns(method))}
+    for method in METHODS.values():
+        named = {method.access.field, *(also.field for also in method.access.also)}
+        for field in method.input.fields:
+            if field.type != field.TYPE_STRING or field.is_repeated:
+                continue
+            if field.name in nouns or field.name.rpartition("_")[2] in nouns:
+                said = field.GetOptions().Extensions[access_pb2.reference]
+                rules = field.GetOptions().Extensions[validate_pb2.field].string
+                form = rules.uuid or any(rules.Extensions[rule] for rule in FORMS)
+                assert field.name in named or said or form, field.full_name
+
+
+def _nouns(method: Method) -> set[str]:
+    return {also.resource for also in (method.access, *method.access.also)} & set(method.input.fields_by_name)
 
 
 async def test_a_new_alias_is_told_to_who_sees_the_thing_and_to_nobody_else(server: Served, api: Api) -> None:

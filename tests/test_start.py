@@ -18,7 +18,12 @@ ONE, REPEATED = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL, descriptor_p
 
 
 def declare(
-    package: str, access: access_pb2.AccessRule | None = None, cel: str | None = None, *, request_id: bool = True
+    package: str,
+    access: access_pb2.AccessRule | None = None,
+    cel: str | None = None,
+    *,
+    request_id: bool = True,
+    refers_to: str = "",
 ) -> str:
     """Add a service with one method to the pool; return its full name."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
@@ -33,6 +38,9 @@ def declare(
     request.field.add(name="inner", number=3, type=Message, label=REPEATED, type_name=f".{package}.Inner")
     if request_id:
         request.field.add(name="request_id", number=4, type=String, label=ONE)
+    if refers_to:
+        near = request.field.add(name="near", number=5, type=String, label=ONE)
+        near.options.Extensions[access_pb2.reference] = refers_to
     service = file.service.add(name="Service")
     method = service.method.add(name="Do", input_type=f".{package}.Request", output_type=f".{package}.Request")
     if access is not None:
@@ -68,9 +76,16 @@ def test_a_method_without_a_usable_access_rule_stops_the_start_by_name(package: 
 
 def test_a_kind_of_resource_that_nobody_resolves_stops_the_start() -> None:
     access = rules([declare("access.stranger", rule(field="blob", resource="galaxy"))])
-    check_resources(access, {"galaxy"})
+    check_resources(access, {"galaxy"}, ())
     with pytest.raises(MissingAccess, match="galaxy"):
-        check_resources(access, {"blob"})
+        check_resources(access, {"blob"}, ())
+
+
+def test_a_kind_of_reference_that_there_is_not_stops_the_start() -> None:
+    access = rules([declare("reference.stranger", rule(field="blob", resource="blob"), refers_to="galaxy")])
+    check_resources(access, {"blob"}, {"galaxy"})
+    with pytest.raises(MissingAccess, match="`near` says that it refers to a galaxy"):
+        check_resources(access, {"blob"}, {"blob"})
 
 
 def test_a_constraint_that_does_not_compile_stops_the_start_even_deep_inside() -> None:

@@ -25,6 +25,7 @@ from blobhub_server.objects.local import LocalObjects
 from blobhub_server.platform.admission.gate import TOPIC
 from blobhub_server.platform.assembly import Ground, Platform
 from blobhub_server.platform.bootstrap import bootstrap
+from blobhub_server.platform.rules.reference import KINDS
 from blobhub_server.platform.sealing.keyring import load
 from blobhub_server.platform.sealing.rotation import adopt
 from blobhub_server.rpc.access_options import check_resources, rules
@@ -88,7 +89,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         services = [service for opened in brought.values() for service in opened.services]
         kinds = {kind: locator for opened in brought.values() for kind, locator in opened.locators.items()}
         access = rules(service.full_name for service in services)
-        check_resources(access, kinds)
+        check_resources(access, kinds, KINDS)
         compile_constraints(rule.request for rule in access.values())
         gate = await stack.enter_async_context(platform.gate(access, kinds))
         guard = Guard(bell, clock, TOPIC)

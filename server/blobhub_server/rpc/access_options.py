@@ -33,11 +33,13 @@ class ResourceRule:
 class AccessRule:
     """What a method needs: a permission, and the resources that it is needed on, the main one first.
 
-    `changes` is false for methods that say `idempotency_level = NO_SIDE_EFFECTS`.
+    `references` are the other fields that refer to something, each with the kind of thing. `changes` is false for methods
+    that say `idempotency_level = NO_SIDE_EFFECTS`.
     """
 
     permission: access_pb2.Permission.ValueType
     resources: Sequence[ResourceRule]
+    references: Mapping[str, str]
     public_read: bool
     changes: bool
     request: Descriptor
@@ -68,10 +70,16 @@ def _rule(service: str, method: MethodDescriptor) -> AccessRule:
     return AccessRule(
         permission=option.permission,
         resources=resources,
+        references=_references(method.input_type),
         public_read=option.public_read,
         changes=changes,
         request=method.input_type,
     )
+
+
+def _references(request: Descriptor) -> dict[str, str]:
+    kinds = {field.name: field.GetOptions().Extensions[access_pb2.reference] for field in request.fields}
+    return {field: kind for field, kind in kinds.items() if kind}
 
 
 def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> ResourceRule:
@@ -86,9 +94,12 @@ def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> 
     )
 
 
-def check_resources(methods: Mapping[str, AccessRule], known: Container[str]) -> None:
-    """Raise MissingAccess when a rule names a kind of resource that has no locator."""
+def check_resources(methods: Mapping[str, AccessRule], known: Container[str], references: Container[str]) -> None:
+    """Raise MissingAccess when a rule names a kind of resource that has no locator, or a kind of reference that is none."""
     for path, rule in methods.items():
+        for field, kind in rule.references.items():
+            if kind not in references:
+                raise MissingAccess(f"{path}: `{field}` says that it refers to a {kind}, which is no kind of reference")
         for resource in rule.resources:
             if resource.kind not in known:
                 raise MissingAccess(f"{path} asks for access on a {resource.kind}, which no blob type brings")

@@ -155,10 +155,16 @@ Global___AccessRule: _TypeAlias = AccessRule  # noqa: Y015
 
 ACCESS_FIELD_NUMBER: _builtins.int
 AUDITED_FIELD_NUMBER: _builtins.int
+REFERENCE_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___AccessRule]
 """The access the method needs."""
 audited: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """True shows the field of a change's request in the call's entry in the audit log (`detail`), where it is set: names,
 references, roles and switches, which are short. Never a secret, a document or a description. A field in a message of
 the request is shown, too, unless that message is repeated.
+"""
+reference: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.str]
+"""What kind of thing the field of a request refers to, where the access option does not say it: a kind of the access
+option that belongs to the platform, or `version`, a revision within the blob that the call names (`default`, `draft`,
+`latest`, a snapshot number, or a revision's id). A malformed reference is INVALID_ARGUMENT before access is checked.
 """

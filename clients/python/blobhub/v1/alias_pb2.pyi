@@ -14,6 +14,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 ALIAS_FIELD_NUMBER: _builtins.int
 WITHIN_FIELD_NUMBER: _builtins.int
+ALIAS_OR_ID_FIELD_NUMBER: _builtins.int
 alias: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`. It does not have the form of an id, so that no reference has two
 meanings, and it is not `-` alone, which stands for the whole server.
@@ -23,3 +24,5 @@ within: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _bu
 `@` is followed by is `default`, `draft`, `latest`, a snapshot number or a revision's id. Ids are compared without
 regard to case.
 """
+alias_or_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""A reference to what is in the revision that the call names beside it: an alias, or an id."""

@@ -28,7 +28,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62lobhub/v1/audit.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/watch.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x03\n\nAuditEntry\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12\x0e\n\x02id\x18\x02 \x01(\tR\x02id\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x16\n\x06method\x18\x04 \x01(\tR\x06method\x12\x17\n\x07user_id\x18\x05 \x01(\tR\x06userId\x12\x1c\n\napi_key_id\x18\x06 \x01(\tR\x08\x61piKeyId\x12\'\n\x0forganization_id\x18\x07 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x08 \x01(\tR\x06\x62lobId\x12#\n\rresource_type\x18\t \x01(\tR\x0cresourceType\x12\x1a\n\x08resource\x18\n \x01(\tR\x08resource\x12\x12\n\x04\x63ode\x18\x0b \x01(\tR\x04\x63ode\x12\x16\n\x06reason\x18\x0c \x01(\tR\x06reason\x12\x16\n\x06\x64omain\x18\x0f \x01(\tR\x06\x64omain\x12\x1d\n\nrequest_id\x18\r \x01(\tR\trequestId\x12\x16\n\x06\x64\x65tail\x18\x0e \x01(\tR\x06\x64\x65tail\"\xb8\x02\n\x17ListAuditEntriesRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x1c\n\x04user\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04user\x12 \n\x06method\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x06method\x12#\n\rfailures_only\x18\x04 \x01(\x08R\x0c\x66\x61iluresOnly\x12\'\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x42\n\x08order_by\x18\x07 \x01(\tB\'\xbaH$r\x1fR\x0b\x63reate_timeR\x10\x63reate_time desc\xd8\x01\x01R\x07orderBy\"t\n\x18ListAuditEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.blobhub.v1.AuditEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x01\n\x18WatchAuditEntriesRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12.\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\x12\x1f\n\x0breplay_only\x18\x03 \x01(\x08R\nreplayOnly\"\x7f\n\x19WatchAuditEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.blobhub.v1.AuditEntryR\x07\x65ntries\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress2\xb3\x02\n\x0c\x41uditService\x12\x8d\x01\n\x10ListAuditEntries\x12#.blobhub.v1.ListAuditEntriesRequest\x1a$.blobhub.v1.ListAuditEntriesResponse\".\x90\x02\x01\xf2\xd4\x18\'\x08\x06\x12\x06parent\x1a\x1borganization_blob_or_server\x12\x92\x01\n\x11WatchAuditEntries\x12$.blobhub.v1.WatchAuditEntriesRequest\x1a%.blobhub.v1.WatchAuditEntriesResponse\".\x90\x02\x01\xf2\xd4\x18\'\x08\x06\x12\x06parent\x1a\x1borganization_blob_or_server0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62lobhub/v1/audit.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/watch.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x03\n\nAuditEntry\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12\x0e\n\x02id\x18\x02 \x01(\tR\x02id\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x16\n\x06method\x18\x04 \x01(\tR\x06method\x12\x17\n\x07user_id\x18\x05 \x01(\tR\x06userId\x12\x1c\n\napi_key_id\x18\x06 \x01(\tR\x08\x61piKeyId\x12\'\n\x0forganization_id\x18\x07 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x08 \x01(\tR\x06\x62lobId\x12#\n\rresource_type\x18\t \x01(\tR\x0cresourceType\x12\x1a\n\x08resource\x18\n \x01(\tR\x08resource\x12\x12\n\x04\x63ode\x18\x0b \x01(\tR\x04\x63ode\x12\x16\n\x06reason\x18\x0c \x01(\tR\x06reason\x12\x16\n\x06\x64omain\x18\x0f \x01(\tR\x06\x64omain\x12\x1d\n\nrequest_id\x18\r \x01(\tR\trequestId\x12\x16\n\x06\x64\x65tail\x18\x0e \x01(\tR\x06\x64\x65tail\"\xbf\x02\n\x17ListAuditEntriesRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12#\n\x04user\x18\x02 \x01(\tB\x0f\xbaH\x04r\x02\x18@\x82\xd5\x18\x04userR\x04user\x12 \n\x06method\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x06method\x12#\n\rfailures_only\x18\x04 \x01(\x08R\x0c\x66\x61iluresOnly\x12\'\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x42\n\x08order_by\x18\x07 \x01(\tB\'\xbaH$r\x1fR\x0b\x63reate_timeR\x10\x63reate_time desc\xd8\x01\x01R\x07orderBy\"t\n\x18ListAuditEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.blobhub.v1.AuditEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x01\n\x18WatchAuditEntriesRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12.\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\x12\x1f\n\x0breplay_only\x18\x03 \x01(\x08R\nreplayOnly\"\x7f\n\x19WatchAuditEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.blobhub.v1.AuditEntryR\x07\x65ntries\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress2\xb3\x02\n\x0c\x41uditService\x12\x8d\x01\n\x10ListAuditEntries\x12#.blobhub.v1.ListAuditEntriesRequest\x1a$.blobhub.v1.ListAuditEntriesResponse\".\x90\x02\x01\xf2\xd4\x18\'\x08\x06\x12\x06parent\x1a\x1borganization_blob_or_server\x12\x92\x01\n\x11WatchAuditEntries\x12$.blobhub.v1.WatchAuditEntriesRequest\x1a%.blobhub.v1.WatchAuditEntriesResponse\".\x90\x02\x01\xf2\xd4\x18\'\x08\x06\x12\x06parent\x1a\x1borganization_blob_or_server0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['user']._loaded_options = None
-  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['user']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['user']._serialized_options = b'\272H\004r\002\030@\202\325\030\004user'
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['method']._loaded_options = None
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['method']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -58,13 +58,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITENTRY']._serialized_start=150
   _globals['_AUDITENTRY']._serialized_end=600
   _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=603
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=915
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=917
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=1033
-  _globals['_WATCHAUDITENTRIESREQUEST']._serialized_start=1036
-  _globals['_WATCHAUDITENTRIESREQUEST']._serialized_end=1179
-  _globals['_WATCHAUDITENTRIESRESPONSE']._serialized_start=1181
-  _globals['_WATCHAUDITENTRIESRESPONSE']._serialized_end=1308
-  _globals['_AUDITSERVICE']._serialized_start=1311
-  _globals['_AUDITSERVICE']._serialized_end=1618
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=922
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=924
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=1040
+  _globals['_WATCHAUDITENTRIESREQUEST']._serialized_start=1043
+  _globals['_WATCHAUDITENTRIESREQUEST']._serialized_end=1186
+  _globals['_WATCHAUDITENTRIESRESPONSE']._serialized_start=1188
+  _globals['_WATCHAUDITENTRIESRESPONSE']._serialized_end=1315
+  _globals['_AUDITSERVICE']._serialized_start=1318
+  _globals['_AUDITSERVICE']._serialized_end=1625
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62lobhub/v1/member.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\x02\n\x06Member\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x1b\n\tuser_name\x18\x02 \x01(\tR\x08userName\x12\'\n\x0forganization_id\x18\x03 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x04 \x01(\tR\x06\x62lobId\x12$\n\x04role\x18\x05 \x01(\x0e\x32\x10.blobhub.v1.RoleR\x04role\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x08 \x01(\tR\x04\x65tag\"\xc0\x01\n\x13\x43reateMemberRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12!\n\x04user\x18\x02 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18@\xf8\xd4\x18\x01R\x04user\x12\x36\n\x04role\x18\x03 \x01(\x0e\x32\x10.blobhub.v1.RoleB\x10\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\xf8\xd4\x18\x01R\x04role\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"B\n\x14\x43reateMemberResponse\x12*\n\x06member\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.MemberR\x06member\"U\n\x10GetMemberRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x1d\n\x04user\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04user\"?\n\x11GetMemberResponse\x12*\n\x06member\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.MemberR\x06member\"\xf0\x01\n\x12ListMembersRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12.\n\x04role\x18\x02 \x01(\x0e\x32\x10.blobhub.v1.RoleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04role\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x34\n\x08order_by\x18\x05 \x01(\tB\x19\xbaH\x16r\x11R\x04userR\tuser desc\xd8\x01\x01R\x07orderBy\"k\n\x13ListMembersResponse\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x12.blobhub.v1.MemberR\x07members\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xac\x02\n\x13UpdateMemberRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12!\n\x04user\x18\x02 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18@\xf8\xd4\x18\x01R\x04user\x12M\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x10\xbaH\t\xe2\x01\x06\x12\x04role\xf8\xd4\x18\x01R\nupdateMask\x12\x36\n\x04role\x18\x04 \x01(\x0e\x32\x10.blobhub.v1.RoleB\x10\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\xf8\xd4\x18\x01R\x04role\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"B\n\x14UpdateMemberResponse\x12*\n\x06member\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.MemberR\x06member\"\xa5\x01\n\x13\x44\x65leteMemberRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12!\n\x04user\x18\x02 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18@\xf8\xd4\x18\x01R\x04user\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x16\n\x14\x44\x65leteMemberResponse2\xe6\x04\n\rMemberService\x12w\n\x0c\x43reateMember\x12\x1f.blobhub.v1.CreateMemberRequest\x1a .blobhub.v1.CreateMemberResponse\"$\xf2\xd4\x18 \x08\x06\x12\x06parent\x1a\x14organization_or_blob\x12q\n\tGetMember\x12\x1c.blobhub.v1.GetMemberRequest\x1a\x1d.blobhub.v1.GetMemberResponse\"\'\x90\x02\x01\xf2\xd4\x18 \x08\x04\x12\x06parent\x1a\x14organization_or_blob\x12w\n\x0bListMembers\x12\x1e.blobhub.v1.ListMembersRequest\x1a\x1f.blobhub.v1.ListMembersResponse\"\'\x90\x02\x01\xf2\xd4\x18 \x08\x04\x12\x06parent\x1a\x14organization_or_blob\x12w\n\x0cUpdateMember\x12\x1f.blobhub.v1.UpdateMemberRequest\x1a .blobhub.v1.UpdateMemberResponse\"$\xf2\xd4\x18 \x08\x06\x12\x06parent\x1a\x14organization_or_blob\x12w\n\x0c\x44\x65leteMember\x12\x1f.blobhub.v1.DeleteMemberRequest\x1a .blobhub.v1.DeleteMemberResponse\"$\xf2\xd4\x18 \x08\x06\x12\x06parent\x1a\x14organization_or_blobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62lobhub/v1/member.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\x02\n\x06Member\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x1b\n\tuser_name\x18\x02 \x01(\tR\x08userName\x12\'\n\x0forganization_id\x18\x03 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x04 \x01(\tR\x06\x62lobId\x12$\n\x04role\x18\x05 \x01(\x0e\x32\x10.blobhub.v1.RoleR\x04role\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x08 \x01(\tR\x04\x65tag\"\xc8\x01\n\x13\x43reateMemberRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12)\n\x04user\x18\x02 \x01(\tB\x15\xbaH\x06r\x04\x10\x01\x18@\xf8\xd4\x18\x01\x82\xd5\x18\x04userR\x04user\x12\x36\n\x04role\x18\x03 \x01(\x0e\x32\x10.blobhub.v1.RoleB\x10\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\xf8\xd4\x18\x01R\x04role\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"B\n\x14\x43reateMemberResponse\x12*\n\x06member\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.MemberR\x06member\"]\n\x10GetMemberRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12%\n\x04user\x18\x02 \x01(\tB\x11\xbaH\x06r\x04\x10\x01\x18@\x82\xd5\x18\x04userR\x04user\"?\n\x11GetMemberResponse\x12*\n\x06member\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.MemberR\x06member\"\xf0\x01\n\x12ListMembersRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12.\n\x04role\x18\x02 \x01(\x0e\x32\x10.blobhub.v1.RoleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04role\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x34\n\x08order_by\x18\x05 \x01(\tB\x19\xbaH\x16r\x11R\x04userR\tuser desc\xd8\x01\x01R\x07orderBy\"k\n\x13ListMembersResponse\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x12.blobhub.v1.MemberR\x07members\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb4\x02\n\x13UpdateMemberRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12)\n\x04user\x18\x02 \x01(\tB\x15\xbaH\x06r\x04\x10\x01\x18@\xf8\xd4\x18\x01\x82\xd5\x18\x04userR\x04user\x12M\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x10\xbaH\t\xe2\x01\x06\x12\x04role\xf8\xd4\x18\x01R\nupdateMask\x12\x36\n\x04role\x18\x04 \x01(\x0e\x32\x10.blobhub.v1.RoleB\x10\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\xf8\xd4\x18\x01R\x04role\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"B\n\x14UpdateMemberResponse\x12*\n\x06member\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.MemberR\x06member\"\xad\x01\n\x13\x44\x65leteMemberRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12)\n\x04user\x18\x02 \x01(\tB\x15\xbaH\x06r\x04\x10\x01\x18@\xf8\xd4\x18\x01\x82\xd5\x18\x04userR\x04user\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x16\n\x14\x44\x65leteMemberResponse2\xe6\x04\n\rMemberService\x12w\n\x0c\x43reateMember\x12\x1f.blobhub.v1.CreateMemberRequest\x1a .blobhub.v1.CreateMemberResponse\"$\xf2\xd4\x18 \x08\x06\x12\x06parent\x1a\x14organization_or_blob\x12q\n\tGetMember\x12\x1c.blobhub.v1.GetMemberRequest\x1a\x1d.blobhub.v1.GetMemberResponse\"\'\x90\x02\x01\xf2\xd4\x18 \x08\x04\x12\x06parent\x1a\x14organization_or_blob\x12w\n\x0bListMembers\x12\x1e.blobhub.v1.ListMembersRequest\x1a\x1f.blobhub.v1.ListMembersResponse\"\'\x90\x02\x01\xf2\xd4\x18 \x08\x04\x12\x06parent\x1a\x14organization_or_blob\x12w\n\x0cUpdateMember\x12\x1f.blobhub.v1.UpdateMemberRequest\x1a .blobhub.v1.UpdateMemberResponse\"$\xf2\xd4\x18 \x08\x06\x12\x06parent\x1a\x14organization_or_blob\x12w\n\x0c\x44\x65leteMember\x12\x1f.blobhub.v1.DeleteMemberRequest\x1a .blobhub.v1.DeleteMemberResponse\"$\xf2\xd4\x18 \x08\x06\x12\x06parent\x1a\x14organization_or_blobb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEMEMBERREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEMEMBERREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_CREATEMEMBERREQUEST'].fields_by_name['user']._loaded_options = None
-  _globals['_CREATEMEMBERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@\370\324\030\001'
+  _globals['_CREATEMEMBERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@\370\324\030\001\202\325\030\004user'
   _globals['_CREATEMEMBERREQUEST'].fields_by_name['role']._loaded_options = None
   _globals['_CREATEMEMBERREQUEST'].fields_by_name['role']._serialized_options = b'\272H\t\202\001\006\030\001\030\002\030\003\370\324\030\001'
   _globals['_CREATEMEMBERREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -46,7 +46,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMEMBERREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_GETMEMBERREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_GETMEMBERREQUEST'].fields_by_name['user']._loaded_options = None
-  _globals['_GETMEMBERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_GETMEMBERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@\202\325\030\004user'
   _globals['_LISTMEMBERSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTMEMBERSREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_LISTMEMBERSREQUEST'].fields_by_name['role']._loaded_options = None
@@ -60,7 +60,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEMEMBERREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_UPDATEMEMBERREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_UPDATEMEMBERREQUEST'].fields_by_name['user']._loaded_options = None
-  _globals['_UPDATEMEMBERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@\370\324\030\001'
+  _globals['_UPDATEMEMBERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@\370\324\030\001\202\325\030\004user'
   _globals['_UPDATEMEMBERREQUEST'].fields_by_name['update_mask']._loaded_options = None
   _globals['_UPDATEMEMBERREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\t\342\001\006\022\004role\370\324\030\001'
   _globals['_UPDATEMEMBERREQUEST'].fields_by_name['role']._loaded_options = None
@@ -72,7 +72,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEMEMBERREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_DELETEMEMBERREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_DELETEMEMBERREQUEST'].fields_by_name['user']._loaded_options = None
-  _globals['_DELETEMEMBERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@\370\324\030\001'
+  _globals['_DELETEMEMBERREQUEST'].fields_by_name['user']._serialized_options = b'\272H\006r\004\020\001\030@\370\324\030\001\202\325\030\004user'
   _globals['_DELETEMEMBERREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_DELETEMEMBERREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DELETEMEMBERREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -90,25 +90,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMBER']._serialized_start=161
   _globals['_MEMBER']._serialized_end=469
   _globals['_CREATEMEMBERREQUEST']._serialized_start=472
-  _globals['_CREATEMEMBERREQUEST']._serialized_end=664
-  _globals['_CREATEMEMBERRESPONSE']._serialized_start=666
-  _globals['_CREATEMEMBERRESPONSE']._serialized_end=732
-  _globals['_GETMEMBERREQUEST']._serialized_start=734
-  _globals['_GETMEMBERREQUEST']._serialized_end=819
-  _globals['_GETMEMBERRESPONSE']._serialized_start=821
-  _globals['_GETMEMBERRESPONSE']._serialized_end=884
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=887
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=1127
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1129
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1236
-  _globals['_UPDATEMEMBERREQUEST']._serialized_start=1239
-  _globals['_UPDATEMEMBERREQUEST']._serialized_end=1539
-  _globals['_UPDATEMEMBERRESPONSE']._serialized_start=1541
-  _globals['_UPDATEMEMBERRESPONSE']._serialized_end=1607
-  _globals['_DELETEMEMBERREQUEST']._serialized_start=1610
-  _globals['_DELETEMEMBERREQUEST']._serialized_end=1775
-  _globals['_DELETEMEMBERRESPONSE']._serialized_start=1777
-  _globals['_DELETEMEMBERRESPONSE']._serialized_end=1799
-  _globals['_MEMBERSERVICE']._serialized_start=1802
-  _globals['_MEMBERSERVICE']._serialized_end=2416
+  _globals['_CREATEMEMBERREQUEST']._serialized_end=672
+  _globals['_CREATEMEMBERRESPONSE']._serialized_start=674
+  _globals['_CREATEMEMBERRESPONSE']._serialized_end=740
+  _globals['_GETMEMBERREQUEST']._serialized_start=742
+  _globals['_GETMEMBERREQUEST']._serialized_end=835
+  _globals['_GETMEMBERRESPONSE']._serialized_start=837
+  _globals['_GETMEMBERRESPONSE']._serialized_end=900
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=903
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=1143
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1145
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1252
+  _globals['_UPDATEMEMBERREQUEST']._serialized_start=1255
+  _globals['_UPDATEMEMBERREQUEST']._serialized_end=1563
+  _globals['_UPDATEMEMBERRESPONSE']._serialized_start=1565
+  _globals['_UPDATEMEMBERRESPONSE']._serialized_end=1631
+  _globals['_DELETEMEMBERREQUEST']._serialized_start=1634
+  _globals['_DELETEMEMBERREQUEST']._serialized_end=1807
+  _globals['_DELETEMEMBERRESPONSE']._serialized_start=1809
+  _globals['_DELETEMEMBERRESPONSE']._serialized_end=1831
+  _globals['_MEMBERSERVICE']._serialized_start=1834
+  _globals['_MEMBERSERVICE']._serialized_end=2448
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,9 +64,10 @@ class Admission:
     too weak; absent in a place that the caller may see. The pipeline validates the request before the references.
     """
 
-    __slots__ = ("_bearer", "_call", "_found", "_gate", "_hidden", "_malformed", "_metadata", "_rule")
+    __slots__ = ("_arrived", "_bearer", "_call", "_found", "_gate", "_hidden", "_malformed", "_metadata", "_rule")
 
     def __init__(self, gate: Gate, rule: AccessRule, metadata: Metadata, call: Call[object]) -> None:
+        self._arrived = asyncio.get_running_loop().time()
         self._gate = gate
         self._rule = rule
         self._metadata = metadata
@@ -110,8 +112,12 @@ class Admission:
 
     def _check_references(self) -> None:
         """Raise InvalidReference for a reference that does not follow the grammar, whatever it may lead to."""
+        request = self._call.request
         for resource in self._rule.resources:
-            grammar.parse_if_known(resource.kind, resource.field, getattr(self._call.request, resource.field))
+            grammar.parse_if_known(resource.kind, resource.field, getattr(request, resource.field))
+        for field, kind in self._rule.references.items():
+            if text := getattr(request, field):
+                grammar.parse(kind, field, text)
 
     async def _locate(self) -> None:
         """Find and authorize every resource that the request names, one after the other."""
@@ -143,7 +149,8 @@ class Admission:
     async def _refusal(self, resource: ResourceRule) -> BlobHubError:
         """The error for a resource that does not exist, or that the caller may not see."""
         call = self._call
-        error, parent = await self._gate.absence.refusal(call.caller, resource.kind, getattr(call.request, resource.field))
+        reference = getattr(call.request, resource.field)
+        error, parent = await self._gate.absence.refusal(call.caller, resource.kind, reference, since=self._arrived)
         self._hidden = not isinstance(error, Renamed)
         if call.place is NOWHERE:
             # The entry in the audit log is then as that of a thing which is hidden there, and takes as long to write.
@@ -170,10 +177,11 @@ class Admission:
         caller = call.caller = await gate.authentication.authenticate(self._bearer)
         access.require_caller(caller, Permission(rule.permission), public_read=rule.public_read)
         for resource, before in zip(rule.resources, self._found, strict=True):
-            place = await gate.roles.current_place(before.place) or NOWHERE
+            now = await gate.roles.current_place(before.place)
+            place = NOWHERE if now is None else now
             role = await gate.roles.held_role(caller, place)
             public = place.public and not before.never_public
-            if place is NOWHERE or access.is_hidden(role, public=public, seen_by=before.seen_by):
+            if now is None or access.is_hidden(role, public=public, seen_by=before.seen_by):
                 raise await self._refusal(resource)
             self._require(role, place, resource)
 

@@ -235,11 +235,11 @@ async def named_organization(tx: Transaction, reference: Reference) -> Match[Org
 async def former_blob(tx: Transaction, reference: Reference, named: Match[Organization] | None) -> Match[Blob] | None:
     """The blob that a reference names by a former alias of its own, or of its organization, which is `named`."""
     organization_id = NOTHING if named is None else named.resource.id
-    blob = await blob_store.find(tx, organization_id, reference.blob, by_id=True)
+    blob_id = await blob_store.find_id(tx, organization_id, reference.blob)
     holder = await alias_store.find_former_holder(tx, organization_id, reference.blob)
+    if named is not None and named.renamed:
+        holder = blob_id or holder
     former = await blob_store.get(tx, holder or NOTHING)
-    if named is not None and named.renamed and blob is not None:
-        former = blob
     return None if named is None or former is None else _match_blob(former, f"{named.resource.alias}/{former.alias}")
 
 

@@ -64,14 +64,6 @@ def named_blob(text: str) -> Reference | None:
     return found if found is not None and found.blob else None
 
 
-def parse_version(field: str, text: str) -> str:
-    """Parse what may follow the `@`. Raises InvalidReference."""
-    version = _version(text)
-    if not version:
-        raise InvalidReference(field, "`default`, `draft`, `latest`, a snapshot number, or a revision's id")
-    return version
-
-
 def _alias(text: str) -> bool:
     return _ALIAS.fullmatch(text) is not None and text != EVERYWHERE and not is_uuid(text)
 
@@ -136,6 +128,7 @@ _PARSERS = {
     "revision": _revision,
     "organization_or_blob": _organization_or_blob,
     "blob_or_revision": _blob_or_revision,
+    "version": lambda text: Reference(version=version) if (version := _version(text)) else None,
     "user": _user,
     "organization_blob_or_user": _organization_blob_or_user,
     "organization_blob_or_server": _organization_blob_or_server,
@@ -150,6 +143,7 @@ _EXPECTED = {
     "revision": "`acme/pipeline@default`, `@3`, `@draft`, `@latest`, `@<revision id>`, or a revision's id",
     "organization_or_blob": "`acme`, `acme/pipeline` or an id",
     "blob_or_revision": "`acme/pipeline`, `acme/pipeline@3` or an id",
+    "version": "`default`, `draft`, `latest`, a snapshot number, or a revision's id",
     "user": "`@me`, `@name` or an id",
     "organization_blob_or_user": "`acme`, `acme/pipeline`, `@me`, `@name` or an id",
     "organization_blob_or_server": "`acme`, `acme/pipeline`, an id, or `-` for the whole server",

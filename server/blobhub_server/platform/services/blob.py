@@ -149,7 +149,7 @@ class BlobService:
         fields = changed_fields(request, *SHARED_FIELDS, "default_revision")
         access.require_settings_role(call.role, fields)
         version = request.default_revision if "default_revision" in fields else ""
-        version = grammar.parse_version("default_revision", version) if version else ""
+        version = grammar.parse("version", "default_revision", version).version if version else ""
 
         async def make(tx: Transaction) -> pb.UpdateBlobResponse:
             current = await self._lock(tx, call.resource.id, request.etag)

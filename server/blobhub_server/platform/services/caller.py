@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from blobhub.v1 import access_pb2
 from blobhub.v1 import caller_pb2 as pb
 
@@ -35,12 +37,13 @@ class CallerService:
 
     async def _role_on(self, who: Caller, resource: str) -> list[pb.EffectiveRole]:
         """The role on one organization or blob. Raises Renamed, but only to callers who hold a role there."""
+        since = asyncio.get_running_loop().time()
         found = await self._locators.organization_or_blob(resource, who)
         place = NOWHERE if found is None else found.place
         role = max(await self._roles.held_role(who, place), Role.READ if place.public else Role.NONE)
         if found is None or role is Role.NONE:
             # The same for what is absent and what is hidden, so that the answer takes the same time.
-            refusal, _ = await self._absence.refusal(who, "organization_or_blob", resource)
+            refusal, _ = await self._absence.refusal(who, "organization_or_blob", resource, since=since)
             if isinstance(refusal, Renamed):
                 raise refusal
             return []

@@ -86,7 +86,7 @@ class RevisionService:
 
     async def CreateRevision(self, request: pb.CreateRevisionRequest, call: Call[Blob]) -> pb.CreateRevisionResponse:
         blob = call.resource
-        version = grammar.parse_version("base_revision", request.base_revision or grammar.DEFAULT)
+        version = grammar.parse("version", "base_revision", request.base_revision or grammar.DEFAULT).version
 
         async def make(tx: Transaction) -> pb.CreateRevisionResponse:
             current = await self._lock_blob(tx, blob.id)

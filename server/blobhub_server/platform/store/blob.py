@@ -72,6 +72,16 @@ _BY_ALIAS = Prepared(
 )
 
 
+_FIND_ID = Prepared(
+    sa.select(blobs.c.id).where(blobs.c.organization_id == sa.bindparam("organization"), _ALIAS), Scalar(str)
+)
+
+
+async def find_id(tx: Transaction, organization_id: str, alias: str) -> str | None:
+    """The id of the blob with this alias in an organization."""
+    return await tx.first(_FIND_ID, organization=organization_id, blob=alias)
+
+
 async def find(tx: Transaction, organization: str, alias: str, *, by_id: bool) -> Blob | None:
     """One blob by its alias within an organization, itself named by alias or, with `by_id`, by id."""
     return await tx.first(_BY_ID if by_id else _BY_ALIAS, organization=organization, blob=alias)
