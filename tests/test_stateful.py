@@ -83,7 +83,7 @@ REFUSALS = {
 
 That is at full scale. At a smaller one as large a part of them must have been met, and four in five in any case.
 """
-OFTEN = scaled(5, least=0)
+OFTEN = scaled(3, least=1)
 
 
 class Platform(Beside, RuleBasedStateMachine):
@@ -144,7 +144,7 @@ class Platform(Beside, RuleBasedStateMachine):
     def records(self) -> list[tuple[str, str]]:
         found = [(target, KEYS[-1]) for target in self.targets()[:9]]
         for blob in (place.blob for place in self.model.blobs()):
-            found += [(holder.id, key) for holder in (blob, *blob.revisions) for key in holder.records]
+            found += 5 * [(holder.id, key) for holder in (blob, *blob.revisions) for key in holder.records]
         return found
 
     def members(self) -> list[tuple[str, str]]:
