@@ -93,13 +93,13 @@ def refusal_for(caller: Caller, error: BlobHubError) -> BlobHubError:
 def require_public_creation(role: Role, *, public: bool) -> None:
     """Only an admin decides on visibility, also at creation. Raises PermissionDenied."""
     if public and role is not Role.ADMIN:
-        raise PermissionDenied
+        raise PermissionDenied("to make it public needs the role `admin`", role="admin")
 
 
 def require_settings_role(role: Role, fields: Collection[str]) -> None:
     """Only an admin changes a blob's alias or visibility; who may write changes the rest. Raises PermissionDenied."""
     if not {"alias", "visibility"}.isdisjoint(fields) and role is not Role.ADMIN:
-        raise PermissionDenied
+        raise PermissionDenied("to change alias or visibility needs the role `admin`", role="admin")
 
 
 def require_key_role(place: Place, role: Role) -> None:
