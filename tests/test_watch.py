@@ -17,6 +17,7 @@ from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from scale import scaled
 from served import Api, Served, connected, served
+from waiting import read_to_end
 
 ROUNDS = scaled(200, least=20)
 WRITERS = 8
@@ -134,6 +135,25 @@ async def test_watches_of_the_platform_say_where_to_resume_when_the_server_goes_
             info = error_details_pb2.ErrorInfo()
             assert unpack(error, info)
             assert info.metadata["last_sequence"] == str(last)
+
+
+async def test_a_watch_of_the_whole_server_goes_on_when_others_lose_access(server: Served, api: Api) -> None:
+    await acme.organization(api)
+    everything = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="-"))
+    for name in (
+        "ann",
+        "bob",
+    ):  # when the second one's watch has ended, the round of checks that ended the first one's is over
+        async with acme.person(server, api, name, ("acme", acme.ADMIN)) as lost:
+            watch = lost.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme"))
+            assert (await watch.read()).entries
+            await acme.update_user(api, f"@{name}", disabled=True)
+            await expect_refusal(read_to_end(watch), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    await acme.delete_organization(api)
+    async for batch in everything:
+        if batch.entries[-1].method.endswith("/DeleteOrganization"):
+            break
+    everything.cancel()
 
 
 async def test_a_session_tells_the_first_and_the_last_number_of_its_log(api: Api) -> None:

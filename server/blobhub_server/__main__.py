@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +13,29 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(
     name="blobhub-server",
-    help="BlobHub's server. Settings are read from BLOBHUB_* in the environment.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version  # noqa: PLC0415  so that --help is quick
+
+        typer.echo(f"blobhub-server {version('blobhub-server')}")
+        raise typer.Exit
+
+
+@commands.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """BlobHub's server. Settings are read from BLOBHUB_* in the environment."""
+    # Whatever is made, the database and objects above all, is for its user alone.
+    os.umask(0o077)
 
 
 @commands.command()
@@ -48,8 +67,6 @@ def migrate() -> None:
 @commands.command("make-key")
 def make_key() -> None:
     """Print a new well-formed key, for BLOBHUB_ADMIN_KEY."""
-    import os  # noqa: PLC0415  beside the import it is for
-
     from blobhub_server.platform.rules.api_key import make_secret  # noqa: PLC0415  so that --help is quick
 
     typer.echo(make_secret(os.urandom))
@@ -59,7 +76,6 @@ def make_key() -> None:
 def rotate_master_key() -> None:
     """Bring all credentials under a new master key; see docs/credentials.md. Can be run again when it was interrupted."""
     import asyncio  # noqa: PLC0415  so that --help is quick
-    import os  # noqa: PLC0415  beside the import it is for
 
     from blobhub_server.config import Settings  # noqa: PLC0415  so that --help is quick
     from blobhub_server.platform.sealing.rotation import rotate  # noqa: PLC0415  so that --help is quick
@@ -72,7 +88,6 @@ def rotate_master_key() -> None:
 def doctor() -> None:
     """Check all that a server needs, one line each; exit with 1 when anything fails. A server may be running."""
     import asyncio  # noqa: PLC0415  so that --help is quick
-    import os  # noqa: PLC0415  so that --help is quick
 
     from pydantic import ValidationError  # noqa: PLC0415  so that --help is quick
 
@@ -122,9 +137,11 @@ def _wrong(error: ValidationError) -> str:
     from blobhub_server.config import variable  # noqa: PLC0415  so that --help is quick
 
     # What concerns several settings at once has no place: a validator of the whole model has found it.
-    return "; ".join(
-        f"{variable(str(item['loc'][0]))}: {item['msg']}" if item["loc"] else item["msg"] for item in error.errors()
-    )
+    wrong = [
+        (variable(str(item["loc"][0])) if item["loc"] else "", item["msg"].removeprefix("Value error, "))
+        for item in error.errors()
+    ]
+    return "; ".join(f"{name}: {message}" if name else message for name, message in wrong)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import grpc
+import structlog
 
 from blobhub_server import logs
 from blobhub_server.blobtypes.contract import Service
@@ -37,6 +39,8 @@ from blobhub_server.rpc.reflection import add_reflection
 from blobhub_server.rpc.server import Health, bind, make_server, shut_down
 from blobhub_server.rpc.validation import compile_constraints
 
+log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
@@ -50,6 +54,7 @@ class RunningServer:
 async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[RunningServer]:
     """Start a server; leave to shut it down gracefully. Raises StartError when it cannot start."""
     logs.set_up(settings)
+    log.info("starting", version=version("blobhub-server"), database=settings.url.partition(":")[0])
     clock, ids, entropy = utc_now, Uuid7(), os.urandom
     async with AsyncExitStack() as stack:
         # Storage
@@ -119,4 +124,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, asked.set)
     async with running(settings, BlobTypes.load()) as server:
         logs.announce(server.address, server.admin_key)
+        log.info("serving", address=server.address)
         await asked.wait()
+        log.info("draining", seconds=settings.drain_seconds)
+    log.info("stopped")

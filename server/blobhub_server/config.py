@@ -5,21 +5,43 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from blobhub_server.start import StartError
+
+PREFIX = "BLOBHUB_"
+_MAX_PORT = 65_535
+
+
+class UnknownSetting(StartError):
+    """A variable in the environment looks like a setting and is none."""
 
 
 class SettingsModel(BaseSettings):
     """A model of settings. Every field is read from the environment variable `BLOBHUB_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="BLOBHUB_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
 
 def variable(name: str) -> str:
     """The environment variable that a field is read from."""
-    return f"BLOBHUB_{name.upper()}"
+    return f"{PREFIX}{name.upper()}"
+
+
+def require_known(known: Collection[str]) -> None:
+    """Raise UnknownSetting for a variable of the environment that nobody reads: it is probably a slip."""
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        names = {name.removeprefix(PREFIX): name for name in known}
+        near = get_close_matches(unknown[0].upper().removeprefix(PREFIX), names, n=1)
+        hint = f"did you mean {names[near[0]]}?" if near else "docs/settings.md lists all there are"
+        raise UnknownSetting(f"{unknown[0]} is no setting of the server or its blob types; {hint}")
 
 
 class Settings(SettingsModel):
@@ -55,6 +77,14 @@ class Settings(SettingsModel):
         10, ge=0, description="How long running calls may take to finish once a shutdown has begun."
     )
     progress_seconds: float = Field(15, gt=0, description="Idle time after which a watch sends a progress message.")
+
+    @field_validator("listen")
+    @classmethod
+    def _has_host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > _MAX_PORT:
+            raise ValueError("expected an address and a port, such as 127.0.0.1:7443 or [::]:7443")
+        return value
 
     @property
     def url(self) -> str:

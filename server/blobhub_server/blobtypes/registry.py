@@ -15,7 +15,7 @@ from blobhub_server.blobtypes.distinct import require_one_owner
 from blobhub_server.blobtypes.order import opening_order
 from blobhub_server.blobtypes.reasons import require_declared
 from blobhub_server.blobtypes.values import Dependents
-from blobhub_server.config import Settings, SettingsModel, variable
+from blobhub_server.config import Settings, SettingsModel, require_known, variable
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import Chain, has_tables_of
 from blobhub_server.db.schema import IdQuery
@@ -77,7 +77,8 @@ class BlobTypes:
     def load(cls, points: Iterable[EntryPoint] | None = None, *, settings: Mapping[str, Any] | None = None) -> BlobTypes:
         """Load every entry point of the group. Raises StartError for types that do not load or do not fit together.
 
-        `settings` override the environment, by name. Raises ValidationError when a setting is wrong.
+        `settings` override the environment, by name. Raises ValidationError when a setting is wrong, UnknownSetting for a
+        variable of the environment that nobody reads.
         """
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=GROUP) if points is None else points:
@@ -86,7 +87,9 @@ class BlobTypes:
                 raise DuplicateBlobType(
                     f"the blob type {point.name} comes from both {_origin(other)} and {_origin(point)}; remove one"
                 )
-        return cls({name: _installed(point, settings or {}) for name, point in found.items()})
+        types = cls({name: _installed(point, settings or {}) for name, point in found.items()})
+        require_known([name for name, _ in _settings(types.all())])
+        return types
 
     @asynccontextmanager
     async def running(self, host: Host) -> AsyncIterator[None]:
