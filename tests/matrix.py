@@ -218,6 +218,8 @@ def absent_like(value: str) -> str:
     if "@" in value and "/" in value.partition("@")[2]:
         return f"{value.rpartition('/')[0]}/absent"
     organization, slash, below = value.partition("/")
+    if is_uuid(organization):
+        return f"{NOWHERE}/{below}"
     return f"{organization}/absent{below[below.find('@') :] if '@' in below else ''}" if slash else "absent"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import acme
 import flows
 import grpc
@@ -14,6 +16,7 @@ from served import Api, Served
 
 NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+ABSENT = "01890000-0000-7000-8000-000000000000"
 
 
 async def get_session(api: Api, reference: str) -> session_pb2.Session:
@@ -127,38 +130,93 @@ async def revisions(api: Api) -> list[str]:
 
 async def test_who_reads_a_public_blob_without_a_role_never_sees_a_draft(server: Served, api: Api, anonymous: Api) -> None:
     await furnish(api)
+    await ask(api, "UpdateOrganization", organization="acme", visibility=PUBLIC)
     await acme.update_blob(api, visibility=PUBLIC)
     first = await acme.get_revision(api, "acme/pipeline@draft")
     async with acme.person(server, api, "out") as outsider, acme.person(server, api, "ann", ("acme/pipeline", READ)) as ann:
         for who in (anonymous, outsider):
             code, reason = (UNAUTHENTICATED, "UNAUTHENTICATED") if who is anonymous else (NOT_FOUND, "NOT_FOUND")
-            for draft in ("acme/pipeline", "acme/pipeline@draft", f"acme/pipeline@{first.id}", first.id):
+            for draft in ("acme/pipeline", "acme/pipeline@draft", f"acme/pipeline@{first.id}"):
                 await expect_refusal(acme.get_revision(who, draft), code, reason)
             await expect_refusal(get_definition(who, "acme/pipeline@draft/workflow"), code, reason)
             assert await revisions(who) == []
+            assert await defaults(who) == {""}
         assert (await acme.get_revision(ann, "acme/pipeline")).id == first.id
         snapshot = await api.publish()
         await acme.branch(api)
         await acme.update_blob(api, default_revision="draft")
         draft = await acme.get_revision(api, "acme/pipeline@draft")
         for who in (anonymous, outsider):
+            assert await defaults(who) == {snapshot.id}
             assert (await acme.get_revision(who, "acme/pipeline")).id == snapshot.id
             assert (await get_definition(who, "acme/pipeline@default/workflow")).revision_id == snapshot.id
             assert await revisions(who) == [snapshot.id]
         assert (await acme.get_revision(ann, "acme/pipeline")).id == draft.id
         assert await revisions(ann) == [snapshot.id, draft.id]
+        assert await defaults(ann) == {draft.id}
+
+
+async def defaults(api: Api) -> set[str]:
+    """What `acme/pipeline` itself and the list of blobs call its default revision."""
+    (listed,) = (await api.blobs.ListBlobs(blob_pb2.ListBlobsRequest(organization="acme"))).blobs
+    return {listed.default_revision_id, (await acme.get_blob(api)).default_revision_id}
+
+
+async def test_to_who_holds_no_role_a_draft_of_a_public_blob_is_like_none(server: Served, api: Api, anonymous: Api) -> None:
+    """By its id alone, by the id of what is in it, and by `@draft`, however many there are."""
+    await furnish(api)
+    await acme.update_blob(api, visibility=PUBLIC)
+    draft = await acme.get_revision(api, "acme/pipeline@draft")
+    definition = await get_definition(api, f"{draft.id}/workflow")
+    async with acme.person(server, api, "out") as outsider:
+        for who in (anonymous, outsider):
+            for call, hidden, absent in (
+                (acme.get_revision, draft.id, ABSENT),
+                (acme.commit, draft.id, ABSENT),
+                (get_definition, f"{draft.id}/workflow", f"{ABSENT}/workflow"),
+                (get_definition, definition.id, ABSENT),
+                (acme.get_revision, "acme/pipeline@draft", "acme/pipeline@7"),
+            ):
+                assert await told(call(who, hidden), hidden) == await told(call(who, absent), absent)
+        before = await told(acme.get_revision(outsider, "acme/pipeline@draft"), "@draft")
+        await acme.commit(api, draft.id)
+        for _ in range(2):
+            await acme.branch(api)
+        assert await told(acme.get_revision(outsider, "acme/pipeline@draft"), "@draft") == before
+        await expect_refusal(acme.get_revision(api, "acme/pipeline@draft"), INVALID, "AMBIGUOUS_REFERENCE")
+
+
+async def told(call: Awaitable[object], reference: str) -> tuple[grpc.StatusCode, str]:
+    """How a call is refused, without the reference that it named."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    return raised.value.code(), (raised.value.details() or "").replace(reference, "…")
 
 
 async def test_who_watches_a_public_blob_without_a_role_is_not_sent_its_drafts(api: Api, anonymous: Api) -> None:
     await furnish(api)
     await acme.update_blob(api, visibility=PUBLIC)
     await api.publish()
-    await acme.branch(api)
+    draft = await acme.branch(api)
+    await acme.update_blob(api, default_revision=draft.id)
+    for parent in ("acme/pipeline", "acme/pipeline@1", draft.id):
+        await ask(api, "CreateMetadata", parent=parent, key="k", value={"number_value": 1})
+        await ask(api, "UpdateMetadata", parent=parent, key="k", value={"number_value": 2})
+        await ask(api, "DeleteMetadata", parent=parent, key="k")
+    await ask(api, "UpdateRevision", revision=draft.id, comment="later")
+    await acme.update_blob(api, default_revision="1")
+    await ask(api, "DiscardRevision", revision=draft.id)
     request = blob_pb2.WatchBlobRequest(blob="acme/pipeline", replay_only=True)
-    types = [event.type async for batch in anonymous.blobs.WatchBlob(request) for event in batch.events]
-    assert types == ["blob_updated", "revision_committed", "revision_published"]
-    everything = [event.type async for batch in api.blobs.WatchBlob(request) for event in batch.events]
-    assert everything == ["blob_created", *types, "revision_created"]
+    seen = [event async for batch in anonymous.blobs.WatchBlob(request) for event in batch.events]
+    everything = [event async for batch in api.blobs.WatchBlob(request) for event in batch.events]
+    hidden = [event.type for event in everything if event not in seen]
+    assert hidden == [
+        *("blob_created", "revision_created", "default_revision_changed"),
+        *("metadata_created", "metadata_updated", "metadata_deleted"),
+        *("revision_updated", "revision_discarded"),
+    ]
+    assert draft.id not in str(seen)
+    assert [event.type for event in seen if event.type.startswith("metadata")] == 2 * hidden[3:6]
 
 
 @pytest.mark.parametrize("text", ["", "acme//x", "acme/pipeline@", "acme/pipeline@0", "acme/pipeline@LATEST", "ACME/x"])

@@ -152,7 +152,7 @@ async def test_references_that_mean_nothing_or_too_much(api: Api) -> None:
     for _ in range(2):
         await branch(api)
     get = api.revisions.GetRevision(revision_pb2.GetRevisionRequest(revision=f"{reference}@draft"))
-    await expect_refusal(get, invalid, "INVALID_REFERENCE")
+    await expect_refusal(get, invalid, "AMBIGUOUS_REFERENCE")
 
 
 async def test_a_stale_etag_is_told_the_current_one(api: Api) -> None:

@@ -91,7 +91,7 @@ class Subject:
     def parent_is_read_by(self, kind: Kind) -> bool:
         """Whether a kind of caller may read the parent that the value names: an organization, or the server."""
         organization, slash, _ = self.value.partition("/")
-        named = slash and (organization == "open" or kind.organization >= Role.READ)
+        named = slash and (organization == "open" or (organization == "acme" and kind.organization >= Role.READ))
         return bool(kind.administrator or named)
 
 
@@ -144,9 +144,23 @@ class World:
         ):
             self.subjects[kind].append(Subject(value="open/secret", level="foreign"))
         self.subjects["revision"].append(Subject(value="open/secret@default", level="foreign"))
+        await self._hide_drafts()
         # A draft that is one of several reads like any other revision to those who may not see it.
         self.subjects["revision"].append(Subject(value="acme/main@draft", level="blob"))
         await self._callers()
+
+    async def _hide_drafts(self) -> None:
+        """Drafts of a blob that everybody reads are like none to those who hold no role on it."""
+        await acme.blob(self.api, "open/one", visibility="VISIBILITY_PUBLIC")
+        await self.api.put(flows.code("pass"), revision="open/one@draft")
+        draft = await acme.get_revision(self.api, "open/one@draft")
+        definition = (await ask(self.api, "ListDefinitions", revision=draft.id)).definitions[0].id
+        for kind, values in {
+            "revision": [draft.id],
+            "blob_or_revision": [draft.id],
+            "definition": [definition, f"{draft.id}/workflow"],
+        }.items():
+            self.subjects[kind] += [Subject(value=value, level="foreign") for value in values]
 
     async def _place(self, organization: str, blob: str) -> dict[str, list[Subject]]:
         """Subjects of every kind in an organization: on itself, on its blob, and on a user."""

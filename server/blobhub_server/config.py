@@ -13,14 +13,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from blobhub_server.start import StartError
-
 PREFIX = "BLOBHUB_"
 _MAX_PORT = 65_535
-
-
-class UnknownSetting(StartError):
-    """A variable in the environment looks like a setting and is none."""
 
 
 class SettingsModel(BaseSettings):
@@ -34,14 +28,15 @@ def variable(name: str) -> str:
     return f"{PREFIX}{name.upper()}"
 
 
-def require_known(known: Collection[str]) -> None:
-    """Raise UnknownSetting for a variable of the environment that nobody reads: it is probably a slip."""
+def unknown_setting(known: Collection[str]) -> str:
+    """What to say of a variable of the environment that nobody reads, which is probably a slip; empty when there is none."""
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-    if unknown:
-        names = {name.removeprefix(PREFIX): name for name in known}
-        near = get_close_matches(unknown[0].upper().removeprefix(PREFIX), names, n=1)
-        hint = f"did you mean {names[near[0]]}?" if near else "docs/settings.md lists all there are"
-        raise UnknownSetting(f"{unknown[0]} is no setting of the server or its blob types; {hint}")
+    if not unknown:
+        return ""
+    names = {name.removeprefix(PREFIX): name for name in known}
+    near = get_close_matches(unknown[0].upper().removeprefix(PREFIX), names, n=1)
+    hint = f"did you mean {names[near[0]]}?" if near else "docs/settings.md lists all there are"
+    return f"{unknown[0]} is no setting of the server or its blob types; {hint}"
 
 
 class Settings(SettingsModel):

@@ -87,6 +87,15 @@ class InvalidReference(BlobHubError):
         super().__init__(f"{field}: {message}", violations=[Violation(field, message)])
 
 
+class AmbiguousReference(BlobHubError):
+    """A reference leads to more than one thing."""
+
+    code, reason = "INVALID_ARGUMENT", "AMBIGUOUS_REFERENCE"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}", violations=[Violation(field, message)])
+
+
 class InvalidPageToken(BlobHubError):
     """The page token is not one of this list's."""
 

@@ -15,7 +15,7 @@ from blobhub_server.blobtypes.distinct import require_one_owner
 from blobhub_server.blobtypes.order import opening_order
 from blobhub_server.blobtypes.reasons import require_declared
 from blobhub_server.blobtypes.values import Dependents
-from blobhub_server.config import Settings, SettingsModel, require_known, variable
+from blobhub_server.config import Settings, SettingsModel, unknown_setting, variable
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import Chain, has_tables_of
 from blobhub_server.db.schema import IdQuery
@@ -31,6 +31,10 @@ NAME_MEANS = "words of a-z and 0-9 with dots between, at most 47 characters"
 
 class DuplicateBlobType(StartError):
     """Two distributions bring a blob type of the same name."""
+
+
+class UnknownSetting(StartError):
+    """A variable in the environment looks like a setting, and nobody reads it."""
 
 
 class BrokenBlobType(StartError):
@@ -88,7 +92,8 @@ class BlobTypes:
                     f"the blob type {point.name} comes from both {_origin(other)} and {_origin(point)}; remove one"
                 )
         types = cls({name: _installed(point, settings or {}) for name, point in found.items()})
-        require_known([name for name, _ in _settings(types.all())])
+        if unknown := unknown_setting([name for name, _ in _settings(types.all())]):
+            raise UnknownSetting(unknown)
         return types
 
     @asynccontextmanager

@@ -79,8 +79,8 @@ class Blob(_message.Message):
     description: _builtins.str
     """What it is, in its makers' words."""
     default_revision_id: _builtins.str
-    """The revision that `@default` means: the first draft, until a snapshot is published. While it is a draft, to who reads a
-    public blob without a role `@default` means the latest commit or snapshot.
+    """The revision that `@default` means: the first draft, until a snapshot is published. While it is a draft, who reads a
+    public blob without a role sees the latest commit or snapshot here, and nothing when there is none.
     """
     etag: _builtins.str
     """Changes with every write."""

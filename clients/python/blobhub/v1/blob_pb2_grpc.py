@@ -161,7 +161,7 @@ class BlobServiceServicer:
     def WatchBlob(self, request, context):
         """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
         `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
-        of those. Who reads a public blob without a role is not sent the events that show a draft. Otherwise the stream never
+        of those. Who reads a public blob without a role is not sent the events that tell of a draft. Otherwise the stream never
         skips; it never repeats or reorders. A message with `progress` comes when nothing has happened for a while. When the
         blob is deleted the stream ends as a new call would.
 

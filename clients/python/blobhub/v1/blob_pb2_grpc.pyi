@@ -103,7 +103,7 @@ class BlobServiceStub:
     WatchBlob: _grpc.UnaryStreamMultiCallable[_blob_pb2.WatchBlobRequest, _blob_pb2.WatchBlobResponse]
     """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
     `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
-    of those. Who reads a public blob without a role is not sent the events that show a draft. Otherwise the stream never
+    of those. Who reads a public blob without a role is not sent the events that tell of a draft. Otherwise the stream never
     skips; it never repeats or reorders. A message with `progress` comes when nothing has happened for a while. When the
     blob is deleted the stream ends as a new call would.
 
@@ -192,7 +192,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
     WatchBlob: _aio.UnaryStreamMultiCallable[_blob_pb2.WatchBlobRequest, _blob_pb2.WatchBlobResponse]  # type: ignore[assignment]
     """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
     `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
-    of those. Who reads a public blob without a role is not sent the events that show a draft. Otherwise the stream never
+    of those. Who reads a public blob without a role is not sent the events that tell of a draft. Otherwise the stream never
     skips; it never repeats or reorders. A message with `progress` comes when nothing has happened for a while. When the
     blob is deleted the stream ends as a new call would.
 
@@ -314,7 +314,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_blob_pb2.WatchBlobResponse], _abc.AsyncIterator[_blob_pb2.WatchBlobResponse]]:
         """Streams what happens to the blob, its revisions and the metadata on them: first what is there after
         `after_sequence`, then, unless `replay_only`, what comes. Edits of a draft's content are not among it; a draft's etag tells
-        of those. Who reads a public blob without a role is not sent the events that show a draft. Otherwise the stream never
+        of those. Who reads a public blob without a role is not sent the events that tell of a draft. Otherwise the stream never
         skips; it never repeats or reorders. A message with `progress` comes when nothing has happened for a while. When the
         blob is deleted the stream ends as a new call would.
 

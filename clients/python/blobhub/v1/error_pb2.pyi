@@ -150,6 +150,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The call deletes a blob or a revision, or asks what depends on one, and the blob's type is not
     installed. Only the type can tell and delete what it keeps. Metadata: `type`.
     """
+    ERROR_REASON_AMBIGUOUS_REFERENCE: _ErrorReason.ValueType  # 33
+    """INVALID_ARGUMENT. A reference leads to more than one thing: `@draft` of a blob with several drafts, one of which has to
+    be named by its id. Details: `BadRequest`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -273,5 +277,9 @@ request under its `request_id` finds out. Details: `RetryInfo`.
 ERROR_REASON_BLOB_TYPE_NOT_INSTALLED: ErrorReason.ValueType  # 32
 """FAILED_PRECONDITION. The call deletes a blob or a revision, or asks what depends on one, and the blob's type is not
 installed. Only the type can tell and delete what it keeps. Metadata: `type`.
+"""
+ERROR_REASON_AMBIGUOUS_REFERENCE: ErrorReason.ValueType  # 33
+"""INVALID_ARGUMENT. A reference leads to more than one thing: `@draft` of a blob with several drafts, one of which has to
+be named by its id. Details: `BadRequest`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

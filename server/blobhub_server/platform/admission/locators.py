@@ -8,7 +8,7 @@ from typing import Generic
 from blobhub_server.blobtypes.access import NOWHERE, Caller, Place, Resolution, Resource_co, Role
 from blobhub_server.blobtypes.contract import RevisionView
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import InvalidReference, NotFound, Renamed
+from blobhub_server.errors import AmbiguousReference, NotFound, Renamed
 from blobhub_server.ids import NOTHING, is_uuid
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.rules import reference as grammar
@@ -96,18 +96,27 @@ class Locators:
     ) -> Resolution[BlobRevision] | None:
         """A revision as a caller sees it: whoever reads a public blob without a role never sees a draft.
 
-        To them the default revision is the latest commit or snapshot while it is a draft.
+        To them the default revision is the latest commit or snapshot while it is a draft. A draft's id alone is like one
+        that does not exist, and a version that is a draft like one that the blob does not have.
         """
-        if found is None or not isinstance(found.resource, BlobRevision) or found.resource.phase != DRAFT:
+        if found is None or not found.place.public:
             return found
-        if not found.place.public or await self._roles.held_role(caller, found.place) is not Role.NONE:
+        revision = found.resource if isinstance(found.resource, BlobRevision) else None
+        draft = revision is not None and revision.phase == DRAFT
+        if not reference.version:
+            return replace(found, place=replace(found.place, public=False), never_public=True) if draft else found
+        if not draft and reference.version != grammar.DRAFT and not is_uuid(reference.version):
+            return found
+        if await self._roles.held_role(caller, found.place) is not Role.NONE:
+            return found
+        if not draft and revision is not None:
             return found
         latest = None
-        if reference.version == grammar.DEFAULT:
+        if revision is not None and reference.version == grammar.DEFAULT:
             async with self._db.read() as tx:
-                latest = await revision_store.get_latest(tx, found.resource.blob_id)
+                latest = await revision_store.get_latest(tx, revision.blob_id)
         absent = NotFound("revision", value)
-        return replace(found, resource=BlobRevision.from_records(found.resource.blob, latest) if latest else absent)
+        return replace(found, resource=BlobRevision.from_records(revision.blob, latest) if revision and latest else absent)
 
     async def resolve(self, tx: Transaction, reference: str) -> Resolution[BlobRevision] | None:
         """Implements `blobtypes.contract.Revisions`."""
@@ -252,7 +261,7 @@ async def _revision(tx: Transaction, reference: Reference, field: str, value: st
     of = (NOTHING, NOTHING) if found is None else (found.resource.id, found.resource.default_revision_id)
     try:
         by_version = await _version_of(tx, *of, reference.version or grammar.DEFAULT, field)
-    except InvalidReference as error:
+    except AmbiguousReference as error:
         by_version, several = None, error
     if found is None:
         return None
@@ -290,7 +299,7 @@ async def user_of(tx: Transaction, reference: Reference, caller: Caller) -> User
 async def version_of(tx: Transaction, blob: Blob, version: str, field: str) -> Revision | None:
     """A blob's revision by `default`, `draft`, `latest`, a number or an id.
 
-    Raises InvalidReference for `draft` when there are several drafts: one of them has to be named by its id.
+    Raises AmbiguousReference for `draft` when there are several drafts: one of them has to be named by its id.
     """
     return await _version_of(tx, blob.id, blob.default_revision_id, version, field)
 
@@ -303,7 +312,7 @@ async def _version_of(tx: Transaction, blob_id: str, default_id: str, version: s
     if version == grammar.DRAFT:
         drafts = await revision_store.drafts(tx, blob_id, 2)
         if len(drafts) > 1:
-            raise InvalidReference(field, "the id of one of the blob's several drafts")
+            raise AmbiguousReference(field, "the blob has several drafts; name one of them by its id")
         return drafts[0] if drafts else None
     if is_uuid(version):
         found = await revision_store.get(tx, version)

@@ -8,6 +8,7 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules.blob import Blob
+from blobhub_server.platform.rules.revision import DRAFT, Revision
 from blobhub_server.platform.store import blob as store
 
 
@@ -18,11 +19,12 @@ class DefaultRevisions:
         self._host = host
         self._events = blob_events
 
-    async def move(self, tx: Transaction, blob: Blob, revision_id: str) -> None:
+    async def move(self, tx: Transaction, blob: Blob, revision: Revision) -> None:
         """Point a locked blob at another of its revisions, unless it points there."""
-        if blob.default_revision_id == revision_id:
+        if blob.default_revision_id == revision.id:
             return
         now, etag = self._host.clock(), self._host.ids()
-        await store.update(tx, blob.id, default_revision_id=revision_id, update_time=now, etag=etag)
-        changed = events.DefaultRevisionChanged(revision_id=revision_id)
-        await self._events.append(tx, blob.id, default_revision_changed=changed)
+        await store.update(tx, blob.id, default_revision_id=revision.id, update_time=now, etag=etag)
+        changed = events.DefaultRevisionChanged(revision_id=revision.id)
+        shows_draft = revision.phase == DRAFT
+        await self._events.append(tx, blob.id, shows_draft=shows_draft, default_revision_changed=changed)

@@ -24,8 +24,8 @@ class BlobEvents:
         self._clock = clock
         self._ids = ids
 
-    async def append(self, tx: Transaction, blob_id: str, **payload: Any) -> None:
-        """Append an event. `payload` is one of the payloads of BlobEvent, by its name."""
+    async def append(self, tx: Transaction, blob_id: str, *, shows_draft: bool = False, **payload: Any) -> None:
+        """Append an event, which may tell of a draft. `payload` is one of the payloads of BlobEvent, by its name."""
         (type_,) = payload
         sequence = await blob_store.take_number(tx, blob_id)
         event = pb.BlobEvent(
@@ -36,9 +36,10 @@ class BlobEvents:
             type=type_,
             **payload,
         )
-        await store.append(
-            tx, BlobEventLine(blob_id=blob_id, sequence=sequence, type=type_, event=event.SerializeToString())
+        line = BlobEventLine(
+            blob_id=blob_id, sequence=sequence, type=type_, shows_draft=shows_draft, event=event.SerializeToString()
         )
+        await store.append(tx, line)
         await self._bell.ring_after_commit(tx, [topic(blob_id)])
 
 

@@ -16,6 +16,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.errors import NotFound, PermissionDenied
 from blobhub_server.platform.admission import gate
+from blobhub_server.platform.admission.drafts import shown_to
 from blobhub_server.platform.admission.locators import version_of
 from blobhub_server.platform.blobs import events as blob_events
 from blobhub_server.platform.blobs.aliases import change_alias, claim_alias
@@ -81,7 +82,7 @@ class BlobService:
                 await store.insert(tx, blob)
             await revision_store.insert(tx, draft)
             created = blob_event_pb2.BlobCreated(alias=blob.alias, revision=revision_to_proto(draft))
-            await self._events.append(tx, blob.id, blob_created=created)
+            await self._events.append(tx, blob.id, shows_draft=True, blob_created=created)
             return pb.CreateBlobResponse(blob=await self._current_proto(tx, blob.id), revision=revision_to_proto(draft))
 
         return await call.once(make)
@@ -122,7 +123,11 @@ class BlobService:
         return blob, draft
 
     async def GetBlob(self, request: pb.GetBlobRequest, call: Call[Blob]) -> pb.GetBlobResponse:
-        return pb.GetBlobResponse(blob=to_proto(call.resource))
+        if call.role is not Role.NONE:
+            return pb.GetBlobResponse(blob=to_proto(call.resource))
+        async with self._host.db.read() as tx:
+            (blob,) = await shown_to(tx, call.caller, [call.resource])
+        return pb.GetBlobResponse(blob=to_proto(blob))
 
     async def ListBlobs(self, request: pb.ListBlobsRequest, call: Call[Organization]) -> pb.ListBlobsResponse:
         organization_id, order_by = call.resource.id, order_of(request)
@@ -142,6 +147,7 @@ class BlobService:
                 after=page.after,
                 limit=page.limit + 1,
             )
+            found = await shown_to(tx, outsider, found) if outsider else found
         items, token = page.cut(found, Order.parse(store.blobs, order_by).key)
         return pb.ListBlobsResponse(blobs=map(to_proto, items), next_page_token=token)
 
@@ -153,9 +159,10 @@ class BlobService:
 
         async def make(tx: Transaction) -> pb.UpdateBlobResponse:
             current = await self._lock(tx, call.resource.id, request.etag)
-            default_id = await self._version(tx, current, version) if version else current.default_revision_id
+            default = await self._version(tx, current, version) if version else None
             await self._update(tx, current, request, fields)
-            await self._defaults.move(tx, current, default_id)
+            if default is not None:
+                await self._defaults.move(tx, current, default)
             return pb.UpdateBlobResponse(blob=await self._current_proto(tx, current.id))
 
         return await call.once(make)
@@ -171,12 +178,12 @@ class BlobService:
             await self._events.append(tx, now.id, blob_updated=event)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
 
-    async def _version(self, tx: Transaction, blob: Blob, version: str) -> str:
-        """The id of one of the blob's revisions. Raises NotFound."""
+    async def _version(self, tx: Transaction, blob: Blob, version: str) -> Revision:
+        """One of the blob's revisions. Raises NotFound."""
         revision = await version_of(tx, blob, version, "default_revision")
         if revision is None:
             raise NotFound("revision", version)
-        return revision.id
+        return revision
 
     async def DeleteBlob(self, request: pb.DeleteBlobRequest, call: Call[Blob]) -> pb.DeleteBlobResponse:
         async def make(tx: Transaction) -> pb.DeleteBlobResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from blobhub.v1 import blob_event_pb2
@@ -20,6 +20,7 @@ from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import metadata as rules
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.metadata import MetadataRecord
+from blobhub_server.platform.rules.revision import DRAFT
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import metadata as store
 from blobhub_server.platform.store import revision as revision_store
@@ -65,14 +66,14 @@ class MetadataService:
         _, value = json_field.read(request, "value", rules.MAX_BYTES)
 
         async def make(tx: Transaction) -> pb.CreateMetadataResponse:
-            blob_id, parent_id = await _lock_parent(tx, call)
-            if await store.get(tx, parent_id, request.key) is not None:
+            parent = await _lock_parent(tx, call)
+            if await store.get(tx, parent.id, request.key) is not None:
                 raise AlreadyExists(KIND, request.key)
-            rules.require_room(parent_id, await store.count(tx, parent_id))
+            rules.require_room(parent.id, await store.count(tx, parent.id))
             now, etag = self._host.clock(), self._host.ids()
             record = MetadataRecord(
-                parent_id=parent_id,
-                blob_id=blob_id,
+                parent_id=parent.id,
+                blob_id=parent.blob_id,
                 key=request.key,
                 value=value,
                 description=request.description,
@@ -81,8 +82,8 @@ class MetadataService:
                 etag=etag,
             )
             await store.insert(tx, record)
-            created = blob_event_pb2.MetadataCreated(parent_id=parent_id, key=record.key, etag=etag)
-            await self._events.append(tx, blob_id, metadata_created=created)
+            created = blob_event_pb2.MetadataCreated(parent_id=parent.id, key=record.key, etag=etag)
+            await self._events.append(tx, parent.blob_id, shows_draft=parent.is_draft, metadata_created=created)
             return pb.CreateMetadataResponse(record=to_proto(record))
 
         return await call.once(make)
@@ -129,15 +130,15 @@ class MetadataService:
         _, value = json_field.read(request, "value", rules.MAX_BYTES)
 
         async def make(tx: Transaction) -> pb.UpdateMetadataResponse:
-            blob_id, parent_id = await _lock_parent(tx, call)
-            current = await _get_record(tx, parent_id, request.key)
+            parent = await _lock_parent(tx, call)
+            current = await _get_record(tx, parent.id, request.key)
             require_etag(request.etag, current.etag)
             changed: dict[str, Any] = {"update_time": self._host.clock(), "etag": self._host.ids()}
             changed |= {"value": value} if {"value", "value_json"} & fields else {}
             changed |= {"description": request.description} if "description" in fields else {}
-            await store.update(tx, parent_id, request.key, **changed)
-            updated = blob_event_pb2.MetadataUpdated(parent_id=parent_id, key=request.key, etag=changed["etag"])
-            await self._events.append(tx, blob_id, metadata_updated=updated)
+            await store.update(tx, parent.id, request.key, **changed)
+            updated = blob_event_pb2.MetadataUpdated(parent_id=parent.id, key=request.key, etag=changed["etag"])
+            await self._events.append(tx, parent.blob_id, shows_draft=parent.is_draft, metadata_updated=updated)
             return pb.UpdateMetadataResponse(record=to_proto(replace(current, **changed)))
 
         return await call.once(make)
@@ -146,19 +147,28 @@ class MetadataService:
         self, request: pb.DeleteMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.DeleteMetadataResponse:
         async def make(tx: Transaction) -> pb.DeleteMetadataResponse:
-            blob_id, parent_id = await _lock_parent(tx, call)
-            current = await _get_record(tx, parent_id, request.key)
+            parent = await _lock_parent(tx, call)
+            current = await _get_record(tx, parent.id, request.key)
             require_etag(request.etag, current.etag)
-            await store.delete(tx, parent_id, request.key)
-            deleted = blob_event_pb2.MetadataDeleted(parent_id=parent_id, key=request.key)
-            await self._events.append(tx, blob_id, metadata_deleted=deleted)
+            await store.delete(tx, parent.id, request.key)
+            deleted = blob_event_pb2.MetadataDeleted(parent_id=parent.id, key=request.key)
+            await self._events.append(tx, parent.blob_id, shows_draft=parent.is_draft, metadata_deleted=deleted)
             return pb.DeleteMetadataResponse()
 
         return await call.once(make)
 
 
-async def _lock_parent(tx: Transaction, call: Call[Blob | BlobRevision]) -> tuple[str, str]:
-    """Lock the blob of a call; return the ids of the blob and of the parent.
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """The blob or revision that a record is on."""
+
+    id: str
+    blob_id: str
+    is_draft: bool
+
+
+async def _lock_parent(tx: Transaction, call: Call[Blob | BlobRevision]) -> _Parent:
+    """Lock the blob of a call; return the parent as it is now.
 
     Raises PermissionDenied and NotFound when they were deleted since the call was admitted.
     """
@@ -166,9 +176,10 @@ async def _lock_parent(tx: Transaction, call: Call[Blob | BlobRevision]) -> tupl
     blob = await blob_store.get(tx, call.place.blob_id or "", lock=True)
     if blob is None:
         raise PermissionDenied
-    if parent_id != blob.id and await revision_store.get(tx, parent_id) is None:
+    revision = await revision_store.get(tx, parent_id) if parent_id != blob.id else None
+    if parent_id != blob.id and revision is None:
         raise NotFound("revision", parent_id)
-    return blob.id, parent_id
+    return _Parent(id=parent_id, blob_id=blob.id, is_draft=revision is not None and revision.phase == DRAFT)
 
 
 async def _get_record(tx: Transaction, parent_id: str, key: str) -> MetadataRecord:

@@ -116,7 +116,8 @@ class RevisionService:
             )
             await store.insert(tx, draft)
             await content_store.copy(tx, base.id, draft, ids)
-            await self._events.append(tx, blob.id, revision_created=events.RevisionCreated(revision=to_proto(draft)))
+            created = events.RevisionCreated(revision=to_proto(draft))
+            await self._events.append(tx, blob.id, shows_draft=True, revision_created=created)
             return pb.CreateRevisionResponse(revision=to_proto(draft))
 
         return await call.once(make)
@@ -176,7 +177,7 @@ class RevisionService:
             revision = await self._update(tx, current.id, phase=SNAPSHOT, number=number, label=request.label)
             await self._events.append(tx, blob.id, revision_published=events.RevisionPublished(revision=revision))
             if not request.keep_default:
-                await self._defaults.move(tx, blob, current.id)
+                await self._defaults.move(tx, blob, current)
             return pb.PublishRevisionResponse(revision=revision)
 
         return await call.once(make)
@@ -192,7 +193,8 @@ class RevisionService:
             await metadata_store.delete_all(tx, current.id)
             await self._contents.discard(tx, blob, current.id)
             await store.delete(tx, current.id)
-            await self._events.append(tx, blob.id, revision_discarded=events.RevisionDiscarded(revision_id=current.id))
+            discarded = events.RevisionDiscarded(revision_id=current.id)
+            await self._events.append(tx, blob.id, shows_draft=current.phase == DRAFT, revision_discarded=discarded)
             return pb.DiscardRevisionResponse()
 
         return await call.once(make)
@@ -205,7 +207,8 @@ class RevisionService:
             revision = await self._update(
                 tx, current.id, **{field: getattr(request, field) for field in changed_fields(request, "comment")}
             )
-            await self._events.append(tx, current.blob_id, revision_updated=events.RevisionUpdated(revision=revision))
+            updated = events.RevisionUpdated(revision=revision)
+            await self._events.append(tx, current.blob_id, shows_draft=True, revision_updated=updated)
             return pb.UpdateRevisionResponse(revision=revision)
 
         return await call.once(make)

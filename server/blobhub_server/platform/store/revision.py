@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, IdQuery, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
@@ -72,6 +73,17 @@ async def drafts(tx: Transaction, blob_id: str, limit: int) -> list[Revision]:
     """A blob's drafts, oldest first."""
     query = _SELECT.where(revisions.c.blob_id == blob_id, revisions.c.phase == DRAFT)
     return _REVISION.all(await tx.execute(query.order_by(revisions.c.id).limit(limit)))
+
+
+_DRAFTS_AMONG = Prepared(
+    sa.select(revisions.c.id).where(is_one_of(revisions.c.id, "wanted"), revisions.c.phase == sa.bindparam("phase")),
+    Scalar(str),
+)
+
+
+async def drafts_among(tx: Transaction, revision_ids: Sequence[str]) -> list[str]:
+    """Those of the ids that are drafts'."""
+    return await tx.all(_DRAFTS_AMONG, wanted=revision_ids, phase=DRAFT)
 
 
 _LATEST = Prepared(

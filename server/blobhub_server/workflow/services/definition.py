@@ -69,7 +69,10 @@ async def locate_definition(host: Host, value: str, caller: Caller) -> Resolutio
     if reference.alias:
         async with host.db.read() as tx:
             entry = await host.contents.find(tx, revision.id if revision else NOTHING, reference.alias)
-    return None if found is None else Resolution(place=found.place, resource=_located(found.resource, entry, value))
+    if found is None:
+        return None
+    located = _located(found.resource, entry, value)
+    return Resolution(place=found.place, resource=located, never_public=found.never_public)
 
 
 def _located(revision: RevisionView | BlobHubError, entry: Entry | None, value: str) -> LocatedDefinition | BlobHubError:

@@ -240,6 +240,7 @@ def upgrade() -> None:
         sa.Column("blob_id", sa.String(length=36), nullable=False),
         sa.Column("sequence", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("type", sa.String(length=32), nullable=False),
+        sa.Column("shows_draft", sa.Boolean(), nullable=False),
         sa.Column("event", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_blob_events_blob_id_blobs")),
         sa.PrimaryKeyConstraint("blob_id", "sequence", name=op.f("pk_blob_events")),
