@@ -6,6 +6,7 @@ and has changed nothing. Ids and etags are the server's to make: whoever drives 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from things import (
@@ -95,7 +96,7 @@ class Model(Places):
     def create_blob(self, who: Caller, organization: str, alias: str, visibility: int, **_: str) -> Blob:
         place = self.admit(who, self.organization(organization), WRITE)
         if visibility == PUBLIC and self.role(who, place) < ADMIN:
-            raise Refused("PERMISSION_DENIED")
+            raise Refused("PERMISSION_DENIED", role="admin")
         claim(place.organization.blobs, alias)
         draft = Revision()
         made = Blob(alias=alias, visibility=visibility or PRIVATE, revisions=[draft], default=draft)
@@ -103,12 +104,13 @@ class Model(Places):
         return made
 
     def get_blob(self, who: Caller, blob: str) -> Blob:
-        return self.admit(who, self.blob(blob), READ, public_read=True).blob
+        return self.seen(who, self.admit(who, self.blob(blob), READ, public_read=True))
 
     def list_blobs(self, who: Caller, organization: str) -> list[Blob]:
         place = self.admit(who, self.organization(organization), READ, public_read=True)
         every = bool(self.role(who, place))
-        return [b for b in place.organization.blobs if every or b.visibility == PUBLIC or who.user in b.members]
+        found = [b for b in place.organization.blobs if every or b.visibility == PUBLIC or who.user in b.members]
+        return [self.seen(who, replace(place, blob=blob)) for blob in found]
 
     def update_blob(
         self, who: Caller, blob: str, etag: str, update_mask: str, default_revision: str, **changes: Any
@@ -116,7 +118,7 @@ class Model(Places):
         place = self.admit(who, self.blob(blob), WRITE)
         fields = changed_fields(update_mask, default_revision=default_revision, **changes)
         if fields.keys() & {"alias", "visibility"} and self.role(who, place) < ADMIN:
-            raise Refused("PERMISSION_DENIED")
+            raise Refused("PERMISSION_DENIED", role="admin")
         self._require_etag(etag, place.blob)
         default = self.version(place.blob, default_revision) if fields.get("default_revision") else None
         self._update(place.blob, place.organization.blobs, etag, update_mask=update_mask, **changes)

@@ -194,10 +194,10 @@ def a_deletion_answers_no_more_than_the_drafts_etag(contract: Contract) -> Itera
 
 
 def a_value_has_its_json_text_beside_it(contract: Contract) -> Iterator[str]:
-    """A `google.protobuf.Value` has doubles alone. Where a client may set either form, the two are a `oneof`."""
+    """A `google.protobuf.Value` or `Struct` has doubles alone. Where a client may set either form, the two are a `oneof`."""
     for message in contract.messages:
         for field in message.fields:
-            if field.message_type and field.message_type.full_name == "google.protobuf.Value":
+            if field.message_type and field.message_type.full_name in ("google.protobuf.Value", "google.protobuf.Struct"):
                 text = message.fields_by_name.get(f"{field.name}_json")
                 one_way = text is not None and text.type == STRING and text.containing_oneof == field.containing_oneof
                 asked = message in contract.requests

@@ -24,6 +24,7 @@ NEVER = {
     "text": "content",
     "content": "content",
     "value_json": "content",
+    "body_json": "a secret",
 }
 """Fields that an entry does not show, by name, and why."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -218,6 +219,20 @@ async def test_a_stale_etag_changes_nothing(hub: Api) -> None:
     await delete(hub, made.id, etag=current.etag)
 
 
+async def test_a_body_that_comes_as_text_is_kept_exactly(hub: Api) -> None:
+    assert rules.parse('{"n": 9007199254740993, "z": -0.0, "": 1e308}') == b'{"n":9007199254740993,"z":-0.0,"":1e+308}'
+    secret, later = marked.secret("as text"), marked.secret("as text, later")
+    asked = credential_pb2.CreateCredentialRequest(
+        parent="acme", alias="signing", type="test", body_json=json.dumps({"key": secret, "id": 2**53 + 1})
+    )
+    made = (await hub.credentials.CreateCredential(asked)).credential
+    assert await sign(hub) == signature(secret)
+    await update(hub, made, update_mask={"paths": ["body_json"]}, body_json=json.dumps({"key": later}))
+    assert await sign(hub) == signature(later)
+    unset = update(hub, made, update_mask={"paths": ["body_json"]})
+    await expect_refusal(unset, INVALID, "INVALID_VALUE")
+
+
 async def test_a_body_is_an_object_of_16_kib_with_finite_numbers(hub: Api) -> None:
     made = await create(hub, "acme", "x" * (rules.MAX_BODY_BYTES - len('{"key":""}')))
     secret = marked.secret("refused")
@@ -226,6 +241,18 @@ async def test_a_body_is_an_object_of_16_kib_with_finite_numbers(hub: Api) -> No
         error = await expect_refusal(hub.credentials.CreateCredential(asked), INVALID, "INVALID_VALUE")
         assert marked.MARKER not in repr(error)
         await expect_refusal(update(hub, made, body=struct(wrong)), INVALID, "INVALID_VALUE")
+    deep = "[" * 24 + "]" * 24
+    for text in (
+        secret,
+        f'["{secret}"]',
+        f'{{"{secret}": NaN}}',
+        f'{{"{secret}": 1{"0" * 30}}}',
+        f'{{"a": "{secret}", "a": {deep}}}',
+    ):
+        asked = credential_pb2.CreateCredentialRequest(parent="acme", alias="wrong", type="test", body_json=text)
+        error = await expect_refusal(hub.credentials.CreateCredential(asked), INVALID, "INVALID_VALUE")
+        assert marked.MARKER not in repr(error)
+        await expect_refusal(update(hub, made, body_json=text), INVALID, "INVALID_VALUE")
     bodiless = credential_pb2.CreateCredentialRequest(parent="acme", alias="wrong", type="test")
     await expect_refusal(hub.credentials.CreateCredential(bodiless), INVALID, "INVALID_REQUEST")
     assert await aliases(hub, "acme") == ["signing"]

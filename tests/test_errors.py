@@ -22,6 +22,7 @@ EVERY = [
     errors.InvalidRequest(WRONG),
     errors.UndecodableRequest(),
     errors.InvalidReference("blob", "acme/pipeline"),
+    errors.AmbiguousReference("revision", "the blob has several drafts"),
     errors.InvalidPageToken(),
     errors.InvalidValue("expire_time", "is past"),
     errors.UnknownBlobType("acme.type"),

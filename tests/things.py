@@ -123,6 +123,8 @@ class Place:
     refusal: Refused | None = None
     by_default: bool = False
     """Whether the revision was named as the default one."""
+    by_id: bool = False
+    """Whether it was named by its id alone."""
 
     @property
     def holder(self) -> Holder:
@@ -168,7 +170,7 @@ class Places:
         for place in self.blobs():
             for revision in place.blob.revisions:
                 if revision.id == reference:
-                    return Place(organization=place.organization, blob=place.blob, revision=revision)
+                    return replace(place, revision=revision, by_id=True)
         of, _, version = reference.partition("@")
         place, version = self.blob(of), version or "default"
         if place is not None and place.refusal:
@@ -185,7 +187,7 @@ class Places:
             return blob.default
         found = [r for r in blob.revisions if version in (r.id, str(r.number)) or (version == "draft" and r.phase == DRAFT)]
         if len(found) != 1:
-            raise Refused("INVALID_REFERENCE" if found else "NOT_FOUND")
+            raise Refused("AMBIGUOUS_REFERENCE" if found else "NOT_FOUND")
         return found[0]
 
     def scope(self, reference: str) -> Place | None:
@@ -212,6 +214,8 @@ class Places:
         """The place, for a caller who may. What they may not see is like what is absent."""
         if not who.user and not public_read:
             raise Refused("UNAUTHENTICATED")
+        if place and place.by_id and place.revision.phase == DRAFT and not self.role(who, place):
+            place = None
         refusal = self._refusal(who, place, need, public_read=public_read)
         if refusal is not None:
             hidden = refusal.reason in ("NOT_FOUND", "PERMISSION_DENIED")
@@ -222,10 +226,19 @@ class Places:
 
     def _without_drafts(self, who: Caller, place: Place) -> Place:
         """The place as those without a role see it: the latest that is no draft takes the place of a default that is one."""
-        latest = next((r for r in reversed(place.blob.committed) if r in place.blob.revisions), None)
+        latest = self._latest(place.blob)
         if latest is None or not place.by_default:
             raise Refused("NOT_FOUND" if who.user else "UNAUTHENTICATED")
         return replace(place, revision=latest)
+
+    def _latest(self, blob: Blob) -> Revision | None:
+        return next((r for r in reversed(blob.committed) if r in blob.revisions), None)
+
+    def seen(self, who: Caller, place: Place) -> Blob:
+        """The blob of a place as a caller sees it: its default revision is no draft to those without a role."""
+        if place.blob.default.phase != DRAFT or self.role(who, place):
+            return place.blob
+        return replace(place.blob, default=self._latest(place.blob) or Revision())
 
     def _refusal(self, who: Caller, place: Place | None, need: int, *, public_read: bool) -> Refused | None:
         if place is None or not self._sees(who, place):
@@ -236,6 +249,8 @@ class Places:
         public = public_read and place.holder.visibility == PUBLIC
         if not public and self.role(who, place) < need:
             return Refused("PERMISSION_DENIED", role={READ: "read", WRITE: "write", ADMIN: "admin"}[need])
+        if place.refusal and place.refusal.reason == "AMBIGUOUS_REFERENCE" and not self.role(who, place):
+            return Refused("NOT_FOUND")
         return place.refusal
 
     def _sees(self, who: Caller, place: Place) -> bool:

@@ -30,21 +30,23 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62lobhub/v1/credential.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x02\n\nCredential\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x17\n\x07user_id\x18\x05 \x01(\tR\x06userId\x12\'\n\x0forganization_id\x18\x06 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x07 \x01(\tR\x06\x62lobId\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\"\xa3\x02\n\x17\x43reateCredentialRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12#\n\x05\x61lias\x18\x02 \x01(\tB\r\xbaH\x06r\x04\xf0\xd4\x18\x01\xf8\xd4\x18\x01R\x05\x61lias\x12\x32\n\x04type\x18\x03 \x01(\tB\x1e\xbaH\x17r\x15\x32\x13^[a-z0-9._-]{1,64}$\xf8\xd4\x18\x01R\x04type\x12\x33\n\x04\x62ody\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01R\x04\x62ody\x12*\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"R\n\x18\x43reateCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"@\n\x14GetCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\"O\n\x15GetCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\x8f\x02\n\x16ListCredentialsRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x1b\n\x04type\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04type\x12*\n\x0c\x61lias_prefix\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x0b\x61liasPrefix\x12\'\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x36\n\x08order_by\x18\x06 \x01(\tB\x1b\xbaH\x18r\x13R\x05\x61liasR\nalias desc\xd8\x01\x01R\x07orderBy\"{\n\x17ListCredentialsResponse\x12\x38\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x16.blobhub.v1.CredentialR\x0b\x63redentials\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n\x18ResolveCredentialRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12\x1f\n\x05\x61lias\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xf0\xd4\x18\x01R\x05\x61lias\"S\n\x19ResolveCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\xc1\x02\n\x17UpdateCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\x12Z\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1d\xbaH\x16\xe2\x01\x13\x12\x04\x62ody\x12\x0b\x64\x65scription\xf8\xd4\x18\x01R\nupdateMask\x12+\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x04\x62ody\x12*\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"R\n\x18UpdateCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\x8c\x01\n\x17\x44\x65leteCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x1a\n\x18\x44\x65leteCredentialResponse2\x99\x06\n\x11\x43redentialService\x12\x88\x01\n\x10\x43reateCredential\x12#.blobhub.v1.CreateCredentialRequest\x1a$.blobhub.v1.CreateCredentialResponse\")\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12w\n\rGetCredential\x12 .blobhub.v1.GetCredentialRequest\x1a!.blobhub.v1.GetCredentialResponse\"!\x90\x02\x01\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredential\x12\x88\x01\n\x0fListCredentials\x12\".blobhub.v1.ListCredentialsRequest\x1a#.blobhub.v1.ListCredentialsResponse\",\x90\x02\x01\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12w\n\x11ResolveCredential\x12$.blobhub.v1.ResolveCredentialRequest\x1a%.blobhub.v1.ResolveCredentialResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x06\x12\x04\x62lob\x1a\x04\x62lob\x12}\n\x10UpdateCredential\x12#.blobhub.v1.UpdateCredentialRequest\x1a$.blobhub.v1.UpdateCredentialResponse\"\x1e\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredential\x12}\n\x10\x44\x65leteCredential\x12#.blobhub.v1.DeleteCredentialRequest\x1a$.blobhub.v1.DeleteCredentialResponse\"\x1e\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredentialb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62lobhub/v1/credential.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x02\n\nCredential\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x17\n\x07user_id\x18\x05 \x01(\tR\x06userId\x12\'\n\x0forganization_id\x18\x06 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x07 \x01(\tR\x06\x62lobId\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\"\xd6\x02\n\x17\x43reateCredentialRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12#\n\x05\x61lias\x18\x02 \x01(\tB\r\xbaH\x06r\x04\xf0\xd4\x18\x01\xf8\xd4\x18\x01R\x05\x61lias\x12\x32\n\x04type\x18\x03 \x01(\tB\x1e\xbaH\x17r\x15\x32\x13^[a-z0-9._-]{1,64}$\xf8\xd4\x18\x01R\x04type\x12-\n\x04\x62ody\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructH\x00R\x04\x62ody\x12(\n\tbody_json\x18\x05 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x01H\x00R\x08\x62odyJson\x12*\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\r\n\x04\x66orm\x12\x05\xbaH\x02\x08\x01\"R\n\x18\x43reateCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"@\n\x14GetCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\"O\n\x15GetCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\x8f\x02\n\x16ListCredentialsRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x1b\n\x04type\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04type\x12*\n\x0c\x61lias_prefix\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x0b\x61liasPrefix\x12\'\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x36\n\x08order_by\x18\x06 \x01(\tB\x1b\xbaH\x18r\x13R\x05\x61liasR\nalias desc\xd8\x01\x01R\x07orderBy\"{\n\x17ListCredentialsResponse\x12\x38\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x16.blobhub.v1.CredentialR\x0b\x63redentials\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n\x18ResolveCredentialRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12\x1f\n\x05\x61lias\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xf0\xd4\x18\x01R\x05\x61lias\"S\n\x19ResolveCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\x80\x03\n\x17UpdateCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\x12\x65\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB(\xbaH!\xe2\x01\x1e\x12\x04\x62ody\x12\tbody_json\x12\x0b\x64\x65scription\xf8\xd4\x18\x01R\nupdateMask\x12-\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructH\x00R\x04\x62ody\x12(\n\tbody_json\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x01H\x00R\x08\x62odyJson\x12*\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12\x1b\n\x04\x65tag\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\x06\n\x04\x66orm\"R\n\x18UpdateCredentialResponse\x12\x36\n\ncredential\x18\x01 \x01(\x0b\x32\x16.blobhub.v1.CredentialR\ncredential\"\x8c\x01\n\x17\x44\x65leteCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ncredential\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x1a\n\x18\x44\x65leteCredentialResponse2\x99\x06\n\x11\x43redentialService\x12\x88\x01\n\x10\x43reateCredential\x12#.blobhub.v1.CreateCredentialRequest\x1a$.blobhub.v1.CreateCredentialResponse\")\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12w\n\rGetCredential\x12 .blobhub.v1.GetCredentialRequest\x1a!.blobhub.v1.GetCredentialResponse\"!\x90\x02\x01\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredential\x12\x88\x01\n\x0fListCredentials\x12\".blobhub.v1.ListCredentialsRequest\x1a#.blobhub.v1.ListCredentialsResponse\",\x90\x02\x01\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12w\n\x11ResolveCredential\x12$.blobhub.v1.ResolveCredentialRequest\x1a%.blobhub.v1.ResolveCredentialResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x06\x12\x04\x62lob\x1a\x04\x62lob\x12}\n\x10UpdateCredential\x12#.blobhub.v1.UpdateCredentialRequest\x1a$.blobhub.v1.UpdateCredentialResponse\"\x1e\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredential\x12}\n\x10\x44\x65leteCredential\x12#.blobhub.v1.DeleteCredentialRequest\x1a$.blobhub.v1.DeleteCredentialResponse\"\x1e\xf2\xd4\x18\x1a\x08\x06\x12\ncredential\x1a\ncredentialb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.credential_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CREATECREDENTIALREQUEST'].oneofs_by_name['form']._loaded_options = None
+  _globals['_CREATECREDENTIALREQUEST'].oneofs_by_name['form']._serialized_options = b'\272H\002\010\001'
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['alias']._loaded_options = None
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['alias']._serialized_options = b'\272H\006r\004\360\324\030\001\370\324\030\001'
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['type']._loaded_options = None
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['type']._serialized_options = b'\272H\027r\0252\023^[a-z0-9._-]{1,64}$\370\324\030\001'
-  _globals['_CREATECREDENTIALREQUEST'].fields_by_name['body']._loaded_options = None
-  _globals['_CREATECREDENTIALREQUEST'].fields_by_name['body']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_CREATECREDENTIALREQUEST'].fields_by_name['body_json']._loaded_options = None
+  _globals['_CREATECREDENTIALREQUEST'].fields_by_name['body_json']._serialized_options = b'\272H\006r\004(\200\200\001'
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_CREATECREDENTIALREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -70,7 +72,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['credential']._loaded_options = None
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['credential']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\026\342\001\023\022\004body\022\013description\370\324\030\001'
+  _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H!\342\001\036\022\004body\022\tbody_json\022\013description\370\324\030\001'
+  _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['body_json']._loaded_options = None
+  _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['body_json']._serialized_options = b'\272H\006r\004(\200\200\001'
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_UPDATECREDENTIALREQUEST'].fields_by_name['etag']._loaded_options = None
@@ -98,29 +102,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREDENTIAL']._serialized_start=219
   _globals['_CREDENTIAL']._serialized_end=556
   _globals['_CREATECREDENTIALREQUEST']._serialized_start=559
-  _globals['_CREATECREDENTIALREQUEST']._serialized_end=850
-  _globals['_CREATECREDENTIALRESPONSE']._serialized_start=852
-  _globals['_CREATECREDENTIALRESPONSE']._serialized_end=934
-  _globals['_GETCREDENTIALREQUEST']._serialized_start=936
-  _globals['_GETCREDENTIALREQUEST']._serialized_end=1000
-  _globals['_GETCREDENTIALRESPONSE']._serialized_start=1002
-  _globals['_GETCREDENTIALRESPONSE']._serialized_end=1081
-  _globals['_LISTCREDENTIALSREQUEST']._serialized_start=1084
-  _globals['_LISTCREDENTIALSREQUEST']._serialized_end=1355
-  _globals['_LISTCREDENTIALSRESPONSE']._serialized_start=1357
-  _globals['_LISTCREDENTIALSRESPONSE']._serialized_end=1480
-  _globals['_RESOLVECREDENTIALREQUEST']._serialized_start=1482
-  _globals['_RESOLVECREDENTIALREQUEST']._serialized_end=1573
-  _globals['_RESOLVECREDENTIALRESPONSE']._serialized_start=1575
-  _globals['_RESOLVECREDENTIALRESPONSE']._serialized_end=1658
-  _globals['_UPDATECREDENTIALREQUEST']._serialized_start=1661
-  _globals['_UPDATECREDENTIALREQUEST']._serialized_end=1982
-  _globals['_UPDATECREDENTIALRESPONSE']._serialized_start=1984
-  _globals['_UPDATECREDENTIALRESPONSE']._serialized_end=2066
-  _globals['_DELETECREDENTIALREQUEST']._serialized_start=2069
-  _globals['_DELETECREDENTIALREQUEST']._serialized_end=2209
-  _globals['_DELETECREDENTIALRESPONSE']._serialized_start=2211
-  _globals['_DELETECREDENTIALRESPONSE']._serialized_end=2237
-  _globals['_CREDENTIALSERVICE']._serialized_start=2240
-  _globals['_CREDENTIALSERVICE']._serialized_end=3033
+  _globals['_CREATECREDENTIALREQUEST']._serialized_end=901
+  _globals['_CREATECREDENTIALRESPONSE']._serialized_start=903
+  _globals['_CREATECREDENTIALRESPONSE']._serialized_end=985
+  _globals['_GETCREDENTIALREQUEST']._serialized_start=987
+  _globals['_GETCREDENTIALREQUEST']._serialized_end=1051
+  _globals['_GETCREDENTIALRESPONSE']._serialized_start=1053
+  _globals['_GETCREDENTIALRESPONSE']._serialized_end=1132
+  _globals['_LISTCREDENTIALSREQUEST']._serialized_start=1135
+  _globals['_LISTCREDENTIALSREQUEST']._serialized_end=1406
+  _globals['_LISTCREDENTIALSRESPONSE']._serialized_start=1408
+  _globals['_LISTCREDENTIALSRESPONSE']._serialized_end=1531
+  _globals['_RESOLVECREDENTIALREQUEST']._serialized_start=1533
+  _globals['_RESOLVECREDENTIALREQUEST']._serialized_end=1624
+  _globals['_RESOLVECREDENTIALRESPONSE']._serialized_start=1626
+  _globals['_RESOLVECREDENTIALRESPONSE']._serialized_end=1709
+  _globals['_UPDATECREDENTIALREQUEST']._serialized_start=1712
+  _globals['_UPDATECREDENTIALREQUEST']._serialized_end=2096
+  _globals['_UPDATECREDENTIALRESPONSE']._serialized_start=2098
+  _globals['_UPDATECREDENTIALRESPONSE']._serialized_end=2180
+  _globals['_DELETECREDENTIALREQUEST']._serialized_start=2183
+  _globals['_DELETECREDENTIALREQUEST']._serialized_end=2323
+  _globals['_DELETECREDENTIALRESPONSE']._serialized_start=2325
+  _globals['_DELETECREDENTIALRESPONSE']._serialized_end=2351
+  _globals['_CREDENTIALSERVICE']._serialized_start=2354
+  _globals['_CREDENTIALSERVICE']._serialized_end=3147
 # @@protoc_insertion_point(module_scope)

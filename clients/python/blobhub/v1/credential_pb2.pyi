@@ -93,6 +93,7 @@ class CreateCredentialRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    BODY_JSON_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
@@ -101,13 +102,15 @@ class CreateCredentialRequest(_message.Message):
     """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`; not the form of an id."""
     type: _builtins.str
     """The provider it is for: 1–64 characters of `a-z`, `0-9`, `.`, `_` and `-`."""
+    body_json: _builtins.str
+    """As JSON text: for what a Struct does not say exactly (see ExecutionInput)."""
     description: _builtins.str
     """Up to 256 characters."""
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
     def body(self) -> _struct_pb2.Struct:
-        """The secret: any JSON object, up to 16 KiB as JSON."""
+        """As a Struct."""
 
     def __init__(
         self,
@@ -116,14 +119,17 @@ class CreateCredentialRequest(_message.Message):
         alias: _builtins.str = ...,
         type: _builtins.str = ...,
         body: _struct_pb2.Struct | None = ...,
+        body_json: _builtins.str = ...,
         description: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "body_json", b"body_json", "form", b"form"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "body", b"body", "description", b"description", "parent", b"parent", "request_id", b"request_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "body", b"body", "body_json", b"body_json", "description", b"description", "form", b"form", "parent", b"parent", "request_id", b"request_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["body", "body_json"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
 
 Global___CreateCredentialRequest: _TypeAlias = CreateCredentialRequest  # noqa: Y015
 
@@ -326,11 +332,14 @@ class UpdateCredentialRequest(_message.Message):
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    BODY_JSON_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     credential: _builtins.str
     """The credential's id."""
+    body_json: _builtins.str
+    """As JSON text: for what a Struct does not say exactly (see ExecutionInput)."""
     description: _builtins.str
     """Up to 256 characters."""
     etag: _builtins.str
@@ -339,11 +348,11 @@ class UpdateCredentialRequest(_message.Message):
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `body`, `description` to change; empty means those that are set."""
+        """Which of `body`, `description` to change; empty means those that are set. `body_json` means `body`."""
 
     @_builtins.property
     def body(self) -> _struct_pb2.Struct:
-        """The secret: any JSON object, up to 16 KiB as JSON."""
+        """As a Struct."""
 
     def __init__(
         self,
@@ -351,15 +360,18 @@ class UpdateCredentialRequest(_message.Message):
         credential: _builtins.str = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         body: _struct_pb2.Struct | None = ...,
+        body_json: _builtins.str = ...,
         description: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "body_json", b"body_json", "form", b"form", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "credential", b"credential", "description", b"description", "etag", b"etag", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "body_json", b"body_json", "credential", b"credential", "description", b"description", "etag", b"etag", "form", b"form", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["body", "body_json"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
 
 Global___UpdateCredentialRequest: _TypeAlias = UpdateCredentialRequest  # noqa: Y015
 

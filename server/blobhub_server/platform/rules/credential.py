@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue, LimitExceeded
 
 MAX_BODY_BYTES = 16 * 1024
+_ALLOWED = (
+    f"must be one JSON object of at most {MAX_BODY_BYTES // 1024} KiB, at most {json_text.MAX_DEPTH} levels deep, "
+    "with finite numbers, integers of 64 bits, and no key twice"
+)
 MAX_CREDENTIALS = 1000
 """How many credentials a user, an organization or a blob may have."""
 
@@ -53,14 +58,22 @@ class SealedBody:
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    """A body as JSON. Raises InvalidValue, which shows nothing of it, when it is too long or holds a number JSON has not."""
+    """A body as JSON. Raises InvalidValue, which shows nothing of it."""
     try:
-        data = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except ValueError:
-        raise InvalidValue("body", "holds a number that is not finite") from None
-    if len(data) > MAX_BODY_BYTES:
-        raise InvalidValue("body", f"is more than {MAX_BODY_BYTES // 1024} KiB as JSON")
-    return data
+        return json_text.encode("body", body, MAX_BODY_BYTES).encode()
+    except InvalidValue:
+        raise InvalidValue("body", _ALLOWED) from None
+
+
+def parse(text: str) -> bytes:
+    """A body that came as JSON text, as compact JSON. Raises InvalidValue, which shows nothing of it."""
+    try:
+        body, compact = json_text.parse("body_json", text, MAX_BODY_BYTES)
+    except InvalidValue:
+        raise InvalidValue("body_json", _ALLOWED) from None
+    if not isinstance(body, dict):
+        raise InvalidValue("body_json", _ALLOWED)
+    return compact.encode()
 
 
 def require_room(parent_id: str, held: int) -> None:

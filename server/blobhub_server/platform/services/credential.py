@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from blobhub.v1 import credential_pb2 as pb
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import Value
 
 from blobhub_server.blobtypes.access import Place
 from blobhub_server.blobtypes.call import Call
@@ -52,7 +52,7 @@ class CredentialService:
     async def CreateCredential(
         self, request: pb.CreateCredentialRequest, call: Call[Organization | Blob | User]
     ) -> pb.CreateCredentialResponse:
-        body = _encode_body(request.body)
+        body = _body(request)
 
         async def make(tx: Transaction) -> pb.CreateCredentialResponse:
             await self._lock_place(tx, call.place)
@@ -124,17 +124,18 @@ class CredentialService:
     async def UpdateCredential(
         self, request: pb.UpdateCredentialRequest, call: Call[Credential]
     ) -> pb.UpdateCredentialResponse:
-        fields = changed_fields(request, "body", "description")
-        if "body" in fields and not request.HasField("body"):
+        fields = changed_fields(request, "body", "body_json", "description")
+        secret = bool({"body", "body_json"} & fields)
+        if secret and request.WhichOneof("form") is None:
             raise InvalidValue("body", "is to be changed, and is not set")
-        body = _encode_body(request.body)
+        body = _body(request)
 
         async def make(tx: Transaction) -> pb.UpdateCredentialResponse:
             current = await self._lock(tx, call.resource.id, request.etag)
             changed = replace(current, update_time=self._host.clock(), etag=self._host.ids())
             if "description" in fields:
                 changed = replace(changed, description=request.description)
-            sealed = await self._credentials.seal(tx, changed, body) if "body" in fields else None
+            sealed = await self._credentials.seal(tx, changed, body) if secret else None
             await store.update(tx, changed, sealed)
             return pb.UpdateCredentialResponse(credential=to_proto(changed))
 
@@ -159,6 +160,8 @@ class CredentialService:
         return current
 
 
-def _encode_body(body: Struct) -> bytes:
-    """A body as JSON. Raises InvalidValue."""
-    return rules.encode(from_value(Value(struct_value=body)))
+def _body(request: pb.CreateCredentialRequest | pb.UpdateCredentialRequest) -> bytes:
+    """The body that a request brings, in whichever form, as JSON. Raises InvalidValue."""
+    if request.WhichOneof("form") == "body_json":
+        return rules.parse(request.body_json)
+    return rules.encode(from_value(Value(struct_value=request.body)))
