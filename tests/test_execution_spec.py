@@ -45,6 +45,8 @@ async def test_an_execution_that_was_given_nothing_shows_nothing(api: Api) -> No
 @pytest.mark.parametrize("method", ["StartExecution", "RunExecution"])
 async def test_a_definition_of_another_revision_is_refused_in_words(api: Api, method: str) -> None:
     session_id = await api.session(flows.steps(1))
+    await api.publish()
+    await acme.branch(api)
     call = ask(api, method, session=session_id, spec={"definition": "acme/pipeline@draft/workflow"})
     error = await expect_refusal(call, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
     bad = error_details_pb2.BadRequest()
@@ -53,6 +55,20 @@ async def test_a_definition_of_another_revision_is_refused_in_words(api: Api, me
     assert violation.field == "spec.definition"
     assert "another revision or blob" in violation.description
     assert not (await ask(api, "ListExecutions", blob="acme/pipeline", session=session_id)).executions
+
+
+@pytest.mark.parametrize("method", ["StartExecution", "RunExecution"])
+async def test_a_definition_of_the_sessions_revision_is_named_in_every_way(api: Api, method: str) -> None:
+    session_id = await api.session(flows.steps(1))
+    session = (await ask(api, "GetSession", session=session_id)).session
+    stored = (await ask(api, "GetDefinition", definition="acme/pipeline@draft/workflow")).definition
+    within = [f"acme/pipeline@{version}/workflow" for version in ("draft", "default", session.revision_id)]
+    for reference in ("workflow", stored.id, stored.id.upper(), f"{session.revision_id}/workflow", *within):
+        started = (await ask(api, method, session=session_id, spec={"definition": reference})).execution
+        assert started.definition_id == stored.id
+    for malformed in ("no reference!", "a/b", "acme/pipeline/workflow", "x" * 64):
+        call = ask(api, method, session=session_id, spec={"definition": malformed})
+        await expect_refusal(call, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
 
 
 async def test_a_start_without_a_spec_is_refused(api: Api) -> None:

@@ -94,7 +94,7 @@ async def test_of_several_errors_the_first_in_order_wins(server: Served, api: Ap
     await expect_refusal(acme.delete_blob(api, etag="stale"), grpc.StatusCode.ABORTED, "STALE_ETAG")
 
 
-FORMS = (alias_pb2.alias, alias_pb2.within, alias_pb2.alias_or_id)
+FORMS = (alias_pb2.alias, alias_pb2.within, alias_pb2.alias_or_id, alias_pb2.alias_or_within)
 REFERRING = [
     (method, field.name)
     for method in METHODS.values()

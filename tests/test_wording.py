@@ -134,6 +134,7 @@ KINDS: dict[str, tuple[Callable[[Message, Constraint], None], Callable[[Constrai
     "string.pattern": (setting(lambda _: "!"), lambda it: ["characters", " of `", "`a-z`"]),
     "string.alias": (setting(lambda _: UUID_LIKE), lambda _: ["must not have the form of an id"]),
     "string.alias_or_id": (setting(lambda _: "no alias"), lambda _: ["an alias or an id"]),
+    "string.alias_or_within": (setting(lambda _: "no alias"), lambda _: ["an alias", "`acme/pipeline@3/alias`", "an id"]),
     "string.within": (setting(lambda _: "intake"), lambda _: ["`acme/pipeline@3/alias`", "an id"]),
     "string.in": (setting(lambda _: "nothing"), lambda it: [f"`{name}`" for name in it.rule]),
     "int32.gte": (setting(lambda least: least - 1), lambda it: [it.rule, f"not {it.rule - 1}"]),

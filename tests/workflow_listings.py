@@ -49,7 +49,7 @@ def executions(order_by: str = "", *, session: bool = False, late: bool = False,
     def request(hoard: Hoard) -> Message:
         made = execution_pb2.ListExecutionsRequest(blob=blob_id(hoard), order_by=order_by)
         made.session = session_id(hoard) if session else ""
-        made.definition = filters.get("definition_alias", "")
+        made.definition_alias = filters.get("definition_alias", "")
         made.state = execution_pb2.ExecutionState.Value(f"EXECUTION_STATE_{filters.get('state', 'unspecified').upper()}")
         if late:
             made.created_after.FromMicroseconds(middle(hoard))

@@ -14,6 +14,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 ALIAS_FIELD_NUMBER: _builtins.int
 WITHIN_FIELD_NUMBER: _builtins.int
+ALIAS_OR_WITHIN_FIELD_NUMBER: _builtins.int
 ALIAS_OR_ID_FIELD_NUMBER: _builtins.int
 alias: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`. It does not have the form of an id, so that no reference has two
@@ -23,6 +24,10 @@ within: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _bu
 """A reference to what is in a revision: `acme/pipeline@3/intake`, `<revision id>/intake`, or the thing's own id. What the
 `@` is followed by is `default`, `draft`, `latest`, a snapshot number or a revision's id. Ids are compared without
 regard to case.
+"""
+alias_or_within: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""A reference to what is in a revision, where the call is about a revision already: an alias or an id, which are looked up
+there, or a reference as above.
 """
 alias_or_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """A reference to what is in the revision that the call names beside it: an alias, or an id."""

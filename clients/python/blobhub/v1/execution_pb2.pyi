@@ -227,8 +227,8 @@ class ExecutionSpec(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     STEP_LIMIT_FIELD_NUMBER: _builtins.int
     definition: _builtins.str
-    """Alias or id of a definition of the session's revision. A definition of another revision or blob is named by a
-    reference, such as `acme/pipeline@3/<alias>`; no method takes one yet, and it is refused with INVALID_ARGUMENT.
+    """A definition: its alias or id in the session's revision, or a reference such as `acme/pipeline@3/<alias>`. One to
+    another revision or blob than the session's is a definition that no method starts yet: INVALID_ARGUMENT.
     """
     step_limit: _builtins.int
     """How many components may be entered before it fails; 0 means 10,000."""
@@ -434,7 +434,7 @@ class ListExecutionsRequest(_message.Message):
 
     BLOB_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
-    DEFINITION_FIELD_NUMBER: _builtins.int
+    DEFINITION_ALIAS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
@@ -445,7 +445,7 @@ class ListExecutionsRequest(_message.Message):
     """`acme/pipeline`, or the blob's id."""
     session: _builtins.str
     """Only executions in this session of the blob: `acme/pipeline@3/intake` or its id; empty for all."""
-    definition: _builtins.str
+    definition_alias: _builtins.str
     """Only executions of definitions with this alias, of whichever revision; empty for all."""
     state: Global___ExecutionState.ValueType
     """Only executions in this state; unspecified for all."""
@@ -468,7 +468,7 @@ class ListExecutionsRequest(_message.Message):
         *,
         blob: _builtins.str = ...,
         session: _builtins.str = ...,
-        definition: _builtins.str = ...,
+        definition_alias: _builtins.str = ...,
         state: Global___ExecutionState.ValueType = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
@@ -478,7 +478,7 @@ class ListExecutionsRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "created_after", b"created_after", "created_before", b"created_before", "definition", b"definition", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "session", b"session", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "created_after", b"created_after", "created_before", b"created_before", "definition_alias", b"definition_alias", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "session", b"session", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,9 +13,11 @@ from blobhub.v1 import execution_pb2 as pb
 from blobhub_server.blobtypes import json_field
 from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
-from blobhub_server.blobtypes.contract import BlobView, Host, Settlement
+from blobhub_server.blobtypes.contract import BlobView, Host, RevisionView, Settlement
+from blobhub_server.blobtypes.reference import parse_within
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import BlobHubError, InvalidValue, NotFound
+from blobhub_server.ids import canonical_id
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, to_timestamp
@@ -69,19 +71,16 @@ def to_inputs(given: Mapping[str, Any]) -> Iterator[pb.ExecutionInput]:
         yield made
 
 
-def to_start(call: Call[Session], request: StartRequest) -> Start:
-    """The start that a request asks for. Raises InvalidValue when its input is too large or the definition is elsewhere."""
+def to_start(call: Call[Session], request: StartRequest, definition: str) -> Start:
+    """The start that a request asks for. Raises InvalidValue when its input is too large."""
     spec = request.spec
-    if "/" in spec.definition:
-        message = "names a definition of another revision or blob; only those of the session's revision can be started here"
-        raise InvalidValue("spec.definition", message)
     given = {
         item.alias: json_field.read(item, "value", path=f"spec.input_data[{place}].value")[0]
         for place, item in enumerate(spec.input_data)
     }
     return Start(
         session=call.resource,
-        definition=spec.definition,
+        definition=definition,
         input_data=checked_input(given),
         cause=Cause(CauseKind.REQUEST, call.idempotency_key) if call.idempotency_key else None,
         timeout=from_duration(spec.timeout) if spec.HasField("timeout") else None,
@@ -93,7 +92,7 @@ def to_filter(request: pb.ListExecutionsRequest, session_id: str) -> store.Filte
     """Which executions a request asks for."""
     return store.Filter(
         session_id=session_id,
-        definition_alias=request.definition,
+        definition_alias=request.definition_alias,
         state=_NAMES.get(request.state, ""),
         created_after=request.created_after.ToDatetime(UTC) if request.HasField("created_after") else None,
         created_before=request.created_before.ToDatetime(UTC) if request.HasField("created_before") else None,
@@ -121,10 +120,22 @@ class ExecutionService:
             settled.add(execution.id)
             return [call.settlement(answer(execution=to_proto(execution)))]
 
-        execution = await self._runtime.start(to_start(call, request), remember)
+        definition = await self._definition(request.spec.definition, call)
+        execution = await self._runtime.start(to_start(call, request, definition), remember)
         # When the same request has started it meanwhile, the gate gives the answer that was remembered then.
         call.repeatable = execution.id not in settled
         return answer(execution=to_proto(execution))
+
+    async def _definition(self, reference: str, call: Call[Session]) -> str:
+        """The alias or id, in the session's revision, of the definition that a reference leads to. Raises InvalidValue."""
+        if "/" not in reference:
+            return canonical_id(reference) or reference
+        within = parse_within(reference)
+        found = await self._host.revisions.locate(within.revision, call.caller)
+        if found is None or not isinstance(found.resource, RevisionView) or found.resource.id != call.resource.revision_id:
+            message = "names a definition of another revision or blob; only those of the session's can be started here"
+            raise InvalidValue("spec.definition", message)
+        return within.alias
 
     async def RunExecution(self, request: pb.RunExecutionRequest, call: Call[Session]) -> AsyncIterator[bytes]:
         answer = pb.RunExecutionResponse
