@@ -229,7 +229,7 @@ async def test_an_address_that_another_program_has(tmp_path: Path, kind: str) ->
 
 
 async def test_an_address_that_is_not_this_machines(tmp_path: Path) -> None:
-    await failing(Settings(data_dir=tmp_path, listen="192.0.2.1:7443"), "address", "BLOBHUB_LISTEN")
+    await failing(Settings(data_dir=tmp_path, listen="192.0.2.1:7443", listen_in_clear=True), "address", "BLOBHUB_LISTEN")
 
 
 async def test_a_database_at_another_migration(settings: Settings) -> None:

@@ -37,6 +37,7 @@ from blobhub_server.rpc.handlers import generic_handler
 from blobhub_server.rpc.pipeline import Pipeline
 from blobhub_server.rpc.reflection import add_reflection
 from blobhub_server.rpc.server import Health, bind, make_server, shut_down
+from blobhub_server.rpc.tls import TlsFiles
 from blobhub_server.rpc.validation import compile_constraints
 
 log = structlog.get_logger()
@@ -101,7 +102,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         await stack.enter_async_context(guard.watching())
         server = make_server(settings, Pipeline(gate, guard))
         health = _serve(server, services, Comments([OURS, *types.descriptors()]))
-        address = bind(server, settings.listen)
+        address = bind(server, settings.listen, TlsFiles.from_settings(settings))
         await server.start()
         await health.set_serving()
         stack.push_async_callback(shut_down, server, health, drain, settings.drain_seconds)

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "BLOBHUB_"
@@ -43,6 +44,16 @@ class Settings(SettingsModel):
     """What an operator can set of the server itself."""
 
     listen: str = Field("127.0.0.1:7443", description="Address and port to serve gRPC on; port 0 takes a free one.")
+    listen_in_clear: bool = Field(
+        False, description="Serve without TLS where other machines can connect; for a server behind something that ends TLS."
+    )
+    tls_certificate_file: Path | None = Field(
+        None, description="The server's certificate and its chain, in PEM; read again when it changes."
+    )
+    tls_key_file: Path | None = Field(None, description="The certificate's private key, in PEM; read again when it changes.")
+    tls_client_ca_file: Path | None = Field(
+        None, description="Authorities in PEM that every client needs a certificate of (mutual TLS), beside its key."
+    )
     data_dir: Path = Field(Path(".data"), description="Where the SQLite database and the local objects live.")
     database_url: str | None = Field(None, description="`postgresql://…`; unset means SQLite in the data directory.")
     admin_key: SecretStr | None = Field(None, description="The administrator's key; when unset, the first start makes one.")
@@ -81,6 +92,19 @@ class Settings(SettingsModel):
             raise ValueError("expected an address and a port, such as 127.0.0.1:7443 or [::]:7443")
         return value
 
+    @model_validator(mode="after")
+    def _serves_beyond_this_machine_in_tls_alone(self) -> Settings:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("BLOBHUB_TLS_CERTIFICATE_FILE and BLOBHUB_TLS_KEY_FILE go together")
+        if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
+            raise ValueError("BLOBHUB_TLS_CLIENT_CA_FILE needs BLOBHUB_TLS_CERTIFICATE_FILE and BLOBHUB_TLS_KEY_FILE")
+        if self.tls_certificate_file is None and not self.listen_in_clear and not _is_loopback(self.listen):
+            raise ValueError(
+                f"other machines can connect to {self.listen}, and keys would pass in clear; set "
+                "BLOBHUB_TLS_CERTIFICATE_FILE and BLOBHUB_TLS_KEY_FILE, or BLOBHUB_LISTEN_IN_CLEAR=true"
+            )
+        return self
+
     @property
     def url(self) -> str:
         """The database to use, as a URL."""
@@ -90,3 +114,12 @@ class Settings(SettingsModel):
     def key_file(self) -> Path:
         """Where the master keys are kept, unless they are in the environment."""
         return self.master_key_file or self.data_dir / "master-key"
+
+
+def _is_loopback(listen: str) -> bool:
+    """Whether only this machine can connect to an address."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,6 +38,7 @@ from blobhub_server.platform.store import audit as audit_store
 from blobhub_server.platform.store import credential as credential_store
 from blobhub_server.platform.store import master_key as master_key_store
 from blobhub_server.rpc.server import PortInUse, bind
+from blobhub_server.rpc.tls import TlsFiles
 from blobhub_server.start import StartError, StartWarning
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
@@ -124,17 +126,27 @@ async def _types(installation: Installation) -> str:
 
 async def _address(installation: Installation) -> str:
     settings = installation.settings
-    listen = settings.listen
-    if await _serves(listen):
+    listen, tls = settings.listen, TlsFiles.from_settings(settings)
+    if await (asyncio.to_thread(_shows, listen, tls) if tls else _serves(listen)):
         return f"a BlobHub server serves on {listen}"
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     try:
-        bind(server, listen)
+        bind(server, listen, tls)
     except PortInUse as error:
         raise StartError(f"{error}; end what has it, or set BLOBHUB_LISTEN") from None
     finally:
         await server.stop(None)
     return f"{listen} is free"
+
+
+def _shows(listen: str, tls: TlsFiles) -> bool:
+    """Whether somebody there shows the certificate that the server would."""
+    host, _, port = listen.rpartition(":")
+    try:
+        shown = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=2)
+    except OSError:
+        return False
+    return ssl.PEM_cert_to_DER_cert(shown) == tls.leaf()
 
 
 async def _serves(listen: str) -> bool:

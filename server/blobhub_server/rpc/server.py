@@ -10,6 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from blobhub_server.config import Settings
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.pipeline import Pipeline
+from blobhub_server.rpc.tls import TlsFiles
 from blobhub_server.start import StartError
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -43,10 +44,11 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
     )
 
 
-def bind(server: grpc.aio.Server, listen: str) -> str:
-    """Bind the address; return it with the real port. Raises PortInUse."""
+def bind(server: grpc.aio.Server, listen: str, tls: TlsFiles | None = None) -> str:
+    """Bind the address; return it with the real port. Raises PortInUse, BadCertificate."""
+    credentials = tls.credentials() if tls else None
     try:
-        port = server.add_insecure_port(listen)
+        port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
     except RuntimeError:
         port = 0
     if port == 0:
