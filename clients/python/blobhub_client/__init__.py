@@ -52,8 +52,12 @@ from blobhub_client.values import get_value, set_value
 
 __all__ = ["Client", "KeyChannel", "LogGap", "connect", "get_value", "page", "reason", "set_value"]
 
-TRANSIENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
-"""Statuses after which an interrupted stream is resumed."""
+TRANSIENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+"""Statuses after which an interrupted stream is resumed.
+
+So is one that ended with RESOURCE_EXHAUSTED, if the server says when to try again. Without that it is a limit that waiting
+does not change, or a message that is too large for this client, which it would be each time.
+"""
 
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 10.0
 
@@ -193,9 +197,11 @@ async def _resume(
                     yield event
             return
         except grpc.aio.AioRpcError as error:
-            if error.code() not in TRANSIENT:
+            told = _retry_after(error)
+            exhausted = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            if error.code() not in TRANSIENT and not (exhausted and told):
                 raise
-            await asyncio.sleep(_retry_after(error) or wait * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
+            await asyncio.sleep(told or wait * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
             wait = min(wait * 2, MAX_RETRY_SECONDS)
         finally:
             stream.cancel()

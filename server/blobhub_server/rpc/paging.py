@@ -1,7 +1,8 @@
 """Pages of lists (https://google.aip.dev/158).
 
 A token holds the key that the next page begins after, so inserts neither shift nor repeat anything. It is opaque, and a
-checksum binds it to the list and the filters it was made with.
+checksum binds it to the list and the filters it was made with. Every page is cut by bytes as well as by count, so that no
+list outgrows a message.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from typing import Any, Protocol, TypeVar
 
 from google.protobuf.descriptor import Descriptor
 
+from blobhub_server.db.portion import MAX_PAGE_BYTES
 from blobhub_server.errors import InvalidPageToken
 
 DEFAULT_PAGE_SIZE = 50
-MAX_PAGE_BYTES = 3 << 20
-"""The bytes of a page whose items may be large; a message has at most 4 MiB."""
 _CHECKSUM_BYTES = 8
 
 Item = TypeVar("Item")
@@ -50,34 +50,31 @@ class Page:
         after = _decode_token(request.page_token, scope) if request.page_token else ""
         return cls(limit=request.page_size or DEFAULT_PAGE_SIZE, after=after, _scope=scope)
 
-    def cut(self, found: Sequence[Item], key: Callable[[Item], str]) -> tuple[Sequence[Item], str]:
-        """The page's items and the token of the next page, from a read of up to `limit + 1` items."""
-        if len(found) <= self.limit:
-            return found, ""
-        items = found[: self.limit]
-        return items, _encode_token(key(items[-1]), self._scope)
-
     def fill(
         self,
         found: Sequence[Item],
         key: Callable[[Item], str],
         make: Callable[[Item], Answer],
+        *,
         size_of: Callable[[Any], int] = methodcaller("ByteSize"),
+        more: str = "",
     ) -> tuple[list[Answer], str]:
-        """Like `cut`, for items that may be large: as many of what `make` makes of them as fit a response, and the token.
+        """The page, as what `make` makes of its items, and the token of the next one.
 
-        `size_of` answers the bytes of one; by default they are messages.
+        `found` is what a read of up to `limit + 1` items after the page before has found.
+        A page has at most `limit` items, and ends with the one that makes it `MAX_PAGE_BYTES` or more; `size_of` answers the
+        bytes of one, by default they are messages. `more` is the key that the read ended with, where it ended because its
+        records were large, and the list goes on.
         """
-        items, token = self.cut(found, key)
         made: list[Answer] = []
         size = 0
-        for i, item in enumerate(items):
-            message = make(item)
-            size += size_of(message)
-            if made and size > MAX_PAGE_BYTES:
-                return made, _encode_token(key(items[i - 1]), self._scope)
-            made.append(message)
-        return made, token
+        for item in found[: self.limit]:
+            if size >= MAX_PAGE_BYTES:
+                break
+            made.append(make(item))
+            size += size_of(made[-1])
+        last = key(found[len(made) - 1]) if len(made) < len(found) else more
+        return made, _encode_token(last, self._scope) if last else ""
 
 
 class OrderedRequest(Protocol):

@@ -1,7 +1,8 @@
 """Watches replay a log from a position and then follow it live, without a gap, a repeat or a poll.
 
 The messages of all watches have `repeated … = 1`, a batch of events, and `Progress progress = 2`; a test checks that. A log
-stores each event as the bytes that watchers get, so a batch is packed without parsing.
+stores each event as the bytes that watchers get, so a batch is packed without parsing. A batch is cut by bytes as well as by
+count, so that no log outgrows a message.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from blobhub.v1 import session_pb2, watch_pb2
 
 from blobhub_server.db.notify import Doorbell
+from blobhub_server.db.portion import MAX_BATCH_BYTES, count_within
 from blobhub_server.errors import SequenceOutOfRange, ShuttingDown
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.wire import to_timestamp
@@ -51,8 +53,9 @@ class Idle:
 class Watch(Generic[AnyLine]):
     """What is watched, and how.
 
-    `topic` is the doorbell's. `read` answers at most `MAX_BATCH` lines after a number, and `number` answers a line's number.
-    `last` holds the types of line that end the log. A watch that is idle for `progress_seconds` sends a progress message.
+    `topic` is the doorbell's. `read` answers at most `MAX_BATCH` lines after a number, and may end with the one that makes
+    them `MAX_BATCH_BYTES` or more; `number` answers a line's number. `last` holds the types of line that end the log. When
+    idle for `progress_seconds`, a watch sends a progress message.
     """
 
     topic: str
@@ -72,7 +75,7 @@ class Watch(Generic[AnyLine]):
         """
         async with bell.listen(self.topic) as listener:
             while True:
-                lines = await self.read(after)
+                lines = _one_batch(await self.read(after))
                 if lines:
                     yield lines
                     after = self.number(lines[-1])
@@ -80,7 +83,7 @@ class Watch(Generic[AnyLine]):
                         return
                     # A read from memory may end before the log does, because other servers append to it too. They ring
                     # then, but a reader that only replays hears no ring; so it reads until nothing is left.
-                    if len(lines) == MAX_BATCH or replay_only:
+                    if replay_only or _is_full(lines):
                         continue
                 if replay_only:
                     return
@@ -88,6 +91,17 @@ class Watch(Generic[AnyLine]):
                     raise ShuttingDown(after)
                 if not await listener.wait(self.progress_seconds):
                     yield Idle(after)
+
+
+def _one_batch(lines: Sequence[AnyLine]) -> Sequence[AnyLine]:
+    """The lines that go into one message; those after them are read again."""
+    count = count_within((len(line.event) for line in lines), MAX_BATCH_BYTES)
+    return lines if count == len(lines) else lines[:count]
+
+
+def _is_full(lines: Sequence[Line]) -> bool:
+    """Whether a batch, or a read of a log, may have ended before the log did."""
+    return len(lines) >= MAX_BATCH or sum(len(line.event) for line in lines) >= MAX_BATCH_BYTES
 
 
 def pack(batch: Sequence[Line] | Idle, now: datetime) -> bytes:

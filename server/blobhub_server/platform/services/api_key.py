@@ -120,8 +120,8 @@ class ApiKeyService:
         valid_at = self._host.clock() if request.valid_only else None
         async with self._host.db.read() as tx:
             found = await store.page(tx, place, order_by=order_by, valid_at=valid_at, after=page.after, limit=page.limit + 1)
-        items, token = page.cut(found, lambda key: key.id)
-        return pb.ListApiKeysResponse(api_keys=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, lambda key: key.id, to_proto)
+        return pb.ListApiKeysResponse(api_keys=items, next_page_token=token)
 
     async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, call: Call[ApiKey]) -> pb.UpdateApiKeyResponse:
         async def make(tx: Transaction) -> pb.UpdateApiKeyResponse:

@@ -81,8 +81,8 @@ class AuditService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = page.cut(found, store.order(order_by).key)
-        return pb.ListAuditEntriesResponse(entries=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, store.order(order_by).key, to_proto)
+        return pb.ListAuditEntriesResponse(entries=items, next_page_token=token)
 
     async def WatchAuditEntries(
         self, request: pb.WatchAuditEntriesRequest, call: Call[Organization | Blob | None]

@@ -148,8 +148,8 @@ class BlobService:
                 limit=page.limit + 1,
             )
             found = await shown_to(tx, outsider, found) if outsider else found
-        items, token = page.cut(found, Order.parse(store.blobs, order_by).key)
-        return pb.ListBlobsResponse(blobs=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, Order.parse(store.blobs, order_by).key, to_proto)
+        return pb.ListBlobsResponse(blobs=items, next_page_token=token)
 
     async def UpdateBlob(self, request: pb.UpdateBlobRequest, call: Call[Blob]) -> pb.UpdateBlobResponse:
         fields = changed_fields(request, *SHARED_FIELDS, "default_revision")

@@ -108,8 +108,8 @@ class CredentialService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = page.cut(found, lambda credential: credential.alias)
-        return pb.ListCredentialsResponse(credentials=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, lambda credential: credential.alias, to_proto)
+        return pb.ListCredentialsResponse(credentials=items, next_page_token=token)
 
     async def ResolveCredential(
         self, request: pb.ResolveCredentialRequest, call: Call[Blob]

@@ -89,8 +89,8 @@ class MemberService:
         page = Page.parse(request, resource_id, str(int(role)), order_by)
         async with self._host.db.read() as tx:
             found = await store.page(tx, resource_id, order_by=order_by, role=role, after=page.after, limit=page.limit + 1)
-        items, token = page.cut(found, store.order(order_by).key)
-        return pb.ListMembersResponse(members=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, store.order(order_by).key, to_proto)
+        return pb.ListMembersResponse(members=items, next_page_token=token)
 
     async def UpdateMember(
         self, request: pb.UpdateMemberRequest, call: Call[Organization | Blob]

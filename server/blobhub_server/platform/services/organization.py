@@ -105,8 +105,8 @@ class OrganizationService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = page.cut(found, Order.parse(store.organizations, order_by).key)
-        return pb.ListOrganizationsResponse(organizations=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, Order.parse(store.organizations, order_by).key, to_proto)
+        return pb.ListOrganizationsResponse(organizations=items, next_page_token=token)
 
     async def UpdateOrganization(
         self, request: pb.UpdateOrganizationRequest, call: Call[Organization]

@@ -133,8 +133,8 @@ class RevisionService:
             found = await store.page(
                 tx, blob.id, order_by=order_by, phase=phase, drafts=drafts, after=page.after, limit=page.limit + 1
             )
-        items, token = page.cut(found, lambda revision: revision.id)
-        return pb.ListRevisionsResponse(revisions=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, lambda revision: revision.id, to_proto)
+        return pb.ListRevisionsResponse(revisions=items, next_page_token=token)
 
     async def CommitRevision(self, request: pb.CommitRevisionRequest, call: Call[BlobRevision]) -> pb.CommitRevisionResponse:
         found = call.resource

@@ -73,8 +73,8 @@ class UserService:
             found = await store.page(
                 tx, order_by=order_by, name_prefix=request.name_prefix, after=page.after, limit=page.limit + 1
             )
-        items, token = page.cut(found, Order.parse(store.users, order_by).key)
-        return pb.ListUsersResponse(users=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, Order.parse(store.users, order_by).key, to_proto)
+        return pb.ListUsersResponse(users=items, next_page_token=token)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call[None]) -> pb.UpdateUserResponse:
         fields = changed_fields(request, "display_name", "administrator", "disabled")

@@ -199,7 +199,7 @@ def _line(error: monty.MontySyntaxError | monty.MontyRuntimeError) -> int | None
 def _outputs(values: Mapping[Any, Any]) -> dict[str, Any]:
     """A script's outputs as plain JSON. Raises ScriptError when one of them is beyond its bounds, or all are together."""
     texts = {str(route): _text(value) for route, value in values.items()}
-    size = sum(len(text.encode()) for text in texts.values())
+    size = sum(len(name.encode()) + len(text.encode()) for name, text in texts.items())
     if size > json_text.MAX_BYTES:
         raise ScriptError(
             "SCRIPT_OUTPUT", f"all outputs must be at most {json_text.MAX_BYTES} bytes as JSON, not {size}", None

@@ -25,6 +25,9 @@ from blobhub_server.errors import InvalidValue
 from blobhub_server.workflow.code.contract import ScriptRunner
 from blobhub_server.workflow.components.awaits import Await
 
+MAX_ROUTE = 256
+"""How many characters a route has at most, and what a step says that it waits for; a definition's have no more either."""
+
 Inputs = Mapping[str, Any]
 
 
@@ -86,10 +89,15 @@ class ComponentError(Exception):
 def require_result(result: object, inputs: Inputs) -> Outcome | Await:
     """What a component gave for its inputs, if it is one of the things it may give. Raises ComponentError.
 
-    Outputs come back as plain JSON, within the bounds of a value.
+    Outputs come back as plain JSON, within the bounds of a value, and all else that events show is short.
     """
     if not isinstance(result, Outcome | Await):
         raise ComponentError("the component gave neither an outcome nor an await", reason="INTERNAL", retryable=False)
+    shown = [result.route] if isinstance(result, Outcome) else [result.expiry, *map(str, result.details.values())]
+    for text in shown:
+        if len(text) > MAX_ROUTE:
+            message = f"a route, and what is waited for, has at most {MAX_ROUTE} characters, not {len(text)}"
+            raise ComponentError(message, reason="INVALID_OUTPUT", retryable=False)
     if isinstance(result, Await) or not result.outputs:
         return result
     return replace(result, outputs={name: require_json(name, value, inputs) for name, value in result.outputs.items()})

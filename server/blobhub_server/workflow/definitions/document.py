@@ -191,17 +191,23 @@ class _Reader:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self._value_bytes = 0
 
     def definition(self, content: Any) -> Definition:
         content = self._object(content, "")
         if content.get("type") != "workflow_definition":
             self._note("type", "must be `workflow_definition`")
-        return Definition(
+        definition = Definition(
             type="workflow_definition",
             version=self._text(content, "version", ""),
             components=tuple(self._items(content, "components", MAX_COMPONENTS, self._component)),
             connections=tuple(self._items(content, "connections", MAX_CONNECTIONS, self._connection)),
         )
+        # Numbers may be spelled shorter in the document than they are told: 1e15 has 19 characters as 1000000000000000.0.
+        if self._value_bytes > json_text.MAX_BYTES:
+            bound = f"at most {json_text.MAX_BYTES} bytes as JSON in all, with each number in full, not {self._value_bytes}"
+            self._note("components", f"must have values of {bound}")
+        return definition
 
     def _component(self, content: Any, path: str) -> Component:
         content = self._object(content, path)
@@ -220,12 +226,13 @@ class _Reader:
         if category and category not in CATEGORIES:
             self._note(f"{path}.category", f"must be one of {', '.join(CATEGORIES)}")
         route = self._text(content, "route", path, required=True)
-        self._bound(content.get("value"), f"{path}.value")
+        if "value" in content:
+            self._bound(content["value"], f"{path}.value")
         return Port(category=category, route=route, value=content.get("value"), has_value="value" in content)
 
     def _bound(self, value: Any, path: str) -> None:
         try:
-            json_text.encode(path, value)
+            self._value_bytes += len(json_text.encode(path, value).encode())
         except InvalidValue as error:
             self._note(path, error.violations[0].message)
 

@@ -43,6 +43,8 @@ from blobhub_server.workflow.interpreter.state import ExecutionState, apply
 BUDGET = 200
 """How many components are evaluated in place before others have their turn, so that no execution blocks the server."""
 
+MAX_REASON, MAX_MESSAGE = 64, 2_000
+"""How many characters an error's reason and its message have at most in the log, whatever a component says."""
 _INTERRUPTED = {"reason": "INTERRUPTED", "message": "the server went down under the step", "line": 0}
 
 
@@ -247,7 +249,7 @@ class _Taking:
 
     def _fail(self, step: int, error: ComponentError) -> None:
         node, attempt = self._node(step), self._state.open[step].attempt
-        told = {"reason": error.reason, "message": error.message, "line": error.line or 0}
+        told = _failure(error.reason, error.message, error.line or 0)
         retry = node.policy.retry
         final = not error.retryable or error.reason in retry.non_retryable_reasons
         if node.kind is ComponentKind.EFFECT and not final and attempt < retry.maximum_attempts:
@@ -283,7 +285,7 @@ class _Taking:
         return ""
 
     def _end_with(self, reason: str, message: str, line: int = 0) -> None:
-        self._emit("flow.error", public={"error": {"reason": reason, "message": message, "line": line}})
+        self._emit("flow.error", public={"error": _failure(reason, message, line)})
 
     def _current(self, step: int, attempt: int | None = None) -> bool:
         """Whether a step is open and, when asked, at that attempt, and the execution is not being stopped."""
@@ -323,3 +325,9 @@ class _Taking:
     def _append(self, record: Record) -> None:
         apply(self._graph, self._state, record)
         self._records.append(record)
+
+
+def _failure(reason: str, message: str, line: int) -> dict[str, Any]:
+    """An error as the log has it: cut, so that whatever a component says, its event can be read."""
+    message = message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 1]}…"
+    return {"reason": reason[:MAX_REASON], "message": message, "line": line}

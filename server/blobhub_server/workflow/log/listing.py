@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.rpc.paging import MAX_PAGE_BYTES
+from blobhub_server.db.portion import MAX_PAGE_BYTES
 from blobhub_server.workflow.store import event as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
 _CHUNK = 128
-"""How many lines one statement returns at most: they may be large."""
+"""How many lines one statement returns at most."""
 
 _SPAN = 2_048
 """How many lines one statement looks at, at most, when it passes over some: in between, others have their turn."""
@@ -63,13 +63,14 @@ class Part:
         return Part(session_id=self.session_id, execution_id=self.execution_id, after=after, last=last)
 
     async def read(self, tx: Transaction, *, types: Sequence[str], descending: bool, limit: int) -> list[LoggedEvent]:
-        """The first lines of these types, or of all for none: `limit` of them, or as many as fit a page and one more.
+        """The first lines of these types, or of all for none: `limit` of them, or as many as fill a page and one more.
 
         A type may be rare, so lines are looked at in spans, and no statement takes long however many are passed over.
         """
         lines: list[LoggedEvent] = []
         rest, size = self, 0
-        while rest.after < rest.last and len(lines) < limit and (len(lines) < 2 or size <= MAX_PAGE_BYTES):
+        while rest.after < rest.last and len(lines) < limit:
+            room = MAX_PAGE_BYTES - size
             span = rest._first(_SPAN, descending=descending)
             most = min(_CHUNK, limit - len(lines))
             found = await store.part(
@@ -81,9 +82,13 @@ class Part:
                 types=types,
                 descending=descending,
                 limit=most,
+                max_bytes=max(room, 1),
             )
             lines += found
             size += sum(len(line.event) for line in found)
+            if found and room <= 0:
+                break
             end = span.after + 1 if descending else span.last
-            rest = rest.follow(self.number(found[-1]) if len(found) == most else end, descending=descending)
+            cut = len(found) == most or size >= MAX_PAGE_BYTES
+            rest = rest.follow(self.number(found[-1]) if found and cut else end, descending=descending)
         return lines

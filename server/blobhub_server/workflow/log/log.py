@@ -12,38 +12,42 @@ from collections.abc import Iterable, Sequence
 
 from blobhub_server.db.engine import Database
 from blobhub_server.db.notify import Doorbell
+from blobhub_server.db.portion import MAX_BATCH_BYTES
 from blobhub_server.rpc.watch import MAX_BATCH
 from blobhub_server.workflow.store import event as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
 _MAX_TAILS = 4096
 _MAX_TAIL_LINES = 256
+_MAX_TAIL_BYTES = 1 << 20
 _LATELY_SECONDS = 10.0
 """For so long after a ring of another server, its tail is not used: commits of both may still be on their way here."""
 
 
 class Tail:
-    """The last lines of one log, without gaps: `first` … `last` in the log's own numbering."""
+    """The last lines of one log, without gaps: `first` … `last` in the log's own numbering. `size` is their bytes."""
 
-    __slots__ = ("first", "last", "lines")
+    __slots__ = ("first", "last", "lines", "size")
 
     def __init__(self) -> None:
         self.lines: deque[LoggedEvent] = deque()
         self.first = 1
         self.last = 0
+        self.size = 0
 
     def add(self, number: int, line: LoggedEvent) -> None:
         """Append a line. A line that does not follow the last empties the tail, so that readers use the database."""
-        if number <= self.last:
-            self.lines.clear()
-            self.first = self.last + 1
-            return
         if number != self.last + 1:
             self.lines.clear()
+            self.size = 0
+        if number <= self.last:
+            self.first = self.last + 1
+            return
         self.lines.append(line)
         self.last = number
-        if len(self.lines) > _MAX_TAIL_LINES:
-            self.lines.popleft()
+        self.size += len(line.event)
+        while len(self.lines) > _MAX_TAIL_LINES or (self.size > _MAX_TAIL_BYTES and len(self.lines) > 1):
+            self.size -= len(self.lines.popleft().event)
         self.first = number - len(self.lines) + 1
 
     def read_after(self, number: int, limit: int) -> list[LoggedEvent] | None:
@@ -95,20 +99,20 @@ class EventLog:
             self._bell.ring(topic)
 
     async def read_session(self, session_id: str, after: int) -> Sequence[LoggedEvent]:
-        """A session's lines after a `session_sequence`, at most `MAX_BATCH` of them."""
+        """A session's lines after a `session_sequence`: as many as a batch has, or, from memory, as there are."""
         lines = self._read_tail(session_id, after)
         if lines is not None:
             return lines
         async with self._db.read() as tx:
-            return await store.page_of_session(tx, session_id, after, MAX_BATCH)
+            return await store.page_of_session(tx, session_id, after, limit=MAX_BATCH, max_bytes=MAX_BATCH_BYTES)
 
     async def read_execution(self, execution_id: str, after: int) -> Sequence[LoggedEvent]:
-        """An execution's lines after an `execution_sequence`, at most `MAX_BATCH` of them."""
+        """An execution's lines after an `execution_sequence`, likewise."""
         lines = self._read_tail(execution_id, after)
         if lines is not None:
             return lines
         async with self._db.read() as tx:
-            return await store.page_of_execution(tx, execution_id, after, MAX_BATCH)
+            return await store.page_of_execution(tx, execution_id, after, limit=MAX_BATCH, max_bytes=MAX_BATCH_BYTES)
 
     def _read_tail(self, key: str, after: int) -> list[LoggedEvent] | None:
         tail = self._tails.get(key)

@@ -12,6 +12,7 @@ from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.blobtypes.reference import parse_within
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.portion import MAX_PAGE_BYTES, count_within
 from blobhub_server.errors import AlreadyExists, BlobHubError, NotFound, WrongBlobType
 from blobhub_server.ids import NOTHING
 from blobhub_server.rpc.paging import Page
@@ -143,8 +144,8 @@ class DefinitionService:
                 prefix=request.alias_prefix,
                 descending=request.order_by == "alias desc",
             )
-        items, token = page.cut(found, lambda entry: entry.name)
-        return pb.ListDefinitionsResponse(definitions=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, lambda entry: entry.name, to_proto)
+        return pb.ListDefinitionsResponse(definitions=items, next_page_token=token)
 
     async def DeleteDefinition(
         self, request: pb.DeleteDefinitionRequest, call: Call[LocatedDefinition]
@@ -171,4 +172,6 @@ class DefinitionService:
         else:
             document = request.document if subject == "document" else to_document(request.content)
             compiled = self._definitions.compile(document.encode())
-        return pb.CheckDefinitionResponse(runnable=compiled.graph is not None, problems=map(to_problem, compiled.problems))
+        problems = [*map(to_problem, compiled.problems)]
+        fit = count_within((problem.ByteSize() for problem in problems), MAX_PAGE_BYTES)
+        return pb.CheckDefinitionResponse(runnable=compiled.graph is not None, problems=problems[:fit])

@@ -23,12 +23,23 @@ def to_document(definition: pb.WorkflowDefinition) -> str:
         fields = json_format.MessageToDict(bare, preserving_proto_field_name=True)
         for i, j, value in values:
             fields["components"][i]["ports"][j]["value"] = value
-        return json.dumps(fields, ensure_ascii=False, indent=2, allow_nan=False)
+        return _text(fields)
     except InvalidValue as error:
         raise InvalidDefinitionContent(error.violations) from None
     except (json_format.SerializeToJsonError, ValueError):
         message = "holds a number or a duration that JSON cannot say"
         raise InvalidDefinitionContent([Violation("content", message)]) from None
+
+
+def _text(fields: dict[str, Any]) -> str:
+    """A document as text, for people to read unless only its short form is within the bounds of a document."""
+    text = json.dumps(fields, ensure_ascii=False, indent=2, allow_nan=False)
+    if len(text.encode()) > json_text.MAX_BYTES:
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    size = len(text.encode())
+    if size > json_text.MAX_BYTES:
+        raise InvalidValue("content", f"must be at most {json_text.MAX_BYTES} bytes as a JSON document, not {size}")
+    return text
 
 
 def to_message(document: str) -> pb.WorkflowDefinition:

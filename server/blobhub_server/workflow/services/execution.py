@@ -16,6 +16,7 @@ from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import BlobView, Host, RevisionView, Settlement
 from blobhub_server.blobtypes.reference import parse_within
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.portion import MAX_PAGE_BYTES
 from blobhub_server.errors import BlobHubError, InvalidValue, NotFound
 from blobhub_server.ids import canonical_id
 from blobhub_server.rpc.paging import Page
@@ -164,9 +165,11 @@ class ExecutionService:
         only = to_filter(request, await self._session_id(request.session, call))
         page = Page.parse(request, blob.id, repr(only), order_by)
         async with self._host.db.read() as tx:
-            found = await store.page(tx, blob.id, only, order_by=order_by, after=page.after, limit=page.limit + 1)
-        items, token = page.cut(found, store.order(order_by).key)
-        return pb.ListExecutionsResponse(executions=map(to_proto, items), next_page_token=token)
+            found, more = await store.page(
+                tx, blob.id, only, order_by=order_by, after=page.after, limit=page.limit + 1, max_bytes=MAX_PAGE_BYTES
+            )
+        items, token = page.fill(found, store.order(order_by).key, to_proto, more=more)
+        return pb.ListExecutionsResponse(executions=items, next_page_token=token)
 
     async def _session_id(self, reference: str, call: Call[BlobView]) -> str:
         """The id of the session of a blob whose executions are asked for; empty for all. Raises NotFound."""

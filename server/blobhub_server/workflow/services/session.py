@@ -93,8 +93,8 @@ class SessionService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = page.cut(found, lambda session: session.id)
-        return pb.ListSessionsResponse(sessions=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, lambda session: session.id, to_proto)
+        return pb.ListSessionsResponse(sessions=items, next_page_token=token)
 
     async def _revision_id(self, tx: Transaction, blob: BlobView, reference: str) -> str:
         """The id of one of the blob's revisions. Raises NotFound, for those of others too."""

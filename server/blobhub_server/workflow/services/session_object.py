@@ -93,8 +93,8 @@ class SessionObjectService:
             found = await store.page(
                 tx, call.resource.id, order_by=order_by, prefix=request.prefix, after=page.after, limit=page.limit + 1
             )
-        items, token = page.cut(found, lambda item: item.alias)
-        return pb.ListSessionObjectsResponse(session_objects=map(to_proto, items), next_page_token=token)
+        items, token = page.fill(found, lambda item: item.alias, to_proto)
+        return pb.ListSessionObjectsResponse(session_objects=items, next_page_token=token)
 
     async def DeleteSessionObject(
         self, request: pb.DeleteSessionObjectRequest, call: Call[Session]

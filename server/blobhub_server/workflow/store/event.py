@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import product
+from typing import Any
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.portion import count_within
 from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, IdQuery, Time, metadata
@@ -68,40 +70,63 @@ async def append(tx: Transaction, lines: Sequence[LoggedEvent]) -> None:
 
 
 _AFTER, _MOST = sa.bindparam("after", type_=sa.BigInteger), sa.bindparam("most", type_=sa.BigInteger)
-_OF_SESSION = Prepared(
-    _PUBLIC.select()
-    .where(events.c.session_id == sa.bindparam("session"), events.c.session_sequence > _AFTER)
-    .order_by(events.c.session_sequence)
-    .limit(_MOST),
-    _PUBLIC,
-)
+_SESSION = events.c.session_id == sa.bindparam("session")
 _EXECUTION = events.c.execution_id == sa.bindparam("execution")
-_OF_EXECUTION = Prepared(
-    _PUBLIC.select()
-    .where(_EXECUTION, events.c.execution_sequence > _AFTER)
-    .order_by(events.c.execution_sequence)
-    .limit(_MOST),
-    _PUBLIC,
-)
 
 
-async def page_of_session(tx: Transaction, session_id: str, after: int, limit: int) -> list[LoggedEvent]:
-    """A session's lines after a session sequence, without their records."""
-    return await tx.all(_OF_SESSION, session=session_id, after=after, most=limit)
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Two queries for the same lines in the same order, both with a limit: how long their events are, and the lines.
+
+    Both databases know the length of bytes without reading them.
+    """
+
+    sizes: Prepared[int]
+    lines: Prepared[LoggedEvent]
+
+    @classmethod
+    def of(
+        cls, whose: sa.ColumnElement[bool], number: sa.Column[int], *only: sa.ColumnElement[bool], descending: bool = False
+    ) -> _Part:
+        """The lines of a log after the number `after`, without their records."""
+
+        def limited(query: sa.Select[Any]) -> sa.Select[Any]:
+            return query.where(whose, number > _AFTER, *only).order_by(number.desc() if descending else number).limit(_MOST)
+
+        sizes = sa.select(sa.func.length(events.c.event).label("size"))
+        return cls(
+            sizes=Prepared(limited(sizes), Scalar(int)),
+            lines=Prepared(limited(_PUBLIC.select()), _PUBLIC),
+        )
+
+    async def read(self, tx: Transaction, *, limit: int, max_bytes: int, **parameters: Any) -> list[LoggedEvent]:
+        """The first lines: `limit` of them, or up to the one that makes them `max_bytes` or more."""
+        found = await tx.all(self.sizes, most=limit, **parameters)
+        count = count_within(found, max_bytes)
+        return await tx.all(self.lines, most=count, **parameters) if count else []
 
 
-async def page_of_execution(tx: Transaction, execution_id: str, after: int, limit: int) -> list[LoggedEvent]:
-    """An execution's lines after an execution sequence, without their records."""
-    return await tx.all(_OF_EXECUTION, execution=execution_id, after=after, most=limit)
+_OF_SESSION = _Part.of(_SESSION, events.c.session_sequence)
+_OF_EXECUTION = _Part.of(_EXECUTION, events.c.execution_sequence)
 
 
-def _of_part(*, one_execution: bool, filtered: bool, descending: bool) -> Prepared[LoggedEvent]:
+async def page_of_session(tx: Transaction, session_id: str, after: int, *, limit: int, max_bytes: int) -> list[LoggedEvent]:
+    """A session's lines after a session sequence, without their records, up to the one that makes them `max_bytes`."""
+    return await _OF_SESSION.read(tx, session=session_id, after=after, limit=limit, max_bytes=max_bytes)
+
+
+async def page_of_execution(
+    tx: Transaction, execution_id: str, after: int, *, limit: int, max_bytes: int
+) -> list[LoggedEvent]:
+    """An execution's lines after an execution sequence, likewise."""
+    return await _OF_EXECUTION.read(tx, execution=execution_id, after=after, limit=limit, max_bytes=max_bytes)
+
+
+def _of_part(*, one_execution: bool, filtered: bool, descending: bool) -> _Part:
     number = events.c.execution_sequence if one_execution else events.c.session_sequence
-    whose = _EXECUTION if one_execution else events.c.session_id == sa.bindparam("session")
-    query = _PUBLIC.select().where(whose, number > _AFTER, number <= sa.bindparam("last", type_=sa.BigInteger))
-    if filtered:
-        query = query.where(is_one_of(events.c.type, "types"))
-    return Prepared(query.order_by(number.desc() if descending else number).limit(_MOST), _PUBLIC)
+    only = [number <= sa.bindparam("last", type_=sa.BigInteger)]
+    only += [is_one_of(events.c.type, "types")] if filtered else []
+    return _Part.of(_EXECUTION if one_execution else _SESSION, number, *only, descending=descending)
 
 
 _OF_PART = {
@@ -120,21 +145,22 @@ async def part(
     types: Sequence[str],
     descending: bool,
     limit: int,
+    max_bytes: int,
 ) -> list[LoggedEvent]:
     """Lines of a part of a log, without their records: after the number `after` and up to `last`, at most `limit`.
 
-    The log is an execution's, in its own numbering, or, where `execution_id` is empty, the session's. `types` are those that
-    are wanted; empty for all.
+    They end with the one that makes them `max_bytes` or more. The log is an execution's, in its own numbering, or, where
+    `execution_id` is empty, the session's. `types` are those that are wanted; empty for all.
     """
     query = _OF_PART[bool(execution_id), bool(types), descending]
     whose = {"execution": execution_id} if execution_id else {"session": session_id}
     wanted = {"types": types} if types else {}
-    return await tx.all(query, after=after, last=last, most=limit, **whose, **wanted)
+    return await query.read(tx, after=after, last=last, limit=limit, max_bytes=max_bytes, **whose, **wanted)
 
 
 _AT_TIME = Prepared(
     sa.select(events.c.session_sequence)
-    .where(events.c.session_id == sa.bindparam("session"), events.c.create_time <= sa.bindparam("at", type_=Time()))
+    .where(_SESSION, events.c.create_time <= sa.bindparam("at", type_=Time()))
     .order_by(events.c.create_time.desc())
     .limit(1),
     Scalar(int),

@@ -14,6 +14,7 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
+from blobhub_server.db.portion import count_within
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows, upsert
 from blobhub_server.db.records import ColumnGroup, Mapper, Pair, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, IdQuery, Json, Time, metadata
@@ -47,7 +48,8 @@ executions = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("step_limit", sa.Integer, nullable=False),
     sa.Column("timeout_us", Duration(), key="timeout"),
-    sa.Column("result", sa.Text),
+    # As bytes, so that both databases know its length without reading it.
+    sa.Column("result", sa.LargeBinary),
     sa.Column("failure", Json()),
     sa.Column("last_execution_sequence", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
@@ -80,7 +82,7 @@ def _result_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _result_column(execution: Execution) -> Mapping[str, Any]:
-    return {"result": json.dumps(execution.result) if execution.has_result else None}
+    return {"result": json.dumps(execution.result, ensure_ascii=False).encode() if execution.has_result else None}
 
 
 _EXECUTION = Mapper(
@@ -212,15 +214,44 @@ def order(order_by: str) -> Order:
     return Order.parse(executions, order_by, create_time=("create_time", "id"))
 
 
-async def page(tx: Transaction, blob_id: str, only: Filter, *, order_by: str, after: str, limit: int) -> list[Execution]:
-    """A blob's executions in an order, those after `after`.
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """The key of an execution in a list, and the bytes of its result."""
+
+    id: str
+    create_time: datetime
+    size: int
+
+
+_AMONG = Prepared(_SELECT.where(is_one_of(executions.c.id, "ids")), _EXECUTION)
+_SIZE = Mapper(_Size, executions, looked_up={"size": sa.func.coalesce(sa.func.length(executions.c.result), 0)})
+
+
+async def page(
+    tx: Transaction, blob_id: str, only: Filter, *, order_by: str, after: str, limit: int, max_bytes: int
+) -> tuple[list[Execution], str]:
+    """A blob's executions in an order, those after `after`, up to the one whose result makes them `max_bytes` or more.
+
+    Also the key of the last one, if it is bytes that end the page there; else "".
+    """
+    chosen = order(order_by)
+    sizes = await _sizes(tx, blob_id, only, chosen, after, limit)
+    fit = sizes[: count_within((item.size for item in sizes), max_bytes)]
+    found = await tx.all(_AMONG, ids=[item.id for item in fit])
+    # One that has changed its state since is not what was asked for any more.
+    wanted = (execution for execution in found if not only.state or execution.state == only.state)
+    return chosen.merge(wanted, limit), chosen.key(fit[-1]) if len(fit) < len(sizes) else ""
+
+
+async def _sizes(tx: Transaction, blob_id: str, only: Filter, chosen: Order, after: str, limit: int) -> list[_Size]:
+    """The first executions after `after`, and how large they are.
 
     Those of the blob are read state by state, so that one index serves every combination of filters but those with a
     session. A session's are read by its own index; the others of the session, which a limit bounds, are passed over.
     """
-    column, chosen, queries = executions.c, order(order_by), []
+    column, queries = executions.c, []
     for state in (only.state,) if only.state or only.session_id else STATES:
-        query = _SELECT.where(column.session_id == only.session_id if only.session_id else column.blob_id == blob_id)
+        query = _SIZE.select().where(column.session_id == only.session_id if only.session_id else column.blob_id == blob_id)
         if only.definition_alias:
             query = query.where(column.definition_alias == only.definition_alias)
         if state:
@@ -231,7 +262,7 @@ async def page(tx: Transaction, blob_id: str, only: Filter, *, order_by: str, af
         if only.created_before and not (chosen.descending and after):
             query = query.where(column.create_time < only.created_before)
         queries.append(chosen.apply(query, after, limit))
-    return chosen.merge(_EXECUTION.all(await tx.execute(union(queries))), limit)
+    return chosen.merge(_SIZE.all(await tx.execute(union(queries))), limit)
 
 
 _BUSY = Prepared(

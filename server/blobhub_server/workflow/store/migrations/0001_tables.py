@@ -103,7 +103,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("step_limit", sa.Integer(), nullable=False),
         sa.Column("timeout_us", sa.BigInteger(), nullable=True),
-        sa.Column("result", sa.Text(), nullable=True),
+        sa.Column("result", sa.LargeBinary(), nullable=True),
         sa.Column("failure", sa.Text(), nullable=True),
         sa.Column("last_execution_sequence", sa.BigInteger(), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
