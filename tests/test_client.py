@@ -7,8 +7,10 @@ import asyncio
 import flows
 import grpc
 import pytest
-from blobhub.v1 import blob_pb2, execution_pb2, organization_pb2, session_pb2
-from blobhub_client import connect, page, reason
+from blobhub.v1 import blob_pb2, execution_pb2, organization_pb2, session_pb2, session_pb2_grpc
+from blobhub_client import Client, KeyChannel, connect, page, reason
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 from served import WORKFLOW, Api, Served, ServerProcess
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
 from waiting import until
@@ -109,3 +111,53 @@ async def test_blobs_and_the_audit_log_are_watched(server: Served, api: Api) -> 
         "CreateSession",
     ]
     assert rest == seen[2:]
+
+
+async def test_a_message_too_large_for_the_client_ends_its_watch(server: Served, api: Api) -> None:
+    """It would be as large each time, so nothing is tried again."""
+    session_id = await api.session(flows.steps(3))
+    _ = [message async for message in api.executions.RunExecution(run_request(session_id))]
+    options = [("grpc.max_receive_message_length", 256)]
+    async with grpc.aio.insecure_channel(server.address, options) as channel:
+        watch = Client(KeyChannel(channel, server.admin_key)).watch_session(session_id, replay_only=True)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            _ = [event async for event in watch]
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def run_request(session_id: str) -> execution_pb2.RunExecutionRequest:
+    return execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
+
+
+class Exhausted(session_pb2_grpc.SessionServiceServicer):
+    """Ends a watch of the session `later` once, saying when to come again, and any other one without."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def WatchSession(self, request: session_pb2.WatchSessionRequest, context: grpc.aio.ServicerContext):
+        self.calls += 1
+        if request.session == "later" and self.calls == 2:
+            return
+        yield session_pb2.WatchSessionResponse(events=[{"session_sequence": request.after_session_sequence + 1}])
+        status = status_pb2.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+        if request.session == "later":
+            status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=Duration(nanos=1_000_000)))
+        context.set_trailing_metadata([("grpc-status-details-bin", status.SerializeToString())])
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+
+
+async def test_a_watch_goes_on_after_exhaustion_only_if_the_server_says_when() -> None:
+    service, told = Exhausted(), grpc.aio.server()
+    session_pb2_grpc.add_SessionServiceServicer_to_server(service, told)
+    port = told.add_insecure_port("127.0.0.1:0")
+    await told.start()
+    try:
+        async with connect(f"127.0.0.1:{port}") as hub:
+            assert [event.session_sequence async for event in hub.watch_session("later")] == [1]
+            assert service.calls == 2
+            with pytest.raises(grpc.aio.AioRpcError):
+                _ = [event async for event in hub.watch_session("never")]
+            assert service.calls == 3
+    finally:
+        await told.stop(None)

@@ -16,7 +16,11 @@ from served import served
 
 FOLDER = Path(__file__).resolve().parent / "failing"
 INPUTS = sorted(path.name for path in FOLDER.glob("*.json*"))
-SCRIPTS = ("cel-expression-stops-the-server.py",)
+RIGHT = {
+    "cel-expression-stops-the-server.py": (),
+    "watch-batch-over-4-mib.py": ("watch: all", "client: all", "list: fine", "run with 1 MiB input: fine"),
+}
+"""The scripts, with what each prints where all is right: the beginnings of its lines."""
 FOREIGN = ("INVALID_REQUEST", "UNDECODABLE_REQUEST", "UNIMPLEMENTED", "Protocol message")
 """What is said of a request that is of another contract."""
 
@@ -45,7 +49,11 @@ async def test_an_input_that_failed_speaks_the_contract(tmp_path: Path, name: st
     assert not [word for word in FOREIGN if word in printed], printed
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", RIGHT)
 async def test_a_script_that_showed_a_failure_speaks_the_contract(tmp_path: Path, name: str) -> None:
     printed = await run(tmp_path, name)
     assert not [word for word in FOREIGN if word in printed], printed
+    if RIGHT[name]:
+        lines = printed.splitlines()
+        assert len(lines) == len(RIGHT[name]), printed
+        assert all(line.startswith(right) for line, right in zip(lines, RIGHT[name], strict=True)), printed

@@ -86,13 +86,14 @@ class Reader:
         self.ended = not answer.next_page_token
 
 
-async def page_of(reader: Reader) -> Statement:
-    """Read a page; return what the database was asked for it."""
+async def page_of(reader: Reader) -> list[Statement]:
+    """Read a page; return what the database was asked for it: how large its records are, where they may be, and those."""
     with asked() as statements:
         await reader.page(PAGE)
     assert not [statement.sql for statement in statements if statement.counts]
-    (statement,) = [statement for statement in statements if "LIMIT" in statement.sql]
-    return statement
+    found = [statement for statement in statements if "LIMIT" in statement.sql]
+    assert 1 <= len(found) <= 2
+    return found
 
 
 @pytest.mark.parametrize("listing", ASKED, ids=str)
@@ -108,14 +109,15 @@ async def test_a_list_is_complete_and_a_page_costs_the_same_anywhere(place: Plac
         await reader.page(PAGE)
     assert reader.seen == expected
 
-    assert not await place.database.by_language(first)
-    start, end = [await place.database.work(statement) for statement in (first, late)]
-    for work in (start, end):
-        assert work.indexes
-        assert not work.scanned
-        assert listing.sorts or listing.by_state or not work.sorts
-        assert listing.sorts or work.effort <= place.database.little
-    assert end.effort <= 2 * start.effort + 50
+    for of_first, of_late in zip(first, late, strict=True):
+        assert not await place.database.by_language(of_first)
+        start, end = [await place.database.work(statement) for statement in (of_first, of_late)]
+        for work in (start, end):
+            assert work.indexes
+            assert not work.scanned
+            assert listing.sorts or listing.by_state or not work.sorts
+            assert listing.sorts or work.effort <= place.database.little
+        assert end.effort <= 2 * start.effort + 50
 
 
 def test_every_list_of_the_contract_is_among_them() -> None:

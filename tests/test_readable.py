@@ -168,7 +168,7 @@ LARGEST = {
     "many items in both forms": [2**63 - 1, *[0] * 32_000, "x" * 150_000],
     "as many items as a Value has": [*[0] * 32_700, "x" * 980_000],
     "many objects": [{"": 0}] * 16_000,
-    "more items than a Value has": [0] * ((1 << 19) - 1),
+    "more items than a Value has": [*[0] * 40_000, "x" * 960_000],
     "many long numbers": [1e15] * 52_000,
     "deep": json.loads('{"a":' * 24 + json.dumps("x" * ((1 << 20) - 200)) + "}" * 24),
 }
@@ -176,17 +176,14 @@ LARGEST = {
 
 @pytest.mark.parametrize("value", LARGEST.values(), ids=LARGEST)
 async def test_whatever_any_way_in_accepts_every_way_out_delivers(api: Api, value: Any) -> None:
-    session_id = await api.session(json.dumps(flow(None)))
+    session_id = await api.session(passing())
     given = execution_pb2.ExecutionInput(
         alias="given", value_json=json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     )
     await ask(api, "PutSessionObject", session=session_id, alias="read", value_json=given.value_json)
     assert same(value, get_value((await ask(api, "GetSessionObject", session=session_id, alias="read")).session_object))
-    emits = await finish(api, session_id, input_data=[given])
-    assert len(of(emits)) > 3
-    await api.put(passing(), alias="passing")
     for _ in range(3):
-        passed = await finish(api, session_id, definition="passing", input_data=[given])
+        passed = await finish(api, session_id, input_data=[given])
         execution = passed[-1].execution
         assert same(value, get_value(execution, "result"))
         (exited,) = [event.flow_exited for event in of(passed) if event.type == "flow.exited"]

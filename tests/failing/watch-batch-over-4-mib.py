@@ -1,7 +1,7 @@
-"""A session whose events are of ordinary size (here 9 KiB each, 600 of them) cannot be watched from its beginning.
+"""A session whose events are of ordinary size (here 9 KiB each, 600 of them) could not be watched from its beginning.
 
 A batch that is cut at 512 events alone, not at the 4 MiB of a message, is too large however often a client resumes.
-ListExecutions has the same fault with results.
+ListExecutions had the same fault with results. Right is: every line says `all` or `fine`.
 """
 
 import asyncio

@@ -128,7 +128,9 @@ class ListAuditEntriesRequest(_message.Message):
     failures_only: _builtins.bool
     """Only calls that were refused or failed."""
     page_size: _builtins.int
-    """How many at most; 0 means 50, the maximum is 1000."""
+    """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
+    `next_page_token`.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
     order_by: _builtins.str
@@ -220,7 +222,7 @@ class WatchAuditEntriesResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
-        """Whatever was ready, in order of `sequence`."""
+        """Whatever was ready and fits a message, in order of `sequence`."""
 
     @_builtins.property
     def progress(self) -> _watch_pb2.Progress:

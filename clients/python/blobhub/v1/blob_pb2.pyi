@@ -256,7 +256,9 @@ class ListBlobsRequest(_message.Message):
     type: _builtins.str
     """Only blobs of this type; empty for all."""
     page_size: _builtins.int
-    """How many at most; 0 means 50, the maximum is 1000."""
+    """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
+    `next_page_token`.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
     visibility: Global___Visibility.ValueType
@@ -483,7 +485,7 @@ class WatchBlobResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_blob_event_pb2.BlobEvent]:
-        """Whatever was ready, in order of `sequence`."""
+        """Whatever was ready and fits a message, in order of `sequence`."""
 
     @_builtins.property
     def progress(self) -> _watch_pb2.Progress:

@@ -222,7 +222,9 @@ class ListCredentialsRequest(_message.Message):
     alias_prefix: _builtins.str
     """Only credentials whose alias begins so; empty for all."""
     page_size: _builtins.int
-    """How many at most; 0 means 50, the maximum is 1000."""
+    """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
+    `next_page_token`.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
     order_by: _builtins.str

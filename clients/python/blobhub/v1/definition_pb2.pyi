@@ -631,7 +631,9 @@ class ListDefinitionsRequest(_message.Message):
     alias_prefix: _builtins.str
     """Only definitions whose alias begins so; empty for all."""
     page_size: _builtins.int
-    """How many at most; 0 means 50, the maximum is 1000."""
+    """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
+    `next_page_token`.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
     order_by: _builtins.str
@@ -783,7 +785,7 @@ class CheckDefinitionResponse(_message.Message):
     """True when the definition can be run: no problem is an error."""
     @_builtins.property
     def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___DefinitionProblem]:
-        """Everything that is wrong, in document order."""
+        """Everything that is wrong, in document order; only the first problems where all of them do not fit a message."""
 
     def __init__(
         self,

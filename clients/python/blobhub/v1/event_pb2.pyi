@@ -235,7 +235,7 @@ class Failure(_message.Message):
     reason: _builtins.str
     """An upper-case word, such as `SCRIPT_TIMEOUT` or `STEP_LIMIT`."""
     message: _builtins.str
-    """The cause in words."""
+    """The cause in words, cut after 2,000 characters."""
     line: _builtins.int
     """Line of the user's script or expression, from 1; 0 when it is not about one."""
     def __init__(
@@ -400,7 +400,9 @@ class ProcessorExited(_message.Message):
     ROUTE_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     route: _builtins.str
-    """The outcome; control passes along the connections of this route."""
+    """The outcome; control passes along the connections of this route. At most 256 characters: a component that names a
+    longer one fails with `INVALID_OUTPUT`.
+    """
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """How long the last attempt ran; zero for components that are evaluated in place."""

@@ -183,7 +183,9 @@ class ExecutionInput(_message.Message):
       port values of a definition.
     * Bounds, where a value comes in or is made: 1 MiB as JSON, unless a field says less; lists and objects 24 deep. As a
       text, white space counts. What a component makes beyond the bounds fails it, with the reason `INVALID_OUTPUT`, or
-      `SCRIPT_OUTPUT` where it is a script.
+      `SCRIPT_OUTPUT` where it is a script. All port values of a definition have 1 MiB as JSON together, each number counted
+      as it is told, not as the document spells it.
+    * What is stored can be read: no execution, event or record is larger than a message may be.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -355,7 +357,7 @@ class RunExecutionResponse(_message.Message):
     EXECUTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Whatever was ready, in order of `execution_sequence`."""
+        """Whatever was ready and fits a message, in order of `execution_sequence`."""
 
     @_builtins.property
     def progress(self) -> _watch_pb2.Progress:
@@ -450,7 +452,9 @@ class ListExecutionsRequest(_message.Message):
     state: Global___ExecutionState.ValueType
     """Only executions in this state; unspecified for all."""
     page_size: _builtins.int
-    """How many at most; 0 means 50, the maximum is 1000."""
+    """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
+    `next_page_token`.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
     order_by: _builtins.str
@@ -602,7 +606,7 @@ class WatchExecutionResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Whatever was ready, in order of `execution_sequence`."""
+        """Whatever was ready and fits a message, in order of `execution_sequence`."""
 
     @_builtins.property
     def progress(self) -> _watch_pb2.Progress:

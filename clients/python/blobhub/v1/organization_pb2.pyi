@@ -187,7 +187,9 @@ class ListOrganizationsRequest(_message.Message):
     VISIBILITY_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at most; 0 means 50, the maximum is 1000."""
+    """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
+    `next_page_token`.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
     alias_prefix: _builtins.str

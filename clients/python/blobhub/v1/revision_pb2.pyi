@@ -276,7 +276,9 @@ class ListRevisionsRequest(_message.Message):
     phase: Global___RevisionPhase.ValueType
     """Only revisions in this phase; unspecified for all."""
     page_size: _builtins.int
-    """How many at most; 0 means 50, the maximum is 1000."""
+    """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
+    `next_page_token`.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
     order_by: _builtins.str

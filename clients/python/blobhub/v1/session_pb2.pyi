@@ -238,7 +238,9 @@ class ListSessionsRequest(_message.Message):
     revision: _builtins.str
     """Only sessions of this revision of the blob: a reference such as `acme/pipeline@3`, or its id; empty for all."""
     page_size: _builtins.int
-    """How many at most; 0 means 50, the maximum is 1000."""
+    """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
+    `next_page_token`.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
     order_by: _builtins.str
@@ -380,7 +382,7 @@ class WatchSessionResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Whatever was ready, in order of `session_sequence`."""
+        """Whatever was ready and fits a message, in order of `session_sequence`."""
 
     @_builtins.property
     def progress(self) -> _watch_pb2.Progress:
@@ -423,7 +425,9 @@ class ListEventsRequest(_message.Message):
     order_by: _builtins.str
     """`session_sequence`, or `session_sequence desc` for the newest first; empty means `session_sequence`."""
     page_size: _builtins.int
-    """How many at most; 0 means 50, the maximum is 1000."""
+    """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
+    `next_page_token`.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first page."""
     @_builtins.property

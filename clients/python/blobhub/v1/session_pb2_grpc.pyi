@@ -96,7 +96,7 @@ class SessionServiceStub:
     ListEvents: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListEventsRequest, _session_pb2.ListEventsResponse]
     """Lists events of a session, of one execution or of all, for programs that page or poll instead of watching. In the
     order of `session_sequence` unless `order_by` says the other; a page has an end at `page_size` events or, where events
-    are large, at about 3 MiB.
+    are large, at about 2 MiB.
 
     To poll, ask for what is after the last event that you have: by its `session_sequence`, or by its `create_time`. Follow
     `next_page_token` until it is empty, and go on with the last event of all these pages. When nothing has come, go on from
@@ -181,7 +181,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_session_pb2.ListEventsRequest, _session_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events of a session, of one execution or of all, for programs that page or poll instead of watching. In the
     order of `session_sequence` unless `order_by` says the other; a page has an end at `page_size` events or, where events
-    are large, at about 3 MiB.
+    are large, at about 2 MiB.
 
     To poll, ask for what is after the last event that you have: by its `session_sequence`, or by its `create_time`. Follow
     `next_page_token` until it is empty, and go on with the last event of all these pages. When nothing has come, go on from
@@ -299,7 +299,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_pb2.ListEventsResponse, _abc.Awaitable[_session_pb2.ListEventsResponse]]:
         """Lists events of a session, of one execution or of all, for programs that page or poll instead of watching. In the
         order of `session_sequence` unless `order_by` says the other; a page has an end at `page_size` events or, where events
-        are large, at about 3 MiB.
+        are large, at about 2 MiB.
 
         To poll, ask for what is after the last event that you have: by its `session_sequence`, or by its `create_time`. Follow
         `next_page_token` until it is empty, and go on with the last event of all these pages. When nothing has come, go on from
