@@ -96,6 +96,15 @@ def test_an_error_fails_the_execution_when_failure_leads_nowhere() -> None:
     }
 
 
+def test_an_error_is_cut_in_the_log_whatever_a_component_says() -> None:
+    error = ComponentError("no " * 1_000_000, reason="LONG" * 1_000_000)
+    run = Run(compiled(flows.code("pass"))).start().finish(lambda _: error)
+    for record in run.records[-2:]:
+        told = record.public["error"]
+        assert (len(told["reason"]), len(told["message"])) == (64, 2_000)
+        assert told["message"].endswith("…")
+
+
 def test_an_error_takes_the_failure_route_when_there_is_one() -> None:
     document = flows.document(
         [
