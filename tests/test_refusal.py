@@ -126,7 +126,7 @@ async def test_the_form_of_every_reference_is_checked_before_access(
 
 def test_every_field_that_refers_has_a_form_that_is_checked_before_access() -> None:
     """It is in the access option, says `reference`, or has a constraint that says its form."""
-    nouns = {"user", "resource", *(kind for method in METHODS.values() for kind in _nouns(method))}
+    nouns = {"user", "parent", *(kind for method in METHODS.values() for kind in _nouns(method))}
     for method in METHODS.values():
         named = {method.access.field, *(also.field for also in method.access.also)}
         for field in method.input.fields:

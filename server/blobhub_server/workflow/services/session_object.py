@@ -88,10 +88,10 @@ class SessionObjectService:
         self, request: pb.ListSessionObjectsRequest, call: Call[Session]
     ) -> pb.ListSessionObjectsResponse:
         order_by = request.order_by or "alias"
-        page = Page.parse(request, call.resource.id, request.prefix, order_by)
+        page = Page.parse(request, call.resource.id, request.alias_prefix, order_by)
         async with self._host.db.read() as tx:
             found = await store.page(
-                tx, call.resource.id, order_by=order_by, prefix=request.prefix, after=page.after, limit=page.limit + 1
+                tx, call.resource.id, order_by=order_by, prefix=request.alias_prefix, after=page.after, limit=page.limit + 1
             )
         items, token = page.cut(found, lambda item: item.alias)
         return pb.ListSessionObjectsResponse(session_objects=map(to_proto, items), next_page_token=token)
