@@ -91,7 +91,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `type`, `needs`.
     """
     ERROR_REASON_UNKNOWN_BLOB_TYPE: _ErrorReason.ValueType  # 15
-    """INVALID_ARGUMENT. No blob type of that name is installed. Metadata: `type`."""
+    """INVALID_ARGUMENT. No blob type of that name is installed; the message lists those that are. Metadata: `type`, the name,
+    if it has the form of one.
+    """
     ERROR_REASON_REVISION_IN_USE: _ErrorReason.ValueType  # 16
     """FAILED_PRECONDITION. Something depends on the revision: it is the blob's default, another revision's parent, or
     sessions are bound to it. Metadata: `dependents`, how many and of what.
@@ -221,7 +223,9 @@ ERROR_REASON_WRONG_BLOB_TYPE: ErrorReason.ValueType  # 14
 Metadata: `type`, `needs`.
 """
 ERROR_REASON_UNKNOWN_BLOB_TYPE: ErrorReason.ValueType  # 15
-"""INVALID_ARGUMENT. No blob type of that name is installed. Metadata: `type`."""
+"""INVALID_ARGUMENT. No blob type of that name is installed; the message lists those that are. Metadata: `type`, the name,
+if it has the form of one.
+"""
 ERROR_REASON_REVISION_IN_USE: ErrorReason.ValueType  # 16
 """FAILED_PRECONDITION. Something depends on the revision: it is the blob's default, another revision's parent, or
 sessions are bound to it. Metadata: `dependents`, how many and of what.
