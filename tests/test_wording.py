@@ -282,3 +282,14 @@ async def test_a_long_text_is_not_repeated_in_full(api: Api) -> None:
         api.organizations.ListOrganizations(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
     )
     assert "secret" * 10 not in (error.details() or "")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [("createTime desc", True), ("0f3a9c", False), ("Bearer x", True), ("x" * 33, False)]
+)
+async def test_of_texts_only_short_words_are_repeated(api: Api, given: str, shown: bool) -> None:
+    request = organization_pb2.ListOrganizationsRequest(order_by=given)
+    error = await expect_refusal(
+        api.organizations.ListOrganizations(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
+    )
+    assert (f", not `{given}`" in (error.details() or "")) is shown

@@ -113,7 +113,7 @@ def _in(failure: Failure) -> str:
 
 
 def _given(texts: Iterable[str]) -> str:
-    """What was given in place of words that are allowed, as far as it is words. Keys and random texts have digits or length."""
+    """What was given in place of words that are allowed, where it is words; keys have digits and are long."""
     words = [f"`{text}`" for text in texts if _WORD.fullmatch(text)]
     return f", not {all_of(words)}" if words else ""
 

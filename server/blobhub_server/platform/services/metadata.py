@@ -185,5 +185,5 @@ async def _lock_parent(tx: Transaction, call: Call[Blob | BlobRevision]) -> _Par
 async def _get_record(tx: Transaction, parent_id: str, key: str) -> MetadataRecord:
     record = await store.get(tx, parent_id, key)
     if record is None:
-        raise NotFound(KIND, key)
+        raise NotFound(KIND, key, "ListMetadata lists the records that there are")
     return record
