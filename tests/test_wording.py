@@ -136,7 +136,6 @@ KINDS: dict[str, tuple[Callable[[Message, Constraint], None], Callable[[Constrai
     "string.alias_or_id": (setting(lambda _: "no alias"), lambda _: ["an alias or an id"]),
     "string.alias_or_within": (setting(lambda _: "no alias"), lambda _: ["an alias", "`acme/pipeline@3/alias`", "an id"]),
     "string.within": (setting(lambda _: "intake"), lambda _: ["`acme/pipeline@3/alias`", "an id"]),
-    "string.alias_or_id": (setting(lambda _: "No alias"), lambda _: ["must be an alias or an id"]),
     "string.in": (setting(lambda _: "nothing"), lambda it: [*(f"`{name}`" for name in it.rule), "not `nothing`"]),
     "int32.gte": (setting(lambda least: least - 1), lambda it: [it.rule, f"not {it.rule - 1}"]),
     "int32.lte": (setting(lambda most: most + 1), lambda it: [it.rule, f"not {it.rule + 1}"]),

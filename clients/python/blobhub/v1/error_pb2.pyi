@@ -51,8 +51,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_REFERENCE: _ErrorReason.ValueType  # 4
     """INVALID_ARGUMENT. A reference to an organization, blob, revision or user is not written as `acme`, `acme/pipeline`,
     `acme/pipeline@3`, `@ann` or an id; or a version, a revision within a blob that is named beside it, is not `default`,
-    `draft`, `latest`, a snapshot number or a revision's id; or `draft` names one of several drafts. The message says what the
-    field takes. Details: `BadRequest`.
+    `draft`, `latest`, a snapshot number or a revision's id. The message says what the field takes. Details: `BadRequest`.
     """
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`. A
@@ -183,8 +182,7 @@ ERROR_REASON_UNDECODABLE_REQUEST: ErrorReason.ValueType  # 3
 ERROR_REASON_INVALID_REFERENCE: ErrorReason.ValueType  # 4
 """INVALID_ARGUMENT. A reference to an organization, blob, revision or user is not written as `acme`, `acme/pipeline`,
 `acme/pipeline@3`, `@ann` or an id; or a version, a revision within a blob that is named beside it, is not `default`,
-`draft`, `latest`, a snapshot number or a revision's id; or `draft` names one of several drafts. The message says what the
-field takes. Details: `BadRequest`.
+`draft`, `latest`, a snapshot number or a revision's id. The message says what the field takes. Details: `BadRequest`.
 """
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`. A
