@@ -111,10 +111,14 @@ def a_request_refers_by_the_noun(contract: Contract) -> Iterator[str]:
 
 
 def nothing_follows_the_noun_that_a_request_refers_by(contract: Contract) -> Iterator[str]:
-    """`session`, not `session_ref`, `session_name` or `session_alias`; what stands before it says which one."""
+    """`session`, not `session_ref` or `session_name`; what stands before it says which one.
+
+    A filter such as `definition_alias`, with the form of an alias, is about all that have it, and refers to none of them.
+    """
     for message in contract.requests:
         for field in message.fields:
-            if field.type == STRING and re.fullmatch(rf"(.*_)?({'|'.join(NOUNS)})s?_.+", field.name):
+            filters = _options(field).Extensions[validate_pb2.field].string.Extensions[alias_pb2.alias]
+            if field.type == STRING and not filters and re.fullmatch(rf"(.*_)?({'|'.join(NOUNS)})s?_.+", field.name):
                 yield f"{message.name}.{field.name}"
 
 
