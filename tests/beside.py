@@ -164,7 +164,7 @@ class Beside:
 
     def roles(self, who: Caller, scope: str) -> None:
         """Compare a caller's effective role on one organization or blob."""
-        found = self.call(who, "callers.GetCaller", resource=scope)
+        found = self.call(who, "callers.GetCaller", parent=scope)
         if found:
             assert found[1]["roles"] == found[0]
 

@@ -179,7 +179,7 @@ def metadata_listings() -> list[Listing]:
     return [
         lists_of(lambda h: lists(parent=blob_id(h)), note="of a blob", parent_id=blob_id),
         lists_of(lambda h: lists(parent=revision_id(h)), note="of a revision", parent_id=revision_id),
-        lists_of(lambda h: lists(parent=blob_id(h), prefix="k"), note="by prefix", parent_id=blob_id),
+        lists_of(lambda h: lists(parent=blob_id(h), key_prefix="k"), note="by prefix", parent_id=blob_id),
         lists_of(lambda h: lists(parent=blob_id(h), order_by="key desc"), note="desc", parent_id=blob_id, desc=True),
         resolve(lambda h: resolves(revision=revision_id(h)), resolved),
         resolve(lambda h: resolves(revision=revision_id(h), keys=some), among, note="some keys"),

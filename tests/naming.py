@@ -18,6 +18,10 @@ NOUNS = ("organization", "blob", "revision", "session", "execution", "definition
 STRING, MESSAGE, BOOL = FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_BOOL
 
 
+INCLUSIVE = r"\bor (at|from|later|earlier|then|since|until|on)\b|\b(at|from|on) this\b|\binclu"
+"""What says of a bound that it is among what it bounds."""
+
+
 @dataclass(frozen=True)
 class Contract:
     """The messages and methods of a package."""
@@ -69,6 +73,33 @@ def _fields(messages: list[Descriptor], pattern: str) -> Iterator[str]:
                 yield f"{message.name}.{field.name}"
 
 
+def _comments(contract: Contract) -> Iterator[tuple[FieldDescriptor, str]]:
+    """The fields of all messages, each with its comment."""
+    for file in contract.files:
+        texts = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}
+        for m, message in enumerate(file.message_type):
+            described = contract.pool.FindMessageTypeByName(f"{file.package}.{message.name}")
+            yield from ((described.fields_by_name[each.name], texts[4, m, 2, f]) for f, each in enumerate(message.field))
+
+
+def _options(field: FieldDescriptor) -> descriptor_pb2.FieldOptions:
+    """A field's options, with our extensions whatever pool it is of."""
+    return descriptor_pb2.FieldOptions.FromString(field.GetOptions().SerializeToString())
+
+
+def _rules(contract: Contract) -> Iterator[tuple[str, access_pb2.AccessRule]]:
+    """The methods' access rules and the further ones in them, each with the method's name."""
+    for method in contract.methods:
+        rule = descriptor_pb2.MethodOptions.FromString(method.GetOptions().SerializeToString()).Extensions[access_pb2.access]
+        yield from ((method.name, each) for each in (rule, *rule.also))
+
+
+def _is_named_for(name: str, kind: str) -> bool:
+    """Whether a field that refers to a kind of thing is named for it; a version is a revision of the blob beside it."""
+    kind = "revision" if kind == "version" else kind
+    return name == "parent" if "_or_" in kind else f"_{name}".endswith(f"_{kind}")
+
+
 def organization_is_written_out(contract: Contract) -> Iterator[str]:
     """`organization`, and never `org`."""
     yield from _fields(contract.messages, r"(.*_)?orgs?(_.*)?")
@@ -79,14 +110,61 @@ def a_request_refers_by_the_noun(contract: Contract) -> Iterator[str]:
     yield from (name for name in _fields(contract.requests, r".*_ids?") if not name.endswith(".request_id"))
 
 
+def nothing_follows_the_noun_that_a_request_refers_by(contract: Contract) -> Iterator[str]:
+    """`session`, not `session_ref` or `session_name`; what stands before it says which one.
+
+    A filter such as `definition_alias`, with the form of an alias, is about all that have it, and refers to none of them.
+    """
+    for message in contract.requests:
+        for field in message.fields:
+            filters = _options(field).Extensions[validate_pb2.field].string.Extensions[alias_pb2.alias]
+            if field.type == STRING and not filters and re.fullmatch(rf"(.*_)?({'|'.join(NOUNS)})s?_.+", field.name):
+                yield f"{message.name}.{field.name}"
+
+
 def a_checked_field_has_the_name_of_its_kind(contract: Contract) -> Iterator[str]:
     """`blob` names a blob, `base_revision` a revision, and `parent` one of several kinds of thing."""
-    for method in contract.methods:
-        rule = descriptor_pb2.MethodOptions.FromString(method.GetOptions().SerializeToString()).Extensions[access_pb2.access]
-        for each in (rule, *rule.also):
-            several = "_or_" in each.resource
-            if each.field and not (each.field == "parent" if several else f"_{each.field}".endswith(f"_{each.resource}")):
-                yield f"{method.name}: {each.field} names {each.resource}"
+    for method, rule in _rules(contract):
+        if rule.field and not _is_named_for(rule.field, rule.resource):
+            yield f"{method}: {rule.field} names {rule.resource}"
+
+
+def a_field_that_says_what_it_refers_to_has_the_name_of_that(contract: Contract) -> Iterator[str]:
+    """The same where the field's own option `reference` says it, and not the access rule."""
+    for message in contract.messages:
+        for field in message.fields:
+            kind = _options(field).Extensions[access_pb2.reference]
+            if kind and not _is_named_for(field.name, kind):
+                yield f"{message.name}.{field.name} names {kind}"
+
+
+def a_field_with_the_form_of_a_reference_is_named_for_a_noun(contract: Contract) -> Iterator[str]:
+    """What is an id, or has the form of a reference to what is in a revision, refers to something."""
+    kinds = {*NOUNS, "parent", *(rule.resource for _, rule in _rules(contract) if rule.resource)}
+    for message in contract.requests:
+        for field in message.fields:
+            rules = _options(field).Extensions[validate_pb2.field].string
+            refers = rules.uuid or any(rules.Extensions[form] for form in (alias_pb2.within, alias_pb2.alias_or_id))
+            named = field.name == "request_id" or any(_is_named_for(field.name, kind) for kind in kinds)
+            if refers and not named:
+                yield f"{message.name}.{field.name}"
+
+
+def a_prefix_says_of_what(contract: Contract) -> Iterator[str]:
+    """`alias_prefix` and `key_prefix`, not `prefix`."""
+    yield from _fields(contract.messages, r"prefix|begins_with|starts_with|.*_(begins|starts)_with")
+
+
+def a_time_bounds_by_after_or_before(contract: Contract) -> Iterator[str]:
+    """`created_after` and `created_before`; not since, until, from."""
+    yield from _fields(contract.requests, r"(.*_)?(since|until|from|till)(_.*)?")
+
+
+def a_bound_is_not_among_what_it_bounds(contract: Contract) -> Iterator[str]:
+    """What is created after an instant is not created at it; so it is with sequences, which polls go on from."""
+    for field, comment in _comments(contract):
+        if re.fullmatch(r"(.*_)?(after|before)(_.*)?", field.name) and re.search(INCLUSIVE, comment):
+            yield f"{field.containing_type.name}.{field.name}: {comment.strip()}"
 
 
 def a_record_holds_ids(contract: Contract) -> Iterator[str]:
@@ -210,11 +288,25 @@ Rule = Callable[[Contract], Iterator[str]]
 EXAMPLES: dict[Rule, str] = {
     organization_is_written_out: "message Blob { string org_id = 1; }",
     a_request_refers_by_the_noun: "message AskRequest { string session_id = 1; }",
+    nothing_follows_the_noun_that_a_request_refers_by: "message AskRequest { string session_ref = 1; }",
     a_checked_field_has_the_name_of_its_kind: """
         message AskRequest { string scope = 1; }
         message AskResponse {}
         service Keys {
           rpc Ask(AskRequest) returns (AskResponse) { option (access) = {field: "scope" resource: "blob"}; }
+        }""",
+    a_field_that_says_what_it_refers_to_has_the_name_of_that: """
+        message AskRequest { string resource = 1 [(reference) = "organization_or_blob"]; }""",
+    a_field_with_the_form_of_a_reference_is_named_for_a_noun: """
+        import "blobhub/v1/alias.proto";
+        import "buf/validate/validate.proto";
+        message AskRequest { string place = 1 [(buf.validate.field).string.(blobhub.v1.within) = true]; }""",
+    a_prefix_says_of_what: "message ListThingRequest { string prefix = 1; }",
+    a_time_bounds_by_after_or_before: "message ListThingRequest { int64 created_since = 1; }",
+    a_bound_is_not_among_what_it_bounds: """
+        message ListThingRequest {
+          // Only things that were created at this time or later.
+          int64 created_after = 1;
         }""",
     a_record_holds_ids: "message Session { string blob = 1; }",
     what_a_thing_belongs_to_is_its_parent: "message AskRequest { string owner = 1; }",

@@ -46,13 +46,12 @@ INSIDE = {
     "ListSessions.revision": "a filter among the sessions of the blob that is checked",
     "ListAuditEntries.user": "a filter, for those who may see every entry of the parent",
     "ListEvents.execution": "a filter inside the session that is checked; one of another session is like one that is absent",
-    "GetCaller.resource": "asks for the caller's own role; none, and no such thing, read the same",
+    "GetCaller.parent": "asks for the caller's own role; none, and no such thing, read the same",
 }
 """Request fields that name something and are not checked by themselves, and why."""
 
 NAMES = {"organization", "blob", "revision", "base_revision", "session", "execution", "parent", "user", "api_key"} | {
     "credential",
-    "resource",
 }
 """What request fields that name a resource are called."""
 

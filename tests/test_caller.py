@@ -16,7 +16,7 @@ NOWHERE = "01890000-0000-7000-8000-000000000000"
 
 
 async def who(api: Api, scope: str = "") -> caller_pb2.GetCallerResponse:
-    return await api.callers.GetCaller(caller_pb2.GetCallerRequest(resource=scope))
+    return await api.callers.GetCaller(caller_pb2.GetCallerRequest(parent=scope))
 
 
 async def roles(api: Api, scope: str = "") -> dict[str, str]:

@@ -25,6 +25,13 @@ IMPLIED = {
 }
 """What a request with such a field can be answered with."""
 
+SERVERS = {"api_key", "credential", "execution", "user"}
+"""Kinds whose references name no parent, so that the server is it, which its administrators alone may read."""
+
+UNSEEN = "or it names nothing that the caller may see, in a parent that they may read."
+ADMINISTRATORS = "there is no such thing, which only administrators of the server are told."
+"""What every method says of NOT_FOUND that refers to other kinds, and to those."""
+
 LIMITED = {f"Create{noun}" for noun in ("ApiKey", "Blob", "Credential", "Member", "Metadata", "Revision", "Session")}
 LIMITED |= {"CreateOrganization", "RotateApiKey", "PutDefinition", "StartExecution", "RunExecution"}
 """Methods that add to what is counted, which the tests of limits go through."""
@@ -51,6 +58,21 @@ def test_every_rpc_lists_the_errors_that_follow_from_its_form(method: Method) ->
         implied |= {"NOT_FOUND", "PERMISSION_DENIED"}
     implied |= {code for field, code in IMPLIED.items() if field in fields}
     assert implied <= listed, f"{method.path} does not list {sorted(implied - listed)}"
+
+
+@each_method
+def test_every_rpc_tells_in_the_same_words_what_is_not_found(method: Method) -> None:
+    """And says that things are renamed where they have aliases, or are named by those of what they are in."""
+    if not method.access.field:
+        return
+    (said,) = re.findall(r"^ ?\* NOT_FOUND: (.+(?:\n {3}.+)*)", method.comment, re.M)
+    said = re.sub(r"\s+", " ", said)
+    if method.access.resource in SERVERS:
+        assert said == ADMINISTRATORS
+    else:
+        assert said.endswith(f"; {UNSEEN}")
+        assert "renamed" in said
+        assert "administrators" not in said
 
 
 def test_every_rpc_that_a_limit_may_refuse_says_so() -> None:

@@ -25,7 +25,7 @@ EVERY = [
     errors.AmbiguousReference("revision", "the blob has several drafts"),
     errors.InvalidPageToken(),
     errors.InvalidValue("expire_time", "is past"),
-    errors.UnknownBlobType("acme.type"),
+    errors.UnknownBlobType("acme.type", ["other.type"]),
     errors.BlobTypeNotInstalled("acme.type"),
     workflow_errors.InvalidDefinitionContent(WRONG),
     errors.Unauthenticated(),

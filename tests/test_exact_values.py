@@ -79,6 +79,9 @@ async def test_what_an_execution_is_given_is_its_result_wherever_it_is_read(api:
     watch = session_pb2.WatchSessionRequest(session=session_id, after_session_sequence=after, replay_only=True)
     (again,) = [event async for message in api.sessions.WatchSession(watch) for event in message.events]
     assert again == events[-1]
+    listing = {"session": session_id, "after_session_sequence": after}
+    for narrowed in ({}, {"execution": found.id}, {"types": ["flow.exited"]}, {"order_by": "session_sequence desc"}):
+        assert list((await ask(api, "ListEvents", **listing, **narrowed)).events) == [again]
 
 
 @ONE
@@ -99,6 +102,11 @@ async def test_values_pass_through_scripts_session_objects_and_constants_unchang
     events = [event async for message in api.executions.WatchExecution(request) for event in message.events]
     (emitted,) = [event.processor_output for event in events if event.WhichOneof("payload") == "processor_output"]
     assert same(value, get_value(emitted))
+    after = events[0].session_sequence - 1
+    listed = await ask(
+        api, "ListEvents", session=session_id, execution=ended.id, after_session_sequence=after, page_size=1000
+    )
+    assert list(listed.events) == events
 
 
 @ONE

@@ -207,7 +207,7 @@ async def test_session_objects_are_put_listed_read_and_deleted(api: Api) -> None
         put = session_object_pb2.PutSessionObjectRequest(session=session_id, alias=alias, value=value)
         made = (await objects.PutSessionObject(put)).session_object
         assert made.type == "text"
-    listing = session_object_pb2.ListSessionObjectsRequest(session=session_id, prefix="notes/", page_size=1)
+    listing = session_object_pb2.ListSessionObjectsRequest(session=session_id, alias_prefix="notes/", page_size=1)
     page = await objects.ListSessionObjects(listing)
     assert [item.alias for item in page.session_objects] == ["notes/a"]
     listing.page_token = page.next_page_token

@@ -54,7 +54,7 @@ async def update(api: Api, target: str, key: str, *paths: str, **fields) -> meta
 
 async def listed(api: Api, target: str, prefix: str = "", size: int = 0) -> list[metadata_pb2.MetadataRecord]:
     """All pages of a list."""
-    request = metadata_pb2.ListMetadataRequest(parent=target, prefix=prefix, page_size=size)
+    request = metadata_pb2.ListMetadataRequest(parent=target, key_prefix=prefix, page_size=size)
     records: list[metadata_pb2.MetadataRecord] = []
     while True:
         answer = await api.metadata.ListMetadata(request)
@@ -67,7 +67,7 @@ async def listed(api: Api, target: str, prefix: str = "", size: int = 0) -> list
 
 async def resolved(api: Api, revision: str = DRAFT, *, keys=(), prefix: str = "", size: int = 0):
     """All pages of what holds for a revision: (key, value, source) of each."""
-    request = metadata_pb2.ResolveMetadataRequest(revision=revision, keys=keys, prefix=prefix, page_size=size)
+    request = metadata_pb2.ResolveMetadataRequest(revision=revision, keys=keys, key_prefix=prefix, page_size=size)
     found = []
     while True:
         answer = await api.metadata.ResolveMetadata(request)
@@ -270,7 +270,7 @@ async def test_a_token_is_good_for_its_own_list_alone(api: Api) -> None:
     token = (await api.metadata.ListMetadata(metadata_pb2.ListMetadataRequest(parent=BLOB, page_size=1))).next_page_token
     for request in (
         metadata_pb2.ListMetadataRequest(parent=DRAFT, page_token=token),
-        metadata_pb2.ListMetadataRequest(parent=BLOB, prefix="k", page_token=token),
+        metadata_pb2.ListMetadataRequest(parent=BLOB, key_prefix="k", page_token=token),
     ):
         await expect_refusal(api.metadata.ListMetadata(request), INVALID, "INVALID_PAGE_TOKEN")
     resolve = metadata_pb2.ResolveMetadataRequest(revision=DRAFT, page_token=token)

@@ -65,7 +65,11 @@ def test_the_rule_finds_what_breaks_it(rule: Rule, example: str, tmp_path: Path)
         "-oout.binpb",
     ]
     done = subprocess.run(
-        [*command, "--include_imports", "example.proto"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*command, "--include_imports", "--include_source_info", "example.proto"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     made = descriptor_pb2.FileDescriptorSet.FromString((tmp_path / "out.binpb").read_bytes())

@@ -63,8 +63,8 @@ async def test_executions_are_a_blobs_the_newest_first(api: Api) -> None:
     assert await listed(definition_alias="other") == [3, 1]
     assert await listed(definition_alias="other", session=sessions[1], state="EXECUTION_STATE_COMPLETED") == [3]
     assert await listed(state="EXECUTION_STATE_FAILED") == []
-    assert await listed(created_after=made[1].create_time) == [3, 2, 1]
-    assert await listed(created_after=made[1].create_time, created_before=made[3].create_time) == [2, 1]
+    assert await listed(created_after=made[1].create_time) == [3, 2]
+    assert await listed(created_after=made[1].create_time, created_before=made[3].create_time) == [2]
 
 
 async def test_a_session_of_another_blob_is_none_of_the_blobs(api: Api) -> None:

@@ -136,13 +136,13 @@ KINDS: dict[str, tuple[Callable[[Message, Constraint], None], Callable[[Constrai
     "string.alias_or_id": (setting(lambda _: "no alias"), lambda _: ["an alias or an id"]),
     "string.alias_or_within": (setting(lambda _: "no alias"), lambda _: ["an alias", "`acme/pipeline@3/alias`", "an id"]),
     "string.within": (setting(lambda _: "intake"), lambda _: ["`acme/pipeline@3/alias`", "an id"]),
-    "string.in": (setting(lambda _: "nothing"), lambda it: [f"`{name}`" for name in it.rule]),
+    "string.in": (setting(lambda _: "nothing"), lambda it: [*(f"`{name}`" for name in it.rule), "not `nothing`"]),
     "int32.gte": (setting(lambda least: least - 1), lambda it: [it.rule, f"not {it.rule - 1}"]),
     "int32.lte": (setting(lambda most: most + 1), lambda it: [it.rule, f"not {it.rule + 1}"]),
     "int64.gte": (setting(lambda least: least - 1), lambda it: [it.rule, f"not {it.rule - 1}"]),
     "enum.in": (setting(lambda _: UNKNOWN), lambda it: [*names_of(it), f"not {UNKNOWN}"]),
     "enum.defined_only": (setting(lambda _: UNKNOWN), lambda it: [*names_of(it), f"not {UNKNOWN}"]),
-    "field_mask.in": (set_paths, lambda it: it.rule),
+    "field_mask.in": (set_paths, lambda it: [*it.rule, "not `nothing`"]),
     "duration.gt": (set_span(0), lambda it: [f"greater than {it.rule.seconds}s"]),
     "duration.gte": (set_span(-1), lambda it: [f"greater than or equal to {it.rule.seconds}s"]),
     "duration.lte": (set_span(1), lambda it: [f"less than or equal to {it.rule.seconds}s"]),
@@ -281,3 +281,14 @@ async def test_a_long_text_is_not_repeated_in_full(api: Api) -> None:
         api.organizations.ListOrganizations(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
     )
     assert "secret" * 10 not in (error.details() or "")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [("createTime desc", True), ("0f3a9c", False), ("Bearer x", True), ("x" * 33, False)]
+)
+async def test_of_texts_only_short_words_are_repeated(api: Api, given: str, shown: bool) -> None:
+    request = organization_pb2.ListOrganizationsRequest(order_by=given)
+    error = await expect_refusal(
+        api.organizations.ListOrganizations(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
+    )
+    assert (f", not `{given}`" in (error.details() or "")) is shown

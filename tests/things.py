@@ -256,16 +256,16 @@ class Places:
     def _sees(self, who: Caller, place: Place) -> bool:
         return place.holder.visibility == PUBLIC or self.role(who, place) >= READ
 
-    def get_caller(self, who: Caller, resource: str = "") -> list[dict[str, Any]]:
+    def get_caller(self, who: Caller, parent: str = "") -> list[dict[str, Any]]:
         """The effective roles: on a scope, or wherever the user is a member."""
-        if not resource:
+        if not parent:
             places = [
                 p
                 for o in self.organizations
                 for p in (Place(organization=o), *(Place(organization=o, blob=blob) for blob in o.blobs))
             ]
             return [self._effective(p, self.role(who, p)) for p in places if who.user in p.holder.members]
-        place = self.scope(resource)
+        place = self.scope(parent)
         role = place and max(self.role(who, place), READ if place.holder.visibility == PUBLIC else NONE)
         if role and place.refusal:
             raise place.refusal

@@ -36,7 +36,7 @@ def session_listings() -> list[Listing]:
         sessions(lambda h: list_sessions(blob=blob_id(h), revision=revision_id(h)), note="of a revision"),
         objects(lambda h: list_objects(session=session_id(h))),
         objects(lambda h: list_objects(session=session_id(h), order_by="alias desc"), note="desc", desc=True),
-        objects(lambda h: list_objects(session=session_id(h), prefix="c"), note="by prefix", only=begins_with_c),
+        objects(lambda h: list_objects(session=session_id(h), alias_prefix="c"), note="by prefix", only=begins_with_c),
     ]
 
 
@@ -57,7 +57,7 @@ def executions(order_by: str = "", *, session: bool = False, late: bool = False,
 
     def rows(hoard: Hoard) -> list[Row]:
         found = [row for row in hoard["executions"] if all(row[name] == value for name, value in filters.items())]
-        found = [row for row in found if not late or row["create_time"] >= middle(hoard)]
+        found = [row for row in found if not late or row["create_time"] > middle(hoard)]
         return sorted(found, key=itemgetter("create_time", "id"), reverse=order_by != "create_time")
 
     note = ", ".join([order_by or "newest first", *filters.values(), *["session"] * session, *["late"] * late])

@@ -29,11 +29,12 @@ What is wrong first in this order is what the caller is told:
 2. **Decoding.** Bytes that are not the method's request are INVALID_ARGUMENT.
 3. **Who is calling.** A key or token that is unknown, expired or revoked is UNAUTHENTICATED.
 4. **The form of the request.** Constraints of the protos that are broken are INVALID_ARGUMENT. All of them are named at
-   once, each with its field and what is allowed there.
+   once, each with its field and what is allowed there. Then a malformed reference is INVALID_ARGUMENT.
 5. **The remembered answer.** A `request_id` that was used before gets the first answer again; with another request it is
    ALREADY_EXISTS.
 6. **Access.** References are resolved, and roles are looked at.
-7. **The method itself:** states, limits, etags, and whatever else its list of refusals names.
+7. **The method itself:** JSON texts, such as `value_json` and the documents of definitions, and page tokens, which belong
+   to what is listed; states, limits, etags, and whatever else its list of refusals names.
 
 What is absent and what is invisible are one answer to one caller, in the same words:
 

@@ -120,8 +120,12 @@ class UnknownBlobType(BlobHubError):
 
     code, reason = "INVALID_ARGUMENT", "UNKNOWN_BLOB_TYPE"
 
-    def __init__(self, name: str) -> None:
-        super().__init__("no such blob type is installed", metadata={"type": name})
+    def __init__(self, name: str, installed: Sequence[str]) -> None:
+        """`name` is empty for what has not the form of a type's name; `installed` are the types that there are."""
+        super().__init__(
+            f"no blob type {name or 'of that name'} is installed; there is {', '.join(installed) or 'none'}",
+            metadata={"type": name} if name else None,
+        )
 
 
 class BlobTypeNotInstalled(BlobHubError):

@@ -137,7 +137,8 @@ class BlobTypes:
         """The blob type of a name. Raises UnknownBlobType."""
         found = self._installed.get(name)
         if found is None:
-            raise UnknownBlobType(name)
+            # A text of another form is not repeated: it may be a secret in the wrong field.
+            raise UnknownBlobType(name if NAME.fullmatch(name) else "", sorted(self._installed))
         return found.type
 
     async def dependents(self, tx: Transaction, name: str, revision_id: str) -> Sequence[Dependents]:

@@ -1,7 +1,8 @@
 """What a broken constraint is called: in words, with what is allowed and, where it helps, what was given.
 
 protovalidate's own texts show enum values by number and patterns as they are. Its texts that are plain are kept, and so are
-the messages of CEL rules, which the protos give. Texts that callers sent are never repeated: some are secrets.
+the messages of CEL rules, which the protos give. Texts that callers sent are repeated only where a list of texts is allowed,
+and only short words: a text may be a secret in the wrong field.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from protovalidate import Violation as Failure
 UUID = "a UUID, such as 0198c0de-7a11-7000-8000-5a3d1c2b4e6f"
 
 _CLASS = r"\[((?:[^\]\\])+)\]"
+_WORD = re.compile(r"[A-Za-z][A-Za-z_. ]{0,31}")
 _COUNTED = re.compile(rf"\^{_CLASS}\{{(\d+),(\d+)\}}\$")
 _ENDS = re.compile(rf"\^{_CLASS}\({_CLASS}\{{0,(\d+)\}}{_CLASS}\)\?\$")
 _SEGMENTS = re.compile(rf"\^{_CLASS}\+\(/{_CLASS}\+\)\*\$")
@@ -107,7 +109,13 @@ def _characters(characters: str) -> str:
 
 
 def _in(failure: Failure) -> str:
-    return f"must be {one_of(f'`{value}`' for value in failure.rule_value)}"
+    return f"must be {one_of(f'`{value}`' for value in failure.rule_value)}{_given([failure.field_value])}"
+
+
+def _given(texts: Iterable[str]) -> str:
+    """What was given in place of words that are allowed, where it is words; keys have digits and are long."""
+    words = [f"`{text}`" for text in texts if _WORD.fullmatch(text)]
+    return f", not {all_of(words)}" if words else ""
 
 
 def _not_in(failure: Failure) -> str:
@@ -115,7 +123,8 @@ def _not_in(failure: Failure) -> str:
 
 
 def _paths(failure: Failure) -> str:
-    return f"must only name {all_of(failure.rule_value)}"
+    others = [path for path in failure.field_value.paths if path not in failure.rule_value]
+    return f"must only name {all_of(failure.rule_value)}{_given(others[:3])}"
 
 
 def _too_short(failure: Failure) -> str:

@@ -114,19 +114,19 @@ class GetCallerRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    RESOURCE_FIELD_NUMBER: _builtins.int
-    resource: _builtins.str
+    PARENT_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
     """Asks about one organization (`acme`) or blob (`acme/pipeline`), or the id of either; empty asks for everything that
     the caller's memberships and key give.
     """
     def __init__(
         self,
         *,
-        resource: _builtins.str = ...,
+        parent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

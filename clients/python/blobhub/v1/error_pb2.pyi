@@ -11,6 +11,10 @@ the bytes are not the request's message; the key does not work; a constraint is 
 INVALID_ARGUMENT but for the key's); the `request_id` was used with another body, or is answered from memory; no key
 came and one is needed; then, for each resource in the order of the access rule: it is absent or hidden, the role is too
 weak, a revision is absent in the blob; and last what the method itself finds, such as a stale etag.
+
+So constraints and references, which say the form of a request, are checked before access. What the method has to read is
+read after it: JSON texts, such as `value_json` and the documents of definitions, and page tokens, which belong to what is
+listed.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -45,8 +49,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNDECODABLE_REQUEST: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT. The request's bytes are not a message of the method's request type."""
     ERROR_REASON_INVALID_REFERENCE: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT. A reference to an organization, blob or revision is not written as `acme`, `acme/pipeline`,
-    `acme/pipeline@3` or an id. Details: `BadRequest`.
+    """INVALID_ARGUMENT. A reference to an organization, blob, revision or user is not written as `acme`, `acme/pipeline`,
+    `acme/pipeline@3`, `@ann` or an id; or a version, a revision within a blob that is named beside it, is not `default`,
+    `draft`, `latest`, a snapshot number or a revision's id. The message says what the field takes. Details: `BadRequest`.
     """
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`. A
@@ -85,7 +90,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `type`, `needs`.
     """
     ERROR_REASON_UNKNOWN_BLOB_TYPE: _ErrorReason.ValueType  # 15
-    """INVALID_ARGUMENT. No blob type of that name is installed. Metadata: `type`."""
+    """INVALID_ARGUMENT. No blob type of that name is installed; the message lists those that are. Metadata: `type`, the name,
+    if it has the form of one.
+    """
     ERROR_REASON_REVISION_IN_USE: _ErrorReason.ValueType  # 16
     """FAILED_PRECONDITION. Something depends on the revision: it is the blob's default, another revision's parent, or
     sessions are bound to it. Metadata: `dependents`, how many and of what.
@@ -173,8 +180,9 @@ violation.
 ERROR_REASON_UNDECODABLE_REQUEST: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT. The request's bytes are not a message of the method's request type."""
 ERROR_REASON_INVALID_REFERENCE: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT. A reference to an organization, blob or revision is not written as `acme`, `acme/pipeline`,
-`acme/pipeline@3` or an id. Details: `BadRequest`.
+"""INVALID_ARGUMENT. A reference to an organization, blob, revision or user is not written as `acme`, `acme/pipeline`,
+`acme/pipeline@3`, `@ann` or an id; or a version, a revision within a blob that is named beside it, is not `default`,
+`draft`, `latest`, a snapshot number or a revision's id. The message says what the field takes. Details: `BadRequest`.
 """
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT. The page token was not made by this list, or was made with other filters. Details: `BadRequest`. A
@@ -213,7 +221,9 @@ ERROR_REASON_WRONG_BLOB_TYPE: ErrorReason.ValueType  # 14
 Metadata: `type`, `needs`.
 """
 ERROR_REASON_UNKNOWN_BLOB_TYPE: ErrorReason.ValueType  # 15
-"""INVALID_ARGUMENT. No blob type of that name is installed. Metadata: `type`."""
+"""INVALID_ARGUMENT. No blob type of that name is installed; the message lists those that are. Metadata: `type`, the name,
+if it has the form of one.
+"""
 ERROR_REASON_REVISION_IN_USE: ErrorReason.ValueType  # 16
 """FAILED_PRECONDITION. Something depends on the revision: it is the blob's default, another revision's parent, or
 sessions are bound to it. Metadata: `dependents`, how many and of what.

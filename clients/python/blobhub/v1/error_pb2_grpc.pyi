@@ -11,6 +11,10 @@ the bytes are not the request's message; the key does not work; a constraint is 
 INVALID_ARGUMENT but for the key's); the `request_id` was used with another body, or is answered from memory; no key
 came and one is needed; then, for each resource in the order of the access rule: it is absent or hidden, the role is too
 weak, a revision is absent in the blob; and last what the method itself finds, such as a stale etag.
+
+So constraints and references, which say the form of a request, are checked before access. What the method has to read is
+read after it: JSON texts, such as `value_json` and the documents of definitions, and page tokens, which belong to what is
+listed.
 """
 
 from collections import abc as _abc

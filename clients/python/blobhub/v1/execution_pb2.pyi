@@ -461,7 +461,7 @@ class ListExecutionsRequest(_message.Message):
     """`create_time`, or it with ` desc`; empty means `create_time desc`, the newest first."""
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
-        """Only executions that were created at this time or later; unset for all."""
+        """Only executions that were created after this time; unset for all."""
 
     @_builtins.property
     def created_before(self) -> _timestamp_pb2.Timestamp:

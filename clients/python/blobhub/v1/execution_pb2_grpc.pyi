@@ -43,7 +43,8 @@ class ExecutionServiceStub:
       another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition;
+    * NOT_FOUND: the session's revision has no such definition; there is no such revision in the blob, or no such
+      session in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -62,7 +63,8 @@ class ExecutionServiceStub:
       another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition;
+    * NOT_FOUND: the session's revision has no such definition; there is no such revision in the blob, or no such
+      session in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -132,7 +134,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
       another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition;
+    * NOT_FOUND: the session's revision has no such definition; there is no such revision in the blob, or no such
+      session in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -151,7 +154,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
       another revision or blob.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session's revision has no such definition;
+    * NOT_FOUND: the session's revision has no such definition; there is no such revision in the blob, or no such
+      session in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -224,7 +228,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
           another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session's revision has no such definition;
+        * NOT_FOUND: the session's revision has no such definition; there is no such revision in the blob, or no such
+          session in it; the blob was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -249,7 +254,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
           another revision or blob.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session's revision has no such definition;
+        * NOT_FOUND: the session's revision has no such definition; there is no such revision in the blob, or no such
+          session in it; the blob was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.

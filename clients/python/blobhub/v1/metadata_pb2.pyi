@@ -233,13 +233,13 @@ class ListMetadataRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PARENT_FIELD_NUMBER: _builtins.int
-    PREFIX_FIELD_NUMBER: _builtins.int
+    KEY_PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """A blob (`acme/pipeline`) or a revision (`acme/pipeline@3`), or the id of either."""
-    prefix: _builtins.str
+    key_prefix: _builtins.str
     """Only records whose key begins so; empty for all."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
@@ -253,14 +253,14 @@ class ListMetadataRequest(_message.Message):
         self,
         *,
         parent: _builtins.str = ...,
-        prefix: _builtins.str = ...,
+        key_prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "prefix", b"prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_prefix", b"key_prefix", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,12 +330,12 @@ class ResolveMetadataRequest(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
-    PREFIX_FIELD_NUMBER: _builtins.int
+    KEY_PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """Reference of the revision, such as `acme/pipeline@default`."""
-    prefix: _builtins.str
+    key_prefix: _builtins.str
     """Only records whose key begins so; empty for all."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
@@ -352,13 +352,13 @@ class ResolveMetadataRequest(_message.Message):
         *,
         revision: _builtins.str = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
-        prefix: _builtins.str = ...,
+        key_prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_prefix", b"key_prefix", "keys", b"keys", "page_size", b"page_size", "page_token", b"page_token", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -220,8 +220,8 @@ class GetRevisionRequest(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """`acme/pipeline@default`, `acme/pipeline@3`, `acme/pipeline@draft` where there is exactly one draft (several are an
-    INVALID_ARGUMENT, since which one is meant has to be said), `acme/pipeline@<revision id>`, `acme/pipeline` for the
-    default one, or the revision's id.
+    INVALID_ARGUMENT, since which one is meant has to be said), `acme/pipeline@latest` for the newest commit or snapshot,
+    `acme/pipeline@<revision id>`, `acme/pipeline` for the default one, or the revision's id.
     """
     def __init__(
         self,

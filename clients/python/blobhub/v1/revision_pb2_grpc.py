@@ -94,7 +94,7 @@ class RevisionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such parent revision, or was renamed;
+        * NOT_FOUND: the blob has no such base revision, or was renamed;
         or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the parent is a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.

@@ -41,7 +41,7 @@ class RevisionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such parent revision, or was renamed;
+    * NOT_FOUND: the blob has no such base revision, or was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the parent is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -161,7 +161,7 @@ class RevisionServiceAsyncStub(RevisionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-    * NOT_FOUND: the blob has no such parent revision, or was renamed;
+    * NOT_FOUND: the blob has no such base revision, or was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the parent is a draft.
     * ALREADY_EXISTS: the `request_id` was used with another body.
@@ -284,7 +284,7 @@ class RevisionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
-        * NOT_FOUND: the blob has no such parent revision, or was renamed;
+        * NOT_FOUND: the blob has no such base revision, or was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the parent is a draft.
         * ALREADY_EXISTS: the `request_id` was used with another body.

@@ -211,14 +211,14 @@ class ListSessionObjectsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
-    PREFIX_FIELD_NUMBER: _builtins.int
+    ALIAS_PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """`acme/pipeline@3/intake`, by its alias in its revision, or the session's id."""
-    prefix: _builtins.str
-    """Only aliases that begin with this; empty for all."""
+    alias_prefix: _builtins.str
+    """Only objects whose alias begins so; empty for all."""
     page_size: _builtins.int
     """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
     `next_page_token`.
@@ -231,14 +231,14 @@ class ListSessionObjectsRequest(_message.Message):
         self,
         *,
         session: _builtins.str = ...,
-        prefix: _builtins.str = ...,
+        alias_prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_prefix", b"alias_prefix", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,8 +71,9 @@ class SessionObjectServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
-        server are told.
+        * NOT_FOUND: the etag is `*` and there is no such object; there is no such revision in the blob, or no such session in
+        it; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -88,7 +89,8 @@ class SessionObjectServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: the session has no object of that alias;
+        * NOT_FOUND: the session has no object of that alias; there is no such revision in the blob, or no such
+        session in it; the blob was renamed;
         or it names nothing that the caller may see, in a parent that they may read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -102,7 +104,8 @@ class SessionObjectServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,7 +118,8 @@ class SessionObjectServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session has no object of that alias;
+        * NOT_FOUND: the session has no object of that alias; there is no such revision in the blob, or no such
+        session in it; the blob was renamed;
         or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.

@@ -43,8 +43,9 @@ class SessionObjectServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
-      server are told.
+    * NOT_FOUND: the etag is `*` and there is no such object; there is no such revision in the blob, or no such session in
+      it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -56,7 +57,8 @@ class SessionObjectServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: the session has no object of that alias;
+    * NOT_FOUND: the session has no object of that alias; there is no such revision in the blob, or no such
+      session in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     """
     ListSessionObjects: _grpc.UnaryUnaryMultiCallable[_session_object_pb2.ListSessionObjectsRequest, _session_object_pb2.ListSessionObjectsResponse]
@@ -66,7 +68,8 @@ class SessionObjectServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     DeleteSessionObject: _grpc.UnaryUnaryMultiCallable[_session_object_pb2.DeleteSessionObjectRequest, _session_object_pb2.DeleteSessionObjectResponse]
     """Deletes an object. The session's log gets a `session_object_deleted`.
@@ -75,7 +78,8 @@ class SessionObjectServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session has no object of that alias;
+    * NOT_FOUND: the session has no object of that alias; there is no such revision in the blob, or no such
+      session in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
@@ -97,8 +101,9 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
-      server are told.
+    * NOT_FOUND: the etag is `*` and there is no such object; there is no such revision in the blob, or no such session in
+      it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -110,7 +115,8 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: the session has no object of that alias;
+    * NOT_FOUND: the session has no object of that alias; there is no such revision in the blob, or no such
+      session in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     """
     ListSessionObjects: _aio.UnaryUnaryMultiCallable[_session_object_pb2.ListSessionObjectsRequest, _session_object_pb2.ListSessionObjectsResponse]  # type: ignore[assignment]
@@ -120,7 +126,8 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     DeleteSessionObject: _aio.UnaryUnaryMultiCallable[_session_object_pb2.DeleteSessionObjectRequest, _session_object_pb2.DeleteSessionObjectResponse]  # type: ignore[assignment]
     """Deletes an object. The session's log gets a `session_object_deleted`.
@@ -129,7 +136,8 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: the session has no object of that alias;
+    * NOT_FOUND: the session has no object of that alias; there is no such revision in the blob, or no such
+      session in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
@@ -154,8 +162,9 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the etag is `*` and there is no such object; there is no such session, which only administrators of the
-          server are told.
+        * NOT_FOUND: the etag is `*` and there is no such object; there is no such revision in the blob, or no such session in
+          it; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
@@ -173,7 +182,8 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: the session has no object of that alias;
+        * NOT_FOUND: the session has no object of that alias; there is no such revision in the blob, or no such
+          session in it; the blob was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         """
 
@@ -189,7 +199,8 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -204,7 +215,8 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: the session has no object of that alias;
+        * NOT_FOUND: the session has no object of that alias; there is no such revision in the blob, or no such
+          session in it; the blob was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.

@@ -97,7 +97,8 @@ class SessionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +127,8 @@ class SessionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -143,7 +145,8 @@ class SessionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
@@ -166,8 +169,9 @@ class SessionServiceServicer:
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: the session has no such execution; there is no such session, which only administrators of the server
-        are told.
+        * NOT_FOUND: the session has no such execution; there is no such revision in the blob, or no such session in it; the blob
+        was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

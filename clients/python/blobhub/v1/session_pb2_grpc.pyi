@@ -55,7 +55,8 @@ class SessionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]
     """Lists a blob's sessions.
@@ -76,7 +77,8 @@ class SessionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchSession: _grpc.UnaryStreamMultiCallable[_session_pb2.WatchSessionRequest, _session_pb2.WatchSessionResponse]
@@ -89,7 +91,8 @@ class SessionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -108,8 +111,9 @@ class SessionServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: the session has no such execution; there is no such session, which only administrators of the server
-      are told.
+    * NOT_FOUND: the session has no such execution; there is no such revision in the blob, or no such session in it; the blob
+      was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
     """
 
@@ -140,7 +144,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists a blob's sessions.
@@ -161,7 +166,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
     WatchSession: _aio.UnaryStreamMultiCallable[_session_pb2.WatchSessionRequest, _session_pb2.WatchSessionResponse]  # type: ignore[assignment]
@@ -174,7 +180,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
     * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
     """
@@ -193,8 +200,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-    * NOT_FOUND: the session has no such execution; there is no such session, which only administrators of the server
-      are told.
+    * NOT_FOUND: the session has no such execution; there is no such revision in the blob, or no such session in it; the blob
+      was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
     """
 
@@ -234,7 +242,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         """
 
     @_abc_1.abstractmethod
@@ -267,7 +276,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """
 
@@ -286,7 +296,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
         * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
         """
@@ -311,8 +322,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the session does not exist.
-        * NOT_FOUND: the session has no such execution; there is no such session, which only administrators of the server
-          are told.
+        * NOT_FOUND: the session has no such execution; there is no such revision in the blob, or no such session in it; the blob
+          was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
         """
 

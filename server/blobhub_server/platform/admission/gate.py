@@ -55,6 +55,11 @@ class Gate:
         )
         return Admission(self, rule, metadata, call)
 
+    def lister(self, kind: str) -> str:
+        """The name of the method that lists things of a kind, such as `ListSessions`; empty when there is none."""
+        name = f"List{''.join(word.capitalize() for word in kind.split('_'))}s"
+        return name if any(path.endswith(f"/{name}") for path in self.rules) else ""
+
 
 class Admission:
     """Implements `rpc.pipeline.Admission`: lets one call in, or raises.
@@ -143,14 +148,17 @@ class Admission:
             raise await self._refusal(resource)
         self._require(role, place, resource)
         if isinstance(resolved.resource, BlobHubError):
-            raise await gate.absence.in_blob(call.caller, place, resolved.resource)
+            raise await gate.absence.in_blob(call.caller, place, resolved.resource, lister=gate.lister(resource.kind))
         return resolved
 
     async def _refusal(self, resource: ResourceRule) -> BlobHubError:
         """The error for a resource that does not exist, or that the caller may not see."""
         call = self._call
         reference = getattr(call.request, resource.field)
-        error, parent = await self._gate.absence.refusal(call.caller, resource.kind, reference, since=self._arrived)
+        gate, kind = self._gate, resource.kind
+        error, parent = await gate.absence.refusal(
+            call.caller, kind, reference, since=self._arrived, lister=gate.lister(kind)
+        )
         self._hidden = not isinstance(error, Renamed)
         if call.place is NOWHERE:
             # The entry in the audit log is then as that of a thing which is hidden there, and takes as long to write.

@@ -103,7 +103,8 @@ class Limits:
         if name in (limit.name for limit in self.fixed_on(parent)):
             raise InvalidValue("name", "this limit is fixed")
         kind = "a blob of this type" if isinstance(parent, Blob) else "an organization"
-        raise InvalidValue("name", f"no such limit on {kind}")
+        names = ", ".join(limit.name for limit in self.settable_on(parent))
+        raise InvalidValue("name", f"no such limit on {kind}; there is {names}")
 
     async def value(self, tx: Transaction, name: str, *, organization_id: str, blob_id: str) -> int:
         limits = (*self.of_platform, *self._types.limits())

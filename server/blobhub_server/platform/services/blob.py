@@ -14,8 +14,9 @@ from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.errors import NotFound, PermissionDenied
+from blobhub_server.errors import PermissionDenied
 from blobhub_server.platform.admission import gate
+from blobhub_server.platform.admission.absence import absent_revision
 from blobhub_server.platform.admission.drafts import shown_to
 from blobhub_server.platform.admission.locators import version_of
 from blobhub_server.platform.blobs import events as blob_events
@@ -154,12 +155,11 @@ class BlobService:
     async def UpdateBlob(self, request: pb.UpdateBlobRequest, call: Call[Blob]) -> pb.UpdateBlobResponse:
         fields = changed_fields(request, *SHARED_FIELDS, "default_revision")
         access.require_settings_role(call.role, fields)
-        version = request.default_revision if "default_revision" in fields else ""
-        version = grammar.parse("version", "default_revision", version).version if version else ""
+        moves = "default_revision" in fields and request.default_revision != ""
 
         async def make(tx: Transaction) -> pb.UpdateBlobResponse:
             current = await self._lock(tx, call.resource.id, request.etag)
-            default = await self._version(tx, current, version) if version else None
+            default = await self._default(tx, current, request) if moves else None
             await self._update(tx, current, request, fields)
             if default is not None:
                 await self._defaults.move(tx, current, default)
@@ -178,11 +178,12 @@ class BlobService:
             await self._events.append(tx, now.id, blob_updated=event)
             await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
 
-    async def _version(self, tx: Transaction, blob: Blob, version: str) -> Revision:
-        """One of the blob's revisions. Raises NotFound."""
+    async def _default(self, tx: Transaction, blob: Blob, request: pb.UpdateBlobRequest) -> Revision:
+        """The revision that is to be the default one. Raises NotFound."""
+        version = grammar.parse("version", "default_revision", request.default_revision).version
         revision = await version_of(tx, blob, version, "default_revision")
         if revision is None:
-            raise NotFound("revision", version)
+            raise await absent_revision(tx, blob.id, f"{request.blob}@{version}")
         return revision
 
     async def DeleteBlob(self, request: pb.DeleteBlobRequest, call: Call[Blob]) -> pb.DeleteBlobResponse:

@@ -32,18 +32,18 @@ class CallerService:
 
     async def GetCaller(self, request: pb.GetCallerRequest, call: Call[None]) -> pb.GetCallerResponse:
         who = call.caller
-        roles = await self._role_on(who, request.resource) if request.resource else await self._all_roles(who)
+        roles = await self._role_on(who, request.parent) if request.parent else await self._all_roles(who)
         return pb.GetCallerResponse(caller=to_proto(who), roles=roles)
 
-    async def _role_on(self, who: Caller, resource: str) -> list[pb.EffectiveRole]:
+    async def _role_on(self, who: Caller, parent: str) -> list[pb.EffectiveRole]:
         """The role on one organization or blob. Raises Renamed, but only to callers who hold a role there."""
         since = asyncio.get_running_loop().time()
-        found = await self._locators.organization_or_blob(resource, who)
+        found = await self._locators.organization_or_blob(parent, who)
         place = NOWHERE if found is None else found.place
         role = max(await self._roles.held_role(who, place), Role.READ if place.public else Role.NONE)
         if found is None or role is Role.NONE:
             # The same for what is absent and what is hidden, so that the answer takes the same time.
-            refusal, _ = await self._absence.refusal(who, "organization_or_blob", resource, since=since)
+            refusal, _ = await self._absence.refusal(who, "organization_or_blob", parent, since=since)
             if isinstance(refusal, Renamed):
                 raise refusal
             return []

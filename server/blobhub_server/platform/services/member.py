@@ -133,7 +133,7 @@ async def _member(tx: Transaction, call: Call[Organization | Blob], reference: s
     user = await _user(tx, reference, call.caller)
     member = None if user is None else await store.get(tx, call.resource.id, user.id)
     if member is None:
-        raise NotFound("member", reference)
+        raise NotFound("member", reference, "ListMembers lists those that there are")
     return member
 
 

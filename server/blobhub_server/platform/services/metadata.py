@@ -97,10 +97,10 @@ class MetadataService:
         self, request: pb.ListMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.ListMetadataResponse:
         parent_id, order_by = call.resource.id, request.order_by or "key"
-        page = Page.parse(request, parent_id, request.prefix, order_by)
+        page = Page.parse(request, parent_id, request.key_prefix, order_by)
         async with self._host.db.read() as tx:
             found = await store.page(
-                tx, parent_id, order_by=order_by, prefix=request.prefix, after=page.after, limit=page.limit + 1
+                tx, parent_id, order_by=order_by, prefix=request.key_prefix, after=page.after, limit=page.limit + 1
             )
         records, token = page.fill(found, lambda record: record.key, to_proto)
         return pb.ListMetadataResponse(records=records, next_page_token=token)
@@ -109,14 +109,14 @@ class MetadataService:
         self, request: pb.ResolveMetadataRequest, call: Call[BlobRevision]
     ) -> pb.ResolveMetadataResponse:
         found_at = call.resource
-        page = Page.parse(request, found_at.revision.id, request.prefix, *request.keys)
+        page = Page.parse(request, found_at.revision.id, request.key_prefix, *request.keys)
         async with self._host.db.read() as tx:
             found = await store.resolve(
                 tx,
                 found_at.blob.id,
                 found_at.revision.id,
                 keys=request.keys,
-                prefix=request.prefix,
+                prefix=request.key_prefix,
                 after=page.after,
                 limit=page.limit + 1,
             )
@@ -185,5 +185,5 @@ async def _lock_parent(tx: Transaction, call: Call[Blob | BlobRevision]) -> _Par
 async def _get_record(tx: Transaction, parent_id: str, key: str) -> MetadataRecord:
     record = await store.get(tx, parent_id, key)
     if record is None:
-        raise NotFound(KIND, key)
+        raise NotFound(KIND, key, "ListMetadata lists the records that there are")
     return record

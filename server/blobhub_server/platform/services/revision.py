@@ -15,6 +15,7 @@ from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidContent, NotFound, PermissionDenied, WrongBlobType
+from blobhub_server.platform.admission.absence import absent_revision
 from blobhub_server.platform.admission.locators import BlobRevision, version_of
 from blobhub_server.platform.blobs.contents import Contents, RevisionContent
 from blobhub_server.platform.blobs.default_revisions import DefaultRevisions
@@ -92,7 +93,7 @@ class RevisionService:
             current = await self._lock_blob(tx, blob.id)
             base = await version_of(tx, current, version, "base_revision")
             if base is None:
-                raise NotFound("revision", version)
+                raise await absent_revision(tx, blob.id, f"{request.blob}@{version}")
             rules.require_phase(base, COMMIT, SNAPSHOT)
             held = await store.count(tx, blob.id) + 1
             await self._host.limits.require(

@@ -111,7 +111,8 @@ class DefinitionService:
             except AlreadyExists:
                 raise AlreadyExists("definition", request.alias) from None
             except NotFound as error:
-                raise (NotFound("definition", request.alias) if error.kind == "entry" else error) from None
+                instead = "ListDefinitions lists those of the draft"
+                raise (NotFound("definition", request.alias, instead) if error.kind == "entry" else error) from None
             return pb.PutDefinitionResponse(definition=to_proto(entry), revision_etag=etag)
 
         return await call.once(make)

@@ -81,7 +81,7 @@ class SessionService:
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call[BlobView]) -> pb.ListSessionsResponse:
         blob, order_by = call.resource, request.order_by or "create_time"
         async with self._host.db.read() as tx:
-            revision_id = await self._revision_id(tx, blob, request.revision) if request.revision else ""
+            revision_id = await self._revision_id(tx, blob, request) if request.revision else ""
             page = Page.parse(request, blob.id, revision_id, request.alias, str(request.state), order_by)
             found = await store.page(
                 tx,
@@ -96,12 +96,13 @@ class SessionService:
         items, token = page.fill(found, lambda session: session.id, to_proto)
         return pb.ListSessionsResponse(sessions=items, next_page_token=token)
 
-    async def _revision_id(self, tx: Transaction, blob: BlobView, reference: str) -> str:
-        """The id of one of the blob's revisions. Raises NotFound, for those of others too."""
+    async def _revision_id(self, tx: Transaction, blob: BlobView, request: pb.ListSessionsRequest) -> str:
+        """The id of the blob's revision that is asked about. Raises NotFound, for those of other blobs too."""
+        reference = request.revision
         found = await self._host.revisions.resolve(tx, reference)
         view = found.resource if found else None
         if not isinstance(view, RevisionView) or view.blob_id != blob.id:
-            raise NotFound("revision", reference)
+            raise NotFound("revision", reference, f"ListRevisions lists the revisions of {request.blob}")
         return view.id
 
     async def CloseSession(self, request: pb.CloseSessionRequest, call: Call[Session]) -> pb.CloseSessionResponse:
@@ -145,7 +146,7 @@ async def _find_part(tx: Transaction, session: Session, request: pb.ListEventsRe
     if request.execution:
         execution = await execution_store.get(tx, request.execution.lower())
         if execution is None or execution.session_id != session.id:
-            raise NotFound("execution", request.execution)
+            raise NotFound("execution", request.execution, "ListExecutions lists those of the session")
         last = execution.last_execution_sequence
     part = Part(session_id=session.id, execution_id=request.execution.lower(), after=0, last=last)
     if not request.HasField("after_time"):

@@ -20,6 +20,8 @@ from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.store import session_object as store
 
+_INSTEAD = "ListSessionObjects lists those of the session"
+
 
 def to_proto(item: SessionObject) -> pb.SessionObject:
     """An object as its message; its value is left unset where the record has none."""
@@ -55,7 +57,7 @@ class SessionObjectService:
             if request.create_only and current is not None:
                 raise AlreadyExists("session object", request.alias)
             if request.etag == ANY and current is None:
-                raise NotFound("session object", request.alias)
+                raise NotFound("session object", request.alias, _INSTEAD)
             require_etag(request.etag, current.etag if current else "")
             now = self._host.clock()
             item = SessionObject(
@@ -81,17 +83,17 @@ class SessionObjectService:
         async with self._host.db.read() as tx:
             item = await store.get(tx, call.resource.id, request.alias)
         if item is None:
-            raise NotFound("session object", request.alias)
+            raise NotFound("session object", request.alias, _INSTEAD)
         return pb.GetSessionObjectResponse(session_object=to_proto(item))
 
     async def ListSessionObjects(
         self, request: pb.ListSessionObjectsRequest, call: Call[Session]
     ) -> pb.ListSessionObjectsResponse:
         order_by = request.order_by or "alias"
-        page = Page.parse(request, call.resource.id, request.prefix, order_by)
+        page = Page.parse(request, call.resource.id, request.alias_prefix, order_by)
         async with self._host.db.read() as tx:
             found = await store.page(
-                tx, call.resource.id, order_by=order_by, prefix=request.prefix, after=page.after, limit=page.limit + 1
+                tx, call.resource.id, order_by=order_by, prefix=request.alias_prefix, after=page.after, limit=page.limit + 1
             )
         items, token = page.fill(found, lambda item: item.alias, to_proto)
         return pb.ListSessionObjectsResponse(session_objects=items, next_page_token=token)
@@ -103,7 +105,7 @@ class SessionObjectService:
             await self._events.require_open(tx, call.resource.id)
             current = await store.get(tx, call.resource.id, request.alias)
             if current is None:
-                raise NotFound("session object", request.alias)
+                raise NotFound("session object", request.alias, _INSTEAD)
             require_etag(request.etag, current.etag)
             await store.delete(tx, call.resource.id, request.alias)
             await self._events.append_object_deleted(tx, call.resource.id, request.alias)

@@ -258,7 +258,7 @@ async def _sizes(tx: Transaction, blob_id: str, only: Filter, chosen: Order, aft
             query = query.where(column.state == state)
         # A key is a stricter bound than the one on its side. Given both, SQLite may start at the looser one.
         if only.created_after and (chosen.descending or not after):
-            query = query.where(column.create_time >= only.created_after)
+            query = query.where(column.create_time > only.created_after)
         if only.created_before and not (chosen.descending and after):
             query = query.where(column.create_time < only.created_before)
         queries.append(chosen.apply(query, after, limit))
