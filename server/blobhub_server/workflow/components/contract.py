@@ -57,18 +57,34 @@ class PortSpec:
 class Outcome:
     """How a component ended: the route that control takes, and values of its data outputs.
 
-    `terminal` ends the whole execution as completed.
+    `terminal` ends the whole execution as completed. `work` is how much a pure component has computed, in units of about a
+    microsecond (`blobtypes/expressions/fuel.py`); others have their turn the sooner.
     """
 
     route: str
     outputs: Mapping[str, Any] = field(default_factory=dict)
     terminal: bool = False
+    work: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpressionSetting:
+    """An expression in a component's settings: the data input whose value it is in, and where in it, such as `[0].when`.
+
+    `decides` is true where its value must be True or False.
+    """
+
+    input: str
+    text: str
+    within: str = ""
+    decides: bool = False
 
 
 class ComponentError(Exception):
     """A component failed. `reason` is an upper-case word, `line` one of the user's script, from 1.
 
-    `retryable` says whether trying again can help; the component's policy decides whether it is tried.
+    `retryable` says whether trying again can help; the component's policy decides whether it is tried. `work` is as in
+    Outcome.
     """
 
     def __init__(
@@ -78,12 +94,14 @@ class ComponentError(Exception):
         reason: str = "COMPONENT_ERROR",
         line: int | None = None,
         retryable: bool = True,
+        work: int = 0,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
         self.line = line
         self.retryable = retryable
+        self.work = work
 
 
 def require_result(result: object, inputs: Inputs) -> Outcome | Await:
@@ -159,6 +177,11 @@ class Component(ABC):
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
         """What is wrong with the values set on the component: (data input, message) for each."""
+        del settings
+        return []
+
+    def expressions(self, settings: Inputs) -> list[ExpressionSetting]:
+        """The expressions in the values set on the component, each over the data inputs that its type does not declare."""
         del settings
         return []
 

@@ -6,16 +6,17 @@ import math
 from typing import Any
 
 from blobhub_server.workflow.components.awaits import Await, time
-from blobhub_server.workflow.components.cel import compile_expression, evaluate, variables
 from blobhub_server.workflow.components.contract import (
     Component,
     ComponentError,
     ComponentKind,
+    ExpressionSetting,
     Inputs,
     Outcome,
     PortSpec,
     PureComponent,
 )
+from blobhub_server.workflow.components.expressions import Evaluation
 from blobhub_server.workflow.values import unwrap
 
 _IN = PortSpec(category="flow_input", route="in", description="Control enters here.")
@@ -60,8 +61,8 @@ class End(PureComponent):
 
 
 class Switch(PureComponent):
-    """Takes the route of the first case whose CEL expression is true, else `default`. `cases` is a list of
-    {route, when}; the expressions see every data input by its name.
+    """Takes the route of the first case whose expression is True, else `default`. `cases` is a list of {route, when}; the
+    expressions are one line of Python each, whose names are all other data inputs. Fails when one is neither True nor False.
     """
 
     type = "flow.switch"
@@ -71,7 +72,7 @@ class Switch(PureComponent):
         PortSpec(
             category="data_input",
             route="cases",
-            description="List of {route, when}; `when` is a CEL expression.",
+            description="List of {route, when}; `when` is one line of Python, such as `price > 100`.",
             value_type="json",
             required=True,
         ),
@@ -82,26 +83,43 @@ class Switch(PureComponent):
 
     def run(self, inputs: Inputs) -> Outcome:
         """Choose."""
-        known = variables(inputs, without=("cases",))
-        for case in unwrap(inputs["cases"]):
-            if evaluate(case["when"], known) is True:
-                return Outcome(route=case["route"])
-        return Outcome(route="default")
+        evaluation = Evaluation(inputs, without=("cases",))
+        cases = unwrap(inputs["cases"])
+        for _, message in _case_problems(cases):
+            raise ComponentError(f"`cases` {message}", reason="INVALID_INPUT", retryable=False)
+        for number, case in enumerate(cases):
+            try:
+                chosen = evaluation.decision(case["when"])
+            except ComponentError as error:
+                error.message = f"case {number}: {error.message}"
+                raise
+            if chosen:
+                return Outcome(route=case["route"], work=evaluation.work)
+        return Outcome(route="default", work=evaluation.work)
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
-        """Every case must have a route and an expression that parses."""
+        """Every case must have a route and an expression."""
+        return _case_problems(unwrap(settings["cases"])) if "cases" in settings else []
+
+    def expressions(self, settings: Inputs) -> list[ExpressionSetting]:
+        """Those of all cases that are set."""
         cases = unwrap(settings.get("cases"))
-        if "cases" not in settings:
-            return []
-        if not isinstance(cases, list):
-            return [("cases", "must be a list of {route, when}")]
-        found = []
-        for number, case in enumerate(cases):
-            if not isinstance(case, dict) or not all(isinstance(case.get(key), str) for key in ("route", "when")):
-                found.append(("cases", f"case {number} must be an object with texts `route` and `when`"))
-            elif message := compile_expression(case["when"]):
-                found.append(("cases", f"case {number}: {message}"))
-        return found
+        return [
+            ExpressionSetting(input="cases", text=case["when"], within=f"[{number}].when", decides=True)
+            for number, case in enumerate(cases if isinstance(cases, list) else [])
+            if _is_case(case)
+        ]
+
+
+def _case_problems(cases: Any) -> list[tuple[str, str]]:
+    if not isinstance(cases, list):
+        return [("cases", "must be a list of {route, when}")]
+    message = "must be an object with texts `route` and `when`"
+    return [("cases", f"case {number} {message}") for number, case in enumerate(cases) if not _is_case(case)]
+
+
+def _is_case(case: Any) -> bool:
+    return isinstance(case, dict) and all(isinstance(case.get(key), str) for key in ("route", "when"))
 
 
 class Join(Component):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from blobhub_server.workflow.code.contract import ScriptError
-from blobhub_server.workflow.components.cel import compile_expression, evaluate, variables
 from blobhub_server.workflow.components.contract import (
     ComponentContext,
     ComponentError,
     EffectComponent,
+    ExpressionSetting,
     Inputs,
     Outcome,
     PortSpec,
     PureComponent,
 )
+from blobhub_server.workflow.components.expressions import Evaluation
 from blobhub_server.workflow.values import unwrap
 
 _IN = PortSpec(category="flow_input", route="in", description="Control enters here.")
@@ -23,8 +24,8 @@ _FAILURE = PortSpec(
 
 
 class Expression(PureComponent):
-    """Evaluates a CEL expression whose variables are all other data inputs by name; the value is the output `result`.
-    Fails when the expression cannot be evaluated.
+    """Evaluates an expression, one line of Python whose names are all other data inputs; the value is the output `result`.
+    Fails when the expression has no value, or takes more work than an expression may.
     """
 
     type = "logic.expression"
@@ -34,7 +35,11 @@ class Expression(PureComponent):
         _SUCCESS,
         _FAILURE,
         PortSpec(
-            category="data_input", route="expression", description="A CEL expression.", value_type="text", required=True
+            category="data_input",
+            route="expression",
+            description="One line of Python, such as `price * 1.5`.",
+            value_type="text",
+            required=True,
         ),
         PortSpec(category="data_output", route="result", description="Its value."),
     )
@@ -43,14 +48,14 @@ class Expression(PureComponent):
 
     def run(self, inputs: Inputs) -> Outcome:
         """Evaluate."""
-        source = unwrap(inputs["expression"])
-        return Outcome(route="success", outputs={"result": evaluate(source, variables(inputs, without=("expression",)))})
+        evaluation = Evaluation(inputs, without=("expression",))
+        value = evaluation.value(unwrap(inputs["expression"]))
+        return Outcome(route="success", outputs={"result": value}, work=evaluation.work)
 
-    def problems(self, settings: Inputs) -> list[tuple[str, str]]:
-        """An expression that is set must parse."""
-        source = unwrap(settings.get("expression"))
-        message = compile_expression(source) if isinstance(source, str) else None
-        return [("expression", message)] if message else []
+    def expressions(self, settings: Inputs) -> list[ExpressionSetting]:
+        """The one that is set."""
+        text = unwrap(settings.get("expression"))
+        return [ExpressionSetting(input="expression", text=text)] if isinstance(text, str) else []
 
 
 class Code(EffectComponent):

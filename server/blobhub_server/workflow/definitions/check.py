@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from blobhub_server.workflow.components.cel import place_in_expression
+from blobhub_server.blobtypes.expressions import ExpressionError, parse, unknown_name
 from blobhub_server.workflow.components.contract import Component as ComponentType
-from blobhub_server.workflow.components.contract import ComponentKind
+from blobhub_server.workflow.components.contract import ComponentKind, ExpressionSetting
+from blobhub_server.workflow.components.expressions import INPUTS
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.document import (
     DATA_INPUT,
@@ -17,9 +18,10 @@ from blobhub_server.workflow.definitions.document import (
     Connection,
     Definition,
     Problem,
+    Severity,
 )
 from blobhub_server.workflow.definitions.document import ProblemType as P
-from blobhub_server.workflow.values import fits, unwrap
+from blobhub_server.workflow.values import fits, type_of, unwrap
 
 START = "flow.start"
 
@@ -121,16 +123,40 @@ class _Check:
                 message = f"{spec.route!r} has neither a value nor a connection"
                 yield Problem(type=P.MISSING_PORT, component_id=component.id, path=f"{path}.ports", message=message)
         for route, message in type_.problems(settings):
-            kind = P.INVALID_EXPRESSION if "CEL" in message else P.TYPE_MISMATCH
-            line, column = place_in_expression(message) if kind is P.INVALID_EXPRESSION else (0, 0)
             yield Problem(
-                type=kind,
-                component_id=component.id,
-                path=f"{path}.ports",
-                message=f"{route!r} {message}",
-                line=line,
-                column=column,
+                type=P.TYPE_MISMATCH, component_id=component.id, path=f"{path}.ports", message=f"{route!r} {message}"
             )
+        yield from self._expressions(component, type_, path)
+
+    def _expressions(self, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
+        """Expressions that are none, or use names that nobody provides."""
+        names = self._names(component, type_)
+        for setting in type_.expressions(settings_of(component)):
+            place = f"{path}.{_place_of(component, setting)}"
+            try:
+                expression = parse(setting.text)
+                for used in expression.names:
+                    if used.name not in names and not used.optional:
+                        raise unknown_name(used.name, names, line=used.line, column=used.column)
+            except ExpressionError as error:
+                yield Problem(
+                    type=P.INVALID_EXPRESSION,
+                    component_id=component.id,
+                    path=place,
+                    message=error.message,
+                    line=error.line,
+                    column=error.column,
+                )
+                continue
+            if setting.decides and expression.never_boolean:
+                yield _undecided(component, place)
+
+    def _names(self, component: Component, type_: ComponentType) -> list[str]:
+        """The names that a component's expressions may use: its data inputs, but for those that its type declares."""
+        own = {port.route for port in component.ports if port.category == DATA_INPUT}
+        fed = {route for id_, route in self._fed if id_ == component.id}
+        declared = {port.route for port in type_.ports}
+        return sorted((own | fed) - declared | {INPUTS})
 
     def _may_add(self, type_: ComponentType, category: str) -> bool:
         return type_.open_ports if category in (DATA_INPUT, DATA_OUTPUT) else type_.open_routes
@@ -197,6 +223,25 @@ class _Check:
 def settings_of(component: Component) -> dict[str, Any]:
     """The values set on a component's data inputs, by name."""
     return {port.route: port.value for port in component.ports if port.category == DATA_INPUT and port.has_value}
+
+
+def _place_of(component: Component, setting: ExpressionSetting) -> str:
+    """Where in its component an expression is."""
+    for number, port in enumerate(component.ports):
+        if port.category == DATA_INPUT and port.route == setting.input and port.has_value:
+            kind = type_of(port.value)
+            return f"ports[{number}].value{f'.{kind}' if kind else ''}{setting.within}"
+    return "ports"
+
+
+def _undecided(component: Component, place: str) -> Problem:
+    return Problem(
+        type=P.TYPE_MISMATCH,
+        component_id=component.id,
+        path=place,
+        message="is never True or False, so the switch fails when it comes to this case",
+        severity=Severity.WARNING,
+    )
 
 
 def _policy(component: Component, path: str) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -11,11 +12,13 @@ from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import NotFound, Violation
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.check import check
-from blobhub_server.workflow.definitions.document import Definition, InvalidDefinition, Problem, Severity, parse
+from blobhub_server.workflow.definitions.document import Definition, InvalidDefinition, Problem, ProblemType, Severity, parse
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.errors import DefinitionNotRunnable, InvalidDefinitionContent
 
 _KEPT = 1024
+_NEVER_STORED = (ProblemType.INVALID_DOCUMENT, ProblemType.INVALID_EXPRESSION)
+"""Problems with which a definition is refused, also in a draft. With others it can be stored, as work that goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,12 @@ class CompiledDefinition:
 
 def violations(problems: list[Problem]) -> list[Violation]:
     """Problems as the violations that errors carry."""
-    return [Violation(problem.path or problem.component_id, problem.message) for problem in problems]
+    return [Violation(problem.path or problem.component_id, _words(problem)) for problem in problems]
+
+
+def _words(problem: Problem) -> str:
+    place = f"line {problem.line}, column {problem.column}: " if problem.line else ""
+    return f"{place}{problem.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,8 @@ class Definitions:
         """A stored definition, compiled."""
         known = self._compiled.get(digest)
         if known is None:
-            known = self.compile(await self._contents.read(digest))
+            # Reading many expressions takes long, so it holds up nobody else.
+            known = await asyncio.to_thread(self.compile, await self._contents.read(digest))
             self._compiled[digest] = known
             if len(self._compiled) > _KEPT:
                 self._compiled.popitem(last=False)
@@ -90,9 +99,9 @@ class Definitions:
         graph = None if broken else Graph.compile(definition, self._registry)
         return CompiledDefinition(definition=definition, problems=problems, graph=graph)
 
-    def require_shape(self, document: bytes) -> None:
-        """Raise InvalidDefinitionContent, with every problem, unless the bytes have the shape of a definition."""
-        try:
-            parse(document)
-        except InvalidDefinition as error:
-            raise InvalidDefinitionContent(violations(list(error.problems))) from None
+    def require_storable(self, document: bytes) -> None:
+        """Raise InvalidDefinitionContent, with every problem, unless a document is a definition with sound expressions."""
+        compiled = self.compile(document)
+        problems = [problem for problem in compiled.problems if problem.type in _NEVER_STORED]
+        if problems:
+            raise InvalidDefinitionContent(violations(problems))

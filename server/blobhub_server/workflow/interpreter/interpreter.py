@@ -42,6 +42,8 @@ from blobhub_server.workflow.interpreter.state import ExecutionState, apply
 
 BUDGET = 200
 """How many components are evaluated in place before others have their turn, so that no execution blocks the server."""
+_WORK = 50
+"""How much work counts as one more component. An expression that does all it may ends the turn."""
 
 MAX_REASON, MAX_MESSAGE = 64, 2_000
 """How many characters an error's reason and its message have at most in the log, whatever a component says."""
@@ -75,10 +77,10 @@ def advance(
     let Continue happen. Happenings to an execution or a step that has ended are ignored.
     """
     turn = Turn(state=state.copy(), session=dict(session))
-    taking = _Taking(graph, turn, now)
+    taking = _Taking(graph, turn, now, budget)
     for happening in happenings:
         taking.take(happening)
-        taking.go_on(budget)
+        taking.go_on()
     return turn
 
 
@@ -122,7 +124,8 @@ def _collect(node: Node, record: Record, written: dict[str, Any]) -> None:
 class _Taking:
     """Takes happenings into a turn."""
 
-    def __init__(self, graph: Graph, turn: Turn, now: float) -> None:
+    def __init__(self, graph: Graph, turn: Turn, now: float, budget: int) -> None:
+        self._budget = budget
         self._graph = graph
         self._state = turn.state
         self._session = turn.session
@@ -158,12 +161,12 @@ class _Taking:
             case _:
                 pass
 
-    def go_on(self, budget: int) -> None:
+    def go_on(self) -> None:
         """Evaluate what is ready; end the execution when nothing is left."""
         state = self._state
         while state.phase == "running":
-            if state.ready and budget:
-                budget -= 1
+            if state.ready and self._budget > 0:
+                self._budget -= 1
                 self._enter()
             elif state.ready or state.open:
                 return
@@ -208,10 +211,13 @@ class _Taking:
         if isinstance(component, PureComponent):
             try:
                 result = require_result(component.run(inputs), inputs)
-            except ComponentError:
+            except ComponentError as error:
+                self._budget -= error.work // _WORK
                 raise
             except Exception:
                 raise ComponentError("cannot work on these inputs", reason="INVALID_INPUT", retryable=False) from None
+            if isinstance(result, Outcome):
+                self._budget -= result.work // _WORK
             self._end_await(step, result, 0.0)
 
     def _end_await(self, step: int, result: Outcome | Await | ComponentError | None, elapsed: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from blobhub.v1 import definition_pb2 as pb
@@ -94,7 +95,7 @@ class DefinitionService:
 
     async def PutDefinition(self, request: pb.PutDefinitionRequest, call: Call[RevisionView]) -> pb.PutDefinitionResponse:
         revision = call.resource.require_type(TYPE)
-        document = self._document(request)
+        document = await self._document(request)
         stored = await self._host.contents.upload(document.encode())
 
         async def make(tx: Transaction) -> pb.PutDefinitionResponse:
@@ -117,10 +118,10 @@ class DefinitionService:
 
         return await call.once(make)
 
-    def _document(self, request: pb.PutDefinitionRequest) -> str:
+    async def _document(self, request: pb.PutDefinitionRequest) -> str:
         typed = request.WhichOneof("body") == "content"
         document = to_document(request.content) if typed else request.document
-        self._definitions.require_shape(document.encode())
+        await asyncio.to_thread(self._definitions.require_storable, document.encode())
         to_message(document)
         return document
 
@@ -172,7 +173,7 @@ class DefinitionService:
             compiled = await self._definitions.load(entry.digest)
         else:
             document = request.document if subject == "document" else to_document(request.content)
-            compiled = self._definitions.compile(document.encode())
+            compiled = await asyncio.to_thread(self._definitions.compile, document.encode())
         problems = [*map(to_problem, compiled.problems)]
         fit = count_within((problem.ByteSize() for problem in problems), MAX_PAGE_BYTES)
         return pb.CheckDefinitionResponse(runnable=compiled.graph is not None, problems=problems[:fit])

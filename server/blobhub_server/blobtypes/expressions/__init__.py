@@ -1,0 +1,43 @@
+"""Expressions: one line of Python over names, bounded in the work that it does and in what it makes.
+
+    expression = parse("sum([item.price * item.count for item in order.items])")
+    value = evaluate(expression, {"order": order}, Fuel())
+
+`docs/expressions.md` is what users read about them. The package is pure: no clock, no randomness, no I/O. An expression has
+the same value, or the same error after as many units of fuel, everywhere.
+"""
+
+from blobhub_server.blobtypes.expressions.errors import (
+    Absent,
+    ExpressionError,
+    InvalidSyntax,
+    OutOfFuel,
+    TooLarge,
+    UnknownName,
+    WrongType,
+    unknown_name,
+)
+from blobhub_server.blobtypes.expressions.evaluator import evaluate
+from blobhub_server.blobtypes.expressions.fuel import UNITS, Fuel
+from blobhub_server.blobtypes.expressions.functions import FORMS, FUNCTIONS
+from blobhub_server.blobtypes.expressions.source import MAX_LENGTH, Expression, NameUse, parse
+
+__all__ = [
+    "FORMS",
+    "FUNCTIONS",
+    "MAX_LENGTH",
+    "UNITS",
+    "Absent",
+    "Expression",
+    "ExpressionError",
+    "Fuel",
+    "InvalidSyntax",
+    "NameUse",
+    "OutOfFuel",
+    "TooLarge",
+    "UnknownName",
+    "WrongType",
+    "evaluate",
+    "parse",
+    "unknown_name",
+]
