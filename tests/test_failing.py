@@ -17,7 +17,7 @@ from served import served
 FOLDER = Path(__file__).resolve().parent / "failing"
 INPUTS = sorted(path.name for path in FOLDER.glob("*.json*"))
 RIGHT = {
-    "cel-expression-stops-the-server.py": (),
+    "expression-stops-the-server.py": (),
     "watch-batch-over-4-mib.py": ("watch: all", "client: all", "list: fine", "run with 1 MiB input: fine"),
 }
 """The scripts, with what each prints where all is right: the beginnings of its lines."""

@@ -283,6 +283,34 @@ def test_a_component_that_gives_nothing_fails() -> None:
     assert "neither an outcome nor an await" in run.state.error["message"]
 
 
+class Boundless(PureComponent):
+    """Gives a value that nests too deep."""
+
+    type = "test.boundless"
+    title = "Boundless"
+    ports = (
+        PortSpec(category="flow_input", route="in", description="Control enters here."),
+        PortSpec(category="data_output", route="result", description="The value."),
+    )
+    routes = ("success",)
+
+    def run(self, inputs: Inputs) -> Outcome:
+        value: list[object] = []
+        for _ in range(30):
+            value = [value]
+        return Outcome(route="success", outputs={"result": value})
+
+
+def test_a_component_that_makes_a_value_beyond_its_bounds_fails() -> None:
+    document = flows.document(
+        [flows.component("start", "flow.start"), flows.component("it", "test.boundless")], [flows.control("start", "it")]
+    )
+    run = Run(compiled(document, ComponentRegistry([*REGISTRY, Boundless()]))).start()
+    assert (run.state.phase, run.state.error["reason"]) == ("failed", "INVALID_OUTPUT")
+    assert "the output 'result'" in run.state.error["message"]
+    assert "at most 24" in run.state.error["message"]
+
+
 def test_a_signal_that_does_not_come_in_time_takes_the_route_of_its_time() -> None:
     run = signalled().finish()
     assert run.exits()["wait", "timeout"] == 1

@@ -48,10 +48,10 @@ def graphs(draw: st.DrawFn, *, acyclic: bool = False) -> str:
     )
     made = {
         "expression": lambda name: flows.component(name, "logic.expression", expression="1 + 1"),
-        "bad": lambda name: flows.component(name, "logic.expression", expression="missing + 1"),
+        "bad": lambda name: flows.component(name, "logic.expression", expression="1 // 0"),
         "code": lambda name: flows.component(name, "logic.code", code="pass"),
         "delay": lambda name: flows.component(name, "flow.delay", seconds=1),
-        "switch": lambda name: flows.component(name, "flow.switch", cases=[{"route": "a", "when": "true"}]),
+        "switch": lambda name: flows.component(name, "flow.switch", cases=[{"route": "a", "when": "True"}]),
         "join": lambda name: flows.component(name, "flow.join", mode="all"),
     }
     routes = {"expression": ["success", "failure"], "bad": ["success", "failure"], "code": ["success", "failure"],

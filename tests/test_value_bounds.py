@@ -166,7 +166,7 @@ async def test_a_script_that_makes_a_value_beyond_its_bounds_fails_with_a_reason
     [(nested(24, inner=1), "at most 24"), ("x" * ((1 << 20) - 2), "at most 1048576 bytes")],
     ids=["deep", "long"],
 )
-async def test_a_component_that_makes_a_value_beyond_its_bounds_fails_with_a_reason(
+async def test_an_expression_that_makes_a_value_beyond_its_bounds_fails_with_a_reason(
     api: Api, value: Any, words: str
 ) -> None:
     parts = [
@@ -185,8 +185,8 @@ async def test_a_component_that_makes_a_value_beyond_its_bounds_fails_with_a_rea
     session_id = await api.session(flows.document(parts, joined))
     spec = {"definition": "workflow", "input_data": [given_to(value, text=False)]}
     ended = (await ask(api, "RunExecution", session=session_id, spec=spec)).execution
-    assert ended.failure.reason == "INVALID_OUTPUT"
-    assert "the output 'result'" in ended.failure.message
+    assert ended.failure.reason == "EXPRESSION_SIZE"
+    assert "the result" in ended.failure.message
     assert words in ended.failure.message
     fine = {"definition": "workflow", "input_data": [given_to(1, text=False)]}
     assert get_value((await ask(api, "RunExecution", session=session_id, spec=fine)).execution, "result") is None

@@ -51,9 +51,11 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_SEVERAL_STARTS: _DefinitionProblemType.ValueType  # 10
     """More than one component of type `flow.start`."""
     DEFINITION_PROBLEM_TYPE_INVALID_EXPRESSION: _DefinitionProblemType.ValueType  # 11
-    """A CEL expression that does not parse."""
+    """An expression that is not one line of Python, or uses what there is not in expressions."""
     DEFINITION_PROBLEM_TYPE_INVALID_POLICY: _DefinitionProblemType.ValueType  # 12
     """A policy with values out of range."""
+    DEFINITION_PROBLEM_TYPE_UNKNOWN_NAME: _DefinitionProblemType.ValueType  # 13
+    """An expression uses a name that no data input of its component has."""
 
 class DefinitionProblemType(_DefinitionProblemType, metaclass=_DefinitionProblemTypeEnumTypeWrapper):
     """What is wrong with a definition."""
@@ -81,9 +83,11 @@ DEFINITION_PROBLEM_TYPE_NO_START: DefinitionProblemType.ValueType  # 9
 DEFINITION_PROBLEM_TYPE_SEVERAL_STARTS: DefinitionProblemType.ValueType  # 10
 """More than one component of type `flow.start`."""
 DEFINITION_PROBLEM_TYPE_INVALID_EXPRESSION: DefinitionProblemType.ValueType  # 11
-"""A CEL expression that does not parse."""
+"""An expression that is not one line of Python, or uses what there is not in expressions."""
 DEFINITION_PROBLEM_TYPE_INVALID_POLICY: DefinitionProblemType.ValueType  # 12
 """A policy with values out of range."""
+DEFINITION_PROBLEM_TYPE_UNKNOWN_NAME: DefinitionProblemType.ValueType  # 13
+"""An expression uses a name that no data input of its component has."""
 Global___DefinitionProblemType: _TypeAlias = DefinitionProblemType  # noqa: Y015
 
 class _DefinitionProblemSeverity:

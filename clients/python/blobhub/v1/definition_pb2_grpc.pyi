@@ -37,11 +37,13 @@ class DefinitionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DefinitionServiceAsyncStub: ...
     PutDefinition: _grpc.UnaryUnaryMultiCallable[_definition_pb2.PutDefinitionRequest, _definition_pb2.PutDefinitionResponse]
     """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-    byte for byte; a typed message is stored as the JSON that stands for it. Problems that CheckDefinition would find
-    do not refuse the upload: a draft may be unfinished. The draft's etag changes.
+    byte for byte; a typed message is stored as the JSON that stands for it. Other
+    problems that CheckDefinition would find than an expression that cannot be read do not refuse the upload: a draft may be
+    unfinished. The draft's etag changes.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
+    * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression
+      in it cannot be read.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed; the etag is `*` and there is no such definition;
@@ -109,11 +111,13 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutDefinition: _aio.UnaryUnaryMultiCallable[_definition_pb2.PutDefinitionRequest, _definition_pb2.PutDefinitionResponse]  # type: ignore[assignment]
     """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-    byte for byte; a typed message is stored as the JSON that stands for it. Problems that CheckDefinition would find
-    do not refuse the upload: a draft may be unfinished. The draft's etag changes.
+    byte for byte; a typed message is stored as the JSON that stands for it. Other
+    problems that CheckDefinition would find than an expression that cannot be read do not refuse the upload: a draft may be
+    unfinished. The draft's etag changes.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
+    * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression
+      in it cannot be read.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
     * NOT_FOUND: the blob has no such revision, or was renamed; the etag is `*` and there is no such definition;
@@ -184,11 +188,13 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definition_pb2.PutDefinitionResponse, _abc.Awaitable[_definition_pb2.PutDefinitionResponse]]:
         """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-        byte for byte; a typed message is stored as the JSON that stands for it. Problems that CheckDefinition would find
-        do not refuse the upload: a draft may be unfinished. The draft's etag changes.
+        byte for byte; a typed message is stored as the JSON that stands for it. Other
+        problems that CheckDefinition would find than an expression that cannot be read do not refuse the upload: a draft may be
+        unfinished. The draft's etag changes.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition.
+        * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression
+          in it cannot be read.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed; the etag is `*` and there is no such definition;

@@ -27,8 +27,8 @@ class _WorkflowErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_W
     WORKFLOW_ERROR_REASON_UNSPECIFIED: _WorkflowErrorReason.ValueType  # 0
     """Never sent."""
     WORKFLOW_ERROR_REASON_INVALID_DEFINITION: _WorkflowErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT. The definition cannot be read: not JSON, or not the shape of a definition. Details: `BadRequest`
-    with every problem.
+    """INVALID_ARGUMENT. The definition cannot be read: not JSON, or not the shape of a definition, or an expression in it is
+    none. Details: `BadRequest` with every problem; of an expression, with line and column.
     """
     WORKFLOW_ERROR_REASON_DEFINITION_NOT_RUNNABLE: _WorkflowErrorReason.ValueType  # 2
     """FAILED_PRECONDITION. The definition has problems that CheckDefinition reports and cannot be run. Details:
@@ -51,8 +51,8 @@ class WorkflowErrorReason(_WorkflowErrorReason, metaclass=_WorkflowErrorReasonEn
 WORKFLOW_ERROR_REASON_UNSPECIFIED: WorkflowErrorReason.ValueType  # 0
 """Never sent."""
 WORKFLOW_ERROR_REASON_INVALID_DEFINITION: WorkflowErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT. The definition cannot be read: not JSON, or not the shape of a definition. Details: `BadRequest`
-with every problem.
+"""INVALID_ARGUMENT. The definition cannot be read: not JSON, or not the shape of a definition, or an expression in it is
+none. Details: `BadRequest` with every problem; of an expression, with line and column.
 """
 WORKFLOW_ERROR_REASON_DEFINITION_NOT_RUNNABLE: WorkflowErrorReason.ValueType  # 2
 """FAILED_PRECONDITION. The definition has problems that CheckDefinition reports and cannot be run. Details:

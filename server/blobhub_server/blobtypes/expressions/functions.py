@@ -35,7 +35,7 @@ class Function:
     run: Callable[..., Any]
     least: int
     most: int
-    keywords: frozenset[str] = frozenset()
+    keywords: frozenset[str]
 
 
 def items_of(fuel: Fuel, value: Any, what: str) -> list[Any] | tuple[Any, ...]:
@@ -241,33 +241,37 @@ def _part(name: str, read: Callable[[dict[str, Any]], list[Any]]) -> Callable[..
     return run
 
 
+def _of(run: Callable[..., Any], least: int, most: int, *keywords: str) -> Function:
+    return Function(run=run, least=least, most=most, keywords=frozenset(keywords))
+
+
 FUNCTIONS: dict[str, Function] = {
-    "abs": Function(_abs, 1, 1),
-    "all": Function(_test("all", all), 1, 1),
-    "any": Function(_test("any", any), 1, 1),
-    "bool": Function(_bool, 1, 1),
-    "contains": Function(_contains, 2, 2),
-    "endswith": Function(_endswith, 2, 2),
-    "float": Function(_float, 1, 1),
-    "int": Function(_int, 1, 1),
-    "items": Function(_part("items", lambda value: list(value.items())), 1, 1),
-    "join": Function(_join, 2, 2),
-    "keys": Function(_part("keys", list), 1, 1),
-    "len": Function(_len, 1, 1),
-    "lower": Function(_letters("lower", str.lower), 1, 1),
-    "max": Function(_extreme("max", max), 1, MAX_ARGUMENTS, frozenset({"default"})),
-    "min": Function(_extreme("min", min), 1, MAX_ARGUMENTS, frozenset({"default"})),
-    "range": Function(_range, 1, 3),
-    "replace": Function(_replace, 3, 3),
-    "round": Function(_round, 1, 2, frozenset({"ndigits"})),
-    "sorted": Function(_sorted, 1, 1, frozenset({"reverse"})),
-    "split": Function(_split, 1, 2),
-    "startswith": Function(_startswith, 2, 2),
-    "str": Function(to_text, 1, 1),
-    "strip": Function(_strip, 1, 2),
-    "sum": Function(_sum, 1, 2, frozenset({"start"})),
-    "upper": Function(_letters("upper", str.upper), 1, 1),
-    "values": Function(_part("values", lambda value: list(value.values())), 1, 1),
+    "abs": _of(_abs, 1, 1),
+    "all": _of(_test("all", all), 1, 1),
+    "any": _of(_test("any", any), 1, 1),
+    "bool": _of(_bool, 1, 1),
+    "contains": _of(_contains, 2, 2),
+    "endswith": _of(_endswith, 2, 2),
+    "float": _of(_float, 1, 1),
+    "int": _of(_int, 1, 1),
+    "items": _of(_part("items", lambda value: list(value.items())), 1, 1),
+    "join": _of(_join, 2, 2),
+    "keys": _of(_part("keys", list), 1, 1),
+    "len": _of(_len, 1, 1),
+    "lower": _of(_letters("lower", str.lower), 1, 1),
+    "max": _of(_extreme("max", max), 1, MAX_ARGUMENTS, "default"),
+    "min": _of(_extreme("min", min), 1, MAX_ARGUMENTS, "default"),
+    "range": _of(_range, 1, 3),
+    "replace": _of(_replace, 3, 3),
+    "round": _of(_round, 1, 2, "ndigits"),
+    "sorted": _of(_sorted, 1, 1, "reverse"),
+    "split": _of(_split, 1, 2),
+    "startswith": _of(_startswith, 2, 2),
+    "str": _of(to_text, 1, 1),
+    "strip": _of(_strip, 1, 2),
+    "sum": _of(_sum, 1, 2, "start"),
+    "upper": _of(_letters("upper", str.upper), 1, 1),
+    "values": _of(_part("values", lambda value: list(value.values())), 1, 1),
 }
 """By name. What Python has as a method of a text or an object takes that as its first argument."""
 

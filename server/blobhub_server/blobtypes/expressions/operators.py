@@ -108,6 +108,15 @@ def _power(fuel: Fuel, left: Any, right: Any) -> Any:
     return _bounded(left**right)
 
 
+def _either(fuel: Fuel, left: Any, right: Any) -> Any:
+    """`|`: of two objects the one with the keys of both, of two integers what their bits say."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        fuel.spend((len(left) + len(right)) // 4)
+        return left | right
+    _whole(left, right, "|")
+    return left | right
+
+
 def _shift_left(fuel: Fuel, left: Any, right: Any) -> Any:
     del fuel
     _whole(left, right, "<<")
@@ -184,7 +193,7 @@ BINARY: dict[type[ast.operator], Operator] = {
     ast.LShift: _shift_left,
     ast.RShift: _bits(">>", operator.rshift),
     ast.BitAnd: _bits("&", operator.and_),
-    ast.BitOr: _bits("|", operator.or_),
+    ast.BitOr: _either,
     ast.BitXor: _bits("^", operator.xor),
 }
 

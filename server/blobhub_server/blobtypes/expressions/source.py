@@ -30,8 +30,8 @@ _KEPT_NODES = 40_000
 _ALLOWED = frozenset(
     {
         ast.Attribute, ast.BinOp, ast.BoolOp, ast.Call, ast.Compare, ast.Constant, ast.Dict, ast.DictComp,
-        ast.FormattedValue,
-        ast.GeneratorExp, ast.IfExp, ast.JoinedStr, ast.List, ast.ListComp, ast.Name, ast.Subscript, ast.Tuple, ast.UnaryOp,
+        ast.FormattedValue, ast.GeneratorExp, ast.IfExp, ast.JoinedStr, ast.List, ast.ListComp, ast.Name, ast.Subscript,
+        ast.Tuple, ast.UnaryOp,
     }
 )  # fmt: skip
 _REFUSED = {
@@ -44,7 +44,7 @@ _REFUSED = {
     ast.YieldFrom: "nothing can be yielded",
 }
 _NEVER_BOOLEAN = (ast.JoinedStr, ast.List, ast.ListComp, ast.Dict, ast.DictComp, ast.Tuple)
-_ON_BITS = (ast.BitAnd, ast.BitOr, ast.BitXor)
+_ON_BOOLEANS = (ast.BitAnd, ast.BitOr, ast.BitXor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Expression:
             case ast.Constant(value):
                 return not isinstance(value, bool)
             case ast.BinOp(op=op):
-                return not isinstance(op, _ON_BITS)
+                return not isinstance(op, _ON_BOOLEANS)
             case ast.UnaryOp(op=op):
                 return not isinstance(op, ast.Not)
             case tree:
@@ -168,7 +168,7 @@ def _tree(text: str, places: Places) -> ast.expr:
         # list of filters belongs to the whole process, hence the lock.
         with _reading, warnings.catch_warnings():
             warnings.simplefilter("error")
-            return ast.parse(text, mode="eval").body
+            return ast.parse(f"{text}\n", mode="eval").body  # Without an end of the line Python loses the column.
     except SyntaxError as error:
         line, column = places.at(error.lineno or 1, error.offset or 1)
         raise InvalidSyntax(_cause(text, error), line=line, column=column) from None

@@ -135,19 +135,13 @@ class _Check:
             place = f"{path}.{_place_of(component, setting)}"
             try:
                 expression = parse(setting.text)
-                for used in expression.names:
-                    if used.name not in names and not used.optional:
-                        raise unknown_name(used.name, names, line=used.line, column=used.column)
             except ExpressionError as error:
-                yield Problem(
-                    type=P.INVALID_EXPRESSION,
-                    component_id=component.id,
-                    path=place,
-                    message=error.message,
-                    line=error.line,
-                    column=error.column,
-                )
+                yield _of_expression(P.INVALID_EXPRESSION, component, place, error)
                 continue
+            for used in expression.names:
+                if used.name not in names and not used.optional:
+                    unknown = unknown_name(used.name, names, line=used.line, column=used.column)
+                    yield _of_expression(P.UNKNOWN_NAME, component, place, unknown)
             if setting.decides and expression.never_boolean:
                 yield _undecided(component, place)
 
@@ -232,6 +226,17 @@ def _place_of(component: Component, setting: ExpressionSetting) -> str:
             kind = type_of(port.value)
             return f"ports[{number}].value{f'.{kind}' if kind else ''}{setting.within}"
     return "ports"
+
+
+def _of_expression(type_: P, component: Component, place: str, error: ExpressionError) -> Problem:
+    return Problem(
+        type=type_,
+        component_id=component.id,
+        path=place,
+        message=error.message,
+        line=error.line,
+        column=error.column,
+    )
 
 
 def _undecided(component: Component, place: str) -> Problem:

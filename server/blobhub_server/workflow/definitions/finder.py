@@ -101,7 +101,7 @@ class Definitions:
 
     def require_storable(self, document: bytes) -> None:
         """Raise InvalidDefinitionContent, with every problem, unless a document is a definition with sound expressions."""
-        compiled = self.compile(document)
-        problems = [problem for problem in compiled.problems if problem.type in _NEVER_STORED]
-        if problems:
-            raise InvalidDefinitionContent(violations(problems))
+        problems = self.compile(document).problems
+        if any(problem.type in _NEVER_STORED for problem in problems):
+            told = (*_NEVER_STORED, ProblemType.UNKNOWN_NAME)
+            raise InvalidDefinitionContent(violations([problem for problem in problems if problem.type in told]))
