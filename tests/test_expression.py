@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from blobhub_server.blobtypes.expressions import (
+    FORMS,
+    FUNCTIONS,
+    MAX_LENGTH,
+    UNITS,
     Absent,
     ExpressionError,
     Fuel,
@@ -176,3 +183,26 @@ def test_expressions_of_one_step_share_the_fuel() -> None:
         for _ in range(1000):
             evaluate(parse("sum([x * x for x in items])"), ORDER, fuel)
     assert fuel.spent > 9_900
+
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "expressions.md").read_text(encoding="utf-8")
+SHOWN = re.findall(r"^\| `(.+)` \| `(.+)` \|$", PAGE.partition("## Functions")[0], re.M)
+
+
+@pytest.mark.parametrize(("text", "expected"), SHOWN)
+def test_what_the_page_shows_is_so(text: str, expected: str) -> None:
+    names = {
+        "order": {"total": 120.5, "items": [{"price": 2, "count": 3}, {"price": 5, "count": 1}], "note": None},
+        "price": 2,
+        "name": "Ada",
+    }
+    assert value(text.replace("\\|", "|"), **names) == json.loads(expected)
+
+
+def test_the_page_has_every_function_and_every_reason() -> None:
+    assert len(SHOWN) > 15
+    assert set(re.findall(r"`(\w+)\(", PAGE.partition("## Functions")[2])) == {*FUNCTIONS, *FORMS}
+    errors = (Absent, ExpressionError, InvalidSyntax, OutOfFuel, TooLarge, UnknownName, WrongType)
+    assert set(re.findall(r"^\| `(EXPRESSION_\w+)`", PAGE, re.M)) == {error.reason for error in errors}
+    assert f"{UNITS:,} units" in PAGE
+    assert f"{MAX_LENGTH:,} characters" in PAGE

@@ -114,8 +114,8 @@ def test_what_the_library_leaves_open_is_closed(text: str, words: str | None) ->
 PIECES = st.sampled_from(
     ["n", "m", "t", "u", "o", "wide", "rows", "texts", "deep", "i", "big", "f", "x", "1", "'a'", "[", "]", "(", ")",
      "{", "}", ",", ":", " for x in ", " if ", " else ", " and ", " in ", " not ", "*", "**", "+", "-", "<<", "%", "==", "<",
-     ".", "[0]", "[1:]", "sorted(", "str(", "sum(", "max(", "join(", "split(", "replace(", "range(", "default(", "f'{", "}'", "'",
-     "\\", "\n", "\0", "é", "lambda:", ":=", "0x", "1e308", "_", "None"]
+     ".", "[0]", "[1:]", "sorted(", "str(", "sum(", "max(", "join(", "split(", "replace(", "range(", "default(", "f'{", "}'",
+     "'", "\\", "\n", "\0", "é", "lambda:", ":=", "0x", "1e308", "_", "None"]
 )  # fmt: skip
 
 

@@ -46,8 +46,8 @@ ONE = [*SAME, "lower", "upper", "strip", "split", "items", "keys", "range", "val
 TWO = ["max", "min", "range", "round", "strip", "split", "join", "startswith", "endswith", "contains"]
 THREE = [
     "replace({}, {}, {})", "({} if {} else {})", "({} < {} < {})", "[{} for x in {} if {}]",
-    "[{} for x, y in {} for y in {}]", "{{str({}): {} for x in {}}}", "{}[{}:{}]", "[{}, *{}, {}]", "{{**{}, 'k': {}, t: {}}}",
-    "({}, {}, {})",
+    "[{} for x, y in {} for y in {}]", "{{str({}): {} for x in {}}}", "{}[{}:{}]", "[{}, *{}, {}]",
+    "{{**{}, 'k': {}, t: {}}}", "({}, {}, {})",
 ]  # fmt: skip
 LOOPS = ["any({} for x in {})", "all({} for x in {})", "sum({} for x in {})", "{}[{}]"]
 
