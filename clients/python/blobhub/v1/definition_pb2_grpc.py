@@ -70,9 +70,8 @@ class DefinitionServiceServicer:
 
     def PutDefinition(self, request, context):
         """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-        byte for byte; a typed message is stored as the JSON that stands for it. Other
-        problems that CheckDefinition would find than an expression that cannot be read do not refuse the upload: a draft may be
-        unfinished. The draft's etag changes.
+        byte for byte; a typed message is stored as the JSON that stands for it. An expression that cannot be read refuses the
+        upload. Other problems that CheckDefinition would find do not: a draft may be unfinished. The draft's etag changes.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression

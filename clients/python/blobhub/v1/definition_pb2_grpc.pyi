@@ -37,9 +37,8 @@ class DefinitionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DefinitionServiceAsyncStub: ...
     PutDefinition: _grpc.UnaryUnaryMultiCallable[_definition_pb2.PutDefinitionRequest, _definition_pb2.PutDefinitionResponse]
     """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-    byte for byte; a typed message is stored as the JSON that stands for it. Other
-    problems that CheckDefinition would find than an expression that cannot be read do not refuse the upload: a draft may be
-    unfinished. The draft's etag changes.
+    byte for byte; a typed message is stored as the JSON that stands for it. An expression that cannot be read refuses the
+    upload. Other problems that CheckDefinition would find do not: a draft may be unfinished. The draft's etag changes.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression
@@ -111,9 +110,8 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutDefinition: _aio.UnaryUnaryMultiCallable[_definition_pb2.PutDefinitionRequest, _definition_pb2.PutDefinitionResponse]  # type: ignore[assignment]
     """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-    byte for byte; a typed message is stored as the JSON that stands for it. Other
-    problems that CheckDefinition would find than an expression that cannot be read do not refuse the upload: a draft may be
-    unfinished. The draft's etag changes.
+    byte for byte; a typed message is stored as the JSON that stands for it. An expression that cannot be read refuses the
+    upload. Other problems that CheckDefinition would find do not: a draft may be unfinished. The draft's etag changes.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression
@@ -188,9 +186,8 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definition_pb2.PutDefinitionResponse, _abc.Awaitable[_definition_pb2.PutDefinitionResponse]]:
         """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-        byte for byte; a typed message is stored as the JSON that stands for it. Other
-        problems that CheckDefinition would find than an expression that cannot be read do not refuse the upload: a draft may be
-        unfinished. The draft's etag changes.
+        byte for byte; a typed message is stored as the JSON that stands for it. An expression that cannot be read refuses the
+        upload. Other problems that CheckDefinition would find do not: a draft may be unfinished. The draft's etag changes.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression
