@@ -140,6 +140,29 @@ def test_all_cases_of_a_switch_share_the_fuel() -> None:
     assert result(switch(*[heavy] * 20, n=list(range(1000)))) == "EXPRESSION_FUEL"
 
 
+@pytest.mark.parametrize("cases", [[None] * 500_000, [{"route": "a", "when": "False"}] * 257, {}, [{"route": "a"}], "a"])
+def test_cases_that_come_through_a_connection_and_are_none_fail_their_switch(cases: Any) -> None:
+    document = flows.document(
+        [
+            flows.component("start", "flow.start"),
+            flows.value("given", "given", persistence="execution"),
+            flows.component("which", "flow.switch"),
+        ],
+        [flows.control("start", "which"), flows.data("given", "value", "which", "cases")],
+    )
+    error = Run(compiled(document)).start(given=cases).state.error
+    assert error["reason"] == "INVALID_INPUT"
+    assert len(error["message"]) < 200
+
+
+def test_all_inputs_together_are_bounded_as_a_result() -> None:
+    large = {f"v{number}": ["x" * 1000] * 1000 for number in range(20)}
+    assert result(one("inputs", **large)) == "EXPRESSION_FUEL"
+    assert result(one("v0", **large)) == large["v0"]
+    wrapped = {"type": "json", "json": [None] * 100_000}
+    assert result(one("given"), given=wrapped) == "EXPRESSION_FUEL", "it is not the input that it is inside"
+
+
 @pytest.mark.parametrize("text", [NESTED, "sum([x for x in range(2000)])"])
 def test_an_expression_that_has_worked_much_ends_the_turn(text: str) -> None:
     graph = compiled(endless(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from simpleeval import SimpleEval
@@ -29,15 +29,16 @@ _FORMAT = re.compile(r"(?:.?[<>=^])?[+\- ]?#?0?\d{0,3}[,_]?(?:\.\d{1,3})?[bdeEfF
 _REPRESENTATION = ord("r")
 
 
-def evaluate(expression: Expression, names: Mapping[str, Any], fuel: Fuel) -> Any:
+def evaluate(expression: Expression, names: Mapping[str, Any], fuel: Fuel, *, bounded: Collection[Any] = ()) -> Any:
     """The value of an expression over names, as JSON within the bounds of a value. Raises ExpressionError.
 
-    The values of names are JSON within those bounds; one that is the result itself comes back as it is.
+    The values of names are JSON. Those in `bounded` are known to be within the bounds; one that is the result comes back as
+    it is, whatever its size.
     """
     evaluator = _Evaluator(names, fuel)
     try:
         fuel.spend(expression.cost + len(names) // ITEMS)
-        return _result(evaluator.eval(expression.text, expression.tree), names, fuel)
+        return _result(evaluator.eval(expression.text, expression.tree), bounded, fuel)
     except ExpressionError as error:
         _place(error, expression, evaluator.failed)
         raise
@@ -67,9 +68,9 @@ def _place(error: ExpressionError, expression: Expression, node: ast.AST | None)
         error.line, error.column = expression.places.of(node)
 
 
-def _result(value: Any, names: Mapping[str, Any], fuel: Fuel) -> Any:
+def _result(value: Any, bounded: Collection[Any], fuel: Fuel) -> Any:
     """A value as plain JSON."""
-    if value is None or isinstance(value, bool) or any(value is given for given in names.values()):
+    if value is None or isinstance(value, bool) or any(value is given for given in bounded):
         return value
     # It is written and read, here and where it is stored, which takes longer than going over it.
     fuel.weigh(value, items=2, characters=128)

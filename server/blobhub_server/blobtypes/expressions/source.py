@@ -164,10 +164,10 @@ def _read(text: str) -> Expression:
 def _tree(text: str, places: Places) -> ast.expr:
     """Python's tree of an expression."""
     try:
-        # Python warns of some slips, such as `\d`, once and on standard error; here each is told to whoever made it. The
-        # list of filters belongs to the whole process, hence the lock.
+        # Python warns of some slips, such as `\d`, on standard error, where nobody looks who wrote them, and quotes them.
+        # The list of filters belongs to the whole process, hence the lock.
         with _reading, warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("ignore")
             return ast.parse(f"{text}\n", mode="eval").body  # Without an end of the line Python loses the column.
     except SyntaxError as error:
         line, column = places.at(error.lineno or 1, error.offset or 1)

@@ -19,6 +19,7 @@ class Evaluation:
     def __init__(self, inputs: Inputs, *, without: Iterable[str]) -> None:
         own = {name: unwrap(value) for name, value in inputs.items() if name not in without}
         self._names = {INPUTS: own} | own
+        self._bounded = list(inputs.values())
         self._fuel = Fuel()
 
     @property
@@ -31,7 +32,7 @@ class Evaluation:
         if not isinstance(text, str):
             raise self._error("INVALID_INPUT", "an expression is a text", line=None)
         try:
-            return evaluate(parse(text), self._names, self._fuel)
+            return evaluate(parse(text), self._names, self._fuel, bounded=self._bounded)
         except ExpressionError as error:
             place = f" (line {error.line}, column {error.column})" if error.line else ""
             raise self._error(error.reason, f"{error.message}{place}", line=error.line or None) from None

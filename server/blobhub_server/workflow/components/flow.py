@@ -23,6 +23,8 @@ _IN = PortSpec(category="flow_input", route="in", description="Control enters he
 _NEXT = PortSpec(category="flow_output", route="next", description="Control leaves here.")
 
 MAX_SECONDS = 366 * 86400.0
+MAX_CASES = 256
+"""How many cases a switch has at most; they may come through a connection, and are looked at before any is evaluated."""
 
 
 class Start(PureComponent):
@@ -106,14 +108,14 @@ class Switch(PureComponent):
         cases = unwrap(settings.get("cases"))
         return [
             ExpressionSetting(input="cases", text=case["when"], within=f"[{number}].when", decides=True)
-            for number, case in enumerate(cases if isinstance(cases, list) else [])
+            for number, case in enumerate(cases[:MAX_CASES] if isinstance(cases, list) else [])
             if _is_case(case)
         ]
 
 
 def _case_problems(cases: Any) -> list[tuple[str, str]]:
-    if not isinstance(cases, list):
-        return [("cases", "must be a list of {route, when}")]
+    if not isinstance(cases, list) or len(cases) > MAX_CASES:
+        return [("cases", f"must be a list of {{route, when}}, at most {MAX_CASES} of them")]
     message = "must be an object with texts `route` and `when`"
     return [("cases", f"case {number} {message}") for number, case in enumerate(cases) if not _is_case(case)]
 
