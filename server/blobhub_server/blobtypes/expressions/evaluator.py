@@ -72,7 +72,7 @@ def _result(value: Any, bounded: Collection[Any], fuel: Fuel) -> Any:
     """A value as plain JSON."""
     if value is None or isinstance(value, bool) or any(value is given for given in bounded):
         return value
-    # It is written and read, here and where it is stored, which takes longer than going over it.
+    # It is written and read, which takes longer than going over it.
     fuel.weigh(value, items=2, characters=128)
     try:
         text = json_text.encode("the result", value)
@@ -254,6 +254,7 @@ class _Evaluator(SimpleEval):  # type: ignore[misc]  # it has no types
         try:
             return True, self._eval(node)
         except Absent:
+            self.fuel.spend(8)  # An error takes as long, with its words.
             self.failed = None
             self.names = names
             return False, None

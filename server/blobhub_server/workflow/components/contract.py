@@ -58,13 +58,15 @@ class Outcome:
     """How a component ended: the route that control takes, and values of its data outputs.
 
     `terminal` ends the whole execution as completed. `work` is how much a pure component has computed, in units of about a
-    microsecond (`blobtypes/expressions/fuel.py`); others have their turn the sooner.
+    microsecond (`blobtypes/expressions/fuel.py`); others have their turn the sooner. `bounded` says that the outputs
+    are known to be plain JSON within the bounds of a value, so nobody looks at them again.
     """
 
     route: str
     outputs: Mapping[str, Any] = field(default_factory=dict)
     terminal: bool = False
     work: int = field(default=0, compare=False)
+    bounded: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def require_result(result: object, inputs: Inputs) -> Outcome | Await:
         if len(text) > MAX_ROUTE:
             message = f"a route, and what is waited for, has at most {MAX_ROUTE} characters, not {len(text)}"
             raise ComponentError(message, reason="INVALID_OUTPUT", retryable=False)
-    if isinstance(result, Await) or not result.outputs:
+    if isinstance(result, Await) or result.bounded or not result.outputs:
         return result
     return replace(result, outputs={name: require_json(name, value, inputs) for name, value in result.outputs.items()})
 

@@ -50,7 +50,7 @@ class Expression(PureComponent):
         """Evaluate."""
         evaluation = Evaluation(inputs, without=("expression",))
         value = evaluation.value(unwrap(inputs["expression"]))
-        return Outcome(route="success", outputs={"result": value}, work=evaluation.work)
+        return Outcome(route="success", outputs={"result": value}, work=evaluation.work, bounded=True)
 
     def expressions(self, settings: Inputs) -> list[ExpressionSetting]:
         """The one that is set."""
