@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +157,11 @@ def test_cases_that_come_through_a_connection_and_are_none_fail_their_switch(cas
 
 
 def test_all_inputs_together_are_bounded_as_a_result() -> None:
-    large = {f"v{number}": ["x" * 1000] * 1000 for number in range(20)}
-    assert result(one("inputs", **large)) == "EXPRESSION_FUEL"
-    assert result(one("v0", **large)) == large["v0"]
+    large = ["x" * 1000] * 1000
+    document = json.loads(one("inputs"))
+    document["connections"] += [flows.data("given", "value", "it", f"v{number}") for number in range(20)]
+    assert result(json.dumps(document), given=large) == "EXPRESSION_FUEL"
+    assert result(one("inputs.given"), given=large) == large
     wrapped = {"type": "json", "json": [None] * 100_000}
     assert result(one("given"), given=wrapped) == "EXPRESSION_FUEL", "it is not the input that it is inside"
 
