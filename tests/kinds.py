@@ -12,6 +12,7 @@ from blobhub.v1 import organization_pb2
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
 from blobhub_server.db.notify import Doorbell
+from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import BlobHubError
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.pipeline import Pipeline
@@ -145,7 +146,7 @@ async def served(
     admit = admit or Admitted()
     bell = Doorbell(Exclusive())
     guard = Guard(bell, utc_now, "access")
-    server = make_server(Settings(), Pipeline(admit, guard))
+    server = make_server(Settings(), Pipeline(admit, guard, Trouble()))
     made = {
         kind: KINDS[kind][0](handler, request_deserializer=Request.FromString, response_serializer=Answer.SerializeToString)
         for kind, handler in (ECHO | handlers).items()

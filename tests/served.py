@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -127,12 +127,21 @@ async def served(data_dir: Path, database_url: str | None = None, **settings) ->
 
 
 class ServerProcess:
-    """`blobhub-server serve` as a process of its own, or another command that says where it serves."""
+    """`blobhub-server serve` as a process of its own, or another command that says where it serves.
+
+    Its log goes to the file `log`, if there is one.
+    """
 
     alive: ClassVar[set[ServerProcess]] = set()
 
     def __init__(
-        self, data_dir: Path, database_url: str | None = None, *, command: list[str] | None = None, **settings: object
+        self,
+        data_dir: Path,
+        database_url: str | None = None,
+        *,
+        command: list[str] | None = None,
+        log: Path | None = None,
+        **settings: object,
     ) -> None:
         self._command = command or [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
         self._env = os.environ | {
@@ -142,6 +151,7 @@ class ServerProcess:
             **({"BLOBHUB_DATABASE_URL": database_url} if database_url else {}),
             **{f"BLOBHUB_{name.upper()}": str(value) for name, value in settings.items()},
         }
+        self._log = log
         self._process: subprocess.Popen[str] | None = None
         self.address = ""
         self.admin_key = ""
@@ -154,7 +164,8 @@ class ServerProcess:
 
     async def start(self) -> None:
         """Start, and return when it serves."""
-        self._process = subprocess.Popen(self._command, env=self._env, stdout=subprocess.PIPE, text=True)
+        with self._log.open("ab") if self._log else nullcontext() as log:
+            self._process = subprocess.Popen(self._command, env=self._env, stdout=subprocess.PIPE, stderr=log, text=True)
         self.alive.add(self)
         assert self._process.stdout is not None
         while True:

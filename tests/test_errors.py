@@ -54,6 +54,7 @@ EVERY = [
     errors.ContentLost("0" * 64),
     errors.IssuerUnavailable(),
     errors.StorageUnavailable(),
+    errors.StorageFull(),
     errors.MasterKeyMissing("0123456789abcdef"),
     errors.Unimplemented(),
 ]

@@ -14,35 +14,17 @@ from blobhub_server.blobtypes.conformance import reason_of, unpack
 from blobhub_server.db.postgresql import PostgresqlTransaction
 from blobhub_server.db.sqlite import SqliteTransaction
 from blobhub_server.errors import StorageUnavailable
-from blobhub_server.ids import Uuid7
 from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from calling import ask
-from databases import FreshPostgres, select
+from databases import FreshPostgres
 from google.rpc import error_details_pb2
-from ground import CUT_OFF, away, connect_beside
+from ground import CUT_OFF, WORK, away, check_all, connect_beside, start_many
 from scale import scaled
-from served import Api
 from several_servers import ended, started, state_of, together
 from waiting import until
 
-WORK = flows.document(
-    [
-        flows.component("start", "flow.start"),
-        flows.component("script", "logic.code", code="set_data_output('result', 1)\nset_result('success')"),
-        flows.component("wait", "flow.delay", seconds=0.1),
-        flows.component("again", "logic.code", code="set_data_output('result', 2)\nset_result('success')"),
-        flows.component("end", "flow.end", value="done"),
-    ],
-    [
-        flows.control("start", "script"),
-        flows.control("script", "wait", "success"),
-        flows.control("wait", "again"),
-        flows.control("again", "end", "success"),
-    ],
-)
 EXECUTIONS = scaled(200, least=16)
-AT_ONCE = 16
 
 
 async def test_a_call_that_the_database_has_no_ear_for_is_to_be_made_again(tmp_path: Path, database_url: str) -> None:
@@ -65,49 +47,6 @@ async def test_a_call_that_the_database_has_no_ear_for_is_to_be_made_again(tmp_p
         assert again.retry_delay.seconds == 1
         assert error.details() == "the server cannot use its storage now; try again"
         assert await refused() is None
-
-
-async def patiently(api: Api, name: str, **fields: object) -> object:
-    """Make a call until it is answered."""
-    while True:
-        try:
-            return await ask(api, name, **fields)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                raise
-            await asyncio.sleep(0.05)
-
-
-async def start_many(api: Api, session_id: str) -> list[str]:
-    """Start executions, a few at a time; return their ids."""
-    ids, request_ids = [], Uuid7()
-
-    async def some() -> None:
-        for _ in range(EXECUTIONS // AT_ONCE):
-            fields = {"session": session_id, "spec": {"definition": "workflow"}, "request_id": request_ids()}
-            ids.append((await patiently(api, "StartExecution", **fields)).execution.id)
-
-    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-    return ids
-
-
-async def check(url: str, session_id: str, ids: list[str]) -> None:
-    """All have completed, each once, and the logs have no gaps."""
-
-    async def finished() -> bool:
-        return await select(url, "SELECT count(*) FROM executions WHERE end_time IS NULL") == [(0,)]
-
-    await until(finished)
-    found = await select(url, "SELECT id, state FROM executions")
-    assert dict(found) == dict.fromkeys(ids, "completed")
-    lines = await select(
-        url, "SELECT session_sequence, execution_id, execution_sequence, type FROM events ORDER BY session_sequence"
-    )
-    assert [sequence for sequence, *_ in lines] == list(range(1, len(lines) + 1))
-    for id_ in ids:
-        own = [(number, type_) for _, execution_id, number, type_ in lines if execution_id == id_]
-        assert [number for number, _ in own] == list(range(1, len(own) + 1))
-        assert [type_ for _, type_ in own].count("flow.exited") == 1
 
 
 async def test_executions_complete_whatever_becomes_of_their_commits(
@@ -142,8 +81,8 @@ async def test_executions_complete_whatever_becomes_of_their_commits(
         with monkeypatch.context() as patch:
             patch.setattr(PostgresqlTransaction, "commit", commit)
             patch.setattr(SqliteTransaction, "commit", commit_file)
-            ids = await start_many(api, session_id)
-            await check(database_url, session_id, ids)
+            ids = await start_many(api, session_id, EXECUTIONS)
+            await check_all(database_url, session_id, ids)
     assert min(told.values()) > 0
     print(told)
 
@@ -160,12 +99,12 @@ async def test_executions_complete_while_connections_are_cut_off(tmp_path: Path,
                 await beside.execute(CUT_OFF, opened.host.db.url.database)
 
         cutting = asyncio.create_task(cut_off())
-        ids = await start_many(api, session_id)
+        ids = await start_many(api, session_id, EXECUTIONS)
         await asyncio.sleep(0.5)
         cutting.cancel()
         await asyncio.gather(cutting, return_exceptions=True)
         await beside.close()
-        await check(url, session_id, ids)
+        await check_all(url, session_id, ids)
 
 
 async def test_an_execution_whose_log_moved_on_after_a_commit_that_seemed_to_fail_goes_on_from_there(
@@ -186,10 +125,10 @@ async def test_executions_go_on_when_the_database_is_back(tmp_path: Path, databa
     """Their delays pass while it is away."""
     async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
         session_id = await api.session(WORK)
-        ids = await start_many(api, session_id)
+        ids = await start_many(api, session_id, EXECUTIONS)
         async with away(opened.host.db):
             await asyncio.sleep(0.5)
-        await check(database_url, session_id, ids)
+        await check_all(database_url, session_id, ids)
 
 
 async def test_a_stop_that_was_answered_is_final_also_when_what_follows_cannot_be_stored(

@@ -8,21 +8,26 @@ import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 import grpc
 import structlog
 
 from blobhub_server import logs
+from blobhub_server.background import in_background
 from blobhub_server.blobtypes.contract import Service
 from blobhub_server.blobtypes.distinct import require_distinct
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
+from blobhub_server.db.engine import Database
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.ids import Uuid7
+from blobhub_server.objects.contract import ObjectStore
 from blobhub_server.objects.local import LocalObjects
 from blobhub_server.platform.admission.gate import TOPIC
 from blobhub_server.platform.assembly import Ground, Platform
@@ -100,13 +105,24 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         gate = await stack.enter_async_context(platform.gate(access, kinds))
         guard = Guard(bell, clock, TOPIC)
         await stack.enter_async_context(guard.watching())
-        server = make_server(settings, Pipeline(gate, guard))
+        server = make_server(settings, Pipeline(gate, guard, db.trouble))
         health = _serve(server, services, Comments([OURS, *types.descriptors()]))
         address = bind(server, settings.listen, TlsFiles.from_settings(settings))
         await server.start()
-        await health.set_serving()
+        await health.set_ready(True)
+        watching = db.trouble.watch(partial(_probe, db, objects), health.set_ready)
+        await stack.enter_async_context(in_background(watching, "trouble"))
         stack.push_async_callback(shut_down, server, health, drain, settings.drain_seconds)
         yield RunningServer(address, admin_key)
+
+
+async def _probe(db: Database, objects: ObjectStore) -> None:
+    """Write to the database and to the object store. Raises StorageUnavailable."""
+    await db.probe()
+    try:
+        await objects.probe()
+    except OSError as error:
+        raise StorageUnavailable from error
 
 
 def _serve(server: grpc.aio.Server, services: Sequence[Service], comments: Comments) -> Health:

@@ -340,9 +340,17 @@ class StorageUnavailable(BlobHubError):
     """
 
     code, reason = "UNAVAILABLE", "STORAGE_UNAVAILABLE"
+    text, seconds = "the server cannot use its storage now; try again", 1.0
 
     def __init__(self) -> None:
-        super().__init__("the server cannot use its storage now; try again", retry_after_seconds=1.0)
+        super().__init__(self.text, retry_after_seconds=self.seconds)
+
+
+class StorageFull(StorageUnavailable):
+    """The database or the object store has no room left, so nothing is written until somebody makes room."""
+
+    code, reason = "RESOURCE_EXHAUSTED", "STORAGE_FULL"
+    text, seconds = "the server has no room left to store anything; its operator has to make room; try again then", 5.0
 
 
 class SequenceOutOfRange(BlobHubError):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -43,7 +44,7 @@ def set_up(settings: Settings) -> None:
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -82,6 +83,23 @@ def _render_exception(exc_info: Any) -> str:
 
 def _write_exception(stream: TextIO, exc_info: Any) -> None:
     stream.write(format_error(exc_info[1]))
+
+
+class _Lossy:
+    """A file for log lines. Lines that cannot be written, on a full disk for example, are lost: no work fails for them."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        """Write text, or lose it."""
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        with suppress(OSError):
+            self._file.flush()
 
 
 class _Lines(logging.Formatter):

@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Row
+from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import StorageUnavailable
 
 log = structlog.get_logger()
@@ -128,25 +129,26 @@ class Transaction(ABC):
 class Database(ABC):
     """An open database. Where it cannot be used now, all of this raises StorageUnavailable.
 
-    `exclusive` says that no other server can have it open, so doorbells and caches of this process are complete.
+    `exclusive` says that no other server can have it open, so doorbells and caches of this process are complete. What meets
+    trouble and is not a call reports it to `trouble`; calls are answered with it, and their pipeline reports it.
     """
 
-    url: URL
     exclusive: bool
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.trouble = Trouble()
 
     @abstractmethod
     def read(self) -> AbstractAsyncContextManager[Transaction]:
-        """A connection to read with. Each statement sees what is committed when it runs.
-
-        Raises OSError when the database cannot be reached, and TimeoutError of SQLAlchemy when no connection becomes free.
-        """
+        """A connection to read with. Each statement sees what is committed when it runs."""
 
     @abstractmethod
     def write(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction: committed when the block ends, rolled back when it raises.
 
-        The commit and its hooks run to the end even when the caller is cancelled. Raises what `read` raises, and DBAPIError
-        when the commit fails; then nothing is committed, unless the connection was lost before the answer to the commit.
+        The commit and its hooks run to the end even when the caller is cancelled. Raises DBAPIError when the commit is
+        refused; then nothing is committed. When StorageUnavailable is raised, it may have been committed all the same.
         """
 
     @abstractmethod
@@ -175,6 +177,10 @@ class Database(ABC):
                 # Without a pause it would collide with the same transactions again.
                 await asyncio.sleep(RETRY_SECONDS * attempt)
         raise AssertionError("the loop has no end")
+
+    @abstractmethod
+    async def probe(self) -> None:
+        """Write something, which leaves nothing behind. Raises StorageUnavailable when nothing can be written."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """Group commit: many units of work share one transaction.
 
-A batch is whatever queued up during the last commit. An idle committer starts at once.
+A batch is whatever queued up during the last commit. An idle committer starts at once. When the storage cannot be used,
+this is where work waits for it: one loop tries again for all.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.db.trouble import retry_seconds
 from blobhub_server.errors import StorageUnavailable
 
 Unit = TypeVar("Unit")
@@ -23,21 +26,34 @@ class GroupCommitter(Generic[Unit, Result]):
     """Makes units durable in the order they were submitted.
 
     `apply` does a batch of units in a transaction and returns one result for each. When a batch fails, its units are
-    committed one by one, so that a bad unit fails alone. When it fails because the database cannot be used, no unit is to
-    blame and the batch may have been committed, so nothing is tried again.
+    committed one by one, so that a bad unit fails alone.
+
+    When it fails because the storage cannot be used, no unit is to blame, and the batch may have been committed all the
+    same. Units that are `kept` are applied again, in their order, until the storage takes them; `apply` has to find out
+    whether they were committed before. All others raise StorageUnavailable, also those that come while the kept ones wait.
     """
 
-    def __init__(self, db: Database, apply: Callable[[Transaction, Sequence[Unit]], Awaitable[Sequence[Result]]]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        apply: Callable[[Transaction, Sequence[Unit]], Awaitable[Sequence[Result]]],
+        kept: Callable[[Unit], bool] = lambda _: False,
+    ) -> None:
         self._db = db
         self._apply = apply
+        self._kept = kept
         self._queue: deque[tuple[Unit, asyncio.Future[Result]]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._trouble: StorageUnavailable | None = None  # while kept units wait
+        self._closing = asyncio.Event()
 
     async def submit(self, unit: Unit) -> Result:
         """Return the unit's result once it is durable; raise what its part of the transaction raised.
 
-        Cancelling the caller does not withdraw the unit.
+        Cancelling the caller does not withdraw the unit, unless it is waiting for the storage.
         """
+        if self._trouble is not None and not self._kept(unit):
+            raise type(self._trouble) from self._trouble.__cause__
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.append((unit, done))
         if self._task is None:
@@ -45,22 +61,42 @@ class GroupCommitter(Generic[Unit, Result]):
         return await done
 
     async def close(self) -> None:
-        """Finish what was submitted."""
+        """Finish what was submitted. Where the storage cannot be used it raises StorageUnavailable."""
+        self._closing.set()
         if self._task is not None:
             await self._task
 
     async def _run(self) -> None:
+        attempt = 0
         try:
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
-                if not await self._commit(batch):
-                    for item in batch:
-                        await self._commit([item], last_try=True)
+                try:
+                    await self._commit(batch)
+                    attempt = 0
+                except StorageUnavailable as error:
+                    self._db.trouble.report(error)
+                    if self._keep(batch, error):
+                        await self._pause(error, retry_seconds(attempt))
+                        attempt += 1
         finally:
             self._task = None
 
-    async def _commit(self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]], *, last_try: bool = False) -> bool:
-        """Commit a batch and tell how that ended; return False, and tell nothing, when its units are to be tried alone."""
+    async def _commit(self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]]) -> None:
+        """Commit a batch, or its units one by one. Raises StorageUnavailable; units with a done future are settled."""
+        try:
+            await self._try(batch)
+        except StorageUnavailable:
+            raise
+        except Exception as error:
+            if len(batch) > 1:
+                for item in batch:
+                    await self._commit([item])
+            elif not batch[0][1].done():
+                batch[0][1].set_exception(error)
+
+    async def _try(self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]]) -> None:
+        """Commit a batch in one transaction, and tell the results."""
 
         async def work(tx: Transaction) -> Sequence[Result]:
             results = await self._apply(tx, [unit for unit, _ in batch])
@@ -68,16 +104,29 @@ class GroupCommitter(Generic[Unit, Result]):
                 raise ValueError(f"{len(results)} results for {len(batch)} units")
             return results
 
-        try:
-            results = await self._db.transact(work)
-        except Exception as error:
-            if not (last_try or len(batch) == 1 or isinstance(error, StorageUnavailable)):
-                return False
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(error)
-            return True
+        results = await self._db.transact(work)
         for (_, done), result in zip(batch, results, strict=True):
             if not done.done():
                 done.set_result(result)
-        return True
+
+    def _keep(self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]], error: StorageUnavailable) -> bool:
+        """Put what is kept of a batch back into the queue; fail all else that waits. Return whether anything is kept."""
+        waiting, self._queue = [*batch, *self._queue], deque()
+        for unit, done in waiting:
+            if done.done():
+                continue
+            if self._kept(unit) and not self._closing.is_set():
+                self._queue.append((unit, done))
+            else:
+                done.set_exception(error)
+        return bool(self._queue)
+
+    async def _pause(self, error: StorageUnavailable, seconds: float) -> None:
+        """Wait before the next attempt; a committer that is closed makes it at once."""
+        self._trouble = error
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._closing.wait()
+        finally:
+            self._trouble = None

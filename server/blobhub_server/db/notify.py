@@ -12,14 +12,11 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-import structlog
 from sqlalchemy.dialects import postgresql
 
 from blobhub_server.background import in_background
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.prepared import Prepared
-
-log = structlog.get_logger()
 
 CHANNEL = "blobhub"
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
@@ -135,7 +132,7 @@ class Doorbell:
                 finally:
                     connection.terminate()
             except Exception as error:  # whatever it was: a server must not stop listening
-                log.warning("doorbell_lost", reason=type(error).__name__, retry_seconds=retry_seconds)
+                self._db.trouble.report(error)
                 await asyncio.sleep(retry_seconds)
                 retry_seconds = min(retry_seconds * 2, MAX_RETRY_SECONDS)
 

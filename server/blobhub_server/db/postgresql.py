@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from blobhub_server.background import uninterrupted
 from blobhub_server.db.engine import CoreResult, Database, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
-from blobhub_server.errors import StorageUnavailable
+from blobhub_server.errors import StorageFull, StorageUnavailable
 from blobhub_server.start import StartError
 
 try:
@@ -80,6 +80,11 @@ _GROUND_TROUBLE = (
 )
 """SQLSTATEs, or how they begin (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 
+_DISK_FULL = "53100"
+
+# A table of its own takes room as other tables do, and needs no right on any of them.
+_PROBE = "CREATE TEMP TABLE probe ON COMMIT DROP AS SELECT md5(n::text) FROM generate_series(1, 2000) AS n"
+
 _ERRORS: Any = PGDialect_asyncpg.import_dbapi()  # type: ignore[no-untyped-call]
 DIALECT: sa.Dialect = PGDialect_asyncpg(dbapi=_ERRORS)  # type: ignore[no-untyped-call]
 
@@ -99,12 +104,13 @@ class PostgresqlTransaction(Transaction):
         try:
             return await self._connection.execute(statement, parameters)
         except sa.exc.DBAPIError as error:
-            if error.connection_invalidated or _is_ground_trouble(error.orig):
-                raise StorageUnavailable from error
+            lost = error.connection_invalidated or self._driver.is_closed()
+            if (trouble := _trouble(error.orig, lost=lost)) is not None:
+                raise trouble from error
             raise
-        except OSError as error:
-            self._driver.terminate()
-            raise StorageUnavailable from error
+        except Exception as error:
+            self._raise_if_lost(error)
+            raise
 
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         with self._translate_errors(sql):
@@ -133,7 +139,7 @@ class PostgresqlTransaction(Transaction):
             async with asyncio.timeout(ROLLBACK_SECONDS):
                 await self._command("ROLLBACK")
         except Exception as error:
-            log.warning("rollback_failed", reason=type(error).__name__)
+            log.debug("rollback_failed", reason=type(error).__name__)
             self._driver.terminate()
             await self._connection.invalidate()
 
@@ -161,12 +167,20 @@ class PostgresqlTransaction(Transaction):
             yield
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             translated = _to_core_error(error, sql)
-            if self._driver.is_closed() or _is_ground_trouble(error):
-                raise StorageUnavailable from translated
+            if (trouble := _trouble(error, lost=self._driver.is_closed())) is not None:
+                raise trouble from translated
             raise translated from None
-        except OSError as error:
+        except Exception as error:
+            self._raise_if_lost(error)
+            raise
+
+    def _raise_if_lost(self, error: Exception) -> None:
+        """Raise StorageUnavailable in place of whatever a lost connection or a timeout has led to in the driver."""
+        if isinstance(error, OSError):
             # It may still be busy with what took too long, so the pool must not hand it out again.
             self._driver.terminate()
+            raise StorageUnavailable from error
+        if self._driver.is_closed():
             raise StorageUnavailable from error
 
 
@@ -178,10 +192,15 @@ def _to_core_error(error: Any, sql: str) -> Exception:
     return core
 
 
-def _is_ground_trouble(error: Any) -> bool:
-    """Whether an error, of Core or of the driver, is about the database's health and not about the statement."""
+def _trouble(error: Any, *, lost: bool) -> StorageUnavailable | None:
+    """What to raise for an error, of Core or of the driver, that is about the database's health; None for any other.
+
+    `lost` says that the connection is.
+    """
     state: str = getattr(error, "sqlstate", None) or ""
-    return state.startswith(_GROUND_TROUBLE)
+    if state == _DISK_FULL:
+        return StorageFull()
+    return StorageUnavailable() if lost or state.startswith(_GROUND_TROUBLE) else None
 
 
 class PostgresqlDatabase(Database):
@@ -190,7 +209,7 @@ class PostgresqlDatabase(Database):
     exclusive = False
 
     def __init__(self, url: URL) -> None:
-        self.url = url
+        super().__init__(url)
         # The driver begins transactions, so that statements of Core and of the driver share them.
         self._engine = make_engine(url, POOL_TIMEOUTS, isolation_level="AUTOCOMMIT")
         self._reserved_engine = make_engine(
@@ -207,6 +226,10 @@ class PostgresqlDatabase(Database):
     def write(self) -> AbstractAsyncContextManager[Transaction]:
         return _transaction(self._engine)
 
+    async def probe(self) -> None:
+        async with self.reserved() as tx:
+            await tx.execute(sa.text(_PROBE))
+
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
         return _transaction(self._reserved_engine)
 
@@ -216,7 +239,7 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[PostgresqlTransaction
     async with AsyncExitStack() as stack:
         try:
             connection = await stack.enter_async_context(engine.connect())
-        except (OSError, sa.exc.SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except Exception as error:
             raise StorageUnavailable from error  # whatever the reason is: nothing has been asked of it yet
         yield PostgresqlTransaction(connection)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,24 @@ from sqlalchemy.pool import StaticPool
 from blobhub_server.background import uninterrupted
 from blobhub_server.db.engine import CoreResult, Database, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
-from blobhub_server.errors import StorageUnavailable
+from blobhub_server.db.trouble import retry_seconds
+from blobhub_server.errors import StorageFull, StorageUnavailable
 from blobhub_server.start import StartError
 
 DIALECT: sa.Dialect = sqlite.dialect(dbapi=sqlite3)
 
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000", "cache_size=-65536")
+# SQLite itself waits for no lock, because that would hold the event loop; `_begin` waits for the write lock from the loop.
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=0", "cache_size=-65536")
 
+BUSY_SECONDS = 5.0
+"""How long a transaction waits for the write lock that another process holds on the file."""
+
+_PROBE = (
+    "CREATE TABLE probe (bytes BLOB)",
+    "INSERT INTO probe VALUES (zeroblob(65536))",
+    "DROP TABLE probe",
+)
+"""Takes pages from the file and gives them back. Committing it writes to the log even so."""
 
 _GROUND_TROUBLE = frozenset(
     {
@@ -41,6 +53,8 @@ _GROUND_TROUBLE = frozenset(
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,  # the file system was mounted anew, as after errors of the disk
+        sqlite3.SQLITE_PROTOCOL,  # others came first too often
     }
 )
 """Primary result codes (https://www.sqlite.org/rescode.html)."""
@@ -64,8 +78,8 @@ class SqliteTransaction(Transaction):
         try:
             return self._connection.execute(statement, parameters)
         except sa.exc.DBAPIError as error:
-            if _is_ground_trouble(error.orig):
-                raise StorageUnavailable from error
+            if (trouble := _trouble(error.orig)) is not None:
+                raise trouble from error
             raise
 
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
@@ -84,6 +98,8 @@ class SqliteTransaction(Transaction):
 
     async def begin(self) -> None:
         """Begin a transaction with the write lock, so that no later statement fails because another connection writes."""
+        if self._driver.in_transaction:  # The last one could not be rolled back.
+            await self._fetch("ROLLBACK", ())
         await self._fetch("BEGIN IMMEDIATE", ())
 
     def commit(self) -> None:
@@ -96,8 +112,9 @@ class SqliteTransaction(Transaction):
             raise _to_core_error(error, "COMMIT") from error
 
     def rollback(self) -> None:
-        """Roll back what is not committed."""
-        self._driver.rollback()
+        """Roll back what is not committed. Where that fails, the next transaction does it before it begins."""
+        with suppress(sqlite3.Error):
+            self._driver.rollback()
 
     @asynccontextmanager
     async def _savepoint(self) -> AsyncIterator[None]:
@@ -114,15 +131,15 @@ class SqliteTransaction(Transaction):
 
 def _to_core_error(error: sqlite3.Error, sql: str) -> Exception:
     """A driver's error as Core would raise it; StorageUnavailable for one that is nobody's fault here."""
-    if _is_ground_trouble(error):
-        return StorageUnavailable()
-    return sa.exc.DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
+    return _trouble(error) or sa.exc.DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
 
 
-def _is_ground_trouble(error: BaseException | None) -> bool:
-    """Whether an error is about the file and the disk, and not about the statement."""
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in _GROUND_TROUBLE  # The rest says more exactly which.
+def _trouble(error: BaseException | None) -> StorageUnavailable | None:
+    """What to raise for an error that is about the file and the disk; None for one that is about the statement."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # The rest says more exactly which.
+    if code == sqlite3.SQLITE_FULL:
+        return StorageFull()
+    return StorageUnavailable() if code in _GROUND_TROUBLE else None
 
 
 class SqliteDatabase(Database):
@@ -131,7 +148,7 @@ class SqliteDatabase(Database):
     exclusive = True
 
     def __init__(self, url: URL) -> None:
-        self.url = url
+        super().__init__(url)
         path = Path(url.database or "")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(path)
@@ -165,9 +182,10 @@ class SqliteDatabase(Database):
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
+        until = asyncio.get_running_loop().time() + BUSY_SECONDS
         async with self._write_lock:  # An asyncio lock is fair: writers take turns in the order they came.
             tx = SqliteTransaction(self._writer)
-            await tx.begin()
+            await self._begin(tx, until)
             try:
                 yield tx
                 await uninterrupted(self._commit(tx))
@@ -175,12 +193,36 @@ class SqliteDatabase(Database):
                 tx.rollback()
                 raise
 
+    async def probe(self) -> None:
+        async with self.write() as tx:
+            for statement in _PROBE:
+                await tx.execute(sa.text(statement))
+
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
         return self.write()  # There is one writer, so a connection of its own would gain nothing.
+
+    async def _begin(self, tx: SqliteTransaction, until: float) -> None:
+        """Begin a transaction as soon as no other process holds the write lock, if that is before a time of the loop.
+
+        Whoever has waited in the queue for longer does not wait again.
+        """
+        for attempt in itertools.count():
+            try:
+                await tx.begin()
+                return
+            except StorageUnavailable as error:
+                if not _is_busy(error) or asyncio.get_running_loop().time() > until:
+                    raise
+            await asyncio.sleep(retry_seconds(attempt) / 10)
 
     async def _commit(self, tx: SqliteTransaction) -> None:
         await asyncio.get_running_loop().run_in_executor(self._commits, tx.commit)
         tx.run_hooks()
+
+
+def _is_busy(error: StorageUnavailable) -> bool:
+    """Whether another process holds the write lock."""
+    return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:

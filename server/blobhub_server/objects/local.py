@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from blobhub_server.background import uninterrupted
-from blobhub_server.errors import ContentLost, StorageUnavailable
+from blobhub_server.errors import ContentLost, StorageFull, StorageUnavailable
 from blobhub_server.objects.contract import DigestMismatch, ObjectNotFound, ObjectStore, ObjectTooLarge, ObjectWriter
 from blobhub_server.objects.outline import BLOCK_BYTES, Hasher, Outline
 from blobhub_server.objects.part import Part, sweep
 
 Value = TypeVar("Value")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -153,11 +155,11 @@ class LocalWriter(ObjectWriter):
 
 
 async def _in_thread(work: Callable[[], Value]) -> Value:
-    """Do work on files in a thread. Raises StorageUnavailable in place of an OSError."""
+    """Do work on files in a thread. Raises StorageFull or StorageUnavailable in place of an OSError."""
     try:
         return await asyncio.to_thread(work)
     except OSError as error:
-        raise StorageUnavailable from error
+        raise StorageFull if error.errno in _FULL else StorageUnavailable from error
 
 
 def _keep_outline(parts: Path, path: Path, outline: Outline) -> None:

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 
-from blobhub_server.errors import BlobHubError, Internal, LimitExceeded, StorageUnavailable
+from blobhub_server.errors import BlobHubError, Internal, LimitExceeded
 from blobhub_server.rpc.wire import to_duration
 
 log = structlog.get_logger()
@@ -33,12 +33,7 @@ longer.
 
 
 def to_blobhub_error(error: Exception, method: str) -> BlobHubError:
-    """The error itself when it is a BlobHubError; else an Internal, after logging the error under its id.
-
-    What is wrong with the storage is logged, too: the status does not say it.
-    """
-    if isinstance(error, StorageUnavailable):
-        log.warning("storage_unavailable", method=method, reason=str(error.__cause__))
+    """The error itself when it is a BlobHubError; else an Internal, after logging the error under its id."""
     if isinstance(error, BlobHubError):
         return error
     internal = Internal(str(uuid.uuid4()))

@@ -18,7 +18,7 @@ import structlog
 from blobhub_server.background import in_background
 from blobhub_server.clock import Clock
 from blobhub_server.db.notify import Doorbell
-from blobhub_server.errors import BlobHubError
+from blobhub_server.errors import BlobHubError, StorageUnavailable
 
 log = structlog.get_logger()
 
@@ -136,7 +136,7 @@ class Guard:
         try:
             await stream.admission.recheck()
         except BlobHubError as error:
-            if error.code == "UNAVAILABLE":
+            if isinstance(error, StorageUnavailable) or error.code == "UNAVAILABLE":
                 self._unsure.add(stream)
             else:
                 stream.end(error)

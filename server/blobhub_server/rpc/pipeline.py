@@ -19,9 +19,11 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
+from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import (
     BlobHubError,
     InvalidRequest,
+    StorageUnavailable,
     Unauthenticated,
     UndecodableRequest,
     Unimplemented,
@@ -77,8 +79,10 @@ _UNDECODABLE = _Undecodable()
 class Pipeline(grpc.aio.ServerInterceptor):
     """Wraps every handler."""
 
-    def __init__(self, gate: Gate, guard: Guard) -> None:
+    def __init__(self, gate: Gate, guard: Guard, trouble: Trouble) -> None:
+        """Calls that the storage has failed are reported to `trouble`."""
         self._gate = gate
+        self._trouble = trouble
         self._guard = guard
         # Bound once, because structlog's lazy loggers bind anew for each line, also for lines that are not written.
         self._log = structlog.get_logger().bind()
@@ -96,21 +100,22 @@ class Pipeline(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 # Not cached: clients could fill the memory with names of methods that do not exist.
-                return _refusing(
-                    _Entrance(method=method, gate=self._gate, guard=self._guard, log=self._log), Unimplemented()
-                )
+                return _refusing(self._entrance(method), Unimplemented())
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         if not method.startswith(OPEN):
             try:
                 self._gate.screen(handler_call_details.invocation_metadata)
             except Unauthenticated as error:
-                return _refusing(_Entrance(method=method, gate=self._gate, guard=self._guard, log=self._log), error)
+                return _refusing(self._entrance(method), error)
         return wrapped
+
+    def _entrance(self, method: str) -> _Entrance:
+        return _Entrance(method=method, gate=self._gate, guard=self._guard, trouble=self._trouble, log=self._log)
 
     def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         encode = _serializer(handler.response_serializer)
         codec = {"request_deserializer": _lenient(handler.request_deserializer), "response_serializer": encode}
-        entrance = _Entrance(method=method, gate=self._gate, guard=self._guard, log=self._log)
+        entrance = self._entrance(method)
         kind = _kind_of(handler)
         serve = (_wrap_open if method.startswith(OPEN) else _wrap_gated)(entrance, kind, getattr(handler, kind), encode)
         made: grpc.RpcMethodHandler[Any, Any] = getattr(grpc, f"{kind}_rpc_method_handler")(serve, **codec)
@@ -145,6 +150,7 @@ class _Entrance:
     method: str
     gate: Gate
     guard: Guard
+    trouble: Trouble
     log: Any
 
 
@@ -352,6 +358,8 @@ class _Observed:
             self._log(log.info, self._context.code().name)
         elif isinstance(error, Exception):
             raised = to_blobhub_error(error, self._entrance.method)
+            if isinstance(raised, StorageUnavailable):
+                self._entrance.trouble.report(raised)
             status, message, trailers = status_of(raised)
             self._log(log.info, status.name)
             if self._admission is not None and not isinstance(raised, UndecodableRequest):

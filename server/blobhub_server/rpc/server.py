@@ -64,10 +64,11 @@ class Health:
         self._services = ("", *services)
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
-    async def set_serving(self) -> None:
-        """Report every service as SERVING."""
+    async def set_ready(self, ready: bool) -> None:
+        """Report every service as SERVING, or as NOT_SERVING for now. After a shutdown has begun that changes nothing."""
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in self._services:
-            await self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+            await self._servicer.set(service, status)
 
     async def set_not_serving(self) -> None:
         """Report every service as NOT_SERVING from now on."""

@@ -150,8 +150,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 31
     """UNAVAILABLE. The server cannot use its database or its store of objects now: it cannot be reached, the connection was
-    lost, a disk is full, or others held what was asked for too long. The change may have been made all the same; the same
-    request under its `request_id` finds out. Details: `RetryInfo`.
+    lost, or others held what was asked for too long. The change may have been made all the same; the same request under
+    its `request_id` finds out. Executions that run wait for it and go on. Details: `RetryInfo`.
     """
     ERROR_REASON_BLOB_TYPE_NOT_INSTALLED: _ErrorReason.ValueType  # 32
     """FAILED_PRECONDITION. The call deletes a blob or a revision, or asks what depends on one, and the blob's type is not
@@ -160,6 +160,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_AMBIGUOUS_REFERENCE: _ErrorReason.ValueType  # 33
     """INVALID_ARGUMENT. A reference leads to more than one thing: `@draft` of a blob with several drafts, one of which has to
     be named by its id. Details: `BadRequest`.
+    """
+    ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 34
+    """RESOURCE_EXHAUSTED. The disk of the database or of the store of objects is full, so nothing can be stored until the
+    server's operator has made room. What is stored can be read, as far as reading takes no room; executions that run wait
+    and go on. Details: `RetryInfo`.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -281,8 +286,8 @@ out. Storing the same bytes again, in any draft, repairs it wherever they are us
 """
 ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 31
 """UNAVAILABLE. The server cannot use its database or its store of objects now: it cannot be reached, the connection was
-lost, a disk is full, or others held what was asked for too long. The change may have been made all the same; the same
-request under its `request_id` finds out. Details: `RetryInfo`.
+lost, or others held what was asked for too long. The change may have been made all the same; the same request under
+its `request_id` finds out. Executions that run wait for it and go on. Details: `RetryInfo`.
 """
 ERROR_REASON_BLOB_TYPE_NOT_INSTALLED: ErrorReason.ValueType  # 32
 """FAILED_PRECONDITION. The call deletes a blob or a revision, or asks what depends on one, and the blob's type is not
@@ -291,5 +296,10 @@ installed. Only the type can tell and delete what it keeps. Metadata: `type`.
 ERROR_REASON_AMBIGUOUS_REFERENCE: ErrorReason.ValueType  # 33
 """INVALID_ARGUMENT. A reference leads to more than one thing: `@draft` of a blob with several drafts, one of which has to
 be named by its id. Details: `BadRequest`.
+"""
+ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 34
+"""RESOURCE_EXHAUSTED. The disk of the database or of the store of objects is full, so nothing can be stored until the
+server's operator has made room. What is stored can be read, as far as reading takes no room; executions that run wait
+and go on. Details: `RetryInfo`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

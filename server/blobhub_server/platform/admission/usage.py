@@ -12,6 +12,7 @@ import structlog
 from blobhub_server.background import in_background
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.platform.store import api_key as store
 
 log = structlog.get_logger()
@@ -55,6 +56,10 @@ class KeyUsage:
         try:
             async with self._db.write() as tx:
                 await store.update_last_used(tx, times)
+        except StorageUnavailable as error:
+            self._db.trouble.report(error)
+            self._waiting = times | self._waiting
+            return
         except Exception:
             log.exception("key_usage_not_written")
             return

@@ -24,7 +24,7 @@ from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.group import GroupCommitter
 from blobhub_server.db.notify import Doorbell
-from blobhub_server.errors import BlobHubError
+from blobhub_server.errors import BlobHubError, StorageUnavailable
 from blobhub_server.ids import Ids
 from blobhub_server.platform.rules.api_key import mask_keys
 from blobhub_server.platform.store import audit as store
@@ -183,6 +183,8 @@ class Audit:
             return
         try:
             await self._refusals.submit(entry)
+        except StorageUnavailable:
+            pass  # The committer has reported it, and the storage that would take the entry is what is missing.
         except Exception:
             log.exception("refusal_not_recorded", method=entry["method"], code=entry["code"])
 

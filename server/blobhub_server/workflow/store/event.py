@@ -193,6 +193,17 @@ async def records(tx: Transaction, execution_id: str) -> list[str]:
     return await tx.all(_RECORDS, execution=execution_id)
 
 
+_LAST_RECORDS = Prepared(
+    sa.select(events.c.record).where(_EXECUTION, events.c.execution_sequence > _AFTER).order_by(events.c.execution_sequence),
+    Scalar(str),
+)
+
+
+async def records_after(tx: Transaction, execution_id: str, after: int) -> list[str]:
+    """The records of an execution after an execution sequence, in order."""
+    return await tx.all(_LAST_RECORDS, execution=execution_id, after=after)
+
+
 _FIRST_RECORD = Prepared(sa.select(events.c.record).where(_EXECUTION, events.c.execution_sequence == 1), Scalar(str))
 
 

@@ -84,12 +84,15 @@ class Journal:
     def __init__(self, host: Host, log: EventLog) -> None:
         self._host = host
         self._log = log
-        self._committer: GroupCommitter[Unit, Execution | Refusal] = GroupCommitter(host.db, self._write)
+        self._committer: GroupCommitter[Unit, Execution | Refusal] = GroupCommitter(
+            host.db, self._write, kept=lambda unit: unit.limit is None
+        )
 
     async def append(self, unit: Unit) -> Execution:
         """Write a unit in a transaction that it shares with others, in the order they came; return once it is durable.
 
-        Returns and raises what `join` does.
+        Returns and raises what `join` does. When the storage cannot be used, a new execution raises StorageUnavailable; a
+        unit of one that runs waits here, for as long as that takes, and is written once.
         """
         return _unwrap(await self._committer.submit(unit))
 
@@ -144,16 +147,39 @@ class Journal:
         return {_key(item): known[item.cause] for item in new if item.cause in known}
 
     async def _update_running(self, tx: Transaction, units: Sequence[Unit]) -> dict[Key, Execution | Refusal]:
-        """Update the rows of executions that are not new. Returns, by key, why some are refused."""
+        """Update the rows of executions that are not new.
+
+        Returns, by key, those that are not to be written: why some are refused, and those that were written before.
+        """
         rows = await execution_store.lock(tx, [unit.execution.id for unit in units]) if units else {}
-        refused: dict[Key, Execution | Refusal] = {}
+        others: dict[Key, Execution | Refusal] = {}
         for unit in units:
-            if (refusal := _check_current(unit, rows.get(unit.execution.id))) is not None:
-                refused[_key(unit.execution)] = refusal
-        changed = [unit.execution for unit in units if _key(unit.execution) not in refused]
+            refusal = _check_current(unit, rows.get(unit.execution.id))
+            if isinstance(refusal, LogMovedOn) and await self._was_written(tx, unit, rows[unit.execution.id]):
+                others[_key(unit.execution)] = unit.execution
+            elif refusal is not None:
+                others[_key(unit.execution)] = refusal
+        changed = [unit.execution for unit in units if _key(unit.execution) not in others]
         if changed:
             await execution_store.project(tx, changed)
-        return refused
+        return others
+
+    async def _was_written(self, tx: Transaction, unit: Unit, row: LockedExecution) -> bool:
+        """Whether the log ends with just the unit's records: its commit seemed to fail and was made.
+
+        Then only what follows from the commit is left to do. The lock on the row has waited for the end of that commit.
+        """
+        execution = unit.execution
+        if row.last_execution_sequence != execution.last_execution_sequence:
+            return False
+        before = execution.last_execution_sequence - len(unit.records)
+        if await event_store.records_after(tx, execution.id, before) != [_encode(record) for record in unit.records]:
+            return False
+        tx.after_commit(unit.on_commit)
+        # Its lines are in no tail: the numbers that they got are in the database, where watchers will read them.
+        for topic in (execution.session_id, execution.id):
+            tx.after_commit(partial(self._host.bell.ring, topic))
+        return True
 
     async def _store(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> None:
         """Write units that have been checked, and whose executions are stored and projected."""
@@ -213,7 +239,6 @@ class Journal:
             execution_sequence=number,
             at=to_timestamp(session.last_event_time),
         )
-        kept = json.dumps(record.to_json(), separators=(",", ":"))
         return LoggedEvent(
             session_id=session.id,
             session_sequence=session.last_session_sequence,
@@ -222,7 +247,7 @@ class Journal:
             type=record.type,
             create_time=session.last_event_time,
             event=event,
-            record=kept,
+            record=_encode(record),
         )
 
     def _session_line(self, session: Session, payload: str, fields: dict[str, str]) -> LoggedEvent:
@@ -258,6 +283,11 @@ class Journal:
 
 def _key(execution: Execution) -> Key:
     return execution.id, execution.fence
+
+
+def _encode(record: Record) -> str:
+    """A record as the log keeps it."""
+    return json.dumps(record.to_json(), separators=(",", ":"))
 
 
 def _unwrap(answer: Execution | Refusal) -> Execution:

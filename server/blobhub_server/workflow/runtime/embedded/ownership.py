@@ -58,6 +58,8 @@ class Ownership:
                 # A connection that does not answer is dropped; the next try opens another while the lease still runs.
                 async with asyncio.timeout(seconds / 3), self._db.reserved() as tx:
                     await server_store.renew(tx, self.server_id, self._lease)
+            except (StorageUnavailable, TimeoutError) as error:
+                self._db.trouble.report(error)
             except Exception:
                 log.exception("lease_not_renewed")
 

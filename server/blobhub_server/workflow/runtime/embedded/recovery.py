@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.trouble import retry_seconds
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.interpreter import Continue, Failed, Record, replay
@@ -26,8 +28,6 @@ from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
 
 log = structlog.get_logger()
-
-MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 10.0
 
 PASSING = (StorageUnavailable, LogMovedOn)
 """Errors after which the same turn may be stored the next time."""
@@ -53,6 +53,8 @@ class Recovery:
             await asyncio.sleep(self._lease_seconds)
             try:
                 await self.recover()
+            except StorageUnavailable as error:
+                self._host.db.trouble.report(error)
             except Exception:
                 log.exception("recovery_failed")
 
@@ -83,9 +85,9 @@ class Recovery:
         on, the execution is resumed. After any other error it is failed, because the same turn would not be stored the next
         time either.
         """
-        for seconds in _backoff(execution.id):
-            _log_failure(execution.id, error)
-            await asyncio.sleep(seconds)
+        for attempt in itertools.count():
+            self._tell(execution.id, error)
+            await asyncio.sleep(retry_seconds(attempt))
             try:
                 await self._take_turn(execution.id, fail=not isinstance(error, PASSING))
                 break
@@ -96,6 +98,15 @@ class Recovery:
         # The commit that seemed to fail may have been made, and nobody was woken for it here.
         for topic in (execution.id, execution.session_id):
             self._host.bell.ring(topic)
+
+    def _tell(self, execution_id: str, error: Exception) -> None:
+        """Tell the operator why a turn was not stored."""
+        if isinstance(error, StorageUnavailable):
+            self._host.db.trouble.report(error)
+        elif isinstance(error, PASSING):
+            log.warning("turn_not_stored", execution_id=execution_id, reason=repr(error))
+        else:
+            log.error("turn_not_stored", execution_id=execution_id, exc_info=error)
 
     async def _take_turn(self, execution_id: str, *, fail: bool) -> None:
         """Resume or fail an execution from its log, unless it has ended or has another owner; return once that is stored."""
@@ -145,25 +156,6 @@ class Recovery:
         state = replay(graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit)
         taken = inbox[0].number - 1 if inbox else execution.last_message
         return self._runners.make(graph, Progress(replace(execution, last_message=taken), state)), inbox
-
-
-def _backoff(execution_id: str) -> Iterator[float]:
-    """Seconds to wait before each attempt, without end.
-
-    Many executions are tried again at once when a database comes back. The end of an id is random, and spreads them.
-    """
-    spread = 0.5 + int(execution_id[-4:], 16) / 0xFFFF / 2
-    seconds = MIN_BACKOFF_SECONDS
-    while True:
-        yield seconds * spread
-        seconds = min(2 * seconds, MAX_BACKOFF_SECONDS)
-
-
-def _log_failure(execution_id: str, error: Exception) -> None:
-    if isinstance(error, PASSING):
-        log.warning("turn_not_stored", execution_id=execution_id, reason=repr(error.__cause__ or error))
-    else:
-        log.error("turn_not_stored", execution_id=execution_id, exc_info=error)
 
 
 async def _attempt(execution_id: str, work: Coroutine[Any, Any, None]) -> None:

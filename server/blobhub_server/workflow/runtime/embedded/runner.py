@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from itertools import count
+from typing import Any, TypeVar
 
 import structlog
 
-from blobhub_server.db.engine import Database
+from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.db.trouble import retry_seconds
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
     Command,
@@ -43,6 +46,8 @@ from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session_object as object_store
 
 log = structlog.get_logger()
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +210,7 @@ class Runner:
                 await self._context.journal.append(self._unit(decision))
                 return
             except TurnOutdated:
-                async with self._context.db.read() as tx:
-                    self.deliver(await message_store.list_for_execution(tx, self.execution.id))
+                self.deliver(await self._read(lambda tx: message_store.list_for_execution(tx, self.execution.id)))
 
     def _starts_step(self, decision: Decision) -> bool:
         """Whether a step is to be run that is not.
@@ -215,12 +219,23 @@ class Runner:
         """
         return any(isinstance(item, RunStep) and (item.step, item.attempt) not in self._steps for item in decision.commands)
 
+    async def _read(self, query: Callable[[Transaction], Awaitable[Value]]) -> Value:
+        """What a query finds, as soon as the database can be read."""
+        for attempt in count():
+            try:
+                async with self._context.db.read() as tx:
+                    return await query(tx)
+            except StorageUnavailable as error:
+                self._context.db.trouble.report(error)
+            await asyncio.sleep(retry_seconds(attempt))
+        raise AssertionError("the loop has no end")
+
     async def _session_objects(self) -> Mapping[str, Any]:
         """The session's objects that the graph touches."""
         if not self._graph.session_aliases:
             return {}
-        async with self._context.db.read() as tx:
-            return await object_store.values(tx, self.execution.session_id, self._graph.session_aliases)
+        aliases = self._graph.session_aliases
+        return await self._read(lambda tx: object_store.values(tx, self.execution.session_id, aliases))
 
     def start_unit(
         self,

@@ -11,7 +11,7 @@ import structlog
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.notify import Listener
-from blobhub_server.errors import PermissionDenied
+from blobhub_server.errors import PermissionDenied, StorageUnavailable
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.log.log import EventLog
@@ -101,10 +101,13 @@ class EmbeddedRuntime:
                 async with self._host.db.read() as tx:
                     messages = await message_store.list_for_server(tx, self._ownership.server_id)
                 self._runners.deliver(messages)
+                continue
+            except StorageUnavailable as error:
+                self._host.db.trouble.report(error)
             except Exception:
                 log.exception("messages_not_delivered")
-                await asyncio.sleep(RETRY_SECONDS)
-                listener.ring()
+            await asyncio.sleep(RETRY_SECONDS)
+            listener.ring()
 
     def _on_failure(self, execution: Execution, error: Exception) -> None:
         """Go on with an execution, from its log, after a turn of it was not stored.
