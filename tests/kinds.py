@@ -155,7 +155,7 @@ async def served(
     health = Health(server, [service])
     address = bind(server, "127.0.0.1:0")
     await server.start()
-    await health.set_serving()
+    await health.set_ready(True)
     async with (
         guard.watching(),
         grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel,

@@ -84,7 +84,7 @@ def on_the_wire(error: BlobHubError) -> int:
 def raised(kind: type[BlobHubError] = BlobHubError) -> set[type[BlobHubError]]:
     """The classes of errors that have a reason of their own."""
     deeper = {found for child in kind.__subclasses__() for found in raised(child)}
-    return deeper | ({kind} if "__init__" in vars(kind) and kind is not BlobHubError else set())
+    return deeper | ({kind} if "reason" in vars(kind) and kind is not BlobHubError else set())
 
 
 def test_every_error_is_tried_here() -> None:

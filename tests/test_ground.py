@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import flows
 import grpc
 import pytest
 from blobhub_server.blobtypes.conformance import reason_of, unpack
+from blobhub_server.db.engine import Transaction
 from blobhub_server.db.postgresql import PostgresqlTransaction
 from blobhub_server.db.sqlite import SqliteTransaction
-from blobhub_server.errors import StorageUnavailable
+from blobhub_server.errors import StorageFull, StorageUnavailable
 from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Journal
+from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store.execution import LockedExecution
 from calling import ask
 from databases import FreshPostgres
 from google.rpc import error_details_pb2
@@ -41,11 +45,13 @@ async def test_a_call_that_the_database_has_no_ear_for_is_to_be_made_again(tmp_p
 
         async with away(opened.host.db):
             error = await until(refused)
-        assert (error.code(), reason_of(error)) == (grpc.StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+        full = opened.host.db.exclusive
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED if full else grpc.StatusCode.UNAVAILABLE
+        assert (error.code(), reason_of(error)) == (code, "STORAGE_FULL" if full else "STORAGE_UNAVAILABLE")
         again = error_details_pb2.RetryInfo()
         assert unpack(error, again)
-        assert again.retry_delay.seconds == 1
-        assert error.details() == "the server cannot use its storage now; try again"
+        assert again.retry_delay.seconds == (5 if full else 1)
+        assert error.details() == (StorageFull if full else StorageUnavailable).text
         assert await refused() is None
 
 
@@ -121,14 +127,67 @@ async def test_an_execution_whose_log_moved_on_after_a_commit_that_seemed_to_fai
         assert types.count("processor.waiting") == 1
 
 
-async def test_executions_go_on_when_the_database_is_back(tmp_path: Path, database_url: str) -> None:
-    """Their delays pass while it is away."""
-    async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
+@pytest.mark.parametrize("lease_seconds", [600, 0.5])
+async def test_executions_go_on_when_the_database_is_back(tmp_path: Path, database_url: str, lease_seconds: float) -> None:
+    """Their delays pass while it is away, and short leases too: then it is the other server that may go on."""
+    async with together(tmp_path, database_url, lease_seconds=lease_seconds) as ((opened, api), *_):
         session_id = await api.session(WORK)
         ids = await start_many(api, session_id, EXECUTIONS)
         async with away(opened.host.db):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1)
         await check_all(database_url, session_id, ids)
+
+
+async def test_a_turn_that_was_stored_unnoticed_is_not_stored_again_and_its_steps_are_not_run_again(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to one commit is lost, of each execution another one."""
+    left = 0
+
+    def is_lost(tx: Transaction) -> bool:
+        nonlocal left
+        left -= bool(tx._hooks)  # as those have that watchers are waiting for
+        return left == 0 and bool(tx._hooks)
+
+    async def commit(self: PostgresqlTransaction) -> None:
+        await self._command("COMMIT")
+        if is_lost(self):
+            raise StorageUnavailable
+        self.run_hooks()
+
+    def commit_file(self: SqliteTransaction) -> None:
+        self._driver.commit()
+        if is_lost(self):
+            raise StorageUnavailable
+
+    async with together(tmp_path, database_url, count=1) as ((_, api),):
+        session_id = await api.session(WORK)
+        undisturbed = await ended(api, await started(api, session_id))
+        monkeypatch.setattr(PostgresqlTransaction, "commit", commit)
+        monkeypatch.setattr(SqliteTransaction, "commit", commit_file)
+        for number in range(1, 4):
+            left = number + 1  # The first is that of the start.
+            assert await ended(api, await started(api, session_id)) == undisturbed
+            assert left <= 0
+
+
+async def test_a_stop_that_was_answered_is_final_also_when_the_storage_is_in_trouble(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, tries = execution_store.lock, []
+
+    async def refuse(tx: Transaction, execution_ids: Collection[str]) -> Mapping[str, LockedExecution]:
+        tries.append(execution_ids)
+        if len(tries) < 4:
+            raise StorageUnavailable
+        return await lock(tx, execution_ids)
+
+    async with together(tmp_path, database_url, count=1) as ((_, api),):
+        id_ = await started(api, await api.session(flows.delay(60)))
+        monkeypatch.setattr(execution_store, "lock", refuse)
+        await ask(api, "StopExecution", execution=id_)
+        assert (await ended(api, id_))[-1] == "flow.stopped"
+        assert await state_of(api, id_) == "STOPPED"
 
 
 async def test_a_stop_that_was_answered_is_final_also_when_what_follows_cannot_be_stored(

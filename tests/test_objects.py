@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import itertools
 import os
@@ -22,7 +23,7 @@ import grpc
 import pytest
 from blobhub.v1 import definition_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
-from blobhub_server.errors import ContentLost, StorageUnavailable
+from blobhub_server.errors import ContentLost, StorageFull, StorageUnavailable
 from blobhub_server.objects import local, outline
 from blobhub_server.objects.contract import DigestMismatch, ObjectNotFound, ObjectStore, ObjectTooLarge
 from blobhub_server.objects.local import LocalObjects
@@ -63,16 +64,22 @@ async def test_the_same_bytes_from_many_at_once_are_one_object(store: ObjectStor
     assert await store.get(digest) == data
 
 
-async def test_a_put_that_cannot_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "error"), [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EIO, StorageUnavailable)]
+)
+async def test_a_put_that_cannot_write_says_why_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[StorageUnavailable]
+) -> None:
     store = LocalObjects(tmp_path)
 
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "no space left on device")
+    def fail(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
-        with pytest.raises(StorageUnavailable):
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(error) as raised:
             await store.put(b"some bytes")
+        assert type(raised.value) is error
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

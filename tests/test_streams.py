@@ -8,7 +8,15 @@ import grpc
 import pytest
 import structlog
 from blobhub_server.blobtypes.conformance import reason_of
-from blobhub_server.errors import IssuerUnavailable, NotFound, PermissionDenied, Unauthenticated
+from blobhub_server.errors import (
+    BlobHubError,
+    IssuerUnavailable,
+    NotFound,
+    PermissionDenied,
+    StorageFull,
+    StorageUnavailable,
+    Unauthenticated,
+)
 from kinds import (
     BAD,
     GOOD,
@@ -157,11 +165,12 @@ async def test_a_stream_whose_client_reads_nothing_is_ended_too() -> None:
         call.cancel()
 
 
-async def test_a_stream_of_which_nothing_can_be_told_goes_on_until_it_can() -> None:
+@pytest.mark.parametrize("unsure", [IssuerUnavailable(), StorageUnavailable(), StorageFull()])
+async def test_a_stream_of_which_nothing_can_be_told_goes_on_until_it_can(unsure: BlobHubError) -> None:
     async with served(Many=waiting_stream) as made:
         call = asyncio.create_task(made.refused("Many", GOOD))
         await until(lambda: made.admit.seen)
-        made.admit.error = IssuerUnavailable()
+        made.admit.error = unsure
         made.bell.ring("access")
         await asyncio.sleep(0.1)
         assert not call.done()

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Generic, TypeVar
 
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.db.trouble import retry_seconds
 from blobhub_server.errors import StorageUnavailable
 
 Unit = TypeVar("Unit")
@@ -30,7 +28,8 @@ class GroupCommitter(Generic[Unit, Result]):
 
     When it fails because the storage cannot be used, no unit is to blame, and the batch may have been committed all the
     same. Units that are `kept` are applied again, in their order, until the storage takes them; `apply` has to find out
-    whether they were committed before. All others raise StorageUnavailable, also those that come while the kept ones wait.
+    whether they were committed before. All others raise StorageUnavailable after one attempt, or without one while the
+    storage is known to be down.
     """
 
     def __init__(
@@ -45,14 +44,15 @@ class GroupCommitter(Generic[Unit, Result]):
         self._queue: deque[tuple[Unit, asyncio.Future[Result]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._trouble: StorageUnavailable | None = None  # while kept units wait
-        self._closing = asyncio.Event()
+        self._pausing: asyncio.Task[None] | None = None
+        self._closing = False
 
     async def submit(self, unit: Unit) -> Result:
         """Return the unit's result once it is durable; raise what its part of the transaction raised.
 
         Cancelling the caller does not withdraw the unit, unless it is waiting for the storage.
         """
-        if self._trouble is not None and not self._kept(unit):
+        if self._trouble is not None and self._db.trouble.down and not self._kept(unit):
             raise type(self._trouble) from self._trouble.__cause__
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.append((unit, done))
@@ -62,7 +62,9 @@ class GroupCommitter(Generic[Unit, Result]):
 
     async def close(self) -> None:
         """Finish what was submitted. Where the storage cannot be used it raises StorageUnavailable."""
-        self._closing.set()
+        self._closing = True
+        if self._pausing is not None:
+            self._pausing.cancel()
         if self._task is not None:
             await self._task
 
@@ -77,7 +79,7 @@ class GroupCommitter(Generic[Unit, Result]):
                 except StorageUnavailable as error:
                     self._db.trouble.report(error)
                     if self._keep(batch, error):
-                        await self._pause(error, retry_seconds(attempt))
+                        await self._pause(error, attempt)
                         attempt += 1
         finally:
             self._task = None
@@ -115,18 +117,15 @@ class GroupCommitter(Generic[Unit, Result]):
         for unit, done in waiting:
             if done.done():
                 continue
-            if self._kept(unit) and not self._closing.is_set():
+            if self._kept(unit) and not self._closing:
                 self._queue.append((unit, done))
             else:
                 done.set_exception(error)
         return bool(self._queue)
 
-    async def _pause(self, error: StorageUnavailable, seconds: float) -> None:
+    async def _pause(self, error: StorageUnavailable, attempt: int) -> None:
         """Wait before the next attempt; a committer that is closed makes it at once."""
         self._trouble = error
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._closing.wait()
-        finally:
-            self._trouble = None
+        self._pausing = asyncio.create_task(self._db.trouble.pause(attempt), name="pause of the group commit")
+        await asyncio.wait({self._pausing})
+        self._trouble = self._pausing = None

@@ -53,7 +53,6 @@ _GROUND_TROUBLE = frozenset(
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,  # the file system was mounted anew, as after errors of the disk
         sqlite3.SQLITE_PROTOCOL,  # others came first too often
     }
 )

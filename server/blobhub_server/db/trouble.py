@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
@@ -19,8 +20,11 @@ from blobhub_server.errors import StorageUnavailable
 log = structlog.get_logger()
 
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.05, 5.0
+USABLE_ATTEMPT = 2
+"""The attempt after which waits grow no longer while the storage can be written to, as when connections are lost."""
+
 LINE_SECONDS = 60.0
-CALM_SECONDS = 1.0
+CALM_SECONDS = 0.5
 """After a probe that worked the next one waits for so long, however many reports come."""
 
 MAX_REASON_LENGTH = 200
@@ -40,8 +44,15 @@ class Trouble:
 
     def __init__(self) -> None:
         self._reported = asyncio.Event()
+        self._usable = asyncio.Event()
+        self._usable.set()
         self._times = 0
         self._last_line: float | None = None
+
+    @property
+    def down(self) -> bool:
+        """Whether the storage could not be written to when it was probed last."""
+        return not self._usable.is_set()
 
     def report(self, error: BaseException) -> None:
         """Report an error of the storage. The reports of a minute become one line."""
@@ -49,6 +60,15 @@ class Trouble:
         self._reported.set()
         if self._last_line is None or time.monotonic() - self._last_line >= LINE_SECONDS:
             self._say(error)
+
+    async def pause(self, attempt: int) -> None:
+        """Wait before trying again after the failed attempt of this number; hardly longer than the storage is down."""
+        if self.down:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(retry_seconds(attempt)):
+                    await self._usable.wait()
+            attempt = 0  # Those who have waited do not come all at once.
+        await asyncio.sleep(retry_seconds(min(attempt, USABLE_ATTEMPT)))
 
     async def watch(self, probe: Callable[[], Awaitable[None]], set_ready: Callable[[bool], Awaitable[None]]) -> None:
         """Probe the storage after reports of trouble, and tell whether it can be written to, until cancelled.
@@ -71,11 +91,13 @@ class Trouble:
                 break
             except StorageUnavailable as error:
                 if attempt == 0:
-                    await set_ready(False)
+                    self._usable.clear()
                     self._last_line = None  # It is down, which is worth a line of its own.
+                    await set_ready(False)
                 self.report(error)
             await asyncio.sleep(retry_seconds(attempt))
             attempt += 1
+        self._usable.set()
         if attempt:
             log.warning("storage_usable_again", seconds=round(time.monotonic() - since, 1))
             await set_ready(True)

@@ -12,7 +12,6 @@ from typing import Any
 import structlog
 
 from blobhub_server.blobtypes.contract import Host
-from blobhub_server.db.trouble import retry_seconds
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.interpreter import Continue, Failed, Record, replay
@@ -87,7 +86,7 @@ class Recovery:
         """
         for attempt in itertools.count():
             self._tell(execution.id, error)
-            await asyncio.sleep(retry_seconds(attempt))
+            await self._host.db.trouble.pause(attempt)
             try:
                 await self._take_turn(execution.id, fail=not isinstance(error, PASSING))
                 break

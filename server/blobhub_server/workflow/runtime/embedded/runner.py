@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import structlog
 
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.db.trouble import retry_seconds
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
@@ -227,7 +226,7 @@ class Runner:
                     return await query(tx)
             except StorageUnavailable as error:
                 self._context.db.trouble.report(error)
-            await asyncio.sleep(retry_seconds(attempt))
+            await self._context.db.trouble.pause(attempt)
         raise AssertionError("the loop has no end")
 
     async def _session_objects(self) -> Mapping[str, Any]:
