@@ -95,6 +95,9 @@ class Trouble:
                     self._last_line = None  # It is down, which is worth a line of its own.
                     await set_ready(False)
                 self.report(error)
+            except Exception:
+                log.debug("storage_not_probed", exc_info=True)  # It answers, which is not what a storage does that is down.
+                break
             await asyncio.sleep(retry_seconds(attempt))
             attempt += 1
         self._usable.set()
