@@ -137,8 +137,8 @@ async def shaken(data: Path, log: Path, url: str | None = None) -> AsyncIterator
             print(log.read_text(errors="replace"))
 
 
-async def test_executions_outlast_a_postgresql_that_is_stopped_and_started(tmp_path: Path) -> None:
-    with own_postgres(tmp_path / "postgres") as postgres:
+async def test_executions_outlast_a_postgresql_that_is_stopped_and_started(tmp_path: Path, part_folder: Path) -> None:
+    with own_postgres(part_folder / "own-postgres") as postgres:
         async with shaken(tmp_path / "data", tmp_path / "log", postgres.url) as ground:
             for number in range(OUTAGES):
                 await ground.start_some()
@@ -227,10 +227,10 @@ def make_room(disk: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(part_folder: Path) -> Iterator[Path]:
     """A disk of its own, in memory."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
+    disk = part_folder / "small-disk"
+    disk.mkdir(exist_ok=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=0755", "tmpfs", disk], check=False).returncode:
         pytest.skip("only root can mount a disk")
     try:
