@@ -18,7 +18,7 @@ from blobhub_server.db.group import MAX_BATCH, GroupCommitter
 from blobhub_server.db.opening import open_database
 from blobhub_server.db.prepared import Prepared, upsert
 from blobhub_server.db.schema import Time
-from blobhub_server.db.sqlite import DatabaseInUse
+from blobhub_server.db.sqlite_file import DatabaseInUse
 from blobhub_server.errors import StorageUnavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -18,7 +18,7 @@ from blobhub_server.blobtypes.conformance import expect_refusal, reason_of, unpa
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
 from blobhub_server.db.migrations import PLATFORM
-from blobhub_server.db.sqlite import DatabaseInUse
+from blobhub_server.db.sqlite_file import DatabaseInUse
 from blobhub_server.platform.store import blob as store
 from blobhub_server.rpc.server import PortInUse
 from google.rpc import error_details_pb2

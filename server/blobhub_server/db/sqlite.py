@@ -7,9 +7,7 @@ costs ten times that. Only the commit waits for the disk, so only the commit run
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import itertools
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +24,17 @@ from sqlalchemy.pool import StaticPool
 from blobhub_server.background import uninterrupted
 from blobhub_server.db.engine import CoreResult, Database, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
+from blobhub_server.db.sqlite_file import SqliteFile
 from blobhub_server.db.trouble import retry_seconds
 from blobhub_server.errors import StorageFull, StorageUnavailable
-from blobhub_server.start import StartError
 
 DIALECT: sa.Dialect = sqlite.dialect(dbapi=sqlite3)
 
 # SQLite itself waits for no lock, because that would hold the event loop; `_begin` waits for the write lock from the loop.
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=0", "cache_size=-65536")
+_PRAGMAS = (
+    *("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=0", "cache_size=-65536"),
+    f"journal_size_limit={64 << 20}",  # what the log is cut down to after it was longer
+)
 
 BUSY_SECONDS = 5.0
 """How long a transaction waits for the write lock that another process holds on the file."""
@@ -57,10 +58,6 @@ _GROUND_TROUBLE = frozenset(
     }
 )
 """Primary result codes (https://www.sqlite.org/rescode.html)."""
-
-
-class DatabaseInUse(StartError):
-    """Another server or migration has the same SQLite database open."""
 
 
 class SqliteTransaction(Transaction):
@@ -148,28 +145,28 @@ class SqliteDatabase(Database):
 
     def __init__(self, url: URL) -> None:
         super().__init__(url)
-        path = Path(url.database or "")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(path)
+        self._file = SqliteFile(Path(url.database or ""))
         self._writing = _engine(url, _PRAGMAS)
         self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"))
         try:
             self._writer = self._writing.connect()
             self._reader = self._reading.connect()
         except BaseException:
-            os.close(self._lock)
+            self._file.release()
             raise
+        self._file.opened()
         self._commits = ThreadPoolExecutor(1, "sqlite-commit")
         self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers share it.
         self._write_lock = asyncio.Lock()
 
     async def close(self) -> None:
         self._commits.shutdown()
+        self._file.closing()
         for connection in (self._reader, self._writer):
             connection.close()
         for engine in (self._reading, self._writing):
             engine.dispose()
-        os.close(self._lock)  # Last, so that no other server opens the database before this one is done.
+        self._file.release()  # Last, so that no other server opens the database before this one is done.
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
         """One connection serves all readers, because no reader holds anything across an await.
@@ -181,6 +178,8 @@ class SqliteDatabase(Database):
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
+        if not self._file.is_there():
+            raise StorageUnavailable  # A change would go into a file that nobody finds again.
         until = asyncio.get_running_loop().time() + BUSY_SECONDS
         async with self._write_lock:  # An asyncio lock is fair: writers take turns in the order they came.
             tx = SqliteTransaction(self._writer)
@@ -239,19 +238,3 @@ def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
-
-
-def _lock(path: Path) -> int:
-    """Lock `<path>.lock` for the life of this process; the kernel releases it however the process ends."""
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise DatabaseInUse(
-            f"another process (pid {holder}), a server or a migration, has the database {path} open; end it, or wait for it"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor
