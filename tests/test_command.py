@@ -53,7 +53,8 @@ def test_a_setting_that_cannot_be_meant_is_told_in_one_line(
     )
     assert done.returncode == 1
     lines = [line for line in (done.stdout + done.stderr).splitlines() if said in line]
-    assert len(lines) == 1
+    assert lines
+    assert len(lines) == 1 or command == "doctor", "the doctor says it at each check that it keeps from being made"
     assert "Traceback" not in done.stderr
 
 
