@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-COMMAND = str(Path(sys.executable).parent / "blobhub-server")
-
-
-def environment(data_dir: Path, **settings: str) -> dict[str, str]:
-    return os.environ | {"BLOBHUB_DATA_DIR": str(data_dir), "BLOBHUB_LISTEN": "127.0.0.1:0"} | settings
+from commands import COMMAND, environment, run
 
 
 def test_it_tells_its_version() -> None:
@@ -43,14 +36,7 @@ def test_it_tells_its_version() -> None:
 def test_a_setting_that_cannot_be_meant_is_told_in_one_line(
     tmp_path: Path, command: str, name: str, value: str, said: str
 ) -> None:
-    done = subprocess.run(
-        [COMMAND, command],
-        env=environment(tmp_path, **{name: value}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run(command, tmp_path, **{name: value})
     assert done.returncode == 1
     lines = [line for line in (done.stdout + done.stderr).splitlines() if said in line]
     assert lines

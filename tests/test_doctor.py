@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,11 +19,11 @@ from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
 from blobhub_server.doctor import FAIL, OK, WARN, Finding, Installation, examine
+from commands import run
 from databases import execute
 from issuer import Issuer
 from served import connected, served
 
-BIN = Path(sys.executable).parent
 WHATS = [
     *("configuration", "blob types", "address", "database", "migrations"),
     *("object store", "master key", "token issuer", "clock"),
@@ -48,15 +45,6 @@ async def failing(settings: Settings, what: str, said: str, *, verdict: str = FA
     assert "\n" not in str(found[what])
 
 
-def run(data_dir: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("BLOBHUB_")}
-    env |= {"BLOBHUB_DATA_DIR": str(data_dir), "BLOBHUB_LISTEN": "127.0.0.1:0"} | environment
-    return subprocess.run(
-        [BIN / "blobhub-server", "doctor"], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 @pytest.fixture
 async def settings(tmp_path: Path, database_url: str) -> Settings:
     """Settings of a server that has run, and does not run now."""
@@ -73,7 +61,7 @@ async def test_all_is_well_beside_a_running_server(tmp_path: Path, database_url:
         environment = {name.upper(): str(value) for name, value in issuer.settings.items()}
         environment |= {"LISTEN": server.address, "DATABASE_URL": database_url}
         done = await asyncio.to_thread(
-            run, tmp_path / "data", **{f"BLOBHUB_{name}": value for name, value in environment.items()}
+            run, "doctor", tmp_path / "data", **{f"BLOBHUB_{name}": value for name, value in environment.items()}
         )
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"ok   {what}" for what in WHATS], done.stdout + done.stderr
@@ -118,7 +106,7 @@ async def test_looking_leaves_everything_as_it_was_and_the_server_can_start(sett
 def test_a_wrong_setting_is_named_and_not_repeated(
     tmp_path: Path, environment: dict[str, str], what: str, said: str
 ) -> None:
-    done = run(tmp_path / "data", **environment)
+    done = run("doctor", tmp_path / "data", **environment)
     assert done.returncode == 1
     (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"FAIL {what}: "))
     assert said in line
@@ -187,7 +175,7 @@ def ill(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_type_whose_checks_cannot_be_made_or_run_is_named_and_the_others_are_looked_at(tmp_path: Path, ill) -> None:
-    done = run(tmp_path / "data", **ill)
+    done = run("doctor", tmp_path / "data", **ill)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     lines = done.stdout.splitlines()
@@ -200,7 +188,7 @@ def test_a_type_whose_checks_cannot_be_made_or_run_is_named_and_the_others_are_l
 
 
 def test_settings_that_are_only_wrong_together_are_told(tmp_path: Path, ill) -> None:
-    done = run(tmp_path / "data", **ill, BLOBHUB_ILL_LEAST="3")
+    done = run("doctor", tmp_path / "data", **ill, BLOBHUB_ILL_LEAST="3")
     assert done.returncode == 1
     assert done.stdout == "FAIL configuration: BLOBHUB_ILL_LEAST is above BLOBHUB_ILL_MOST\n"
     assert "Traceback" not in done.stderr
@@ -333,7 +321,7 @@ def test_blob_types_that_do_not_fit_together_are_a_finding(tmp_path: Path) -> No
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 1\n")
     (folder / "entry_points.txt").write_text("[blobhub.blob_types]\nother.notes = rival:Rival\n")
-    done = run(tmp_path / "data", PYTHONPATH=str(tmp_path / "other"))
+    done = run("doctor", tmp_path / "data", PYTHONPATH=str(tmp_path / "other"))
     assert done.returncode == 1
     assert done.stdout == (
         "FAIL blob types: the blob type other.notes needs int, which no installed blob type offers; install one that does\n"

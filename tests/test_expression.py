@@ -23,6 +23,7 @@ from blobhub_server.blobtypes.expressions import (
     WrongType,
     evaluate,
     parse,
+    source,
 )
 
 ORDER: dict[str, Any] = {
@@ -163,8 +164,6 @@ def test_reading_costs_the_same_whether_the_text_was_read_before_or_not() -> Non
 
 
 def test_what_was_read_is_kept_within_bounds() -> None:
-    from blobhub_server.blobtypes.expressions import source  # noqa: PLC0415  its cache is nobody else's
-
     kept = source._Kept(nodes=100)
     for number in range(50):
         kept.keep(f"{number} + x", parse(f"{number} + x"))

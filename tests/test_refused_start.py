@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,18 +16,9 @@ from blobhub_server.blobtypes.distinct import DuplicateName
 from blobhub_server.blobtypes.registry import BlobTypes, InstalledType
 from blobhub_server.config import Settings
 from blobhub_server.db.migrations import PLATFORM, NewerDatabase
+from commands import run
 from databases import execute
 from served import served
-
-BIN = Path(sys.executable).parent
-
-
-def run(command: str, data_dir: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the server's, which is expected to end by itself."""
-    env = os.environ | {"BLOBHUB_DATA_DIR": str(data_dir), "BLOBHUB_LISTEN": "127.0.0.1:0"} | environment
-    return subprocess.run(
-        [BIN / "blobhub-server", command], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 def refused(done: subprocess.CompletedProcess[str], said: str) -> None:

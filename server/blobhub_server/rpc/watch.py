@@ -75,7 +75,7 @@ class Watch(Generic[AnyLine]):
         """
         async with bell.listen(self.topic) as listener:
             while True:
-                lines = _one_batch(await self.read(after))
+                lines, full = _one_batch(await self.read(after))
                 if lines:
                     yield lines
                     after = self.number(lines[-1])
@@ -83,7 +83,7 @@ class Watch(Generic[AnyLine]):
                         return
                     # A read from memory may end before the log does, because other servers append to it too. They ring
                     # then, but a reader that only replays hears no ring; so it reads until nothing is left.
-                    if replay_only or _is_full(lines):
+                    if replay_only or full:
                         continue
                 if replay_only:
                     return
@@ -93,15 +93,14 @@ class Watch(Generic[AnyLine]):
                     yield Idle(after)
 
 
-def _one_batch(lines: Sequence[AnyLine]) -> Sequence[AnyLine]:
-    """The lines that go into one message; those after them are read again."""
-    count = count_within((len(line.event) for line in lines), MAX_BATCH_BYTES)
-    return lines if count == len(lines) else lines[:count]
+def _one_batch(lines: Sequence[AnyLine]) -> tuple[Sequence[AnyLine], bool]:
+    """The lines of a read that go into one message, and whether the log may go on after them.
 
-
-def _is_full(lines: Sequence[Line]) -> bool:
-    """Whether a batch, or a read of a log, may have ended before the log did."""
-    return len(lines) >= MAX_BATCH or sum(len(line.event) for line in lines) >= MAX_BATCH_BYTES
+    Those that are left out are read again.
+    """
+    if sum(len(line.event) for line in lines) < MAX_BATCH_BYTES:
+        return lines, len(lines) >= MAX_BATCH
+    return lines[: count_within((len(line.event) for line in lines), MAX_BATCH_BYTES)], True
 
 
 def pack(batch: Sequence[Line] | Idle, now: datetime) -> bytes:

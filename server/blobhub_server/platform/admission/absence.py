@@ -7,14 +7,12 @@ import asyncio
 from blobhub_server.blobtypes.access import NOWHERE, Caller, Place, Role
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import BlobHubError, NotFound, PermissionDenied, Renamed
-from blobhub_server.ids import is_uuid
-from blobhub_server.platform.admission.locators import Match, former_blob, named_organization
+from blobhub_server.platform.admission.locators import Match, former_blob, named_blob, named_organization
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.rules.reference import LATEST, Reference
-from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import revision as revision_store
 
 LEAST_SECONDS = 0.005
@@ -79,10 +77,8 @@ class Absence:
     async def _sees_blob(self, caller: Caller, reference: Reference) -> bool:
         """Whether a caller may see the blob that a reference names by its alias of today."""
         async with self._db.read() as tx:
-            by_id = is_uuid(reference.organization)
-            blob = await blob_store.find(tx, reference.organization, reference.blob, by_id=by_id)
-        place = Place(organization_id=blob.organization_id, blob_id=blob.id, public=blob.public) if blob else NOWHERE
-        return await self._may_see(caller, place) and blob is not None
+            blob = await named_blob(tx, reference)
+        return await self._may_see(caller, blob.place if blob else NOWHERE) and blob is not None
 
     async def _surroundings(self, reference: Reference) -> tuple[Match[object] | None, Match[Organization] | None]:
         """What a reference names by a former alias, and the organization that it names as the parent."""

@@ -82,7 +82,7 @@ class Locators:
         """A blob by `organization/alias` or id."""
         reference = grammar.parse("blob", "blob", value)
         async with self._db.read() as tx:
-            return _resolution(await _blob(tx, reference))
+            return _resolution(await named_blob(tx, reference))
 
     async def locate(self, value: str, caller: Caller) -> Resolution[BlobRevision] | None:
         """A revision by `organization/alias@version` or id. Implements `blobtypes.contract.Revisions`."""
@@ -142,7 +142,7 @@ class Locators:
             if reference.version:
                 blob, revision = None, await _revision(tx, reference, "parent", value)
             else:
-                blob = await _blob(tx, reference)
+                blob = await named_blob(tx, reference)
                 revision = await _revision_by_id(tx, reference.id) if reference.id else None
         return await self._shown(revision, caller, reference, value) if blob is None else _resolution(blob)
 
@@ -223,7 +223,8 @@ async def _organization(tx: Transaction, reference: Reference) -> Match[Organiza
     return None if found is None else _match_organization(found)
 
 
-async def _blob(tx: Transaction, reference: Reference) -> Match[Blob] | None:
+async def named_blob(tx: Transaction, reference: Reference) -> Match[Blob] | None:
+    """The blob that a reference names by id, or by its alias of today."""
     if reference.id:
         blob = await blob_store.get(tx, reference.id)
     else:
@@ -257,7 +258,7 @@ async def _revision(tx: Transaction, reference: Reference, field: str, value: st
     if reference.id and not reference.version:
         by_id = await revision_store.get(tx, reference.id)
         reference = replace(reference, id=by_id.blob_id if by_id else reference.id)
-    found = await _blob(tx, reference)
+    found = await named_blob(tx, reference)
     of = (NOTHING, NOTHING) if found is None else (found.resource.id, found.resource.default_revision_id)
     try:
         by_version = await _version_of(tx, *of, reference.version or grammar.DEFAULT, field)
@@ -281,9 +282,9 @@ async def _revision_by_id(tx: Transaction, revision_id: str) -> Resolution[BlobR
 
 async def _organization_or_blob(tx: Transaction, reference: Reference) -> Resolution[object] | None:
     if reference.blob:
-        return _resolution(await _blob(tx, reference))
+        return _resolution(await named_blob(tx, reference))
     organization = await _organization(tx, reference)
-    blob = await _blob(tx, reference) if reference.id else None
+    blob = await named_blob(tx, reference) if reference.id else None
     return _resolution(blob if organization is None else organization)
 
 

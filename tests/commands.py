@@ -1,0 +1,22 @@
+"""The commands of `blobhub-server`, run as an operator does, each with settings of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = str(Path(sys.executable).parent / "blobhub-server")
+
+
+def environment(data_dir: Path, **settings: str) -> dict[str, str]:
+    """The environment of a command: what there is, without settings from elsewhere, a free port, and these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BLOBHUB_")}
+    return kept | {"BLOBHUB_DATA_DIR": str(data_dir), "BLOBHUB_LISTEN": "127.0.0.1:0"} | settings
+
+
+def run(command: str, data_dir: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command, which is expected to end by itself."""
+    env = environment(data_dir, **settings)
+    return subprocess.run([COMMAND, command], env=env, capture_output=True, text=True, timeout=60, check=False)
