@@ -36,8 +36,8 @@ def test_five_steps_in_place_are_twelve_records() -> None:
     assert run.state.result == 3
 
 
-def branches(mode: str = "all", *, third: bool = True) -> str:
-    """Start, two scripts side by side, a join, an end."""
+def branches(mode: str = "all") -> str:
+    """Start, two scripts side by side, a join, an end; the failure of the left one is handled, and ends its branch."""
     return flows.document(
         [
             flows.component("start", "flow.start"),
@@ -45,10 +45,12 @@ def branches(mode: str = "all", *, third: bool = True) -> str:
             flows.component("right", "logic.code", code="pass"),
             flows.component("join", "flow.join", mode=mode),
             flows.component("end", "flow.end"),
+            flows.component("handled", "flow.end"),
         ],
         [
             flows.control("start", "left"),
             flows.control("start", "right"),
+            flows.control("left", "handled", "failure"),
             flows.control("left", "join", "success"),
             flows.control("right", "join", "success"),
             flows.control("join", "end"),
@@ -79,7 +81,7 @@ def test_a_join_of_the_first_swallows_the_others() -> None:
 def test_a_join_whose_branch_never_comes_fails_and_names_it() -> None:
     run = Run(compiled(branches())).start()
     left, right = run.pending()
-    run.tell(Completion(step=left.step, attempt=1, result=Outcome(route="elsewhere")))
+    run.tell(Completion(step=left.step, attempt=1, result=Outcome(route="failure")))
     run.tell(Completion(step=right.step, attempt=1, result=Outcome(route="success")))
     assert run.state.error["reason"] == "JOIN_STARVED"
     assert "left-success-join" in run.state.error["message"]

@@ -56,6 +56,10 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     """A policy with values out of range."""
     DEFINITION_PROBLEM_TYPE_UNKNOWN_NAME: _DefinitionProblemType.ValueType  # 13
     """An expression uses a name that no data input of its component has."""
+    DEFINITION_PROBLEM_TYPE_UNSOUND_JOIN: _DefinitionProblemType.ValueType  # 14
+    """As an error: a join that can never fire. As a warning: one whose tokens may be left over from a round that was given
+    up, or swallowed in a later one.
+    """
 
 class DefinitionProblemType(_DefinitionProblemType, metaclass=_DefinitionProblemTypeEnumTypeWrapper):
     """What is wrong with a definition."""
@@ -88,6 +92,10 @@ DEFINITION_PROBLEM_TYPE_INVALID_POLICY: DefinitionProblemType.ValueType  # 12
 """A policy with values out of range."""
 DEFINITION_PROBLEM_TYPE_UNKNOWN_NAME: DefinitionProblemType.ValueType  # 13
 """An expression uses a name that no data input of its component has."""
+DEFINITION_PROBLEM_TYPE_UNSOUND_JOIN: DefinitionProblemType.ValueType  # 14
+"""As an error: a join that can never fire. As a warning: one whose tokens may be left over from a round that was given
+up, or swallowed in a later one.
+"""
 Global___DefinitionProblemType: _TypeAlias = DefinitionProblemType  # noqa: Y015
 
 class _DefinitionProblemSeverity:
@@ -420,7 +428,10 @@ class WorkflowConnection(_message.Message):
     target_port: _builtins.str
     """`flow_input` for control, else the route of a data input port of the target."""
     route: _builtins.str
-    """For control: the outcome on which it fires, such as `success`, `failure`, `next`."""
+    """For control: the outcome on which it fires, such as `success`, `failure`, `next`. A component whose `success` or
+    `next` is connected to nothing ends its branch there, as a `flow.end` does. Any other route that it takes and that no
+    connection carries fails it with the reason `ROUTE_LEADS_NOWHERE`, which its `failure` connection catches.
+    """
     def __init__(
         self,
         *,

@@ -20,6 +20,9 @@ from blobhub_server.workflow.definitions.document import (
 )
 from blobhub_server.workflow.values import unwrap
 
+END = "flow.end"
+"""The type of component that ends a branch and gives the result."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

@@ -19,7 +19,7 @@ from blobhub_server.workflow.components.contract import (
     PureComponent,
     require_result,
 )
-from blobhub_server.workflow.definitions.graph import Graph, Node
+from blobhub_server.workflow.definitions.graph import END, Graph, Node
 from blobhub_server.workflow.interpreter.records import (
     Command,
     Completion,
@@ -47,6 +47,8 @@ _WORK = 50
 
 MAX_REASON, MAX_MESSAGE = 64, 2_000
 """How many characters an error's reason and its message have at most in the log, whatever a component says."""
+_MAY_END = ("success", "next")
+"""The routes that end their branch when no connection carries them."""
 _INTERRUPTED = {"reason": "INTERRUPTED", "message": "the server went down under the step", "line": 0}
 
 
@@ -236,6 +238,9 @@ class _Taking:
 
     def _complete(self, step: int, outcome: Outcome, elapsed: float) -> None:
         node = self._node(step)
+        if not outcome.terminal and _is_lost(node, outcome.route):
+            self._fail(step, _leads_nowhere(node, outcome.route))
+            return
         public = {"route": outcome.route, "elapsed": elapsed}
         record = Record(
             type="processor.exited",
@@ -331,6 +336,21 @@ class _Taking:
     def _append(self, record: Record) -> None:
         apply(self._graph, self._state, record)
         self._records.append(record)
+
+
+def _is_lost(node: Node, route: str) -> bool:
+    """Whether control is lost on a route: no connection carries it, and it may not end its branch.
+
+    `failure` is not lost: nobody handles it, which fails the execution in its own words.
+    """
+    return route not in node.control and route not in _MAY_END and route != "failure" and node.type != END
+
+
+def _leads_nowhere(node: Node, route: str) -> ComponentError:
+    """The error of a component that takes a route which no connection carries."""
+    known = ", ".join(map(repr, node.control)) or "none"
+    message = f"it took the route {route!r}, which no connection carries; its connected routes: {known}"
+    return ComponentError(message, reason="ROUTE_LEADS_NOWHERE", retryable=False)
 
 
 def _failure(reason: str, message: str, line: int) -> dict[str, Any]:

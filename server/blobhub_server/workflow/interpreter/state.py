@@ -12,7 +12,7 @@ from typing import Any
 
 from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, Await, AwaitKind
 from blobhub_server.workflow.components.contract import ComponentKind
-from blobhub_server.workflow.definitions.graph import Graph, Node
+from blobhub_server.workflow.definitions.graph import END, Graph, Node
 from blobhub_server.workflow.interpreter.records import Record
 
 
@@ -154,7 +154,7 @@ def _exited(graph: Graph, state: ExecutionState, record: Record) -> None:
         for persistence, alias in node.writes.get(route, ()):
             if persistence == "execution":
                 state.values[alias] = value
-        if node.type == "flow.end" and route == "value":
+        if node.type == END and route == "value":
             state.has_result, state.result = True, value
     _pass(graph, state, node, record.public["route"])
 
