@@ -65,6 +65,7 @@ class Admitted:
     """Admits everybody, as a gate and as the way past it, and keeps what it saw. Handlers get itself as their call."""
 
     expire_time = None
+    last_sequence = None
 
     def __init__(self, error: Exception | None = None, before: bytes | None = None) -> None:
         self.seen: list[tuple[str, Any]] = []
@@ -141,11 +142,14 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    admit: Admitted | None = None, service: str = KINDS_SERVICE, **handlers: Callable[..., Any]
+    admit: Admitted | None = None,
+    service: str = KINDS_SERVICE,
+    max_unread_seconds: float = DEADLINE_SECONDS,
+    **handlers: Callable[..., Any],
 ) -> AsyncIterator[Served]:
     admit = admit or Admitted()
     bell = Doorbell(Exclusive())
-    guard = Guard(bell, utc_now, "access")
+    guard = Guard(bell, utc_now, "access", max_unread_seconds=max_unread_seconds)
     server = make_server(Settings(), Pipeline(admit, guard, Trouble()))
     made = {
         kind: KINDS[kind][0](handler, request_deserializer=Request.FromString, response_serializer=Answer.SerializeToString)

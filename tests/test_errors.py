@@ -9,6 +9,7 @@ import pytest
 import structlog
 from blobhub_server import errors
 from blobhub_server.errors import BlobHubError, Violation
+from blobhub_server.rpc import transport_error
 from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.workflow import errors as workflow_errors
 from google.protobuf.message import Message
@@ -43,7 +44,8 @@ EVERY = [
     workflow_errors.CauseReused("an-id"),
     errors.RevisionInUse("2 open sessions"),
     errors.SequenceOutOfRange(1, 9),
-    errors.ShuttingDown(9),
+    transport_error.ShuttingDown(9),
+    transport_error.StreamUnread(9),
     errors.LimitExceeded("metadata.records", 256, "an-id"),
     errors.Renamed("blob", "acme/old", "acme/new"),
     errors.NotEmpty("organization", "2 blobs"),

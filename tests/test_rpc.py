@@ -11,9 +11,10 @@ import structlog
 from blobhub_server import logs
 from blobhub_server.blobtypes.conformance import reason_of, unpack
 from blobhub_server.config import Settings
-from blobhub_server.errors import NotFound, PermissionDenied, ShuttingDown
+from blobhub_server.errors import NotFound, PermissionDenied
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.server import options, shut_down
+from blobhub_server.rpc.transport_error import ShuttingDown
 from google.rpc import error_details_pb2
 from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc

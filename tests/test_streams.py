@@ -28,7 +28,7 @@ from kinds import (
     failing,
     served,
 )
-from waiting import until, within_deadline
+from waiting import read_to_end, until, within_deadline
 
 
 @each_kind
@@ -144,8 +144,8 @@ async def test_a_stream_that_is_no_longer_allowed_is_ended_with_the_reason(kind:
         assert made.admit.refusals == [("UNAUTHENTICATED", True)]
 
 
-async def test_a_stream_whose_client_reads_nothing_is_ended_too() -> None:
-    """The call waits in gRPC's hands for the client to take an answer; it must not wait for ever."""
+async def test_a_stream_whose_client_reads_nothing_is_ended_and_tells_its_client_once_it_reads() -> None:
+    """An answer waits in gRPC's hands for the client to take it; the status comes after that."""
     ended = asyncio.Event()
 
     async def flood(_request, _call):
@@ -162,7 +162,9 @@ async def test_a_stream_whose_client_reads_nothing_is_ended_too() -> None:
         made.admit.error = Unauthenticated()
         made.bell.ring("access")
         await within_deadline(ended.wait())
-        call.cancel()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await within_deadline(read_to_end(call))
+    assert reason_of(raised.value) == "UNAUTHENTICATED"
 
 
 @pytest.mark.parametrize("unsure", [IssuerUnavailable(), StorageUnavailable(), StorageFull()])

@@ -103,7 +103,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         check_resources(access, kinds, KINDS)
         compile_constraints(rule.request for rule in access.values())
         gate = await stack.enter_async_context(platform.gate(access, kinds))
-        guard = Guard(bell, clock, TOPIC)
+        guard = Guard(bell, clock, TOPIC, max_unread_seconds=settings.max_unread_seconds)
         await stack.enter_async_context(guard.watching())
         server = make_server(settings, Pipeline(gate, guard, db.trouble))
         health = _serve(server, services, Comments([OURS, *types.descriptors()]))

@@ -79,6 +79,9 @@ class Settings(SettingsModel):
     max_connection_age_seconds: float = Field(
         3600, gt=0, description="Age at which a connection is closed; the client connects again."
     )
+    max_unread_seconds: float = Field(
+        60, gt=0, description="How long a stream may wait for its client to read; then it is ended, and can be resumed."
+    )
     drain_seconds: float = Field(
         10, ge=0, description="How long running calls may take to finish once a shutdown has begun."
     )

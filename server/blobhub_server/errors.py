@@ -365,16 +365,6 @@ class SequenceOutOfRange(BlobHubError):
         )
 
 
-class ShuttingDown(BlobHubError):
-    """The server shuts down; the stream can be resumed after `last_sequence`."""
-
-    code, reason = "UNAVAILABLE", "SHUTTING_DOWN"
-
-    def __init__(self, last_sequence: int | None = None) -> None:
-        metadata = {} if last_sequence is None else {"last_sequence": str(last_sequence)}
-        super().__init__("the server is shutting down", metadata=metadata, retry_after_seconds=1.0)
-
-
 class LimitExceeded(BlobHubError):
     """A limit is reached; `resource_id` is what is full."""
 

@@ -29,7 +29,8 @@ class Call(Generic[Resource_co]):
     text that the request names it by.
 
     `recorded` says that the audit log has an entry for the call. `repeatable` says that two same calls may make the change
-    at the same time, and that both get the answer that was remembered first.
+    at the same time, and that both get the answer that was remembered first. `last_sequence` is the number of the last event
+    that a watch has handed to its stream.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Call(Generic[Resource_co]):
     further_resources: Sequence[Resource_co] = ()
     recorded: bool = False
     repeatable: bool = False
+    last_sequence: int | None = None
 
     @property
     def request_id(self) -> str:

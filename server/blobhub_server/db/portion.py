@@ -11,8 +11,11 @@ from collections.abc import Iterable
 
 MAX_PAGE_BYTES = 2 << 20
 """The bytes from which on a page of a list is full."""
-MAX_BATCH_BYTES = 256 << 10
-"""The bytes from which on a message of a watch is full; each stream that nobody reads holds about as much."""
+MAX_BATCH_BYTES = 64 << 10
+"""The bytes from which on a message of a watch is full.
+
+A stream that nobody reads holds it three times: as lines, as a message, and as gRPC's copy of that.
+"""
 
 
 def count_within(sizes: Iterable[int], max_bytes: int) -> int:

@@ -1,8 +1,9 @@
-"""Ends open streams whose callers lose their access.
+"""Ends open streams whose callers lose their access, or do not read.
 
 A stream is admitted when it is opened, and again a moment later, because its key may have come from the cache. Every change
 that takes access away rings a bell; then all open streams are admitted again, and a stream that is refused ends with that
-error. Expired keys and tokens are looked for every second. All this costs a running stream nothing.
+error. Expired keys and tokens are looked for every second, and so are answers that have waited too long for their readers.
+All this costs a running stream next to nothing.
 """
 
 from __future__ import annotations
@@ -19,15 +20,13 @@ from blobhub_server.background import in_background
 from blobhub_server.clock import Clock
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.errors import BlobHubError, StorageUnavailable
+from blobhub_server.rpc.transport_error import StreamUnread
 
 log = structlog.get_logger()
 
 TICK_SECONDS = 1.0
 MAX_CONCURRENT = 8
 """How many streams are rechecked at the same time. Each may take a connection of the database."""
-
-MAX_UNREAD_SECONDS = 2.0
-"""How long a stream that was ended may wait for its client to read; then the call is cancelled."""
 
 
 class Admission(Protocol):
@@ -37,14 +36,18 @@ class Admission(Protocol):
     def expire_time(self) -> datetime | None:
         """When the key or token that the call came with stops working."""
 
+    @property
+    def last_sequence(self) -> int | None:
+        """The number of the last event that the stream has been given; None for what is no watch, or has none yet."""
+
     async def recheck(self) -> None:
         """Raise the error that the same call would be refused with now."""
 
 
 class Stream:
-    """An open stream. `sending` is true while the call is in gRPC's hands, waiting for the client to take an answer."""
+    """An open stream. `sending_since` is when the answer was handed to gRPC that waits for the client to take it, if any."""
 
-    __slots__ = ("_task", "admission", "error", "sending")
+    __slots__ = ("_task", "admission", "error", "sending_since")
 
     def __init__(self, admission: Admission) -> None:
         task = asyncio.current_task()
@@ -52,33 +55,20 @@ class Stream:
         self._task = task
         self.admission = admission
         self.error: BlobHubError | None = None
-        self.sending = False
+        self.sending_since: float | None = None
 
     def end(self, error: BlobHubError) -> None:
-        """End the stream with an error, whatever it is doing."""
-        if self.error is not None:
-            return
-        self.error = error
-        if self.sending:
-            asyncio.get_running_loop().call_later(MAX_UNREAD_SECONDS, self._cancel_unread)
-        else:
-            self._task.cancel()
+        """End the stream with an error, whatever it is doing.
 
-    def _cancel_unread(self) -> None:
-        if self.sending and not self._task.done():
+        An answer that waits for the client stays with gRPC, and the status follows it: a client that reads again gets both.
+        """
+        if self.error is None:
+            self.error = error
             self._task.cancel()
-
-    def raise_if_ended(self) -> None:
-        """Raise the error that the stream was ended with, if it was."""
-        if self.error is not None:
-            raise self.error
 
     def was_cancelled_by_us(self) -> bool:
-        """Whether a cancellation came from `end`; if so, it is undone, so that a status can be sent.
-
-        A cancellation during a write stays: gRPC sends no status while a message waits for the client.
-        """
-        if self.error is None or self.sending:
+        """Whether a cancellation came from `end`; if so, it is undone, so that a status can be sent."""
+        if self.error is None:
             return False
         self._task.uncancel()
         return True
@@ -87,10 +77,12 @@ class Stream:
 class Guard:
     """Watches over the open streams of a server."""
 
-    def __init__(self, bell: Doorbell, clock: Clock, topic: str) -> None:
+    def __init__(self, bell: Doorbell, clock: Clock, topic: str, *, max_unread_seconds: float) -> None:
+        """`topic` is what the bell is rung for when access is lost; no answer waits longer than `max_unread_seconds`."""
         self._bell = bell
         self._clock = clock
         self._topic = topic
+        self._max_unread_seconds = max_unread_seconds
         self._streams: set[Stream] = set()
         self._unsure: set[Stream] = set()
 
@@ -104,8 +96,8 @@ class Guard:
         try:
             yield stream
         except asyncio.CancelledError:
-            if stream.was_cancelled_by_us():
-                stream.raise_if_ended()
+            if stream.was_cancelled_by_us() and stream.error is not None:
+                raise stream.error from None
             raise
         finally:
             self._streams.discard(stream)
@@ -121,9 +113,16 @@ class Guard:
         async with self._bell.listen(self._topic) as listener:
             while True:
                 rung = await listener.wait(TICK_SECONDS)
+                self._end_unread()
                 doubtful = list(self._streams) if rung else [*self._unsure, *self._expired()]
                 for start in range(0, len(doubtful), MAX_CONCURRENT):
                     await asyncio.gather(*map(self._recheck, doubtful[start : start + MAX_CONCURRENT]))
+
+    def _end_unread(self) -> None:
+        before = asyncio.get_running_loop().time() - self._max_unread_seconds
+        for stream in self._streams:
+            if stream.sending_since is not None and stream.sending_since < before:
+                stream.end(StreamUnread(stream.admission.last_sequence))
 
     def _expired(self) -> list[Stream]:
         now = self._clock()

@@ -265,13 +265,15 @@ def _streaming(
             admission = await observed.arrive(first)
             call = await admission.admit()
             observed.begin()
-            async with aclosing(handler(checked, call)) as answers:
-                with entrance.guard.watch(admission) as stream:
+            # Alone, because gRPC sends no status while the first answer waits for its reader with the metadata.
+            await context.send_initial_metadata(())
+            time = asyncio.get_running_loop().time
+            with entrance.guard.watch(admission) as stream:
+                async with aclosing(handler(checked, call)) as answers:
                     async for answer in answers:
-                        stream.sending = True
+                        stream.sending_since = time()
                         await _write(context, encode(answer))
-                        stream.sending = False
-                        stream.raise_if_ended()
+                        stream.sending_since = None
 
     return serve
 
@@ -280,6 +282,14 @@ async def _write(context: Any, answer: bytes) -> None:
     """Write an answer. When the client has gone, gRPC raises an InternalError; that is a cancellation."""
     try:
         await context.write(answer)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
+
+
+async def _abort(context: Any, *status: Any) -> None:
+    """Send a status, after whatever the client has yet to read. Raises AbortError; CancelledError when it has gone."""
+    try:
+        await context.abort(*status)
     except grpc.aio.InternalError:
         raise asyncio.CancelledError from None
 
@@ -364,7 +374,7 @@ class _Observed:
             self._log(log.info, status.name)
             if self._admission is not None and not isinstance(raised, UndecodableRequest):
                 await self._admission.record_failure(raised, handled=self._handled)
-            await self._context.abort(status, message, trailers)
+            await _abort(self._context, status, message, trailers)
         else:
             self._log(log.info, "CANCELLED")
 

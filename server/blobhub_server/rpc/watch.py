@@ -16,8 +16,9 @@ from blobhub.v1 import session_pb2, watch_pb2
 
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.portion import MAX_BATCH_BYTES, count_within
-from blobhub_server.errors import SequenceOutOfRange, ShuttingDown
+from blobhub_server.errors import SequenceOutOfRange
 from blobhub_server.rpc.drain import Drain
+from blobhub_server.rpc.transport_error import ShuttingDown
 from blobhub_server.rpc.wire import to_timestamp
 
 MAX_BATCH = 512
@@ -25,6 +26,12 @@ MAX_BATCH = 512
 
 _EVENTS_TAG = b"\x0a"
 """Field 1, length-delimited: https://protobuf.dev/programming-guides/encoding/#structure"""
+
+
+class Reader(Protocol):
+    """Who follows a log; the watch keeps in `last_sequence` the number of the last line that it has handed over."""
+
+    last_sequence: int | None
 
 
 class Line(Protocol):
@@ -65,7 +72,7 @@ class Watch(Generic[AnyLine]):
     last: frozenset[str] = frozenset()
 
     async def stream(
-        self, bell: Doorbell, drain: Drain, after: int, *, replay_only: bool
+        self, reader: Reader, bell: Doorbell, drain: Drain, after: int, *, replay_only: bool
     ) -> AsyncIterator[Sequence[AnyLine] | Idle]:
         """Yield batches of lines after a number, and `Idle` when nothing happens, until the log ends.
 
@@ -77,8 +84,8 @@ class Watch(Generic[AnyLine]):
             while True:
                 lines, full = _one_batch(await self.read(after))
                 if lines:
+                    after = reader.last_sequence = self.number(lines[-1])
                     yield lines
-                    after = self.number(lines[-1])
                     if lines[-1].type in self.last:
                         return
                     # A read from memory may end before the log does, because other servers append to it too. They ring

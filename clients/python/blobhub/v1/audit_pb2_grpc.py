@@ -86,7 +86,7 @@ class AuditServiceServicer:
         * NOT_FOUND: the parent was renamed;
         or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_sequence`.
-        * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

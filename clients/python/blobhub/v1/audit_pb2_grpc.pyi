@@ -61,7 +61,7 @@ class AuditServiceStub:
     * NOT_FOUND: the parent was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
-    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     """
 
 @_typing.type_check_only
@@ -97,7 +97,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     * NOT_FOUND: the parent was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
-    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -142,7 +142,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: the parent was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_sequence`.
-        * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -114,7 +114,7 @@ class BlobServiceStub:
     * NOT_FOUND: the blob or its organization was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
-    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     """
 
 @_typing.type_check_only
@@ -203,7 +203,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
     * NOT_FOUND: the blob or its organization was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_sequence`.
-    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     """
 
 class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -325,7 +325,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: the blob or its organization was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_sequence`.
-        * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
         """
 
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

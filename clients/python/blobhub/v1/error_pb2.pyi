@@ -166,6 +166,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     server's operator has made room. What is stored can be read, as far as reading takes no room; executions that run wait
     and go on. Details: `RetryInfo`.
     """
+    ERROR_REASON_STREAM_UNREAD: _ErrorReason.ValueType  # 35
+    """UNAVAILABLE. The client did not read the stream for too long (a minute, unless the operator says otherwise), so the
+    server ended it. What was sent before can still be read; then resume after the last sequence received. Metadata:
+    `last_sequence`, the last event that was sent. Details: `RetryInfo`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -301,5 +306,10 @@ ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 34
 """RESOURCE_EXHAUSTED. The disk of the database or of the store of objects is full, so nothing can be stored until the
 server's operator has made room. What is stored can be read, as far as reading takes no room; executions that run wait
 and go on. Details: `RetryInfo`.
+"""
+ERROR_REASON_STREAM_UNREAD: ErrorReason.ValueType  # 35
+"""UNAVAILABLE. The client did not read the stream for too long (a minute, unless the operator says otherwise), so the
+server ended it. What was sent before can still be read; then resume after the last sequence received. Metadata:
+`last_sequence`, the last event that was sent. Details: `RetryInfo`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -68,7 +68,7 @@ class ExecutionServiceStub:
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
-    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
@@ -116,7 +116,7 @@ class ExecutionServiceStub:
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
-    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     """
 
 @_typing.type_check_only
@@ -159,7 +159,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
-    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
@@ -207,7 +207,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
-    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -259,7 +259,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
-        * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
         * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server.
         """
@@ -331,7 +331,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not see the blob, or the execution does not exist.
         * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * OUT_OF_RANGE: the execution has not reached `after_execution_sequence`, or what follows it is no longer kept.
-        * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
         """
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

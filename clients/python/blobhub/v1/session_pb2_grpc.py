@@ -148,7 +148,7 @@ class SessionServiceServicer:
         * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
         or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
-        * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

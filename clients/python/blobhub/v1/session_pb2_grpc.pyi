@@ -94,7 +94,7 @@ class SessionServiceStub:
     * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
-    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListEventsRequest, _session_pb2.ListEventsResponse]
     """Lists events of a session, of one execution or of all, for programs that page or poll instead of watching. In the
@@ -183,7 +183,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
-    * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_session_pb2.ListEventsRequest, _session_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events of a session, of one execution or of all, for programs that page or poll instead of watching. In the
@@ -299,7 +299,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: there is no such revision in the blob, or no such session in it; the blob was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * OUT_OF_RANGE: the log has not reached `after_session_sequence`, or no longer keeps what follows it.
-        * UNAVAILABLE: the server shuts down; resume after the last sequence seen.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
         """
 
     @_abc_1.abstractmethod

@@ -178,6 +178,11 @@ class Admission:
         """When the key or token that the call came with stops working."""
         return self._call.caller.expire_time
 
+    @property
+    def last_sequence(self) -> int | None:
+        """The number of the last event that a watch has handed to the call's stream."""
+        return self._call.last_sequence
+
     async def recheck(self) -> None:
         """Raise the error that a stream would be refused with now, for the resources it was admitted to."""
         gate, rule, call = self._gate, self._rule, self._call

@@ -207,7 +207,7 @@ class BlobService:
             progress_seconds=self._host.settings.progress_seconds,
         )
         async for batch in watch.stream(
-            self._host.bell, self._host.drain, request.after_sequence, replay_only=request.replay_only
+            call, self._host.bell, self._host.drain, request.after_sequence, replay_only=request.replay_only
         ):
             yield pack(batch, self._host.clock())
 

@@ -20,7 +20,7 @@ from blobhub_server.db.portion import MAX_PAGE_BYTES
 from blobhub_server.errors import BlobHubError, InvalidValue, NotFound
 from blobhub_server.ids import canonical_id
 from blobhub_server.rpc.paging import Page
-from blobhub_server.rpc.watch import Idle, check_range, pack
+from blobhub_server.rpc.watch import Idle, Reader, check_range, pack
 from blobhub_server.rpc.wire import from_duration, to_timestamp
 from blobhub_server.workflow.interpreter import ENDINGS, Record
 from blobhub_server.workflow.log.log import EventLog
@@ -144,7 +144,7 @@ class ExecutionService:
         head = started.SerializeToString()
         # Concatenating two encoded messages of a type merges them, so the execution is put before the encoded events:
         # https://protobuf.dev/programming-guides/encoding/#last-one-wins
-        async for batch in self._watch(started.execution.id, 0, replay_only=False):
+        async for batch in self._watch(call, started.execution.id, 0, replay_only=False):
             tail = b""
             if not isinstance(batch, Idle) and batch[-1].type in ENDINGS:
                 ended = await self._runtime.get_ended(started.execution.id)
@@ -191,12 +191,15 @@ class ExecutionService:
         check_range(request.after_execution_sequence, execution.last_execution_sequence)
         if execution.ended and request.after_execution_sequence == execution.last_execution_sequence:
             return
-        async for batch in self._watch(execution.id, request.after_execution_sequence, replay_only=request.replay_only):
+        after = request.after_execution_sequence
+        async for batch in self._watch(call, execution.id, after, replay_only=request.replay_only):
             yield pack(batch, self._host.clock())
 
-    def _watch(self, execution_id: str, after: int, *, replay_only: bool) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
+    def _watch(
+        self, call: Reader, execution_id: str, after: int, *, replay_only: bool
+    ) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
         watch = watch_execution(self._log, execution_id, self._host.settings.progress_seconds)
-        return watch.stream(self._host.bell, self._host.drain, after, replay_only=replay_only)
+        return watch.stream(call, self._host.bell, self._host.drain, after, replay_only=replay_only)
 
 
 async def locate_execution(host: Host, value: str, _caller: Caller) -> Resolution[Execution] | None:

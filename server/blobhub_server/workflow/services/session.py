@@ -118,7 +118,7 @@ class SessionService:
             return
         watch = watch_session(self._log, session.id, self._host.settings.progress_seconds)
         async for batch in watch.stream(
-            self._host.bell, self._host.drain, request.after_session_sequence, replay_only=request.replay_only
+            call, self._host.bell, self._host.drain, request.after_session_sequence, replay_only=request.replay_only
         ):
             yield pack(batch, self._host.clock())
 

@@ -1,0 +1,26 @@
+"""The errors of the transport: what ends a call whatever its method does."""
+
+from __future__ import annotations
+
+from blobhub_server.errors import BlobHubError
+
+
+class ShuttingDown(BlobHubError):
+    """The server shuts down; the stream can be resumed after `last_sequence`."""
+
+    code, reason = "UNAVAILABLE", "SHUTTING_DOWN"
+
+    def __init__(self, last_sequence: int | None = None) -> None:
+        metadata = {} if last_sequence is None else {"last_sequence": str(last_sequence)}
+        super().__init__("the server is shutting down", metadata=metadata, retry_after_seconds=1.0)
+
+
+class StreamUnread(BlobHubError):
+    """The stream's client did not read for too long; it can be resumed after `last_sequence`."""
+
+    code, reason = "UNAVAILABLE", "STREAM_UNREAD"
+
+    def __init__(self, last_sequence: int | None = None) -> None:
+        metadata = {} if last_sequence is None else {"last_sequence": str(last_sequence)}
+        text = "the stream was not read for too long and was ended; watch again after the last sequence received"
+        super().__init__(text, metadata=metadata, retry_after_seconds=1.0)
