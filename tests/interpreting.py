@@ -41,6 +41,7 @@ EXECUTION = Execution(
     owner=None,
     fence=1,
     last_message=0,
+    recoveries=0,
     state="running",
     step_limit=10,
     timeout=None,

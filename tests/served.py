@@ -162,6 +162,10 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
+    def is_alive(self) -> bool:
+        """Whether the process that was started last has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     async def start(self) -> None:
         """Start, and return when it serves."""
         with self._log.open("ab") if self._log else nullcontext() as log:

@@ -24,11 +24,16 @@ FOREVER = timedelta(days=1)
 
 
 @asynccontextmanager
-async def together(tmp_path: Path, url: str, count: int = 2, **settings: object) -> AsyncIterator[list[tuple[Opened, Api]]]:
-    """So many servers on a PostgreSQL, and one on a SQLite file, which has no more; each with a client."""
+async def together(
+    tmp_path: Path, url: str, count: int = 2, key: str = "", **settings: object
+) -> AsyncIterator[list[tuple[Opened, Api]]]:
+    """So many servers on a PostgreSQL, and one on a SQLite file, which has no more; each with a client.
+
+    `key` is the administrator's, where this is not the first start.
+    """
     async with AsyncExitStack() as stack:
         found = stack.enter_context(joining.opening())
-        key, clients = "", []
+        clients = []
         for _ in range(1 if url.startswith("sqlite") else count):
             server = await stack.enter_async_context(served(tmp_path / "data", url, **settings))
             key = key or server.admin_key

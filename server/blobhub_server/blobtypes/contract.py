@@ -4,7 +4,7 @@ A blob type is a class in the entry-point group `blobhub.blob_types`, named afte
 
 1. the registry instantiates it (no arguments) and reads its class variables;
 2. at start, `open(host, given)` is entered, after the types that offer what this one needs; what it yields says which
-   services, access kinds and capabilities the type brings;
+   services, access kinds and capabilities the type brings; once the server answers calls, `on_serving` is called;
 3. when a draft of such a blob is committed, `validate` returns everything that is wrong with its content;
 4. at shutdown, after the streams have ended, `open` is left, before the types that offer what this one needs.
 
@@ -120,7 +120,7 @@ class Opened:
     `delete` removes all that the type stores for blobs that are being deleted: one, or all of an organization. The blobs are
     locked; `delete` locks rows in them in the order of their ids over all blobs. A type whose tables refer to others' needs
     it. `limits` are those of its blobs, beside the platform's. `offers` has an object for every capability that the type
-    says it offers.
+    says it offers. `on_serving` begins work that was left from before the start: calls are not to wait for it.
     """
 
     services: Sequence[Service]
@@ -130,6 +130,7 @@ class Opened:
     delete: Callable[[Transaction, IdQuery], Awaitable[None]] | None = None
     limits: Sequence[Limit] = ()
     offers: Mapping[type, object] = field(default_factory=dict)
+    on_serving: Callable[[], None] | None = None
 
 
 class Revisions(Protocol):

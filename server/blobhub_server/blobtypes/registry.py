@@ -112,6 +112,12 @@ class BlobTypes:
                 offered |= opened.offers
             yield
 
+    def start_work(self) -> None:
+        """Have the open types begin what was left from before the start. The server answers calls by now."""
+        for opened in self.opened().values():
+            if opened.on_serving is not None:
+                opened.on_serving()
+
     def all(self) -> list[InstalledType]:
         """All blob types, ordered by name."""
         return [self._installed[name] for name in sorted(self._installed)]

@@ -70,7 +70,7 @@ class WorkflowType(BlobType):
 
     @asynccontextmanager
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
-        """Start the script workers and the runtime; recover what ran before."""
+        """Start the script workers and the runtime. What ran before is recovered once the server answers calls."""
         settings = given[WorkflowSettings]
         definitions = Definitions(host.db, host.contents, self._components)
         log = EventLog(host.db, host.bell)
@@ -90,6 +90,7 @@ class WorkflowType(BlobType):
                     delete=partial(_delete, runtime),
                     limits=_limits(host),
                     offers={Invocable: Invocations(host, definitions, runtime)},
+                    on_serving=runtime.start_recovery,
                 )
 
     def _services(

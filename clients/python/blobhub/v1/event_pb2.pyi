@@ -233,7 +233,9 @@ class Failure(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """An upper-case word, such as `SCRIPT_TIMEOUT` or `STEP_LIMIT`."""
+    """An upper-case word, such as `SCRIPT_TIMEOUT` or `STEP_LIMIT`. `POISONED` means that servers went down, one after the
+    other, when they went on with the execution.
+    """
     message: _builtins.str
     """The cause in words, cut after 2,000 characters."""
     line: _builtins.int

@@ -1,6 +1,6 @@
 """The pure core of the workflow slice. An execution's state is the fold of its log records."""
 
-from blobhub_server.workflow.interpreter.interpreter import Turn, advance, session_writes, todo
+from blobhub_server.workflow.interpreter.interpreter import BUDGET, Turn, advance, session_writes, todo
 from blobhub_server.workflow.interpreter.records import (
     Command,
     Completion,
@@ -23,6 +23,7 @@ from blobhub_server.workflow.interpreter.records import (
 from blobhub_server.workflow.interpreter.state import ENDINGS, RECORD_TYPES, TERMINAL, ExecutionState, apply, replay
 
 __all__ = [
+    "BUDGET",
     "ENDINGS",
     "RECORD_TYPES",
     "TERMINAL",

@@ -42,9 +42,9 @@ class Execution:
 
     `blob_id` is the blob that the session is in; the definition is in the revision `revision_id` of `definition_blob_id`.
     `cause` is None for a start that cannot be repeated. `owner` is the server that runs it. `fence` counts the changes of
-    owner; a write under an older one is refused. `last_message` is the number of the last message to it. `timeout` is
-    None for no limit. `result` is any JSON value, told from no result by `has_result`. `failure` is
-    `{reason, message, line}`.
+    owner; a write under an older one is refused. `last_message` is the number of the last message to it.
+    `recoveries` says how often in a row it was recovered and went on, and journaled nothing of that. `timeout` is None for
+    no limit. `result` is any JSON value, told from no result by `has_result`. `failure` is `{reason, message, line}`.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Execution:
     owner: str | None
     fence: int
     last_message: int
+    recoveries: int
     state: str
     step_limit: int
     timeout: timedelta | None

@@ -13,6 +13,7 @@ from typing import Any
 
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
+    BUDGET,
     Command,
     ExecutionState,
     Happening,
@@ -60,13 +61,16 @@ def happen(
     now: float,
     session: Mapping[str, Any],
     messages: Sequence[Message] = (),
+    evaluate: bool = True,
 ) -> Decision:
     """Take in messages and then happenings, one after the other.
 
     Messages come first, because their senders have been answered already. `now` is unix time
-    in seconds, `session` holds the session's objects that the graph touches.
+    in seconds, `session` holds the session's objects that the graph touches. Without `evaluate` what is ready is left for
+    the next turn.
     """
-    turn = advance(graph, progress.state, [*map(_happening, messages), *happenings], now=now, session=session)
+    happenings, budget = [*map(_happening, messages), *happenings], BUDGET if evaluate else 0
+    turn = advance(graph, progress.state, happenings, now=now, session=session, budget=budget)
     state = turn.state
     execution = replace(
         progress.execution,
@@ -76,6 +80,7 @@ def happen(
         failure=state.error,
         last_execution_sequence=progress.execution.last_execution_sequence + len(turn.records),
         last_message=messages[-1].number if messages else progress.execution.last_message,
+        recoveries=0,
         end_time=datetime.fromtimestamp(now, UTC) if state.ended else None,
     )
     return Decision(

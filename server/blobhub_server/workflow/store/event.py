@@ -185,23 +185,18 @@ async def session_sequence_of(tx: Transaction, execution_id: str, execution_sequ
     return await tx.first(_SESSION_SEQUENCE, execution=execution_id, number=execution_sequence) or 0
 
 
-_RECORDS = Prepared(sa.select(events.c.record).where(_EXECUTION).order_by(events.c.execution_sequence), Scalar(str))
-
-
-async def records(tx: Transaction, execution_id: str) -> list[str]:
-    """All records of an execution, in order, for replay."""
-    return await tx.all(_RECORDS, execution=execution_id)
-
-
-_LAST_RECORDS = Prepared(
-    sa.select(events.c.record).where(_EXECUTION, events.c.execution_sequence > _AFTER).order_by(events.c.execution_sequence),
+_RECORDS = Prepared(
+    sa.select(events.c.record)
+    .where(_EXECUTION, events.c.execution_sequence > _AFTER)
+    .order_by(events.c.execution_sequence)
+    .limit(_MOST),
     Scalar(str),
 )
 
 
-async def records_after(tx: Transaction, execution_id: str, after: int) -> list[str]:
-    """The records of an execution after an execution sequence, in order."""
-    return await tx.all(_LAST_RECORDS, execution=execution_id, after=after)
+async def records_after(tx: Transaction, execution_id: str, after: int, *, limit: int) -> list[str]:
+    """The first records of an execution after an execution sequence, in order, for replay."""
+    return await tx.all(_RECORDS, execution=execution_id, after=after, most=limit)
 
 
 _FIRST_RECORD = Prepared(sa.select(events.c.record).where(_EXECUTION, events.c.execution_sequence == 1), Scalar(str))

@@ -45,6 +45,7 @@ executions = sa.Table(
     sa.Column("owner", Id()),
     sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("last_message", sa.BigInteger, nullable=False),
+    sa.Column("recoveries", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("step_limit", sa.Integer, nullable=False),
     sa.Column("timeout_us", Duration(), key="timeout"),
@@ -158,7 +159,7 @@ async def lock(tx: Transaction, execution_ids: Collection[str]) -> dict[str, Loc
     return {row.id: row for row in await tx.all(_LOCK, ids=sorted(execution_ids))}
 
 
-_PROJECTED = ("state", "result", "failure", "last_execution_sequence", "end_time")
+_PROJECTED = ("recoveries", "state", "result", "failure", "last_execution_sequence", "end_time")
 _PROJECT = Prepared(
     executions.update()
     .where(_ID, executions.c.fence == sa.bindparam("held_fence"))
@@ -284,13 +285,15 @@ async def claim(tx: Transaction, server_id: str, limit: int) -> list[Execution]:
     """Take over executions that have not ended and that no living server owns; raise their fences by one.
 
     A server keeps its own executions, also when its lease has run out: nobody else may have taken them over yet. Skips rows
-    that are locked, which other servers are claiming or writing to.
+    that are locked, which other servers are claiming or writing to. Those that were recovered most often come first.
     """
     foreign = sa.and_(executions.c.owner != server_id, executions.c.owner.not_in(select_living()))
     unowned = sa.or_(executions.c.owner.is_(None), foreign)
-    orphans = sa.select(executions.c.id).where(RUNNING, unowned).order_by(executions.c.id).limit(limit)
+    most_recovered = (executions.c.recoveries.desc(), executions.c.id)
+    orphans = sa.select(executions.c.id).where(RUNNING, unowned).order_by(*most_recovered).limit(limit)
     orphans = orphans.with_for_update(key_share=True, skip_locked=True)
-    return await _update(tx, executions.c.id.in_(orphans), owner=server_id, fence=executions.c.fence + 1)
+    claimed = await _update(tx, executions.c.id.in_(orphans), owner=server_id, fence=executions.c.fence + 1)
+    return sorted(claimed, key=lambda execution: (-execution.recoveries, execution.id))
 
 
 async def forget_servers(tx: Transaction, expired: timedelta) -> None:

@@ -172,8 +172,8 @@ class Journal:
         execution = unit.execution
         if row.last_execution_sequence != execution.last_execution_sequence:
             return False
-        before = execution.last_execution_sequence - len(unit.records)
-        if await event_store.records_after(tx, execution.id, before) != [_encode(record) for record in unit.records]:
+        before, records = execution.last_execution_sequence - len(unit.records), [_encode(item) for item in unit.records]
+        if await event_store.records_after(tx, execution.id, before, limit=len(records) + 1) != records:
             return False
         tx.after_commit(unit.on_commit)
         # Its lines are in no tail: the numbers that they got are in the database, where watchers will read them.

@@ -14,7 +14,8 @@ import structlog
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.definitions.finder import Definitions
-from blobhub_server.workflow.interpreter import Continue, Failed, Record, replay
+from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.interpreter import Continue, ExecutionState, Failed, Record, apply
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
 from blobhub_server.workflow.runtime.decision import Progress
@@ -27,6 +28,9 @@ from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
 
 log = structlog.get_logger()
+
+REPLAYED_AT_ONCE = 500
+"""How many records of a log are folded before others have their turn."""
 
 PASSING = (StorageUnavailable, LogMovedOn)
 """Errors after which the same turn may be stored the next time."""
@@ -49,19 +53,24 @@ class Recovery:
     async def recover_forever(self) -> None:
         """Recover now and then, until cancelled."""
         while True:
-            await asyncio.sleep(self._lease_seconds)
             try:
                 await self.recover()
             except StorageUnavailable as error:
                 self._host.db.trouble.report(error)
             except Exception:
                 log.exception("recovery_failed")
+            await asyncio.sleep(self._lease_seconds)
 
     async def recover(self) -> None:
-        """Resume what no living server owns, and what this server owns and does not run."""
+        """Resume what no living server owns, and what this server owns and does not run.
+
+        Others have their turns in between. What was counted before comes first and alone, so that what ends this server is
+        the one that is counted for it.
+        """
         while claimed := await self._ownership.claim():
             for execution in claimed:
-                await _attempt(execution.id, self._resume(execution))
+                await _attempt(execution.id, self._take_over(execution))
+                await asyncio.sleep(0)
         running = self._runners.running
         async with self._host.db.read() as tx:
             owned = await execution_store.running_ids(tx, self._ownership.server_id)
@@ -134,27 +143,47 @@ class Recovery:
         mine = execution is not None and execution.owner == self._ownership.server_id and not execution.ended
         return execution if mine else None
 
-    async def _resume(self, execution: Execution) -> None:
-        """Resume an execution from its log, unless it has a runner here."""
+    async def _take_over(self, execution: Execution) -> None:
+        """Resume an execution of a server that is gone, with caution: it may have ended that one."""
+        runner = await self._resume(execution, cautious=True)
+        if runner is not None and execution.recoveries:
+            await runner.settle()
+
+    async def _resume(self, execution: Execution, *, cautious: bool = False) -> Runner | None:
+        """Resume an execution from its log, unless it has a runner here; return the runner."""
         if self._runners.has(execution):
-            return
+            return None
         runner, inbox = await self._load_runner(execution)
         # It may have been launched while its log was read: two runners would run its steps twice.
-        if self._runners.add(runner, inbox):
-            runner.resume()
+        if not self._runners.add(runner, inbox):
+            return None
+        runner.resume(cautious=cautious)
+        return runner
 
     async def _load_runner(self, execution: Execution) -> tuple[Runner, list[Message]]:
         """A runner in the state of the log, and the messages in the inbox, which are not in the log yet.
 
         The execution's row was read before the inbox, so the inbox may have messages that the row does not count.
         """
-        async with self._host.db.read() as tx:
-            lines = await event_store.records(tx, execution.id)
-            inbox = await message_store.list_for_execution(tx, execution.id)
         graph = (await self._definitions.load(execution.definition_digest)).runnable()
-        state = replay(graph, (Record.from_json(json.loads(line)) for line in lines), step_limit=execution.step_limit)
+        state = await self._replay(execution, graph)
+        async with self._host.db.read() as tx:
+            inbox = await message_store.list_for_execution(tx, execution.id)
         taken = inbox[0].number - 1 if inbox else execution.last_message
         return self._runners.make(graph, Progress(replace(execution, last_message=taken), state)), inbox
+
+    async def _replay(self, execution: Execution, graph: Graph) -> ExecutionState:
+        """The state that the log leads to. A long log is read and folded part by part."""
+        state, done = ExecutionState(step_limit=execution.step_limit), 0
+        while True:
+            async with self._host.db.read() as tx:
+                lines = await event_store.records_after(tx, execution.id, done, limit=REPLAYED_AT_ONCE)
+            for line in lines:
+                apply(graph, state, Record.from_json(json.loads(line)))
+            done += len(lines)
+            if len(lines) < REPLAYED_AT_ONCE:
+                return state
+            await asyncio.sleep(0)
 
 
 async def _attempt(execution_id: str, work: Coroutine[Any, Any, None]) -> None:

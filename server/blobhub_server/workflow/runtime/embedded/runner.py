@@ -39,6 +39,7 @@ from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
 from blobhub_server.workflow.runtime.contract import StartWork
 from blobhub_server.workflow.runtime.decision import Decision, Progress, happen
+from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
 from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated, Unit
 from blobhub_server.workflow.runtime.performer import Performer
 from blobhub_server.workflow.store import message as message_store
@@ -105,6 +106,8 @@ class Runner:
         self._timers: dict[tuple[int, int, float], asyncio.TimerHandle] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._finished = False
+        self._cautious = False
+        self._counted = False
 
     @property
     def execution(self) -> Execution:
@@ -116,13 +119,23 @@ class Runner:
         self._arm_deadline()
         self._perform()
 
-    def resume(self) -> None:
-        """Resume after a restart: steps that were in flight are run again, and timers are set again."""
+    def resume(self, *, cautious: bool = False) -> None:
+        """Resume from the log: steps that were in flight are run again, and timers are set again.
+
+        A cautious runner evaluates nothing before it has been counted that it will: a server may have ended of it before.
+        """
+        self._cautious = cautious
         self._arm_deadline()
         self.post(Continue())
         for command in todo(self._graph, self._progress.state, self._now()):
             if isinstance(command, RunStep):
                 self.post(Interrupted(command.step))
+
+    async def settle(self) -> None:
+        """Return when a cautious runner has journaled what was ready when it was resumed. Raises what kept it from that."""
+        await self.post_and_wait(Continue())
+        if self._counted:
+            await self.post_and_wait(Continue())
 
     def post(self, happening: Happening) -> None:
         """Queue a happening."""
@@ -202,7 +215,7 @@ class Runner:
         """Decide on happenings and messages, and make it durable. Decide again when a message was committed meanwhile."""
         while True:
             decision = self._decide(happenings, await self._session_objects())
-            if not (decision.records or decision.messages or self._starts_step(decision)):
+            if not (decision.records or decision.messages or self._counts(decision) or self._starts_step(decision)):
                 self._commands = decision.commands
                 return
             try:
@@ -210,6 +223,10 @@ class Runner:
                 return
             except TurnOutdated:
                 self.deliver(await self._read(lambda tx: message_store.list_for_execution(tx, self.execution.id)))
+
+    def _counts(self, decision: Decision) -> bool:
+        """Whether the count of recoveries changes."""
+        return decision.progress.execution.recoveries != self.execution.recoveries
 
     def _starts_step(self, decision: Decision) -> bool:
         """Whether a step is to be run that is not.
@@ -251,6 +268,8 @@ class Runner:
     def _decide(self, happenings: Sequence[Happening], session: Mapping[str, Any]) -> Decision:
         decide = partial(happen, self._graph, self._progress, now=self._now(), session=session, messages=self._messages)
         try:
+            if self._cautious and not self._counted:
+                return decide_with_caution(partial(decide, evaluate=False), happenings, self.execution.recoveries)
             return decide(happenings)
         except Exception:
             log.exception("interpreter_failed", execution_id=self.execution.id)
@@ -266,6 +285,7 @@ class Runner:
     ) -> Unit:
         def on_commit() -> None:
             self._progress, self._commands = decision.progress, decision.commands
+            self._counted = self.execution.recoveries > 0
             if then is not None:
                 then()
 

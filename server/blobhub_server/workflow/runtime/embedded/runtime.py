@@ -49,18 +49,19 @@ class EmbeddedRuntime:
         self._starts = Starts(host, definitions, self._journal, self._runners, self._ownership.server_id)
         self._recovery = Recovery(host, definitions, self._ownership, self._runners, lease_seconds)
         self._going_on: dict[str, asyncio.Task[None]] = {}
+        self._serving = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Recover what was left, and keep running until left."""
+        """Run executions until left. What was left from before is recovered from `start_recovery` on."""
         await self._ownership.take_lease()
         async with self._host.bell.listen(self._ownership.server_id) as listener:
-            # Recovery may take longer than a lease.
-            tasks = [asyncio.create_task(self._ownership.renew_forever())]
+            tasks = [
+                asyncio.create_task(self._ownership.renew_forever()),
+                asyncio.create_task(self._recover_forever()),
+                asyncio.create_task(self._deliver_forever(listener)),
+            ]
             try:
-                await self._recovery.recover()
-                tasks.append(asyncio.create_task(self._recovery.recover_forever()))
-                tasks.append(asyncio.create_task(self._deliver_forever(listener)))
                 yield
             finally:
                 self._runners.leave()
@@ -70,6 +71,10 @@ class EmbeddedRuntime:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self._journal.close()
                 await self._ownership.end_lease()
+
+    def start_recovery(self) -> None:
+        """Begin to recover: the server answers calls by now, and what it recovers may take long, or end it."""
+        self._serving.set()
 
     async def start(self, start: Start, work: StartWork | None = None) -> Execution:
         return await self._starts.submit(start, work)
@@ -92,6 +97,10 @@ class EmbeddedRuntime:
 
     def cut_off(self, session_ids: set[str]) -> None:
         self._runners.cut_off(session_ids)
+
+    async def _recover_forever(self) -> None:
+        await self._serving.wait()
+        await self._recovery.recover_forever()
 
     async def _deliver_forever(self, listener: Listener) -> None:
         """Deliver messages whenever this server is rung, and once a lease, until cancelled."""

@@ -105,6 +105,7 @@ class Starts:
             owner=self._server_id,
             fence=1,
             last_message=0,
+            recoveries=0,
             state="pending",
             step_limit=start.step_limit,
             timeout=start.timeout,

@@ -100,6 +100,7 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(length=36), nullable=True),
         sa.Column("fence", sa.BigInteger(), nullable=False),
         sa.Column("last_message", sa.BigInteger(), nullable=False),
+        sa.Column("recoveries", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("step_limit", sa.Integer(), nullable=False),
         sa.Column("timeout_us", sa.BigInteger(), nullable=True),

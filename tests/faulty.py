@@ -1,0 +1,73 @@
+"""A server that has a component which ends it. As a command it serves: `python faulty.py`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import flows
+import uvloop
+from blobhub_server import app
+from blobhub_server.config import Settings
+from blobhub_server.workflow.components.contract import Inputs, Outcome, PortSpec, PureComponent
+from blobhub_server.workflow.components.registry import ComponentRegistry
+
+COMMAND = [sys.executable, str(Path(__file__).resolve())]
+
+
+class Poison(PureComponent):
+    """Notes in a file that it is evaluated; then breaks the process, or holds the event loop until that is killed."""
+
+    type = "test.poison"
+    title = "Poison"
+    ports = (
+        PortSpec(category="flow_input", route="in", description="Control enters here."),
+        PortSpec(category="data_input", route="note", description="The file.", value_type="text", required=True),
+        PortSpec(category="data_input", route="how", description="`exit` or `hang`.", value_type="text", required=True),
+    )
+    routes = ("success",)
+
+    def run(self, inputs: Inputs) -> Outcome:
+        with Path(inputs["note"]).open("a") as note:
+            note.write(".")
+        if inputs["how"] == "exit":
+            os._exit(1)
+        while True:
+            pass
+
+
+BEFORE = {
+    "delay": (flows.component("before", "flow.delay", seconds=0.2), "next"),
+    "script": (flows.component("before", "logic.code", code="set_result('success')"), "success"),
+}
+"""What may stand before the poison, with the route that leads to it."""
+
+
+def poisoned(note: Path, how: str, after: str) -> str:
+    """A definition that ends its server after a durable step."""
+    before, route = BEFORE[after]
+    return flows.document(
+        [
+            flows.component("start", "flow.start"),
+            before,
+            flows.component("poison", "test.poison", note=str(note), how=how),
+            flows.component("end", "flow.end"),
+        ],
+        [
+            flows.control("start", "before"),
+            flows.control("before", "poison", route),
+            flows.control("poison", "end", "success"),
+        ],
+    )
+
+
+def main() -> None:
+    """Serve."""
+    registry = ComponentRegistry.load()
+    ComponentRegistry.load = lambda: ComponentRegistry([*registry, Poison()])
+    uvloop.run(app.serve(Settings()))
+
+
+if __name__ == "__main__":
+    main()
