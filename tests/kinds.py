@@ -116,7 +116,9 @@ class Served:
         admit: Admitted,
         bell: Doorbell,
         service: str,
+        address: str,
     ) -> None:
+        self.address = address
         self.service = service
         self.bell = bell
         self.server = server
@@ -144,13 +146,13 @@ class Served:
 async def served(
     admit: Admitted | None = None,
     service: str = KINDS_SERVICE,
-    max_unread_seconds: float = DEADLINE_SECONDS,
+    settings: Settings | None = None,
     **handlers: Callable[..., Any],
 ) -> AsyncIterator[Served]:
-    admit = admit or Admitted()
+    admit, settings = admit or Admitted(), settings or Settings()
     bell = Doorbell(Exclusive())
-    guard = Guard(bell, utc_now, "access", max_unread_seconds=max_unread_seconds)
-    server = make_server(Settings(), Pipeline(admit, guard, Trouble()))
+    guard = Guard(bell, utc_now, "access", max_unread_seconds=settings.max_unread_seconds)
+    server = make_server(settings, Pipeline(admit, guard, Trouble()))
     made = {
         kind: KINDS[kind][0](handler, request_deserializer=Request.FromString, response_serializer=Answer.SerializeToString)
         for kind, handler in (ECHO | handlers).items()
@@ -164,7 +166,7 @@ async def served(
         guard.watching(),
         grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel,
     ):
-        yield Served(server, health, channel, admit, bell, service)
+        yield Served(server, health, channel, admit, bell, service, address)
     await server.stop(0)
 
 

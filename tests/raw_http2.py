@@ -43,8 +43,9 @@ class RawCall:
 class RawConnection:
     """One connection. What is not read of its calls stays with the server, beyond what their windows take."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, deaf: bool) -> None:
         self._reader = reader
+        self._deaf = deaf
         self._writer = writer
         self._http = H2Connection(H2Configuration(client_side=True, header_encoding="latin-1"))
         self.calls: dict[int, RawCall] = {}
@@ -59,6 +60,8 @@ class RawConnection:
         """Take in what comes until the server closes the connection."""
         try:
             while data := await self._reader.read(1 << 16):
+                if self._deaf:
+                    continue
                 for event in self._http.receive_data(data):
                     self._take(event)
                 self._flush()
@@ -124,11 +127,11 @@ def _bearer(key: str | None) -> Mapping[str, str]:
 
 
 @asynccontextmanager
-async def raw_connection(address: str) -> AsyncIterator[RawConnection]:
-    """A connection to a server that serves in clear."""
+async def raw_connection(address: str, *, deaf: bool = False) -> AsyncIterator[RawConnection]:
+    """A connection to a server that serves in clear. A deaf one takes nothing in, and so answers nothing."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    made = RawConnection(reader, writer)
+    made = RawConnection(reader, writer, deaf=deaf)
     hearing = asyncio.create_task(made.hear())
     try:
         yield made

@@ -11,6 +11,7 @@ import grpc
 import psutil
 import structlog
 from blobhub.v1 import execution_pb2, session_pb2
+from blobhub_server.config import Settings
 from figures import Figure
 from google.rpc import error_details_pb2, status_pb2
 from kinds import GOOD, answering
@@ -92,5 +93,5 @@ async def test_a_stream_that_is_read_slowly_goes_on() -> None:
             yield answering(str(number) + "a" * 50_000)
             await asyncio.sleep(0.1)
 
-    async with serving_kinds(Many=slow, max_unread_seconds=0.5) as there:
+    async with serving_kinds(Many=slow, settings=Settings(max_unread_seconds=0.5)) as there:
         assert len(await there.call("Many", GOOD)) == 20

@@ -79,6 +79,16 @@ class Settings(SettingsModel):
     max_connection_age_seconds: float = Field(
         3600, gt=0, description="Age at which a connection is closed; the client connects again."
     )
+    max_connections: int = Field(1000, gt=0, description="Connections that may be open; further ones are closed at once.")
+    max_connection_idle_seconds: float = Field(
+        300, gt=0, description="Time without a call after which a connection is closed."
+    )
+    handshake_seconds: float = Field(
+        10, gt=0, description="How long a new connection may take until it speaks HTTP/2, TLS included."
+    )
+    keepalive_seconds: float = Field(
+        60, gt=0, description="Silence after which a client is pinged; if it says nothing for a third of that, it is gone."
+    )
     max_unread_seconds: float = Field(
         60, gt=0, description="How long a stream may wait for its client to read; then it is ended, and can be resumed."
     )

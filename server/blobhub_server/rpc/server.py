@@ -23,25 +23,39 @@ class PortInUse(StartError):
 def make_server(settings: Settings, pipeline: Pipeline) -> grpc.aio.Server:
     """A server that is not listening yet.
 
-    Streams per connection are bounded, against rapid resets (CVE-2023-44487). Clients may ping every 10 s, streams or
-    not. Connections are closed after a while, so that a load balancer can spread clients over the servers.
+    Streams per connection are bounded, against rapid resets (CVE-2023-44487), and so is the number of connections. Clients
+    may ping every 10 s, streams or not. Connections are closed after a while, so that a load balancer can spread clients
+    over the servers; so are those that never speak HTTP/2, that have no call for long, or whose client answers no pings.
     """
     return grpc.aio.server(interceptors=(pipeline,), options=options(settings))
 
 
 def options(settings: Settings) -> tuple[tuple[str, int], ...]:
     """The channel arguments. gRPC ignores unknown ones silently, so a test checks that it knows these."""
-    age = int(settings.max_connection_age_seconds * 1000)
+    age, handshake = _milliseconds(settings.max_connection_age_seconds), _milliseconds(settings.handshake_seconds)
+    answer = _milliseconds(settings.keepalive_seconds / 3)
     return (
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_seconds)),
+        # The timeout of pings is the one that closes the connection; that of keepalives does nothing while it is longer.
+        ("grpc.keepalive_timeout_ms", answer),
+        ("grpc.http2.ping_timeout_ms", answer),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", handshake),
+        ("grpc.http2.settings_timeout", handshake),
+        ("grpc.max_connection_idle_ms", _milliseconds(settings.max_connection_idle_seconds)),
         ("grpc.max_connection_age_ms", age),
         ("grpc.max_connection_age_grace_ms", age),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     )
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
 
 
 def bind(server: grpc.aio.Server, listen: str, tls: TlsFiles | None = None) -> str:

@@ -1,0 +1,107 @@
+"""Connections on which nothing happens do not stay, and there are never too many."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import pytest
+from blobhub_server.config import Settings
+from certificates import Authority
+from kinds import GOOD, answering
+from kinds import served as serving_kinds
+from raw_http2 import raw_connection
+from served import connected, served
+from waiting import within_deadline
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+"""An empty frame of settings (RFC 9113, section 6.5)."""
+ACKNOWLEDGED = b"\0\0\0\4\1\0\0\0\0"
+
+
+async def closes(address: str, sent: bytes) -> None:
+    """Connect, send some bytes, and read until the server closes the connection. Raises TimeoutError if it does not."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(sent)
+        await within_deadline(_end(reader))
+    finally:
+        writer.close()
+
+
+async def _end(reader: asyncio.StreamReader) -> None:
+    try:
+        while await reader.read(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET / HTTP/1.1\r\n", PREFACE[:10], PREFACE, PREFACE + SETTINGS, PREFACE + SETTINGS + ACKNOWLEDGED],
+    ids=["nothing", "another protocol", "half a preface", "no settings", "nothing acknowledged", "no call"],
+)
+async def test_a_connection_that_comes_to_nothing_is_closed(sent: bytes) -> None:
+    settings = Settings(handshake_seconds=0.5, max_connection_idle_seconds=0.5)
+    async with serving_kinds(settings=settings) as there:
+        await closes(there.address, sent)
+        assert await there.call("One", GOOD) == [answering("acme")]
+
+
+async def test_a_tls_handshake_that_never_ends_is_closed(tmp_path: Path) -> None:
+    authority = Authority("authority")
+    certificate, key = authority.issue("server").write(tmp_path, "server")
+    files = {"tls_certificate_file": certificate, "tls_key_file": key}
+    hello = ssl.MemoryBIO()
+    beginning = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        beginning.do_handshake()
+    said = hello.read()
+    async with served(tmp_path / "data", handshake_seconds=0.5, **files) as server:
+        for sent in (b"", said[: len(said) // 2], said):
+            await closes(server.address, sent)
+
+
+async def test_a_client_that_answers_no_pings_is_gone(tmp_path: Path) -> None:
+    """Its machine may have lost its power: nothing ever closes the connection, and its call is open."""
+    gone = asyncio.Event()
+
+    async def wait(_request, _call):
+        try:
+            yield answering("first")
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+
+    async with (
+        serving_kinds(Many=wait, settings=Settings(keepalive_seconds=1, handshake_seconds=600)) as there,
+        raw_connection(there.address, deaf=True) as raw,
+    ):
+        raw.begin("/test.v1.Kinds/Many", GOOD.SerializeToString())
+        await within_deadline(gone.wait())
+
+
+async def test_there_are_no_more_connections_than_the_operator_allows(tmp_path: Path) -> None:
+    async with served(tmp_path / "data", max_connections=4) as server:
+        host, _, port = server.address.rpartition(":")
+        opened = [await asyncio.open_connection(host, int(port)) for _ in range(12)]
+        for _, writer in opened:
+            writer.write(PREFACE + SETTINGS)
+        firsts = [await within_deadline(_first(reader)) for reader, _ in opened]
+        assert [bool(first) for first in firsts].count(True) == 4
+        for _, writer in opened:
+            writer.close()
+        async with connected(server.address, None) as api:
+            await within_deadline(api.channel.channel_ready())
+
+
+async def _first(reader: asyncio.StreamReader) -> bytes:
+    """What a server says first; nothing when it closes the connection."""
+    try:
+        return await reader.read(1)
+    except ConnectionError:
+        return b""
