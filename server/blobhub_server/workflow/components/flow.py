@@ -125,8 +125,10 @@ def _is_case(case: Any) -> bool:
 
 
 class Join(Component):
-    """Waits for its incoming branches: with mode `all` (the default) for one token of each, with mode `first` for the
-    first one, after which one token of each other branch is swallowed.
+    """Brings branches together. With mode `all`, the default, it takes one token from each incoming connection, the oldest
+    first, and leaves later ones for its next round. With mode `first` it goes on with the first token that comes; the tokens
+    that are on their way to it at that moment are late, and swallowed when they come. An execution in which nothing else is
+    left to do and a join still waits fails with `JOIN_STARVED`.
     """
 
     type = "flow.join"

@@ -49,7 +49,8 @@ class Node:
 
     `settings` are the values set on its data inputs, `sources` the connections into them, `control` the targets by
     route, `incoming` the control connections into it, `writes` the values (persistence, alias) written by each of its
-    outputs, `session_reads` the aliases of session objects among its sources.
+    outputs, `session_reads` the aliases of session objects among its sources. `late_mark` is the bit that marks tokens which
+    are late for this join; 0 for what is no join of mode `first`.
     """
 
     id: str
@@ -65,7 +66,7 @@ class Node:
     incoming: tuple[str, ...]
     writes: Mapping[str, tuple[tuple[str, str], ...]]
     session_reads: tuple[str, ...]
-    join_first: bool
+    late_mark: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Graph:
     """Own values of persistence `execution`, by alias."""
     input_aliases: frozenset[str]
     session_aliases: frozenset[str]
+    has_first_joins: bool
 
     @classmethod
     def compile(cls, definition: Definition, registry: ComponentRegistry) -> Graph:
@@ -96,6 +98,8 @@ class _Compiler:
             assert type_ is not None, "checked before"
             self._types[component.id] = type_
         self._values = {c.id: _value_of(c) for c in definition.components if self._kind(c.id) is ComponentKind.DATA}
+        first_joins = [c.id for c in definition.components if self._kind(c.id) is ComponentKind.JOIN and joins_first(c)]
+        self._late_marks = {id_: 1 << number for number, id_ in enumerate(first_joins)}
 
     def _kind(self, id_: str) -> ComponentKind:
         return self._types[id_].kind
@@ -111,6 +115,7 @@ class _Compiler:
             initial={alias: constants[id_][0] for id_, alias in execution.items() if id_ in constants},
             input_aliases=frozenset(execution.values()),
             session_aliases=frozenset(alias for persistence, alias in self._values.values() if persistence == "session"),
+            has_first_joins=bool(self._late_marks),
         )
 
     def _node(self, component: Component) -> Node:
@@ -133,7 +138,7 @@ class _Compiler:
             incoming=tuple(c.id for c in incoming if c.control),
             writes=self._writes(outgoing),
             session_reads=tuple(s.alias for s in sources if s.persistence == "session"),
-            join_first=type_.kind is ComponentKind.JOIN and unwrap(settings.get("mode", "all")) == "first",
+            late_mark=self._late_marks.get(component.id, 0),
         )
 
     def _source(self, connection: Connection) -> Source:
@@ -153,6 +158,11 @@ class _Compiler:
                 route = connection.source_route
                 made[route] = (*made.get(route, ()), self._values[connection.target_id])
         return made
+
+
+def joins_first(join: Component) -> bool:
+    """Whether a join is of mode `first`."""
+    return bool(unwrap(settings_of(join).get("mode", "all")) == "first")
 
 
 def _control(outgoing: list[Connection]) -> dict[str, tuple[Target, ...]]:

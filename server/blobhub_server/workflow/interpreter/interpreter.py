@@ -44,7 +44,11 @@ BUDGET = 200
 """How many components are evaluated in place before others have their turn, so that no execution blocks the server."""
 _WORK = 50
 """How much work counts as one more component. An expression that does all it may ends the turn."""
+_MARKS = 100
+"""How many marks that tokens are late count as one more component."""
 
+MAX_TOKENS = 10_000
+"""How many tokens an execution has at most. A component can place as many as there are connections, at each of its steps."""
 MAX_REASON, MAX_MESSAGE = 64, 2_000
 """How many characters an error's reason and its message have at most in the log, whatever a component says."""
 _MAY_END = ("success", "next")
@@ -167,22 +171,28 @@ class _Taking:
         """Evaluate what is ready; end the execution when nothing is left."""
         state = self._state
         while state.phase == "running":
-            if state.ready and self._budget > 0:
-                self._budget -= 1
+            if state.tokens > MAX_TOKENS:
+                self._end_with("TOKEN_LIMIT", f"there are more than {MAX_TOKENS} tokens: control was passed on too often")
+            elif state.ready and self._budget > 0:
+                self._budget -= self._price()
                 self._enter()
             elif state.ready or state.open:
                 return
-            elif starved := self._starved():
-                self._end_with("JOIN_STARVED", starved)
+            elif state.tokens:
+                self._end_with("JOIN_STARVED", state.joins.starved(self._graph))
             else:
                 self._finish()
+
+    def _price(self) -> int:
+        """How much of the budget entering a component takes: more where a join of mode `first` may mark many tokens."""
+        return 1 + self._state.tokens // _MARKS if self._graph.has_first_joins else 1
 
     def _enter(self) -> None:
         state = self._state
         if state.steps >= state.step_limit:
             self._end_with("STEP_LIMIT", f"more than {state.step_limit} components were entered")
             return
-        node = self._graph.components[state.ready[0]]
+        node = self._graph.components[state.ready[0].component_id]
         step = state.steps + 1
         read = {alias: self._session[alias] for alias in node.session_reads if alias in self._session}
         record = Record(
@@ -286,14 +296,6 @@ class _Taking:
         if self._state.has_result:
             public["result"] = self._state.result
         self._emit("flow.exited", public=public)
-
-    def _starved(self) -> str:
-        """The join that waits for branches which will never come, in words; empty when there is none."""
-        for join, arrived in self._state.arrived.items():
-            if any(arrived.values()):
-                missing = ", ".join(connection for connection, count in arrived.items() if not count)
-                return f"join {join!r} waits for branches that never came: {missing}"
-        return ""
 
     def _end_with(self, reason: str, message: str, line: int = 0) -> None:
         self._emit("flow.error", public={"error": _failure(reason, message, line)})

@@ -13,6 +13,7 @@ from typing import Any
 from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, Await, AwaitKind
 from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.definitions.graph import END, Graph, Node
+from blobhub_server.workflow.interpreter.joins import Joins, Token
 from blobhub_server.workflow.interpreter.records import Record
 
 
@@ -20,7 +21,8 @@ from blobhub_server.workflow.interpreter.records import Record
 class Step:
     """An activation of a component that has not ended.
 
-    `awaits` is what it waits for, until the unix time `until` at most; None while the component is run.
+    `awaits` is what it waits for, until the unix time `until` at most; None while the component is run. `late` are the marks
+    of the token that it has.
     """
 
     component_id: str
@@ -28,6 +30,7 @@ class Step:
     inputs: Mapping[str, Any]
     awaits: Await | None = None
     until: float | None = None
+    late: int = 0
 
     def waits(self, now: float) -> bool:
         """Whether it still waits. A step whose next attempt is due does not wait any more; it is run."""
@@ -40,8 +43,8 @@ class Step:
 class ExecutionState:
     """Where an execution is.
 
-    `ready` holds the components that have a token and have not been entered, in order. `arrived` counts the tokens that
-    wait at a join, `owed` those it is to swallow, by connection.
+    `ready` holds the tokens whose components have not been entered, in order. `tokens` counts all there are: those in
+    `ready`, those of open steps, and those that wait at joins.
 
     Values in it are replaced and never changed in place, so that a copy costs no more than its dictionaries.
     """
@@ -49,10 +52,10 @@ class ExecutionState:
     step_limit: int = 10_000
     phase: str = "pending"
     steps: int = 0
-    ready: deque[str] = field(default_factory=deque)
+    tokens: int = 0
+    ready: deque[Token] = field(default_factory=deque)
     open: dict[int, Step] = field(default_factory=dict)
-    arrived: dict[str, Mapping[str, int]] = field(default_factory=dict)
-    owed: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    joins: Joins = field(default_factory=Joins)
     outputs: dict[tuple[str, str], Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     has_result: bool = False
@@ -82,8 +85,7 @@ class ExecutionState:
             self,
             ready=deque(self.ready),
             open=dict(self.open),
-            arrived=dict(self.arrived),
-            owed=dict(self.owed),
+            joins=self.joins.copy(),
             outputs=dict(self.outputs),
             values=dict(self.values),
         )
@@ -103,8 +105,10 @@ def apply(graph: Graph, state: ExecutionState, record: Record) -> None:
     type_.fold(graph, state, record)
     if type_.ends:
         state.phase = type_.ends
+        state.tokens = 0
         state.ready.clear()
         state.open.clear()
+        state.joins.clear()
 
 
 def inputs_of(graph: Graph, state: ExecutionState, node: Node, session: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +131,8 @@ def inputs_of(graph: Graph, state: ExecutionState, node: Node, session: Mapping[
 def _flow_entered(graph: Graph, state: ExecutionState, record: Record) -> None:
     state.phase = "running"
     state.values = dict(graph.initial) | dict(record.private["input_data"])
-    state.ready.append(graph.start)
+    state.tokens = 1
+    state.ready.append(Token(component_id=graph.start))
 
 
 def _flow_error(graph: Graph, state: ExecutionState, record: Record) -> None:
@@ -140,15 +145,17 @@ def _flow_stopping(graph: Graph, state: ExecutionState, record: Record) -> None:
 
 def _entered(graph: Graph, state: ExecutionState, record: Record) -> None:
     assert record.step is not None
-    node = graph.components[state.ready.popleft()]
+    token = state.ready.popleft()
+    node = graph.components[token.component_id]
     state.steps = record.step
     inputs = inputs_of(graph, state, node, record.private.get("session", {}))
-    state.open[record.step] = Step(component_id=node.id, attempt=1, inputs=inputs)
+    state.open[record.step] = Step(component_id=node.id, attempt=1, inputs=inputs, late=token.late)
 
 
 def _exited(graph: Graph, state: ExecutionState, record: Record) -> None:
     assert record.step is not None
-    node = graph.components[state.open.pop(record.step).component_id]
+    step = state.open.pop(record.step)
+    node = graph.components[step.component_id]
     for route, value in record.private.get("outputs", {}).items():
         state.outputs[node.id, route] = value
         for persistence, alias in node.writes.get(route, ()):
@@ -156,13 +163,12 @@ def _exited(graph: Graph, state: ExecutionState, record: Record) -> None:
                 state.values[alias] = value
         if node.type == END and route == "value":
             state.has_result, state.result = True, value
-    _pass(graph, state, node, record.public["route"])
+    _pass(graph, state, step, record.public["route"])
 
 
 def _error(graph: Graph, state: ExecutionState, record: Record) -> None:
     assert record.step is not None
-    node = graph.components[state.open.pop(record.step).component_id]
-    _pass(graph, state, node, "failure")
+    _pass(graph, state, state.open.pop(record.step), "failure")
 
 
 def _retrying(graph: Graph, state: ExecutionState, record: Record) -> None:
@@ -181,33 +187,41 @@ def _nothing(graph: Graph, state: ExecutionState, record: Record) -> None:
     """Change nothing by itself."""
 
 
-def _pass(graph: Graph, state: ExecutionState, node: Node, route: str) -> None:
-    """Pass control along every connection of a route, in order."""
-    for target in node.control.get(route, ()):
-        if graph.components[target.component_id].kind is ComponentKind.JOIN:
-            _arrive(state, graph.components[target.component_id], target.connection_id)
-        else:
-            state.ready.append(target.component_id)
+def _pass(graph: Graph, state: ExecutionState, step: Step, route: str) -> None:
+    """Pass a step's token on along every connection of a route, in order: all are placed before any join looks at them."""
+    late = step.late
+    targets = graph.components[step.component_id].control.get(route, ())
+    joins: list[Node] = []
+    for target in targets:
+        node = graph.components[target.component_id]
+        if node.kind is not ComponentKind.JOIN:
+            state.ready.append(Token(component_id=node.id, late=late))
+            continue
+        if not node.late_mark:
+            state.joins.put(node, target.connection_id, late)
+        joins.append(node)
+    state.tokens += len(targets) - 1
+    for join in joins:
+        if join.late_mark:
+            late = _arrive_first(state, join, late)
+        elif merged := state.joins.take(join):
+            state.tokens -= len(join.incoming) - 1
+            state.ready.append(merged)
 
 
-def _arrive(state: ExecutionState, join: Node, connection_id: str) -> None:
-    """A token reaches a join, by one of its connections."""
-    owed = dict(state.owed.get(join.id, {}))
-    if owed.get(connection_id):
-        owed[connection_id] -= 1
-    elif join.join_first:
-        for other in join.incoming:
-            if other != connection_id:
-                owed[other] = owed.get(other, 0) + 1
-        state.ready.append(join.id)
-    else:
-        arrived = dict(state.arrived.get(join.id) or dict.fromkeys(join.incoming, 0))
-        arrived[connection_id] += 1
-        if all(arrived.values()):
-            arrived = {other: count - 1 for other, count in arrived.items()}
-            state.ready.append(join.id)
-        state.arrived[join.id] = arrived
-    state.owed[join.id] = owed
+def _arrive_first(state: ExecutionState, join: Node, late: int) -> int:
+    """A token comes to a join of mode `first`, which fires or swallows it; return the marks of those placed beside it."""
+    mark = join.late_mark
+    if late & mark:
+        state.tokens -= 1
+        return late
+    state.ready = deque(token if token.late & mark else token._replace(late=token.late | mark) for token in state.ready)
+    for number, step in state.open.items():
+        if not step.late & mark:
+            state.open[number] = replace(step, late=step.late | mark)
+    state.joins.mark_late(mark)
+    state.ready.append(Token(component_id=join.id, late=late))
+    return late | mark
 
 
 @dataclass(frozen=True, slots=True)
