@@ -181,7 +181,7 @@ def test_a_turn_that_is_thrown_away_leaves_the_state_as_it_was(document: str, nu
                 signal("a", "b"),
             )
             possible += [Completion(step=step, attempt=open_.attempt, result=result) for result in results]
-            possible += [Interrupted(step), StepOutput(step, 1)]
+            possible += [Interrupted(step), StepOutput(step=step, value=1)]
         return seed.sample(possible, min(len(possible), seed.randint(1, 5)))
 
     def turn(next_: list[Happening]) -> Turn:

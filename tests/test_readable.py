@@ -27,7 +27,7 @@ from served import Api, connected, served
 
 EVENTS = 320
 """So many of 9 KiB each are more than a message, and fewer than a batch has by count."""
-TALK = f"for i in range({EVENTS}):\n    emit_output('y' * 9216)\nfor i in range(5):\n    emit_output('z' * 1000000)"
+TALK = f"for i in range({EVENTS}):\n    emit_output('y' * 9216)\nfor i in range(1):\n    emit_output('z' * 1000000)"
 LARGE = "x" * 900_000
 EXECUTIONS = 9
 
@@ -245,4 +245,4 @@ async def test_a_script_whose_route_is_no_name_fails_with_a_reason(api: Api) -> 
     session_id = await api.session(flows.code("set_result('r' * 5000000)"))
     ended = (await finish(api, session_id))[-1].execution
     assert ended.failure.reason == "INVALID_OUTPUT"
-    assert "at most 256 characters, not 5000000" in ended.failure.message
+    assert "at most 256 characters" in ended.failure.message

@@ -382,3 +382,8 @@ class Unimplemented(BlobHubError):
 
     def __init__(self) -> None:
         super().__init__("no such method")
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether an extension in Rust has panicked. PyO3 raises that as no Exception, and gives its class no public name."""
+    return type(error).__name__ == "PanicException"

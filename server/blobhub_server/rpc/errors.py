@@ -32,7 +32,7 @@ longer.
 """
 
 
-def to_blobhub_error(error: Exception, method: str) -> BlobHubError:
+def to_blobhub_error(error: BaseException, method: str) -> BlobHubError:
     """The error itself when it is a BlobHubError; else an Internal, after logging the error under its id."""
     if isinstance(error, BlobHubError):
         return error

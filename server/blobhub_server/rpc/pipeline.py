@@ -28,6 +28,7 @@ from blobhub_server.errors import (
     UndecodableRequest,
     Unimplemented,
     Violation,
+    is_panic,
 )
 from blobhub_server.rpc import guard
 from blobhub_server.rpc.errors import status_of, to_blobhub_error
@@ -366,7 +367,7 @@ class _Observed:
             self._log(log.debug, "OK")
         elif isinstance(error, grpc.aio.AbortError):
             self._log(log.info, self._context.code().name)
-        elif isinstance(error, Exception):
+        elif isinstance(error, Exception) or is_panic(error):
             raised = to_blobhub_error(error, self._entrance.method)
             if isinstance(raised, StorageUnavailable):
                 self._entrance.trouble.report(raised)

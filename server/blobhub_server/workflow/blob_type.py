@@ -126,11 +126,15 @@ def _script_workers(settings: WorkflowSettings) -> MontyRunner:
     return MontyRunner(workers=settings.code_workers, seconds=settings.code_seconds, memory_mib=settings.code_memory_mib)
 
 
+def _ignore(_: object) -> None:
+    """Drop what a script says."""
+
+
 async def _look_at_script_workers(settings: WorkflowSettings) -> str:
     """Have a script add two numbers."""
     async with _script_workers(settings) as scripts:
         try:
-            result = await scripts.run("set_data_output('sum', 1 + 1)", {}, lambda _: None)
+            result = await scripts.run("set_data_output('sum', 1 + 1)", {}, emit=_ignore, write=_ignore)
         except ScriptError as error:
             raise StartError(
                 f"a short script failed: {error.message}; see BLOBHUB_CODE_SECONDS and BLOBHUB_CODE_MEMORY_MIB"

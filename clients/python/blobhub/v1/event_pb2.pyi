@@ -459,8 +459,13 @@ class ProcessorOutput(_message.Message):
 
     VALUE_FIELD_NUMBER: _builtins.int
     VALUE_JSON_FIELD_NUMBER: _builtins.int
+    PRINTED_FIELD_NUMBER: _builtins.int
     value_json: _builtins.str
     """The same as JSON text, where `value` does not say it exactly, or not at all (see ExecutionInput)."""
+    printed: _builtins.str
+    """Text that a script printed. Where it is set, the event has no value; where it is empty, it is about a value. What is
+    printed at about the same time comes together. A step prints at most 64 KiB; a note says where the rest was cut.
+    """
     @_builtins.property
     def value(self) -> _struct_pb2.Value:
         """What it says."""
@@ -470,10 +475,11 @@ class ProcessorOutput(_message.Message):
         *,
         value: _struct_pb2.Value | None = ...,
         value_json: _builtins.str = ...,
+        printed: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["value", b"value", "value_json", b"value_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["printed", b"printed", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What a script runner does: `run(source, inputs, emit) → result`, within limits."""
+"""What a script runner does: `run(source, inputs, emit, write) → result`, within limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class ScriptResult:
-    """How a script ended: its route, whether that ends the execution, and its data outputs."""
+    """How a script ended: its route, whether that ends the execution, and its data outputs, within the bounds of values."""
 
     route: str
     outputs: Mapping[str, Any]
@@ -33,5 +33,16 @@ class ScriptError(Exception):
 class ScriptRunner(Protocol):
     """Runs scripts."""
 
-    async def run(self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None]) -> ScriptResult:
-        """Run a script with its inputs; `emit` is called with values that it emits while it runs. Raises ScriptError."""
+    async def run(
+        self,
+        source: str,
+        inputs: Mapping[str, Any],
+        *,
+        emit: Callable[[Any], None],
+        write: Callable[[str], None],
+    ) -> ScriptResult:
+        """Run a script with its inputs. Raises ScriptError.
+
+        `emit` is called with values that it emits and `write` with text that it prints, in order, on the event loop, before
+        this returns.
+        """

@@ -7,7 +7,7 @@ dataclasses, decimal, math, re and base64; `uuid` is added here; zoneinfo, trace
 Fairness: a script first runs in the *quick* lane with a small budget. A script that exceeds it is stopped and run again from
 its beginning in the *slow* lane, with the whole budget and other workers; its source is remembered as slow. So endless
 scripts delay each other, and hardly any others. Running a script again is safe because it has no effects outside; what it
-emits in the quick lane is held back until it has ended.
+emits and prints in the quick lane is held back until it has ended.
 """
 
 from __future__ import annotations
@@ -16,51 +16,32 @@ import asyncio
 import hashlib
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 import pydantic_monty as monty
+import structlog
 
 from blobhub_server.blobtypes import json_text
-from blobhub_server.errors import InvalidValue
+from blobhub_server.errors import InvalidValue, is_panic
+from blobhub_server.workflow.code import prelude
 from blobhub_server.workflow.code.contract import ScriptError, ScriptResult
+from blobhub_server.workflow.code.voice import MAX_EMITTED, Voice
+
+log = structlog.get_logger()
 
 QUICK_SECONDS = 0.05
-MAX_EMITTED = 1_000
 RECURSION = 200
+FLUSH_SECONDS = 0.05
+"""How long text that is printed may wait for more of it, to be one event with that."""
 _REMEMBERED = 4096
-
-PRELUDE = """
-_ended = {"route": "success", "terminal": False, "outputs": {}}
-
-def get_data_input(route):
-    return data_inputs.get(route)
-
-def set_data_output(route, value, persist=False):
-    _ended["outputs"][route] = value
-
-def set_result(route, terminal=False):
-    _ended["route"] = route
-    _ended["terminal"] = bool(terminal)
-
-def exit():
-    raise SystemExit()
-
-def create_value(data_type, data):
-    names = {"boolean": "flag", "choice": "id"}
-    return {"type": data_type, names.get(data_type, data_type): data}
-
-def create_message(role, text=None, attribute_id=None):
-    content = [] if text is None else [{"type": "text", "text": text}]
-    attributes = {} if attribute_id is None else {"id": attribute_id}
-    return {"type": "message", "message": {"role": role, "content": content, "attributes": attributes}}
-"""
 _SCRIPT = "<python-input-1>"
 """How Monty calls the second thing it is fed, which is the user's script."""
 
+_POLICY: monty.OSPolicy = {"sleep": "call_host"}
 _MODULES = {"uuid": monty.ExternalModule({"uuid4": lambda: str(uuid.uuid4())})}
 
 _REASONS = {
@@ -93,21 +74,29 @@ class MontyRunner:
         """End all workers."""
         await self._stack.aclose()
 
-    async def run(self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None]) -> ScriptResult:
+    async def run(
+        self,
+        source: str,
+        inputs: Mapping[str, Any],
+        *,
+        emit: Callable[[Any], None],
+        write: Callable[[str], None],
+    ) -> ScriptResult:
         digest = hashlib.sha256(source.encode()).hexdigest()
         if digest not in self._slow and self._seconds > QUICK_SECONDS:
-            emitted: list[Any] = []
+            held: list[Callable[[], None]] = []
+            voice = Voice(lambda value: held.append(partial(emit, value)), lambda text: held.append(partial(write, text)))
             try:
-                result = await self._run(source, inputs, emitted.append, slow=False)
+                result = await self._run(source, inputs, voice, slow=False)
             except ScriptError as error:
                 if error.reason not in ("SCRIPT_TIMEOUT", "SCRIPT_CRASHED"):
+                    _say(held)
                     raise
                 self._remember(digest)
             else:
-                for value in emitted:
-                    emit(value)
+                _say(held)
                 return result
-        return await self._run(source, inputs, emit, slow=True)
+        return await self._run(source, inputs, Voice(emit, write), slow=True)
 
     def _remember(self, digest: str) -> None:
         self._slow[digest] = None
@@ -126,7 +115,22 @@ class MontyRunner:
                 await self._stack.enter_async_context(lane)
             return lane
 
-    async def _run(self, source: str, inputs: Mapping[str, Any], emit: Callable[[Any], None], *, slow: bool) -> ScriptResult:
+    async def _run(self, source: str, inputs: Mapping[str, Any], voice: Voice, *, slow: bool) -> ScriptResult:
+        try:
+            return _result(await self._feed(source, inputs, voice, slow=slow))
+        except monty.MontyError as error:
+            # The message of an error may be half as large as the script's memory: too long to be copied on the loop.
+            failure = await asyncio.to_thread(_script_error, error, voice.refusals)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            log.error("script_runner_panicked", panic=str(error)[:500])
+            failure = ScriptError("SCRIPT_CRASHED", "the script has made its runner fail", None)
+        # Raised out here, as the context of an error keeps what was being handled, with its message.
+        raise failure
+
+    async def _feed(self, source: str, inputs: Mapping[str, Any], voice: Voice, *, slow: bool) -> object:
+        """Run a script in a worker; return what it has left there. Raises MontyError."""
         limits: monty.ResourceLimits = {
             "max_feed_duration_secs": self._seconds if slow else QUICK_SECONDS,
             "max_memory": self._memory,
@@ -134,59 +138,51 @@ class MontyRunner:
             "max_suspensions": MAX_EMITTED,
         }
         lane = await self._lane(slow=slow)
-        refused: list[ScriptError] = []
-        try:
-            async with lane.checkout(limits=limits, external_modules=_MODULES, os_policy={"sleep": "zero"}) as session:
-                await session.feed_run(PRELUDE, inputs={"data_inputs": dict(inputs)})
-                try:
-                    await session.feed_run(
-                        source,
-                        external_lookup={"emit_output": partial(_emit, emit, refused)},
-                        print_callback=_ignore,
-                    )
-                except monty.MontyRuntimeError as error:
-                    if not _is_exit(error):
-                        raise
-                ended = await session.feed_run("_ended")
-        except monty.MontyError as error:
-            raise _script_error(error, refused) from None
-        return ScriptResult(route=str(ended["route"]), outputs=_outputs(ended["outputs"]), terminal=ended["terminal"])
+        async with lane.checkout(
+            limits=limits, external_modules=_MODULES, os_policy=_POLICY, print_flush_interval=FLUSH_SECONDS
+        ) as session:
+            await session.feed_run(prelude.SOURCE, inputs={"data_inputs": dict(inputs)})
+            try:
+                await session.feed_run(
+                    source + prelude.END, external_lookup={"_emit": voice.emit}, print_callback=voice.write, os=_refuse_sleep
+                )
+            except monty.MontyRuntimeError as error:
+                if not isinstance(error.exception(), SystemExit):
+                    raise
+            return await session.feed_run(prelude.FINISH, print_callback=_ignore)
 
 
-def _emit(emit: Callable[[Any], None], refused: list[ScriptError], value: Any) -> None:
-    """Emit a value. One that is refused is an error in the script, which may handle it."""
-    try:
-        plain = _json(value)
-    except ScriptError as error:
-        refused.append(error)
-        raise ValueError(error.message) from None
-    emit(plain)
+def _say(held: list[Callable[[], None]]) -> None:
+    """Say what was held back."""
+    for saying in held:
+        saying()
+
+
+def _refuse_sleep(*, name: str, **_: Any) -> Any:
+    """Answer what a script asks of an operating system, which it has not; to sleep has an error that says what to do."""
+    if name in ("time.sleep", "asyncio.sleep"):
+        raise RuntimeError(f"{name} is not available: use flow.delay")
+    return monty.NOT_HANDLED
 
 
 def _ignore(stream: str, text: str) -> None:
-    """Printed text goes nowhere; `emit_output` is for what others are to see."""
+    """Drop what is printed after the script has ended, by a function that it has put in the place of one of ours."""
 
 
-def _is_exit(error: monty.MontyRuntimeError) -> bool:
-    return _type_name(error) == "SystemExit"
-
-
-def _type_name(error: monty.MontyRuntimeError) -> str:
-    return error.display(format="type-msg").partition(":")[0].strip()
-
-
-def _script_error(error: monty.MontyError, refused: list[ScriptError]) -> ScriptError:
+def _script_error(error: monty.MontyError, refusals: Sequence[str]) -> ScriptError:
     if isinstance(error, monty.MontyCrashedError):
-        reason = "SCRIPT_TIMEOUT" if error.timed_out else "SCRIPT_CRASHED"
-        return ScriptError(reason, "the script's worker was ended", None)
+        if error.timed_out:
+            return ScriptError("SCRIPT_TIMEOUT", "the script took longer than it may, and its worker was ended", None)
+        return ScriptError("SCRIPT_CRASHED", "the script's worker has ended", None)
     if isinstance(error, monty.MontySyntaxError):
         return ScriptError("SCRIPT_SYNTAX", str(error)[:500], _line(error))
     if isinstance(error, monty.MontyRuntimeError):
-        said = error.display(format="type-msg")
-        reason = _REASONS.get(_type_name(error), "SCRIPT_ERROR")
-        if refused and refused[-1].message in said:
+        said = error.display(format="type-msg")[:500]
+        reason = _REASONS.get(said.partition(":")[0].strip(), "SCRIPT_ERROR")
+        refused = said.startswith((f"ValueError: {prelude.REFUSAL}", f"ValueError: {prelude.REFUSAL_OF_ALL}"))
+        if refused or any(refusal in said for refusal in refusals[-1:]):
             reason = "SCRIPT_OUTPUT"
-        return ScriptError(reason, said[:500], _line(error))
+        return ScriptError(reason, said, _line(error))
     return ScriptError("SCRIPT_ERROR", "the script cannot be run", None)
 
 
@@ -196,24 +192,25 @@ def _line(error: monty.MontySyntaxError | monty.MontyRuntimeError) -> int | None
     return lines[-1] if lines else None
 
 
-def _outputs(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """A script's outputs as plain JSON. Raises ScriptError when one of them is beyond its bounds, or all are together."""
-    texts = {str(route): _text(value) for route, value in values.items()}
+def _result(left: object) -> ScriptResult:
+    """The result that a script has left. Raises ScriptError when it is not what `_finish` gives, or beyond its bounds."""
+    match left:
+        case [str(route), bool(terminal), dict(texts)] if _all_texts(texts):
+            return ScriptResult(route=route, outputs=_outputs(texts), terminal=terminal)
+    raise ScriptError("SCRIPT_OUTPUT", "the script has replaced the functions that give its outputs", None)
+
+
+def _all_texts(texts: Mapping[Any, Any]) -> bool:
+    return all(isinstance(name, str) and isinstance(text, str) for name, text in texts.items())
+
+
+def _outputs(texts: Mapping[str, str]) -> dict[str, Any]:
+    """A script's outputs. Raises ScriptError when one of them is beyond the bounds of a value, or all are together."""
     size = sum(len(name.encode()) + len(text.encode()) for name, text in texts.items())
     if size > json_text.MAX_BYTES:
-        raise ScriptError(
-            "SCRIPT_OUTPUT", f"all outputs must be at most {json_text.MAX_BYTES} bytes as JSON, not {size}", None
-        )
-    return {route: json_text.load(text) for route, text in texts.items()}
-
-
-def _json(value: Any) -> Any:
-    """The value as plain JSON. Raises ScriptError when it is beyond its bounds, or not JSON."""
-    return json_text.load(_text(value))
-
-
-def _text(value: Any) -> str:
+        message = f"{prelude.REFUSAL_OF_ALL}be at most {json_text.MAX_BYTES} bytes as JSON, not {size}"
+        raise ScriptError("SCRIPT_OUTPUT", message, None)
     try:
-        return json_text.encode("an output", value)
+        return {name: json_text.parse("output", text)[0] for name, text in texts.items()}
     except InvalidValue as error:
         raise ScriptError("SCRIPT_OUTPUT", f"an output {error.violations[0].message}", None) from None

@@ -144,13 +144,17 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class ComponentContext:
-    """What an effect component gets beside its inputs. `idempotency_key` is the same for all attempts at one step."""
+    """What an effect component gets beside its inputs. `idempotency_key` is the same for all attempts at one step.
+
+    `emit_output` shows watchers a value before the component ends, `print_text` a text that is for people.
+    """
 
     session_id: str
     execution_id: str
     idempotency_key: str
     attempt: int
     emit_output: Callable[[Any], None]
+    print_text: Callable[[str], None]
     services: Services
 
 

@@ -86,7 +86,9 @@ class Code(EffectComponent):
         """Run the script."""
         given = {name: value for name, value in inputs.items() if name not in ("language", "code")}
         try:
-            result = await context.services.scripts.run(unwrap(inputs["code"]), given, context.emit_output)
+            result = await context.services.scripts.run(
+                unwrap(inputs["code"]), given, emit=context.emit_output, write=context.print_text
+            )
         except ScriptError as error:
             raise ComponentError(error.message, reason=error.reason, line=error.line) from None
         return Outcome(route=result.route, outputs=result.outputs, terminal=result.terminal)

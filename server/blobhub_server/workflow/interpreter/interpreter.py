@@ -148,8 +148,8 @@ class _Taking:
                 self._emit("flow.entered", private={"input_data": dict(input_data)})
             case Completion(step, attempt, result, elapsed) if self._current(step, attempt):
                 self._end_await(step, result, elapsed)
-            case StepOutput(step, value) if self._current(step):
-                self._emit("processor.output", step, {"value": value})
+            case StepOutput(step, value, printed) if self._current(step):
+                self._emit("processor.output", step, {"printed": printed} if printed else {"value": value})
             case Signalled(name, key, value) if (waits := self._waits_for(name, key)) is not None:
                 self._end_await(waits, Outcome(route=RECEIVED, outputs={"value": value}), 0.0)
             case Interrupted(step) if self._current(step):

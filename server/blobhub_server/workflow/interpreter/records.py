@@ -71,10 +71,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """A step emits an output before it ends."""
+    """A step emits a value before it ends, or prints a text where there is one."""
 
     step: int
-    value: Any
+    value: Any = None
+    printed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,10 @@ def _processor_error(event: pb.Event, public: Mapping[str, Any], execution: Exec
 
 
 def _processor_output(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
-    json_field.fill(event.processor_output, "value", public["value"])
+    if "printed" in public:
+        event.processor_output.printed = public["printed"]
+    else:
+        json_field.fill(event.processor_output, "value", public["value"])
 
 
 def _processor_retrying(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from blobhub_server.errors import is_panic
 from blobhub_server.workflow.components.awaits import Await
 from blobhub_server.workflow.components.contract import (
     ComponentContext,
@@ -38,7 +39,8 @@ class Performer:
             execution_id=execution.id,
             idempotency_key=f"{execution.id}/{step.step}",
             attempt=step.attempt,
-            emit_output=lambda value: tell(StepOutput(step.step, require_json("emitted", value, step.inputs))),
+            emit_output=lambda value: tell(StepOutput(step=step.step, value=require_json("emitted", value, step.inputs))),
+            print_text=lambda text: tell(StepOutput(step=step.step, printed=text)),
             services=self._services,
         )
         started = time.monotonic()
@@ -58,6 +60,8 @@ async def _result(graph: Graph, step: RunStep, context: ComponentContext) -> Out
         return ComponentError(f"took longer than {step.timeout:g} s", reason="TIMEOUT")
     except ComponentError as error:
         return error
-    except Exception:
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         log.exception("component_failed", component=component.type, execution_id=context.execution_id)
         return ComponentError("the component failed unexpectedly", reason="INTERNAL")
