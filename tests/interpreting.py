@@ -70,6 +70,7 @@ class Run:
         self.session = session or {}
         self.now = 0.0
         self.records: list[Record] = []
+        self.written: dict[str, Any] = {}
 
     def tell(self, happening) -> list[Record]:
         made = self._turn(happening)
@@ -82,6 +83,7 @@ class Run:
         turn = advance(self.graph, self.state, [happening], now=self.now, session=self.session)
         self.state, self.session = turn.state, turn.session
         self.records += turn.records
+        self.written |= turn.written
         return turn.records
 
     def start(self, **inputs: Any) -> Run:

@@ -20,7 +20,6 @@ from blobhub_server.workflow.interpreter import (
     TimedOut,
     Wait,
     replay,
-    session_writes,
     todo,
 )
 from interpreting import REGISTRY, Run, WaitsForSignal, compiled, signalled_document
@@ -231,7 +230,7 @@ def test_a_value_of_the_session_is_read_and_written_and_replays_without_the_sess
     graph = compiled(counter("session"))
     run = Run(graph, session={"counter": 1}).start()
     assert run.state.result == 3
-    assert session_writes(graph, run.records) == {"counter": 3}
+    assert run.written == {"counter": 3}
     assert replay(graph, run.records) == run.state
 
 

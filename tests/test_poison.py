@@ -159,7 +159,7 @@ class Trial:
         self.progress = decision.progress
 
     def recovered(self, *happenings: object, messages: tuple[Message, ...] = ()) -> Decision:
-        decide = partial(happen, self.graph, self.progress, now=1.0, session={}, messages=messages, evaluate=False)
+        decide = partial(happen, self.graph, self.progress, now=1.0, session={}, messages=messages, budget=0)
         return decide_with_caution(decide, [Continue(), *happenings], self.progress.execution.recoveries)
 
     def evaluated(self) -> Decision:

@@ -21,9 +21,10 @@ from blobhub_server.workflow.components.contract import (
 )
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, Unit
+from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost
 from blobhub_server.workflow.runtime.embedded.ownership import FORGET_AFTER
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
+from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import server as server_store
 from blobhub_server.workflow.store.server import servers
@@ -195,8 +196,12 @@ async def test_a_turn_under_an_old_fence_does_not_take_that_of_the_new_one_with_
             await tx.execute(take_over(id_, runtime._ownership.server_id))
         async with opened.host.db.read() as tx:
             execution = await execution_store.get(tx, id_)
+
+        def decided_once(*_: object) -> Unit:
+            raise AssertionError("it rests on no session object")
+
         units = [
-            Unit(execution=item, graph=now._graph, records=[], on_commit=lambda: None)
+            Unit(execution=item, graph=now._graph, records=[], on_commit=lambda: None, decide_again=decided_once)
             for item in (replace(execution, fence=1), execution)
         ]
         answers = await asyncio.gather(*map(runtime._journal.append, units), return_exceptions=True)

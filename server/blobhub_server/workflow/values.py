@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 _INSIDE = {
@@ -34,6 +35,26 @@ def unwrap(value: Any) -> Any:
     return value
 
 
+def wrap_like(wrapped: Any, plain: Any) -> Any:
+    """Plain JSON as a value object of the type that `wrapped` is of; by itself, if that is plain JSON."""
+    kind = type_of(wrapped)
+    if kind not in _INSIDE:
+        return plain
+    if kind == "integer" and not isinstance(plain, int):
+        kind = "float"
+    return {"type": kind, _INSIDE[kind]: plain}
+
+
+def are_same(value: Any, other: Any) -> bool:
+    """Whether two JSON values are one and the same. To Python 1, 1.0 and True are equal; for an expression they are not."""
+    return bool(value == other) and json.dumps(value, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def is_number(plain: Any) -> bool:
+    """Whether plain JSON is a number."""
+    return isinstance(plain, int | float) and not isinstance(plain, bool)
+
+
 def _text_of(message: Any) -> str:
     content = message.get("content") if isinstance(message, dict) else None
     parts = content if isinstance(content, list) else []
@@ -48,7 +69,7 @@ def fits(value: Any, type_: str) -> bool:
     if type_ == "integer":
         return isinstance(plain, int) and not isinstance(plain, bool)
     if type_ == "float":
-        return isinstance(plain, int | float) and not isinstance(plain, bool)
+        return is_number(plain)
     if type_ == "boolean":
         return isinstance(plain, bool)
     return True

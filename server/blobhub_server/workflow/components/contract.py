@@ -166,6 +166,8 @@ class Component(ABC):
     kind: ClassVar[ComponentKind]
     ports: ClassVar[tuple[PortSpec, ...]] = ()
     routes: ClassVar[tuple[str, ...]] = ()
+    constants: ClassVar[tuple[str, ...]] = ()
+    """Data inputs that only take a value of their own, and no connection."""
     open_ports: ClassVar[bool] = False
     """True when further data inputs and outputs than the declared ones are accepted."""
     open_routes: ClassVar[bool] = False
@@ -206,6 +208,9 @@ class EffectComponent(Component):
     """Run after a commit."""
 
     kind = ComponentKind.EFFECT
+    repeatable: ClassVar[bool] = False
+    """True when a run changes nothing outside. Where such a component reads and writes values of the session, and another
+    execution came first, it is run again on what is there now."""
 
     @abstractmethod
     async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome | Await:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from blobhub_server.workflow.components.contract import Component, ComponentKind, Inputs, PortSpec
+from blobhub_server.workflow.components.contract import Component, ComponentError, ComponentKind, Inputs, PortSpec
+from blobhub_server.workflow.components.operations import OPERATIONS, SET, initial, operate
 from blobhub_server.workflow.values import unwrap
 
 PERSISTENCES = ("definition", "execution", "session")
@@ -11,7 +12,9 @@ PERSISTENCES = ("definition", "execution", "session")
 class Value(Component):
     """Holds a value. Persistence `definition`: a constant. `execution`: lives as long as the execution, and may be given
     as input data under the alias. `session`: the session object of that alias, read when a component that is connected
-    to it gets control, and written with the step that gives it a value.
+    to it gets control, and written with the step that gives it a value. Many executions may use it at once: what is
+    written is never made of a value that another has changed meanwhile, except by a step with effects outside. Such a
+    step is not repeated, so it names an `operation`, which is applied to what is there.
     """
 
     type = "data.value"
@@ -30,15 +33,42 @@ class Value(Component):
             description="`definition`, `execution` or `session`.",
             value_type="choice",
         ),
+        PortSpec(
+            category="data_input",
+            route="operation",
+            description=(
+                "What writing does: `set` (the default) replaces the value, `add` adds a number to it, `append` adds an "
+                "item to a list, `merge` puts the keys of an object into it. Where there is no value yet, it is the one set "
+                "here, else 0, an empty list or an empty object. What is there, or is written, of another type fails the "
+                "step, with `OPERATION_TYPE`."
+            ),
+            value_type="choice",
+        ),
         PortSpec(category="data_input", route="value", description="What is connected here is written."),
         PortSpec(category="data_output", route="value", description="The value."),
     )
 
+    constants = ("alias", "persistence", "operation")
+
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
-        """The persistence must be one there is, and what is known outside needs a name."""
+        """The persistence and the operation must be ones there are, and what is known outside needs a name."""
         persistence = unwrap(settings.get("persistence", "definition"))
         if persistence not in PERSISTENCES:
             return [("persistence", "must be `definition`, `execution` or `session`")]
+        found = []
         if persistence != "definition" and not unwrap(settings.get("alias")):
-            return [("alias", f"is needed for persistence `{persistence}`")]
-        return []
+            found.append(("alias", f"is needed for persistence `{persistence}`"))
+        return found + _problems_of_operation(settings, constant=persistence == "definition")
+
+
+def _problems_of_operation(settings: Inputs, *, constant: bool) -> list[tuple[str, str]]:
+    operation = unwrap(settings.get("operation", SET))
+    if operation not in OPERATIONS:
+        return [("operation", f"must be {', '.join(f'`{name}`' for name in OPERATIONS[:-1])} or `{OPERATIONS[-1]}`")]
+    if "operation" in settings and constant:
+        return [("operation", "has no effect on a value of persistence `definition`, which is a constant")]
+    try:
+        operate(operation, settings.get("value", initial(operation)), initial(operation))
+    except ComponentError as error:
+        return [("value", f"cannot be what the operation is applied to: {error.message}")]
+    return []

@@ -81,6 +81,7 @@ class Code(EffectComponent):
     routes = ("success", "failure")
     open_ports = True
     open_routes = True
+    repeatable = True
 
     async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
         """Run the script."""

@@ -124,7 +124,10 @@ class _Check:
                 yield Problem(type=P.MISSING_PORT, component_id=component.id, path=f"{path}.ports", message=message)
         for route, message in type_.problems(settings):
             yield Problem(
-                type=P.TYPE_MISMATCH, component_id=component.id, path=f"{path}.ports", message=f"{route!r} {message}"
+                type=P.TYPE_MISMATCH,
+                component_id=component.id,
+                path=f"{path}.{_port_of(component, route)}",
+                message=f"{route!r} {message}",
             )
         yield from self._expressions(component, type_, path)
 
@@ -199,6 +202,11 @@ class _Check:
             yield Problem(
                 type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message
             )
+        if connection.target_route in target.constants:
+            message = f"the data input {connection.target_route!r} of {target.type} takes a value of its own, no connection"
+            yield Problem(
+                type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message
+            )
         if target.kind is ComponentKind.DATA and self._constant(connection.target_id):
             message = "a value of persistence `definition` is a constant and cannot be written"
             yield Problem(
@@ -225,6 +233,14 @@ def _place_of(component: Component, setting: ExpressionSetting) -> str:
         if port.category == DATA_INPUT and port.route == setting.input and port.has_value:
             kind = type_of(port.value)
             return f"ports[{number}].value{f'.{kind}' if kind else ''}{setting.within}"
+    return "ports"
+
+
+def _port_of(component: Component, route: str) -> str:
+    """Where in its component the value of a data input is; its ports, where it has none."""
+    for number, port in enumerate(component.ports):
+        if port.category == DATA_INPUT and port.route == route and port.has_value:
+            return f"ports[{number}].value"
     return "ports"
 
 

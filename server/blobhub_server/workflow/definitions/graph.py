@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from blobhub_server.workflow.components.contract import Component as ComponentType
-from blobhub_server.workflow.components.contract import ComponentKind
+from blobhub_server.workflow.components.contract import ComponentKind, EffectComponent
+from blobhub_server.workflow.components.operations import SET, initial
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.check import START, settings_of
 from blobhub_server.workflow.definitions.document import (
@@ -44,13 +45,24 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Write:
+    """A value that an output is written to, and by which operation. Where there is none, that is applied to `initial`."""
+
+    persistence: str
+    alias: str
+    operation: str
+    initial: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A component, with everything about it that running needs.
 
     `settings` are the values set on its data inputs, `sources` the connections into them, `control` the targets by
-    route, `incoming` the control connections into it, `writes` the values (persistence, alias) written by each of its
-    outputs, `session_reads` the aliases of session objects among its sources. `late_mark` is the bit that marks tokens which
-    are late for this join; 0 for what is no join of mode `first`.
+    route, `incoming` the control connections into it, `writes` the values written by each of its outputs, `session_reads`
+    the aliases of session objects among its sources. `reread` are those of its sources whose session objects are read
+    whenever it is run, because it writes such objects too and can be run again. `late_mark` is the bit that marks tokens
+    which are late for this join; 0 for what is no join of mode `first`.
     """
 
     id: str
@@ -64,9 +76,15 @@ class Node:
     sources: tuple[Source, ...]
     control: Mapping[str, tuple[Target, ...]]
     incoming: tuple[str, ...]
-    writes: Mapping[str, tuple[tuple[str, str], ...]]
+    writes: Mapping[str, tuple[Write, ...]]
     session_reads: tuple[str, ...]
+    reread: tuple[Source, ...]
     late_mark: int
+
+    @property
+    def session_writes(self) -> frozenset[str]:
+        """The aliases of the session objects that it may write."""
+        return frozenset(w.alias for writes in self.writes.values() for w in writes if w.persistence == "session")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +110,7 @@ class Graph:
 class _Compiler:
     def __init__(self, definition: Definition, registry: ComponentRegistry) -> None:
         self._definition = definition
+        self._components = {component.id: component for component in definition.components}
         self._types: dict[str, ComponentType] = {}
         for component in definition.components:
             type_ = registry.get(component.type)
@@ -123,7 +142,7 @@ class _Compiler:
         outgoing = [c for c in self._definition.connections if c.source_id == component.id]
         incoming = [c for c in self._definition.connections if c.target_id == component.id]
         sources = tuple(self._source(c) for c in incoming if not c.control)
-        settings = settings_of(component)
+        settings, writes = settings_of(component), self._writes(outgoing)
         return Node(
             id=component.id,
             type=component.type,
@@ -136,8 +155,9 @@ class _Compiler:
             sources=sources,
             control=_control(outgoing),
             incoming=tuple(c.id for c in incoming if c.control),
-            writes=self._writes(outgoing),
+            writes=writes,
             session_reads=tuple(s.alias for s in sources if s.persistence == "session"),
+            reread=_reread(type_, sources, writes),
             late_mark=self._late_marks.get(component.id, 0),
         )
 
@@ -151,13 +171,35 @@ class _Compiler:
             alias=alias,
         )
 
-    def _writes(self, outgoing: list[Connection]) -> dict[str, tuple[tuple[str, str], ...]]:
-        made: dict[str, tuple[tuple[str, str], ...]] = {}
+    def _writes(self, outgoing: list[Connection]) -> dict[str, tuple[Write, ...]]:
+        made: dict[str, tuple[Write, ...]] = {}
         for connection in outgoing:
             if not connection.control and connection.target_id in self._values:
                 route = connection.source_route
-                made[route] = (*made.get(route, ()), self._values[connection.target_id])
+                made[route] = (*made.get(route, ()), self._write(connection.target_id))
         return made
+
+    def _write(self, id_: str) -> Write:
+        (persistence, alias), component = self._values[id_], self._components[id_]
+        operation = str(unwrap(settings_of(component).get("operation", SET)))
+        own = _own_value(component)
+        return Write(
+            persistence=persistence,
+            alias=alias,
+            operation=operation,
+            initial=initial(operation) if own is None else own[0],
+        )
+
+
+def _reread(
+    type_: ComponentType, sources: tuple[Source, ...], writes: Mapping[str, tuple[Write, ...]]
+) -> tuple[Source, ...]:
+    atomic = isinstance(type_, EffectComponent) and type_.repeatable
+    if not atomic or not any(write.persistence == "session" for made in writes.values() for write in made):
+        return ()
+    # Of several connections into one input the last that has a value counts.
+    last = {source.input: source for source in sources}
+    return tuple(source for source in last.values() if source.persistence == "session")
 
 
 def joins_first(join: Component) -> bool:

@@ -1,6 +1,6 @@
 """The pure core of the workflow slice. An execution's state is the fold of its log records."""
 
-from blobhub_server.workflow.interpreter.interpreter import BUDGET, Turn, advance, session_writes, todo
+from blobhub_server.workflow.interpreter.interpreter import BUDGET, Turn, advance, todo
 from blobhub_server.workflow.interpreter.records import (
     Command,
     Completion,
@@ -20,6 +20,7 @@ from blobhub_server.workflow.interpreter.records import (
     TimedOut,
     Wait,
 )
+from blobhub_server.workflow.interpreter.session_values import reread
 from blobhub_server.workflow.interpreter.state import ENDINGS, RECORD_TYPES, TERMINAL, ExecutionState, apply, replay
 
 __all__ = [
@@ -49,6 +50,6 @@ __all__ = [
     "advance",
     "apply",
     "replay",
-    "session_writes",
+    "reread",
     "todo",
 ]

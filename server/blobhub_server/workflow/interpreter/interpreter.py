@@ -38,6 +38,13 @@ from blobhub_server.workflow.interpreter.records import (
     TimedOut,
     Wait,
 )
+from blobhub_server.workflow.interpreter.session_values import (
+    changed_in_place,
+    have_changed,
+    require_writable,
+    writes_of,
+    written,
+)
 from blobhub_server.workflow.interpreter.state import ExecutionState, apply
 
 BUDGET = 200
@@ -60,12 +67,17 @@ _INTERRUPTED = {"reason": "INTERRUPTED", "message": "the server went down under 
 class Turn:
     """What happenings lead to: records, and the state and the session's objects after them.
 
-    The state that the turn began with is unchanged, so a turn can be thrown away.
+    `written` holds those of the objects that the turn writes. `reads` names those that it has read as they were before it:
+    it is not what follows where they are others. `spent` is what of the budget it took. The state that the turn began with
+    is unchanged, so a turn can be thrown away.
     """
 
     state: ExecutionState
     session: dict[str, Any]
     records: list[Record] = field(default_factory=list)
+    written: dict[str, Any] = field(default_factory=dict)
+    reads: set[str] = field(default_factory=set)
+    spent: int = 0
 
 
 def advance(
@@ -87,6 +99,7 @@ def advance(
     for happening in happenings:
         taking.take(happening)
         taking.go_on()
+    turn.spent = budget - taking.budget
     return turn
 
 
@@ -110,30 +123,14 @@ def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
     return [*commands, GoOn()] if state.runnable else commands
 
 
-def session_writes(graph: Graph, records: Iterable[Record]) -> dict[str, Any]:
-    """The session objects that records write, by alias; the last write counts."""
-    written: dict[str, Any] = {}
-    for record in records:
-        if record.type == "processor.exited" and record.component_id is not None:
-            _collect(graph.components[record.component_id], record, written)
-    return written
-
-
-def _collect(node: Node, record: Record, written: dict[str, Any]) -> None:
-    if node.writes:
-        for route, value in record.private.get("outputs", {}).items():
-            for persistence, alias in node.writes.get(route, ()):
-                if persistence == "session":
-                    written[alias] = value
-
-
 class _Taking:
     """Takes happenings into a turn."""
 
     def __init__(self, graph: Graph, turn: Turn, now: float, budget: int) -> None:
-        self._budget = budget
+        self.budget = budget
         self._graph = graph
         self._state = turn.state
+        self._turn = turn
         self._session = turn.session
         self._records = turn.records
         self._now = now
@@ -146,8 +143,8 @@ class _Taking:
         match happening:
             case Started(input_data) if state.phase == "pending":
                 self._emit("flow.entered", private={"input_data": dict(input_data)})
-            case Completion(step, attempt, result, elapsed) if self._current(step, attempt):
-                self._end_await(step, result, elapsed)
+            case Completion(step, attempt) if self._current(step, attempt):
+                self._take_completion(happening)
             case StepOutput(step, value, printed) if self._current(step):
                 self._emit("processor.output", step, {"printed": printed} if printed else {"value": value})
             case Signalled(name, key, value) if (waits := self._waits_for(name, key)) is not None:
@@ -173,8 +170,8 @@ class _Taking:
         while state.phase == "running":
             if state.tokens > MAX_TOKENS:
                 self._end_with("TOKEN_LIMIT", f"there are more than {MAX_TOKENS} tokens: control was passed on too often")
-            elif state.ready and self._budget > 0:
-                self._budget -= self._price()
+            elif state.ready and self.budget > 0:
+                self.budget -= self._price()
                 self._enter()
             elif state.ready or state.open:
                 return
@@ -194,6 +191,7 @@ class _Taking:
             return
         node = self._graph.components[state.ready[0].component_id]
         step = state.steps + 1
+        self._note_reads(node.session_reads)
         read = {alias: self._session[alias] for alias in node.session_reads if alias in self._session}
         record = Record(
             type="processor.entered",
@@ -224,20 +222,38 @@ class _Taking:
             try:
                 result = require_result(component.run(inputs), inputs)
             except ComponentError as error:
-                self._budget -= error.work // _WORK
+                self.budget -= error.work // _WORK
                 raise
             except Exception:
                 raise ComponentError("cannot work on these inputs", reason="INVALID_INPUT", retryable=False) from None
             if isinstance(result, Outcome):
-                self._budget -= result.work // _WORK
+                self.budget -= result.work // _WORK
             self._end_await(step, result, 0.0)
 
-    def _end_await(self, step: int, result: Outcome | Await | ComponentError | None, elapsed: float) -> None:
+    def _take_completion(self, completion: Completion) -> None:
+        """End what a step waited for; or leave the step open, to be run again, because of what its run has read."""
+        step, result, read = self._state.open[completion.step], completion.result, completion.session
+        node = self._graph.components[step.component_id]
+        if read is not None and isinstance(result, Outcome) and any(writes_of(node, result.outputs, "session")):
+            aliases = [source.alias for source in node.reread]
+            self._note_reads(aliases)
+            if have_changed(aliases, read, self._session):
+                return
+            read = read if have_changed(aliases, read, step.session) else None
+        self._end_await(completion.step, result, completion.elapsed, read)
+
+    def _end_await(
+        self,
+        step: int,
+        result: Outcome | Await | ComponentError | None,
+        elapsed: float,
+        read: Mapping[str, Any] | None = None,
+    ) -> None:
         """End what a step waited for. When the time of the next attempt has come it is run, without a record."""
         awaits = self._state.open[step].awaits
         match result:
             case Outcome():
-                self._complete(step, result, elapsed)
+                self._complete(step, result, elapsed, read)
             case Await():
                 until = None if result.seconds is None else self._now + result.seconds
                 self._emit("processor.waiting", step, {"await": result.to_json(), "until": until})
@@ -246,27 +262,44 @@ class _Taking:
             case None if awaits is not None and awaits.kind is not AwaitKind.ATTEMPT:
                 self._complete(step, Outcome(route=awaits.expiry), elapsed)
 
-    def _complete(self, step: int, outcome: Outcome, elapsed: float) -> None:
+    def _complete(self, step: int, outcome: Outcome, elapsed: float, read: Mapping[str, Any] | None = None) -> None:
         node = self._node(step)
         if not outcome.terminal and _is_lost(node, outcome.route):
             self._fail(step, _leads_nowhere(node, outcome.route))
             return
+        try:
+            objects = self._apply_writes(node, outcome.outputs)
+        except ComponentError as error:
+            self._fail(step, error)
+            return
         public = {"route": outcome.route, "elapsed": elapsed}
-        record = Record(
-            type="processor.exited",
-            at=self._now,
-            step=step,
-            attempt=self._state.open[step].attempt,
-            component_id=node.id,
-            public=public,
-            private={"outputs": dict(outcome.outputs)} if outcome.outputs else {},
-        )
-        self._append(record)
-        _collect(node, record, self._session)
+        private = {"outputs": dict(outcome.outputs)} if outcome.outputs else {}
+        if read is not None:  # The run was given other session objects than the step was entered with.
+            private["session"] = dict(read)
+        self._emit("processor.exited", step, public, private)
+        self._session |= objects
+        self._turn.written |= objects
         if outcome.terminal:
             self._finish()
         elif outcome.route == "failure" and "failure" not in node.control:
             self._end_with("UNHANDLED_FAILURE", f"component {node.id!r} ended with `failure`, which leads nowhere")
+
+    def _apply_writes(self, node: Node, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The session objects that outputs write, by alias. Raises ComponentError where an operation cannot be applied.
+
+        The execution's own values are written by the fold of the record, so here it is only seen that they can be.
+        """
+        if not node.writes:
+            return {}
+        self._note_reads(changed_in_place(node, outputs, "session"))
+        work = require_writable(node, outputs, "session", self._session)
+        work += require_writable(node, outputs, "execution", self._state.values)
+        self.budget -= work // _WORK
+        return written(node, outputs, "session", self._session)
+
+    def _note_reads(self, aliases: Iterable[str]) -> None:
+        """Note which session objects are read, but for those that this turn has written itself."""
+        self._turn.reads.update(alias for alias in aliases if alias not in self._turn.written)
 
     def _fail(self, step: int, error: ComponentError) -> None:
         node, attempt = self._node(step), self._state.open[step].attempt

@@ -60,13 +60,15 @@ class Continue:
 class Completion:
     """What a step waited for has come: the end of its run after `elapsed` seconds, a signal, or whatever its await is for.
 
-    `result` is None where it is the time that has come.
+    `result` is None where it is the time that has come. `session` holds the session objects that the run was
+    given, by alias, where it is only to count if they are the same now.
     """
 
     step: int
     attempt: int
     result: Outcome | Await | ComponentError | None = None
     elapsed: float = 0.0
+    session: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

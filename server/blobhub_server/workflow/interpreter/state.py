@@ -15,6 +15,7 @@ from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.definitions.graph import END, Graph, Node
 from blobhub_server.workflow.interpreter.joins import Joins, Token
 from blobhub_server.workflow.interpreter.records import Record
+from blobhub_server.workflow.interpreter.session_values import written
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Step:
     """An activation of a component that has not ended.
 
     `awaits` is what it waits for, until the unix time `until` at most; None while the component is run. `late` are the marks
-    of the token that it has.
+    of the token that it has. `session` holds the session objects that it was entered with, by alias, where they are read
+    again whenever it is run.
     """
 
     component_id: str
@@ -31,6 +33,7 @@ class Step:
     awaits: Await | None = None
     until: float | None = None
     late: int = 0
+    session: Mapping[str, Any] = field(default_factory=dict)
 
     def waits(self, now: float) -> bool:
         """Whether it still waits. A step whose next attempt is due does not wait any more; it is run."""
@@ -148,19 +151,25 @@ def _entered(graph: Graph, state: ExecutionState, record: Record) -> None:
     token = state.ready.popleft()
     node = graph.components[token.component_id]
     state.steps = record.step
-    inputs = inputs_of(graph, state, node, record.private.get("session", {}))
-    state.open[record.step] = Step(component_id=node.id, attempt=1, inputs=inputs, late=token.late)
+    session = record.private.get("session", {})
+    state.open[record.step] = Step(
+        component_id=node.id,
+        attempt=1,
+        inputs=inputs_of(graph, state, node, session),
+        late=token.late,
+        session=session if node.reread else {},
+    )
 
 
 def _exited(graph: Graph, state: ExecutionState, record: Record) -> None:
     assert record.step is not None
     step = state.open.pop(record.step)
     node = graph.components[step.component_id]
-    for route, value in record.private.get("outputs", {}).items():
+    outputs = record.private.get("outputs", {})
+    if node.writes:
+        state.values |= written(node, outputs, "execution", state.values)
+    for route, value in outputs.items():
         state.outputs[node.id, route] = value
-        for persistence, alias in node.writes.get(route, ()):
-            if persistence == "execution":
-                state.values[alias] = value
         if node.type == END and route == "value":
             state.has_result, state.result = True, value
     _pass(graph, state, step, record.public["route"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -37,6 +38,14 @@ class SessionObject:
     create_time: datetime
     update_time: datetime
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one read of some objects of a session has found: values and etags, by alias. Absent ones are in neither."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    etags: Mapping[str, str] = field(default_factory=dict)
 
 
 def type_of(value: Any) -> str:

@@ -6,7 +6,7 @@ A decision that is thrown away has changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,6 @@ from blobhub_server.workflow.interpreter import (
     Signalled,
     StopRequested,
     advance,
-    session_writes,
     todo,
 )
 from blobhub_server.workflow.rules.execution import Execution
@@ -43,7 +42,9 @@ class Progress:
 class Decision:
     """What follows: the new progress, the records that lead to it, and the commands to perform once they are durable.
 
-    `messages` says how many messages are taken in, `objects` which session objects are written, by alias.
+    `messages` says how many messages are taken in, `objects` which session objects are written, by alias. `reads` names the
+    session objects that it rests on: where one of them is another by the time that this is made durable, it is thrown away.
+    `spent` is what of the budget it took.
     """
 
     progress: Progress
@@ -51,6 +52,8 @@ class Decision:
     commands: Sequence[Command]
     messages: int
     objects: Mapping[str, Any]
+    reads: Set[str]
+    spent: int
 
 
 def happen(
@@ -61,16 +64,16 @@ def happen(
     now: float,
     session: Mapping[str, Any],
     messages: Sequence[Message] = (),
-    evaluate: bool = True,
+    budget: int = BUDGET,
 ) -> Decision:
     """Take in messages and then happenings, one after the other.
 
     Messages come first, because their senders have been answered already. `now` is unix time
-    in seconds, `session` holds the session's objects that the graph touches. Without `evaluate` what is ready is left for
-    the next turn.
+    in seconds, `session` holds the session's objects that the graph touches. `budget` is how many components are evaluated
+    in place at most.
     """
-    happenings, budget = [*map(_happening, messages), *happenings], BUDGET if evaluate else 0
-    turn = advance(graph, progress.state, happenings, now=now, session=session, budget=budget)
+    taken = [*map(_happening, messages), *happenings]
+    turn = advance(graph, progress.state, taken, now=now, session=session, budget=budget)
     state = turn.state
     execution = replace(
         progress.execution,
@@ -88,7 +91,9 @@ def happen(
         records=turn.records,
         commands=todo(graph, state, now),
         messages=len(messages),
-        objects=session_writes(graph, turn.records),
+        objects=turn.written,
+        reads=turn.reads,
+        spent=turn.spent,
     )
 
 

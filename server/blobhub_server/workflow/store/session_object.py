@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,7 +12,7 @@ from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared, is_one_of, upsert
 from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
-from blobhub_server.workflow.rules.session_object import SessionObject
+from blobhub_server.workflow.rules.session_object import Reading, SessionObject
 from blobhub_server.workflow.store.session import select_in_blobs
 
 session_objects = sa.Table(
@@ -56,16 +55,32 @@ async def get(tx: Transaction, session_id: str, alias: str) -> SessionObject | N
     return await tx.first(_GET, session=session_id, wanted=alias)
 
 
-_VALUES = Prepared(
-    sa.select(_columns.alias, _columns.value).where(_SESSION, is_one_of(_columns.alias, "aliases")),
-    Pair(Scalar(str, "alias"), Scalar(str, "value")),
+_NAMED = (_SESSION, is_one_of(_columns.alias, "aliases"))
+_READ = Prepared(
+    sa.select(_columns.alias, _columns.etag, _columns.value).where(*_NAMED),
+    Pair(Scalar(str, "alias"), Pair(Scalar(str, "etag"), Scalar(str, "value"))),
 )
 
 
-async def values(tx: Transaction, session_id: str, aliases: Iterable[str]) -> dict[str, Any]:
-    """The values of those of the named objects that exist, by alias."""
-    found = await tx.all(_VALUES, session=session_id, aliases=sorted(aliases))
-    return {alias: json.loads(value) for alias, value in found}
+async def read(tx: Transaction, session_id: str, aliases: Iterable[str]) -> Reading:
+    """The named objects as they are now."""
+    found = await tx.all(_READ, session=session_id, aliases=sorted(aliases))
+    return Reading(
+        values={alias: json.loads(value) for alias, (_, value) in found}, etags={alias: etag for alias, (etag, _) in found}
+    )
+
+
+_ETAGS = Prepared(
+    sa.select(_columns.session_id, _columns.alias, _columns.etag).where(
+        is_one_of(_columns.session_id, "sessions"), is_one_of(_columns.alias, "aliases")
+    ),
+    Pair(Pair(Scalar(str, "session_id"), Scalar(str, "alias")), Scalar(str, "etag")),
+)
+
+
+async def etags(tx: Transaction, session_ids: Iterable[str], aliases: Iterable[str]) -> dict[tuple[str, str], str]:
+    """The etags of the objects with these aliases in these sessions, by session and alias."""
+    return dict(await tx.all(_ETAGS, sessions=sorted(session_ids), aliases=sorted(aliases)))
 
 
 async def page(

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -20,7 +19,6 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.group import GroupCommitter
 from blobhub_server.errors import LimitExceeded, PermissionDenied
 from blobhub_server.rpc.wire import to_timestamp
-from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.errors import SessionNotOpen
 from blobhub_server.workflow.interpreter import Record
 from blobhub_server.workflow.log.encode import encode_record
@@ -30,7 +28,8 @@ from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session, require_open, require_room
 from blobhub_server.workflow.rules.session_object import SessionObject
-from blobhub_server.workflow.runtime.contract import StartWork
+from blobhub_server.workflow.runtime.embedded.current import bring_up_to_date
+from blobhub_server.workflow.runtime.embedded.unit import Key, Unit
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
@@ -53,29 +52,6 @@ class LogMovedOn(Exception):
 
 
 Refusal = OwnershipLost | TurnOutdated | LogMovedOn | PermissionDenied | SessionNotOpen | LimitExceeded
-
-Key = tuple[str, int]
-"""An execution's id and fence: a batch may have a turn of a runner that has lost an execution and one of its successor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """What one turn of one execution writes. One without records has its fence compared before a step is run.
-
-    `execution` is its projection after `records`, under the fence that its runner holds; it takes account of the messages up
-    to `last_message`, of which `messages` are taken in by this unit. `limit` is for a new execution, whose row is to be
-    made: how many the session may have had, with it. `on_commit` is called once it is durable, before any
-    watcher can see the records. `objects` holds session objects to write, by alias.
-    """
-
-    execution: Execution
-    graph: Graph
-    records: Sequence[Record]
-    on_commit: Callable[[], None]
-    messages: int = 0
-    limit: int | None = None
-    objects: Mapping[str, Any] = field(default_factory=dict)
-    work: StartWork | None = None
 
 
 class Journal:
@@ -115,11 +91,16 @@ class Journal:
         new = [unit for unit in units if unit.limit is not None]
         changed = [unit for unit in units if unit.limit is None]
         sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units})
-        others = await self._insert_new(tx, new, sessions) | await self._update_running(tx, changed)
-        written = [unit for unit in units if _key(unit.execution) not in others]
-        if written:
-            await self._store(tx, written, sessions)
-        return [others.get(_key(unit.execution), unit.execution) for unit in units]
+        answers = await self._insert_new(tx, new, sessions) | await self._check_running(tx, changed)
+        decided = [unit for unit in units if unit.key not in answers]
+        if decided:
+            current = await bring_up_to_date(tx, decided)
+            # The row of a new execution is that of its first decision.
+            grown = [now for before, now in zip(decided, current, strict=True) if now.limit is None or now is not before]
+            await execution_store.project(tx, [unit.execution for unit in grown])
+            await self._store(tx, current, sessions)
+            answers |= {unit.key: unit.execution for unit in current}
+        return [answers[unit.key] for unit in units]
 
     async def _insert_new(
         self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]
@@ -133,8 +114,8 @@ class Journal:
         if refused:
             # A repeated cause gets its first execution, even when no new one may be started any more.
             first |= await self._find_first(tx, [unit.execution for unit in units])
-            refused = _check_starts([unit for unit in units if _key(unit.execution) not in first], sessions)
-        left = [unit.execution for unit in units if _key(unit.execution) not in first.keys() | refused.keys()]
+            refused = _check_starts([unit for unit in units if unit.key not in first], sessions)
+        left = [unit.execution for unit in units if unit.key not in first.keys() | refused.keys()]
         stored = await execution_store.insert(tx, left) if left else ()
         for execution in left:
             sessions[execution.session_id].executions += execution.id in stored
@@ -146,8 +127,8 @@ class Journal:
         known = await execution_store.find_by_causes(tx, {item.cause for item in new if item.cause is not None})
         return {_key(item): known[item.cause] for item in new if item.cause in known}
 
-    async def _update_running(self, tx: Transaction, units: Sequence[Unit]) -> dict[Key, Execution | Refusal]:
-        """Update the rows of executions that are not new.
+    async def _check_running(self, tx: Transaction, units: Sequence[Unit]) -> dict[Key, Execution | Refusal]:
+        """Lock the rows of executions that are not new.
 
         Returns, by key, those that are not to be written: why some are refused, and those that were written before.
         """
@@ -156,12 +137,9 @@ class Journal:
         for unit in units:
             refusal = _check_current(unit, rows.get(unit.execution.id))
             if isinstance(refusal, LogMovedOn) and await self._was_written(tx, unit, rows[unit.execution.id]):
-                others[_key(unit.execution)] = unit.execution
+                others[unit.key] = unit.execution
             elif refusal is not None:
-                others[_key(unit.execution)] = refusal
-        changed = [unit.execution for unit in units if _key(unit.execution) not in others]
-        if changed:
-            await execution_store.project(tx, changed)
+                others[unit.key] = refusal
         return others
 
     async def _was_written(self, tx: Transaction, unit: Unit, row: LockedExecution) -> bool:
@@ -194,9 +172,10 @@ class Journal:
         taken = {unit.execution.id: unit.execution.last_message for unit in units if unit.messages}
         if taken:
             await message_store.delete(tx, taken)
-        objects = [item for unit in units for item in self._objects(unit)]
+        # Of those that write one object the last counts, for the others found each other's in `bring_up_to_date`.
+        objects = {(unit.execution.session_id, alias): value for unit in units for alias, value in unit.objects.items()}
         if objects:
-            await object_store.put(tx, objects)
+            await object_store.put(tx, [self._object(*at, value) for at, value in objects.items()])
         settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
         await self._host.settle(tx, settled)
         for unit in units:
@@ -261,24 +240,18 @@ class Journal:
             at=session.last_event_time,
         )
 
-    def _objects(self, unit: Unit) -> list[SessionObject]:
-        now = self._host.clock()
-        made = []
-        for alias, value in unit.objects.items():
-            text = object_rules.encode(value)
-            made.append(
-                SessionObject(
-                    session_id=unit.execution.session_id,
-                    alias=alias,
-                    type=object_rules.type_of(value),
-                    value=text,
-                    size=len(text.encode()),
-                    create_time=now,
-                    update_time=now,
-                    etag=self._host.ids(),
-                )
-            )
-        return made
+    def _object(self, session_id: str, alias: str, value: Any) -> SessionObject:
+        text, now = object_rules.encode(value), self._host.clock()
+        return SessionObject(
+            session_id=session_id,
+            alias=alias,
+            type=object_rules.type_of(value),
+            value=text,
+            size=len(text.encode()),
+            create_time=now,
+            update_time=now,
+            etag=self._host.ids(),
+        )
 
 
 def _key(execution: Execution) -> Key:
@@ -309,7 +282,7 @@ def _check_starts(units: Sequence[Unit], sessions: Mapping[str, Session]) -> dic
             assert unit.limit is not None, "it is for new executions"
             require_room(session, session.executions + started[session.id] + 1, unit.limit)
         except (PermissionDenied, SessionNotOpen, LimitExceeded) as error:
-            refused[_key(unit.execution)] = error
+            refused[unit.key] = error
         else:
             started[session.id] += 1
     return refused

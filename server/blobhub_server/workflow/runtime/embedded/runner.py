@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import count
@@ -19,8 +20,9 @@ import structlog
 
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import StorageUnavailable
-from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter import (
+    BUDGET,
     Command,
     Completion,
     Continue,
@@ -33,14 +35,18 @@ from blobhub_server.workflow.interpreter import (
     Stopped,
     TimedOut,
     Wait,
+    reread,
     todo,
 )
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
+from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.contract import StartWork
 from blobhub_server.workflow.runtime.decision import Decision, Progress, happen
 from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
-from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated, Unit
+from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated
+from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
+from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.runtime.performer import Performer
 from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session_object as object_store
@@ -58,6 +64,7 @@ class RunnerContext:
     journal: Journal
     clock: Callable[[], datetime]
     performer: Performer
+    object_locks: ObjectLocks = field(default_factory=ObjectLocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +221,15 @@ class Runner:
     async def _commit(self, happenings: Sequence[Happening]) -> None:
         """Decide on happenings and messages, and make it durable. Decide again when a message was committed meanwhile."""
         while True:
-            decision = self._decide(happenings, await self._session_objects())
+            objects = await self._session_objects()
+            decide = partial(self._decide, happenings, self._messages)
+            decision = decide(objects.values)
             if not (decision.records or decision.messages or self._counts(decision) or self._starts_step(decision)):
                 self._commands = decision.commands
                 return
             try:
-                await self._context.journal.append(self._unit(decision))
+                unit = Unit.of(decision, self._graph, decide, self._keep, objects=objects)
+                await self._context.journal.append(unit)
                 return
             except TurnOutdated:
                 self.deliver(await self._read(lambda tx: message_store.list_for_execution(tx, self.execution.id)))
@@ -246,59 +256,53 @@ class Runner:
             await self._context.db.trouble.pause(attempt)
         raise AssertionError("the loop has no end")
 
-    async def _session_objects(self) -> Mapping[str, Any]:
+    async def _session_objects(self) -> Reading:
         """The session's objects that the graph touches."""
         if not self._graph.session_aliases:
-            return {}
+            return Reading()
         aliases = self._graph.session_aliases
-        return await self._read(lambda tx: object_store.values(tx, self.execution.session_id, aliases))
+        return await self._read(lambda tx: object_store.read(tx, self.execution.session_id, aliases))
 
     def start_unit(
         self,
         happening: Happening,
-        session: Mapping[str, Any],
+        objects: Reading,
         *,
         limit: int,
         work: StartWork | None,
         then: Callable[[], None],
     ) -> Unit:
         """The unit that starts a new execution; `then` is called after its commit."""
-        return self._unit(self._decide([happening], session), limit=limit, work=work, then=then)
 
-    def _decide(self, happenings: Sequence[Happening], session: Mapping[str, Any]) -> Decision:
-        decide = partial(happen, self._graph, self._progress, now=self._now(), session=session, messages=self._messages)
+        def keep(decision: Decision) -> None:
+            self._keep(decision)
+            then()
+
+        decide = partial(self._decide, [happening], self._messages)
+        decision = decide(objects.values)
+        return Unit.of(decision, self._graph, decide, keep, objects=objects, limit=limit, work=work)
+
+    def _decide(
+        self,
+        happenings: Sequence[Happening],
+        messages: Sequence[Message],
+        session: Mapping[str, Any],
+        budget: int = BUDGET,
+    ) -> Decision:
+        decide = partial(
+            happen, self._graph, self._progress, now=self._now(), session=session, messages=messages, budget=budget
+        )
         try:
             if self._cautious and not self._counted:
-                return decide_with_caution(partial(decide, evaluate=False), happenings, self.execution.recoveries)
+                return decide_with_caution(partial(decide, budget=0), happenings, self.execution.recoveries)
             return decide(happenings)
         except Exception:
             log.exception("interpreter_failed", execution_id=self.execution.id)
             return decide([Failed("INTERNAL", "the execution could not go on")])
 
-    def _unit(
-        self,
-        decision: Decision,
-        *,
-        limit: int | None = None,
-        work: StartWork | None = None,
-        then: Callable[[], None] | None = None,
-    ) -> Unit:
-        def on_commit() -> None:
-            self._progress, self._commands = decision.progress, decision.commands
-            self._counted = self.execution.recoveries > 0
-            if then is not None:
-                then()
-
-        return Unit(
-            execution=decision.progress.execution,
-            graph=self._graph,
-            records=decision.records,
-            on_commit=on_commit,
-            messages=decision.messages,
-            limit=limit,
-            objects=decision.objects,
-            work=work,
-        )
+    def _keep(self, decision: Decision) -> None:
+        self._progress, self._commands = decision.progress, decision.commands
+        self._counted = self.execution.recoveries > 0
 
     def _perform(self) -> None:
         """Perform the commands of the last decision: run steps, set timers, go on, or end."""
@@ -325,7 +329,25 @@ class Runner:
             self._steps[key] = asyncio.create_task(self._run_step(command), name=f"step {command.component_id}")
 
     async def _run_step(self, command: RunStep) -> None:
-        self.post(await self._context.performer.run(self._graph, self.execution, command, self.post))
+        node = self._graph.components[command.component_id]
+        if node.reread:
+            await self._run_on_current(command, node)
+        else:
+            self.post(await self._context.performer.run(self._graph, self.execution, command, self.post))
+
+    async def _run_on_current(self, command: RunStep, node: Node) -> None:
+        """Run a step on the session objects that are there now, while no other step here does anything with them.
+
+        Where somebody else changes them before its end is stored, that does not count, and the step is run again.
+        """
+        read = {source.alias for source in node.reread}
+        async with self._context.object_locks.hold(self.execution.session_id, read | node.session_writes):
+            session = (await self._session_objects()).values
+            command = replace(command, inputs=reread(self._graph, node, command.inputs, session))
+            completion = await self._context.performer.run(self._graph, self.execution, command, self.post)
+            given = {alias: session[alias] for alias in read & session.keys()}
+            with suppress(Exception):  # What kept it from being stored is told to the runner too.
+                await self.post_and_wait(replace(completion, session=given))
 
     def _set_timer(self, command: Wait, until: float) -> None:
         """Set the timer of an await. What else it waits for comes from elsewhere."""

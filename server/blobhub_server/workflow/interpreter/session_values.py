@@ -1,0 +1,62 @@
+"""What steps read and write of the values that executions of a session share, and of the execution's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from blobhub_server.workflow.components.operations import SET, operate, require_bounds
+from blobhub_server.workflow.definitions.graph import Graph, Node, Write
+from blobhub_server.workflow.values import are_same
+
+
+def reread(graph: Graph, node: Node, inputs: Mapping[str, Any], session: Mapping[str, Any]) -> dict[str, Any]:
+    """A step's inputs with those of the session objects that it reads whenever it is run as they are now."""
+    fresh = dict(inputs)
+    for source in node.reread:
+        fresh.pop(source.input, None)
+        if source.alias in session:
+            fresh[source.input] = session[source.alias]
+        elif source.component_id in graph.constants:
+            fresh[source.input] = graph.constants[source.component_id]
+        elif source.input in node.settings:
+            fresh[source.input] = node.settings[source.input]
+    return fresh
+
+
+def have_changed(aliases: Iterable[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether one of some objects is another now, has come or has gone."""
+    return any((alias in before) != (alias in now) or not are_same(before.get(alias), now.get(alias)) for alias in aliases)
+
+
+def writes_of(node: Node, outputs: Mapping[str, Any], persistence: str) -> Iterator[tuple[Write, Any]]:
+    """The values of a persistence that outputs are written to, in order, each with what is written."""
+    for route, value in outputs.items():
+        for write in node.writes.get(route, ()):
+            if write.persistence == persistence:
+                yield write, value
+
+
+def written(node: Node, outputs: Mapping[str, Any], persistence: str, there: Mapping[str, Any]) -> dict[str, Any]:
+    """What outputs make of the values of a persistence that are there; those that they write, by alias.
+
+    Raises ComponentError where an operation cannot be applied. A log has no such outputs, so replaying one never does.
+    """
+    made: dict[str, Any] = {}
+    for write, value in writes_of(node, outputs, persistence):
+        made[write.alias] = operate(write.operation, made.get(write.alias, there.get(write.alias, write.initial)), value)
+    return made
+
+
+def changed_in_place(node: Node, outputs: Mapping[str, Any], persistence: str) -> set[str]:
+    """The aliases of the values that become something that depends on what they were."""
+    return {write.alias for write, _ in writes_of(node, outputs, persistence) if write.operation != SET}
+
+
+def require_writable(node: Node, outputs: Mapping[str, Any], persistence: str, there: Mapping[str, Any]) -> int:
+    """How much work it is to write outputs. Raises ComponentError where they cannot be, or beyond the bounds of a value."""
+    changed = changed_in_place(node, outputs, persistence)
+    if not changed:
+        return 0
+    made = written(node, outputs, persistence, there)
+    return sum(require_bounds(alias, made[alias]) for alias in changed)

@@ -1,0 +1,87 @@
+"""What one turn of one execution writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.interpreter import Record
+from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.rules.session_object import Reading
+from blobhub_server.workflow.runtime.contract import StartWork
+from blobhub_server.workflow.runtime.decision import Decision
+
+Key = tuple[str, int]
+"""An execution's id and fence: a batch may have a turn of a runner that has lost an execution and one of its successor."""
+
+Decide = Callable[[Mapping[str, Any], int], Decision]
+"""Decides on what has happened, by the values of session objects and with a budget of components to evaluate in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one turn of one execution writes. One without records has its fence compared before a step is run.
+
+    `execution` is its projection after `records`, under the fence that its runner holds; it takes account of the messages up
+    to `last_message`, of which `messages` are taken in by this unit. `limit` is for a new execution, whose row is to be
+    made: how many the session may have had, with it. `on_commit` is called once it is durable, before any
+    watcher can see the records. `objects` holds session objects to write, by alias.
+
+    `reads` holds the etags of the session objects that the turn rests on, None for one that was absent. Where one of them is
+    another by now, `decide_again` makes the unit that follows from the values that it is given, by alias, with a budget of
+    components to evaluate in place. `spent` is how much of its budget a unit took.
+    """
+
+    execution: Execution
+    graph: Graph
+    records: Sequence[Record]
+    on_commit: Callable[[], None]
+    decide_again: Callable[[Mapping[str, Any], int], Unit]
+    messages: int = 0
+    limit: int | None = None
+    objects: Mapping[str, Any] = field(default_factory=dict)
+    reads: Mapping[str, str | None] = field(default_factory=dict)
+    spent: int = 0
+    work: StartWork | None = None
+
+    @property
+    def key(self) -> Key:
+        """What tells it from all others in a batch."""
+        return self.execution.id, self.execution.fence
+
+    @classmethod
+    def of(
+        cls,
+        decision: Decision,
+        graph: Graph,
+        decide: Decide,
+        keep: Callable[[Decision], None],
+        *,
+        objects: Reading | None,
+        limit: int | None = None,
+        work: StartWork | None = None,
+    ) -> Unit:
+        """The unit of a decision that `decide` made on some session objects; on None if they cannot change any more.
+
+        `keep` gets the decision that was made durable, after its commit.
+        """
+
+        def decide_again(session: Mapping[str, Any], budget: int) -> Unit:
+            return cls.of(decide(session, budget), graph, decide, keep, objects=None, limit=limit, work=work)
+
+        return cls(
+            execution=decision.progress.execution,
+            graph=graph,
+            records=decision.records,
+            on_commit=partial(keep, decision),
+            decide_again=decide_again,
+            messages=decision.messages,
+            limit=limit,
+            objects=decision.objects,
+            reads={alias: objects.etags.get(alias) for alias in decision.reads} if objects is not None else {},
+            spent=decision.spent,
+            work=work,
+        )
