@@ -80,6 +80,35 @@ def steps(count: int = 3) -> str:
     return document(components, connections)
 
 
+def rounds(count: int, *, expression: str = "n + 1", begin: Any = 0, until: str = "", wait: float = 0.0) -> str:
+    """Start, an expression of `n` that is evaluated again and again, `count` times unless told `until`; then wait, end.
+
+    The result is the last `n`.
+    """
+    again = [{"route": "again", "when": f"not ({until})" if until else f"n < {count}"}]
+    return document(
+        [
+            component("start", "flow.start"),
+            value("n", "n", persistence="execution", value=begin),
+            component("step", "logic.expression", expression=expression),
+            component("more", "flow.switch", cases=again),
+            component("wait", "flow.delay", seconds=wait),
+            component("end", "flow.end"),
+        ],
+        [
+            control("start", "step"),
+            data("n", "value", "step", "n"),
+            data("step", "result", "n", "value"),
+            control("step", "more", "success"),
+            data("n", "value", "more", "n"),
+            control("more", "step", "again"),
+            control("more", "wait", "default"),
+            control("wait", "end"),
+            data("n", "value", "end", "value"),
+        ],
+    )
+
+
 def delay(seconds: float) -> str:
     """Start, wait, end."""
     return document(

@@ -6,7 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.postgresql import PostgresqlTransaction
-from blobhub_server.db.sqlite import SqliteTransaction
+from blobhub_server.db.sqlite import SqliteLongRead, SqliteTransaction
 from sqlalchemy import event
 from sqlalchemy.sql import visitors
 
@@ -59,7 +59,9 @@ def asked() -> Iterator[list[Statement]]:
 
     event.listen(sa.Engine, "before_cursor_execute", note)
     try:
-        with _noting_prepared(SqliteTransaction, found), _noting_prepared(PostgresqlTransaction, found):
+        with ExitStack() as stack:
+            for transaction in (SqliteTransaction, SqliteLongRead, PostgresqlTransaction):
+                stack.enter_context(_noting_prepared(transaction, found))
             yield found
     finally:
         event.remove(sa.Engine, "before_cursor_execute", note)

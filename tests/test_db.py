@@ -99,6 +99,42 @@ async def test_a_hook_of_a_savepoint_that_is_rolled_back_is_not_called_after_the
     assert (told, await numbers(db)) == (["before", "kept", "after"], [])
 
 
+ENDLESS = sa.text("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
+
+
+async def test_a_long_read_whose_caller_goes_away_gives_its_connection_to_others(db):
+    async def read_endlessly():
+        async with db.scan() as tx:
+            await tx.execute(ENDLESS)
+
+    for _ in range(2):
+        reads = [asyncio.create_task(read_endlessly()) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        for read in reads:
+            read.cancel()
+        await within_deadline(asyncio.wait(reads))
+        assert all(read.cancelled() for read in reads)
+    async with asyncio.timeout(DEADLINE_SECONDS), db.scan() as tx:
+        assert (await tx.execute(sa.text("SELECT 1"))).scalar_one() == 1
+
+
+async def test_a_long_read_holds_up_no_short_one_and_changes_nothing(db):
+    async def read_endlessly():
+        async with db.scan() as tx:
+            await tx.execute(ENDLESS)
+
+    reading = asyncio.create_task(read_endlessly())
+    async with db.write() as tx:
+        await note(tx, 1)
+    assert await numbers(db) == [1]
+    assert not reading.done()
+    reading.cancel()
+    with pytest.raises((sa.exc.DBAPIError, StorageUnavailable)):
+        async with db.scan() as tx:
+            await note(tx, 2)
+    assert await numbers(db) == [1]
+
+
 async def test_an_upsert_changes_the_row_that_is_there(db):
     early, late = datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC)
     for at in (early, late):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 
 import pytest
@@ -17,8 +18,7 @@ keys = st.text("abcdefgh", min_size=1, max_size=4)
 def page(key_set: set[str], token: str, size: int) -> tuple[list[str], str]:
     asked = Page.parse(organization_pb2.ListOrganizationsRequest(page_size=size, page_token=token), "acme")
     found = sorted(key for key in key_set if key > asked.after)[: asked.limit + 1]
-    items, following = asked.fill(found, lambda key: key, lambda key: key, size_of=len)
-    return items, following
+    return asyncio.run(asked.fill(found, lambda key: key, lambda key: key, size_of=len))
 
 
 @given(st.sets(keys), st.lists(st.sets(keys, max_size=3), max_size=5), st.integers(1, 5))

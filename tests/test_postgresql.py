@@ -25,7 +25,7 @@ async def test_a_transaction_that_begins_on_a_lost_connection_fails_as_others_do
 
 
 async def test_a_server_that_freezes_in_a_transaction_does_not_hold_the_others(fresh_postgres, monkeypatch):
-    monkeypatch.setattr(postgresql, "POOL_TIMEOUTS", replace(postgresql.POOL_TIMEOUTS, idle_in_transaction_seconds=1))
+    monkeypatch.setattr(postgresql, "POOL_BOUNDS", replace(postgresql.POOL_BOUNDS, idle_in_transaction_seconds=1))
     db = await open_database(await fresh_postgres())
     async with db.write() as tx:
         await tx.execute(sa.schema.CreateTable(notes))

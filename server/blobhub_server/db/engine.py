@@ -16,7 +16,8 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.engine import URL
 
-from blobhub_server.db.prepared import Prepared
+from blobhub_server.background import in_turns
+from blobhub_server.db.prepared import CompiledStatement, Prepared
 from blobhub_server.db.records import Row
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import StorageUnavailable
@@ -65,7 +66,11 @@ class Transaction(ABC):
     async def all(self, query: Prepared[Value], /, **parameters: Any) -> list[Value]:
         """All rows that a query finds."""
         compiled = query.compiled(self.dialect)
-        return compiled.rows(await self._fetch(compiled.sql, compiled.values(parameters)))
+        return await self._rows(compiled, await self._fetch(compiled.sql, compiled.values(parameters)))
+
+    async def _rows(self, compiled: CompiledStatement[Value], rows: Sequence[Row]) -> list[Value]:
+        """What the driver's rows become."""
+        return compiled.rows(rows)
 
     async def run(self, statement: Prepared[Any], /, **parameters: Any) -> None:
         """Run a statement that returns nothing."""
@@ -126,6 +131,13 @@ class Transaction(ABC):
                 log.exception("after_commit_failed")
 
 
+class LongRead(Transaction):
+    """A connection inside `scan`. It reads, and what it finds may be long, so it is made into records in turns."""
+
+    async def _rows(self, compiled: CompiledStatement[Value], rows: Sequence[Row]) -> list[Value]:
+        return await in_turns(compiled.read, rows) if compiled.read else []
+
+
 class Database(ABC):
     """An open database. Where it cannot be used now, all of this raises StorageUnavailable.
 
@@ -141,7 +153,18 @@ class Database(ABC):
 
     @abstractmethod
     def read(self) -> AbstractAsyncContextManager[Transaction]:
-        """A connection to read with. Each statement sees what is committed when it runs."""
+        """A connection to read with what is short: a few rows, found by an index. Each statement sees what is committed.
+
+        What grows with the data goes by `scan`.
+        """
+
+    @abstractmethod
+    def scan(self) -> AbstractAsyncContextManager[Transaction]:
+        """A connection to read with what grows with the data: lists, logs, counts, checks of many things.
+
+        It takes its time from no short statement: its connections are its own, and no statement holds the event loop. Each
+        statement sees what is committed when it runs.
+        """
 
     @abstractmethod
     def write(self) -> AbstractAsyncContextManager[Transaction]:

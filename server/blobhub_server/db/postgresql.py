@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from blobhub_server.background import uninterrupted
-from blobhub_server.db.engine import CoreResult, Database, Transaction, TransactionAborted
+from blobhub_server.db.engine import CoreResult, Database, LongRead, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
 from blobhub_server.errors import StorageFull, StorageUnavailable
 from blobhub_server.start import StartError
@@ -41,16 +41,18 @@ KEEPALIVES = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp
 
 
 @dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long a connection may do what, so that a server which freezes does not hold the others."""
+class Bounds:
+    """What a connection may do and how long, so that a server which freezes does not hold the others."""
 
     idle_in_transaction_seconds: int
     lock_seconds: int
     statement_seconds: int
+    read_only: bool = False
 
     def connect_args(self) -> dict[str, Any]:
         """The driver's arguments."""
         settings = {
+            "default_transaction_read_only": "on" if self.read_only else "off",
             "idle_in_transaction_session_timeout": f"{self.idle_in_transaction_seconds}s",
             "lock_timeout": f"{self.lock_seconds}s",
             "statement_timeout": f"{self.statement_seconds}s",
@@ -61,9 +63,13 @@ class Timeouts:
 
 # A frozen server loses its transaction within the lease that it has by default. Whoever waits for its locks waits longer
 # than that, and so gets them. The longest statements delete what belongs to a large blob.
-POOL_TIMEOUTS = Timeouts(idle_in_transaction_seconds=10, lock_seconds=30, statement_seconds=120)
+POOL_BOUNDS = Bounds(idle_in_transaction_seconds=10, lock_seconds=30, statement_seconds=120)
+# Long reads lock nothing. What takes longer than this is taking the database from others.
+LONG_BOUNDS = Bounds(idle_in_transaction_seconds=10, lock_seconds=5, statement_seconds=120, read_only=True)
+LONG_READS = 4
+"""How many long reads run at once, so that short statements always find a connection."""
 # Nothing on the reserved connection takes more than a moment, and leases have to be renewed in time.
-RESERVED_TIMEOUTS = Timeouts(idle_in_transaction_seconds=5, lock_seconds=5, statement_seconds=5)
+RESERVED_BOUNDS = Bounds(idle_in_transaction_seconds=5, lock_seconds=5, statement_seconds=5)
 # More than all statements of ours, so that a connection prepares each of them once. With the driver's default of 100 they
 # would evict each other, and a statement that was evicted costs a further round trip.
 STATEMENT_CACHE_SIZE = 512
@@ -203,6 +209,10 @@ def _trouble(error: Any, *, lost: bool) -> StorageUnavailable | None:
     return StorageUnavailable() if lost or state.startswith(_GROUND_TROUBLE) else None
 
 
+class PostgresqlLongRead(PostgresqlTransaction, LongRead):
+    """A connection of the long lane."""
+
+
 class PostgresqlDatabase(Database):
     """A PostgreSQL database, possibly shared with other servers."""
 
@@ -211,17 +221,20 @@ class PostgresqlDatabase(Database):
     def __init__(self, url: URL) -> None:
         super().__init__(url)
         # The driver begins transactions, so that statements of Core and of the driver share them.
-        self._engine = make_engine(url, POOL_TIMEOUTS, isolation_level="AUTOCOMMIT")
-        self._reserved_engine = make_engine(
-            url, RESERVED_TIMEOUTS, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT"
-        )
+        self._engine = make_engine(url, POOL_BOUNDS, isolation_level="AUTOCOMMIT")
+        self._long_engine = make_engine(url, LONG_BOUNDS, pool_size=LONG_READS, max_overflow=0, isolation_level="AUTOCOMMIT")
+        self._reserved_engine = make_engine(url, RESERVED_BOUNDS, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
 
     async def close(self) -> None:
         await self._engine.dispose()
+        await self._long_engine.dispose()
         await self._reserved_engine.dispose()
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
         return _connected(self._engine)
+
+    def scan(self) -> AbstractAsyncContextManager[Transaction]:
+        return _connected(self._long_engine, PostgresqlLongRead)
 
     def write(self) -> AbstractAsyncContextManager[Transaction]:
         return _transaction(self._engine)
@@ -235,13 +248,15 @@ class PostgresqlDatabase(Database):
 
 
 @asynccontextmanager
-async def _connected(engine: AsyncEngine) -> AsyncIterator[PostgresqlTransaction]:
+async def _connected(
+    engine: AsyncEngine, made: type[PostgresqlTransaction] = PostgresqlTransaction
+) -> AsyncIterator[PostgresqlTransaction]:
     async with AsyncExitStack() as stack:
         try:
             connection = await stack.enter_async_context(engine.connect())
         except Exception as error:
             raise StorageUnavailable from error  # whatever the reason is: nothing has been asked of it yet
-        yield PostgresqlTransaction(connection)
+        yield made(connection)
 
 
 @asynccontextmanager
@@ -268,10 +283,10 @@ async def connect(url: URL) -> Any:
 
 
 def make_engine(
-    url: URL, timeouts: Timeouts | None = None, *, pool_size: int = POOL_SIZE, max_overflow: int = POOL_SIZE, **options: Any
+    url: URL, bounds: Bounds | None = None, *, pool_size: int = POOL_SIZE, max_overflow: int = POOL_SIZE, **options: Any
 ) -> AsyncEngine:
-    """A pooled engine; without timeouts, as migrations need it, its statements may take as long as they do."""
-    connect_args = timeouts.connect_args() if timeouts else {"server_settings": KEEPALIVES}
+    """A pooled engine; without bounds, as migrations need it, its statements may take as long as they do."""
+    connect_args = bounds.connect_args() if bounds else {"server_settings": KEEPALIVES}
     return create_async_engine(
         url.set(drivername=DRIVER),
         pool_size=pool_size,

@@ -1,7 +1,8 @@
 """SQLite: one writer, a queue in front of it, and readers beside it.
 
-Statements run on the event loop. In WAL mode they touch memory and take microseconds; handing each to a thread and back
-costs ten times that. Only the commit waits for the disk, so only the commit runs in a thread: one hop a transaction.
+There are two lanes. Short statements run on the event loop: in WAL mode they touch memory and take microseconds; handing
+each to a thread and back costs ten times that. Only the commit waits for the disk, so only the commit runs in a thread: one
+hop a transaction. Reads that grow with the data (`scan`) run in threads, on connections that only read.
 """
 
 from __future__ import annotations
@@ -9,24 +10,29 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import aiosqlite
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from blobhub_server.background import uninterrupted
-from blobhub_server.db.engine import CoreResult, Database, Transaction, TransactionAborted
+from blobhub_server.db.engine import CoreResult, Database, LongRead, Transaction, TransactionAborted
 from blobhub_server.db.records import Row
 from blobhub_server.db.sqlite_file import SqliteFile
 from blobhub_server.db.trouble import retry_seconds
 from blobhub_server.errors import StorageFull, StorageUnavailable
+
+Value = TypeVar("Value")
 
 DIALECT: sa.Dialect = sqlite.dialect(dbapi=sqlite3)
 
@@ -37,7 +43,12 @@ _PRAGMAS = (
 )
 
 BUSY_SECONDS = 5.0
-"""How long a transaction waits for the write lock that another process holds on the file."""
+"""How long a statement waits for a lock that another process holds on the file."""
+
+LONG_READS = 4
+"""How many long reads run at once; each has a thread."""
+INTERRUPT_SECONDS = 0.05
+"""How long a statement that was interrupted may take to end, before it is interrupted again."""
 
 _PROBE = (
     "CREATE TABLE probe (bytes BLOB)",
@@ -125,6 +136,66 @@ class SqliteTransaction(Transaction):
         await self._fetch("RELEASE part", ())
 
 
+class SqliteReader(SqliteTransaction):
+    """The connection of all short reads. It waits for a lock of another process without holding the event loop."""
+
+    async def execute(self, statement: sa.Executable, parameters: Any = None) -> CoreResult:
+        return await _when_free(partial(super().execute, statement, parameters))
+
+    async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        return await _when_free(partial(super()._fetch, sql, values))
+
+
+class SqliteLongRead(LongRead):
+    """A connection whose statements run in a thread."""
+
+    dialect = DIALECT
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        super().__init__()
+        self._connection = connection
+        assert connection.sync_connection is not None, "the connection has been entered"
+        self._driver: aiosqlite.Connection = connection.sync_connection.connection.driver_connection  # type: ignore[assignment]
+
+    async def execute(self, statement: sa.Executable, parameters: Any = None) -> CoreResult:
+        try:
+            return await self._interruptible(self._connection.execute(statement, parameters))
+        except sa.exc.DBAPIError as error:
+            if (trouble := _trouble(error.orig)) is not None:
+                raise trouble from error
+            raise
+
+    async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        try:
+            return [*await self._interruptible(_all_rows(self._driver, sql, values))]
+        except sqlite3.Error as error:
+            raise _to_core_error(error, sql) from error
+
+    async def _interruptible(self, statement: Coroutine[Any, Any, Value]) -> Value:
+        """What a statement returns. When its caller is cancelled it is ended first, or its thread would go on for nobody."""
+        running = asyncio.create_task(statement)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            while not running.done():  # It may have to be interrupted again, when its thread had not begun with it.
+                await self._driver.interrupt()
+                await asyncio.wait({running}, timeout=INTERRUPT_SECONDS)
+            if not running.cancelled():
+                running.exception()  # or asyncio would log it
+            raise
+
+    async def _fetch_each(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
+        return [row for each in values for row in await self._fetch(sql, each)]
+
+    def _savepoint(self) -> AbstractAsyncContextManager[Any]:
+        return nullcontext()  # There is nothing to undo.
+
+
+async def _all_rows(driver: aiosqlite.Connection, sql: str, values: Sequence[Any]) -> Iterable[Row]:
+    """The rows of a statement, in one hop to the driver's thread and back."""
+    return await driver.execute_fetchall(sql, values)
+
+
 def _to_core_error(error: sqlite3.Error, sql: str) -> Exception:
     """A driver's error as Core would raise it; StorageUnavailable for one that is nobody's fault here."""
     return _trouble(error) or sa.exc.DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
@@ -147,7 +218,7 @@ class SqliteDatabase(Database):
         super().__init__(url)
         self._file = SqliteFile(Path(url.database or ""))
         self._writing = _engine(url, _PRAGMAS)
-        self._reading = _engine(url, ("query_only=ON", "busy_timeout=5000"))
+        self._reading = _engine(url, ("query_only=ON", "busy_timeout=0"))
         try:
             self._writer = self._writing.connect()
             self._reader = self._reading.connect()
@@ -156,10 +227,12 @@ class SqliteDatabase(Database):
             raise
         self._file.opened()
         self._commits = ThreadPoolExecutor(1, "sqlite-commit")
-        self._read = nullcontext(SqliteTransaction(self._reader))  # It has no state, so all readers share it.
+        self._read = nullcontext(SqliteReader(self._reader))  # It has no state, so all readers share it.
+        self._scanning = _long_engine(Path(url.database or ""))
         self._write_lock = asyncio.Lock()
 
     async def close(self) -> None:
+        await self._scanning.dispose()
         self._commits.shutdown()
         self._file.closing()
         for connection in (self._reader, self._writer):
@@ -177,13 +250,22 @@ class SqliteDatabase(Database):
         return self._read
 
     @asynccontextmanager
+    async def scan(self) -> AsyncIterator[Transaction]:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self._scanning.connect())
+            except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+                raise StorageUnavailable from error
+            yield SqliteLongRead(connection)
+
+    @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
         if not self._file.is_there():
             raise StorageUnavailable  # A change would go into a file that nobody finds again.
         until = asyncio.get_running_loop().time() + BUSY_SECONDS
         async with self._write_lock:  # An asyncio lock is fair: writers take turns in the order they came.
             tx = SqliteTransaction(self._writer)
-            await self._begin(tx, until)
+            await _when_free(tx.begin, until)
             try:
                 yield tx
                 await uninterrupted(self._commit(tx))
@@ -199,28 +281,52 @@ class SqliteDatabase(Database):
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
         return self.write()  # There is one writer, so a connection of its own would gain nothing.
 
-    async def _begin(self, tx: SqliteTransaction, until: float) -> None:
-        """Begin a transaction as soon as no other process holds the write lock, if that is before a time of the loop.
-
-        Whoever has waited in the queue for longer does not wait again.
-        """
-        for attempt in itertools.count():
-            try:
-                await tx.begin()
-                return
-            except StorageUnavailable as error:
-                if not _is_busy(error) or asyncio.get_running_loop().time() > until:
-                    raise
-            await asyncio.sleep(retry_seconds(attempt) / 10)
-
     async def _commit(self, tx: SqliteTransaction) -> None:
         await asyncio.get_running_loop().run_in_executor(self._commits, tx.commit)
         tx.run_hooks()
 
 
+async def _when_free(attempt: Callable[[], Awaitable[Value]], until: float | None = None) -> Value:
+    """What `attempt` returns once no lock of another process is in its way, if that is before a time of the loop.
+
+    Whoever has waited in the queue of writers for longer does not wait again.
+    """
+    for number in itertools.count():
+        try:
+            return await attempt()
+        except StorageUnavailable as error:
+            now = asyncio.get_running_loop().time()
+            until = now + BUSY_SECONDS if until is None else until
+            if not _is_busy(error) or now > until:
+                raise
+        await asyncio.sleep(retry_seconds(number) / 10)
+    raise AssertionError("the loop has no end")
+
+
 def _is_busy(error: StorageUnavailable) -> bool:
     """Whether another process holds the write lock."""
     return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _long_engine(file: Path) -> AsyncEngine:
+    """The connections of long reads. They open the file for reading, so they make none where it was moved away."""
+    uri = f"{file.absolute().as_uri()}?mode=ro"
+
+    def connect() -> aiosqlite.Connection:
+        connection = aiosqlite.connect(uri, uri=True, timeout=BUSY_SECONDS, cached_statements=512)
+        connection._thread.daemon = True  # as SQLAlchemy has it where it connects: a thread keeps no process alive
+        return connection
+
+    return create_async_engine(
+        "sqlite+aiosqlite://",
+        async_creator=connect,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=LONG_READS,
+        max_overflow=0,
+        pool_reset_on_return=None,  # nothing is begun on them
+        hide_parameters=True,
+        isolation_level="AUTOCOMMIT",
+    )
 
 
 def _engine(url: URL, pragmas: tuple[str, ...]) -> sa.Engine:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from google.protobuf.descriptor import Descriptor
 
+from blobhub_server.background import Turns
 from blobhub_server.db.portion import MAX_PAGE_BYTES
 from blobhub_server.errors import InvalidPageToken
 
@@ -50,7 +51,7 @@ class Page:
         after = _decode_token(request.page_token, scope) if request.page_token else ""
         return cls(limit=request.page_size or DEFAULT_PAGE_SIZE, after=after, _scope=scope)
 
-    def fill(
+    async def fill(
         self,
         found: Sequence[Item],
         key: Callable[[Item], str],
@@ -64,15 +65,16 @@ class Page:
         `found` is what a read of up to `limit + 1` items after the page before has found.
         A page has at most `limit` items, and ends with the one that makes it `MAX_PAGE_BYTES` or more; `size_of` answers the
         bytes of one, by default they are messages. `more` is the key that the read ended with, where it ended because its
-        records were large, and the list goes on.
+        records were large, and the list goes on. Messages are made in turns, because a thousand take some time.
         """
         made: list[Answer] = []
-        size = 0
+        size, turns = 0, Turns()
         for item in found[: self.limit]:
             if size >= MAX_PAGE_BYTES:
                 break
             made.append(make(item))
             size += size_of(made[-1])
+            await turns.pause()
         last = key(found[len(made) - 1]) if len(made) < len(found) else more
         return made, _encode_token(last, self._scope) if last else ""
 

@@ -154,7 +154,7 @@ class RevisionContent:
         self._revision_id = revision_id
 
     async def list(self) -> list[Entry]:
-        async with self._db.read() as tx:
+        async with self._db.scan() as tx:
             return await self._contents.list(tx, self._revision_id)
 
     async def read(self, entry: Entry) -> bytes:

@@ -118,9 +118,9 @@ class ApiKeyService:
         filters = (str(request.valid_only), order_by)
         page = Page.parse(request, place.user_id or "", place.organization_id, place.blob_id or "", *filters)
         valid_at = self._host.clock() if request.valid_only else None
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found = await store.page(tx, place, order_by=order_by, valid_at=valid_at, after=page.after, limit=page.limit + 1)
-        items, token = page.fill(found, lambda key: key.id, to_proto)
+        items, token = await page.fill(found, lambda key: key.id, to_proto)
         return pb.ListApiKeysResponse(api_keys=items, next_page_token=token)
 
     async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, call: Call[ApiKey]) -> pb.UpdateApiKeyResponse:

@@ -136,7 +136,7 @@ class BlobService:
         outsider = call.caller if call.role is Role.NONE else None
         filters = (organization_id, request.type, visibility, request.alias_prefix, order_by)
         page = Page.parse(request, outsider.identity if outsider else "", *filters)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found = await store.page(
                 tx,
                 organization_id,
@@ -149,7 +149,7 @@ class BlobService:
                 limit=page.limit + 1,
             )
             found = await shown_to(tx, outsider, found) if outsider else found
-        items, token = page.fill(found, Order.parse(store.blobs, order_by).key, to_proto)
+        items, token = await page.fill(found, Order.parse(store.blobs, order_by).key, to_proto)
         return pb.ListBlobsResponse(blobs=items, next_page_token=token)
 
     async def UpdateBlob(self, request: pb.UpdateBlobRequest, call: Call[Blob]) -> pb.UpdateBlobResponse:
@@ -212,7 +212,7 @@ class BlobService:
             yield pack(batch, self._host.clock())
 
     async def _read(self, blob_id: str, after: int, *, drafts: bool) -> list[event_store.BlobEventLine]:
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             return await event_store.page(tx, blob_id, drafts=drafts, after=after, limit=MAX_BATCH)
 
     async def _lock(self, tx: Transaction, blob_id: str, etag: str) -> Blob:

@@ -98,7 +98,7 @@ class CredentialService:
     ) -> pb.ListCredentialsResponse:
         parent_id, order_by = call.resource.id, request.order_by or "alias"
         page = Page.parse(request, parent_id, request.type, request.alias_prefix, order_by)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found = await store.page(
                 tx,
                 parent_id,
@@ -108,7 +108,7 @@ class CredentialService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = page.fill(found, lambda credential: credential.alias, to_proto)
+        items, token = await page.fill(found, lambda credential: credential.alias, to_proto)
         return pb.ListCredentialsResponse(credentials=items, next_page_token=token)
 
     async def ResolveCredential(

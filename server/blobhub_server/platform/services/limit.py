@@ -58,7 +58,7 @@ class LimitService:
     async def GetLimits(self, request: pb.GetLimitsRequest, call: Call[Organization | Blob]) -> pb.GetLimitsResponse:
         place = call.place
         parent = call.resource
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             settings = await store.get_all(tx, place.organization_id, place.blob_id or "")
             answered = [
                 *[

@@ -98,11 +98,11 @@ class MetadataService:
     ) -> pb.ListMetadataResponse:
         parent_id, order_by = call.resource.id, request.order_by or "key"
         page = Page.parse(request, parent_id, request.key_prefix, order_by)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found = await store.page(
                 tx, parent_id, order_by=order_by, prefix=request.key_prefix, after=page.after, limit=page.limit + 1
             )
-        records, token = page.fill(found, lambda record: record.key, to_proto)
+        records, token = await page.fill(found, lambda record: record.key, to_proto)
         return pb.ListMetadataResponse(records=records, next_page_token=token)
 
     async def ResolveMetadata(
@@ -110,7 +110,7 @@ class MetadataService:
     ) -> pb.ResolveMetadataResponse:
         found_at = call.resource
         page = Page.parse(request, found_at.revision.id, request.key_prefix, *request.keys)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found = await store.resolve(
                 tx,
                 found_at.blob.id,
@@ -120,7 +120,7 @@ class MetadataService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        resolved, token = page.fill(found, lambda record: record.key, to_resolved)
+        resolved, token = await page.fill(found, lambda record: record.key, to_resolved)
         return pb.ResolveMetadataResponse(resolved=resolved, next_page_token=token)
 
     async def UpdateMetadata(

@@ -95,7 +95,7 @@ class OrganizationService:
     ) -> pb.ListOrganizationsResponse:
         visibility, order_by = from_visibility(request.visibility, unset=""), order_of(request)
         page = Page.parse(request, call.caller.identity, request.alias_prefix, visibility, order_by)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found = await store.page(
                 tx,
                 call.caller,
@@ -105,7 +105,7 @@ class OrganizationService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = page.fill(found, Order.parse(store.organizations, order_by).key, to_proto)
+        items, token = await page.fill(found, Order.parse(store.organizations, order_by).key, to_proto)
         return pb.ListOrganizationsResponse(organizations=items, next_page_token=token)
 
     async def UpdateOrganization(

@@ -130,11 +130,11 @@ class RevisionService:
         blob, phase, order_by = call.resource, _NAMES.get(request.phase), request.order_by or "create_time"
         drafts = call.role is not Role.NONE
         page = Page.parse(request, blob.id, phase or "", order_by, "" if drafts else "outsider")
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found = await store.page(
                 tx, blob.id, order_by=order_by, phase=phase, drafts=drafts, after=page.after, limit=page.limit + 1
             )
-        items, token = page.fill(found, lambda revision: revision.id, to_proto)
+        items, token = await page.fill(found, lambda revision: revision.id, to_proto)
         return pb.ListRevisionsResponse(revisions=items, next_page_token=token)
 
     async def CommitRevision(self, request: pb.CommitRevisionRequest, call: Call[BlobRevision]) -> pb.CommitRevisionResponse:
@@ -221,7 +221,7 @@ class RevisionService:
         base = call.further_resources[0]
         if base.blob.type != found.blob.type:
             raise WrongBlobType(base.blob.type, found.blob.type)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             old = await self._contents.list(tx, base.revision.id)
             new = await self._contents.list(tx, found.revision.id)
         differing = list(changes(old, new))
@@ -235,7 +235,7 @@ class RevisionService:
         self, request: pb.GetRevisionDependentsRequest, call: Call[BlobRevision]
     ) -> pb.GetRevisionDependentsResponse:
         found = call.resource
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             dependents = await self._dependents(tx, found.blob, found.revision)
         messages = [pb.Dependents(kind=item.kind, count=item.count, ids=item.ids) for item in dependents if item.count]
         return pb.GetRevisionDependentsResponse(dependents=messages)

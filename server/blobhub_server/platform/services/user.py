@@ -69,11 +69,11 @@ class UserService:
     async def ListUsers(self, request: pb.ListUsersRequest, call: Call[None]) -> pb.ListUsersResponse:
         order_by = request.order_by or ("name" if request.name_prefix else "create_time")
         page = Page.parse(request, request.name_prefix, order_by)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found = await store.page(
                 tx, order_by=order_by, name_prefix=request.name_prefix, after=page.after, limit=page.limit + 1
             )
-        items, token = page.fill(found, Order.parse(store.users, order_by).key, to_proto)
+        items, token = await page.fill(found, Order.parse(store.users, order_by).key, to_proto)
         return pb.ListUsersResponse(users=items, next_page_token=token)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call[None]) -> pb.UpdateUserResponse:

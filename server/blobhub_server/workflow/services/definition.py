@@ -137,7 +137,7 @@ class DefinitionService:
     ) -> pb.ListDefinitionsResponse:
         revision = call.resource.require_type(TYPE)
         page = Page.parse(request, revision.id, request.alias_prefix, request.order_by or "alias")
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found = await self._host.contents.list(
                 tx,
                 revision.id,
@@ -146,7 +146,7 @@ class DefinitionService:
                 prefix=request.alias_prefix,
                 descending=request.order_by == "alias desc",
             )
-        items, token = page.fill(found, lambda entry: entry.name, to_proto)
+        items, token = await page.fill(found, lambda entry: entry.name, to_proto)
         return pb.ListDefinitionsResponse(definitions=items, next_page_token=token)
 
     async def DeleteDefinition(

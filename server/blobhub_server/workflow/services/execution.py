@@ -164,11 +164,11 @@ class ExecutionService:
         blob, order_by = call.resource, request.order_by or "create_time desc"
         only = to_filter(request, await self._session_id(request.session, call))
         page = Page.parse(request, blob.id, repr(only), order_by)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found, more = await store.page(
                 tx, blob.id, only, order_by=order_by, after=page.after, limit=page.limit + 1, max_bytes=MAX_PAGE_BYTES
             )
-        items, token = page.fill(found, store.order(order_by).key, to_proto, more=more)
+        items, token = await page.fill(found, store.order(order_by).key, to_proto, more=more)
         return pb.ListExecutionsResponse(executions=items, next_page_token=token)
 
     async def _session_id(self, reference: str, call: Call[BlobView]) -> str:

@@ -80,7 +80,7 @@ class SessionService:
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call[BlobView]) -> pb.ListSessionsResponse:
         blob, order_by = call.resource, request.order_by or "create_time"
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             revision_id = await self._revision_id(tx, blob, request) if request.revision else ""
             page = Page.parse(request, blob.id, revision_id, request.alias, str(request.state), order_by)
             found = await store.page(
@@ -93,7 +93,7 @@ class SessionService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = page.fill(found, lambda session: session.id, to_proto)
+        items, token = await page.fill(found, lambda session: session.id, to_proto)
         return pb.ListSessionsResponse(sessions=items, next_page_token=token)
 
     async def _revision_id(self, tx: Transaction, blob: BlobView, request: pb.ListSessionsRequest) -> str:
@@ -128,12 +128,12 @@ class SessionService:
         types = list(request.types)
         after = f"{request.after_session_sequence} {request.after_time.seconds}.{request.after_time.nanos}"
         page = Page.parse(request, session.id, request.execution, after, str(descending), *types)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             part = await _find_part(tx, session, request)
             if page.after:
                 part = part.follow(_number(page.after), descending=descending)
             found = await part.read(tx, types=types, descending=descending, limit=page.limit + 1)
-        lines, token = page.fill(
+        lines, token = await page.fill(
             found, lambda line: str(part.number(line)), lambda line: line, size_of=lambda line: len(line.event)
         )
         # Two encoded messages of a type, one after the other, are one, and the events are encoded already.

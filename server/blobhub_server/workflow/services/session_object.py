@@ -91,11 +91,11 @@ class SessionObjectService:
     ) -> pb.ListSessionObjectsResponse:
         order_by = request.order_by or "alias"
         page = Page.parse(request, call.resource.id, request.alias_prefix, order_by)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             found = await store.page(
                 tx, call.resource.id, order_by=order_by, prefix=request.alias_prefix, after=page.after, limit=page.limit + 1
             )
-        items, token = page.fill(found, lambda item: item.alias, to_proto)
+        items, token = await page.fill(found, lambda item: item.alias, to_proto)
         return pb.ListSessionObjectsResponse(session_objects=items, next_page_token=token)
 
     async def DeleteSessionObject(

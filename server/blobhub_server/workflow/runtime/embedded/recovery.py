@@ -11,7 +11,9 @@ from typing import Any
 
 import structlog
 
+from blobhub_server.background import Turns
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.definitions.graph import Graph
@@ -29,8 +31,8 @@ from blobhub_server.workflow.store import message as message_store
 
 log = structlog.get_logger()
 
-REPLAYED_AT_ONCE = 500
-"""How many records of a log are folded before others have their turn."""
+_LINES_AT_ONCE = 128
+"""How many lines of a log are in memory at most while it is replayed; each may have a value of 1 MiB."""
 
 PASSING = (StorageUnavailable, LogMovedOn)
 """Errors after which the same turn may be stored the next time."""
@@ -72,7 +74,7 @@ class Recovery:
                 await _attempt(execution.id, self._take_over(execution))
                 await asyncio.sleep(0)
         running = self._runners.running
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
             owned = await execution_store.running_ids(tx, self._ownership.server_id)
         # An execution that was just committed gets its runner in a moment. One that has none the next time either was left
         # behind, for example because the connection was lost during its commit.
@@ -166,24 +168,22 @@ class Recovery:
         The execution's row was read before the inbox, so the inbox may have messages that the row does not count.
         """
         graph = (await self._definitions.load(execution.definition_digest)).runnable()
-        state = await self._replay(execution, graph)
-        async with self._host.db.read() as tx:
+        async with self._host.db.scan() as tx:
+            state = await _replay(tx, graph, execution)
             inbox = await message_store.list_for_execution(tx, execution.id)
         taken = inbox[0].number - 1 if inbox else execution.last_message
         return self._runners.make(graph, Progress(replace(execution, last_message=taken), state)), inbox
 
-    async def _replay(self, execution: Execution, graph: Graph) -> ExecutionState:
-        """The state that the log leads to. A long log is read and folded part by part."""
-        state, done = ExecutionState(step_limit=execution.step_limit), 0
-        while True:
-            async with self._host.db.read() as tx:
-                lines = await event_store.records_after(tx, execution.id, done, limit=REPLAYED_AT_ONCE)
-            for line in lines:
-                apply(graph, state, Record.from_json(json.loads(line)))
-            done += len(lines)
-            if len(lines) < REPLAYED_AT_ONCE:
-                return state
-            await asyncio.sleep(0)
+
+async def _replay(tx: Transaction, graph: Graph, execution: Execution) -> ExecutionState:
+    """The state that an execution's log leads to. A log may be long, so it is read in parts and folded in turns."""
+    state, turns, after = ExecutionState(step_limit=execution.step_limit), Turns(), 0
+    while lines := await event_store.records_after(tx, execution.id, after, limit=_LINES_AT_ONCE):
+        for line in lines:
+            apply(graph, state, Record.from_json(json.loads(line)))
+            await turns.pause()
+        after += len(lines)
+    return state
 
 
 async def _attempt(execution_id: str, work: Coroutine[Any, Any, None]) -> None:
