@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 from asyncio import events
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -32,6 +33,7 @@ KEPT = 200
 WORTH_KEEPING_MS = 2.0
 SAMPLE_SECONDS = 0.004
 SAMPLED_FROM_SECONDS = 0.008
+MAX_SAMPLES = 1_000
 FRAMES = 12
 
 
@@ -72,7 +74,8 @@ class Meter:
     def __init__(self) -> None:
         self._thread = threading.get_ident()
         self._running: tuple[int, float] | None = None
-        self._sample: tuple[int, list[str]] = (0, [])
+        self._sampled = 0
+        self._samples: list[list[str]] = []
         self._number = 0
         self._collecting = 0.0
         self._collected = 0.0
@@ -121,7 +124,7 @@ class Meter:
         (number, begin_time), self._running = self._running, None
         if spent * 1000 < WORTH_KEEPING_MS:
             return
-        stack = self._sample[1] if self._sample[0] == number else []
+        stack = most_common(self._samples) if self._sampled == number else []
         name, end_time = name_of(callback), time.monotonic()
         self._seen.append(Callback(name=name, cpu_ms=spent * 1000, begin_time=begin_time, end_time=end_time, stack=stack))
         if len(self._seen) > 10 * KEPT:
@@ -141,8 +144,12 @@ class Meter:
         """Note where a callback is that runs long: a task's name says little once it has gone on."""
         while not ended.wait(SAMPLE_SECONDS):
             running = self._running
-            if running and time.monotonic() - running[1] > SAMPLED_FROM_SECONDS and self._sample[0] != running[0]:
-                self._sample = (running[0], place_of(sys._current_frames()[self._thread]))
+            if running is None or time.monotonic() - running[1] < SAMPLED_FROM_SECONDS:
+                continue
+            if self._sampled != running[0]:
+                self._sampled, self._samples = running[0], []
+            if len(self._samples) < MAX_SAMPLES:
+                self._samples.append(place_of(sys._current_frames()[self._thread]))
 
 
 def name_of(callback: Any) -> str:
@@ -163,6 +170,13 @@ def place_of(frame: FrameType | None) -> list[str]:
         found.append(f"{'/'.join(Path(code.co_filename).parts[-3:])}:{frame.f_lineno} {code.co_qualname}")
         frame = frame.f_back
     return found
+
+
+def most_common(stacks: Sequence[list[str]]) -> list[str]:
+    """One of the stacks that end in the function that most of them end in."""
+    ends = Counter(stack[0].rpartition(" ")[2] for stack in stacks)
+    end = ends.most_common(1)[0][0]
+    return next(stack for stack in stacks if stack[0].endswith(end))
 
 
 def _name_of_socket(pid: int) -> str:
