@@ -11,8 +11,9 @@ from blobhub_server.workflow.components.awaits import Await, signal
 from blobhub_server.workflow.components.contract import Inputs, Outcome, PortSpec, PureComponent
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.check import check
-from blobhub_server.workflow.definitions.document import Severity, parse
+from blobhub_server.workflow.definitions.document import Severity
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.definitions.reader import parse
 from blobhub_server.workflow.interpreter import (
     Completion,
     Continue,

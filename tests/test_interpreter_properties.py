@@ -9,8 +9,8 @@ import flows
 import pytest
 from blobhub_server.workflow.components.awaits import signal
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
-from blobhub_server.workflow.definitions.document import parse
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.definitions.reader import parse
 from blobhub_server.workflow.interpreter import (
     Completion,
     Continue,

@@ -58,7 +58,7 @@ async def test_a_case_that_can_be_neither_true_nor_false_is_a_warning(api: Api) 
             flows.component("which", "flow.switch", cases=cases, n=1),
             flows.component("end", "flow.end"),
         ],
-        [flows.control("start", "which"), flows.control("which", "end", "a")],
+        [flows.control("start", "which"), *(flows.control("which", "end", route) for route in ("a", "default"))],
     )
     request = definition_pb2.CheckDefinitionRequest(revision="acme/pipeline@draft", document=document)
     answer = await api.definitions.CheckDefinition(request)

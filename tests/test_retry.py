@@ -10,7 +10,8 @@ import pytest
 from blobhub.v1 import definition_pb2
 from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.definitions.check import check
-from blobhub_server.workflow.definitions.document import InvalidDefinition, Retry, parse
+from blobhub_server.workflow.definitions.document import InvalidDefinition, Retry
+from blobhub_server.workflow.definitions.reader import parse
 from blobhub_server.workflow.interpreter import Interrupted
 from blobhub_server.workflow.services.document import to_document, to_message
 from google.protobuf.duration_pb2 import Duration
@@ -33,7 +34,7 @@ READ = Retry(
 
 
 def document(retry: Any) -> str:
-    return flows.code("pass", policy={"retry": retry})
+    return flows.code("set_data_output('result', 1)", policy={"retry": retry})
 
 
 def read(text: str) -> Retry:

@@ -48,7 +48,7 @@ async def test_a_text_that_is_no_value_is_refused_in_words_on_every_way_in(api: 
     spec = {"definition": "workflow", "input_data": [{"alias": "given", "value_json": text}]}
     content = ParseDict(flow(None), definition_pb2.WorkflowDefinition())
     constant_of(content).value_json = text
-    place = "content.components[3].ports[2].value_json"
+    place = "components[3].ports[2].value_json"
     if not text:
         constant_of(content).value_json = "["
         words = "must be one JSON value"
@@ -60,7 +60,6 @@ async def test_a_text_that_is_no_value_is_refused_in_words_on_every_way_in(api: 
         "StartExecution": ({"session": session_id, "spec": spec}, "spec.input_data[0].value_json"),
         "RunExecution": ({"session": session_id, "spec": spec}, "spec.input_data[0].value_json"),
         "PutDefinition": ({"revision": DRAFT, "alias": "d", "content": content}, place),
-        "CheckDefinition": ({"revision": DRAFT, "content": content}, place),
     }
     for method, (fields, field) in ways.items():
         reason = "INVALID_DEFINITION" if "Definition" in method else "INVALID_VALUE"
@@ -68,6 +67,8 @@ async def test_a_text_that_is_no_value_is_refused_in_words_on_every_way_in(api: 
         bad = error_details_pb2.BadRequest()
         assert unpack(error, bad)
         assert [(item.field, words in item.description) for item in bad.field_violations] == [(field, True)], bad
+    answer = await ask(api, "CheckDefinition", revision=DRAFT, content=content)
+    assert [(problem.path, words in problem.message) for problem in answer.problems] == [(place, True)]
 
 
 async def test_a_value_that_nests_deeper_is_refused_in_either_form_and_in_a_document(api: Api) -> None:

@@ -87,7 +87,7 @@ def require_bounds(field: str, text: str, max_bytes: int = MAX_BYTES) -> None:
     if brackets <= MAX_DEPTH and not _may_have_long_digits(text):
         return
     bare = _STRING.sub('"', text)
-    if brackets > MAX_DEPTH and _is_deeper(bare):
+    if brackets > MAX_DEPTH and _is_deeper(bare, MAX_DEPTH):
         raise InvalidValue(field, _too_deep())
     if not _may_have_long_digits(bare):
         return
@@ -105,6 +105,11 @@ def measure(text: str) -> tuple[int, bool]:
     return items, all(abs(int(found[0])) <= MAX_EXACT for found in _LONG_INTEGER.finditer(bare))
 
 
+def is_deeper(text: str, depth: int) -> bool:
+    """Whether a JSON text nests more lists and objects than that, or would for a reader that goes on."""
+    return text.count("[") + text.count("{") > depth and _is_deeper(_STRING.sub('"', text), depth)
+
+
 def _size(field: str, text: str) -> int:
     try:
         return len(text.encode())
@@ -118,17 +123,17 @@ def _may_have_long_digits(text: str) -> bool:
     return all(digits.search(text[::stride]) is not None for stride, digits in _MANY_DIGITS)
 
 
-def _is_deeper(bare: str) -> bool:
-    """Whether a text without its strings nests deeper than a value may, or would for a reader that goes on.
+def _is_deeper(bare: str, depth: int) -> bool:
+    """Whether a text without its strings nests deeper than that, or would for a reader that goes on.
 
     Each round removes the innermost brackets of all that is there.
     """
     left = bare.translate(_BRACKETS)
     if not bare.isascii():
         left = _NO_BRACKET.sub("", left)
-    for _ in range(MAX_DEPTH):
+    for _ in range(depth):
         left = left.replace("[]", "")
-    return "[]" in left or left.startswith("[" * (MAX_DEPTH + 1))
+    return "[]" in left or left.startswith("[" * (depth + 1))
 
 
 def _too_deep() -> str:

@@ -20,8 +20,6 @@ from blobhub_server.workflow.code.contract import ScriptError
 from blobhub_server.workflow.code.monty import MontyRunner
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definitions.check import check
-from blobhub_server.workflow.definitions.document import InvalidDefinition, parse
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.errors import TYPE
 from blobhub_server.workflow.invocations import Invocations
@@ -63,6 +61,7 @@ class WorkflowType(BlobType):
 
     def __init__(self) -> None:
         self._components = ComponentRegistry.load()
+        self._definitions: Definitions
 
     def checks(self, settings: Settings, given: Given) -> list[Check]:
         """A check that scripts run."""
@@ -72,10 +71,10 @@ class WorkflowType(BlobType):
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Start the script workers and the runtime. What ran before is recovered once the server answers calls."""
         settings = given[WorkflowSettings]
-        definitions = Definitions(host.db, host.contents, self._components)
         log = EventLog(host.db, host.bell)
         events = SessionEvents(host, log)
         async with _script_workers(settings) as scripts:
+            definitions = self._definitions = Definitions(host.db, host.contents, self._components, scripts)
             runtime = EmbeddedRuntime(host, definitions, Services(scripts=scripts), log, settings.lease_seconds)
             async with runtime.running():
                 yield Opened(
@@ -106,19 +105,15 @@ class WorkflowType(BlobType):
         ]
 
     async def validate(self, content: Content) -> list[Violation]:
-        """There must be a definition, and every definition must be runnable."""
+        """There must be a definition, and every definition must be runnable. The type is open."""
         entries = await content.list()
         if not entries:
             return [Violation("definitions", "a workflow needs at least one definition")]
         found = []
         for entry in entries:
-            try:
-                problems = check(parse(await content.read(entry)), self._components)
-            except InvalidDefinition as error:
-                problems = list(error.problems)
-            for problem in problems:
-                path = f"definitions[{entry.name}].{problem.path}".rstrip(".")
-                found.append(Violation(path, problem.message))
+            for violation in (await self._definitions.load(entry.digest)).violations():
+                path = f"definitions[{entry.name}].{violation.field}".rstrip(".")
+                found.append(Violation(path, violation.message))
         return found
 
 

@@ -31,7 +31,7 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_UNSPECIFIED: _DefinitionProblemType.ValueType  # 0
     """Never sent."""
     DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT: _DefinitionProblemType.ValueType  # 1
-    """Not JSON, or not the shape of a definition."""
+    """Not JSON, not the shape of a definition, or larger than one may be. PutDefinition refuses it."""
     DEFINITION_PROBLEM_TYPE_UNKNOWN_COMPONENT_TYPE: _DefinitionProblemType.ValueType  # 2
     """No component of that type is installed."""
     DEFINITION_PROBLEM_TYPE_DUPLICATE_ID: _DefinitionProblemType.ValueType  # 3
@@ -41,11 +41,13 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_DANGLING_CONNECTION: _DefinitionProblemType.ValueType  # 5
     """A connection names a component that is not there."""
     DEFINITION_PROBLEM_TYPE_UNKNOWN_PORT: _DefinitionProblemType.ValueType  # 6
-    """A connection or value names a port or route that the component does not have."""
+    """A connection or value names a port or route that the component does not have, or data is connected where control is
+    meant or the other way round.
+    """
     DEFINITION_PROBLEM_TYPE_UNREACHABLE_COMPONENT: _DefinitionProblemType.ValueType  # 7
-    """Control can never reach the component."""
+    """A warning: control can never reach the component."""
     DEFINITION_PROBLEM_TYPE_TYPE_MISMATCH: _DefinitionProblemType.ValueType  # 8
-    """A value is not of the type that the port takes."""
+    """A value is not one that the port takes. As a warning: a case of a switch that is never true or false."""
     DEFINITION_PROBLEM_TYPE_NO_START: _DefinitionProblemType.ValueType  # 9
     """No component of type `flow.start`."""
     DEFINITION_PROBLEM_TYPE_SEVERAL_STARTS: _DefinitionProblemType.ValueType  # 10
@@ -60,6 +62,24 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     """As an error: a join that can never fire. As a warning: one whose tokens may be left over from a round that was given
     up, or swallowed in a later one.
     """
+    DEFINITION_PROBLEM_TYPE_INVALID_SCRIPT: _DefinitionProblemType.ValueType  # 15
+    """A script that the sandbox cannot read: it is no Python, or uses what the sandbox does not have of it."""
+    DEFINITION_PROBLEM_TYPE_UNKNOWN_KEY: _DefinitionProblemType.ValueType  # 16
+    """A warning: a key that the format does not know. It is stored, and means nothing."""
+    DEFINITION_PROBLEM_TYPE_POLICY_WITHOUT_EFFECT: _DefinitionProblemType.ValueType  # 17
+    """A warning: a policy on a component that is evaluated in place, which has no use for one."""
+    DEFINITION_PROBLEM_TYPE_ROUTE_LEADS_NOWHERE: _DefinitionProblemType.ValueType  # 18
+    """A warning: a route that the component may take and no connection carries; whoever takes it fails. `success` and `next`
+    may lead nowhere, and so may `failure`.
+    """
+    DEFINITION_PROBLEM_TYPE_UNSET_OUTPUT: _DefinitionProblemType.ValueType  # 19
+    """A warning: a data connection from an output that its component never sets."""
+    DEFINITION_PROBLEM_TYPE_SEVERAL_SOURCES: _DefinitionProblemType.ValueType  # 20
+    """A warning: an input with two data connections, or a port with two values. The last one that is there holds."""
+    DEFINITION_PROBLEM_TYPE_UNUSED_VALUE: _DefinitionProblemType.ValueType  # 21
+    """A warning: a `data.value` that nobody reads."""
+    DEFINITION_PROBLEM_TYPE_CATEGORY_MISMATCH: _DefinitionProblemType.ValueType  # 22
+    """A warning: a component's `category` is not the group of its type."""
 
 class DefinitionProblemType(_DefinitionProblemType, metaclass=_DefinitionProblemTypeEnumTypeWrapper):
     """What is wrong with a definition."""
@@ -67,7 +87,7 @@ class DefinitionProblemType(_DefinitionProblemType, metaclass=_DefinitionProblem
 DEFINITION_PROBLEM_TYPE_UNSPECIFIED: DefinitionProblemType.ValueType  # 0
 """Never sent."""
 DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT: DefinitionProblemType.ValueType  # 1
-"""Not JSON, or not the shape of a definition."""
+"""Not JSON, not the shape of a definition, or larger than one may be. PutDefinition refuses it."""
 DEFINITION_PROBLEM_TYPE_UNKNOWN_COMPONENT_TYPE: DefinitionProblemType.ValueType  # 2
 """No component of that type is installed."""
 DEFINITION_PROBLEM_TYPE_DUPLICATE_ID: DefinitionProblemType.ValueType  # 3
@@ -77,11 +97,13 @@ DEFINITION_PROBLEM_TYPE_MISSING_PORT: DefinitionProblemType.ValueType  # 4
 DEFINITION_PROBLEM_TYPE_DANGLING_CONNECTION: DefinitionProblemType.ValueType  # 5
 """A connection names a component that is not there."""
 DEFINITION_PROBLEM_TYPE_UNKNOWN_PORT: DefinitionProblemType.ValueType  # 6
-"""A connection or value names a port or route that the component does not have."""
+"""A connection or value names a port or route that the component does not have, or data is connected where control is
+meant or the other way round.
+"""
 DEFINITION_PROBLEM_TYPE_UNREACHABLE_COMPONENT: DefinitionProblemType.ValueType  # 7
-"""Control can never reach the component."""
+"""A warning: control can never reach the component."""
 DEFINITION_PROBLEM_TYPE_TYPE_MISMATCH: DefinitionProblemType.ValueType  # 8
-"""A value is not of the type that the port takes."""
+"""A value is not one that the port takes. As a warning: a case of a switch that is never true or false."""
 DEFINITION_PROBLEM_TYPE_NO_START: DefinitionProblemType.ValueType  # 9
 """No component of type `flow.start`."""
 DEFINITION_PROBLEM_TYPE_SEVERAL_STARTS: DefinitionProblemType.ValueType  # 10
@@ -96,6 +118,24 @@ DEFINITION_PROBLEM_TYPE_UNSOUND_JOIN: DefinitionProblemType.ValueType  # 14
 """As an error: a join that can never fire. As a warning: one whose tokens may be left over from a round that was given
 up, or swallowed in a later one.
 """
+DEFINITION_PROBLEM_TYPE_INVALID_SCRIPT: DefinitionProblemType.ValueType  # 15
+"""A script that the sandbox cannot read: it is no Python, or uses what the sandbox does not have of it."""
+DEFINITION_PROBLEM_TYPE_UNKNOWN_KEY: DefinitionProblemType.ValueType  # 16
+"""A warning: a key that the format does not know. It is stored, and means nothing."""
+DEFINITION_PROBLEM_TYPE_POLICY_WITHOUT_EFFECT: DefinitionProblemType.ValueType  # 17
+"""A warning: a policy on a component that is evaluated in place, which has no use for one."""
+DEFINITION_PROBLEM_TYPE_ROUTE_LEADS_NOWHERE: DefinitionProblemType.ValueType  # 18
+"""A warning: a route that the component may take and no connection carries; whoever takes it fails. `success` and `next`
+may lead nowhere, and so may `failure`.
+"""
+DEFINITION_PROBLEM_TYPE_UNSET_OUTPUT: DefinitionProblemType.ValueType  # 19
+"""A warning: a data connection from an output that its component never sets."""
+DEFINITION_PROBLEM_TYPE_SEVERAL_SOURCES: DefinitionProblemType.ValueType  # 20
+"""A warning: an input with two data connections, or a port with two values. The last one that is there holds."""
+DEFINITION_PROBLEM_TYPE_UNUSED_VALUE: DefinitionProblemType.ValueType  # 21
+"""A warning: a `data.value` that nobody reads."""
+DEFINITION_PROBLEM_TYPE_CATEGORY_MISMATCH: DefinitionProblemType.ValueType  # 22
+"""A warning: a component's `category` is not the group of its type."""
 Global___DefinitionProblemType: _TypeAlias = DefinitionProblemType  # noqa: Y015
 
 class _DefinitionProblemSeverity:
@@ -472,7 +512,9 @@ class DefinitionProblem(_message.Message):
     path: _builtins.str
     """Where in the JSON document, such as `components[3].ports[0].value`."""
     line: _builtins.int
-    """Line of the script or expression at that path, from 1; 0 when it is not about one, or about all of it."""
+    """Line of the script or expression at that path, or of the document where the path is empty, from 1; 0 when it is not about
+    one, or about all of it.
+    """
     column: _builtins.int
     """Column in that line, from 1; 0 when it is not about one, or about all of it."""
     message: _builtins.str
@@ -800,7 +842,9 @@ class CheckDefinitionResponse(_message.Message):
     """True when the definition can be run: no problem is an error."""
     @_builtins.property
     def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___DefinitionProblem]:
-        """Everything that is wrong, in document order; only the first problems where all of them do not fit a message."""
+        """Everything that is wrong, in document order. Where not all of it fits a message, the errors come first, and the last
+        problems are left out.
+        """
 
     def __init__(
         self,

@@ -70,8 +70,9 @@ class DefinitionServiceServicer:
 
     def PutDefinition(self, request, context):
         """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-        byte for byte; a typed message is stored as the JSON that stands for it. An expression that cannot be read refuses the
-        upload. Other problems that CheckDefinition would find do not: a draft may be unfinished. The draft's etag changes.
+        byte for byte; a typed message is stored as the JSON that stands for it. What CheckDefinition reports as
+        `INVALID_DOCUMENT` or `INVALID_EXPRESSION` cannot be read, and is refused with every error that it reports, at the same
+        paths and in the same words. Other problems refuse nothing: a draft may be unfinished. The draft's etag changes.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression
@@ -139,6 +140,8 @@ class DefinitionServiceServicer:
 
     def CheckDefinition(self, request, context):
         """Reports every problem of a definition at once, a stored one or one that comes with the request. Nothing is stored.
+        PutDefinition and CommitRevision read a definition in the same way: a commit is refused with every error of this report.
+        One that was found here to be without error can be put, committed and started.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.

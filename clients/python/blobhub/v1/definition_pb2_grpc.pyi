@@ -37,8 +37,9 @@ class DefinitionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DefinitionServiceAsyncStub: ...
     PutDefinition: _grpc.UnaryUnaryMultiCallable[_definition_pb2.PutDefinitionRequest, _definition_pb2.PutDefinitionResponse]
     """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-    byte for byte; a typed message is stored as the JSON that stands for it. An expression that cannot be read refuses the
-    upload. Other problems that CheckDefinition would find do not: a draft may be unfinished. The draft's etag changes.
+    byte for byte; a typed message is stored as the JSON that stands for it. What CheckDefinition reports as
+    `INVALID_DOCUMENT` or `INVALID_EXPRESSION` cannot be read, and is refused with every error that it reports, at the same
+    paths and in the same words. Other problems refuse nothing: a draft may be unfinished. The draft's etag changes.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression
@@ -90,6 +91,8 @@ class DefinitionServiceStub:
     """
     CheckDefinition: _grpc.UnaryUnaryMultiCallable[_definition_pb2.CheckDefinitionRequest, _definition_pb2.CheckDefinitionResponse]
     """Reports every problem of a definition at once, a stored one or one that comes with the request. Nothing is stored.
+    PutDefinition and CommitRevision read a definition in the same way: a commit is refused with every error of this report.
+    One that was found here to be without error can be put, committed and started.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -110,8 +113,9 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutDefinition: _aio.UnaryUnaryMultiCallable[_definition_pb2.PutDefinitionRequest, _definition_pb2.PutDefinitionResponse]  # type: ignore[assignment]
     """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-    byte for byte; a typed message is stored as the JSON that stands for it. An expression that cannot be read refuses the
-    upload. Other problems that CheckDefinition would find do not: a draft may be unfinished. The draft's etag changes.
+    byte for byte; a typed message is stored as the JSON that stands for it. What CheckDefinition reports as
+    `INVALID_DOCUMENT` or `INVALID_EXPRESSION` cannot be read, and is refused with every error that it reports, at the same
+    paths and in the same words. Other problems refuse nothing: a draft may be unfinished. The draft's etag changes.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression
@@ -163,6 +167,8 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     """
     CheckDefinition: _aio.UnaryUnaryMultiCallable[_definition_pb2.CheckDefinitionRequest, _definition_pb2.CheckDefinitionResponse]  # type: ignore[assignment]
     """Reports every problem of a definition at once, a stored one or one that comes with the request. Nothing is stored.
+    PutDefinition and CommitRevision read a definition in the same way: a commit is refused with every error of this report.
+    One that was found here to be without error can be put, committed and started.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -186,8 +192,9 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definition_pb2.PutDefinitionResponse, _abc.Awaitable[_definition_pb2.PutDefinitionResponse]]:
         """Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
-        byte for byte; a typed message is stored as the JSON that stands for it. An expression that cannot be read refuses the
-        upload. Other problems that CheckDefinition would find do not: a draft may be unfinished. The draft's etag changes.
+        byte for byte; a typed message is stored as the JSON that stands for it. What CheckDefinition reports as
+        `INVALID_DOCUMENT` or `INVALID_EXPRESSION` cannot be read, and is refused with every error that it reports, at the same
+        paths and in the same words. Other problems refuse nothing: a draft may be unfinished. The draft's etag changes.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the document is not JSON or not the shape of a definition, or an expression
@@ -263,6 +270,8 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definition_pb2.CheckDefinitionResponse, _abc.Awaitable[_definition_pb2.CheckDefinitionResponse]]:
         """Reports every problem of a definition at once, a stored one or one that comes with the request. Nothing is stored.
+        PutDefinition and CommitRevision read a definition in the same way: a commit is refused with every error of this report.
+        One that was found here to be without error can be put, committed and started.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.

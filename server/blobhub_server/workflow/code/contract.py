@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,8 +30,20 @@ class ScriptError(Exception):
         self.line = line
 
 
+@dataclass(frozen=True, slots=True)
+class ScriptFlaw:
+    """Why a script cannot be read, and where, from 1; 0 when that is not known."""
+
+    message: str
+    line: int
+    column: int
+
+
 class ScriptRunner(Protocol):
-    """Runs scripts."""
+    """Reads and runs scripts."""
+
+    async def read(self, sources: Sequence[str]) -> dict[str, ScriptFlaw]:
+        """The flaws of those scripts that cannot be run because they cannot be read. None of them is run."""
 
     async def run(
         self,

@@ -28,7 +28,8 @@ import structlog
 from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue, is_panic
 from blobhub_server.workflow.code import prelude
-from blobhub_server.workflow.code.contract import ScriptError, ScriptResult
+from blobhub_server.workflow.code.contract import ScriptError, ScriptFlaw, ScriptResult
+from blobhub_server.workflow.code.reading import flaw_of
 from blobhub_server.workflow.code.voice import MAX_EMITTED, Voice
 
 log = structlog.get_logger()
@@ -73,6 +74,11 @@ class MontyRunner:
     ) -> None:
         """End all workers."""
         await self._stack.aclose()
+
+    async def read(self, sources: Sequence[str]) -> dict[str, ScriptFlaw]:
+        lane = await self._lane(slow=False)
+        found = {source: await flaw_of(source, lane, self._memory) for source in sources}
+        return {source: flaw for source, flaw in found.items() if flaw is not None}
 
     async def run(
         self,

@@ -28,6 +28,9 @@ from blobhub_server.workflow.components.awaits import Await
 MAX_ROUTE = 256
 """How many characters a route has at most, and what a step says that it waits for; a definition's have no more either."""
 
+QUIET_ROUTES = frozenset({"success", "next", "failure"})
+"""Routes that need no connection: the first two end their branch without one, and the last the execution."""
+
 Inputs = Mapping[str, Any]
 
 
@@ -80,6 +83,28 @@ class ExpressionSetting:
     text: str
     within: str = ""
     decides: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptSetting:
+    """A script in a component's settings: the data input whose value it is."""
+
+    input: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSetting:
+    """A route that a component may take, as far as its settings say: which input's value names it, and where in it.
+
+    `within` is as in ExpressionSetting; `line` and `column`, from 1, are places in a script.
+    """
+
+    route: str
+    input: str = ""
+    within: str = ""
+    line: int = 0
+    column: int = 0
 
 
 class ComponentError(Exception):
@@ -192,6 +217,22 @@ class Component(ABC):
         """The expressions in the values set on the component, each over the data inputs that its type does not declare."""
         del settings
         return []
+
+    def scripts(self, settings: Inputs) -> list[ScriptSetting]:
+        """The scripts in the values set on the component."""
+        del settings
+        return []
+
+    def routes_taken(self, settings: Inputs) -> list[RouteSetting]:
+        """The routes, known from the values set on the component, that it may take; `QUIET_ROUTES` may be left out."""
+        del settings
+        return [RouteSetting(route=route) for route in self.routes]
+
+    def outputs_set(self, settings: Inputs) -> frozenset[str] | None:
+        """The data outputs that it can give a value, as far as the values set on it say; None when it may be any."""
+        del settings
+        declared = frozenset(port.route for port in self.ports if port.category == "data_output")
+        return None if self.open_ports else declared
 
 
 class PureComponent(Component):

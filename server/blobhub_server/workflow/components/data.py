@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from blobhub_server.workflow.components.contract import Component, ComponentError, ComponentKind, Inputs, PortSpec
 from blobhub_server.workflow.components.operations import OPERATIONS, SET, initial, operate
 from blobhub_server.workflow.values import unwrap
 
 PERSISTENCES = ("definition", "execution", "session")
+MAX_ALIAS = 256
+SESSION_ALIAS = re.compile(r"(?!(?:.*/)?\.{1,2}(?:/|$))[A-Za-z0-9._@-]+(?:/[A-Za-z0-9._@-]+)*", re.ASCII)
+"""What PutSessionObject takes as an alias (session_object.proto): what is written under another could not be read."""
 
 
 class Value(Component):
@@ -55,10 +61,19 @@ class Value(Component):
         persistence = unwrap(settings.get("persistence", "definition"))
         if persistence not in PERSISTENCES:
             return [("persistence", "must be `definition`, `execution` or `session`")]
-        found = []
-        if persistence != "definition" and not unwrap(settings.get("alias")):
-            found.append(("alias", f"is needed for persistence `{persistence}`"))
+        found = _problems_of_alias(unwrap(settings.get("alias", "")), persistence)
         return found + _problems_of_operation(settings, constant=persistence == "definition")
+
+
+def _problems_of_alias(alias: Any, persistence: str) -> list[tuple[str, str]]:
+    if persistence == "definition" or not isinstance(alias, str):
+        return []
+    if not 0 < len(alias) <= MAX_ALIAS:
+        return [("alias", f"must be 1 to {MAX_ALIAS} characters for persistence `{persistence}`")]
+    if persistence == "session" and not SESSION_ALIAS.fullmatch(alias):
+        form = "segments of letters, digits, `.`, `_`, `@` and `-` joined by `/`, none of them `.` or `..`"
+        return [("alias", f"must be {form} for persistence `session`")]
+    return []
 
 
 def _problems_of_operation(settings: Inputs, *, constant: bool) -> list[tuple[str, str]]:

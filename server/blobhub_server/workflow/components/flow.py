@@ -7,6 +7,7 @@ from typing import Any
 
 from blobhub_server.workflow.components.awaits import Await, time
 from blobhub_server.workflow.components.contract import (
+    MAX_ROUTE,
     Component,
     ComponentError,
     ComponentKind,
@@ -15,6 +16,7 @@ from blobhub_server.workflow.components.contract import (
     Outcome,
     PortSpec,
     PureComponent,
+    RouteSetting,
 )
 from blobhub_server.workflow.components.expressions import Evaluation
 from blobhub_server.workflow.values import unwrap
@@ -112,16 +114,34 @@ class Switch(PureComponent):
             if _is_case(case)
         ]
 
+    def routes_taken(self, settings: Inputs) -> list[RouteSetting]:
+        """Those of all cases that are set, and `default` unless a case is `True`."""
+        cases = unwrap(settings.get("cases"))
+        known = cases[:MAX_CASES] if isinstance(cases, list) else []
+        taken = [
+            RouteSetting(route=case["route"], input="cases", within=f"[{number}].route")
+            for number, case in enumerate(known)
+            if _is_case(case)
+        ]
+        always = any(_is_case(case) and case["when"].strip() == "True" for case in known)
+        return taken if always else [*taken, RouteSetting(route="default")]
+
+    def outputs_set(self, settings: Inputs) -> frozenset[str]:
+        """None: it chooses, and makes nothing."""
+        return frozenset()
+
 
 def _case_problems(cases: Any) -> list[tuple[str, str]]:
     if not isinstance(cases, list) or len(cases) > MAX_CASES:
         return [("cases", f"must be a list of {{route, when}}, at most {MAX_CASES} of them")]
-    message = "must be an object with texts `route` and `when`"
+    message = f"must be an object with texts `route`, of 1 to {MAX_ROUTE} characters, and `when`"
     return [("cases", f"case {number} {message}") for number, case in enumerate(cases) if not _is_case(case)]
 
 
 def _is_case(case: Any) -> bool:
-    return isinstance(case, dict) and all(isinstance(case.get(key), str) for key in ("route", "when"))
+    if not isinstance(case, dict) or not all(isinstance(case.get(key), str) for key in ("route", "when")):
+        return False
+    return 0 < len(case["route"]) <= MAX_ROUTE
 
 
 class Join(Component):
@@ -134,8 +154,13 @@ class Join(Component):
     type = "flow.join"
     title = "Join"
     kind = ComponentKind.JOIN
-    ports = (_IN, _NEXT, PortSpec(category="data_input", route="mode", description="`all` or `first`.", value_type="choice"))
+    ports = (
+        _IN,
+        _NEXT,
+        PortSpec(category="data_input", route="mode", description="`all` or `first`.", value_type="choice"),
+    )
     routes = ("next",)
+    constants = ("mode",)
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
         """The mode must be one there is."""

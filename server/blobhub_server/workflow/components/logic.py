@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blobhub_server.workflow.code.calls import calls_of
 from blobhub_server.workflow.code.contract import ScriptError
 from blobhub_server.workflow.components.contract import (
     ComponentContext,
@@ -12,6 +13,8 @@ from blobhub_server.workflow.components.contract import (
     Outcome,
     PortSpec,
     PureComponent,
+    RouteSetting,
+    ScriptSetting,
 )
 from blobhub_server.workflow.components.expressions import Evaluation
 from blobhub_server.workflow.values import unwrap
@@ -57,6 +60,10 @@ class Expression(PureComponent):
         text = unwrap(settings.get("expression"))
         return [ExpressionSetting(input="expression", text=text)] if isinstance(text, str) else []
 
+    def outputs_set(self, settings: Inputs) -> frozenset[str]:
+        """The value alone."""
+        return frozenset({"result"})
+
 
 class Code(EffectComponent):
     """Runs a Python script in a sandbox, without files, network or processes, within limits of time and memory. The
@@ -81,6 +88,7 @@ class Code(EffectComponent):
     routes = ("success", "failure")
     open_ports = True
     open_routes = True
+    constants = ("language",)
     repeatable = True
 
     async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
@@ -102,3 +110,21 @@ class Code(EffectComponent):
         if "code" in settings and not isinstance(unwrap(settings["code"]), str):
             found.append(("code", "must be a text or a message"))
         return found
+
+    def scripts(self, settings: Inputs) -> list[ScriptSetting]:
+        """The one that is set."""
+        text = unwrap(settings.get("code"))
+        return [ScriptSetting(input="code", text=text)] if isinstance(text, str) else []
+
+    def routes_taken(self, settings: Inputs) -> list[RouteSetting]:
+        """Those that the script names in `set_result` and goes on with."""
+        return [
+            RouteSetting(route=call.route, input="code", line=call.line, column=call.column)
+            for script in self.scripts(settings)
+            for call in calls_of(script.text).routes
+        ]
+
+    def outputs_set(self, settings: Inputs) -> frozenset[str] | None:
+        """Those that the script names in `set_data_output`, if it names all of them."""
+        scripts = self.scripts(settings)
+        return calls_of(scripts[0].text).outputs if scripts else None

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
+from types import MappingProxyType
 
 from blobhub_server.blobtypes.expressions import ExpressionError, parse, unknown_name
+from blobhub_server.workflow.code.contract import ScriptFlaw
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.contract import ComponentKind, ExpressionSetting
 from blobhub_server.workflow.components.expressions import INPUTS
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.document import (
+    CATEGORIES,
     DATA_INPUT,
     DATA_OUTPUT,
+    FLOW_INPUT,
+    FLOW_OUTPUT,
     Component,
     Connection,
     Definition,
@@ -21,151 +27,184 @@ from blobhub_server.workflow.definitions.document import (
     Severity,
 )
 from blobhub_server.workflow.definitions.document import ProblemType as P
-from blobhub_server.workflow.values import fits, type_of, unwrap
+from blobhub_server.workflow.definitions.lookup import START, Lookup, declared, may_add, places_of, settings_of
+from blobhub_server.workflow.definitions.slips import slips
+from blobhub_server.workflow.values import fits, unwrap
 
-START = "flow.start"
+MAX_EXPRESSIONS = 5_000
+MAX_EXPRESSION_CHARACTERS = 256 << 10
+MAX_SCRIPTS = 500
+MAX_SCRIPT_CHARACTERS = 128 << 10
+MAX_SCRIPTS_CHARACTERS = 512 << 10
+"""Reading an expression takes some microseconds a character, and looking at a script one."""
+MAX_PROBLEMS = 20_000
+"""How many are found at most, the errors before the warnings: one text can use a name that is not there a thousand times."""
+
+_NUMBERED = re.compile(r"(components|connections)\[(\d+)\]")
 
 
-def check(definition: Definition, registry: ComponentRegistry) -> list[Problem]:
-    """Every problem, in document order. A definition without one can be run."""
-    return list(_Check(definition, registry).problems())
+def check(
+    definition: Definition, registry: ComponentRegistry, flaws: Mapping[str, ScriptFlaw] = MappingProxyType({})
+) -> list[Problem]:
+    """Every problem, in document order. A definition in which none is an error can be run.
+
+    `flaws` are those of its scripts that the sandbox does not read, by their text (`scripts_of`).
+    """
+    lookup = Lookup(definition, registry)
+    found = chain(definition.warnings, _Check(lookup, flaws).problems(), slips(lookup))
+    return sorted(islice(found, MAX_PROBLEMS), key=_place)
+
+
+def scripts_of(definition: Definition, registry: ComponentRegistry) -> list[str]:
+    """The texts of all scripts in a definition, each once; none where there are more than there may be."""
+    types = {component.type: registry.get(component.type) for component in definition.components}
+    found: dict[str, None] = {}
+    for component in definition.components:
+        if type_ := types[component.type]:
+            found |= dict.fromkeys(script.text for script in type_.scripts(settings_of(component)))
+    beyond = len(found) > MAX_SCRIPTS or sum(map(len, found)) > MAX_SCRIPTS_CHARACTERS
+    return [] if beyond else [text for text in found if len(text) <= MAX_SCRIPT_CHARACTERS]
+
+
+def _place(problem: Problem) -> tuple[int, int]:
+    """Where a problem stands among the others."""
+    found = _NUMBERED.match(problem.path)
+    return (-1, 0) if found is None else (int(found[1] == "connections"), int(found[2]))
 
 
 class _Check:
-    def __init__(self, definition: Definition, registry: ComponentRegistry) -> None:
-        self._definition = definition
-        self._components = {component.id: component for component in definition.components}
-        self._types = {component.id: registry.get(component.type) for component in definition.components}
-        self._fed = {(c.target_id, c.target_route) for c in definition.connections if not c.control}
+    """The errors of a definition, and those warnings that come with reading its expressions."""
+
+    def __init__(self, lookup: Lookup, flaws: Mapping[str, ScriptFlaw]) -> None:
+        self._lookup = lookup
+        self._definition = lookup.definition
+        self._flaws = flaws
+        self._expressions = 0
+        self._expression_characters = 0
+        self._scripts: dict[str, None] = {}
 
     def problems(self) -> Iterator[Problem]:
         yield from self._starts()
         yield from self._duplicates()
-        reached = self._reachable()
         for number, component in enumerate(self._definition.components):
             path = f"components[{number}]"
-            type_ = self._types[component.id]
+            type_ = self._lookup.types[component.id]
             if type_ is None:
-                yield Problem(
-                    type=P.UNKNOWN_COMPONENT_TYPE,
-                    component_id=component.id,
-                    path=f"{path}.type",
-                    message=f"no component type {component.type!r} is installed",
-                )
+                message = f"no component type {component.type!r} is installed"
+                yield _error(P.UNKNOWN_COMPONENT_TYPE, component.id, f"{path}.type", message)
                 continue
             yield from self._ports(component, type_, path)
+            yield from self._values(component, type_, path)
             yield from _policy(component, path)
-            if type_.kind is not ComponentKind.DATA and component.id not in reached:
-                yield Problem(
-                    type=P.UNREACHABLE_COMPONENT, component_id=component.id, path=path, message="control never reaches it"
-                )
         for number, connection in enumerate(self._definition.connections):
             yield from self._connection(connection, f"connections[{number}]")
+        yield from self._totals()
 
     def _starts(self) -> Iterator[Problem]:
         starts = [component.id for component in self._definition.components if component.type == START]
         if not starts:
-            yield Problem(
-                type=P.NO_START, component_id="", path="components", message=f"there is no component of type {START}"
-            )
+            yield _error(P.NO_START, "", "components", f"there is no component of type {START}")
         for id_ in starts[1:]:
-            yield Problem(
-                type=P.SEVERAL_STARTS,
-                component_id=id_,
-                path="components",
-                message=f"there is more than one component of type {START}",
-            )
+            yield _error(P.SEVERAL_STARTS, id_, "components", f"there is more than one component of type {START}")
 
     def _duplicates(self) -> Iterator[Problem]:
-        for name in ("components", "connections"):
-            counted = Counter(item.id for item in getattr(self._definition, name))
-            for id_, count in counted.items():
+        ids: dict[str, Iterable[str]] = {
+            "components": [component.id for component in self._definition.components],
+            "connections": [connection.id for connection in self._definition.connections],
+        }
+        for name, given in ids.items():
+            for id_, count in Counter(given).items():
                 if count > 1:
                     owner = id_ if name == "components" else ""
-                    yield Problem(
-                        type=P.DUPLICATE_ID, component_id=owner, path=name, message=f"{count} {name} have the id {id_!r}"
-                    )
-
-    def _reachable(self) -> set[str]:
-        onward: dict[str, list[str]] = {}
-        for connection in self._definition.connections:
-            if connection.control:
-                onward.setdefault(connection.source_id, []).append(connection.target_id)
-        reached: set[str] = set()
-        left = [component.id for component in self._definition.components if component.type == START]
-        while left:
-            id_ = left.pop()
-            if id_ not in reached:
-                reached.add(id_)
-                left += onward.get(id_, [])
-        return reached
+                    yield _error(P.DUPLICATE_ID, owner, name, f"{count} {name} have the id {id_!r}")
 
     def _ports(self, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
-        declared = {(port.category, port.route): port for port in type_.ports}
+        specs = {(port.category, port.route): port for port in type_.ports}
         for number, port in enumerate(component.ports):
-            spec = declared.get((port.category, port.route))
+            spec = specs.get((port.category, port.route))
             place = f"{path}.ports[{number}]"
-            if spec is None:
-                if not self._may_add(type_, port.category):
-                    yield Problem(
-                        type=P.UNKNOWN_PORT,
-                        component_id=component.id,
-                        path=place,
-                        message=f"{component.type} has no {port.category} {port.route!r}",
-                    )
-            elif port.has_value and not fits(port.value, spec.value_type):
+            if spec is None and not may_add(type_, port.category):
+                message = f"{component.type} has no {port.category} {port.route!r}"
+                yield _error(P.UNKNOWN_PORT, component.id, place, message)
+            elif spec is not None and port.has_value and not fits(port.value, spec.value_type):
                 message = f"{port.route!r} takes a value of type {spec.value_type}"
-                yield Problem(type=P.TYPE_MISMATCH, component_id=component.id, path=f"{place}.value", message=message)
-        settings = settings_of(component)
+                yield _error(P.TYPE_MISMATCH, component.id, f"{place}.value", message)
+        settings = self._lookup.settings[component.id]
         for spec in type_.ports:
-            known = spec.route in settings or (component.id, spec.route) in self._fed
+            known = spec.route in settings or spec.route in self._lookup.fed[component.id]
             if spec.required and spec.category == DATA_INPUT and not known:
                 message = f"{spec.route!r} has neither a value nor a connection"
-                yield Problem(type=P.MISSING_PORT, component_id=component.id, path=f"{path}.ports", message=message)
+                yield _error(P.MISSING_PORT, component.id, f"{path}.ports", message)
+
+    def _values(self, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
+        """Values that their component does not take, and what cannot be read of expressions and scripts."""
+        settings, places = self._lookup.settings[component.id], places_of(component)
+        unfit = {port.route for port in type_.ports if not fits(settings.get(port.route), port.value_type)}
         for route, message in type_.problems(settings):
-            yield Problem(
-                type=P.TYPE_MISMATCH,
-                component_id=component.id,
-                path=f"{path}.{_port_of(component, route)}",
-                message=f"{route!r} {message}",
-            )
-        yield from self._expressions(component, type_, path)
-
-    def _expressions(self, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
-        """Expressions that are none, or use names that nobody provides."""
+            if route not in settings or route not in unfit:
+                place = f"{path}.{places.get(route, 'ports')}"
+                yield _error(P.TYPE_MISMATCH, component.id, place, f"{route!r} {message}")
         names = self._names(component, type_)
-        for setting in type_.expressions(settings_of(component)):
-            place = f"{path}.{_place_of(component, setting)}"
-            try:
-                expression = parse(setting.text)
-            except ExpressionError as error:
-                yield _of_expression(P.INVALID_EXPRESSION, component, place, error)
-                continue
-            for used in expression.names:
-                if used.name not in names and not used.optional:
-                    unknown = unknown_name(used.name, names, line=used.line, column=used.column)
-                    yield _of_expression(P.UNKNOWN_NAME, component, place, unknown)
-            if setting.decides and expression.never_boolean:
-                yield _undecided(component, place)
+        for expression in type_.expressions(settings):
+            place = f"{path}.{places.get(expression.input, 'ports')}{expression.within}"
+            yield from self._expression(component, expression, names, place)
+        for script in type_.scripts(settings):
+            self._scripts[script.text] = None
+            place = f"{path}.{places.get(script.input, 'ports')}"
+            flaw = self._flaws.get(script.text)
+            if len(script.text) > MAX_SCRIPT_CHARACTERS:
+                message = f"must be at most {MAX_SCRIPT_CHARACTERS} characters, not {len(script.text)}"
+                yield _error(P.INVALID_SCRIPT, component.id, place, message)
+            elif flaw is not None:
+                yield _error(P.INVALID_SCRIPT, component.id, place, flaw.message, line=flaw.line, column=flaw.column)
 
-    def _names(self, component: Component, type_: ComponentType) -> list[str]:
+    def _expression(
+        self, component: Component, setting: ExpressionSetting, names: dict[str, None], place: str
+    ) -> Iterator[Problem]:
+        """What is wrong with an expression: it is none, or uses names that nobody provides."""
+        self._expressions += 1
+        self._expression_characters += len(setting.text)
+        if self._beyond_expressions():
+            return
+        try:
+            expression = parse(setting.text)
+        except ExpressionError as error:
+            yield _of_expression(P.INVALID_EXPRESSION, component, place, error)
+            return
+        for used in expression.names:
+            if used.name not in names and not used.optional:
+                unknown = unknown_name(used.name, names, line=used.line, column=used.column)
+                yield _of_expression(P.UNKNOWN_NAME, component, place, unknown)
+        if setting.decides and expression.never_boolean:
+            yield _undecided(component, place)
+
+    def _beyond_expressions(self) -> bool:
+        return self._expressions > MAX_EXPRESSIONS or self._expression_characters > MAX_EXPRESSION_CHARACTERS
+
+    def _totals(self) -> Iterator[Problem]:
+        """More expressions or scripts than there may be. They are not read then."""
+        if self._beyond_expressions():
+            bound = f"{MAX_EXPRESSIONS} expressions of {MAX_EXPRESSION_CHARACTERS} characters in all"
+            message = f"must have at most {bound}, not {self._expressions} of {self._expression_characters}"
+            yield _error(P.INVALID_DOCUMENT, "", "components", message)
+        characters = sum(map(len, self._scripts))
+        if len(self._scripts) > MAX_SCRIPTS or characters > MAX_SCRIPTS_CHARACTERS:
+            bound = f"{MAX_SCRIPTS} different scripts of {MAX_SCRIPTS_CHARACTERS} characters in all"
+            message = f"must have at most {bound}, not {len(self._scripts)} of {characters}"
+            yield _error(P.INVALID_DOCUMENT, "", "components", message)
+
+    def _names(self, component: Component, type_: ComponentType) -> dict[str, None]:
         """The names that a component's expressions may use: its data inputs, but for those that its type declares."""
         own = {port.route for port in component.ports if port.category == DATA_INPUT}
-        fed = {route for id_, route in self._fed if id_ == component.id}
-        declared = {port.route for port in type_.ports}
-        return sorted((own | fed) - declared | {INPUTS})
-
-    def _may_add(self, type_: ComponentType, category: str) -> bool:
-        return type_.open_ports if category in (DATA_INPUT, DATA_OUTPUT) else type_.open_routes
+        routes = {port.route for port in type_.ports}
+        return dict.fromkeys(sorted((own | self._lookup.fed[component.id]) - routes | {INPUTS}))
 
     def _connection(self, connection: Connection, path: str) -> Iterator[Problem]:
         ends = (("source_id", connection.source_id), ("target_id", connection.target_id))
-        dangling = [(name, id_) for name, id_ in ends if id_ not in self._components]
+        dangling = [(name, id_) for name, id_ in ends if id_ not in self._lookup.components]
         for name, id_ in dangling:
-            yield Problem(
-                type=P.DANGLING_CONNECTION, component_id="", path=f"{path}.{name}", message=f"there is no component {id_!r}"
-            )
-        source, target = self._types.get(connection.source_id), self._types.get(connection.target_id)
+            yield _error(P.DANGLING_CONNECTION, "", f"{path}.{name}", f"there is no component {id_!r}")
+        source, target = self._lookup.types.get(connection.source_id), self._lookup.types.get(connection.target_id)
         if dangling or source is None or target is None:
             return
         if connection.control:
@@ -175,84 +214,47 @@ class _Check:
 
     def _control(self, connection: Connection, source: ComponentType, target: ComponentType, path: str) -> Iterator[Problem]:
         if not connection.route:
-            yield Problem(
-                type=P.UNKNOWN_PORT,
-                component_id=connection.source_id,
-                path=f"{path}.route",
-                message="control needs a route to fire on",
-            )
+            message = "control needs a route to fire on"
+            yield _error(P.UNKNOWN_PORT, connection.source_id, f"{path}.route", message)
         elif connection.route not in source.routes and not source.open_routes:
             message = f"{source.type} has no route {connection.route!r}"
-            yield Problem(type=P.UNKNOWN_PORT, component_id=connection.source_id, path=f"{path}.route", message=message)
-        takes_control = any(port.category == "flow_input" for port in target.ports)
-        if connection.target_port != "flow_input" or not takes_control:
+            yield _error(P.UNKNOWN_PORT, connection.source_id, f"{path}.route", message)
+        takes_control = any(category == FLOW_INPUT for category, _ in declared(target))
+        if connection.target_port != FLOW_INPUT or not takes_control:
             message = f"{target.type} takes no control at {connection.target_port!r}"
-            yield Problem(
-                type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message
-            )
+            yield _error(P.UNKNOWN_PORT, connection.target_id, f"{path}.target_port", message)
 
     def _data(self, connection: Connection, source: ComponentType, target: ComponentType, path: str) -> Iterator[Problem]:
-        if not self._has(connection.source_id, source, DATA_OUTPUT, connection.source_route):
+        source_id, target_id = connection.source_id, connection.target_id
+        if connection.source_port in CATEGORIES and connection.source_port != DATA_OUTPUT:
+            message = f"nothing leaves by {connection.source_port!r}; control leaves by {FLOW_OUTPUT!r}"
+            yield _error(P.UNKNOWN_PORT, source_id, f"{path}.source_port", message)
+        elif not self._lookup.has_port(source_id, source, DATA_OUTPUT, connection.source_route):
             message = f"{source.type} has no data output {connection.source_route!r}"
-            yield Problem(
-                type=P.UNKNOWN_PORT, component_id=connection.source_id, path=f"{path}.source_port", message=message
-            )
-        if not self._has(connection.target_id, target, DATA_INPUT, connection.target_route):
+            yield _error(P.UNKNOWN_PORT, source_id, f"{path}.source_port", message)
+        if connection.target_port in CATEGORIES and connection.target_port != DATA_INPUT:
+            message = f"{connection.target_port!r} takes no data, and only what leaves by {FLOW_OUTPUT!r} is control"
+            yield _error(P.UNKNOWN_PORT, target_id, f"{path}.target_port", message)
+        elif not self._lookup.has_port(target_id, target, DATA_INPUT, connection.target_route):
             message = f"{target.type} has no data input {connection.target_route!r}"
-            yield Problem(
-                type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message
-            )
-        if connection.target_route in target.constants:
+            yield _error(P.UNKNOWN_PORT, target_id, f"{path}.target_port", message)
+        elif connection.target_route in target.constants:
             message = f"the data input {connection.target_route!r} of {target.type} takes a value of its own, no connection"
-            yield Problem(
-                type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message
-            )
-        if target.kind is ComponentKind.DATA and self._constant(connection.target_id):
+            yield _error(P.UNKNOWN_PORT, target_id, f"{path}.target_port", message)
+        elif target.kind is ComponentKind.DATA and self._constant(target_id):
             message = "a value of persistence `definition` is a constant and cannot be written"
-            yield Problem(
-                type=P.UNKNOWN_PORT, component_id=connection.target_id, path=f"{path}.target_port", message=message
-            )
-
-    def _has(self, id_: str, type_: ComponentType, category: str, route: str) -> bool:
-        own = any(port.category == category and port.route == route for port in self._components[id_].ports)
-        declared = any(port.category == category and port.route == route for port in type_.ports)
-        return declared or (type_.open_ports and (own or bool(route)))
+            yield _error(P.UNKNOWN_PORT, target_id, f"{path}.target_port", message)
 
     def _constant(self, id_: str) -> bool:
-        return bool(unwrap(settings_of(self._components[id_]).get("persistence", "definition")) == "definition")
+        return bool(unwrap(self._lookup.settings[id_].get("persistence", "definition")) == "definition")
 
 
-def settings_of(component: Component) -> dict[str, Any]:
-    """The values set on a component's data inputs, by name."""
-    return {port.route: port.value for port in component.ports if port.category == DATA_INPUT and port.has_value}
-
-
-def _place_of(component: Component, setting: ExpressionSetting) -> str:
-    """Where in its component an expression is."""
-    for number, port in enumerate(component.ports):
-        if port.category == DATA_INPUT and port.route == setting.input and port.has_value:
-            kind = type_of(port.value)
-            return f"ports[{number}].value{f'.{kind}' if kind else ''}{setting.within}"
-    return "ports"
-
-
-def _port_of(component: Component, route: str) -> str:
-    """Where in its component the value of a data input is; its ports, where it has none."""
-    for number, port in enumerate(component.ports):
-        if port.category == DATA_INPUT and port.route == route and port.has_value:
-            return f"ports[{number}].value"
-    return "ports"
+def _error(type_: P, component_id: str, path: str, message: str, *, line: int = 0, column: int = 0) -> Problem:
+    return Problem(type=type_, component_id=component_id, path=path, message=message, line=line, column=column)
 
 
 def _of_expression(type_: P, component: Component, place: str, error: ExpressionError) -> Problem:
-    return Problem(
-        type=type_,
-        component_id=component.id,
-        path=place,
-        message=error.message,
-        line=error.line,
-        column=error.column,
-    )
+    return _error(type_, component.id, place, error.message, line=error.line, column=error.column)
 
 
 def _undecided(component: Component, place: str) -> Problem:
@@ -269,17 +271,10 @@ def _policy(component: Component, path: str) -> Iterator[Problem]:
     policy, retry = component.policy, component.policy.retry
     place = f"{path}.policy"
     if policy.timeout is not None and policy.timeout <= 0:
-        yield Problem(
-            type=P.INVALID_POLICY, component_id=component.id, path=f"{place}.timeout", message="must be more than 0"
-        )
+        yield _error(P.INVALID_POLICY, component.id, f"{place}.timeout", "must be more than 0")
     for name, value, most in (
         ("maximum_attempts", retry.maximum_attempts, 100),
         ("backoff_coefficient", retry.backoff_coefficient, 10),
     ):
         if not 1 <= value <= most:
-            yield Problem(
-                type=P.INVALID_POLICY,
-                component_id=component.id,
-                path=f"{place}.retry.{name}",
-                message=f"must be from 1 to {most}",
-            )
+            yield _error(P.INVALID_POLICY, component.id, f"{place}.retry.{name}", f"must be from 1 to {most}")

@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from blobhub_server.blobtypes.contract import Contents
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import NotFound, Violation
+from blobhub_server.workflow.code.contract import ScriptFlaw, ScriptRunner
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definitions.check import check
-from blobhub_server.workflow.definitions.document import Definition, InvalidDefinition, Problem, ProblemType, Severity, parse
+from blobhub_server.workflow.definitions.check import check, scripts_of
+from blobhub_server.workflow.definitions.document import Definition, InvalidDefinition, Problem, ProblemType, Severity
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.definitions.reader import parse
 from blobhub_server.workflow.errors import DefinitionNotRunnable, InvalidDefinitionContent
+from blobhub_server.workflow.kept import Kept
+from blobhub_server.workflow.turns import Turns
 
-_KEPT = 1024
-_NEVER_STORED = (ProblemType.INVALID_DOCUMENT, ProblemType.INVALID_EXPRESSION)
+_UNREADABLE = (ProblemType.INVALID_DOCUMENT, ProblemType.INVALID_EXPRESSION)
 """Problems with which a definition is refused, also in a draft. With others it can be stored, as work that goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledDefinition:
-    """A definition, what is wrong with it, and, when no problem is an error, its graph."""
+    """What is wrong with a definition, and, when no problem is an error, its graph."""
 
-    definition: Definition | None
     problems: list[Problem]
     graph: Graph | None
 
     def runnable(self) -> Graph:
-        """The graph. Raises DefinitionNotRunnable with every problem when there is none."""
+        """The graph. Raises DefinitionNotRunnable with every error when there is none."""
         if self.graph is None:
-            raise DefinitionNotRunnable(violations(self.problems))
+            raise DefinitionNotRunnable(self.violations())
         return self.graph
 
+    def require_readable(self) -> None:
+        """Raise InvalidDefinitionContent, with every error, unless it is a definition with sound expressions."""
+        if any(problem.type in _UNREADABLE for problem in self.problems):
+            raise InvalidDefinitionContent(self.violations())
 
-def violations(problems: list[Problem]) -> list[Violation]:
-    """Problems as the violations that errors carry."""
-    return [Violation(problem.path or problem.component_id, _words(problem)) for problem in problems]
+    def violations(self) -> list[Violation]:
+        """Its errors, as errors of calls carry them."""
+        errors = [problem for problem in self.problems if problem.severity is Severity.ERROR]
+        return [Violation(problem.path or problem.component_id, _words(problem)) for problem in errors]
 
 
 def _words(problem: Problem) -> str:
@@ -55,13 +64,21 @@ class Found:
 
 
 class Definitions:
-    """Finds and compiles definitions, and caches them by digest."""
+    """Finds and compiles definitions, each once, in threads of its own, and caches them by digest.
 
-    def __init__(self, db: Database, contents: Contents, registry: ComponentRegistry) -> None:
+    `turns` are those of whoever checks, stores and reads definitions. What is started does not wait for them.
+    """
+
+    def __init__(self, db: Database, contents: Contents, registry: ComponentRegistry, scripts: ScriptRunner) -> None:
         self._db = db
         self._contents = contents
         self._registry = registry
-        self._compiled: OrderedDict[str, CompiledDefinition] = OrderedDict()
+        self._scripts = scripts
+        self._stored: Kept[CompiledDefinition] = Kept(max_things=1024, max_bytes=16 << 20)
+        self._checked: Kept[CompiledDefinition] = Kept(max_things=64, max_bytes=4 << 20)
+        self._loading: dict[str, asyncio.Task[CompiledDefinition]] = {}
+        self._load_turns = Turns(1)
+        self.turns = Turns(1)
 
     async def find(self, revision_id: str, name_or_id: str) -> Entry:
         """The entry of a definition, by alias or id. Raises NotFound."""
@@ -77,31 +94,48 @@ class Definitions:
 
     async def load(self, digest: str) -> CompiledDefinition:
         """A stored definition, compiled."""
-        known = self._compiled.get(digest)
+        known = self._stored.get(digest)
+        if known is not None:
+            return known
+        loading = self._loading.get(digest)
+        if loading is None:
+            loading = self._loading[digest] = asyncio.create_task(self._load(digest))
+            loading.add_done_callback(lambda _: self._loading.pop(digest))
+        # Others may wait for it too, so a caller that goes away does not end it.
+        return await asyncio.shield(loading)
+
+    async def _load(self, digest: str) -> CompiledDefinition:
+        document = await self._contents.read(digest)
+        compiled = self._checked.get(digest) or await self._compile(self._load_turns, digest, document)
+        self._stored.keep(digest, compiled, len(document))
+        return compiled
+
+    async def check(self, document: bytes, key: str) -> CompiledDefinition:
+        """A document, compiled. Those who ask with the same key share their turns."""
+        digest = hashlib.sha256(document).hexdigest()
+        known = self._stored.get(digest) or self._checked.get(digest)
         if known is None:
-            # Reading many expressions takes long, so it holds up nobody else.
-            known = await asyncio.to_thread(self.compile, await self._contents.read(digest))
-            self._compiled[digest] = known
-            if len(self._compiled) > _KEPT:
-                self._compiled.popitem(last=False)
-        else:
-            self._compiled.move_to_end(digest)
+            known = await self._compile(self.turns, key, document)
+            self._checked.keep(digest, known, len(document))
         return known
 
-    def compile(self, document: bytes) -> CompiledDefinition:
-        """A document, checked, and compiled when nothing is wrong with it."""
+    async def _compile(self, turns: Turns, key: str, document: bytes) -> CompiledDefinition:
+        """A document, checked, and compiled when no problem is an error."""
         try:
-            definition = parse(document)
+            definition, scripts = await turns.run(key, partial(_read, document, self._registry))
         except InvalidDefinition as error:
-            return CompiledDefinition(definition=None, problems=list(error.problems), graph=None)
-        problems = check(definition, self._registry)
-        broken = any(problem.severity is Severity.ERROR for problem in problems)
-        graph = None if broken else Graph.compile(definition, self._registry)
-        return CompiledDefinition(definition=definition, problems=problems, graph=graph)
+            return CompiledDefinition(problems=error.problems, graph=None)
+        flaws = await self._scripts.read(scripts) if scripts else {}
+        return await turns.run(key, partial(_compiled, definition, self._registry, flaws))
 
-    def require_storable(self, document: bytes) -> None:
-        """Raise InvalidDefinitionContent, with every problem, unless a document is a definition with sound expressions."""
-        problems = self.compile(document).problems
-        if any(problem.type in _NEVER_STORED for problem in problems):
-            told = (*_NEVER_STORED, ProblemType.UNKNOWN_NAME)
-            raise InvalidDefinitionContent(violations([problem for problem in problems if problem.type in told]))
+
+def _read(document: bytes, registry: ComponentRegistry) -> tuple[Definition, list[str]]:
+    """A definition and its scripts. Raises InvalidDefinition."""
+    definition = parse(document)
+    return definition, scripts_of(definition, registry)
+
+
+def _compiled(definition: Definition, registry: ComponentRegistry, flaws: Mapping[str, ScriptFlaw]) -> CompiledDefinition:
+    problems = check(definition, registry, flaws)
+    broken = any(problem.severity is Severity.ERROR for problem in problems)
+    return CompiledDefinition(problems=problems, graph=None if broken else Graph.compile(definition, registry))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,6 @@ from blobhub_server.workflow.components.contract import Component as ComponentTy
 from blobhub_server.workflow.components.contract import ComponentKind, EffectComponent
 from blobhub_server.workflow.components.operations import SET, initial
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definitions.check import START, settings_of
 from blobhub_server.workflow.definitions.document import (
     DATA_INPUT,
     DATA_OUTPUT,
@@ -19,6 +19,7 @@ from blobhub_server.workflow.definitions.document import (
     Definition,
     Policy,
 )
+from blobhub_server.workflow.definitions.lookup import START, Lookup, settings_of
 from blobhub_server.workflow.values import unwrap
 
 END = "flow.end"
@@ -110,13 +111,14 @@ class Graph:
 class _Compiler:
     def __init__(self, definition: Definition, registry: ComponentRegistry) -> None:
         self._definition = definition
-        self._components = {component.id: component for component in definition.components}
+        self._lookup = Lookup(definition, registry)
         self._types: dict[str, ComponentType] = {}
-        for component in definition.components:
-            type_ = registry.get(component.type)
+        for id_, type_ in self._lookup.types.items():
             assert type_ is not None, "checked before"
-            self._types[component.id] = type_
-        self._values = {c.id: _value_of(c) for c in definition.components if self._kind(c.id) is ComponentKind.DATA}
+            self._types[id_] = type_
+        values = [c for c in definition.components if self._kind(c.id) is ComponentKind.DATA]
+        self._values = {value.id: _value_of(value) for value in values}
+        self._written = {value.id: self._write(value) for value in values}
         first_joins = [c.id for c in definition.components if self._kind(c.id) is ComponentKind.JOIN and joins_first(c)]
         self._late_marks = {id_: 1 << number for number, id_ in enumerate(first_joins)}
 
@@ -139,10 +141,10 @@ class _Compiler:
 
     def _node(self, component: Component) -> Node:
         type_ = self._types[component.id]
-        outgoing = [c for c in self._definition.connections if c.source_id == component.id]
-        incoming = [c for c in self._definition.connections if c.target_id == component.id]
+        outgoing = self._lookup.outgoing.get(component.id, [])
+        incoming = self._lookup.incoming.get(component.id, [])
         sources = tuple(self._source(c) for c in incoming if not c.control)
-        settings, writes = settings_of(component), self._writes(outgoing)
+        settings, writes = self._lookup.settings[component.id], self._writes(outgoing)
         return Node(
             id=component.id,
             type=component.type,
@@ -172,17 +174,16 @@ class _Compiler:
         )
 
     def _writes(self, outgoing: list[Connection]) -> dict[str, tuple[Write, ...]]:
-        made: dict[str, tuple[Write, ...]] = {}
+        made: dict[str, list[Write]] = defaultdict(list)
         for connection in outgoing:
-            if not connection.control and connection.target_id in self._values:
-                route = connection.source_route
-                made[route] = (*made.get(route, ()), self._write(connection.target_id))
-        return made
+            if not connection.control and connection.target_id in self._written:
+                made[connection.source_route].append(self._written[connection.target_id])
+        return {route: tuple(writes) for route, writes in made.items()}
 
-    def _write(self, id_: str) -> Write:
-        (persistence, alias), component = self._values[id_], self._components[id_]
-        operation = str(unwrap(settings_of(component).get("operation", SET)))
-        own = _own_value(component)
+    def _write(self, value: Component) -> Write:
+        persistence, alias = self._values[value.id]
+        operation = str(unwrap(settings_of(value).get("operation", SET)))
+        own = _own_value(value)
         return Write(
             persistence=persistence,
             alias=alias,
@@ -208,12 +209,11 @@ def joins_first(join: Component) -> bool:
 
 
 def _control(outgoing: list[Connection]) -> dict[str, tuple[Target, ...]]:
-    made: dict[str, tuple[Target, ...]] = {}
+    made: dict[str, list[Target]] = defaultdict(list)
     for connection in outgoing:
         if connection.control:
-            target = Target(connection.target_id, connection.id)
-            made[connection.route] = (*made.get(connection.route, ()), target)
-    return made
+            made[connection.route].append(Target(connection.target_id, connection.id))
+    return {route: tuple(targets) for route, targets in made.items()}
 
 
 def _value_of(component: Component) -> tuple[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from blobhub.v1 import definition_pb2 as pb
 
@@ -18,9 +19,11 @@ from blobhub_server.errors import AlreadyExists, BlobHubError, NotFound, WrongBl
 from blobhub_server.ids import NOTHING
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
-from blobhub_server.workflow.definitions.document import Problem
+from blobhub_server.workflow.definitions.document import InvalidDefinition, Problem, Severity
 from blobhub_server.workflow.definitions.finder import Definitions
-from blobhub_server.workflow.errors import TYPE
+from blobhub_server.workflow.definitions.reader import invalid, parse
+from blobhub_server.workflow.errors import TYPE, InvalidDefinitionContent
+from blobhub_server.workflow.kept import Kept
 from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.services.document import to_document, to_message
 
@@ -92,11 +95,14 @@ class DefinitionService:
     def __init__(self, host: Host, definitions: Definitions) -> None:
         self._host = host
         self._definitions = definitions
+        self._contents: Kept[bytes] = Kept(max_things=1024, max_bytes=16 << 20)
+        """Typed messages, encoded, by the digest of the document that they stand for."""
 
     async def PutDefinition(self, request: pb.PutDefinitionRequest, call: Call[RevisionView]) -> pb.PutDefinitionResponse:
         revision = call.resource.require_type(TYPE)
-        document = await self._document(request)
-        stored = await self._host.contents.upload(document.encode())
+        document = await self._document(request, request.WhichOneof("body") or "", revision)
+        (await self._definitions.check(document, revision.organization_id)).require_readable()
+        stored = await self._host.contents.upload(document)
 
         async def make(tx: Transaction) -> pb.PutDefinitionResponse:
             try:
@@ -118,19 +124,27 @@ class DefinitionService:
 
         return await call.once(make)
 
-    async def _document(self, request: pb.PutDefinitionRequest) -> str:
-        typed = request.WhichOneof("body") == "content"
-        document = to_document(request.content) if typed else request.document
-        await asyncio.to_thread(self._definitions.require_storable, document.encode())
-        to_message(document)
-        return document
+    async def _document(
+        self, request: pb.PutDefinitionRequest | pb.CheckDefinitionRequest, form: str, revision: RevisionView
+    ) -> bytes:
+        """The document that a request holds in a form. Raises InvalidDefinitionContent when a message has none."""
+        if form == "document":
+            return request.document.encode()
+        return await self._definitions.turns.run(revision.organization_id, lambda: to_document(request.content).encode())
 
     async def GetDefinition(
         self, request: pb.GetDefinitionRequest, call: Call[LocatedDefinition]
     ) -> pb.GetDefinitionResponse:
         entry = call.resource.entry
-        document = (await self._host.contents.read(entry.digest)).decode()
-        return pb.GetDefinitionResponse(definition=to_proto(entry), document=document, content=to_message(document))
+        document = await self._host.contents.read(entry.digest)
+        content = self._contents.get(entry.digest)
+        if content is None:
+            key = call.resource.revision.organization_id
+            content = await self._definitions.turns.run(key, partial(_encoded_message, document))
+            self._contents.keep(entry.digest, content, len(content))
+        answer = pb.GetDefinitionResponse(definition=to_proto(entry), document=document.decode())
+        answer.content.MergeFromString(content)
+        return answer
 
     async def ListDefinitions(
         self, request: pb.ListDefinitionsRequest, call: Call[RevisionView]
@@ -167,13 +181,34 @@ class DefinitionService:
         self, request: pb.CheckDefinitionRequest, call: Call[RevisionView]
     ) -> pb.CheckDefinitionResponse:
         revision = call.resource.require_type(TYPE)
-        subject = request.WhichOneof("subject")
-        if subject == "definition":
-            entry = await self._definitions.find(revision.id, request.definition)
-            compiled = await self._definitions.load(entry.digest)
-        else:
-            document = request.document if subject == "document" else to_document(request.content)
-            compiled = await asyncio.to_thread(self._definitions.compile, document.encode())
-        problems = [*map(to_problem, compiled.problems)]
-        fit = count_within((problem.ByteSize() for problem in problems), MAX_PAGE_BYTES)
-        return pb.CheckDefinitionResponse(runnable=compiled.graph is not None, problems=problems[:fit])
+        form = request.WhichOneof("subject") or ""
+        try:
+            if form == "definition":
+                entry = await self._definitions.find(revision.id, request.definition)
+                compiled = await self._definitions.load(entry.digest)
+            else:
+                document = await self._document(request, form, revision)
+                compiled = await self._definitions.check(document, revision.organization_id)
+            problems, runnable = compiled.problems, compiled.graph is not None
+        except InvalidDefinitionContent as error:
+            # PutDefinition refuses such a message with the same words.
+            problems, runnable = [invalid(broken.field, broken.message) for broken in error.violations], False
+        told = await self._definitions.turns.run(revision.organization_id, partial(_fitting, problems))
+        return pb.CheckDefinitionResponse(runnable=runnable, problems=told)
+
+
+def _encoded_message(document: bytes) -> bytes:
+    """The typed message of a document; empty for one that cannot be read as a definition any more."""
+    try:
+        parse(document)
+    except InvalidDefinition:
+        return b""
+    return to_message(document.decode()).SerializeToString()
+
+
+def _fitting(problems: list[Problem]) -> Iterable[pb.DefinitionProblem]:
+    """As many problems as fit a message. Where not all do, the errors go first."""
+    made = [to_problem(problem) for problem in problems]
+    if count_within((item.ByteSize() for item in made), MAX_PAGE_BYTES) < len(made):
+        made = [to_problem(problem) for problem in sorted(problems, key=lambda item: item.severity is not Severity.ERROR)]
+    return made[: count_within((item.ByteSize() for item in made), MAX_PAGE_BYTES)]

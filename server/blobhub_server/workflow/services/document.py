@@ -3,77 +3,179 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from blobhub.v1 import definition_pb2 as pb
-from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from blobhub_server.blobtypes import json_field, json_text
 from blobhub_server.errors import InvalidValue, Violation
+from blobhub_server.workflow.definitions.json_document import load
+from blobhub_server.workflow.definitions.reader import MAX_COMPONENTS, MAX_CONNECTIONS, MAX_PORTS, fields_of
 from blobhub_server.workflow.errors import InvalidDefinitionContent
+
+_DURATION = re.compile(r"(\d+)(?:\.(\d{1,9}))?s", re.ASCII)
 
 
 def to_document(definition: pb.WorkflowDefinition) -> str:
-    """The JSON document that stands for a typed definition. Raises InvalidDefinitionContent when JSON cannot say it."""
-    bare = pb.WorkflowDefinition()
-    bare.CopyFrom(definition)
+    """The JSON document that stands for a typed definition. Raises InvalidDefinitionContent when there is none.
+
+    It may still be no definition: that is for the reader of documents to say.
+    """
+    _require_bounds(definition)
+    writer = _Writer()
+    text = _text(writer.fields(definition))
+    size = len(text.encode())
+    if size > json_text.MAX_BYTES:
+        writer.violations.append(
+            Violation("", f"must be at most {json_text.MAX_BYTES} bytes as a JSON document, not {size}")
+        )
+    if writer.violations:
+        raise InvalidDefinitionContent(writer.violations)
+    return text
+
+
+def _require_bounds(definition: pb.WorkflowDefinition) -> None:
+    """Raise InvalidDefinitionContent when a message has more parts than a definition may: empty ones take two bytes each."""
+    counts = {
+        "components": (len(definition.components), MAX_COMPONENTS, "items"),
+        "connections": (len(definition.connections), MAX_CONNECTIONS, "items"),
+    }
+    if counts["components"][0] <= MAX_COMPONENTS:
+        ports = sum(len(component.ports) for component in definition.components)
+        counts["components"] = (ports, MAX_PORTS, "ports in all")
+    violations = [
+        Violation(path, f"must have at most {most} {what}, not {count}")
+        for path, (count, most, what) in counts.items()
+        if count > most
+    ]
+    if violations:
+        raise InvalidDefinitionContent(violations)
+
+
+class _Writer:
+    """Makes the content of a document of messages, and notes the values that are none."""
+
+    def __init__(self) -> None:
+        self.violations: list[Violation] = []
+
+    def fields(self, message: Message, path: str = "") -> dict[str, Any]:
+        """What is set in a message, by the names of the format."""
+        made: dict[str, Any] = {}
+        for field, value in message.ListFields():
+            place = f"{path}.{field.name}" if path else field.name
+            if field.message_type is None:
+                made[field.name] = _scalar(value)
+            elif isinstance(message, pb.WorkflowPort):
+                continue
+            elif isinstance(value, Duration):
+                made[field.name] = _duration_text(value)
+            elif isinstance(value, Message):
+                made[field.name] = self.fields(value, place)
+            else:
+                made[field.name] = [self.fields(item, f"{place}[{number}]") for number, item in enumerate(value)]
+        if isinstance(message, pb.WorkflowPort):
+            made.pop("value_json", None)
+            if message.WhichOneof("form"):
+                made["value"] = self._value(message, path)
+        return made
+
+    def _value(self, port: pb.WorkflowPort, path: str) -> Any:
+        try:
+            return json_field.read(port, "value", path=f"{path}.value")[0]
+        except InvalidValue as error:
+            self.violations += error.violations
+            return None
+
+
+def _scalar(value: Any) -> Any:
+    """A text, a number or a list of texts. A number that JSON does not have becomes a text, which the reader refuses."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float) else list(value)
+
+
+def _duration_text(duration: Duration) -> str:
     try:
-        values = list(_pop_values(bare))
-        fields = json_format.MessageToDict(bare, preserving_proto_field_name=True)
-        for i, j, value in values:
-            fields["components"][i]["ports"][j]["value"] = value
-        return _text(fields)
-    except InvalidValue as error:
-        raise InvalidDefinitionContent(error.violations) from None
-    except (json_format.SerializeToJsonError, ValueError):
-        message = "holds a number or a duration that JSON cannot say"
-        raise InvalidDefinitionContent([Violation("content", message)]) from None
+        return duration.ToJsonString()
+    except ValueError:
+        return f"{duration.seconds} s and {duration.nanos} ns, which is no duration"
 
 
 def _text(fields: dict[str, Any]) -> str:
     """A document as text, for people to read unless only its short form is within the bounds of a document."""
-    text = json.dumps(fields, ensure_ascii=False, indent=2, allow_nan=False)
+    text = json.dumps(fields, ensure_ascii=False, indent=2)
     if len(text.encode()) > json_text.MAX_BYTES:
-        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    size = len(text.encode())
-    if size > json_text.MAX_BYTES:
-        raise InvalidValue("content", f"must be at most {json_text.MAX_BYTES} bytes as a JSON document, not {size}")
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     return text
 
 
 def to_message(document: str) -> pb.WorkflowDefinition:
-    """The typed definition that a JSON document stands for; keys the format does not know are left out."""
-    try:
-        # `json_format` would make doubles of all numbers, so the values of ports are put in one by one.
-        content = json_text.load(document)
-        values = list(_take_values(content))
-        made = json_format.ParseDict(content, pb.WorkflowDefinition(), ignore_unknown_fields=True)
-    except (json_format.ParseError, ValueError, RecursionError):
-        message = "does not fit the fields of a workflow definition"
-        raise InvalidDefinitionContent([Violation("document", message)]) from None
+    """The typed definition that a document stands for, in which the reader finds nothing wrong.
+
+    Keys that the format does not know are left out.
+    """
+    content, _ = load(document)
+    fields = fields_of("definition", content)
+    components = [fields_of("component", item) for item in fields.get("components", ())]
+    made = pb.WorkflowDefinition(
+        type=fields["type"],
+        version=fields.get("version", ""),
+        components=[_component(item) for item in components],
+        connections=[pb.WorkflowConnection(**fields_of("connection", item)) for item in fields.get("connections", ())],
+    )
     room = json_field.MAX_ITEMS
-    for i, j, value in values:
+    for i, j, value in _values(components):
         room -= json_field.fill(made.components[i].ports[j], "value", value, room=room)
     return made
 
 
-def _pop_values(definition: pb.WorkflowDefinition) -> Iterator[tuple[int, int, Any]]:
-    """Take the values out of a message's ports: (place of the component, place of the port, value) for each."""
-    for i, component in enumerate(definition.components):
-        for j, port in enumerate(component.ports):
-            if port.WhichOneof("form"):
-                value, _ = json_field.read(port, "value", path=f"content.components[{i}].ports[{j}].value")
-                port.ClearField("value")
-                port.ClearField("value_json")
-                yield i, j, value
+def _component(fields: dict[str, Any]) -> pb.WorkflowComponent:
+    made = pb.WorkflowComponent(**{name: fields[name] for name in ("id", "category", "type", "name") if name in fields})
+    if "position" in fields:
+        made.position.SetInParent()
+        for name, value in fields_of("position", fields["position"]).items():
+            setattr(made.position, name, value)
+    for port in fields.get("ports", ()):
+        named = fields_of("port", port)
+        made.ports.add(category=named["category"], route=named["route"])
+    if "policy" in fields:
+        _fill_policy(made.policy, fields_of("policy", fields["policy"]))
+    return made
 
 
-def _take_values(content: Any) -> Iterator[tuple[int, int, Any]]:
-    """The same for a document, once its shape is known to be right. The key `value_json` is none of a document's."""
-    for i, component in enumerate(content.get("components", ())):
+def _fill_policy(policy: pb.WorkflowPolicy, fields: dict[str, Any]) -> None:
+    policy.SetInParent()
+    if "timeout" in fields:
+        policy.timeout.CopyFrom(_duration(fields["timeout"]))
+    if "retry" not in fields:
+        return
+    policy.retry.SetInParent()
+    for name, value in fields_of("retry", fields["retry"]).items():
+        match name:
+            case "initial_interval" | "maximum_interval":
+                getattr(policy.retry, name).CopyFrom(_duration(value))
+            case "non_retryable_reasons":
+                policy.retry.non_retryable_reasons.extend(value)
+            case "maximum_attempts":
+                policy.retry.maximum_attempts = int(value)
+            case _:
+                setattr(policy.retry, name, value)
+
+
+def _duration(text: str) -> Duration:
+    match = _DURATION.fullmatch(text)
+    assert match is not None, "read before"
+    return Duration(seconds=int(match[1]), nanos=int((match[2] or "").ljust(9, "0")))
+
+
+def _values(components: list[dict[str, Any]]) -> Iterator[tuple[int, int, Any]]:
+    """The values of ports: (place of the component, place of the port, value) for each."""
+    for i, component in enumerate(components):
         for j, port in enumerate(component.get("ports", ())):
-            port.pop("value_json", None)
-            port.pop("valueJson", None)
             if "value" in port:
-                yield i, j, port.pop("value")
+                yield i, j, port["value"]

@@ -1,0 +1,75 @@
+"""What the text of a script says of its calls, without running it: the routes and outputs that it names by literals."""
+
+from __future__ import annotations
+
+import ast
+import io
+import token
+import tokenize
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+_PASSED_OVER = (token.NL, token.NEWLINE, token.COMMENT, token.INDENT, token.DEDENT)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCall:
+    """A route that a script chooses by `set_result('route')`, and where the route stands, both from 1."""
+
+    route: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCalls:
+    """The routes that a script names and goes on with, and its outputs; None when it may set others than those it names."""
+
+    routes: tuple[RouteCall, ...]
+    outputs: frozenset[str] | None
+
+
+# Each of a script's calls is asked for by itself, so the last few texts are kept.
+@lru_cache(maxsize=8)
+def calls_of(source: str) -> ScriptCalls:
+    """The calls of a script. It is only cut into tokens, so no text makes this deep, or longer than it is long."""
+    if "set_result" not in source and "set_data_output" not in source:
+        return ScriptCalls(routes=(), outputs=frozenset())
+    tokens = list(_tokens(source))
+    routes = []
+    outputs: set[str] | None = set()
+    for number, name in enumerate(tokens):
+        if name.type != token.NAME or name.string not in ("set_result", "set_data_output"):
+            continue
+        literal = _first_argument(tokens[number + 1 : number + 4])
+        if name.string == "set_data_output":
+            outputs = None if literal is None or outputs is None else outputs | {literal}
+        elif literal is not None and tokens[number + 3].string == ")":
+            line, column = tokens[number + 2].start
+            routes.append(RouteCall(route=literal, line=line, column=column + 1))
+    return ScriptCalls(routes=tuple(routes), outputs=None if outputs is None else frozenset(outputs))
+
+
+def _tokens(source: str) -> Iterator[tokenize.TokenInfo]:
+    """The tokens of a script, up to where it can be read."""
+    try:
+        for item in tokenize.generate_tokens(io.StringIO(source).readline):
+            if item.type not in _PASSED_OVER:
+                yield item
+    except (tokenize.TokenError, SyntaxError):
+        return
+
+
+def _first_argument(following: Sequence[tokenize.TokenInfo]) -> str | None:
+    """The text that is the first argument of a call, of the tokens after the function's name; None when it is no literal."""
+    if len(following) < 3 or following[0].string != "(" or following[1].type != token.STRING:
+        return None
+    if following[2].string not in (",", ")"):
+        return None
+    literal = following[1].string
+    try:
+        value = ast.literal_eval(literal) if len(literal) <= 1_000 else None
+    except (SyntaxError, ValueError):
+        return None
+    return value if isinstance(value, str) else None

@@ -1,0 +1,89 @@
+"""What is looked up in a definition while it is checked and compiled, each thing in one step."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+from typing import Any
+
+from blobhub_server.workflow.components.contract import Component as ComponentType
+from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.definitions.document import DATA_INPUT, DATA_OUTPUT, Component, Connection, Definition
+from blobhub_server.workflow.values import type_of
+
+START = "flow.start"
+
+
+class Lookup:
+    """A definition by its ids. Of components with the same id, which is an error, the last is found."""
+
+    def __init__(self, definition: Definition, registry: ComponentRegistry) -> None:
+        self.definition = definition
+        self.components = {component.id: component for component in definition.components}
+        self.types = {component.id: registry.get(component.type) for component in definition.components}
+        self.settings = {component.id: settings_of(component) for component in definition.components}
+        """The values set on a component's data inputs, by its id and their name."""
+        self.outgoing: dict[str, list[Connection]] = defaultdict(list)
+        self.incoming: dict[str, list[Connection]] = defaultdict(list)
+        self.fed: dict[str, set[str]] = defaultdict(set)
+        """The data inputs that something is connected to, by component."""
+        self.carried: dict[str, set[str]] = defaultdict(set)
+        """The routes that a connection of control begins with, by component."""
+        self._own = {
+            component.id: {(port.category, port.route) for port in component.ports} for component in definition.components
+        }
+        for connection in definition.connections:
+            self.outgoing[connection.source_id].append(connection)
+            self.incoming[connection.target_id].append(connection)
+            if connection.control:
+                self.carried[connection.source_id].add(connection.route)
+            else:
+                self.fed[connection.target_id].add(connection.target_route)
+
+    def has_port(self, id_: str, type_: ComponentType, category: str, route: str) -> bool:
+        """Whether a component has a data port, by its type or its own definition."""
+        if (category, route) in declared(type_):
+            return True
+        return type_.open_ports and ((category, route) in self._own[id_] or bool(route))
+
+    def reachable(self) -> set[str]:
+        """The ids that control can come to."""
+        reached: set[str] = set()
+        left = [component.id for component in self.definition.components if component.type == START]
+        while left:
+            id_ = left.pop()
+            if id_ not in reached:
+                reached.add(id_)
+                left += {connection.target_id for connection in self.outgoing.get(id_, ()) if connection.control}
+        return reached
+
+
+@cache
+def declared(type_: ComponentType) -> frozenset[tuple[str, str]]:
+    """The ports that a component type declares: (category, route) of each."""
+    return frozenset((port.category, port.route) for port in type_.ports)
+
+
+def settings_of(component: Component) -> dict[str, Any]:
+    """The values set on a component's data inputs, by name."""
+    return {port.route: port.value for port in component.ports if port.category == DATA_INPUT and port.has_value}
+
+
+def places_of(component: Component) -> dict[str, str]:
+    """Where in its component each of those values is, by name; inside of a value object."""
+    return {
+        port.route: f"ports[{number}].value{_inside(port.value)}"
+        for number, port in enumerate(component.ports)
+        if port.category == DATA_INPUT and port.has_value
+    }
+
+
+def _inside(value: Any) -> str:
+    kind = type_of(value)
+    inside = {"boolean": "flag", "choice": "id", None: ""}.get(kind, kind)
+    return f".{inside}" if inside else ""
+
+
+def may_add(type_: ComponentType, category: str) -> bool:
+    """Whether a definition may give a component further ports of a category."""
+    return type_.open_ports if category in (DATA_INPUT, DATA_OUTPUT) else type_.open_routes

@@ -1,0 +1,114 @@
+"""What is probably a slip in a definition that can be run: the warnings of its check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from blobhub_server.workflow.components.contract import QUIET_ROUTES, ComponentKind
+from blobhub_server.workflow.components.contract import Component as ComponentType
+from blobhub_server.workflow.definitions.document import DATA_OUTPUT, Component, Connection, Policy, Problem, Severity
+from blobhub_server.workflow.definitions.document import ProblemType as P
+from blobhub_server.workflow.definitions.lookup import Lookup, places_of
+from blobhub_server.workflow.values import unwrap
+
+
+def slips(lookup: Lookup) -> Iterator[Problem]:
+    """Everything that deserves a warning."""
+    reached = lookup.reachable()
+    for number, component in enumerate(lookup.definition.components):
+        type_ = lookup.types[component.id]
+        if type_ is None:
+            continue
+        path = f"components[{number}]"
+        if type_.kind is not ComponentKind.DATA and component.id not in reached:
+            yield _warning(P.UNREACHABLE_COMPONENT, component.id, path, "control never reaches it")
+        yield from _of_component(component, type_, path)
+        yield from _routes(lookup, component, type_, path)
+        if type_.kind is ComponentKind.DATA and not _used(lookup, component):
+            message = "nothing is connected to this value, so nobody reads it"
+            yield _warning(P.UNUSED_VALUE, component.id, path, message)
+    yield from _outputs(lookup)
+    yield from _inputs(lookup)
+
+
+def _of_component(component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
+    if component.category and component.category != type_.category:
+        message = f"is not the group of {component.type}, which is `{type_.category}`"
+        yield _warning(P.CATEGORY_MISMATCH, component.id, f"{path}.category", message)
+    if component.policy != Policy() and type_.kind is not ComponentKind.EFFECT:
+        message = f"has no effect: {component.type} is evaluated in place, once, and does not wait for anything outside"
+        yield _warning(P.POLICY_WITHOUT_EFFECT, component.id, f"{path}.policy", message)
+    seen = set()
+    for number, port in enumerate(component.ports):
+        if port.has_value and (port.category, port.route) in seen:
+            message = f"{port.route!r} has a value more than once; the last one holds"
+            yield _warning(P.SEVERAL_SOURCES, component.id, f"{path}.ports[{number}]", message)
+        if port.has_value:
+            seen.add((port.category, port.route))
+
+
+def _routes(lookup: Lookup, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
+    """Routes that the component may take and no connection carries: the execution fails when it comes to one."""
+    carried, places, told = lookup.carried[component.id], places_of(component), set()
+    for taken in type_.routes_taken(lookup.settings[component.id]):
+        if taken.route in QUIET_ROUTES or taken.route in carried or taken.route in told:
+            continue
+        told.add(taken.route)
+        place = f"{path}.{places[taken.input]}{taken.within}" if taken.input in places else path
+        message = f"no connection carries the route {taken.route[:60]!r}: whoever takes it leads nowhere"
+        yield _warning(P.ROUTE_LEADS_NOWHERE, component.id, place, message, line=taken.line, column=taken.column)
+
+
+def _used(lookup: Lookup, component: Component) -> bool:
+    """Whether somebody reads a value, or it is written for whoever looks into the session."""
+    if any(not connection.control for connection in lookup.outgoing.get(component.id, ())):
+        return True
+    persistence = unwrap(lookup.settings[component.id].get("persistence", "definition"))
+    return bool(persistence == "session" and lookup.incoming.get(component.id))
+
+
+def _outputs(lookup: Lookup) -> Iterator[Problem]:
+    """Data connections from outputs that nobody sets."""
+    known: dict[str, frozenset[str] | None] = {}
+    for number, connection in enumerate(lookup.definition.connections):
+        id_ = connection.source_id
+        type_ = lookup.types.get(id_)
+        if connection.control or type_ is None or not lookup.has_port(id_, type_, DATA_OUTPUT, connection.source_route):
+            continue
+        if id_ not in known:
+            known[id_] = type_.outputs_set(lookup.settings[id_])
+        outputs = known[id_]
+        if outputs is not None and connection.source_route not in outputs:
+            path = f"connections[{number}].{_port_field(connection)}"
+            message = f"{id_[:60]!r} never sets the output {connection.source_route[:60]!r}"
+            yield _warning(P.UNSET_OUTPUT, id_, path, message)
+
+
+def _port_field(connection: Connection) -> str:
+    return "route" if connection.source_port == DATA_OUTPUT else "source_port"
+
+
+def _inputs(lookup: Lookup) -> Iterator[Problem]:
+    """Data connections into an input that has one already. A value may be written by many."""
+    first: dict[tuple[str, str], str] = {}
+    for number, connection in enumerate(lookup.definition.connections):
+        type_ = lookup.types.get(connection.target_id)
+        if connection.control or type_ is None or type_.kind is ComponentKind.DATA:
+            continue
+        other = first.setdefault((connection.target_id, connection.target_route), connection.id)
+        if other != connection.id:
+            message = f"the connection {other[:60]!r} leads to this input too; the last one that has a value holds"
+            path = f"connections[{number}].target_port"
+            yield _warning(P.SEVERAL_SOURCES, connection.target_id, path, message)
+
+
+def _warning(type_: P, component_id: str, path: str, message: str, *, line: int = 0, column: int = 0) -> Problem:
+    return Problem(
+        type=type_,
+        component_id=component_id,
+        path=path,
+        message=message,
+        severity=Severity.WARNING,
+        line=line,
+        column=column,
+    )
