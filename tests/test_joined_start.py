@@ -303,7 +303,8 @@ async def test_a_start_reads_no_definition_in_the_transaction_that_it_joins(
         raise AssertionError(digest)
 
     monkeypatch.setattr(LocalObjects, "get", refuse)
-    here.runtime._starts._definitions._compiled.clear()
+    for kept in (here.runtime._starts._definitions._stored, here.runtime._starts._definitions._checked):
+        kept._things.clear()
     execution = await here.host.db.transact(lambda tx: here.runtime.join(tx, prepared))
     assert execution.state == "completed"
 

@@ -8,8 +8,8 @@ import flows
 from blobhub.v1 import execution_pb2
 from blobhub_client import get_value
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
-from blobhub_server.workflow.definitions.document import parse
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.definitions.reader import parse
 from blobhub_server.workflow.interpreter import Completion, replay
 from calling import ask
 from interpreting import REGISTRY, Run

@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable
 
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
-from blobhub_server.workflow.definitions.document import parse
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.definitions.reader import parse
 from blobhub_server.workflow.interpreter import (
     Completion,
     Continue,
