@@ -169,21 +169,26 @@ class Recovery:
         """
         graph = (await self._definitions.load(execution.definition_digest)).runnable()
         async with self._host.db.scan() as tx:
-            state = await _replay(tx, graph, execution)
+            state, journaled = await _replay(tx, graph, execution)
             inbox = await message_store.list_for_execution(tx, execution.id)
         taken = inbox[0].number - 1 if inbox else execution.last_message
-        return self._runners.make(graph, Progress(replace(execution, last_message=taken), state)), inbox
+        return self._runners.make(graph, Progress(replace(execution, last_message=taken), state), journaled), inbox
 
 
-async def _replay(tx: Transaction, graph: Graph, execution: Execution) -> ExecutionState:
-    """The state that an execution's log leads to. A log may be long, so it is read in parts and folded in turns."""
-    state, turns, after = ExecutionState(step_limit=execution.step_limit), Turns(), 0
+async def _replay(tx: Transaction, graph: Graph, execution: Execution) -> tuple[ExecutionState, float]:
+    """The state that an execution's log leads to, and the time of its last record.
+
+    A log may be long, so it is read in parts and folded in turns.
+    """
+    state, turns, after, journaled = ExecutionState(step_limit=execution.step_limit), Turns(), 0, 0.0
     while lines := await event_store.records_after(tx, execution.id, after, limit=_LINES_AT_ONCE):
         for line in lines:
-            apply(graph, state, Record.from_json(json.loads(line)))
+            record = Record.from_json(json.loads(line))
+            apply(graph, state, record)
+            journaled = record.at
             await turns.pause()
         after += len(lines)
-    return state
+    return state, journaled
 
 
 async def _attempt(execution_id: str, work: Coroutine[Any, Any, None]) -> None:

@@ -7,17 +7,18 @@ entry. Happenings queue up while a commit is in flight and go into the next one 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
 import structlog
 
+from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.definitions.graph import Graph, Node
@@ -46,6 +47,7 @@ from blobhub_server.workflow.runtime.decision import Decision, Progress, happen
 from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
 from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated
 from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
+from blobhub_server.workflow.runtime.embedded.steady import SteadyClock
 from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.runtime.performer import Performer
 from blobhub_server.workflow.store import message as message_store
@@ -62,9 +64,10 @@ class RunnerContext:
 
     db: Database
     journal: Journal
-    clock: Callable[[], datetime]
+    clock: Clock
     performer: Performer
     object_locks: ObjectLocks = field(default_factory=ObjectLocks)
+    monotonic: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def _tell(arrivals: Iterable[Arrival], error: Exception | None = None) -> None:
 class Runner:
     """Drives one execution until it ends here, or until another server has taken it.
 
-    How far the execution has come is as of the last commit.
+    How far the execution has come is as of the last commit. `journaled` is the time of its last record, if it has any.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Runner:
         progress: Progress,
         on_end: Callable[[Runner], None],
         on_failure: Callable[[Runner, Exception], None],
+        journaled: float = 0.0,
     ) -> None:
         self._context = context
         self._graph = graph
@@ -112,6 +116,8 @@ class Runner:
         self._steps: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._timers: dict[tuple[int, int, float], asyncio.TimerHandle] = {}
         self._deadline: asyncio.TimerHandle | None = None
+        not_before = max(progress.execution.create_time.timestamp(), journaled)
+        self._time = SteadyClock(context.clock, context.monotonic, not_before)
         self._finished = False
         self._cautious = False
         self._counted = False
@@ -363,7 +369,7 @@ class Runner:
     def _arm_deadline(self) -> None:
         if self.execution.timeout is None or self.execution.ended:
             return
-        left = (self.execution.create_time + self.execution.timeout - self._context.clock()).total_seconds()
+        left = (self.execution.create_time + self.execution.timeout).timestamp() - self._now()
         self._deadline = asyncio.get_running_loop().call_later(max(0.0, left), self.post, TimedOut())
 
     def _finish(self) -> None:
@@ -381,4 +387,4 @@ class Runner:
             self._deadline.cancel()
 
     def _now(self) -> float:
-        return self._context.clock().timestamp()
+        return self._time.now()

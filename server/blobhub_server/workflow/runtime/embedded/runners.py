@@ -40,9 +40,9 @@ class Runners:
         runner = self._runners.get(execution_id)
         return runner.execution if runner is not None else self._recently_ended.get(execution_id)
 
-    def make(self, graph: Graph, progress: Progress) -> Runner:
-        """A runner of an execution that this server owns."""
-        return Runner(self._context, graph, progress, self._on_end, self._on_runner_failure)
+    def make(self, graph: Graph, progress: Progress, journaled: float = 0.0) -> Runner:
+        """A runner of an execution that this server owns; `journaled` is the time of its last record."""
+        return Runner(self._context, graph, progress, self._on_end, self._on_runner_failure, journaled)
 
     def launch(self, runner: Runner) -> None:
         """Add and begin the runner of a new execution, unless recovery has resumed it already."""

@@ -1,0 +1,161 @@
+"""Clocks that are set, forward or back, under executions that wait: nothing is early, and nothing waits for an hour more."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import flows
+import pytest
+from blobhub.v1.execution_pb2 import WatchExecutionRequest
+from blobhub_server import app
+from blobhub_server.clock import utc_now
+from blobhub_server.workflow.components.contract import ComponentContext, ComponentError, EffectComponent, Inputs, PortSpec
+from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.runtime.embedded.steady import SteadyClock
+from calling import ask
+from hypothesis import given
+from hypothesis import strategies as st
+from interpreting import REGISTRY
+from served import Api
+from several_servers import ended, started, state_of, together
+from waiting import until
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass
+class WallClock:
+    """The machine's clock, set ahead by some time."""
+
+    ahead: timedelta = field(default_factory=timedelta)
+
+    def __call__(self) -> datetime:
+        return utc_now() + self.ahead
+
+
+class Fails(EffectComponent):
+    """Notes its attempts, and fails."""
+
+    type = "test.fails"
+    title = "Fails"
+    ports = (PortSpec(category="flow_input", route="in", description="Control enters here."),)
+    routes = ("success",)
+
+    def __init__(self) -> None:
+        self.attempts: list[int] = []
+
+    async def run(self, inputs: Inputs, context: ComponentContext) -> None:
+        self.attempts.append(context.attempt)
+        raise ComponentError("always", reason="ALWAYS")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    """The clock of the servers that are started."""
+    made = WallClock()
+    monkeypatch.setattr(app, "utc_now", made)
+    return made
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch) -> Fails:
+    """A component that the servers have which are started."""
+    made = Fails()
+    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, made]))
+    return made
+
+
+def failing(interval: str, beside: float = 0) -> str:
+    """A step that is tried twice, and a delay beside it."""
+    policy = {"retry": {"maximum_attempts": 2, "initial_interval": interval}}
+    return flows.document(
+        [
+            flows.component("start", "flow.start"),
+            flows.component("step", "test.fails", policy=policy),
+            flows.component("beside", "flow.delay", seconds=beside),
+            flows.component("after", "flow.delay", seconds=600),
+        ],
+        [flows.control("start", "step"), flows.control("start", "beside"), flows.control("beside", "after")],
+    )
+
+
+async def test_what_waits_goes_on_in_time_after_a_restart_with_the_clock_set_back(
+    tmp_path: Path, database_url: str, clock: WallClock, fails: Fails
+) -> None:
+    """A delay, the next attempt at a step, and the end of the time that an execution may take."""
+    clock.ahead = HOUR
+    async with together(tmp_path, database_url, count=1) as ((_, api),):
+        session_id, key = await api.session(flows.delay(2)), api.key
+        await api.put(failing("2s"), alias="failing")
+        await api.put(flows.delay(600), alias="long")
+        long = {"definition": "long", "timeout": timedelta(seconds=2)}
+        ids = [
+            (await ask(api, "StartExecution", session=session_id, spec=spec)).execution.id
+            for spec in ({"definition": "workflow"}, {"definition": "failing"}, long)
+        ]
+        await until(lambda: _all_wait(api, ids))
+    clock.ahead = timedelta()
+    async with together(tmp_path, database_url, count=1, key=key) as ((_, api),):
+        types = [await asyncio.wait_for(ended(api, id_), 60) for id_ in ids]
+        assert [last for *_, last in types] == ["flow.exited", "flow.error", "flow.error"]
+        reasons = [(await ask(api, "GetExecution", execution=id_)).execution.failure.reason for id_ in ids]
+    assert reasons == ["", "ALWAYS", "TIMEOUT"]
+    assert fails.attempts == [1, 2]
+
+
+async def _all_wait(api: Api, ids: list[str]) -> bool:
+    return {await state_of(api, id_) for id_ in ids} == {"WAITING"}
+
+
+async def test_nothing_is_early_when_the_clock_is_set_forward_under_a_server(
+    tmp_path: Path, database_url: str, clock: WallClock, fails: Fails
+) -> None:
+    async with together(tmp_path, database_url, count=1) as ((_, api),):
+        session_id = await api.session(failing("600s", beside=0.5))
+        request = {"definition": "workflow", "timeout": timedelta(seconds=1800)}
+        id_ = (await ask(api, "StartExecution", session=session_id, spec=request)).execution.id
+        await until(lambda: fails.attempts)
+        clock.ahead = HOUR
+        # Another step has ended, so all that waits has been looked at again.
+        await until(lambda: _has(api, id_, "processor.exited", 2))
+        assert fails.attempts == [1]
+        assert await state_of(api, id_) == "WAITING"
+        await ask(api, "StopExecution", execution=id_)
+        assert (await ended(api, id_))[-1] == "flow.stopped"
+
+
+async def test_the_next_attempt_is_made_in_time_when_the_clock_is_set_back_under_a_server(
+    tmp_path: Path, database_url: str, clock: WallClock, fails: Fails
+) -> None:
+    clock.ahead = HOUR
+    async with together(tmp_path, database_url, count=1) as ((_, api),):
+        id_ = await started(api, await api.session(failing("1s")))
+        await until(lambda: _has(api, id_, "processor.retrying", 1))
+        clock.ahead = timedelta()
+        assert (await ended(api, id_))[-1] == "flow.error"
+    assert fails.attempts == [1, 2]
+
+
+async def _has(api: Api, execution_id: str, type_: str, count: int) -> bool:
+    request = WatchExecutionRequest(execution=execution_id, replay_only=True)
+    events = [event async for batch in api.executions.WatchExecution(request) for event in batch.events]
+    return [event.type for event in events].count(type_) == count
+
+
+SECONDS = st.floats(-1e6, 1e6)
+
+
+@given(not_before=SECONDS, walls=st.lists(SECONDS, min_size=1), steps=st.lists(st.floats(0, 1e3)))
+def test_a_clock_begins_at_the_later_time_and_goes_on_by_the_monotonic_clock_alone(
+    not_before: float, walls: list[float], steps: list[float]
+) -> None:
+    wall, monotonic = iter(walls * (len(steps) + 1)), [0.0]
+    clock = SteadyClock(lambda: datetime.fromtimestamp(next(wall), UTC), lambda: monotonic[-1], not_before)
+    begun = clock.now()
+    assert begun == pytest.approx(max(walls[0], not_before), abs=1e-6)
+    for step in steps:
+        monotonic.append(monotonic[-1] + step)
+        assert clock.now() - begun == pytest.approx(monotonic[-1], abs=1e-6)
