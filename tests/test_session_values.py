@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import counters
@@ -67,6 +68,7 @@ async def test_what_clients_write_meanwhile_is_not_lost_either(api: Api, way: st
             value, etag = await counters.value_of(api, session_id)
             put = await outcome(counters.put(api, session_id, value + 1, etag=etag))
             by_clients += put == "OK"
+            await asyncio.sleep(random.random() * 0.05)
 
     async def execute() -> None:
         nonlocal by_executions

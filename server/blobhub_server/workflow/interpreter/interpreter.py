@@ -191,8 +191,7 @@ class _Taking:
             return
         node = self._graph.components[state.ready[0].component_id]
         step = state.steps + 1
-        self._note_reads(node.session_reads)
-        read = {alias: self._session[alias] for alias in node.session_reads if alias in self._session}
+        read = self._read_session(node.session_reads) if node.session_reads else {}
         record = Record(
             type="processor.entered",
             at=self._now,
@@ -268,7 +267,7 @@ class _Taking:
             self._fail(step, _leads_nowhere(node, outcome.route))
             return
         try:
-            objects = self._apply_writes(node, outcome.outputs)
+            objects = self._apply_writes(node, outcome.outputs) if node.writes else {}
         except ComponentError as error:
             self._fail(step, error)
             return
@@ -277,8 +276,9 @@ class _Taking:
         if read is not None:  # The run was given other session objects than the step was entered with.
             private["session"] = dict(read)
         self._emit("processor.exited", step, public, private)
-        self._session |= objects
-        self._turn.written |= objects
+        if objects:
+            self._session |= objects
+            self._turn.written |= objects
         if outcome.terminal:
             self._finish()
         elif outcome.route == "failure" and "failure" not in node.control:
@@ -289,13 +289,15 @@ class _Taking:
 
         The execution's own values are written by the fold of the record, so here it is only seen that they can be.
         """
-        if not node.writes:
-            return {}
         self._note_reads(changed_in_place(node, outputs, "session"))
         work = require_writable(node, outputs, "session", self._session)
         work += require_writable(node, outputs, "execution", self._state.values)
         self.budget -= work // _WORK
         return written(node, outputs, "session", self._session)
+
+    def _read_session(self, aliases: Iterable[str]) -> dict[str, Any]:
+        self._note_reads(aliases)
+        return {alias: self._session[alias] for alias in aliases if alias in self._session}
 
     def _note_reads(self, aliases: Iterable[str]) -> None:
         """Note which session objects are read, but for those that this turn has written itself."""
