@@ -16,6 +16,7 @@ from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import BlobHubError
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.pipeline import Pipeline
+from blobhub_server.rpc.room import Sender, address_of
 from blobhub_server.rpc.server import Health, bind, make_server
 from waiting import DEADLINE_SECONDS
 
@@ -79,6 +80,13 @@ class Admitted:
 
     def screen(self, _metadata: Any) -> None:
         """Every key has the form of one."""
+
+    def recognizes(self, metadata: Any) -> bool:
+        """Those who say so are known."""
+        return ("known", "yes") in (metadata or ())
+
+    async def sender(self, metadata: Any, peer: str) -> Sender:
+        return Sender(name=address_of(peer), known=self.recognizes(metadata))
 
     async def identify(self) -> None:
         """Everybody is known."""
@@ -152,7 +160,7 @@ async def served(
     admit, settings = admit or Admitted(), settings or Settings()
     bell = Doorbell(Exclusive())
     guard = Guard(bell, utc_now, "access", max_unread_seconds=settings.max_unread_seconds)
-    server = make_server(settings, Pipeline(admit, guard, Trouble()))
+    server = make_server(settings, Pipeline(admit, guard, Trouble(), request_seconds=settings.request_seconds))
     made = {
         kind: KINDS[kind][0](handler, request_deserializer=Request.FromString, response_serializer=Answer.SerializeToString)
         for kind, handler in (ECHO | handlers).items()

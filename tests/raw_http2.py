@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import base64
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from google.rpc import error_details_pb2, status_pb2
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
@@ -83,12 +85,16 @@ class RawConnection:
         elif isinstance(event, StreamEnded | StreamReset):
             call.ended = True
 
-    def begin(self, path: str, sent: bytes, *, key: str | None = None, length: int | None = None) -> int:
+    async def drain(self) -> None:
+        """Wait until what was sent has left."""
+        await self._writer.drain()
+
+    def begin(self, path: str, sent: bytes, *, key: str | None = None, length: int | None = None, **metadata: str) -> int:
         """Begin a call and send its one message; with a `length`, only the beginning of a message of so many bytes."""
         stream = self._http.get_next_available_stream_id()
         self.calls[stream] = RawCall()
         headers = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "test", "te": "trailers"}
-        headers |= {"content-type": "application/grpc"} | _bearer(key)
+        headers |= {"content-type": "application/grpc"} | _bearer(key) | metadata
         self._http.send_headers(stream, list(headers.items()))
         head = b"\0" + (len(sent) if length is None else length).to_bytes(4, "big")
         self._http.send_data(stream, head + sent, end_stream=length is None)
@@ -122,8 +128,18 @@ class RawConnection:
         return call
 
 
-def _bearer(key: str | None) -> Mapping[str, str]:
+def _bearer(key: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def details(call: RawCall) -> tuple[error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo]:
+    """What the status of a raw call says beside its code."""
+    encoded = call.trailers["grpc-status-details-bin"]
+    status = status_pb2.Status.FromString(base64.b64decode(encoded + b"=" * (-len(encoded) % 4)))
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    _ = any(detail.Unpack(retry) for detail in status.details)
+    return info, retry
 
 
 @asynccontextmanager

@@ -46,6 +46,8 @@ EVERY = [
     errors.SequenceOutOfRange(1, 9),
     transport_error.ShuttingDown(9),
     transport_error.StreamUnread(9),
+    transport_error.Overloaded(),
+    transport_error.RequestUnfinished(30),
     errors.LimitExceeded("metadata.records", 256, "an-id"),
     errors.Renamed("blob", "acme/old", "acme/new"),
     errors.NotEmpty("organization", "2 blobs"),

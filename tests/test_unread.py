@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from pathlib import Path
 
 import flows
@@ -13,10 +12,9 @@ import structlog
 from blobhub.v1 import execution_pb2, session_pb2
 from blobhub_server.config import Settings
 from figures import Figure
-from google.rpc import error_details_pb2, status_pb2
 from kinds import GOOD, answering
 from kinds import served as serving_kinds
-from raw_http2 import RawCall, raw_connection
+from raw_http2 import details, raw_connection
 from scale import scaled
 from served import ServerProcess, connected, served
 from waiting import until
@@ -26,16 +24,6 @@ TALK = "for i in range(300):\n    emit_output('y' * 9216)"
 """Its log is many times what the windows of a client that does not read take."""
 STREAMS = scaled(400, least=100)
 MAX_STREAM_BYTES = 256 << 10
-
-
-def details(call: RawCall) -> tuple[error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo]:
-    """What the status of a raw call says beside its code."""
-    encoded = call.trailers["grpc-status-details-bin"]
-    status = status_pb2.Status.FromString(base64.b64decode(encoded + b"=" * (-len(encoded) % 4)))
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    assert any(detail.Unpack(info) for detail in status.details)
-    assert any(detail.Unpack(retry) for detail in status.details)
-    return info, retry
 
 
 async def test_a_stream_that_nobody_reads_is_ended_and_resumes_with_nothing_lost(tmp_path: Path, database_url: str) -> None:

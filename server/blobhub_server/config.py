@@ -86,6 +86,7 @@ class Settings(SettingsModel):
     handshake_seconds: float = Field(
         10, gt=0, description="How long a new connection may take until it speaks HTTP/2, TLS included."
     )
+    request_seconds: float = Field(30, gt=0, description="How long a message of a call may take to arrive.")
     keepalive_seconds: float = Field(
         60, gt=0, description="Silence after which a client is pinged; if it says nothing for a third of that, it is gone."
     )

@@ -2,14 +2,15 @@
 (the remembered answer, or authorization), guard, handler. So which error wins never depends on what there is.
 
 One interceptor does it for all four kinds of RPC. Handlers are wrapped once per method, not once per call. They get the
-request, or the stream of requests, and the call that the gate made of it; gRPC's context stays here.
+request, or the stream of requests, and the call that the gate made of it; gRPC's context stays here. Each is wrapped twice:
+a call with one request is handed it by gRPC, or, when many requests are under way, waits for its turn and reads it itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -22,17 +23,17 @@ from google.protobuf.message import Message
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import (
     BlobHubError,
-    InvalidRequest,
     StorageUnavailable,
     Unauthenticated,
     UndecodableRequest,
     Unimplemented,
-    Violation,
     is_panic,
 )
 from blobhub_server.rpc import guard
+from blobhub_server.rpc.arriving import Arriving, Decode, strictly
 from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.rpc.guard import Guard
+from blobhub_server.rpc.room import Room, Sender
 from blobhub_server.rpc.validation import validate
 
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
@@ -66,28 +67,41 @@ class Gate(Protocol):
     def screen(self, metadata: Metadata) -> None:
         """Check the form of a call's key, before anything of the call is read. Raises Unauthenticated."""
 
+    def recognizes(self, metadata: Metadata) -> bool:
+        """Whether a call comes from somebody who was identified a moment ago."""
+
+    async def sender(self, metadata: Metadata, peer: str) -> Sender:
+        """Who sends a call that nothing has been read of."""
+
     def arrive(self, method: str, request: Message, metadata: Metadata) -> Admission:
         """The admission of a call that has just arrived. Its first request is decoded, and nothing is checked yet."""
 
 
-class _Undecodable:
-    """Stands for request bytes that are not a message of the request's type."""
+@dataclass(frozen=True, slots=True)
+class _Wrapped:
+    """A method's handler as gRPC gets it: to be handed the request, if it is one, or to read by itself."""
+
+    at_once: grpc.RpcMethodHandler[Any, Any] | None
+    by_turns: grpc.RpcMethodHandler[Any, Any]
 
 
-_UNDECODABLE = _Undecodable()
+def _decode_nothing(_: bytes) -> Message:
+    raise UndecodableRequest
 
 
 class Pipeline(grpc.aio.ServerInterceptor):
     """Wraps every handler."""
 
-    def __init__(self, gate: Gate, guard: Guard, trouble: Trouble) -> None:
-        """Calls that the storage has failed are reported to `trouble`."""
+    def __init__(self, gate: Gate, guard: Guard, trouble: Trouble, *, request_seconds: float) -> None:
+        """Calls that the storage has failed are reported to `trouble`; a message may take `request_seconds` to arrive."""
+        self._room = Room()
+        self._request_seconds = request_seconds
         self._gate = gate
         self._trouble = trouble
         self._guard = guard
         # Bound once, because structlog's lazy loggers bind anew for each line, also for lines that are not written.
         self._log = structlog.get_logger().bind()
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._wrapped: dict[str, _Wrapped] = {}
 
     async def intercept_service(
         self,
@@ -103,36 +117,62 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 # Not cached: clients could fill the memory with names of methods that do not exist.
                 return _refusing(self._entrance(method), Unimplemented())
             wrapped = self._wrapped[method] = self._wrap(method, handler)
+        metadata = handler_call_details.invocation_metadata
         if not method.startswith(OPEN):
             try:
-                self._gate.screen(handler_call_details.invocation_metadata)
+                self._gate.screen(metadata)
             except Unauthenticated as error:
                 return _refusing(self._entrance(method), error)
-        return wrapped
+        if wrapped.at_once is not None and self._gate.recognizes(metadata) and self._room.enter_at_once():
+            return wrapped.at_once
+        return wrapped.by_turns
 
-    def _entrance(self, method: str) -> _Entrance:
-        return _Entrance(method=method, gate=self._gate, guard=self._guard, trouble=self._trouble, log=self._log)
+    def _entrance(self, method: str, decode: Decode = _decode_nothing) -> _Entrance:
+        return _Entrance(
+            method=method,
+            gate=self._gate,
+            guard=self._guard,
+            trouble=self._trouble,
+            log=self._log,
+            room=self._room,
+            decode=decode,
+            request_seconds=self._request_seconds,
+        )
 
-    def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrap(self, method: str, handler: Any) -> _Wrapped:
         encode = _serializer(handler.response_serializer)
-        codec = {"request_deserializer": _lenient(handler.request_deserializer), "response_serializer": encode}
-        entrance = self._entrance(method)
+        entrance = self._entrance(method, strictly(handler.request_deserializer))
         kind = _kind_of(handler)
         serve = (_wrap_open if method.startswith(OPEN) else _wrap_gated)(entrance, kind, getattr(handler, kind), encode)
-        made: grpc.RpcMethodHandler[Any, Any] = getattr(grpc, f"{kind}_rpc_method_handler")(serve, **codec)
-        return made
+        by_turns = _by_turns(entrance, serve, encode, streaming=handler.request_streaming)
+        if handler.request_streaming:
+            return _Wrapped(at_once=None, by_turns=by_turns)
+        at_once = getattr(grpc, f"{kind}_rpc_method_handler")(serve, response_serializer=encode)
+        return _Wrapped(at_once=at_once, by_turns=by_turns)
 
 
-def _lenient(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Decoding that does not raise, because gRPC would answer such a call by itself, without our status."""
+def _by_turns(
+    entrance: _Entrance, serve: Callable[..., Awaitable[bytes | None]], encode: Callable[[Any], bytes], *, streaming: bool
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler that waits for its turn before it reads; it serves every kind of RPC."""
 
-    def lenient(data: bytes) -> Any:
+    async def call(_requests: Any, context: Any) -> None:
+        arriving = Arriving(
+            context=context,
+            room=entrance.room,
+            sender=lambda: entrance.gate.sender(context.invocation_metadata(), context.peer()),
+            decode=entrance.decode,
+            streaming=streaming,
+            max_seconds=entrance.request_seconds,
+        )
         try:
-            return decode(data)
-        except Exception:
-            return _UNDECODABLE
+            answer = await serve(arriving, context)
+            if answer is not None:
+                await _unless_gone(context.write(answer))
+        finally:
+            await arriving.leave()
 
-    return lenient
+    return grpc.stream_stream_rpc_method_handler(call, response_serializer=encode)
 
 
 def _serializer(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
@@ -153,6 +193,16 @@ class _Entrance:
     guard: Guard
     trouble: Trouble
     log: Any
+    room: Room
+    decode: Decode
+    request_seconds: float
+
+    async def first(self, request: bytes | Arriving) -> Message:
+        """The one request of a call, or the first of a stream. Raises what `Arriving.first` raises."""
+        if isinstance(request, Arriving):
+            return await request.first()
+        self.room.arrived(len(request))
+        return self.decode(request)
 
 
 def _kind_of(handler: Any) -> str:
@@ -165,7 +215,7 @@ def _wrap_open(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[A
     """Wrap a method of gRPC's own services."""
     if kind == "unary_unary":
         return _open_unary(entrance, handler, encode)
-    return _open_stream(entrance, handler, encode)
+    return _open_stream(entrance, handler, encode, streaming=kind == "stream_stream")
 
 
 def _wrap_gated(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[Any], bytes]) -> Callable[..., Any]:
@@ -176,9 +226,9 @@ def _wrap_gated(entrance: _Entrance, kind: str, handler: Any, encode: Callable[[
         case "stream_unary":
             return _stream_unary(entrance, handler, encode)
         case "unary_stream":
-            return _streaming(entrance, _one_request, handler, encode)
+            return _streaming(entrance, handler, encode, streaming=False)
         case _:
-            return _streaming(entrance, _request_stream, handler, encode)
+            return _streaming(entrance, handler, encode, streaming=True)
 
 
 def _open_unary(
@@ -186,44 +236,33 @@ def _open_unary(
 ) -> Callable[..., Awaitable[bytes]]:
     async def call(request: Any, context: Any) -> bytes:
         async with _Observed(entrance, context):
-            return encode(await handler(_require_decoded(request), context))
+            return encode(await handler(await entrance.first(request), context))
 
     return call
 
 
 def _open_stream(
-    entrance: _Entrance, handler: Callable[..., Any], encode: Callable[[Any], bytes]
+    entrance: _Entrance, handler: Callable[..., Any], encode: Callable[[Any], bytes], *, streaming: bool
 ) -> Callable[..., Awaitable[None]]:
     async def call(request: Any, context: Any) -> None:
         async with _Observed(entrance, context):
-            decoded = _decoded_stream(request) if hasattr(request, "__aiter__") else _require_decoded(request)
-            answers = handler(decoded, context)
+            answers = handler(request.decoded() if streaming else await entrance.first(request), context)
             if isawaitable(answers):
                 await answers  # It writes to the context by itself, as the health service's Watch does.
                 return
             async with aclosing(answers):
                 async for answer in answers:
-                    await _write(context, encode(answer))
+                    await _unless_gone(context.write(encode(answer)))
 
     return call
-
-
-def _require_decoded(request: Any) -> Any:
-    if request is _UNDECODABLE:
-        raise UndecodableRequest
-    return request
-
-
-async def _decoded_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _require_decoded(request)
 
 
 def _unary_unary(
     entrance: _Entrance, handler: Callable[..., Awaitable[Any]], encode: Callable[[Any], bytes]
 ) -> Callable[..., Awaitable[bytes]]:
-    async def serve(request: Any, context: Any) -> bytes:
+    async def serve(arriving: Any, context: Any) -> bytes:
         async with _Observed(entrance, context) as observed:
+            request = await entrance.first(arriving)
 
             async def answer(call: Any) -> bytes:
                 observed.begin()
@@ -239,8 +278,9 @@ def _stream_unary(
 ) -> Callable[..., Awaitable[bytes]]:
     async def serve(requests: Any, context: Any) -> bytes:
         async with _Observed(entrance, context) as observed:
-            first, checked = await _request_stream(requests)
+            first = await entrance.first(requests)
             admission = await observed.arrive(first)
+            checked = requests.validated(first)
 
             async def answer(call: Any) -> bytes:
                 observed.begin()
@@ -253,71 +293,36 @@ def _stream_unary(
 
 
 def _streaming(
-    entrance: _Entrance,
-    take: Callable[[Any], Awaitable[tuple[Any, Any]]],
-    handler: Callable[..., Any],
-    encode: Callable[[Any], bytes],
+    entrance: _Entrance, handler: Callable[..., Any], encode: Callable[[Any], bytes], *, streaming: bool
 ) -> Callable[..., Awaitable[None]]:
-    """Serve a stream of answers. `take` returns the request to admit, and the argument of the handler."""
+    """Serve a stream of answers to one request, or, when it is `streaming`, to a stream of them."""
 
     async def serve(request: Any, context: Any) -> None:
         async with _Observed(entrance, context) as observed:
-            first, checked = await take(request)
+            first = await entrance.first(request)
             admission = await observed.arrive(first)
             call = await admission.admit()
+            checked = request.validated(first) if streaming else first
             observed.begin()
             # Alone, because gRPC sends no status while the first answer waits for its reader with the metadata.
-            await context.send_initial_metadata(())
+            await _unless_gone(context.send_initial_metadata(()))
             time = asyncio.get_running_loop().time
             with entrance.guard.watch(admission) as stream:
                 async with aclosing(handler(checked, call)) as answers:
                     async for answer in answers:
                         stream.sending_since = time()
-                        await _write(context, encode(answer))
+                        await _unless_gone(context.write(encode(answer)))
                         stream.sending_since = None
 
     return serve
 
 
-async def _write(context: Any, answer: bytes) -> None:
-    """Write an answer. When the client has gone, gRPC raises an InternalError; that is a cancellation."""
+async def _unless_gone(sending: Awaitable[None]) -> None:
+    """Send something. When the client has gone, gRPC raises an InternalError; that is a cancellation."""
     try:
-        await context.write(answer)
+        await sending
     except grpc.aio.InternalError:
         raise asyncio.CancelledError from None
-
-
-async def _abort(context: Any, *status: Any) -> None:
-    """Send a status, after whatever the client has yet to read. Raises AbortError; CancelledError when it has gone."""
-    try:
-        await context.abort(*status)
-    except grpc.aio.InternalError:
-        raise asyncio.CancelledError from None
-
-
-async def _one_request(request: Any) -> tuple[Any, Any]:
-    """The one request of a call."""
-    return request, request
-
-
-async def _request_stream(requests: Any) -> tuple[Any, AsyncIterator[Any]]:
-    """The first request of a stream, which is the one to admit, and all of them.
-
-    Raises InvalidRequest for a stream without requests.
-    """
-    iterator = aiter(requests)
-    first = await anext(iterator, None)
-    if first is None:
-        raise InvalidRequest([Violation("", "the stream has no first message")])
-    return first, _validated_stream(first, iterator)
-
-
-async def _validated_stream(first: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """All requests of a stream. The first has been validated before; the others are validated here."""
-    yield first
-    async for request in requests:
-        validate(_require_decoded(request))
-        yield request
 
 
 def _refusing(entrance: _Entrance, error: BlobHubError) -> grpc.RpcMethodHandler[Any, Any]:
@@ -348,10 +353,10 @@ class _Observed:
     async def arrive(self, request: Any) -> Admission:
         """Take the call to the gate: find its caller, then validate its first request.
 
-        Raises UndecodableRequest, Unauthenticated, InvalidRequest.
+        Raises Unauthenticated, InvalidRequest.
         """
         metadata = self._context.invocation_metadata()
-        admission = self._entrance.gate.arrive(self._entrance.method, _require_decoded(request), metadata)
+        admission = self._entrance.gate.arrive(self._entrance.method, request, metadata)
         self._admission = admission
         await admission.identify()
         validate(request)
@@ -375,7 +380,7 @@ class _Observed:
             self._log(log.info, status.name)
             if self._admission is not None and not isinstance(raised, UndecodableRequest):
                 await self._admission.record_failure(raised, handled=self._handled)
-            await _abort(self._context, status, message, trailers)
+            await _unless_gone(self._context.abort(status, message, trailers))
         else:
             self._log(log.info, "CANCELLED")
 

@@ -49,6 +49,8 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("grpc.max_connection_idle_ms", _milliseconds(settings.max_connection_idle_seconds)),
         ("grpc.max_connection_age_ms", age),
         ("grpc.max_connection_age_grace_ms", age),
+        # Windows that grow with the speed of a client would let calls that nobody reads yet hold megabytes each.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     )

@@ -24,3 +24,21 @@ class StreamUnread(BlobHubError):
         metadata = {} if last_sequence is None else {"last_sequence": str(last_sequence)}
         text = "the stream was not read for too long and was ended; watch again after the last sequence received"
         super().__init__(text, metadata=metadata, retry_after_seconds=1.0)
+
+
+class Overloaded(BlobHubError):
+    """Too many requests are being received to take in another one."""
+
+    code, reason = "RESOURCE_EXHAUSTED", "OVERLOADED"
+
+    def __init__(self) -> None:
+        super().__init__("the server receives too many requests now; try again", retry_after_seconds=1.0)
+
+
+class RequestUnfinished(BlobHubError):
+    """The call's message did not arrive in time."""
+
+    code, reason = "DEADLINE_EXCEEDED", "REQUEST_UNFINISHED"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"a request has to arrive within {seconds:g} s, and this one did not")

@@ -171,6 +171,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     server ended it. What was sent before can still be read; then resume after the last sequence received. Metadata:
     `last_sequence`, the last event that was sent. Details: `RetryInfo`.
     """
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 36
+    """RESOURCE_EXHAUSTED. The server receives as many requests as it has memory for, or too many of this sender, and there was
+    no turn for this one for some seconds. Nothing of it was done. Details: `RetryInfo`.
+    """
+    ERROR_REASON_REQUEST_UNFINISHED: _ErrorReason.ValueType  # 37
+    """DEADLINE_EXCEEDED. A message of the call did not arrive in time (30 s, unless the operator says otherwise)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -312,4 +318,10 @@ ERROR_REASON_STREAM_UNREAD: ErrorReason.ValueType  # 35
 server ended it. What was sent before can still be read; then resume after the last sequence received. Metadata:
 `last_sequence`, the last event that was sent. Details: `RetryInfo`.
 """
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 36
+"""RESOURCE_EXHAUSTED. The server receives as many requests as it has memory for, or too many of this sender, and there was
+no turn for this one for some seconds. Nothing of it was done. Details: `RetryInfo`.
+"""
+ERROR_REASON_REQUEST_UNFINISHED: ErrorReason.ValueType  # 37
+"""DEADLINE_EXCEEDED. A message of the call did not arrive in time (30 s, unless the operator says otherwise)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

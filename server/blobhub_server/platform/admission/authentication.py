@@ -66,6 +66,11 @@ class Authentication:
             self._cache.popitem(last=False)
         return caller
 
+    def is_cached(self, bearer: str) -> bool:
+        """Whether `caller` knows the caller of a key or token without looking."""
+        cached = self._cache.get(bearer)
+        return cached is not None and cached[0] > time.monotonic()
+
     def require_form(self, bearer: str) -> None:
         """Raise Unauthenticated for a text that is neither a key nor a token. Does not ask the database."""
         known = not bearer or bearer in self._cache or (self._tokens is not None and self._tokens.claims(bearer))

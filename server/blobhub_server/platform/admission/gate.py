@@ -23,6 +23,7 @@ from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.access import Permission
 from blobhub_server.rpc.access_options import AccessRule, ResourceRule
 from blobhub_server.rpc.pipeline import Metadata
+from blobhub_server.rpc.room import Sender, address_of
 
 TOPIC = "access"
 """The doorbell that is rung when somebody loses access."""
@@ -46,6 +47,21 @@ class Gate:
     def screen(self, metadata: Metadata) -> None:
         """Check the form of the key that a call came with, before its request is decoded. Raises Unauthenticated."""
         self.authentication.require_form(read_bearer(metadata))
+
+    def recognizes(self, metadata: Metadata) -> bool:
+        """Whether a call's key or token is one that a caller was found by a moment ago."""
+        try:
+            return self.authentication.is_cached(read_bearer(metadata))
+        except Unauthenticated:
+            return False
+
+    async def sender(self, metadata: Metadata, peer: str) -> Sender:
+        """Who sends a call: its caller, or, when nothing identifies one, whoever is at the peer's address."""
+        try:
+            identity = (await self.authentication.caller(read_bearer(metadata))).identity
+        except BlobHubError:
+            identity = ""
+        return Sender(name=identity or address_of(peer), known=bool(identity))
 
     def arrive(self, method: str, request: Message, metadata: Metadata) -> Admission:
         """The admission of a call, about to begin."""

@@ -1,0 +1,94 @@
+"""Requests on their way in: read, decoded, and validated where the gate has not done so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from blobhub_server.errors import InvalidRequest, UndecodableRequest, Violation
+from blobhub_server.rpc.room import LARGE_BYTES, Room, Sender
+from blobhub_server.rpc.transport_error import RequestUnfinished
+from blobhub_server.rpc.validation import validate
+
+Decode = Callable[[bytes], Message]
+
+
+def strictly(decode: Decode) -> Decode:
+    """Decoding that raises UndecodableRequest, whatever is wrong with the bytes."""
+
+    def strict(data: bytes) -> Message:
+        try:
+            return decode(data)
+        except Exception:
+            raise UndecodableRequest from None
+
+    return strict
+
+
+class Arriving:
+    """The requests of a call that reads them by itself, in a place of the room.
+
+    It gives up its place when its one request is there, unless that is large; a stream of requests keeps it.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: Any,
+        room: Room,
+        sender: Callable[[], Awaitable[Sender]],
+        decode: Decode,
+        streaming: bool,
+        max_seconds: float,
+    ) -> None:
+        """`max_seconds` is how long each message may take."""
+        self._context = context
+        self._room = room
+        self._sender = sender
+        self._decode = decode
+        self._streaming = streaming
+        self._max_seconds = max_seconds
+        self._place = AsyncExitStack()
+
+    async def first(self) -> Message:
+        """The first request. Raises Overloaded, RequestUnfinished, UndecodableRequest; InvalidRequest for none."""
+        await self._place.enter_async_context(self._room.place(await self._sender()))
+        data = await self._read()
+        if data is grpc.aio.EOF:
+            raise InvalidRequest([Violation("", "the call has no message")])
+        if len(data) <= LARGE_BYTES and not self._streaming:
+            await self.leave()
+        return self._decode(data)
+
+    async def decoded(self) -> AsyncIterator[Message]:
+        """All requests, none of them validated. Raises the same."""
+        yield await self.first()
+        async for request in self._rest():
+            yield request
+
+    async def validated(self, first: Message) -> AsyncIterator[Message]:
+        """All requests: the first, which the gate has validated, and the others, which are validated here."""
+        yield first
+        async for request in self._rest():
+            validate(request)
+            yield request
+
+    async def _rest(self) -> AsyncIterator[Message]:
+        while (data := await self._read()) is not grpc.aio.EOF:
+            yield self._decode(data)
+
+    async def _read(self) -> Any:
+        try:
+            async with asyncio.timeout(self._max_seconds):
+                return await self._context.read()
+        except TimeoutError:
+            raise RequestUnfinished(self._max_seconds) from None
+
+    async def leave(self) -> None:
+        """Give up the place, if it is held still."""
+        await self._place.aclose()

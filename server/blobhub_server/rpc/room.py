@@ -1,0 +1,121 @@
+"""Room for requests that are being received: what callers send, and have not sent to its end, takes memory.
+
+gRPC takes in a whole message, up to 4 MiB, for every call that asks for one, and asks as soon as it has a handler. So calls
+are let in by turns: a call of somebody who was identified a moment ago is received at once, as long as few are under way.
+Every other call waits for a place before it asks for its message; until then it holds no more than its window, 64 KiB. Those
+whom nothing identifies have places of their own, so they keep nobody else waiting. No sender has more than a part of the
+places, and no message may take longer than a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address, ip_network
+from urllib.parse import unquote
+
+from blobhub_server.rpc.transport_error import Overloaded
+
+MAX_AT_ONCE = 16
+"""How many calls of known callers are received at the same time without taking a place."""
+KNOWN_PLACES, UNKNOWN_PLACES = 8, 4
+"""Places for known callers, and for those whom nothing identifies."""
+MAX_WAITING = 256
+"""How many calls may wait for a place. They hold 64 KiB each."""
+MAX_WAIT_SECONDS = 10.0
+LARGE_BYTES = 64 << 10
+"""A request of more than that keeps its place until its call has ended, because it is held in memory until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends a request: a caller's identity, or the address of a peer whom nothing identifies."""
+
+    name: str
+    known: bool
+
+
+def address_of(peer: str) -> str:
+    """The address of a peer as gRPC names it, such as `ipv4:127.0.0.1:50000`; of IPv6 the network that one site has."""
+    kind, _, rest = unquote(peer).partition(":")
+    host = rest.rpartition(":")[0].strip("[]")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return kind
+    return str(ip_network((address, 64), strict=False)) if isinstance(address, IPv6Address) else host
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one sender has of the room: its turns, and how many of its calls are there, waiting or not."""
+
+    turns: asyncio.Semaphore
+    calls: int = 0
+
+
+@dataclass(slots=True)
+class _Places:
+    """Places of one kind."""
+
+    free: asyncio.Semaphore
+    each: int
+    shares: dict[str, _Share] = field(default_factory=dict)
+
+
+class Room:
+    """The room of one server."""
+
+    def __init__(self) -> None:
+        self._at_once: set[asyncio.Task[object]] = set()
+        self._known = _Places(free=asyncio.Semaphore(KNOWN_PLACES), each=KNOWN_PLACES // 2)
+        self._unknown = _Places(free=asyncio.Semaphore(UNKNOWN_PLACES), each=UNKNOWN_PLACES // 2)
+        self._calls = 0
+
+    def enter_at_once(self) -> bool:
+        """Let the running task's call be received at once, if few are; whether it is."""
+        if len(self._at_once) >= MAX_AT_ONCE:
+            return False
+        task = asyncio.current_task()
+        assert task is not None, "gRPC calls interceptors in tasks"
+        self._at_once.add(task)
+        task.add_done_callback(self._at_once.discard)
+        return True
+
+    def arrived(self, size: int) -> None:
+        """Note that the request of the running task's call is there, with its size in bytes."""
+        if size <= LARGE_BYTES and (task := asyncio.current_task()) is not None:
+            self._at_once.discard(task)
+
+    @asynccontextmanager
+    async def place(self, sender: Sender) -> AsyncIterator[None]:
+        """Wait for a place, and have it until the block is left. Raises Overloaded when there is none for too long."""
+        places = self._known if sender.known else self._unknown
+        share = places.shares.setdefault(sender.name, _Share(turns=asyncio.Semaphore(places.each)))
+        if self._calls >= MAX_WAITING or share.calls >= MAX_WAITING // 2:
+            raise Overloaded
+        share.calls += 1
+        self._calls += 1
+        try:
+            async with _in_time(share.turns), _in_time(places.free):
+                yield
+        finally:
+            self._calls -= 1
+            share.calls -= 1
+            if share.calls == 0:
+                del places.shares[sender.name]
+
+
+@asynccontextmanager
+async def _in_time(places: asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
+            await places.acquire()
+    except TimeoutError:
+        raise Overloaded from None
+    try:
+        yield
+    finally:
+        places.release()

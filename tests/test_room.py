@@ -1,0 +1,154 @@
+"""Requests that are begun and never sent to their end take little memory, no place for ever, and nobody else's turn."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import acme
+import grpc
+import psutil
+import pytest
+from blobhub.v1 import caller_pb2
+from blobhub_server.config import Settings
+from blobhub_server.rpc import room
+from blobhub_server.rpc.room import Room, Sender, address_of
+from calling import ask
+from figures import Figure
+from hypothesis import given
+from hypothesis import strategies as st
+from kinds import GOOD, answering
+from kinds import served as serving_kinds
+from raw_http2 import RawConnection, details, raw_connection
+from scale import scaled
+from served import Api, ServerProcess, connected
+from waiting import until, within_deadline
+
+LENGTH = 4 << 20
+CALLS = scaled(800, least=400)
+ONE = "/test.v1.Kinds/One"
+WHO = "/blobhub.v1.CallerService/GetCaller"
+PUT = "/blobhub.v1.DefinitionService/PutDefinition"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+async def send_all_but_the_end(raw: RawConnection, calls: list[int]) -> None:
+    """Send as much of each call's message as the server takes, up to its last byte."""
+    left = dict.fromkeys(calls, LENGTH - 1)
+    idle = 0
+    while idle < 20:
+        sent = 0
+        for call in calls:
+            while size := raw.send_more(call, left[call]):
+                left[call] -= size
+                sent += size
+            await raw.drain()
+        idle = 0 if sent else idle + 1
+        await asyncio.sleep(0.02)
+
+
+async def scoped_key(api: Api) -> str:
+    """A key that may write to an organization."""
+    await ask(api, "CreateOrganization", alias="acme")
+    return (await acme.key(api, "acme", acme.WRITE)).key
+
+
+@pytest.mark.parametrize(("path", "with_key"), [(WHO, False), (REFLECTION, False), (PUT, True)])
+async def test_unfinished_requests_take_little_memory_and_others_are_served(
+    path: str, with_key: bool, tmp_path: Path, figure: Figure
+) -> None:
+    """Each is of 4 MiB but for its last byte, and they come over one connection. Who has a key may hold somewhat more."""
+    server = ServerProcess(tmp_path / "data", log=tmp_path / "log", log_level="info")
+    async with server.running(), connected(server.address, server.admin_key) as api:
+        before = psutil.Process(server.pid).memory_info().rss
+        most = 0
+        async with raw_connection(server.address) as raw:
+            key = await scoped_key(api) if with_key else None
+            if key is not None:
+                await raw.read(raw.begin(WHO, b"", key=key))
+            calls = [raw.begin(path, b"", key=key, length=LENGTH) for _ in range(CALLS)]
+            sending = asyncio.create_task(send_all_but_the_end(raw, calls))
+            while not sending.done():
+                answer = await within_deadline(api.callers.GetCaller(caller_pb2.GetCallerRequest()))
+                assert answer.caller.administrator
+                most = max(most, psutil.Process(server.pid).memory_info().rss)
+                await asyncio.sleep(0.1)
+            await sending
+    figure(f"{CALLS} unfinished calls of {path}: {most >> 20} MiB, {most - before >> 20} more than before")
+    assert most - before < 200 << 20
+    assert most < 512 << 20
+
+
+async def test_a_request_that_does_not_arrive_ends_with_the_reason() -> None:
+    async with (
+        serving_kinds(settings=Settings(request_seconds=0.5)) as there,
+        raw_connection(there.address) as raw,
+    ):
+        for kind in ("One", "Many", "Up", "Both"):
+            call = raw.calls[raw.begin(f"/test.v1.Kinds/{kind}", b"abc", length=LENGTH)]
+            await until(lambda call=call: call.ended)
+            assert (call.code, details(call)[0].reason) == (grpc.StatusCode.DEADLINE_EXCEEDED.value[0], "REQUEST_UNFINISHED")
+        assert await there.call("One", GOOD) == [answering("acme")]
+
+
+async def test_a_sender_that_begins_too_much_is_told_to_come_again() -> None:
+    async with serving_kinds() as there, raw_connection(there.address) as raw:
+        calls = [raw.calls[raw.begin(ONE, b"", length=LENGTH)] for _ in range(room.MAX_WAITING)]
+        refused = await until(lambda: [call for call in calls if call.ended])
+        info, retry = details(refused[0])
+        assert (refused[0].code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], "OVERLOADED")
+        assert retry.HasField("retry_delay")
+
+
+async def test_places_of_those_whom_nothing_identifies_are_not_those_of_others() -> None:
+    """All of theirs are taken for as long as the test runs."""
+    async with serving_kinds() as there, raw_connection(there.address) as raw:
+        for _ in range(room.UNKNOWN_PLACES * 2):
+            raw.begin(ONE, b"", length=LENGTH)
+        make = there.channel.unary_unary(ONE)
+        for _ in range(room.MAX_AT_ONCE * 2):
+            await within_deadline(make(GOOD.SerializeToString(), metadata=(("known", "yes"),)))
+
+
+async def test_calls_that_stall_where_few_are_let_in_at_once_keep_nobody_waiting() -> None:
+    async with serving_kinds() as there, raw_connection(there.address) as raw:
+        for _ in range(room.MAX_AT_ONCE):
+            raw.begin(ONE, b"", length=LENGTH, known="yes")
+        make = there.channel.unary_unary(ONE)
+        for _ in range(room.MAX_AT_ONCE * 2):
+            await within_deadline(make(GOOD.SerializeToString(), metadata=(("known", "yes"),)))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40))
+def test_no_sender_has_more_than_a_part_of_the_places(calls: list[tuple[str, bool]]) -> None:
+    made = Room()
+    here: list[Sender] = []
+
+    async def call(sender: Sender) -> None:
+        async with made.place(sender):
+            here.append(sender)
+            for known, places in ((True, room.KNOWN_PLACES), (False, room.UNKNOWN_PLACES)):
+                inside = [other for other in here if other.known is known]
+                assert len(inside) <= places
+                assert all(inside.count(other) <= places // 2 for other in inside)
+            await asyncio.sleep(0)
+            here.remove(sender)
+
+    async def all_calls() -> None:
+        await asyncio.gather(*(call(Sender(name=name, known=known)) for name, known in calls))
+
+    asyncio.run(all_calls())
+    assert here == []
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:127.0.0.1:50000", "127.0.0.1"),
+        ("ipv6:%5B::1%5D:50000", "::/64"),
+        ("ipv6:[2001:db8:1:2:3::4]:50000", "2001:db8:1:2::/64"),
+        ("unix:", "unix"),
+    ],
+)
+def test_a_peer_is_known_by_its_address(peer: str, address: str) -> None:
+    assert address_of(peer) == address
