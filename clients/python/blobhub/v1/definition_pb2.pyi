@@ -565,7 +565,7 @@ class PutDefinitionRequest(_message.Message):
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
     def content(self) -> Global___WorkflowDefinition:
-        """The definition as a message."""
+        """The definition as a message. What is wrong with it is told as of a document, at the paths of one."""
 
     def __init__(
         self,
@@ -810,7 +810,7 @@ class CheckDefinitionRequest(_message.Message):
     """A JSON document in UTF-8, at most 1 MiB."""
     @_builtins.property
     def content(self) -> Global___WorkflowDefinition:
-        """A message."""
+        """A message. What is wrong with it is told as of a document, at the paths of one."""
 
     def __init__(
         self,

@@ -9,7 +9,10 @@ import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
+MAX_TOKENS = 20_000
+"""How many of a script are looked at; each takes some microseconds."""
 _PASSED_OVER = (token.NL, token.NEWLINE, token.COMMENT, token.INDENT, token.DEDENT)
 
 
@@ -33,12 +36,12 @@ class ScriptCalls:
 # Each of a script's calls is asked for by itself, so the last few texts are kept.
 @lru_cache(maxsize=8)
 def calls_of(source: str) -> ScriptCalls:
-    """The calls of a script. It is only cut into tokens, so no text makes this deep, or longer than it is long."""
+    """The calls of a script. It is only cut into tokens, the first ones, so no text makes this deep or long."""
     if "set_result" not in source and "set_data_output" not in source:
         return ScriptCalls(routes=(), outputs=frozenset())
-    tokens = list(_tokens(source))
+    tokens = list(islice(_tokens(source), MAX_TOKENS))
     routes = []
-    outputs: set[str] | None = set()
+    outputs: set[str] | None = set() if len(tokens) < MAX_TOKENS else None
     for number, name in enumerate(tokens):
         if name.type != token.NAME or name.string not in ("set_result", "set_data_output"):
             continue

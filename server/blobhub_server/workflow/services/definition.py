@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -193,8 +192,8 @@ class DefinitionService:
         except InvalidDefinitionContent as error:
             # PutDefinition refuses such a message with the same words.
             problems, runnable = [invalid(broken.field, broken.message) for broken in error.violations], False
-        told = await self._definitions.turns.run(revision.organization_id, partial(_fitting, problems))
-        return pb.CheckDefinitionResponse(runnable=runnable, problems=told)
+        make = partial(_report, problems, runnable=runnable)
+        return await self._definitions.turns.run(revision.organization_id, make)
 
 
 def _encoded_message(document: bytes) -> bytes:
@@ -206,9 +205,10 @@ def _encoded_message(document: bytes) -> bytes:
     return to_message(document.decode()).SerializeToString()
 
 
-def _fitting(problems: list[Problem]) -> Iterable[pb.DefinitionProblem]:
+def _report(problems: list[Problem], *, runnable: bool) -> pb.CheckDefinitionResponse:
     """As many problems as fit a message. Where not all do, the errors go first."""
     made = [to_problem(problem) for problem in problems]
     if count_within((item.ByteSize() for item in made), MAX_PAGE_BYTES) < len(made):
         made = [to_problem(problem) for problem in sorted(problems, key=lambda item: item.severity is not Severity.ERROR)]
-    return made[: count_within((item.ByteSize() for item in made), MAX_PAGE_BYTES)]
+    fit = count_within((item.ByteSize() for item in made), MAX_PAGE_BYTES)
+    return pb.CheckDefinitionResponse(runnable=runnable, problems=made[:fit])
