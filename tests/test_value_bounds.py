@@ -106,7 +106,7 @@ async def test_a_value_and_all_inputs_together_have_at_most_a_mebibyte(api: Api)
         ([0] * 500_000, False),
         ([2**63 - 1] * 10_000, True),
         ([2**63 - 1] * 20_000, False),
-        ({"type": "text", "text": "é," * 300_000}, True),
+        ({"kind": "text", "text": "é," * 300_000}, True),
     ],
     ids=["many", "inexact", "large-and-inexact", "long"],
 )

@@ -20,8 +20,10 @@ def type_of(value: Any) -> str | None:
     if not isinstance(value, dict):
         return None
     named = value.get("type")
+    if not isinstance(named, str):
+        return None
     if named in _INSIDE and _INSIDE[named] in value:
-        return str(named)
+        return named
     return named if named in ("message", "messages", "thread", "graph", "file") else None
 
 

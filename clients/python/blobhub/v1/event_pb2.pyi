@@ -296,7 +296,7 @@ class FlowExited(_message.Message):
     """How many components were entered."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
-        """The value that reached the `value` input of a `flow.end`; unset when none did."""
+        """The value that reached the `value` input of a `flow.end`, what is inside it if it is a value object; unset when none did."""
 
     def __init__(
         self,

@@ -114,7 +114,9 @@ class Execution(_message.Message):
     """The `execution_sequence` of the last of its events; 0 while it has none."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
-        """The value that reached the `value` input of a `flow.end`; unset unless it completed with one."""
+        """The value that reached the `value` input of a `flow.end`, what is inside it if it is a value object such as
+        `{"type": "text", "text": "hi"}`; unset unless it completed with one.
+        """
 
     @_builtins.property
     def failure(self) -> _event_pb2.Failure:

@@ -44,7 +44,7 @@ class Start(PureComponent):
 
 class End(PureComponent):
     """Ends the branch that reaches it; with `terminal`, the whole execution. What arrives at `value` becomes the
-    execution's result.
+    execution's result; of a value object, what is inside it.
     """
 
     type = "flow.end"
@@ -60,7 +60,7 @@ class End(PureComponent):
 
     def run(self, inputs: Inputs) -> Outcome:
         """Stop here."""
-        outputs = {"value": inputs["value"]} if "value" in inputs else {}
+        outputs = {"value": unwrap(inputs["value"])} if "value" in inputs else {}
         return Outcome(route="end", outputs=outputs, terminal=unwrap(inputs.get("terminal")) is True)
 
 
