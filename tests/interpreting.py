@@ -31,6 +31,7 @@ TERMINAL = {"flow.exited", "flow.error", "flow.stopped"}
 
 EXECUTION = Execution(
     id="e",
+    organization_id="o",
     session_id="s",
     blob_id="b",
     revision_id="r",

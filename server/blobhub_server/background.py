@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,3 +63,36 @@ async def in_turns(make: Callable[[Item], Result], items: Iterable[Item]) -> lis
         made.append(make(item))
         await turns.pause()
     return made
+
+
+class Rounds(Generic[Item]):
+    """A queue that goes round: it gives one item of each party, then another one of each; those of one party in order."""
+
+    def __init__(self, party: Callable[[Item], Hashable]) -> None:
+        self._party = party
+        self._items: OrderedDict[Hashable, deque[Item]] = OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add(self, item: Item) -> None:
+        """Queue an item. A party that has none waiting comes last in the round."""
+        self._items.setdefault(self._party(item), deque()).append(item)
+        self._length += 1
+
+    def pop(self) -> Item:
+        """The next item. Raises StopIteration when there is none."""
+        party = next(iter(self._items))
+        waiting = self._items[party]
+        item = waiting.popleft()
+        self._length -= 1
+        if waiting:
+            self._items.move_to_end(party)
+        else:
+            del self._items[party]
+        return item
+
+    def clear(self) -> list[Item]:
+        """All items, those of one party in order; none are left."""
+        return [self.pop() for _ in range(self._length)]

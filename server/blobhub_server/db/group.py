@@ -1,16 +1,17 @@
 """Group commit: many units of work share one transaction.
 
-A batch is whatever queued up during the last commit. An idle committer starts at once. When the storage cannot be used,
-this is where work waits for it: one loop tries again for all.
+A batch is what queued up during the last commit, as far as it is not too much for one transaction. Whoever brings much does
+not crowd others out: a batch takes one unit of each party, then another one of each, and so on. An idle committer starts at
+once. When the storage cannot be used, this is where work waits for it: one loop tries again for all.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
+from blobhub_server.background import Rounds
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import StorageUnavailable
 
@@ -18,10 +19,15 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 MAX_BATCH = 256
+"""How many units a batch has at most."""
+MAX_WEIGHT = 600
+"""What a batch weighs at most, but for its last unit. Others wait for the transaction, so it has to be short."""
 
 
 class GroupCommitter(Generic[Unit, Result]):
-    """Makes units durable in the order they were submitted.
+    """Makes units durable, those of one party in the order they were submitted.
+
+    `party` says whose a unit is, and `weight` how much there is to write for it.
 
     `apply` does a batch of units in a transaction and returns one result for each. When a batch fails, its units are
     committed one by one, so that a bad unit fails alone.
@@ -36,12 +42,16 @@ class GroupCommitter(Generic[Unit, Result]):
         self,
         db: Database,
         apply: Callable[[Transaction, Sequence[Unit]], Awaitable[Sequence[Result]]],
+        *,
         kept: Callable[[Unit], bool] = lambda _: False,
+        party: Callable[[Unit], Hashable] = lambda _: None,
+        weight: Callable[[Unit], int] = lambda _: 1,
     ) -> None:
         self._db = db
         self._apply = apply
         self._kept = kept
-        self._queue: deque[tuple[Unit, asyncio.Future[Result]]] = deque()
+        self._weight = weight
+        self._queue: Rounds[tuple[Unit, asyncio.Future[Result]]] = Rounds(lambda item: party(item[0]))
         self._task: asyncio.Task[None] | None = None
         self._trouble: StorageUnavailable | None = None  # while kept units wait
         self._pausing: asyncio.Task[None] | None = None
@@ -55,7 +65,7 @@ class GroupCommitter(Generic[Unit, Result]):
         if self._trouble is not None and self._db.trouble.down and not self._kept(unit):
             raise type(self._trouble) from self._trouble.__cause__
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append((unit, done))
+        self._queue.add((unit, done))
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="group commit")
         return await done
@@ -72,7 +82,7 @@ class GroupCommitter(Generic[Unit, Result]):
         attempt = 0
         try:
             while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                batch = self._next_batch()
                 try:
                     await self._commit(batch)
                     attempt = 0
@@ -83,6 +93,14 @@ class GroupCommitter(Generic[Unit, Result]):
                         attempt += 1
         finally:
             self._task = None
+
+    def _next_batch(self) -> list[tuple[Unit, asyncio.Future[Result]]]:
+        batch: list[tuple[Unit, asyncio.Future[Result]]] = []
+        weight = 0
+        while self._queue and len(batch) < MAX_BATCH and weight < MAX_WEIGHT:
+            batch.append(self._queue.pop())
+            weight += self._weight(batch[-1][0])
+        return batch
 
     async def _commit(self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]]) -> None:
         """Commit a batch, or its units one by one. Raises StorageUnavailable; units with a done future are settled."""
@@ -113,12 +131,12 @@ class GroupCommitter(Generic[Unit, Result]):
 
     def _keep(self, batch: Sequence[tuple[Unit, asyncio.Future[Result]]], error: StorageUnavailable) -> bool:
         """Put what is kept of a batch back into the queue; fail all else that waits. Return whether anything is kept."""
-        waiting, self._queue = [*batch, *self._queue], deque()
+        waiting = [*batch, *self._queue.clear()]
         for unit, done in waiting:
             if done.done():
                 continue
             if self._kept(unit) and not self._closing:
-                self._queue.append((unit, done))
+                self._queue.add((unit, done))
             else:
                 done.set_exception(error)
         return bool(self._queue)

@@ -233,7 +233,8 @@ class Failure(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """An upper-case word, such as `SCRIPT_TIMEOUT` or `STEP_LIMIT`. `POISONED` means that servers went down, one after the
+    """An upper-case word, such as `SCRIPT_TIMEOUT` or `STEP_LIMIT`. `LOG_LIMIT` means that the execution's log, with all
+    values in it, has become longer than 64 MiB. `POISONED` means that servers went down, one after the
     other, when they went on with the execution.
     """
     message: _builtins.str

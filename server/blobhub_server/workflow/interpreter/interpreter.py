@@ -45,6 +45,7 @@ from blobhub_server.workflow.interpreter.session_values import (
     writes_of,
     written,
 )
+from blobhub_server.workflow.interpreter.size import BYTES_A_COMPONENT, MAX_LOG_BYTES
 from blobhub_server.workflow.interpreter.state import ExecutionState, apply
 
 BUDGET = 200
@@ -170,6 +171,8 @@ class _Taking:
         while state.phase == "running":
             if state.tokens > MAX_TOKENS:
                 self._end_with("TOKEN_LIMIT", f"there are more than {MAX_TOKENS} tokens: control was passed on too often")
+            elif state.logged > MAX_LOG_BYTES:
+                self._end_with("LOG_LIMIT", f"the log has more than {MAX_LOG_BYTES} bytes")
             elif state.ready and self.budget > 0:
                 self.budget -= self._price()
                 self._enter()
@@ -371,7 +374,7 @@ class _Taking:
         )
 
     def _append(self, record: Record) -> None:
-        apply(self._graph, self._state, record)
+        self.budget -= apply(self._graph, self._state, record) // BYTES_A_COMPONENT
         self._records.append(record)
 
 

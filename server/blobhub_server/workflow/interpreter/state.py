@@ -16,6 +16,7 @@ from blobhub_server.workflow.definitions.graph import END, Graph, Node
 from blobhub_server.workflow.interpreter.joins import Joins, Token
 from blobhub_server.workflow.interpreter.records import Record
 from blobhub_server.workflow.interpreter.session_values import written
+from blobhub_server.workflow.interpreter.size import logged_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class ExecutionState:
     """Where an execution is.
 
     `ready` holds the tokens whose components have not been entered, in order. `tokens` counts all there are: those in
-    `ready`, those of open steps, and those that wait at joins.
+    `ready`, those of open steps, and those that wait at joins. `logged` is how many bytes the log has (`size.py`).
 
     Values in it are replaced and never changed in place, so that a copy costs no more than its dictionaries.
     """
@@ -64,6 +65,7 @@ class ExecutionState:
     has_result: bool = False
     result: Any = None
     error: dict[str, Any] | None = None
+    logged: int = 0
 
     @property
     def ended(self) -> bool:
@@ -102,16 +104,18 @@ def replay(graph: Graph, records: Iterable[Record], *, step_limit: int = 10_000)
     return state
 
 
-def apply(graph: Graph, state: ExecutionState, record: Record) -> None:
-    """Take one record into the state."""
-    type_ = RECORD_TYPES[record.type]
+def apply(graph: Graph, state: ExecutionState, record: Record) -> int:
+    """Take one record into the state; return how many bytes it adds to the log."""
+    type_, logged = RECORD_TYPES[record.type], logged_bytes(record)
     type_.fold(graph, state, record)
+    state.logged += logged
     if type_.ends:
         state.phase = type_.ends
         state.tokens = 0
         state.ready.clear()
         state.open.clear()
         state.joins.clear()
+    return logged
 
 
 def inputs_of(graph: Graph, state: ExecutionState, node: Node, session: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Execution:
     """
 
     id: str
+    organization_id: str
     session_id: str
     blob_id: str
     revision_id: str

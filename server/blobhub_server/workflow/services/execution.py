@@ -205,10 +205,8 @@ class ExecutionService:
 async def locate_execution(host: Host, value: str, _caller: Caller) -> Resolution[Execution] | None:
     """The locator of executions."""
     async with host.db.read() as tx:
-        found = await store.locate(tx, value.lower())
-    if found is None:
+        execution = await store.get(tx, value.lower())
+    if execution is None:
         return None
-    execution, organization_id = found
-    return Resolution(
-        place=Place(organization_id=organization_id, blob_id=execution.blob_id), resource=execution, never_public=True
-    )
+    place = Place(organization_id=execution.organization_id, blob_id=execution.blob_id)
+    return Resolution(place=place, resource=execution, never_public=True)

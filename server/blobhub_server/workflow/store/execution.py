@@ -16,7 +16,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
 from blobhub_server.db.portion import count_within
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows, upsert
-from blobhub_server.db.records import ColumnGroup, Mapper, Pair, Scalar
+from blobhub_server.db.records import ColumnGroup, Mapper, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, IdQuery, Json, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
@@ -33,6 +33,7 @@ executions = sa.Table(
     "executions",
     metadata,
     sa.Column("id", Id(), primary_key=True),
+    sa.Column("organization_id", Id(), nullable=False),
     sa.Column("session_id", Id(), sa.ForeignKey("sessions.id"), nullable=False),
     sa.Column("blob_id", Id(), nullable=False),
     sa.Column("revision_id", Id(), nullable=False),
@@ -186,17 +187,6 @@ _GET = Prepared(_SELECT.where(_ID), _EXECUTION)
 async def get(tx: Transaction, execution_id: str) -> Execution | None:
     """One execution."""
     return await tx.first(_GET, execution=execution_id)
-
-
-_LOCATE = Prepared(
-    _EXECUTION.select(sessions.c.organization_id).join(sessions, sessions.c.id == executions.c.session_id).where(_ID),
-    Pair(_EXECUTION, Scalar(str, "organization_id")),
-)
-
-
-async def locate(tx: Transaction, execution_id: str) -> tuple[Execution, str] | None:
-    """An execution and the organization it belongs to."""
-    return await tx.first(_LOCATE, execution=execution_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

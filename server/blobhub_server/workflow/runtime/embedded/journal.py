@@ -61,11 +61,17 @@ class Journal:
         self._host = host
         self._log = log
         self._committer: GroupCommitter[Unit, Execution | Refusal] = GroupCommitter(
-            host.db, self._write, kept=lambda unit: unit.limit is None
+            host.db,
+            self._write,
+            kept=lambda unit: unit.limit is None,
+            party=lambda unit: unit.execution.organization_id,
+            weight=lambda unit: len(unit.records) + unit.spent,
         )
 
     async def append(self, unit: Unit) -> Execution:
-        """Write a unit in a transaction that it shares with others, in the order they came; return once it is durable.
+        """Write a unit in a transaction that it shares with others; return once it is durable.
+
+        The units of an organization are written in the order they came, and those of several organizations in turns.
 
         Returns and raises what `join` does. When the storage cannot be used, a new execution raises StorageUnavailable; a
         unit of one that runs waits here, for as long as that takes, and is written once.

@@ -48,6 +48,7 @@ from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
 from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated
 from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
 from blobhub_server.workflow.runtime.embedded.steady import SteadyClock
+from blobhub_server.workflow.runtime.embedded.turn_taking import TurnTaking
 from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.runtime.performer import Performer
 from blobhub_server.workflow.store import message as message_store
@@ -68,6 +69,7 @@ class RunnerContext:
     performer: Performer
     object_locks: ObjectLocks = field(default_factory=ObjectLocks)
     monotonic: Callable[[], float] = time.monotonic
+    turns: TurnTaking = field(default_factory=TurnTaking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ class Runner:
         while True:
             objects = await self._session_objects()
             decide = partial(self._decide, happenings, self._messages)
-            decision = decide(objects.values)
+            decision = await self._context.turns.take(self.execution.organization_id, partial(decide, objects.values))
             if not (decision.records or decision.messages or self._counts(decision) or self._starts_step(decision)):
                 self._commands = decision.commands
                 return

@@ -97,6 +97,7 @@ class Starts:
     def _execution(self, start: Start, entry: Entry) -> Execution:
         return Execution(
             id=self._host.ids(),
+            organization_id=start.session.organization_id,
             session_id=start.session.id,
             blob_id=start.session.blob_id,
             revision_id=entry.revision_id,

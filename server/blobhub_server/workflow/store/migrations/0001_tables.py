@@ -88,6 +88,7 @@ def upgrade() -> None:
     op.create_table(
         "executions",
         sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("organization_id", sa.String(length=36), nullable=False),
         sa.Column("session_id", sa.String(length=36), nullable=False),
         sa.Column("blob_id", sa.String(length=36), nullable=False),
         sa.Column("revision_id", sa.String(length=36), nullable=False),
