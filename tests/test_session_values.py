@@ -10,9 +10,12 @@ import counters
 import flows
 import pytest
 from blobhub.v1 import execution_pb2 as pb
+from blobhub_server.workflow.components.contract import ComponentContext, Inputs, Outcome
+from blobhub_server.workflow.components.logic import Code
 from calling import outcome
 from counters import COUNTERS
 from databases import FreshPostgres
+from ground import AT_ONCE, check_all, start_many, uncertain_commits
 from scale import scaled
 from served import Api
 from several_servers import together
@@ -97,3 +100,34 @@ async def test_an_object_that_is_deleted_meanwhile_is_counted_from_nothing(api: 
     assert (await counters.run(api, session_id)).result.number_value == 11
     await counters.delete(api, session_id)
     assert (await counters.run(api, session_id)).result.number_value == 11
+
+
+@WAYS
+async def test_each_execution_counts_once_whatever_becomes_of_its_commits(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, document: str
+) -> None:
+    async with together(tmp_path, database_url, count=1, lease_seconds=1) as ((_, api),):
+        session_id = await api.session(document)
+        with uncertain_commits(monkeypatch, 20261127):
+            ids = await start_many(api, session_id, AT_ONCE * scaled(10, least=2))
+            await check_all(database_url, session_id, ids)
+        assert await counters.count_in(api, session_id) == len(ids)
+
+
+async def test_a_step_with_effects_is_not_run_again_for_what_others_have_written_meanwhile(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script takes the place of a component that changes something outside; it has read the value that it adds to."""
+    monkeypatch.setattr(Code, "repeatable", False)
+    runs = []
+
+    async def run(self: Code, inputs: Inputs, context: ComponentContext) -> Outcome:
+        runs.append(context.execution_id)
+        await asyncio.sleep(0.05)
+        return Outcome(route="success", outputs={"result": 1})
+
+    monkeypatch.setattr(Code, "run", run)
+    session_id = await api.session(counters.script(operation="add"))
+    ended = await counters.run_many(api, session_id, MANY)
+    assert sorted(runs) == sorted(execution.id for execution in ended)
+    assert await counters.count_in(api, session_id) == MANY
