@@ -268,3 +268,17 @@ async def test_check_and_put_agree_on_every_document_and_on_the_message_of_it(sh
     again = await verdict(shared, content=content)
     said = [problem for problem in answer.problems if problem.type != definition_pb2.DEFINITION_PROBLEM_TYPE_UNKNOWN_KEY]
     assert list(again.problems) == said
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(document=mutants())
+async def test_what_is_checked_without_error_is_put_committed_and_started(shared: Api, document: str) -> None:
+    answer = await ask(shared, "CheckDefinition", revision=DRAFT, document=document)
+    if not answer.runnable:
+        return
+    await ask(shared, "PutDefinition", revision=DRAFT, alias="tried", document=document)
+    session = await ask(shared, "CreateSession", revision=DRAFT)
+    spec = {"definition": "tried", "timeout": {"seconds": 60}, "step_limit": 20}
+    await ask(shared, "StartExecution", session=session.session.id, spec=spec)
+    commit = await ask(shared, "CommitRevision", revision=DRAFT)
+    await ask(shared, "CreateRevision", blob="acme/pipeline", base_revision=commit.revision.id)

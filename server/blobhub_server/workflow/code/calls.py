@@ -13,6 +13,7 @@ from itertools import islice
 
 MAX_TOKENS = 20_000
 """How many of a script are looked at; each takes some microseconds."""
+_MAX_LITERAL = 1_000
 _PASSED_OVER = (token.NL, token.NEWLINE, token.COMMENT, token.INDENT, token.DEDENT)
 
 
@@ -65,14 +66,13 @@ def _tokens(source: str) -> Iterator[tokenize.TokenInfo]:
 
 
 def _first_argument(following: Sequence[tokenize.TokenInfo]) -> str | None:
-    """The text that is the first argument of a call, of the tokens after the function's name; None when it is no literal."""
-    if len(following) < 3 or following[0].string != "(" or following[1].type != token.STRING:
-        return None
-    if following[2].string not in (",", ")"):
+    """The first argument of a call as a text, of the tokens after the function's name; None when it is no literal."""
+    if len(following) < 3 or following[0].string != "(" or following[2].string not in (",", ")"):
         return None
     literal = following[1].string
+    if following[1].type not in (token.STRING, token.NUMBER) and literal not in ("None", "True", "False"):
+        return None
     try:
-        value = ast.literal_eval(literal) if len(literal) <= 1_000 else None
+        return str(ast.literal_eval(literal)) if len(literal) <= _MAX_LITERAL else None
     except (SyntaxError, ValueError):
         return None
-    return value if isinstance(value, str) else None
