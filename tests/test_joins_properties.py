@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable
 
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
+from blobhub_server.workflow.definitions.check import check
+from blobhub_server.workflow.definitions.document import ProblemType, Severity
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.definitions.reader import parse
 from blobhub_server.workflow.interpreter import (
@@ -72,3 +74,20 @@ def test_every_graph_runs_as_the_model_says(plan: Plan, number: int, budget: int
     assert run.entered == model.entered
     ended = run.state.error["reason"] if run.state.error else run.state.phase
     assert ended == ("completed" if model.ended == "stop" else model.ended)
+
+
+def unsound(plan: Plan, severity: Severity) -> set[str]:
+    """The joins that check finds something about."""
+    problems = check(parse(plan.document.encode()), REGISTRY)
+    return {p.component_id for p in problems if p.type is ProblemType.UNSOUND_JOIN and p.severity is severity}
+
+
+@settings(max_examples=scaled(3_000, least=300), deadline=None)
+@given(plans(), st.integers(0, 2**32))
+def test_a_join_that_is_an_error_never_fires_and_whoever_comes_to_it_does_not_complete(plan: Plan, number: int) -> None:
+    wrong = unsound(plan, Severity.ERROR)
+    chance = random.Random(number)
+    for _ in range(10 if wrong else 0):
+        model = Model(plan, chance.randrange, STEP_LIMIT).run()
+        assert not wrong & set(model.entered)
+        assert model.ended != "completed" or not wrong & model.arrived

@@ -27,6 +27,7 @@ from blobhub_server.workflow.definitions.document import (
     Severity,
 )
 from blobhub_server.workflow.definitions.document import ProblemType as P
+from blobhub_server.workflow.definitions.joins import join_problems
 from blobhub_server.workflow.definitions.lookup import START, Lookup, declared, may_add, places_of, settings_of
 from blobhub_server.workflow.definitions.slips import slips
 from blobhub_server.workflow.values import fits, unwrap
@@ -51,7 +52,7 @@ def check(
     `flaws` are those of its scripts that the sandbox does not read, by their text (`scripts_of`).
     """
     lookup = Lookup(definition, registry)
-    found = chain(definition.warnings, _Check(lookup, flaws).problems(), slips(lookup))
+    found = chain(definition.warnings, _Check(lookup, flaws).problems(), join_problems(lookup), slips(lookup))
     return sorted(islice(found, MAX_PROBLEMS), key=_place)
 
 

@@ -19,6 +19,7 @@ from blobhub_server.workflow.definitions.document import (
     Definition,
     Policy,
 )
+from blobhub_server.workflow.definitions.joins import joins_first
 from blobhub_server.workflow.definitions.lookup import START, Lookup, settings_of
 from blobhub_server.workflow.values import unwrap
 
@@ -201,11 +202,6 @@ def _reread(
     # Of several connections into one input the last that has a value counts.
     last = {source.input: source for source in sources}
     return tuple(source for source in last.values() if source.persistence == "session")
-
-
-def joins_first(join: Component) -> bool:
-    """Whether a join is of mode `first`."""
-    return bool(unwrap(settings_of(join).get("mode", "all")) == "first")
 
 
 def _control(outgoing: list[Connection]) -> dict[str, tuple[Target, ...]]:

@@ -192,7 +192,7 @@ class _Taking:
         if state.steps >= state.step_limit:
             self._end_with("STEP_LIMIT", f"more than {state.step_limit} components were entered")
             return
-        node = self._graph.components[state.ready[0].component_id]
+        node = self._graph.components[state.ready[0][0]]
         step = state.steps + 1
         read = self._read_session(node.session_reads) if node.session_reads else {}
         record = Record(

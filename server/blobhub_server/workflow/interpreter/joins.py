@@ -9,18 +9,17 @@ where tokens merge, all of them reach what the merged one reaches. So no reachab
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from blobhub_server.workflow.definitions.graph import Graph, Node
 
 _ALL_MARKS = -1
 
 
-class Token(NamedTuple):
-    """Control that has come to a component, with the marks of the joins that it is late for."""
+Token = tuple[str, int]
+"""Control that has come to a component, by its id, and the marks of the joins that it is late for.
 
-    component_id: str
-    late: int = 0
+It is a plain tuple, because every step makes one.
+"""
 
 
 @dataclass(slots=True)
@@ -66,7 +65,7 @@ class Joins:
         self.lacking[join.id] = empty
         if empty == len(join.incoming):
             del self.lacking[join.id]
-        return Token(component_id=join.id, late=late)
+        return join.id, late
 
     def mark_late(self, mark: int) -> None:
         """Mark all tokens that wait."""

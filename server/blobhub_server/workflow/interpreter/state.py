@@ -139,7 +139,7 @@ def _flow_entered(graph: Graph, state: ExecutionState, record: Record) -> None:
     state.phase = "running"
     state.values = dict(graph.initial) | dict(record.private["input_data"])
     state.tokens = 1
-    state.ready.append(Token(component_id=graph.start))
+    state.ready.append((graph.start, 0))
 
 
 def _flow_error(graph: Graph, state: ExecutionState, record: Record) -> None:
@@ -152,15 +152,15 @@ def _flow_stopping(graph: Graph, state: ExecutionState, record: Record) -> None:
 
 def _entered(graph: Graph, state: ExecutionState, record: Record) -> None:
     assert record.step is not None
-    token = state.ready.popleft()
-    node = graph.components[token.component_id]
+    component_id, late = state.ready.popleft()
+    node = graph.components[component_id]
     state.steps = record.step
     session = record.private.get("session", {})
     state.open[record.step] = Step(
         component_id=node.id,
         attempt=1,
         inputs=inputs_of(graph, state, node, session),
-        late=token.late,
+        late=late,
         session=session if node.reread else {},
     )
 
@@ -208,7 +208,7 @@ def _pass(graph: Graph, state: ExecutionState, step: Step, route: str) -> None:
     for target in targets:
         node = graph.components[target.component_id]
         if node.kind is not ComponentKind.JOIN:
-            state.ready.append(Token(component_id=node.id, late=late))
+            state.ready.append((node.id, late))
             continue
         if not node.late_mark:
             state.joins.put(node, target.connection_id, late)
@@ -228,12 +228,12 @@ def _arrive_first(state: ExecutionState, join: Node, late: int) -> int:
     if late & mark:
         state.tokens -= 1
         return late
-    state.ready = deque(token if token.late & mark else token._replace(late=token.late | mark) for token in state.ready)
+    state.ready = deque((component_id, marks | mark) for component_id, marks in state.ready)
     for number, step in state.open.items():
         if not step.late & mark:
             state.open[number] = replace(step, late=step.late | mark)
     state.joins.mark_late(mark)
-    state.ready.append(Token(component_id=join.id, late=late))
+    state.ready.append((join.id, late))
     return late | mark
 
 
