@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -85,8 +86,10 @@ class Admitted:
         """Those who say so are known."""
         return ("known", "yes") in (metadata or ())
 
-    async def sender(self, metadata: Any, peer: str) -> Sender:
-        return Sender(name=address_of(peer), known=self.recognizes(metadata))
+    def sender(self, *about: Any) -> Any:
+        """Of a call that was admitted, about its peer, or of one that nothing was read of, about its metadata too."""
+        sender = Sender(name=address_of(about[-1]), known=len(about) == 1 or self.recognizes(about[0]))
+        return sender if len(about) == 1 else asyncio.sleep(0, sender)
 
     async def identify(self) -> None:
         """Everybody is known."""
@@ -160,7 +163,7 @@ async def served(
     admit, settings = admit or Admitted(), settings or Settings()
     bell = Doorbell(Exclusive())
     guard = Guard(bell, utc_now, "access", max_unread_seconds=settings.max_unread_seconds)
-    server = make_server(settings, Pipeline(admit, guard, Trouble(), request_seconds=settings.request_seconds))
+    server = make_server(settings, Pipeline(admit, guard, Trouble(), settings))
     made = {
         kind: KINDS[kind][0](handler, request_deserializer=Request.FromString, response_serializer=Answer.SerializeToString)
         for kind, handler in (ECHO | handlers).items()

@@ -58,7 +58,7 @@ async def test_a_stream_that_nobody_reads_is_ended_and_resumes_with_nothing_lost
 
 
 async def test_streams_that_nobody_reads_hold_little_memory(tmp_path: Path, figure: Figure) -> None:
-    server = ServerProcess(tmp_path / "data", log=tmp_path / "log")
+    server = ServerProcess(tmp_path / "data", log=tmp_path / "log", max_streams_per_caller=STREAMS)
     async with server.running(), connected(server.address, server.admin_key) as api:
         session_id = await api.session(flows.code(TALK))
         run = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})

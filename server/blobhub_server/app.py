@@ -105,7 +105,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         gate = await stack.enter_async_context(platform.gate(access, kinds))
         guard = Guard(bell, clock, TOPIC, max_unread_seconds=settings.max_unread_seconds)
         await stack.enter_async_context(guard.watching())
-        server = make_server(settings, Pipeline(gate, guard, db.trouble, request_seconds=settings.request_seconds))
+        server = make_server(settings, Pipeline(gate, guard, db.trouble, settings))
         health = _serve(server, services, Comments([OURS, *types.descriptors()]))
         address = bind(server, settings.listen, TlsFiles.from_settings(settings))
         await server.start()

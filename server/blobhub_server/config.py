@@ -79,6 +79,12 @@ class Settings(SettingsModel):
     max_connection_age_seconds: float = Field(
         3600, gt=0, description="Age at which a connection is closed; the client connects again."
     )
+    max_streams_per_caller: int = Field(
+        256, gt=0, description="Streams of answers, such as watches, that one caller may have open on this server."
+    )
+    max_streams_per_address: int = Field(
+        64, gt=0, description="The same for everybody at one address who comes without a key, together."
+    )
     max_connections: int = Field(1000, gt=0, description="Connections that may be open; further ones are closed at once.")
     max_connection_idle_seconds: float = Field(
         300, gt=0, description="Time without a call after which a connection is closed."

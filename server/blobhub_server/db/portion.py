@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 MAX_PAGE_BYTES = 2 << 20
 """The bytes from which on a page of a list is full."""
-MAX_BATCH_BYTES = 64 << 10
+MAX_BATCH_BYTES = 32 << 10
 """The bytes from which on a message of a watch is full.
 
 A stream that nobody reads holds it three times: as lines, as a message, and as gRPC's copy of that.

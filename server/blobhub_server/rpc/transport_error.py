@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blobhub_server.errors import BlobHubError
+from blobhub_server.errors import BlobHubError, LimitExceeded
 
 
 class ShuttingDown(BlobHubError):
@@ -33,6 +33,14 @@ class Overloaded(BlobHubError):
 
     def __init__(self) -> None:
         super().__init__("the server receives too many requests now; try again", retry_after_seconds=1.0)
+
+
+class TooManyStreams(LimitExceeded):
+    """The caller, or the address of one whom nothing identifies, has as many streams open as they may."""
+
+    def __init__(self, limit: str, value: int, sender: str) -> None:
+        super().__init__(limit, value, sender)
+        self.retry_after_seconds = 5.0
 
 
 class RequestUnfinished(BlobHubError):

@@ -5,7 +5,7 @@ What all watches share.
 
 A watch streams a log: first what is there after a sequence, then what comes, until the log ends or the caller drops the
 call; with `replay_only` it ends when what is there has been sent. A message carries a batch of whatever is ready, in its
-first field, and nothing is skipped, repeated or reordered. A batch that is large is cut at about 64 KiB, and goes on in
+first field, and nothing is skipped, repeated or reordered. A batch that is large is cut at about 32 KiB, and goes on in
 the next message; no message has more than 4 MiB. When the log is idle, a message with `progress` comes instead.
 A client that is cut off resumes after the last sequence that it has seen. To resume after a sequence that the log has not
 reached, or whose successors it no longer keeps, is OUT_OF_RANGE.

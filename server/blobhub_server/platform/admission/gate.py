@@ -9,7 +9,7 @@ from datetime import datetime
 
 from google.protobuf.message import Message
 
-from blobhub_server.blobtypes.access import NOWHERE, Caller, Locator, Place, Resolution, Role
+from blobhub_server.blobtypes.access import ANONYMOUS, NOWHERE, Caller, Locator, Place, Resolution, Role
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.errors import BlobHubError, PermissionDenied, Renamed, Unauthenticated
 from blobhub_server.platform.admission.absence import Absence
@@ -22,7 +22,7 @@ from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.access import Permission
 from blobhub_server.rpc.access_options import AccessRule, ResourceRule
-from blobhub_server.rpc.pipeline import Metadata
+from blobhub_server.rpc.gate import Metadata
 from blobhub_server.rpc.room import Sender, address_of
 
 TOPIC = "access"
@@ -58,10 +58,9 @@ class Gate:
     async def sender(self, metadata: Metadata, peer: str) -> Sender:
         """Who sends a call: its caller, or, when nothing identifies one, whoever is at the peer's address."""
         try:
-            identity = (await self.authentication.caller(read_bearer(metadata))).identity
+            return _sender(await self.authentication.caller(read_bearer(metadata)), peer)
         except BlobHubError:
-            identity = ""
-        return Sender(name=identity or address_of(peer), known=bool(identity))
+            return _sender(ANONYMOUS, peer)
 
     def arrive(self, method: str, request: Message, metadata: Metadata) -> Admission:
         """The admission of a call, about to begin."""
@@ -194,6 +193,10 @@ class Admission:
         """When the key or token that the call came with stops working."""
         return self._call.caller.expire_time
 
+    def sender(self, peer: str) -> Sender:
+        """Who made the call: its caller, or, when nothing identifies one, whoever is at the peer's address."""
+        return _sender(self._call.caller, peer)
+
     @property
     def last_sequence(self) -> int | None:
         """The number of the last event that a watch has handed to the call's stream."""
@@ -224,6 +227,10 @@ class Admission:
         failed = not refused and error.code not in _REFUSALS and handled and self._rule.changes and not self._call.recorded
         if refused or failed:
             await self._gate.audit.record_refusal(audit_row(self._call, error=error))
+
+
+def _sender(caller: Caller, peer: str) -> Sender:
+    return Sender(name=caller.identity or address_of(peer), known=bool(caller.identity))
 
 
 def _reference(rule: AccessRule, request: Message) -> tuple[str, str]:

@@ -1,0 +1,106 @@
+"""One call as the pipeline sees it: its way to the gate, its line in the log, and the status that it ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import grpc
+from google.protobuf.message import Message
+
+from blobhub_server.db.trouble import Trouble
+from blobhub_server.errors import StorageUnavailable, UndecodableRequest, is_panic
+from blobhub_server.rpc.arriving import Arriving, Decode
+from blobhub_server.rpc.errors import status_of, to_blobhub_error
+from blobhub_server.rpc.gate import Admission, Gate
+from blobhub_server.rpc.guard import Guard
+from blobhub_server.rpc.open_streams import OpenStreams
+from blobhub_server.rpc.room import Room
+from blobhub_server.rpc.validation import validate
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What the calls of one method share."""
+
+    method: str
+    gate: Gate
+    guard: Guard
+    trouble: Trouble
+    log: Any
+    room: Room
+    streams: OpenStreams
+    decode: Decode
+    request_seconds: float
+
+    async def first(self, request: bytes | Arriving) -> Message:
+        """The one request of a call, or the first of a stream. Raises what `Arriving.first` raises."""
+        if isinstance(request, Arriving):
+            return await request.first()
+        self.room.arrived(len(request))
+        return self.decode(request)
+
+
+async def unless_gone(sending: Awaitable[None]) -> None:
+    """Send something. When the client has gone, gRPC raises an InternalError; that is a cancellation."""
+    try:
+        await sending
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
+
+
+class Observed:
+    """Logs one call, and turns what it raises into a status. Cancellation passes through unchanged."""
+
+    __slots__ = ("_admission", "_context", "_entrance", "_handled", "_start")
+
+    def __init__(self, entrance: Entrance, context: Any) -> None:
+        self._entrance = entrance
+        self._context = context
+        self._start = time.perf_counter()
+        self._admission: Admission | None = None
+        self._handled = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def arrive(self, request: Any) -> Admission:
+        """Take the call to the gate: find its caller, then validate its first request.
+
+        Raises Unauthenticated, InvalidRequest.
+        """
+        metadata = self._context.invocation_metadata()
+        admission = self._entrance.gate.arrive(self._entrance.method, request, metadata)
+        self._admission = admission
+        await admission.identify()
+        validate(request)
+        return admission
+
+    def begin(self) -> None:
+        """Note that the handler of an admitted call begins now."""
+        self._handled = True
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        log = self._entrance.log
+        if error is None:
+            self._log(log.debug, "OK")
+        elif isinstance(error, grpc.aio.AbortError):
+            self._log(log.info, self._context.code().name)
+        elif isinstance(error, Exception) or is_panic(error):
+            raised = to_blobhub_error(error, self._entrance.method)
+            if isinstance(raised, StorageUnavailable):
+                self._entrance.trouble.report(raised)
+            status, message, trailers = status_of(raised)
+            self._log(log.info, status.name)
+            if self._admission is not None and not isinstance(raised, UndecodableRequest):
+                await self._admission.record_failure(raised, handled=self._handled)
+            await unless_gone(self._context.abort(status, message, trailers))
+        else:
+            self._log(log.info, "CANCELLED")
+
+    def _log(self, write: Callable[..., Any], code: str) -> None:
+        took = (time.perf_counter() - self._start) * 1000
+        write("call", method=self._entrance.method, code=code, ms=round(took, 2))
