@@ -1,8 +1,13 @@
-"""A server that has a component which ends it. As a command it serves: `python faulty.py`."""
+"""A server that has a component which ends it, and that may stop in the middle of a transaction.
+
+As a command it serves: `python faulty.py <file>`. When the file is there, the next change is not committed: the file is
+removed, and the server is stopped with SIGSTOP before the commit.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,10 +15,14 @@ import flows
 import uvloop
 from blobhub_server import app
 from blobhub_server.config import Settings
+from blobhub_server.db.postgresql import PostgresqlTransaction
 from blobhub_server.workflow.components.contract import Inputs, Outcome, PortSpec, PureComponent
 from blobhub_server.workflow.components.registry import ComponentRegistry
 
-COMMAND = [sys.executable, str(Path(__file__).resolve())]
+
+def command(freeze: Path) -> list[str]:
+    """The command, for `ServerProcess`."""
+    return [sys.executable, str(Path(__file__).resolve()), str(freeze)]
 
 
 class Poison(PureComponent):
@@ -62,8 +71,22 @@ def poisoned(note: Path, how: str, after: str) -> str:
     )
 
 
+def freeze_when_there_is(file: Path) -> None:
+    """Stop this process before it commits the next change, once there is the file."""
+    commit = PostgresqlTransaction.commit
+
+    async def commit_later(self: PostgresqlTransaction) -> None:
+        if self._hooks and file.exists():  # A lease is renewed in a transaction without hooks.
+            file.unlink()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        await commit(self)
+
+    PostgresqlTransaction.commit = commit_later
+
+
 def main() -> None:
     """Serve."""
+    freeze_when_there_is(Path(sys.argv[1]))
     registry = ComponentRegistry.load()
     ComponentRegistry.load = lambda: ComponentRegistry([*registry, Poison()])
     uvloop.run(app.serve(Settings()))

@@ -15,14 +15,19 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.postgresql import PostgresqlTransaction
 from blobhub_server.db.sqlite import SqliteTransaction
 from blobhub_server.errors import StorageFull, StorageUnavailable
+from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
+from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.runtime.contract import Start
 from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store.execution import LockedExecution
 from calling import ask
-from databases import FreshPostgres
+from databases import FreshPostgres, select
 from google.rpc import error_details_pb2
 from ground import CUT_OFF, WORK, away, check_all, connect_beside, start_many, uncertain_commits
+from interpreting import REGISTRY
+from joining import Opened
 from scale import scaled
 from several_servers import ended, started, state_of, together
 from waiting import until
@@ -179,3 +184,103 @@ async def test_a_stop_that_was_answered_is_final_also_when_what_follows_cannot_b
             await until(lambda: len(tries) >= 2)
         assert (await ended(api, id_))[-1] == "flow.stopped"
         assert await state_of(api, id_) == "STOPPED"
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["alone", "in a transaction of somebody else"])
+async def test_a_start_whose_commit_was_not_answered_is_run_at_once_if_it_was_made(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, joined: bool
+) -> None:
+    """Recovery would find it after two leases, which are long here."""
+    lost: list[Transaction] = []
+
+    def is_lost(tx: Transaction) -> bool:
+        if tx._doubt_hooks and not lost:
+            lost.append(tx)
+            return True
+        return False
+
+    async def commit(self: PostgresqlTransaction) -> None:
+        await self._command("COMMIT")
+        if is_lost(self):
+            raise StorageUnavailable
+        self.run_hooks()
+
+    def commit_file(self: SqliteTransaction) -> None:
+        self._driver.commit()
+        if is_lost(self):
+            raise StorageUnavailable
+
+    async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
+        session_id = await api.session(WORK)
+        start = await opened.start(session_id, 1)
+        monkeypatch.setattr(PostgresqlTransaction, "commit", commit)
+        monkeypatch.setattr(SqliteTransaction, "commit", commit_file)
+        with pytest.raises(StorageUnavailable):
+            await (_join(opened, start) if joined else opened.runtime.start(start))
+        ((id_,),) = await select(database_url, "SELECT id FROM executions")
+        assert (await ended(api, id_))[-1] == "flow.exited"
+        types = [row for (row,) in await select(database_url, "SELECT type FROM events")]
+        assert "processor.retrying" not in types, "a step was taken for interrupted"
+
+
+async def _join(opened: Opened, start: Start) -> None:
+    prepared = await opened.runtime.prepare(start)
+    await opened.host.db.transact(lambda tx: opened.runtime.join(tx, prepared))
+
+
+async def test_a_start_whose_commit_was_not_answered_and_not_made_is_not_run(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise StorageUnavailable
+
+    def refuse_file(*_: object) -> None:
+        raise StorageUnavailable
+
+    async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
+        start = await opened.start(await api.session(WORK), 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(PostgresqlTransaction, "commit", refuse)
+            patch.setattr(SqliteTransaction, "commit", refuse_file)
+            with pytest.raises(StorageUnavailable):
+                await opened.runtime.start(start)
+        assert opened.runtime._in_doubt
+        await until(lambda: not opened.runtime._in_doubt)
+        assert await select(database_url, "SELECT id FROM executions") == []
+        assert opened.runtime._runners.running == frozenset()
+
+
+async def test_what_a_component_says_of_its_own_storage_is_its_own_error_and_no_trouble_of_the_server(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, WithoutStorage(attempts)]))
+    policy = {"retry": {"maximum_attempts": 3, "initial_interval": "0.1s"}}
+    document = flows.document(
+        [flows.component("start", "flow.start"), flows.component("step", "test.without_storage", policy=policy)],
+        [flows.control("start", "step")],
+    )
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        id_ = await started(api, await api.session(document))
+        assert (await ended(api, id_))[-1] == "flow.error"
+        failure = (await ask(api, "GetExecution", execution=id_)).execution.failure
+        assert failure.reason == "STORAGE_UNAVAILABLE"
+        assert attempts == [1, 2, 3]
+        trouble = opened.host.db.trouble
+        assert (trouble.down, trouble._times, trouble._last_line) == (False, 0, None)
+
+
+class WithoutStorage(EffectComponent):
+    """Notes its attempts, and raises what the server raises where it cannot use its own storage."""
+
+    type = "test.without_storage"
+    title = "Without storage"
+    ports = (PortSpec(category="flow_input", route="in", description="Control enters here."),)
+    routes = ("success",)
+
+    def __init__(self, attempts: list[int]) -> None:
+        self._attempts = attempts
+
+    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
+        self._attempts.append(context.attempt)
+        raise StorageUnavailable

@@ -103,6 +103,46 @@ async def test_a_log_that_several_servers_write_is_whole_on_each(tmp_path: Path,
             assert numbers == list(range(1, session.last_session_sequence + 3))
 
 
+async def test_a_server_that_may_have_lost_an_execution_has_its_whole_log_all_the_same(
+    tmp_path: Path, fresh_postgres: FreshPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was frozen: its lease ran out, and it has not heard the rings of the server that took the execution over."""
+    async with together(tmp_path, await fresh_postgres(), lease_seconds=600) as ((former, api), (other, others_api)):
+        session_id = await api.session(flows.delay(60))
+        id_ = await started(api, session_id)
+        ownership, bell = former.runtime._ownership, former.host.bell
+        monkeypatch.setattr(ownership, "_until", 0.0)
+        for name in ("_tell", "ring"):
+            monkeypatch.setattr(bell, name, lambda _: None)
+        async with other.host.db.write() as tx:
+            await server_store.renew(tx, ownership.server_id, -timedelta(minutes=1))
+        await other.runtime._recovery.recover()
+        await ask(others_api, "StopExecution", execution=id_)
+        types = await ended(others_api, id_)
+        assert await within_deadline(ended(api, id_)) == types
+        following = api.sessions.WatchSession(session_pb2.WatchSessionRequest(session=session_id))
+        assert [event.type for event in (await within_deadline(following.read())).events] == types
+        following.cancel()
+
+
+async def test_tails_are_dropped_when_a_lease_is_renewed_that_had_run_out(
+    tmp_path: Path, fresh_postgres: FreshPostgres
+) -> None:
+    async with together(tmp_path, await fresh_postgres(), count=1, lease_seconds=600) as ((opened, api),):
+        ownership, log = opened.runtime._ownership, opened.runtime._journal._log
+        log._all_shared = -3600.0  # As if the server had been listening for long.
+        await ended(api, await started(api, await api.session(flows.steps(3))))
+        assert ownership.holds_lease
+        assert log._tails
+        await ownership._renew()
+        assert log._tails
+        ownership._until = 0.0
+        assert not ownership.holds_lease
+        await ownership._renew()
+        assert ownership.holds_lease
+        assert not log._tails
+
+
 async def test_a_log_that_another_server_has_written_to_is_read_whole_later(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from blobhub_server.workflow.runtime.decision import Decision, Progress, happen
 from blobhub_server.workflow.runtime.embedded.caution import MAX_RECOVERIES, decide_with_caution
 from calling import ask
 from databases import FreshPostgres, select
-from faulty import COMMAND, poisoned
+from faulty import command, poisoned
 from interpreting import EXECUTION, compiled
 from served import Api, ServerProcess, connected
 from waiting import until
@@ -61,7 +61,7 @@ async def test_the_third_recovery_of_what_ends_its_server_fails_it_and_all_other
     tmp_path: Path, database_url: str, how: str, after: str
 ) -> None:
     note = tmp_path / "note"
-    server = ServerProcess(tmp_path / "data", database_url, command=COMMAND, lease_seconds=1)
+    server = ServerProcess(tmp_path / "data", database_url, command=command(tmp_path / "freeze"), lease_seconds=1)
     await server.start()
     async with connected(server.address, server.admin_key) as api:
         session_id = await api.session(poisoned(note, how, after))
@@ -88,7 +88,9 @@ async def test_of_two_servers_neither_is_ended_by_an_execution_without_end(
     tmp_path: Path, fresh_postgres: FreshPostgres
 ) -> None:
     url, note = await fresh_postgres(), tmp_path / "note"
-    servers = [ServerProcess(tmp_path / "data", url, command=COMMAND, lease_seconds=1) for _ in range(2)]
+    servers = [
+        ServerProcess(tmp_path / "data", url, command=command(tmp_path / "freeze"), lease_seconds=1) for _ in range(2)
+    ]
     for server in servers:
         await server.start()
     async with connected(servers[0].address, servers[0].admin_key) as api:

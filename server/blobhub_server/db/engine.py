@@ -53,6 +53,7 @@ class Transaction(ABC):
 
     def __init__(self) -> None:
         self._hooks: list[Callable[[], None]] = []
+        self._doubt_hooks: list[Callable[[], None]] = []
 
     async def first(self, query: Prepared[Value], /, **parameters: Any) -> Value | None:
         """The first row that a query finds; None when it finds none."""
@@ -106,12 +107,13 @@ class Transaction(ABC):
 
         Hooks that the block registered are dropped too, because what they would announce has not happened.
         """
-        before = len(self._hooks)
+        before, doubts_before = len(self._hooks), len(self._doubt_hooks)
         try:
             async with self._savepoint():
                 yield
         except BaseException:
             del self._hooks[before:]
+            del self._doubt_hooks[doubts_before:]
             raise
 
     @abstractmethod
@@ -122,13 +124,25 @@ class Transaction(ABC):
         """Call `hook` after the commit, unless the savepoint around this call is rolled back."""
         self._hooks.append(hook)
 
+    def when_in_doubt(self, hook: Callable[[], None]) -> None:
+        """Call `hook` when the commit fails and may have been made, unless the savepoint around this call is rolled back."""
+        self._doubt_hooks.append(hook)
+
     def run_hooks(self) -> None:
         """Run the hooks. A failing hook is logged and not raised, because the transaction is committed all the same."""
-        for hook in self._hooks:
-            try:
-                hook()
-            except Exception:
-                log.exception("after_commit_failed")
+        _run(self._hooks)
+
+    def run_doubt_hooks(self) -> None:
+        """Run those for a commit that has failed and may have been made."""
+        _run(self._doubt_hooks)
+
+
+def _run(hooks: Iterable[Callable[[], None]]) -> None:
+    for hook in hooks:
+        try:
+            hook()
+        except Exception:
+            log.exception("after_commit_failed")
 
 
 class LongRead(Transaction):

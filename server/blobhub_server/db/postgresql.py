@@ -265,11 +265,19 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Transaction]:
         try:
             await tx.begin()
             yield tx
-            await uninterrupted(tx.commit())
+            await uninterrupted(_commit(tx))
         except BaseException:
             # Also after the commit: whether that has ended the transaction is not known when it failed.
             await uninterrupted(tx.rollback())
             raise
+
+
+async def _commit(tx: PostgresqlTransaction) -> None:
+    try:
+        await tx.commit()
+    except StorageUnavailable:
+        tx.run_doubt_hooks()
+        raise
 
 
 async def connect(url: URL) -> Any:

@@ -282,7 +282,11 @@ class SqliteDatabase(Database):
         return self.write()  # There is one writer, so a connection of its own would gain nothing.
 
     async def _commit(self, tx: SqliteTransaction) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._commits, tx.commit)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._commits, tx.commit)
+        except StorageUnavailable:
+            tx.run_doubt_hooks()
+            raise
         tx.run_hooks()
 
 

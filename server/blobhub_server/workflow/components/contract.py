@@ -162,7 +162,7 @@ def require_json(name: str, value: Any, inputs: Inputs) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the server offers to effect components."""
+    """What the server offers to effect components. Where one needs the server's storage, it waits for that."""
 
     scripts: ScriptRunner
 

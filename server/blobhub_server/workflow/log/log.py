@@ -1,14 +1,15 @@
 """Reads the event log: from its tail in memory if that has the lines, else from the database.
 
 A tail is a copy of committed rows, so a reader cannot tell where its lines came from. It has only the lines that this server
-wrote; a log that another server has written to lately is read from the database.
+wrote; a log that another server has written to lately is read from the database. So are all logs while this server may have
+lost what it runs: it was frozen, and the rings of those who took over are still on their way.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from blobhub_server.db.engine import Database
 from blobhub_server.db.notify import Doorbell
@@ -67,7 +68,16 @@ class EventLog:
         self._tails: OrderedDict[str, Tail] = OrderedDict()
         self._shared: OrderedDict[str, float] = OrderedDict()
         self._all_shared = -_LATELY_SECONDS
+        self._is_trusted: Callable[[], bool] = lambda: True
         bell.on_remote_ring(self._others_wrote)
+
+    def trust_tails_while(self, holds: Callable[[], bool]) -> None:
+        """Use tails, and add to them, only while `holds` says that no other server runs what this one does."""
+        self._is_trusted = holds
+
+    def drop_tails(self) -> None:
+        """Drop all tails: others may have written to any log."""
+        self._others_wrote(None)
 
     def _others_wrote(self, topic: str | None) -> None:
         """Drop the tail of a log, or all tails for None: another server has written lines that they may lack."""
@@ -92,7 +102,7 @@ class EventLog:
             if line.execution_id is not None:
                 added.setdefault(line.execution_id, []).append((line.execution_sequence, line))
         for topic, numbered in added.items():
-            if not self._shared_lately(topic):
+            if self._is_trusted() and not self._shared_lately(topic):
                 tail = self._tail(topic)
                 for number, line in numbered:
                     tail.add(number, line)
@@ -116,7 +126,7 @@ class EventLog:
 
     def _read_tail(self, key: str, after: int) -> list[LoggedEvent] | None:
         tail = self._tails.get(key)
-        if tail is None or self._shared_lately(key):
+        if tail is None or not self._is_trusted() or self._shared_lately(key):
             return None
         return tail.read_after(after, MAX_BATCH)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from blobhub_server.errors import is_panic
+from blobhub_server.errors import BlobHubError, is_panic
 from blobhub_server.workflow.components.awaits import Await
 from blobhub_server.workflow.components.contract import (
     ComponentContext,
@@ -60,6 +60,9 @@ async def _result(graph: Graph, step: RunStep, context: ComponentContext) -> Out
         return ComponentError(f"took longer than {step.timeout:g} s", reason="TIMEOUT")
     except ComponentError as error:
         return error
+    except BlobHubError as error:
+        # The component's own, also where it is of the storage: it reaches none but by the services, which wait for ours.
+        return ComponentError(error.message, reason=error.reason)
     except BaseException as error:
         if not (isinstance(error, Exception) or is_panic(error)):
             raise

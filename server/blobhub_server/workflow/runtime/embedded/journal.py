@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -55,11 +55,15 @@ Refusal = OwnershipLost | TurnOutdated | LogMovedOn | PermissionDenied | Session
 
 
 class Journal:
-    """Makes units durable."""
+    """Makes units durable.
 
-    def __init__(self, host: Host, log: EventLog) -> None:
+    `on_doubt` is called with the unit of a new execution whose commit failed and may have been made.
+    """
+
+    def __init__(self, host: Host, log: EventLog, on_doubt: Callable[[Unit], None]) -> None:
         self._host = host
         self._log = log
+        self._on_doubt = on_doubt
         self._committer: GroupCommitter[Unit, Execution | Refusal] = GroupCommitter(
             host.db,
             self._write,
@@ -186,6 +190,8 @@ class Journal:
         await self._host.settle(tx, settled)
         for unit in units:
             tx.after_commit(unit.on_commit)
+            if unit.limit is not None:  # All others are written again.
+                tx.when_in_doubt(partial(self._on_doubt, unit))
         tx.after_commit(partial(self._log.publish, lines))
 
     async def _close_sessions(

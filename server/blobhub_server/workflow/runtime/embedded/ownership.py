@@ -5,6 +5,8 @@ every write to its log is made under that fence, so a server that slept through 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
@@ -25,19 +27,41 @@ MAX_CLAIMED = 100
 
 
 class Ownership:
-    """This server's lease, and its claims on what no living server owns."""
+    """This server's lease, and its claims on what no living server owns.
 
-    def __init__(self, host: Host, lease_seconds: float) -> None:
+    `on_lapse` is called when the lease is renewed after it had run out.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        lease_seconds: float,
+        on_lapse: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._db = host.db
         self._lease = timedelta(seconds=lease_seconds)
+        self._on_lapse = on_lapse
+        self._monotonic = monotonic
+        self._until = monotonic()
         self.server_id = host.ids()
+
+    @property
+    def holds_lease(self) -> bool:
+        """Whether nobody can have taken over what this server runs, as far as it knows without asking.
+
+        It measures by itself, from before the database was asked, so it takes its lease to be over no later than others do.
+        """
+        return self._db.exclusive or self._monotonic() < self._until
 
     async def take_lease(self) -> None:
         """Take the first lease. A database that only this server can open has no other living server."""
+        asked = self._monotonic()
         async with self._db.write() as tx:
             if self._db.exclusive:
                 await server_store.delete_all(tx)
             await server_store.renew(tx, self.server_id, self._lease)
+        self._until = asked + self._lease.total_seconds()
 
     async def claim(self) -> list[Execution]:
         """Take over a batch of the executions that no living server owns; return them.
@@ -56,12 +80,20 @@ class Ownership:
             await asyncio.sleep(seconds / 6)
             try:
                 # A connection that does not answer is dropped; the next try opens another while the lease still runs.
-                async with asyncio.timeout(seconds / 3), self._db.reserved() as tx:
-                    await server_store.renew(tx, self.server_id, self._lease)
+                async with asyncio.timeout(seconds / 3):
+                    await self._renew()
             except (StorageUnavailable, TimeoutError) as error:
                 self._db.trouble.report(error)
             except Exception:
                 log.exception("lease_not_renewed")
+
+    async def _renew(self) -> None:
+        asked = self._monotonic()
+        async with self._db.reserved() as tx:
+            await server_store.renew(tx, self.server_id, self._lease)
+        if not self.holds_lease:
+            self._on_lapse()
+        self._until = asked + self._lease.total_seconds()
 
     async def end_lease(self) -> None:
         """End the lease, so that other servers can take over what is left at once. If that fails, it ends by itself."""

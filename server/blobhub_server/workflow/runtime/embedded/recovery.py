@@ -25,6 +25,7 @@ from blobhub_server.workflow.runtime.embedded.journal import LogMovedOn, Ownersh
 from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.runner import Runner
 from blobhub_server.workflow.runtime.embedded.runners import Runners
+from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 
 _LINES_AT_ONCE = 128
 """How many lines of a log are in memory at most while it is replayed; each may have a value of 1 MiB."""
+
+LOOKS = 5
+"""How often the database is asked, in about a second, for an execution whose start may have been committed."""
 
 PASSING = (StorageUnavailable, LogMovedOn)
 """Errors after which the same turn may be stored the next time."""
@@ -88,6 +92,26 @@ class Recovery:
             self._runners.drop(execution_id)
         self._strays = strays
 
+    async def find_out(self, unit: Unit) -> None:
+        """Launch a new execution if its commit, which seemed to fail, was made. Whoever has asked for it does not know it.
+
+        The database may make a commit a moment after the connection was lost. One that takes longer shows as unattended.
+        """
+        looks = 0
+        for attempt in itertools.count():
+            await self._host.db.trouble.pause(attempt)
+            try:
+                made = await self._get_owned(unit.execution.id)
+            except StorageUnavailable as error:
+                self._host.db.trouble.report(error)
+                continue
+            looks += 1
+            if made is not None:
+                unit.on_commit()
+                self._ring(made)
+            if made is not None or looks == LOOKS:
+                return
+
     async def go_on(self, execution: Execution, error: Exception) -> None:
         """Go on with an execution, a turn of which was not stored, from its log; return once one is.
 
@@ -105,7 +129,10 @@ class Recovery:
                 break
             except Exception as again:
                 error = again
-        # The commit that seemed to fail may have been made, and nobody was woken for it here.
+        self._ring(execution)
+
+    def _ring(self, execution: Execution) -> None:
+        """Wake watchers. A commit that seemed to fail may have been made, and nobody was woken for it here."""
         for topic in (execution.id, execution.session_id):
             self._host.bell.ring(topic)
 

@@ -28,7 +28,7 @@ class Runners:
         self._runners: dict[str, Runner] = {}
         self._undelivered: dict[str, list[Message]] = {}
         self._recently_ended: OrderedDict[str, Execution] = OrderedDict()
-        self._leaving = False
+        self.leaving = False
 
     @property
     def running(self) -> frozenset[str]:
@@ -60,7 +60,7 @@ class Runners:
         A runner with an older fence is replaced. A server that shuts down adds none, and leaves the execution to the next
         server.
         """
-        if self._leaving or self.has(runner.execution):
+        if self.leaving or self.has(runner.execution):
             return False
         self.drop(runner.execution.id)
         self._runners[runner.execution.id] = runner
@@ -94,7 +94,7 @@ class Runners:
 
     def leave(self) -> None:
         """Abandon everything, because the server shuts down."""
-        self._leaving = True
+        self.leaving = True
         for runner in self._runners.values():
             runner.abandon()
 

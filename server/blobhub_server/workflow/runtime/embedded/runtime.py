@@ -23,6 +23,7 @@ from blobhub_server.workflow.runtime.embedded.recovery import Recovery
 from blobhub_server.workflow.runtime.embedded.runner import RunnerContext
 from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.runtime.embedded.start import Starts
+from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.runtime.performer import Performer
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
@@ -40,8 +41,9 @@ class EmbeddedRuntime:
     ) -> None:
         self._host = host
         self._lease_seconds = lease_seconds
-        self._journal = Journal(host, log)
-        self._ownership = Ownership(host, lease_seconds)
+        self._journal = Journal(host, log, self._on_doubt)
+        self._ownership = Ownership(host, lease_seconds, on_lapse=log.drop_tails)
+        log.trust_tails_while(lambda: self._ownership.holds_lease)
         self._runners = Runners(
             RunnerContext(db=host.db, journal=self._journal, clock=host.clock, performer=Performer(services)),
             self._on_failure,
@@ -49,6 +51,7 @@ class EmbeddedRuntime:
         self._starts = Starts(host, definitions, self._journal, self._runners, self._ownership.server_id)
         self._recovery = Recovery(host, definitions, self._ownership, self._runners, lease_seconds)
         self._going_on: dict[str, asyncio.Task[None]] = {}
+        self._in_doubt: set[asyncio.Task[None]] = set()
         self._serving = asyncio.Event()
 
     @asynccontextmanager
@@ -65,7 +68,7 @@ class EmbeddedRuntime:
                 yield
             finally:
                 self._runners.leave()
-                tasks += self._going_on.values()
+                tasks += [*self._going_on.values(), *self._in_doubt]
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -125,6 +128,14 @@ class EmbeddedRuntime:
         """
         if execution.id not in self._going_on:
             self._going_on[execution.id] = asyncio.create_task(self._go_on(execution, error))
+
+    def _on_doubt(self, unit: Unit) -> None:
+        """Find out what became of the start of an execution, and launch it if it was made."""
+        if self._runners.leaving:
+            return
+        task = asyncio.create_task(self._recovery.find_out(unit))
+        self._in_doubt.add(task)
+        task.add_done_callback(self._in_doubt.discard)
 
     async def _go_on(self, execution: Execution, error: Exception) -> None:
         try:
