@@ -47,7 +47,6 @@ EXECUTION = Execution(
     state="running",
     step_limit=10,
     timeout=None,
-    has_result=False,
     result=None,
     failure=None,
     last_execution_sequence=0,

@@ -82,7 +82,7 @@ def done(_: RunStep) -> Outcome:
 def test_an_engine_that_performs_what_is_decided_drives_an_execution_to_its_end() -> None:
     engine = Engine(compiled(flows.MIXED), done).drive()
     execution = engine.progress.execution
-    assert (execution.state, execution.result) == ("completed", "done")
+    assert (execution.state, execution.result) == ("completed", b'"done"')
     assert execution.last_execution_sequence == len(engine.journal)
     assert execution.end_time is not None
     assert engine.now == 0.15

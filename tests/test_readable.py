@@ -165,11 +165,11 @@ async def test_lists_of_large_metadata_deliver_all(api: Api) -> None:
 LARGEST = {
     "one long text": "x" * ((1 << 20) - 2),
     "a text that JSON has six bytes for each character of": "\0" * (((1 << 20) - 2) // 6),
-    "many items in both forms": [2**63 - 1, *[0] * 32_000, "x" * 150_000],
-    "as many items as a Value has": [*[0] * 32_700, "x" * 980_000],
-    "many objects": [{"": 0}] * 16_000,
-    "more items than a Value has": [*[0] * 40_000, "x" * 960_000],
-    "many long numbers": [1e15] * 52_000,
+    "many items in both forms": [2**63 - 1, *[0] * 4_000, "x" * 150_000],
+    "as many items as Values have": [*[0] * 4_090, "x" * 1_000_000],
+    "many objects": [{"": 0}] * 2_048,
+    "more items than Values have": [*[0] * 4_200, "x" * 1_000_000],
+    "as many items as there may be": [{"": {}, "x" * 200: 1.5e300}] * 3_333 + [{}],
     "deep": json.loads('{"a":' * 24 + json.dumps("x" * ((1 << 20) - 200)) + "}" * 24),
 }
 
@@ -202,23 +202,29 @@ async def test_whatever_any_way_in_accepts_every_way_out_delivers(api: Api, valu
 
 async def test_the_values_of_a_definition_are_bounded_as_they_are_told_not_as_they_are_spelled(api: Api) -> None:
     session_id = await api.session(json.dumps(flow(None)))
-    numbers = "[" + ",".join(["1e15"] * 50_000) + "]"
-    kept = [flows.value(f"v{number}", f"v{number}", value="HERE") for number in range(3)]
+    numbers = "[" + ",".join(["1e15"] * 4_500) + f',"{"x" * 450_000}"]'
+    kept = [flows.value(f"v{number}", f"v{number}", value="HERE") for number in range(2)]
     parts = [flows.component("start", "flow.start"), flows.component("end", "flow.end"), *kept]
     document = flows.document(parts, [flows.control("start", "end")])
     error = await expect_refusal(api.put(document.replace('"HERE"', numbers)), INVALID, "INVALID_DEFINITION")
     assert "1048576 bytes as JSON in all" in violation(error)
     await api.put(document.replace('"HERE"', numbers, 1), alias="one")
     answer = await ask(api, "GetDefinition", definition=f"{DRAFT}/one")
-    assert len(answer.content.components) == 5
+    assert len(answer.content.components) == 4
+    many = document.replace('"HERE"', json.dumps([0] * 5_001))
+    assert "10000 items in lists and objects in all, not 10002" in violation(
+        await expect_refusal(api.put(many), INVALID, "INVALID_DEFINITION")
+    )
     assert session_id
 
 
-@pytest.mark.parametrize(("items", "fits"), [(150_000, True), (500_000, True), (523_000, False)])
-async def test_a_typed_definition_is_stored_as_a_document_within_its_bounds(api: Api, items: int, fits: bool) -> None:
+@pytest.mark.parametrize(("items", "size", "fits"), [(9_000, 100, True), (9_000, 900_000, True), (0, (1 << 20) - 4, False)])
+async def test_a_typed_definition_is_stored_as_a_document_within_its_bounds(
+    api: Api, items: int, size: int, fits: bool
+) -> None:
     await api.session(json.dumps(flow(None)))
     content = ParseDict(flow(None), definition_pb2.WorkflowDefinition())
-    value = [0] * items
+    value = [*[0] * items, "x" * size]
     constant_of(content).value_json = json.dumps(value, separators=(",", ":"))
     put = ask(api, "PutDefinition", revision=DRAFT, alias="typed", content=content)
     if not fits:

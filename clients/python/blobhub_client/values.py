@@ -18,6 +18,8 @@ from google.protobuf.struct_pb2 import Value
 
 MAX_EXACT = (1 << 53) - 1
 """The largest integer that no other one is rounded to as a 64-bit float."""
+MAX_ITEMS = 4_096
+"""How many items the server takes in the Values of a request, in their lists and objects in all."""
 
 
 def get_value(message: Message, field: str = "value") -> Any:
@@ -27,14 +29,14 @@ def get_value(message: Message, field: str = "value") -> Any:
 
 
 def set_value(message: Message, value: Any, field: str = "value") -> None:
-    """Put a JSON value into a message: as a Value where that says it exactly, else as text.
+    """Put a JSON value into a message: as a Value where that says it exactly and has few enough items, else as text.
 
     Raises TypeError and ValueError for what is not JSON.
     """
     text = json.dumps(value, allow_nan=False)
     message.ClearField(field)
     message.ClearField(f"{field}_json")
-    if _is_exact(value):
+    if _is_exact(value) and _count_items(value) <= MAX_ITEMS:
         _fill(getattr(message, field), value)
     else:
         setattr(message, f"{field}_json", text)
@@ -46,6 +48,11 @@ def _is_exact(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_exact, value))
     return not isinstance(value, int) or abs(value) <= MAX_EXACT
+
+
+def _count_items(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return len(inner) + sum(map(_count_items, inner))
 
 
 def _fill(made: Value, value: Any) -> None:

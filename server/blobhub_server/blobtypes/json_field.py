@@ -7,17 +7,16 @@ both fields; where a client may set either, the two are a `oneof`.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes import json_text
+from blobhub_server.rpc.value_bound import MAX_ITEMS
 from blobhub_server.rpc.wire import from_value, to_value
 
-MAX_ITEMS = 32_768
-"""How many items a message's Values have in all: one takes up to ten bytes more than in JSON, and time to build.
-
-A record of metadata, of 64 KiB, never has more."""
 MAX_TWICE_BYTES = 256 << 10
 """Size as JSON up to which a value that is not exact as a Value is in a message in both forms."""
 
@@ -35,22 +34,34 @@ def read(message: Message, field: str, max_bytes: int = json_text.MAX_BYTES, *, 
     return value, json_text.encode(path, value, max_bytes)
 
 
-def fill(message: Message, field: str, value: Any, *, text: str = "", room: int = MAX_ITEMS) -> int:
-    """Put a value into a message, exactly; `text` is its compact JSON text, if that is known.
+@dataclass(slots=True)
+class Room:
+    """How many items the Values of a message may still have."""
 
-    `room` is how many items it may have in a Value. Returns how many it has in one, 0 where it is there as text alone.
-    """
+    items: int = MAX_ITEMS
+
+
+def fill(message: Message, field: str, value: Any, *, room: Room | None = None) -> None:
+    """Put a value into a message, exactly, within the room that all values of the message share."""
     if isinstance(value, bool | str | float | None):
         getattr(message, field).CopyFrom(to_value(value))
-        return 0
-    text = text or json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    items, exact = json_text.measure(text)
-    fits = items <= room and (exact or (len(text) <= MAX_TWICE_BYTES and not _chooses(message, field)))
+    else:
+        _fill(message, field, json_text.write(value), lambda: value, room or Room())
+
+
+def fill_text(message: Message, field: str, text: str, *, room: Room | None = None) -> None:
+    """Put the value that a compact JSON text says into a message, likewise; what stays text is not read."""
+    _fill(message, field, text, lambda: json.loads(text), room or Room())
+
+
+def _fill(message: Message, field: str, text: str, value: Callable[[], Any], room: Room) -> None:
+    items, exact = json_text.measure(text, room.items)
+    fits = items <= room.items and (exact or (len(text) <= MAX_TWICE_BYTES and not _chooses(message, field)))
     if fits:
-        getattr(message, field).CopyFrom(to_value(value))
+        getattr(message, field).CopyFrom(to_value(value()))
+        room.items -= items
     if not (fits and exact):
         setattr(message, f"{field}_json", text)
-    return items if fits else 0
 
 
 def _chooses(message: Message, field: str) -> bool:

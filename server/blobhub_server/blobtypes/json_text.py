@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from blobhub_server.errors import InvalidValue
 
 MAX_BYTES = 1 << 20
+MAX_ITEMS = 10_000
+"""What the lists and objects of a value hold in all. What is done with one in one go takes up to 10 ms for so many."""
 MAX_DEPTH = 24
 """Lists and objects around the innermost value. Protobuf reads a hundred levels, of which an object takes three."""
 MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 64) - 1
@@ -63,7 +66,7 @@ def load(text: str) -> Any:
 def encode(field: str, value: Any, max_bytes: int = MAX_BYTES) -> str:
     """The value as compact JSON text. Raises InvalidValue, likewise."""
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = write(value)
     except RecursionError:
         raise InvalidValue(field, _too_deep()) from None
     except ValueError:
@@ -74,8 +77,24 @@ def encode(field: str, value: Any, max_bytes: int = MAX_BYTES) -> str:
     return text
 
 
+def write(value: Any) -> str:
+    """The value as compact JSON text, whatever its bounds. Raises RecursionError, ValueError and TypeError."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def require_bounds_of_all(field: str, texts: Collection[str]) -> None:
+    """Raise InvalidValue when the compact texts of several values have more bytes or items together than one may."""
+    size = sum(len(text.encode()) for text in texts)
+    if size > MAX_BYTES:
+        raise InvalidValue(field, f"must be at most {MAX_BYTES} bytes as JSON in all, not {size}")
+    # An item takes two characters at least, so most texts are not looked through.
+    if size > 2 * MAX_ITEMS and (items := sum(_count_items(_STRING.sub('"', text)) for text in texts)) > MAX_ITEMS:
+        raise InvalidValue(field, f"must have at most {MAX_ITEMS} items in lists and objects in all, not {items}")
+
+
 def require_bounds(field: str, text: str, max_bytes: int = MAX_BYTES) -> None:
-    """Raise InvalidValue when a JSON text is longer, deeper or has longer integers than a value may, or half a character.
+    """Raise InvalidValue when a JSON text is longer, deeper or has more items or longer integers than a value may, or half a
+    character.
 
     Says nothing about whether the text is JSON.
     """
@@ -84,9 +103,12 @@ def require_bounds(field: str, text: str, max_bytes: int = MAX_BYTES) -> None:
     if size > max_bytes:
         raise InvalidValue(field, f"must be at most {max_bytes} bytes as JSON, not {size} or more")
     brackets = text.count("[") + text.count("{")
-    if brackets <= MAX_DEPTH and not _may_have_long_digits(text):
+    many = brackets + text.count(",") > MAX_ITEMS
+    if brackets <= MAX_DEPTH and not many and not _may_have_long_digits(text):
         return
     bare = _STRING.sub('"', text)
+    if many and (items := _count_items(bare)) > MAX_ITEMS:
+        raise InvalidValue(field, f"must have at most {MAX_ITEMS} items in lists and objects, not {items}")
     if brackets > MAX_DEPTH and _is_deeper(bare, MAX_DEPTH):
         raise InvalidValue(field, _too_deep())
     if not _may_have_long_digits(bare):
@@ -98,11 +120,21 @@ def require_bounds(field: str, text: str, max_bytes: int = MAX_BYTES) -> None:
             raise InvalidValue(field, f"{message}; write it as a text, or as a float with an exponent")
 
 
-def measure(text: str) -> tuple[int, bool]:
-    """How many items the lists and objects of a compact text have in all, and whether floats alone could say it exactly."""
+def measure(text: str, few: int = 0) -> tuple[int, bool]:
+    """How many items the lists and objects of a compact text have in all, and whether floats alone could say it exactly.
+
+    Where these are no more than `few`, some may be counted that are within texts.
+    """
+    most, long_digits = sum(map(text.count, ",[{")), _may_have_long_digits(text)
+    if most <= few and not long_digits:
+        return most, True
     bare = _STRING.sub('"', text)
-    items = sum(map(bare.count, ",[{")) - bare.count("[]") - bare.count("{}")
-    return items, all(abs(int(found[0])) <= MAX_EXACT for found in _LONG_INTEGER.finditer(bare))
+    return _count_items(bare), all(abs(int(found[0])) <= MAX_EXACT for found in _LONG_INTEGER.finditer(bare))
+
+
+def _count_items(bare: str) -> int:
+    """How many items a text without its strings has. Lists and objects with nothing but white space count as one of one."""
+    return sum(map(bare.count, ",[{")) - bare.count("[]") - bare.count("{}")
 
 
 def is_deeper(text: str, depth: int) -> bool:

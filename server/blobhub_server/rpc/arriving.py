@@ -14,14 +14,19 @@ from blobhub_server.errors import InvalidRequest, UndecodableRequest, Violation
 from blobhub_server.rpc.room import LARGE_BYTES, Room, Sender
 from blobhub_server.rpc.transport_error import RequestUnfinished
 from blobhub_server.rpc.validation import validate
+from blobhub_server.rpc.value_bound import MAX_ITEMS, counting
 
 Decode = Callable[[bytes], Message]
 
 
 def strictly(decode: Decode) -> Decode:
-    """Decoding that raises UndecodableRequest, whatever is wrong with the bytes."""
+    """Decoding that raises UndecodableRequest, whatever is wrong with the bytes, and InvalidRequest for too many items."""
+    has_too_many_items = counting(decode(b""))
 
     def strict(data: bytes) -> Message:
+        if has_too_many_items(data):
+            message = f"all its Values may have {MAX_ITEMS} items; send larger ones as JSON text, in the field beside them"
+            raise InvalidRequest([Violation("", message)])
         try:
             return decode(data)
         except Exception:

@@ -180,13 +180,15 @@ class ExecutionInput(_message.Message):
     * Who reads: where the text is set, it is the value. Else the Value is. The text is set where a Value would change the
       value, which is where it has an integer beyond ±(2^53-1). Records and events then have the nearest Value beside it;
       where the two are a `oneof`, the text is alone.
-    * Large: a value of more than 32,768 items, in its lists and objects in all, is there as text alone, and so is one that
-      is not exact as a Value and takes more than 256 KiB. All inputs of an execution share the 32,768 items, and so do all
-      port values of a definition.
-    * Bounds, where a value comes in or is made: 1 MiB as JSON, unless a field says less; lists and objects 24 deep. As a
-      text, white space counts. What a component makes beyond the bounds fails it, with the reason `INVALID_OUTPUT`, or
-      `SCRIPT_OUTPUT` where it is a script. All port values of a definition have 1 MiB as JSON together, each number counted
-      as it is told, not as the document spells it.
+    * Large: all Values of a message have at most 4,096 items, in lists and objects in all. A request with more is refused;
+      larger values come as text. An answer has the values that go beyond that as text alone, and so one that is not exact as
+      a Value and takes more than 256 KiB. All inputs of an execution share the 4,096 items, and so do all port values of a
+      definition, and all records of a page.
+    * Bounds, where a value comes in or is made: 1 MiB as JSON, unless a field says less; 10,000 items, in lists and objects
+      in all; lists and objects 24 deep. As a text, white space counts. All inputs of an execution have 1 MiB and 10,000 items
+      together, and so have all data outputs of a script. What a component makes beyond the bounds fails it, with the reason `INVALID_OUTPUT`, or
+      `SCRIPT_OUTPUT` where it is a script. All port values of a definition have 1 MiB as JSON and 10,000 items together, each
+      number counted as it is told, not as the document spells it.
     * What is stored can be read: no execution, event or record is larger than a message may be.
     """
 

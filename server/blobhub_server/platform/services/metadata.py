@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from blobhub.v1 import blob_event_pb2
@@ -31,8 +32,8 @@ from blobhub_server.rpc.wire import to_timestamp
 KIND = "metadata record"
 
 
-def to_proto(record: MetadataRecord) -> pb.MetadataRecord:
-    """A record as its message."""
+def to_proto(record: MetadataRecord, *, room: json_field.Room | None = None) -> pb.MetadataRecord:
+    """A record as its message. `room` is that of a list, whose values share it."""
     made = pb.MetadataRecord(
         parent_id=record.parent_id,
         blob_id=record.blob_id,
@@ -42,15 +43,15 @@ def to_proto(record: MetadataRecord) -> pb.MetadataRecord:
         update_time=to_timestamp(record.update_time),
         etag=record.etag,
     )
-    json_field.fill(made, "value", json.loads(record.value), text=record.value)
+    json_field.fill_text(made, "value", record.value, room=room)
     return made
 
 
-def to_resolved(record: MetadataRecord) -> pb.ResolvedMetadata:
+def to_resolved(record: MetadataRecord, *, room: json_field.Room | None = None) -> pb.ResolvedMetadata:
     """A record that holds for a revision as its message."""
     of_blob = record.parent_id == record.blob_id
     source = pb.METADATA_SOURCE_BLOB if of_blob else pb.METADATA_SOURCE_REVISION
-    return pb.ResolvedMetadata(record=to_proto(record), source=source)
+    return pb.ResolvedMetadata(record=to_proto(record, room=room), source=source)
 
 
 class MetadataService:
@@ -102,7 +103,8 @@ class MetadataService:
             found = await store.page(
                 tx, parent_id, order_by=order_by, prefix=request.key_prefix, after=page.after, limit=page.limit + 1
             )
-        records, token = await page.fill(found, lambda record: record.key, to_proto)
+        make = partial(to_proto, room=json_field.Room())
+        records, token = await page.fill(found, attrgetter("key"), make)
         return pb.ListMetadataResponse(records=records, next_page_token=token)
 
     async def ResolveMetadata(
@@ -120,7 +122,8 @@ class MetadataService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        resolved, token = await page.fill(found, lambda record: record.key, to_resolved)
+        make = partial(to_resolved, room=json_field.Room())
+        resolved, token = await page.fill(found, attrgetter("key"), make)
         return pb.ResolveMetadataResponse(resolved=resolved, next_page_token=token)
 
     async def UpdateMetadata(

@@ -212,10 +212,10 @@ def _all_texts(texts: Mapping[Any, Any]) -> bool:
 
 def _outputs(texts: Mapping[str, str]) -> dict[str, Any]:
     """A script's outputs. Raises ScriptError when one of them is beyond the bounds of a value, or all are together."""
-    size = sum(len(name.encode()) + len(text.encode()) for name, text in texts.items())
-    if size > json_text.MAX_BYTES:
-        message = f"{prelude.REFUSAL_OF_ALL}be at most {json_text.MAX_BYTES} bytes as JSON, not {size}"
-        raise ScriptError("SCRIPT_OUTPUT", message, None)
+    try:
+        json_text.require_bounds_of_all("outputs", [*map(json_text.write, texts), *texts.values()])
+    except InvalidValue as error:
+        raise ScriptError("SCRIPT_OUTPUT", f"all outputs {error.violations[0].message}", None) from None
     try:
         return {name: json_text.parse("output", text)[0] for name, text in texts.items()}
     except InvalidValue as error:

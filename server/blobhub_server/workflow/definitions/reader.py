@@ -111,6 +111,7 @@ class _Reader:
         self._component_id = ""
         self._ports = 0
         self._value_bytes = 0
+        self._value_items = 0
 
     def definition(self, content: Any) -> Definition:
         fields = self._fields("definition", content, "")
@@ -125,6 +126,9 @@ class _Reader:
         # Numbers may be spelled shorter in the document than they are told: 1e15 has 19 characters as 1000000000000000.0.
         if self._value_bytes > json_text.MAX_BYTES:
             bound = f"at most {json_text.MAX_BYTES} bytes as JSON in all, with each number in full, not {self._value_bytes}"
+            self._note("components", f"must have values of {bound}")
+        if self._value_items > json_text.MAX_ITEMS:
+            bound = f"at most {json_text.MAX_ITEMS} items in lists and objects in all, not {self._value_items}"
             self._note("components", f"must have values of {bound}")
         return Definition(
             type="workflow_definition",
@@ -164,7 +168,9 @@ class _Reader:
 
     def _bound(self, value: Any, path: str) -> None:
         try:
-            self._value_bytes += len(json_text.encode(path, value).encode())
+            text = json_text.encode(path, value)
+            self._value_bytes += len(text.encode())
+            self._value_items += json_text.measure(text)[0]
         except InvalidValue as error:
             self._note(path, error.violations[0].message)
 

@@ -9,12 +9,10 @@ from enum import StrEnum
 from typing import Any
 
 from blobhub_server.blobtypes import json_text
-from blobhub_server.errors import InvalidValue
 from blobhub_server.workflow.errors import ExecutionEnded
 from blobhub_server.workflow.interpreter import TERMINAL
 
 STEP_LIMIT = 10_000
-MAX_INPUT_BYTES = 1 << 20
 
 
 class CauseKind(StrEnum):
@@ -44,7 +42,7 @@ class Execution:
     `cause` is None for a start that cannot be repeated. `owner` is the server that runs it. `fence` counts the changes of
     owner; a write under an older one is refused. `last_message` is the number of the last message to it.
     `recoveries` says how often in a row it was recovered and went on, and journaled nothing of that. `timeout` is None for
-    no limit. `result` is any JSON value, told from no result by `has_result`. `failure` is `{reason, message, line}`.
+    no limit. `result` is JSON text in UTF-8, None where there is none. `failure` is `{reason, message, line}`.
     """
 
     id: str
@@ -64,8 +62,7 @@ class Execution:
     state: str
     step_limit: int
     timeout: timedelta | None
-    has_result: bool
-    result: Any
+    result: bytes | None
     failure: dict[str, Any] | None
     last_execution_sequence: int
     create_time: datetime
@@ -91,7 +88,5 @@ def require_stoppable(execution: Execution) -> None:
 def checked_input(input_data: Mapping[str, Any]) -> dict[str, Any]:
     """The input data as plain JSON. Raises InvalidValue where a value breaks the bounds of one, or all do together."""
     texts = {alias: json_text.encode(f"spec.input_data[{alias}]", value) for alias, value in input_data.items()}
-    size = sum(len(text.encode()) for text in texts.values())
-    if size > MAX_INPUT_BYTES:
-        raise InvalidValue("spec.input_data", f"must be at most {MAX_INPUT_BYTES} bytes as JSON in all, not {size}")
+    json_text.require_bounds_of_all("spec.input_data", texts.values())
     return {alias: json_text.load(text) for alias, text in texts.items()}

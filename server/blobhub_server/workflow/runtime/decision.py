@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from blobhub_server.blobtypes import json_text
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
     BUDGET,
@@ -78,8 +79,7 @@ def happen(
     execution = replace(
         progress.execution,
         state=state.status,
-        has_result=state.has_result,
-        result=state.result,
+        result=json_text.write(state.result).encode() if state.has_result else None,
         failure=state.error,
         last_execution_sequence=progress.execution.last_execution_sequence + len(turn.records),
         last_message=messages[-1].number if messages else progress.execution.last_message,

@@ -128,9 +128,9 @@ def to_message(document: str) -> pb.WorkflowDefinition:
         components=[_component(item) for item in components],
         connections=[pb.WorkflowConnection(**fields_of("connection", item)) for item in fields.get("connections", ())],
     )
-    room = json_field.MAX_ITEMS
+    room = json_field.Room()
     for i, j, value in _values(components):
-        room -= json_field.fill(made.components[i].ports[j], "value", value, room=room)
+        json_field.fill(made.components[i].ports[j], "value", value, room=room)
     return made
 
 

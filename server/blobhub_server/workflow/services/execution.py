@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC
+from functools import partial
 from typing import Any, TypeVar
 
 from blobhub.v1 import event_pb2
 from blobhub.v1 import execution_pb2 as pb
 
-from blobhub_server.blobtypes import json_field
+from blobhub_server.background import off_loop
+from blobhub_server.blobtypes import json_field, json_text
 from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import BlobView, Host, RevisionView, Settlement
@@ -25,7 +27,7 @@ from blobhub_server.rpc.wire import from_duration, to_timestamp
 from blobhub_server.workflow.interpreter import ENDINGS, Record
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_execution
-from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution, checked_input
+from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.contract import Runtime, Start
 from blobhub_server.workflow.runtime.inbox import Inbox
@@ -41,8 +43,8 @@ _STATES = {name.removeprefix("EXECUTION_STATE_").lower(): number for name, numbe
 _NAMES = {number: name for name, number in _STATES.items()}
 
 
-def to_proto(execution: Execution) -> pb.Execution:
-    """An execution as its message."""
+def to_proto(execution: Execution, *, room: json_field.Room | None = None) -> pb.Execution:
+    """An execution as its message. `room` is that of a list, whose results share it."""
     made = pb.Execution(
         id=execution.id,
         session_id=execution.session_id,
@@ -58,31 +60,50 @@ def to_proto(execution: Execution) -> pb.Execution:
         create_time=to_timestamp(execution.create_time),
         end_time=to_timestamp(execution.end_time) if execution.end_time else None,
     )
-    if execution.has_result:
-        json_field.fill(made, "result", execution.result)
+    if execution.result is not None:
+        json_field.fill_text(made, "result", execution.result.decode(), room=room)
     return made
 
 
 def to_inputs(given: Mapping[str, Any]) -> Iterator[pb.ExecutionInput]:
     """The values that an execution was given, as messages."""
-    room = json_field.MAX_ITEMS
+    room = json_field.Room()
     for alias, value in given.items():
         made = pb.ExecutionInput(alias=alias)
-        room -= json_field.fill(made, "value", value, room=room)
+        json_field.fill(made, "value", value, room=room)
         yield made
+
+
+def to_proto_with_inputs(execution: Execution, first_record: str) -> pb.Execution:
+    """An execution with what it was given, which its first log record says; there is none before it runs."""
+    made = to_proto(execution)
+    given = Record.from_json(json.loads(first_record)).private["input_data"] if first_record else {}
+    made.input_data.extend(to_inputs(given))
+    return made
+
+
+def _last_message(execution: Execution) -> bytes:
+    """What the last message of RunExecution has beside events, encoded."""
+    return pb.RunExecutionResponse(execution=to_proto(execution)).SerializeToString()
+
+
+def _size(execution: Execution) -> int:
+    """The bytes of an execution's result."""
+    return len(execution.result or b"")
 
 
 def to_start(call: Call[Session], request: StartRequest, definition: str) -> Start:
     """The start that a request asks for. Raises InvalidValue when its input is too large."""
     spec = request.spec
     given = {
-        item.alias: json_field.read(item, "value", path=f"spec.input_data[{place}].value")[0]
+        item.alias: json_field.read(item, "value", path=f"spec.input_data[{place}].value")
         for place, item in enumerate(spec.input_data)
     }
+    json_text.require_bounds_of_all("spec.input_data", [text for _, text in given.values()])
     return Start(
         session=call.resource,
         definition=definition,
-        input_data=checked_input(given),
+        input_data={alias: value for alias, (value, _) in given.items()},
         cause=Cause(CauseKind.REQUEST, call.idempotency_key) if call.idempotency_key else None,
         timeout=from_duration(spec.timeout) if spec.HasField("timeout") else None,
         step_limit=spec.step_limit or STEP_LIMIT,
@@ -122,7 +143,8 @@ class ExecutionService:
             return [call.settlement(answer(execution=to_proto(execution)))]
 
         definition = await self._definition(request.spec.definition, call)
-        execution = await self._runtime.start(to_start(call, request, definition), remember)
+        start = await off_loop(request.ByteSize(), partial(to_start, call, request, definition))
+        execution = await self._runtime.start(start, remember)
         # When the same request has started it meanwhile, the gate gives the answer that was remembered then.
         call.repeatable = execution.id not in settled
         return answer(execution=to_proto(execution))
@@ -148,16 +170,15 @@ class ExecutionService:
             tail = b""
             if not isinstance(batch, Idle) and batch[-1].type in ENDINGS:
                 ended = await self._runtime.get_ended(started.execution.id)
-                head, tail = b"", pb.RunExecutionResponse(execution=to_proto(ended)).SerializeToString()
+                head, tail = b"", await off_loop(_size(ended), partial(_last_message, ended))
             yield head + pack(batch, self._host.clock()) + tail
             head = b""
 
     async def GetExecution(self, request: pb.GetExecutionRequest, call: Call[Execution]) -> pb.GetExecutionResponse:
-        execution = to_proto(call.resource)
+        found = call.resource
         async with self._host.db.read() as tx:
-            kept = await event_store.first_record(tx, call.resource.id)
-        given = Record.from_json(json.loads(kept)).private["input_data"] if kept else {}
-        execution.input_data.extend(to_inputs(given))
+            kept = await event_store.first_record(tx, found.id) or ""
+        execution = await off_loop(_size(found) + len(kept), partial(to_proto_with_inputs, found, kept))
         return pb.GetExecutionResponse(execution=execution)
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[BlobView]) -> pb.ListExecutionsResponse:
@@ -168,7 +189,8 @@ class ExecutionService:
             found, more = await store.page(
                 tx, blob.id, only, order_by=order_by, after=page.after, limit=page.limit + 1, max_bytes=MAX_PAGE_BYTES
             )
-        items, token = await page.fill(found, store.order(order_by).key, to_proto, more=more)
+        make = partial(to_proto, room=json_field.Room())
+        items, token = await page.fill(found, store.order(order_by).key, make, more=more)
         return pb.ListExecutionsResponse(executions=items, next_page_token=token)
 
     async def _session_id(self, reference: str, call: Call[BlobView]) -> str:

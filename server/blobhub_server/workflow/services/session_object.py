@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 
 from blobhub.v1 import session_object_pb2 as pb
 
+from blobhub_server.background import off_loop
 from blobhub_server.blobtypes import json_field
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
@@ -35,7 +36,7 @@ def to_proto(item: SessionObject) -> pb.SessionObject:
         etag=item.etag,
     )
     if item.value:
-        json_field.fill(made, "value", json.loads(item.value), text=item.value)
+        json_field.fill_text(made, "value", item.value)
     return made
 
 
@@ -49,7 +50,7 @@ class SessionObjectService:
     async def PutSessionObject(
         self, request: pb.PutSessionObjectRequest, call: Call[Session]
     ) -> pb.PutSessionObjectResponse:
-        value, text = json_field.read(request, "value")
+        value, text = await off_loop(request.ByteSize(), partial(json_field.read, request, "value"))
 
         async def make(tx: Transaction) -> pb.PutSessionObjectResponse:
             await self._events.require_open(tx, call.resource.id)
@@ -84,7 +85,7 @@ class SessionObjectService:
             item = await store.get(tx, call.resource.id, request.alias)
         if item is None:
             raise NotFound("session object", request.alias, _INSTEAD)
-        return pb.GetSessionObjectResponse(session_object=to_proto(item))
+        return pb.GetSessionObjectResponse(session_object=await off_loop(item.size, partial(to_proto, item)))
 
     async def ListSessionObjects(
         self, request: pb.ListSessionObjectsRequest, call: Call[Session]

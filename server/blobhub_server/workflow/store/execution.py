@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -78,21 +77,11 @@ def _cause_columns(execution: Execution) -> Mapping[str, Any]:
     return {"cause_kind": None, "cause_id": None} if cause is None else {"cause_kind": cause.kind, "cause_id": cause.id}
 
 
-def _result_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    text = row["result"]
-    return {"has_result": text is not None, "result": None if text is None else json.loads(text)}
-
-
-def _result_column(execution: Execution) -> Mapping[str, Any]:
-    return {"result": json.dumps(execution.result, ensure_ascii=False).encode() if execution.has_result else None}
-
-
 _EXECUTION = Mapper(
     Execution,
     executions,
     groups=[
         ColumnGroup(fields=("cause",), columns=("cause_kind", "cause_id"), load=_cause_of, dump=_cause_columns),
-        ColumnGroup(fields=("has_result", "result"), columns=("result",), load=_result_of, dump=_result_column),
     ],
 )
 _SELECT = _EXECUTION.select()

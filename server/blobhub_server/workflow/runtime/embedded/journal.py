@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from blobhub_server.background import Turns, in_turns
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.group import GroupCommitter
@@ -172,7 +173,7 @@ class Journal:
     async def _store(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> None:
         """Write units that have been checked, and whose executions are stored and projected."""
         touched = {unit.execution.session_id for unit in units}
-        lines = [*self._lines(units, sessions), *await self._close_sessions(tx, units, sessions)]
+        lines = [*await self._lines(units, sessions), *await self._close_sessions(tx, units, sessions)]
         await session_store.advance(tx, [sessions[id_] for id_ in sorted(touched)])
         if lines:
             await event_store.append(tx, lines)
@@ -185,7 +186,8 @@ class Journal:
         # Of those that write one object the last counts, for the others found each other's in `bring_up_to_date`.
         objects = {(unit.execution.session_id, alias): value for unit in units for alias, value in unit.objects.items()}
         if objects:
-            await object_store.put(tx, [self._object(*at, value) for at, value in objects.items()])
+            written = await in_turns(lambda item: self._object(*item[0], item[1]), objects.items())
+            await object_store.put(tx, written)
         settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
         await self._host.settle(tx, settled)
         for unit in units:
@@ -205,8 +207,9 @@ class Journal:
             await session_store.set_state(tx, idle, CLOSED, self._host.clock())
         return [self._session_line(sessions[id_], "session_closed", {}) for id_ in idle]
 
-    def _lines(self, units: Sequence[Unit], sessions: Mapping[str, Session]) -> list[LoggedEvent]:
-        lines = []
+    async def _lines(self, units: Sequence[Unit], sessions: Mapping[str, Session]) -> list[LoggedEvent]:
+        # A record may hold a value of a megabyte, which takes 10 ms to encode.
+        turns, lines = Turns(), []
         for unit in units:
             execution, session = unit.execution, sessions[unit.execution.session_id]
             number = execution.last_execution_sequence - len(unit.records)
@@ -214,6 +217,7 @@ class Journal:
                 session.advance(datetime.fromtimestamp(record.at, UTC))
                 number += 1
                 lines.append(self._line(unit, record, session, number))
+                await turns.pause()
             for alias, value in unit.objects.items():
                 fields = {"alias": alias, "object_type": object_rules.type_of(value)}
                 lines.append(self._session_line(session, "session_object_modified", fields))

@@ -113,7 +113,6 @@ class Starts:
             state="pending",
             step_limit=start.step_limit,
             timeout=start.timeout,
-            has_result=False,
             result=None,
             failure=None,
             last_execution_sequence=0,

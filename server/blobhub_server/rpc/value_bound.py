@@ -1,0 +1,121 @@
+"""How many items the Values of a message have: counted in its bytes, before anything is made of them.
+
+A Value of four megabytes holds a million nulls. Reading, validating and converting it takes seconds, so a request that has
+more items than `MAX_ITEMS` is refused as it is, and larger values come as JSON text, which is read in C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+MAX_ITEMS = 4_096
+"""How many items all Values and Structs of a message may have, in or out: 5 ms on each way for those that take longest."""
+
+_LEAST_BYTES = 2
+"""What an item takes: its tag and its length."""
+_CONTAINERS = ("google.protobuf.ListValue", "google.protobuf.Struct")
+
+
+@dataclass(slots=True)
+class _Plan:
+    """Which fields of a message lead to Values, by number. In a container each of these is an item."""
+
+    container: bool
+    inner: dict[int, _Plan] = field(default_factory=dict)
+
+
+class _Malformed(Exception):
+    """The bytes are no message."""
+
+
+def counting(request: Message) -> Callable[[bytes], bool]:
+    """A function that says whether the bytes of a request of this type have more items than they may.
+
+    Bytes that are no message have not: they are for the decoder to refuse.
+    """
+    plan = _plan(type(request).DESCRIPTOR)
+    if plan is None:
+        return lambda data: False
+    return lambda data: len(data) > MAX_ITEMS * _LEAST_BYTES and _exceeds(data, plan)
+
+
+@cache
+def _plan(message: Descriptor) -> _Plan | None:
+    """The plan of a message; None where there is no Value in it."""
+    return _plan_within(message, {})
+
+
+def _plan_within(message: Descriptor, known: dict[str, _Plan]) -> _Plan | None:
+    # Values hold Values: the plan of a Value is found here before it is finished.
+    if message.full_name in known:
+        return known[message.full_name]
+    plan = known[message.full_name] = _Plan(container=message.full_name in _CONTAINERS)
+    for found in message.fields:
+        if found.message_type is not None and (inner := _plan_within(found.message_type, known)) is not None:
+            plan.inner[found.number] = inner
+    if plan.inner:
+        return plan
+    del known[message.full_name]
+    return None
+
+
+def _exceeds(data: bytes, plan: _Plan) -> bool:
+    found, at, end = 0, 0, len(data)
+    around: list[tuple[int, _Plan]] = []
+    try:
+        while True:
+            while at == end:
+                if not around:
+                    return False
+                end, plan = around.pop()
+            key, at = _varint(data, at)
+            inner = plan.inner.get(key >> 3)
+            if key & 7 in (3, 4):
+                return True  # A group, which may hold anything: none of our messages has one.
+            if key & 7 != 2:
+                at = _skip(data, at, key & 7)
+            else:
+                size, at = _varint(data, at)
+                if inner is None:
+                    at += size
+                else:
+                    found += plan.container
+                    if found > MAX_ITEMS or at + size > end:
+                        return found > MAX_ITEMS
+                    around.append((end, plan))
+                    end, plan = at + size, inner
+            if at > end:
+                return False
+    except (_Malformed, IndexError):
+        return False
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that begins at a place, and the place after it."""
+    value = data[at]
+    if value < 0x80:
+        return value, at + 1
+    value &= 0x7F
+    for place in range(1, 10):
+        byte = data[at + place]
+        value |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            return value, at + place + 1
+    raise _Malformed
+
+
+def _skip(data: bytes, at: int, wire_type: int) -> int:
+    """The place after a number."""
+    match wire_type:
+        case 0:
+            return _varint(data, at)[1]
+        case 1:
+            return at + 8
+        case 5:
+            return at + 4
+    raise _Malformed

@@ -1,0 +1,183 @@
+"""However many items a value has, whichever way it comes in or goes out, nobody waits for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import flows
+import pytest
+from blobhub.v1 import execution_pb2, metadata_pb2, session_object_pb2, session_pb2
+from blobhub_client import get_value, page, set_value
+from blobhub_server.blobtypes import json_text
+from blobhub_server.blobtypes.conformance import expect_refusal
+from blobhub_server.rpc.value_bound import MAX_ITEMS, counting
+from calling import ask
+from exact import DRAFT, INVALID, passing, same, values
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from hypothesis import given
+from hypothesis import strategies as st
+from meter import MeteredServer
+from served import Api, connected
+
+NULLS = 950_000
+PUT = session_object_pb2.PutSessionObjectRequest
+
+
+def filled(value: Any) -> Value:
+    """A value as a Value."""
+    made = PUT()
+    set_value(made, value)
+    return made.value if not made.value_json else Value(string_value=made.value_json)
+
+
+def items_of(value: Value) -> int:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return len(value.struct_value.fields) + sum(map(items_of, value.struct_value.fields.values()))
+    if kind == "list_value":
+        return len(value.list_value.values) + sum(map(items_of, value.list_value.values))
+    return 0
+
+
+@given(values=st.lists(values, max_size=5), repeat=st.integers(1, 4000))
+def test_the_items_of_a_request_are_counted_in_its_bytes(values: list[Any], repeat: int) -> None:
+    request = execution_pb2.StartExecutionRequest(session="s")
+    for number, value in enumerate(values):
+        request.spec.input_data.add(alias=str(number), value=filled([value] * (repeat if number == 0 else 1)))
+    found = sum(items_of(item.value) for item in request.spec.input_data)
+    assert counting(request)(request.SerializeToString()) == (found > MAX_ITEMS)
+
+
+@given(data=st.binary(max_size=60), times=st.integers(1, 2000))
+def test_bytes_that_are_no_request_are_left_to_the_decoder(data: bytes, times: int) -> None:
+    assert counting(PUT())(data * times) in (True, False)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_request_has_as_many_items_as_it_may(more: int) -> None:
+    request = PUT(value=filled(None))
+    request.value.list_value.values.extend([Value()] * (MAX_ITEMS + more))
+    assert counting(PUT())(request.SerializeToString()) == bool(more)
+    # A field that is there twice is merged, as is a tag of more bytes than it needs; a group may hold anything.
+    half = PUT(value=Value(list_value=ListValue(values=[Value()] * (MAX_ITEMS // 2)))).SerializeToString()
+    assert counting(PUT())(half + half) is False
+    assert counting(PUT())(half + half + half) is True
+    spaced = b"\x9a\x00" + bytes(half[1:])
+    assert PUT.FromString(spaced) == PUT.FromString(half)
+    assert counting(PUT())(spaced * 3) is True
+    assert counting(PUT())(b"\xa3\x06\xa4\x06" * MAX_ITEMS) is True
+
+
+@pytest.fixture
+async def metered(tmp_path: Path) -> AsyncIterator[tuple[MeteredServer, Api, str]]:
+    """A server that is metered, with a session of a workflow that passes on what it is given, each call made once before."""
+    server = MeteredServer(tmp_path / "data", code_seconds=2)
+    async with server.running(), connected(server.address, server.admin_key) as api:
+        session_id = await api.session(passing())
+        await api.put(flows.code("set_data_output('result', [[i] for i in range(4990)])"), alias="script")
+        await read_everything(api, session_id, {"value_json": json.dumps([1] * 9_000)})
+        server.reset()
+        yield server, api, session_id
+
+
+async def read_everything(api: Api, session_id: str, form: dict[str, Any]) -> None:
+    """Put a value in every way, and read it in every way."""
+    put = await ask(api, "PutSessionObject", session=session_id, alias="read", **form)
+    await ask(api, "GetSessionObject", session=session_id, alias=put.session_object.alias)
+    spec = {"definition": "workflow", "input_data": [{"alias": "given", **form}]}
+    ended = (await ask(api, "RunExecution", session=session_id, spec=spec)).execution
+    await ask(api, "GetExecution", execution=ended.id)
+    await ask(api, "RunExecution", session=session_id, spec={"definition": "script"})
+    listing = execution_pb2.ListExecutionsRequest(blob="acme/pipeline", page_size=1000)
+    assert [one async for one in page(api.executions.ListExecutions, listing)]
+    events = session_pb2.ListEventsRequest(session=session_id, page_size=1000)
+    assert [one async for one in page(api.sessions.ListEvents, events)]
+
+
+FORMS = {
+    "small numbers": [0] * json_text.MAX_ITEMS,
+    "long numbers": [2**63 - 1] * json_text.MAX_ITEMS,
+    "floats": [1e15 + number / 8 for number in range(json_text.MAX_ITEMS)],
+    "lists": [[]] * json_text.MAX_ITEMS,
+    "pairs": [[0]] * (json_text.MAX_ITEMS // 2),
+    "objects": [{"k": {}}] * (json_text.MAX_ITEMS // 2),
+    "keys": {f"{number:040}": number for number in range(json_text.MAX_ITEMS)},
+    "texts": ['\\"é' * 7] * json_text.MAX_ITEMS,
+    "nothing but a text": "\0" * 170_000,
+}
+
+
+@pytest.mark.parametrize("value", FORMS.values(), ids=FORMS)
+async def test_a_value_of_as_many_items_as_there_may_be_holds_nobody_up(
+    metered: tuple[MeteredServer, Api, str], value: Any
+) -> None:
+    server, api, session_id = metered
+    for _ in range(3):
+        await read_everything(api, session_id, {"value_json": json.dumps(value, ensure_ascii=False, separators=(",", ":"))})
+    reading = server.read()
+    print(*reading.beyond(10), sep="\n")
+    print(f"worst callback {reading.worst_ms:.1f} ms")
+    assert reading.beyond() == []
+
+
+async def test_a_request_of_very_many_items_is_refused_before_anything_is_made_of_it(
+    metered: tuple[MeteredServer, Api, str],
+) -> None:
+    server, api, session_id = metered
+    many = Value(list_value=ListValue(values=[Value(null_value=0)] * NULLS))
+    struct = Struct(fields={str(number): Value() for number in range(100_000)})
+    spec = execution_pb2.ExecutionSpec(definition="workflow", input_data=[{"alias": "given", "value": many}])
+    requests = {
+        "PutSessionObject": {"session": session_id, "alias": "a", "value": many},
+        "StartExecution": {"session": session_id, "spec": spec},
+        "RunExecution": {"session": session_id, "spec": spec},
+        "CreateMetadata": {"parent": DRAFT, "key": "k", "value": many},
+        "UpdateMetadata": {"parent": DRAFT, "key": "k", "value": many},
+        "CreateCredential": {"parent": "acme", "alias": "a", "type": "aws", "body": struct},
+    }
+    for method, fields in requests.items():
+        error = await expect_refusal(ask(api, method, **fields), INVALID, "INVALID_REQUEST")
+        assert f"all its Values may have {MAX_ITEMS} items" in error.details(), method
+    assert server.read().beyond() == []
+
+
+async def test_values_of_as_many_items_as_a_request_may_have_hold_nobody_up(
+    metered: tuple[MeteredServer, Api, str],
+) -> None:
+    server, api, session_id = metered
+    for value in (
+        [0] * MAX_ITEMS,
+        [[]] * MAX_ITEMS,
+        [{"k": 0}] * (MAX_ITEMS // 2),
+        {f"{n:060}": n for n in range(MAX_ITEMS)},
+    ):
+        made = filled(value)
+        assert made.WhichOneof("kind") in ("list_value", "struct_value")
+        await read_everything(api, session_id, {"value": made})
+        found = (await ask(api, "GetSessionObject", session=session_id, alias="read")).session_object
+        assert found.HasField("value")
+        assert same(value, get_value(found))
+    assert server.read().beyond() == []
+
+
+async def test_a_page_of_many_values_has_them_all_and_holds_nobody_up(metered: tuple[MeteredServer, Api, str]) -> None:
+    server, api, session_id = metered
+    value = [[]] * json_text.MAX_ITEMS
+    form = {"value_json": json.dumps(value)}
+    spec = {"definition": "workflow", "input_data": [{"alias": "given", **form}]}
+    for _ in range(30):
+        await ask(api, "RunExecution", session=session_id, spec=spec)
+    for number in range(40):
+        await ask(api, "CreateMetadata", parent=DRAFT, key=f"k{number}", value_json=json.dumps([[]] * 10_000))
+    server.reset()
+    listing = execution_pb2.ListExecutionsRequest(blob="acme/pipeline", page_size=1000)
+    listed = [one async for one in page(api.executions.ListExecutions, listing)]
+    assert sum(same(value, get_value(one, "result")) for one in listed) == 30
+    keys = metadata_pb2.ListMetadataRequest(parent=DRAFT, page_size=1000)
+    records = [record async for record in page(api.metadata.ListMetadata, keys)]
+    assert all(same([[]] * 10_000, get_value(record)) for record in records)
+    assert len(records) == 40
+    assert server.read().beyond() == []
