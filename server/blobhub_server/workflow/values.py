@@ -37,6 +37,22 @@ def unwrap(value: Any) -> Any:
     return value
 
 
+def wrap(value: Any) -> dict[str, Any]:
+    """The value as a value object: one as it is, plain JSON in one of its own type."""
+    if type_of(value) is not None:
+        return dict(value)
+    match value:
+        case bool():
+            return {"type": "boolean", "flag": value}
+        case int():
+            return {"type": "integer", "integer": value}
+        case float():
+            return {"type": "float", "float": value}
+        case str():
+            return {"type": "text", "text": value}
+    return {"type": "json", "json": value}
+
+
 def wrap_like(wrapped: Any, plain: Any) -> Any:
     """Plain JSON as a value object of the type that `wrapped` is of; by itself, if that is plain JSON."""
     kind = type_of(wrapped)
