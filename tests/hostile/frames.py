@@ -147,9 +147,9 @@ def _zeros(mebibytes: int) -> bytes:
 BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "of 4 MiB of zeros": ("gzip", lambda: _zeros(4)),
     "of 64 MiB of zeros": ("gzip", lambda: _zeros(64)),
-    "of 1 GiB of zeros": ("gzip", lambda: _zeros(1_024)),
+    "of 256 MiB of zeros": ("gzip", lambda: _zeros(256)),
     "of 4 MiB of nulls": ("gzip", lambda: gzip.compress(field(3, field(6, field(1, field(1, 0)) * 900_000)))),
-    "in a bomb": ("gzip", lambda: gzip.compress(_zeros(1_024))),
+    "in a bomb": ("gzip", lambda: gzip.compress(_zeros(256))),
     "that is cut": ("gzip", lambda: _zeros(64)[:-8]),
     "that is none": ("gzip", lambda: bytes(range(256)) * 100),
     "of 64 MiB, deflated": ("deflate", lambda: zlib.compress(bytes(64 << 20), 9)),

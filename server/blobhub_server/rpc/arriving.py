@@ -5,34 +5,37 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
+from blobhub_server.background import off_loop
 from blobhub_server.errors import InvalidRequest, UndecodableRequest, Violation
 from blobhub_server.rpc.room import LARGE_BYTES, Room, Sender
 from blobhub_server.rpc.transport_error import RequestUnfinished
 from blobhub_server.rpc.validation import validate
-from blobhub_server.rpc.value_bound import MAX_ITEMS, counting
+from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_ITEMS, counting
 
-Decode = Callable[[bytes], Message]
+Decode = Callable[[bytes], Awaitable[Message]]
 
 
-def strictly(decode: Decode) -> Decode:
-    """Decoding that raises UndecodableRequest, whatever is wrong with the bytes, and InvalidRequest for too many items."""
-    has_too_many_items = counting(decode(b""))
+def strictly(decode: Callable[[bytes], Message]) -> Decode:
+    """Decoding that raises UndecodableRequest, whatever is wrong with the bytes, and InvalidRequest for too many of them."""
+    has_too_much = counting(decode(b""))
 
     def strict(data: bytes) -> Message:
-        if has_too_many_items(data):
-            message = f"all its Values may have {MAX_ITEMS} items; send larger ones as JSON text, in the field beside them"
-            raise InvalidRequest([Violation("", message)])
+        if has_too_much(data):
+            bound = f"may have {MAX_FIELDS} fields, and {MAX_ITEMS} items in all its Values"
+            raise InvalidRequest([Violation("", f"{bound}; send larger values as JSON text, in the field beside them")])
         try:
             return decode(data)
         except Exception:
             raise UndecodableRequest from None
 
-    return strict
+    # The fields of a message are counted in Python, which takes several times as long as to read JSON of its size.
+    return lambda data: off_loop(4 * len(data), partial(strict, data))
 
 
 class Arriving:
@@ -68,7 +71,7 @@ class Arriving:
             raise InvalidRequest([Violation("", "the call has no message")])
         if len(data) <= LARGE_BYTES and not self._streaming:
             await self.leave()
-        return self._decode(data)
+        return await self._decode(data)
 
     async def decoded(self) -> AsyncIterator[Message]:
         """All requests, none of them validated. Raises the same."""
@@ -85,7 +88,7 @@ class Arriving:
 
     async def _rest(self) -> AsyncIterator[Message]:
         while (data := await self._read()) is not grpc.aio.EOF:
-            yield self._decode(data)
+            yield await self._decode(data)
 
     async def _read(self) -> Any:
         try:

@@ -41,7 +41,7 @@ class Entrance:
         if isinstance(request, Arriving):
             return await request.first()
         self.room.arrived(len(request))
-        return self.decode(request)
+        return await self.decode(request)
 
 
 async def unless_gone(sending: Awaitable[None]) -> None:

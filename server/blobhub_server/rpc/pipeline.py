@@ -46,7 +46,7 @@ class _Wrapped:
     by_turns: grpc.RpcMethodHandler[Any, Any]
 
 
-def _decode_nothing(_: bytes) -> Message:
+async def _decode_nothing(_: bytes) -> Message:
     raise UndecodableRequest
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from google.protobuf.descriptor import Descriptor
+from buf.validate import validate_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
@@ -72,6 +73,9 @@ def _empty_values(message: Message) -> None:
     for field, value in message.ListFields():
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             continue
+        if _is_ignored(field):
+            value.Clear()  # It stays set, for the constraints of what it is in.
+            continue
         for item in value if field.is_repeated else [value]:
             if isinstance(item, Value):
                 item.null_value = NULL_VALUE
@@ -79,6 +83,14 @@ def _empty_values(message: Message) -> None:
                 item.fields.clear()
             else:
                 _empty_values(item)
+
+
+def _is_ignored(field: FieldDescriptor) -> bool:
+    """Whether there is no constraint on what is in a message's field, which is no list."""
+    return (
+        bool(field.GetOptions().Extensions[validate_pb2.field].ignore == validate_pb2.IGNORE_ALWAYS)
+        and not field.is_repeated
+    )
 
 
 def _path(failure: Failure) -> str:

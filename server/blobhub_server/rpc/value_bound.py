@@ -1,29 +1,33 @@
-"""How many items the Values of a message have: counted in its bytes, before anything is made of them.
+"""How many items the Values of a message have, and how many fields all of it has: counted in its bytes, before anything is
+made of them.
 
-A Value of four megabytes holds a million nulls. Reading, validating and converting it takes seconds, so a request that has
-more items than `MAX_ITEMS` is refused as it is, and larger values come as JSON text, which is read in C.
+A Value of four megabytes holds a million nulls, and a list of messages two million that are empty. Reading, validating and
+converting them takes seconds and hundreds of megabytes, so a request that has more items than `MAX_ITEMS`, or more fields
+than `MAX_FIELDS`, is refused as it is. Larger values come as JSON text, which is read in C.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from typing import cast
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 MAX_ITEMS = 4_096
 """How many items all Values and Structs of a message may have, in or out: 5 ms on each way for those that take longest."""
+MAX_FIELDS = 200_000
+"""How many fields a message may have, in all that is in it: a definition of as many parts as there may be has some less."""
 
 _LEAST_BYTES = 2
-"""What an item takes: its tag and its length."""
+"""What a field takes: its tag, and its length or number."""
 _CONTAINERS = ("google.protobuf.ListValue", "google.protobuf.Struct")
 
 
 @dataclass(slots=True)
 class _Plan:
-    """Which fields of a message lead to Values, by number. In a container each of these is an item."""
+    """Which fields of a message are messages, by number. In a container each of these is an item."""
 
     container: bool
     inner: dict[int, _Plan] = field(default_factory=dict)
@@ -34,38 +38,24 @@ class _Malformed(Exception):
 
 
 def counting(request: Message) -> Callable[[bytes], bool]:
-    """A function that says whether the bytes of a request of this type have more items than they may.
+    """A function that says whether the bytes of a request of this type have more items or fields than they may.
 
     Bytes that are no message have not: they are for the decoder to refuse.
     """
-    plan = _plan(type(request).DESCRIPTOR)
-    if plan is None:
-        return lambda data: False
+    plan = _plan(cast(Descriptor, request.DESCRIPTOR), {})
     return lambda data: len(data) > MAX_ITEMS * _LEAST_BYTES and _exceeds(data, plan)
 
 
-@cache
-def _plan(message: Descriptor) -> _Plan | None:
-    """The plan of a message; None where there is no Value in it."""
-    return _plan_within(message, {})
-
-
-def _plan_within(message: Descriptor, known: dict[str, _Plan]) -> _Plan | None:
-    # Values hold Values: the plan of a Value is found here before it is finished.
-    if message.full_name in known:
-        return known[message.full_name]
-    plan = known[message.full_name] = _Plan(container=message.full_name in _CONTAINERS)
-    for found in message.fields:
-        if found.message_type is not None and (inner := _plan_within(found.message_type, known)) is not None:
-            plan.inner[found.number] = inner
-    if plan.inner:
-        return plan
-    del known[message.full_name]
-    return None
+def _plan(message: Descriptor, known: dict[str, _Plan]) -> _Plan:
+    """The plan of a message; `known` are the plans of those that it is inside, because Values hold Values."""
+    if message.full_name not in known:
+        plan = known[message.full_name] = _Plan(container=message.full_name in _CONTAINERS)
+        plan.inner |= {found.number: _plan(found.message_type, known) for found in message.fields if found.message_type}
+    return known[message.full_name]
 
 
 def _exceeds(data: bytes, plan: _Plan) -> bool:
-    found, at, end = 0, 0, len(data)
+    found, fields, at, end = 0, 0, 0, len(data)
     around: list[tuple[int, _Plan]] = []
     try:
         while True:
@@ -73,6 +63,9 @@ def _exceeds(data: bytes, plan: _Plan) -> bool:
                 if not around:
                     return False
                 end, plan = around.pop()
+            fields += 1
+            if fields > MAX_FIELDS:
+                return True
             key, at = _varint(data, at)
             inner = plan.inner.get(key >> 3)
             if key & 7 in (3, 4):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,10 +11,9 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.parts import delete_in_parts, ids_in_parts
 from blobhub_server.db.prepared import Prepared, lock_rows
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, Time, metadata
+from blobhub_server.db.schema import Choice, Id, IdQuery, Time, metadata
 from blobhub_server.platform.rules.api_key import ApiKey
 
 _OF_NO_BLOB = sa.text("blob_id IS NULL")
@@ -104,7 +103,7 @@ async def update(tx: Transaction, key_id: str, **values: Any) -> None:
     await tx.execute(api_keys.update().where(api_keys.c.id == key_id).values(values))
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the keys of blobs."""
     await _delete(tx, api_keys.c.blob_id.in_(blob_ids))
 
@@ -116,8 +115,8 @@ async def delete_all_of_organization(tx: Transaction, organization_id: str) -> N
 
 async def _delete(tx: Transaction, where: sa.ColumnElement[bool]) -> None:
     """Remove keys. They are locked in the order of their ids first, as wherever several are locked."""
-    async for ids in ids_in_parts(tx, lock_rows(sa.select(api_keys.c.id).where(where))):
-        await delete_in_parts(tx, api_keys, api_keys.c.id.in_(ids))
+    await tx.execute(lock_rows(sa.select(api_keys.c.id).where(where).order_by(api_keys.c.id)))
+    await tx.execute(api_keys.delete().where(where))
 
 
 def _is_at(place: Place) -> sa.ColumnElement[bool]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Id, metadata
+from blobhub_server.db.schema import Id, IdQuery, metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,6 @@ async def page(tx: Transaction, blob_id: str, *, drafts: bool, after: int, limit
     return await tx.all(_PAGE if drafts else _PUBLIC_PAGE, blob=blob_id, after=after, most=limit)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove the logs of blobs."""
-    await delete_in_parts(tx, blob_events, blob_events.c.blob_id.in_(blob_ids))
+    await tx.execute(blob_events.delete().where(blob_events.c.blob_id.in_(blob_ids)))

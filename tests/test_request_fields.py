@@ -1,0 +1,85 @@
+"""However many fields a request has, nobody waits for it: too many are refused before anything is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import flows
+import grpc
+import pytest
+from blobhub.v1 import caller_pb2, definition_pb2, execution_pb2
+from blobhub_server.blobtypes.conformance import reason_of
+from blobhub_server.rpc.validation import validate
+from blobhub_server.rpc.value_bound import MAX_FIELDS, counting
+from calling import METHODS, ask
+from exact import DRAFT
+from hostile.wire import field, message
+from meter import MeteredServer
+from served import connected
+
+LARGEST = definition_pb2.WorkflowDefinition(
+    type="workflow_definition",
+    version="1.0.1",
+    components=[
+        {
+            "id": f"c{number}",
+            "type": "flow.end",
+            "ports": [{"category": "data_input", "route": f"p{port}"} for port in range(4)],
+        }
+        for number in range(2_000)
+    ],
+    connections=[
+        {"id": f"{number}", "source_id": "c0", "target_id": "c1", "source_port": "flow_output", "target_port": "flow_input"}
+        for number in range(6_000)
+    ],
+)
+"""A definition of about as many parts as there is room for."""
+
+CROWDED = {
+    "components": field(4, field(3, b"") * 1_400_000),
+    "connections": field(4, field(4, b"") * 2_000_000),
+    "ports": field(4, field(3, field(6, b"") * 2_000_000)),
+    "fields that nobody knows": field(99, 1) * 1_000_000,
+    "fields that nobody knows, further in": field(4, field(3, field(99, 1) * 1_000) * 1_300),
+    "texts": field(4, field(3, field(7, field(2, field(5, b"") * 2_000_000)))),
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDED.values(), ids=CROWDED)
+def test_a_message_of_too_many_fields_is_known_by_its_bytes(crowd: bytes) -> None:
+    assert counting(definition_pb2.PutDefinitionRequest())(crowd)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_request_has_as_many_fields_as_it_may(more: int) -> None:
+    crowd = field(99, 1) * (MAX_FIELDS + more)
+    assert counting(caller_pb2.GetCallerRequest())(crowd) == bool(more)
+
+
+def test_what_has_no_constraints_is_not_gone_through_and_stays_set_for_those_around_it() -> None:
+    request = definition_pb2.CheckDefinitionRequest(revision=DRAFT, content=LARGEST)
+    validate(request)
+    assert request.content == LARGEST
+
+
+async def test_requests_of_very_many_fields_hold_nobody_up_and_are_refused_in_words(tmp_path: Path) -> None:
+    server = MeteredServer(tmp_path / "data")
+    async with server.running(), connected(server.address, server.admin_key) as api:
+        await api.session(flows.steps())
+        for _ in range(2):
+            server.reset()
+            await ask(api, "PutDefinition", revision=DRAFT, alias="largest", content=LARGEST)
+            await ask(api, "CheckDefinition", revision=DRAFT, content=LARGEST)
+        assert server.read().beyond() == []
+        for method in ("PutDefinition", "CheckDefinition"):
+            for crowd in CROWDED.values():
+                data = message(method, revision=DRAFT) + crowd
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await api.channel.unary_unary(METHODS[method].path)(data)
+                assert reason_of(raised.value) == "INVALID_REQUEST"
+                assert f"may have {MAX_FIELDS} fields" in (raised.value.details() or "")
+        inputs = execution_pb2.StartExecutionRequest(session="acme/pipeline@draft/s").SerializeToString()
+        spec = field(2, field(1, b"workflow") + field(2, b"") * 1_000_000)
+        with pytest.raises(grpc.aio.AioRpcError, match="fields"):
+            await api.channel.unary_unary(METHODS["StartExecution"].path)(inputs + spec)
+        assert server.read().beyond() == []
