@@ -48,7 +48,7 @@ def expression(text: str = "n + 1", **how: Any) -> str:
     return writer(flows.component("count", "logic.expression", expression=text), reads="n" in text, **how)
 
 
-SCRIPT = "set_data_output('result', data_inputs['n'] + 1)"
+SCRIPT = "set_data_output('result', inputs.n + 1)"
 
 
 def script(source: str = SCRIPT, **how: Any) -> str:

@@ -70,9 +70,9 @@ def flow(constant: Any) -> dict[str, Any]:
         flows.value("constant", "constant"),
     ]
     kept[-1]["ports"][-1]["value"] = constant
-    code = "emit_output(data_inputs['given'])\nset_data_output('given', data_inputs['given'])"
+    code = "emit_output(inputs.given)\nset_data_output('given', inputs.given)"
     script = flows.component("script", "logic.code", code=code)
-    gather = "set_data_output('all', [data_inputs['a'], data_inputs['b'], data_inputs['c']])"
+    gather = "set_data_output('all', [inputs.a, inputs.b, inputs.c])"
     parts = [
         flows.component("start", "flow.start"),
         script,

@@ -14,11 +14,13 @@ from blobhub_server import app
 from blobhub_server.clock import utc_now
 from blobhub_server.workflow.components.contract import ComponentContext, ComponentError, EffectComponent, Inputs, PortSpec
 from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.interpreter import ExecutionState, Started, replay, todo
+from blobhub_server.workflow.runtime.decision import Progress, happen
 from blobhub_server.workflow.runtime.embedded.steady import SteadyClock
 from calling import ask
 from hypothesis import given
 from hypothesis import strategies as st
-from interpreting import REGISTRY
+from interpreting import EXECUTION, REGISTRY, compiled
 from served import Api
 from several_servers import ended, started, state_of, together
 from waiting import until
@@ -143,6 +145,17 @@ async def _has(api: Api, execution_id: str, type_: str, count: int) -> bool:
     request = WatchExecutionRequest(execution=execution_id, replay_only=True)
     events = [event async for batch in api.executions.WatchExecution(request) for event in batch.events]
     return [event.type for event in events].count(type_) == count
+
+
+def test_a_delay_has_no_more_left_after_a_restart_than_it_had_when_it_was_journaled() -> None:
+    graph, begun = compiled(flows.delay(3)), datetime(2026, 11, 27, 12, tzinfo=UTC)
+    progress = Progress(EXECUTION, ExecutionState())
+    decision = happen(graph, progress, [Started({})], now=begun.timestamp(), session={})
+    state = replay(graph, decision.records)
+    for back in (timedelta(), HOUR, 1000 * HOUR):
+        clock = SteadyClock(lambda back=back: begun - back, lambda: 0.0, decision.records[-1].at)
+        (wait,) = todo(graph, state, clock.now())
+        assert wait.until - clock.now() == pytest.approx(3)
 
 
 SECONDS = st.floats(-1e6, 1e6)

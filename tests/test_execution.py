@@ -50,7 +50,7 @@ async def test_a_workflow_runs_end_to_end(api: Api) -> None:
 
 
 async def test_a_script_gets_its_input_and_gives_its_output(api: Api) -> None:
-    session_id = await api.session(flows.code("set_data_output('result', get_data_input('given') * 2)"))
+    session_id = await api.session(flows.code("set_data_output('result', inputs.given * 2)"))
     ended = await run(api, session_id, given=Value(number_value=21))
     assert ended.state == execution_pb2.EXECUTION_STATE_COMPLETED, ended
     assert ended.result.number_value == 42

@@ -37,7 +37,7 @@ async def hub(api: Api) -> Api:
     """A client of a server with a workflow and notes."""
     await acme.organization(api)
     await acme.blob(api, PIPELINE)
-    await api.put(flows.code("set_data_output('result', get_data_input('given'))"), revision=f"{PIPELINE}@draft")
+    await api.put(flows.code("set_data_output('result', inputs.given)"), revision=f"{PIPELINE}@draft")
     await acme.blob(api, NOTES, "stranger.notes")
     for name, text in (("milk", "remember the milk"), ("blank", "")):
         await ask(api, "PutNote", revision=f"{NOTES}@draft", name=name, text=text)
@@ -311,7 +311,7 @@ async def test_without_an_alias_each_invocation_gets_a_session_of_its_own(inside
 
 async def test_the_inputs_of_an_invocation_come_back_equal(inside: Inside) -> None:
     value = {"": [2**63 - 1, -(2**63), 2**64 - 1, -0.0, 1e308, None, {}]}
-    await inside.api.put(flows.code("set_data_output('result', get_data_input('given'))"))
+    await inside.api.put(flows.code("set_data_output('result', inputs.given)"))
     made = await inside.invoke(inputs={"given": value})
     execution = await ended(inside.api, made.execution_id)
     assert repr(get_value(execution.input_data[0])) == repr(get_value(execution, "result")) == repr(value)

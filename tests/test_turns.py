@@ -64,6 +64,27 @@ async def test_work_that_fails_gives_its_turn_back() -> None:
     assert await turns.run("a", lambda: 1) == 1
 
 
+async def test_what_many_ask_for_at_once_is_made_once_and_a_failure_is_not_kept() -> None:
+    kept: Kept[str] = Kept(max_things=3, max_bytes=50)
+    made: list[str] = []
+
+    async def make() -> tuple[str, int]:
+        made.append("a")
+        await asyncio.sleep(0)
+        if len(made) == 1:
+            raise ValueError
+        return "A", 1
+
+    asking = [asyncio.create_task(kept.obtain("a", make)) for _ in range(5)]
+    assert [type(error) for error in await asyncio.gather(*asking, return_exceptions=True)] == [ValueError] * 5
+    asking = [asyncio.create_task(kept.obtain("a", make)) for _ in range(5)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    assert (await asyncio.gather(*asking, return_exceptions=True))[1:] == ["A"] * 4
+    assert await kept.obtain("a", make) == "A"
+    assert made == ["a", "a"]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 40))))
 def test_what_is_kept_stays_within_its_count_and_its_size(asked: list[tuple[str, int]]) -> None:
     kept: Kept[str] = Kept(max_things=3, max_bytes=50)

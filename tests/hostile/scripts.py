@@ -308,9 +308,9 @@ FLOODS = {
 """One script, many times at once."""
 
 GROWING = {
-    "a text that doubles": "x = data_inputs.get('seen') or 'x'\nset_data_output('result', x + x)",
-    "a list that doubles": "x = data_inputs.get('seen') or [0]\nset_data_output('result', x + x)",
-    "a value that nests": "set_data_output('result', [data_inputs.get('seen')])",
+    "a text that doubles": "x = inputs.get('seen') or 'x'\nset_data_output('result', x + x)",
+    "a list that doubles": "x = inputs.get('seen') or [0]\nset_data_output('result', x + x)",
+    "a value that nests": "set_data_output('result', [inputs.get('seen')])",
     "a log that grows": "emit_output('x' * 100000)\nset_data_output('result', 1)",
     "the largest outputs again and again": "set_data_output('result', 'x' * 1048000)",
     "very many nulls again and again": "set_data_output('result', [None] * 200000)",

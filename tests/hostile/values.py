@@ -192,7 +192,7 @@ PASSING = flows.document(
     [
         flows.component("start", "flow.start"),
         flows.value("given", "given", persistence="execution"),
-        flows.component("script", "logic.code", code="set_data_output('result', data_inputs.get('given'))"),
+        flows.component("script", "logic.code", code="set_data_output('result', inputs.get('given'))"),
         flows.component("end", "flow.end"),
     ],
     [

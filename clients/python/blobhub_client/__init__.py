@@ -1,5 +1,7 @@
 """A small client for BlobHub: connect with a key, walk pages, run and watch with automatic resume.
 
+A run or a watch begins with an attempt to reach the server; when none answers, Unreachable says where none does.
+
     async with connect("127.0.0.1:7443", key) as hub:
         async for blob in page(hub.blobs.ListBlobs, ListBlobsRequest(organization="acme")):
             print(blob.alias)
@@ -14,9 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import grpc
@@ -50,7 +54,7 @@ from google.rpc import error_details_pb2, status_pb2
 from blobhub_client.channel import KeyChannel
 from blobhub_client.values import get_value, set_value
 
-__all__ = ["Client", "KeyChannel", "LogGap", "connect", "get_value", "page", "reason", "set_value"]
+__all__ = ["Client", "KeyChannel", "LogGap", "Unreachable", "connect", "get_value", "page", "reason", "set_value"]
 
 TRANSIENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 """Statuses after which an interrupted stream is resumed.
@@ -60,20 +64,37 @@ does not change, or a message that is too large for this client, which it would 
 """
 
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 10.0
+CONNECT_SECONDS = 15.0
+"""How long a run or a watch tries to reach a server before it begins, unless told otherwise."""
+
+
+Sequence = Literal["sequence", "session_sequence", "execution_sequence"]
 
 
 class LogGap(Exception):
     """The server sent an event that does not follow the one before it, which is a bug of the server."""
 
 
+class Unreachable(Exception):
+    """No server answers at the address."""
+
+
 @asynccontextmanager
 async def connect(
-    address: str, key: str | None = None, *, credentials: grpc.ChannelCredentials | None = None
+    address: str,
+    key: str | None = None,
+    *,
+    credentials: grpc.ChannelCredentials | None = None,
+    connect_seconds: float = CONNECT_SECONDS,
+    reconnect_seconds: float | None = None,
 ) -> AsyncIterator[Client]:
     """A client of the server at `address`, over TLS with `credentials`, else in clear.
 
-    `key` is sent with every call; without one, calls are anonymous. Pings every 20 s detect dead connections.
+    `key` is sent with every call; without one, calls are anonymous. Pings every 20 s detect dead connections. A run or a
+    watch raises Unreachable when it cannot begin within `connect_seconds`. One that has begun and is cut off tries to resume
+    for `reconnect_seconds`, or for ever.
     """
+    secure = credentials is not None
     options = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
     made = (
         grpc.aio.secure_channel(address, credentials, options)
@@ -81,14 +102,37 @@ async def connect(
         else grpc.aio.insecure_channel(address, options)
     )
     async with made as channel:
-        yield Client(KeyChannel(channel, key) if key else channel)
+        reach = Reach(address=address, secure=secure, connect_seconds=connect_seconds, reconnect_seconds=reconnect_seconds)
+        yield Client(KeyChannel(channel, key) if key else channel, reach)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Where the server is, and how long to try to get there."""
+
+    address: str = "the channel's address"
+    secure: bool = False
+    connect_seconds: float = CONNECT_SECONDS
+    reconnect_seconds: float | None = None
+
+    async def require_server(self, channel: grpc.aio.Channel) -> None:
+        """Wait until a server answers. Raises Unreachable."""
+        try:
+            async with asyncio.timeout(self.connect_seconds):
+                await channel.channel_ready()
+        except TimeoutError:
+            hint = "does it speak TLS, with a certificate that is trusted?" if self.secure else "does it ask for TLS?"
+            raise Unreachable(
+                f"no server answers at {self.address} within {self.connect_seconds:g} s; is one running there, and {hint}"
+            ) from None
 
 
 class Client:
     """Every stub, by noun, and the streams that resume by themselves."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, reach: Reach | None = None) -> None:
         self.channel = channel
+        self._reach = reach or Reach()
         self.api_keys = api_key_pb2_grpc.ApiKeyServiceStub(channel)
         self.audit = audit_pb2_grpc.AuditServiceStub(channel)
         self.blobs = blob_pb2_grpc.BlobServiceStub(channel)
@@ -119,7 +163,7 @@ class Client:
             request = WatchSessionRequest(session=session, after_session_sequence=after, replay_only=replay_only)
             return self.sessions.WatchSession(request)
 
-        return _resume(call, after_session_sequence, "session_sequence")
+        return self._resume(call, after_session_sequence, "session_sequence")
 
     def watch_execution(
         self, execution: str, *, after_execution_sequence: int = 0, replay_only: bool = False
@@ -130,7 +174,7 @@ class Client:
             request = WatchExecutionRequest(execution=execution, after_execution_sequence=after, replay_only=replay_only)
             return self.executions.WatchExecution(request)
 
-        return _resume(call, after_execution_sequence, "execution_sequence")
+        return self._resume(call, after_execution_sequence, "execution_sequence")
 
     def watch_blob(self, blob: str, *, after_sequence: int = 0, replay_only: bool = False) -> AsyncIterator[BlobEvent]:
         """What happened to a blob after a sequence, and, unless `replay_only`, what will."""
@@ -138,7 +182,7 @@ class Client:
         def call(after: int) -> Any:
             return self.blobs.WatchBlob(WatchBlobRequest(blob=blob, after_sequence=after, replay_only=replay_only))
 
-        return _resume(call, after_sequence, "sequence", dense=False)
+        return self._resume(call, after_sequence, "sequence", dense=False)
 
     def watch_audit(self, parent: str, *, after_sequence: int = 0, replay_only: bool = False) -> AsyncIterator[AuditEntry]:
         """The audit log's entries of a parent after a sequence, and, unless `replay_only`, those to come."""
@@ -147,7 +191,7 @@ class Client:
             request = WatchAuditEntriesRequest(parent=parent, after_sequence=after, replay_only=replay_only)
             return self.audit.WatchAuditEntries(request)
 
-        return _resume(call, after_sequence, "sequence", dense=False)
+        return self._resume(call, after_sequence, "sequence", dense=False)
 
     async def run(self, request: RunExecutionRequest) -> AsyncIterator[Event]:
         """Start an execution and yield its events until it has ended, also across interruptions.
@@ -166,29 +210,36 @@ class Client:
                 )
             return self.executions.RunExecution(sent)
 
-        async with aclosing(_resume(call, 0, "execution_sequence")) as events:
+        async with aclosing(self._resume(call, 0, "execution_sequence")) as events:
             async for event in events:
                 execution_id = event.execution_id
                 yield event
 
-
-Sequence = Literal["sequence", "session_sequence", "execution_sequence"]
+    async def _resume(
+        self, call: Callable[[int], Any], after: int, number: Sequence, *, dense: bool = True
+    ) -> AsyncGenerator[Any, None]:
+        """What `_resume` yields, once a server was reached. Raises Unreachable."""
+        await self._reach.require_server(self.channel)
+        async with aclosing(_resume(call, after, number, self._reach, dense=dense)) as events:
+            async for event in events:
+                yield event
 
 
 async def _resume(
-    call: Callable[[int], Any], after: int, number: Sequence, *, dense: bool = True
+    call: Callable[[int], Any], after: int, number: Sequence, reach: Reach, *, dense: bool = True
 ) -> AsyncGenerator[Any, None]:
     """Yield the items of a stream, which are its messages' one repeated field; resume it after the last item when it breaks.
 
     The backoff grows from 0.1 s to 10 s, with jitter, unless the server's RetryInfo says how long to wait; an event resets
-    it. Errors that are not transient are raised. Raises LogGap when an event does not follow the one before it; where the
-    numbers are `dense`, it must be the next one.
+    it. Errors that are not transient are raised, and so are all once nothing has come for `reach.reconnect_seconds`. Raises
+    LogGap when an event does not follow the one before it; where the numbers are `dense`, it must be the next one.
     """
-    wait = MIN_RETRY_SECONDS
+    wait, heard = MIN_RETRY_SECONDS, time.monotonic()
     while True:
         stream = call(after)
         try:
             async for message in stream:
+                heard = time.monotonic()
                 for event in _items(message):
                     found = getattr(event, number)
                     if found <= after or (dense and found != after + 1):
@@ -201,6 +252,8 @@ async def _resume(
             exhausted = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             if error.code() not in TRANSIENT and not (exhausted and told):
                 raise
+            if reach.reconnect_seconds is not None and time.monotonic() - heard > reach.reconnect_seconds:
+                raise Unreachable(f"no server answers at {reach.address} any more: {error.details()}") from error
             await asyncio.sleep(told or wait * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
             wait = min(wait * 2, MAX_RETRY_SECONDS)
         finally:

@@ -42,6 +42,9 @@ from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
 
+SESSIONS_AT_ONCE = 100
+"""How many sessions a statement looks at in a deletion: some hold nothing of what it removes, and it passes over them."""
+
 
 class WorkflowType(BlobType):
     """Definitions that run: sessions, executions, event streams."""
@@ -174,7 +177,11 @@ async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
 async def _delete(runtime: Runtime, tx: Transaction, blob_ids: IdQuery) -> None:
     """Remove all sessions of workflows. Runners end at once here, and at their next commit on other servers."""
     session_ids = await session_store.lock_all(tx, blob_ids)
-    await execution_store.lock_all(tx, blob_ids)
-    for store in (message_store, event_store, object_store, execution_store, session_store):
-        await store.delete_all(tx, blob_ids)
-    tx.after_commit(partial(runtime.cut_off, session_ids))
+    for start in range(0, len(session_ids), SESSIONS_AT_ONCE):
+        part = session_ids[start : start + SESSIONS_AT_ONCE]
+        while execution_ids := await execution_store.lock_some(tx, part):
+            await message_store.delete_all(tx, execution_ids)
+            await execution_store.delete_all(tx, execution_ids)
+        for store in (event_store, object_store, session_store):
+            await store.delete_all(tx, part)
+    tx.after_commit(partial(runtime.cut_off, set(session_ids)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 Thing = TypeVar("Thing")
@@ -15,6 +17,7 @@ class Kept(Generic[Thing]):
         self._max_things = max_things
         self._room = max_bytes
         self._things: OrderedDict[str, tuple[Thing, int]] = OrderedDict()
+        self._making: dict[str, asyncio.Task[Thing]] = {}
 
     def get(self, key: str) -> Thing | None:
         """The thing under a key, if it is kept."""
@@ -33,3 +36,20 @@ class Kept(Generic[Thing]):
         while len(self._things) > 1 and (self._room < 0 or len(self._things) > self._max_things):
             _, (_, freed) = self._things.popitem(last=False)
             self._room += freed
+
+    async def obtain(self, key: str, make: Callable[[], Awaitable[tuple[Thing, int]]]) -> Thing:
+        """The thing under a key, made once for all who ask meanwhile; `make` gives it and its bytes."""
+        found = self.get(key)
+        if found is not None:
+            return found
+        making = self._making.get(key)
+        if making is None:
+            making = self._making[key] = asyncio.create_task(self._make(key, make))
+            making.add_done_callback(lambda _: self._making.pop(key))
+        # Others may wait for it too, so a caller that goes away does not end it.
+        return await asyncio.shield(making)
+
+    async def _make(self, key: str, make: Callable[[], Awaitable[tuple[Thing, int]]]) -> Thing:
+        thing, size = await make()
+        self.keep(key, thing, size)
+        return thing

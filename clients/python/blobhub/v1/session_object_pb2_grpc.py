@@ -28,6 +28,10 @@ if _version_not_supported:
 class SessionObjectServiceStub:
     """Reads and writes a session's objects: typed values under an alias. Workflows see them through `data.value` components
     whose persistence is `session`.
+
+    Many may write to one object at once. What a step without effects outside makes of an object is written only where that is
+    still the one that it has read; else the step is evaluated again on what is there. So neither executions nor calls undo what
+    another has written, except by a call without an etag, and by a step with effects whose `data.value` has the operation `set`.
     """
 
     def __init__(self, channel):
@@ -61,6 +65,10 @@ class SessionObjectServiceStub:
 class SessionObjectServiceServicer:
     """Reads and writes a session's objects: typed values under an alias. Workflows see them through `data.value` components
     whose persistence is `session`.
+
+    Many may write to one object at once. What a step without effects outside makes of an object is written only where that is
+    still the one that it has read; else the step is evaluated again on what is there. So neither executions nor calls undo what
+    another has written, except by a call without an etag, and by a step with effects whose `data.value` has the operation `set`.
     """
 
     def PutSessionObject(self, request, context):
@@ -163,6 +171,10 @@ def add_SessionObjectServiceServicer_to_server(servicer, server):
 class SessionObjectService:
     """Reads and writes a session's objects: typed values under an alias. Workflows see them through `data.value` components
     whose persistence is `session`.
+
+    Many may write to one object at once. What a step without effects outside makes of an object is written only where that is
+    still the one that it has read; else the step is evaluated again on what is there. So neither executions nor calls undo what
+    another has written, except by a call without an etag, and by a step with effects whose `data.value` has the operation `set`.
     """
 
     @staticmethod

@@ -29,6 +29,10 @@ GRPC_VERSION: str
 class SessionObjectServiceStub:
     """Reads and writes a session's objects: typed values under an alias. Workflows see them through `data.value` components
     whose persistence is `session`.
+
+    Many may write to one object at once. What a step without effects outside makes of an object is written only where that is
+    still the one that it has read; else the step is evaluated again on what is there. So neither executions nor calls undo what
+    another has written, except by a call without an etag, and by a step with effects whose `data.value` has the operation `set`.
     """
 
     @_typing.overload
@@ -90,6 +94,10 @@ class SessionObjectServiceStub:
 class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     """Reads and writes a session's objects: typed values under an alias. Workflows see them through `data.value` components
     whose persistence is `session`.
+
+    Many may write to one object at once. What a step without effects outside makes of an object is written only where that is
+    still the one that it has read; else the step is evaluated again on what is there. So neither executions nor calls undo what
+    another has written, except by a call without an etag, and by a step with effects whose `data.value` has the operation `set`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -147,6 +155,10 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
 class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads and writes a session's objects: typed values under an alias. Workflows see them through `data.value` components
     whose persistence is `session`.
+
+    Many may write to one object at once. What a step without effects outside makes of an object is written only where that is
+    still the one that it has read; else the step is evaluated again on what is there. So neither executions nor calls undo what
+    another has written, except by a call without an etag, and by a step with effects whose `data.value` has the operation `set`.
     """
 
     @_abc_1.abstractmethod

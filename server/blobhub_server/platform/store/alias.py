@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Scalar
-from blobhub_server.db.schema import Id, IdQuery, metadata
+from blobhub_server.db.schema import Id, metadata
 
 former_aliases = sa.Table(
     "former_aliases",
@@ -41,6 +44,6 @@ async def take_back(tx: Transaction, parent_id: str, alias: str) -> None:
     await tx.run(_TAKE_BACK, parent=parent_id, wanted=alias)
 
 
-async def delete_all(tx: Transaction, resource_ids: IdQuery) -> None:
+async def delete_all(tx: Transaction, resource_ids: Sequence[str]) -> None:
     """Remove the former aliases of resources that are being deleted."""
-    await tx.execute(former_aliases.delete().where(former_aliases.c.resource_id.in_(resource_ids)))
+    await delete_in_parts(tx, former_aliases, former_aliases.c.resource_id.in_(resource_ids))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
+from blobhub_server.db.parts import delete_in_parts, ids_in_parts
 from blobhub_server.db.prepared import Prepared, lock_rows
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, IdQuery, Time, metadata
+from blobhub_server.db.schema import Choice, Id, Time, metadata
 from blobhub_server.platform.rules.api_key import ApiKey
 
 _OF_NO_BLOB = sa.text("blob_id IS NULL")
@@ -103,7 +104,7 @@ async def update(tx: Transaction, key_id: str, **values: Any) -> None:
     await tx.execute(api_keys.update().where(api_keys.c.id == key_id).values(values))
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
     """Remove the keys of blobs."""
     await _delete(tx, api_keys.c.blob_id.in_(blob_ids))
 
@@ -115,8 +116,8 @@ async def delete_all_of_organization(tx: Transaction, organization_id: str) -> N
 
 async def _delete(tx: Transaction, where: sa.ColumnElement[bool]) -> None:
     """Remove keys. They are locked in the order of their ids first, as wherever several are locked."""
-    await tx.execute(lock_rows(sa.select(api_keys.c.id).where(where).order_by(api_keys.c.id)))
-    await tx.execute(api_keys.delete().where(where))
+    async for ids in ids_in_parts(tx, lock_rows(sa.select(api_keys.c.id).where(where))):
+        await delete_in_parts(tx, api_keys, api_keys.c.id.in_(ids))
 
 
 def _is_at(place: Place) -> sa.ColumnElement[bool]:

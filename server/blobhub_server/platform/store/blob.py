@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Caller
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
+from blobhub_server.db.parts import delete_in_parts, ids_in_parts
 from blobhub_server.db.prepared import Prepared, lock_rows, share_rows
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
@@ -142,9 +144,9 @@ def select_of_type(blob_ids: IdQuery, type_: str) -> IdQuery:
     return blob_ids.where(blobs.c.type == type_)
 
 
-async def lock_all(tx: Transaction, blob_ids: IdQuery) -> int:
-    """Lock a set of blobs, in the order of their ids, until the transaction ends; return how many they are."""
-    return len((await tx.execute(lock_rows(blob_ids.order_by(blobs.c.id)))).all())
+async def lock_all(tx: Transaction, blob_ids: IdQuery) -> list[str]:
+    """Lock a set of blobs, in the order of their ids, until the transaction ends; return the ids."""
+    return [id_ async for part in ids_in_parts(tx, lock_rows(blob_ids)) for id_ in part]
 
 
 _PIN = Prepared(share_rows(sa.select(blobs.c.id).where(_ID)), Scalar(str))
@@ -184,6 +186,6 @@ async def take_number(tx: Transaction, blob_id: str) -> int:
     return await tx.one(_TAKE_NUMBER, blob=blob_id)
 
 
-async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
+async def delete_all(tx: Transaction, blob_ids: Sequence[str]) -> None:
     """Remove a set of blobs. The caller has removed what is in them."""
-    await tx.execute(blobs.delete().where(blobs.c.id.in_(blob_ids)))
+    await delete_in_parts(tx, blobs, blobs.c.id.in_(blob_ids))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Id, IdQuery, metadata
+from blobhub_server.db.schema import Id, metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,6 @@ async def page(tx: Transaction, blob_id: str, *, drafts: bool, after: int, limit
     return await tx.all(_PAGE if drafts else _PUBLIC_PAGE, blob=blob_id, after=after, most=limit)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
     """Remove the logs of blobs."""
-    await tx.execute(blob_events.delete().where(blob_events.c.blob_id.in_(blob_ids)))
+    await delete_in_parts(tx, blob_events, blob_events.c.blob_id.in_(blob_ids))

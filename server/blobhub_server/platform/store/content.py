@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.revision import Revision
 
 entries = sa.Table(
@@ -94,12 +95,12 @@ async def delete(tx: Transaction, entry_id: str) -> None:
 
 async def delete_all(tx: Transaction, revision_id: str) -> None:
     """Remove all entries of a revision."""
-    await tx.execute(entries.delete().where(entries.c.revision_id == revision_id))
+    await delete_in_parts(tx, entries, entries.c.revision_id == revision_id)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
     """Remove all entries of all revisions of blobs."""
-    await tx.execute(entries.delete().where(entries.c.blob_id.in_(blob_ids)))
+    await delete_in_parts(tx, entries, entries.c.blob_id.in_(blob_ids))
 
 
 async def copy(tx: Transaction, source_id: str, draft: Revision, ids: Callable[[], str]) -> None:

@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
+from blobhub_server.db.parts import delete_in_parts, ids_in_parts
 from blobhub_server.db.prepared import Prepared, lock_rows
 from blobhub_server.db.records import Mapper, Pair, Scalar
-from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.credential import Credential, SealedBody
 
 credentials = sa.Table(
@@ -108,11 +109,11 @@ async def delete(tx: Transaction, credential_id: str) -> None:
     await tx.execute(credentials.delete().where(credentials.c.id == credential_id))
 
 
-async def delete_all(tx: Transaction, parent_ids: IdQuery) -> None:
+async def delete_all(tx: Transaction, parent_ids: Sequence[str]) -> None:
     """Remove all credentials of parents. They are locked in the order of their ids first, as in a key rotation."""
     theirs = credentials.c.parent_id.in_(parent_ids)
-    await tx.execute(lock_rows(sa.select(credentials.c.id).where(theirs).order_by(credentials.c.id)))
-    await tx.execute(credentials.delete().where(theirs))
+    async for ids in ids_in_parts(tx, lock_rows(sa.select(credentials.c.id).where(theirs))):
+        await delete_in_parts(tx, credentials, credentials.c.id.in_(ids))
 
 
 async def master_key_ids(tx: Transaction) -> set[str]:

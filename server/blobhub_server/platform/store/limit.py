@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, IdQuery, metadata
+from blobhub_server.db.schema import Choice, Id, metadata
 from blobhub_server.platform.rules.limit import BLOB, ORGANIZATION, LimitSetting, Rank
 
 limits = sa.Table(
@@ -78,6 +80,6 @@ async def delete(tx: Transaction, parent_id: str, name: str, rank: Rank) -> None
     await tx.run(_DELETE, parent=parent_id, limit=name, highest=rank)
 
 
-async def delete_all(tx: Transaction, parent_ids: IdQuery) -> None:
+async def delete_all(tx: Transaction, parent_ids: Sequence[str]) -> None:
     """Delete all settings on organizations or blobs."""
-    await tx.execute(limits.delete().where(limits.c.parent_id.in_(parent_ids)))
+    await delete_in_parts(tx, limits, limits.c.parent_id.in_(parent_ids))

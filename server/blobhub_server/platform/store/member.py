@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Choice, Id, IdQuery, Time, metadata
+from blobhub_server.db.schema import Choice, Id, Time, metadata
 from blobhub_server.platform.rules.member import Member
 from blobhub_server.platform.store.user import users
 
@@ -99,9 +100,9 @@ async def delete(tx: Transaction, resource_id: str, user_id: str) -> None:
     await tx.run(_DELETE, resource=resource_id, user=user_id)
 
 
-async def delete_all(tx: Transaction, resource_ids: IdQuery) -> None:
+async def delete_all(tx: Transaction, resource_ids: Sequence[str]) -> None:
     """Take the roles on organizations or blobs away from everybody."""
-    await tx.execute(members.delete().where(members.c.resource_id.in_(resource_ids)))
+    await delete_in_parts(tx, members, members.c.resource_id.in_(resource_ids))
 
 
 _MEMBERSHIP = Prepared(

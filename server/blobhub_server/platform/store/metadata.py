@@ -9,9 +9,10 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.metadata import MetadataRecord
 
 metadata_records = sa.Table(
@@ -96,12 +97,12 @@ async def delete(tx: Transaction, parent_id: str, key: str) -> None:
 
 async def delete_all(tx: Transaction, parent_id: str) -> None:
     """Remove all records of a blob itself, or of a revision."""
-    await tx.execute(metadata_records.delete().where(_columns.parent_id == parent_id))
+    await delete_in_parts(tx, metadata_records, _columns.parent_id == parent_id)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
     """Remove all records of blobs and of their revisions."""
-    await tx.execute(metadata_records.delete().where(_columns.blob_id.in_(blob_ids)))
+    await delete_in_parts(tx, metadata_records, _columns.blob_id.in_(blob_ids))
 
 
 def _has_key(parent_id: str, key: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:

@@ -11,9 +11,10 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, IdQuery, Time, metadata
+from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.platform.rules.revision import DRAFT, Revision
 
 revisions = sa.Table(
@@ -154,6 +155,6 @@ async def delete(tx: Transaction, revision_id: str) -> None:
     await tx.run(_DELETE, revision=revision_id)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: IdQuery) -> None:
+async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
     """Remove all revisions of blobs. The caller has removed their content."""
-    await tx.execute(revisions.delete().where(revisions.c.blob_id.in_(blob_ids)))
+    await delete_in_parts(tx, revisions, revisions.c.blob_id.in_(blob_ids))

@@ -31,6 +31,7 @@ from blobhub_server.workflow.code import prelude
 from blobhub_server.workflow.code.contract import ScriptError, ScriptFlaw, ScriptResult
 from blobhub_server.workflow.code.reading import flaw_of
 from blobhub_server.workflow.code.voice import MAX_EMITTED, Voice
+from blobhub_server.workflow.values import unwrap, wrap
 
 log = structlog.get_logger()
 
@@ -147,7 +148,7 @@ class MontyRunner:
         async with lane.checkout(
             limits=limits, external_modules=_MODULES, os_policy=_POLICY, print_flush_interval=FLUSH_SECONDS
         ) as session:
-            await session.feed_run(prelude.SOURCE, inputs={"data_inputs": dict(inputs)})
+            await session.feed_run(prelude.SOURCE, inputs=_given(inputs))
             try:
                 await session.feed_run(
                     source + prelude.END, external_lookup={"_emit": voice.emit}, print_callback=voice.write, os=_refuse_sleep
@@ -156,6 +157,14 @@ class MontyRunner:
                 if not isinstance(error.exception(), SystemExit):
                     raise
             return await session.feed_run(prelude.FINISH, print_callback=_ignore)
+
+
+def _given(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a script is given: the platform's `data_inputs` are value objects, our `inputs` what is inside of them."""
+    return {
+        "data_inputs": {name: wrap(value) for name, value in inputs.items()},
+        "_plain": {name: unwrap(value) for name, value in inputs.items()},
+    }
 
 
 def _say(held: list[Callable[[], None]]) -> None:

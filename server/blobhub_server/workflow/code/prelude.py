@@ -48,6 +48,19 @@ def _finish():
 def emit_output(value):
     _emit(_text(value))
 
+class Inputs:
+    def __getitem__(self, name):
+        if not hasattr(self, name):
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def get(self, name, default=None):
+        return getattr(self, name, default)
+
+inputs = Inputs()
+for _name, _value in _plain.items():
+    setattr(inputs, _name, _value)
+
 def get_data_input(route):
     return data_inputs.get(route)
 

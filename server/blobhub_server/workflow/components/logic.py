@@ -67,8 +67,9 @@ class Expression(PureComponent):
 
 class Code(EffectComponent):
     """Runs a Python script in a sandbox, without files, network or processes, within limits of time and memory. The
-    script reads `data_inputs`, writes with `set_data_output`, and chooses its route with `set_result`, else `success`.
-    Fails, with the line, when the script raises or goes beyond its limits.
+    script reads its inputs as `inputs.price` or `inputs["unit-price"]`, or as value objects with `get_data_input`; it
+    writes with `set_data_output`, and chooses its route with `set_result`, else `success`. Fails, with the line, when the
+    script raises or goes beyond its limits.
     """
 
     type = "logic.code"

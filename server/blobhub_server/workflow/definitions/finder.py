@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +75,6 @@ class Definitions:
         self._scripts = scripts
         self._stored: Kept[CompiledDefinition] = Kept(max_things=1024, max_bytes=16 << 20)
         self._checked: Kept[CompiledDefinition] = Kept(max_things=64, max_bytes=4 << 20)
-        self._loading: dict[str, asyncio.Task[CompiledDefinition]] = {}
         self._load_turns = Turns(1)
         self.turns = Turns(1)
 
@@ -94,30 +92,20 @@ class Definitions:
 
     async def load(self, digest: str) -> CompiledDefinition:
         """A stored definition, compiled."""
-        known = self._stored.get(digest)
-        if known is not None:
-            return known
-        loading = self._loading.get(digest)
-        if loading is None:
-            loading = self._loading[digest] = asyncio.create_task(self._load(digest))
-            loading.add_done_callback(lambda _: self._loading.pop(digest))
-        # Others may wait for it too, so a caller that goes away does not end it.
-        return await asyncio.shield(loading)
+        return await self._stored.obtain(digest, partial(self._load, digest))
 
-    async def _load(self, digest: str) -> CompiledDefinition:
+    async def _load(self, digest: str) -> tuple[CompiledDefinition, int]:
         document = await self._contents.read(digest)
         compiled = self._checked.get(digest) or await self._compile(self._load_turns, digest, document)
-        self._stored.keep(digest, compiled, len(document))
-        return compiled
+        return compiled, len(document)
 
     async def check(self, document: bytes, key: str) -> CompiledDefinition:
         """A document, compiled. Those who ask with the same key share their turns."""
         digest = hashlib.sha256(document).hexdigest()
-        known = self._stored.get(digest) or self._checked.get(digest)
-        if known is None:
-            known = await self._compile(self.turns, key, document)
-            self._checked.keep(digest, known, len(document))
-        return known
+        return self._stored.get(digest) or await self._checked.obtain(digest, partial(self._check, document, key))
+
+    async def _check(self, document: bytes, key: str) -> tuple[CompiledDefinition, int]:
+        return await self._compile(self.turns, key, document), len(document)
 
     async def _compile(self, turns: Turns, key: str, document: bytes) -> CompiledDefinition:
         """A document, checked, and compiled when no problem is an error."""

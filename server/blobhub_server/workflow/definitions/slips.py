@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 from blobhub_server.workflow.components.contract import QUIET_ROUTES, ComponentKind
 from blobhub_server.workflow.components.contract import Component as ComponentType
-from blobhub_server.workflow.definitions.document import DATA_OUTPUT, Component, Connection, Policy, Problem, Severity
+from blobhub_server.workflow.definitions.document import (
+    CATEGORIES,
+    DATA_OUTPUT,
+    Component,
+    Connection,
+    Policy,
+    Problem,
+    Severity,
+)
 from blobhub_server.workflow.definitions.document import ProblemType as P
 from blobhub_server.workflow.definitions.lookup import Lookup, places_of
 from blobhub_server.workflow.values import unwrap
@@ -73,7 +81,10 @@ def _outputs(lookup: Lookup) -> Iterator[Problem]:
     for number, connection in enumerate(lookup.definition.connections):
         id_ = connection.source_id
         type_ = lookup.types.get(id_)
-        if connection.control or type_ is None or not lookup.has_port(id_, type_, DATA_OUTPUT, connection.source_route):
+        mistaken = connection.source_port in CATEGORIES and connection.source_port != DATA_OUTPUT
+        if connection.control or mistaken or type_ is None:
+            continue
+        if not lookup.has_port(id_, type_, DATA_OUTPUT, connection.source_route):
             continue
         if id_ not in known:
             known[id_] = type_.outputs_set(lookup.settings[id_])

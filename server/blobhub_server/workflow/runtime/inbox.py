@@ -8,6 +8,7 @@ so no turn is journaled that ignores a committed message.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +70,9 @@ class Inbox:
         if session.state == OPEN:
             await session_store.set_state(tx, [session_id], CLOSING, self._host.clock())
             await self._events.append_closing(tx, session_id)
-            await self._send(tx, await execution_store.stop_all(tx, session_id), MessageKind.STOP)
+            while stopping := await execution_store.stop_some(tx, session_id):
+                await self._send(tx, stopping, MessageKind.STOP)
+                await asyncio.sleep(0)  # however many run, others have their turn
         if session.state != CLOSED and not await execution_store.find_busy(tx, {session_id}):
             await session_store.set_state(tx, [session_id], CLOSED, self._host.clock())
             await self._events.append_closed(tx, session_id)

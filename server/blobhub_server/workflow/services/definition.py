@@ -136,14 +136,16 @@ class DefinitionService:
     ) -> pb.GetDefinitionResponse:
         entry = call.resource.entry
         document = await self._host.contents.read(entry.digest)
-        content = self._contents.get(entry.digest)
-        if content is None:
-            key = call.resource.revision.organization_id
-            content = await self._definitions.turns.run(key, partial(_encoded_message, document))
-            self._contents.keep(entry.digest, content, len(content))
+        key = call.resource.revision.organization_id
+        content = await self._contents.obtain(entry.digest, partial(self._content, document, key))
         answer = pb.GetDefinitionResponse(definition=to_proto(entry), document=document.decode())
         answer.content.MergeFromString(content)
         return answer
+
+    async def _content(self, document: bytes, key: str) -> tuple[bytes, int]:
+        """The typed message of a document, encoded, and its bytes."""
+        content = await self._definitions.turns.run(key, partial(_encoded_message, document))
+        return content, len(content)
 
     async def ListDefinitions(
         self, request: pb.ListDefinitionsRequest, call: Call[RevisionView]

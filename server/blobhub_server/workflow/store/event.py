@@ -11,11 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.portion import count_within
 from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, IdQuery, Time, metadata
-from blobhub_server.workflow.store.session import select_in_blobs
+from blobhub_server.db.schema import Id, Time, metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +207,6 @@ async def first_record(tx: Transaction, execution_id: str) -> str | None:
     return await tx.first(_FIRST_RECORD, execution=execution_id)
 
 
-async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove the logs of all sessions of blobs."""
-    await tx.execute(events.delete().where(events.c.session_id.in_(select_in_blobs(blob_ids))))
+async def delete_all(tx: Transaction, session_ids: Sequence[str]) -> None:
+    """Remove the logs of sessions."""
+    await delete_in_parts(tx, events, events.c.session_id.in_(session_ids))

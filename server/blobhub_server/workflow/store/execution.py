@@ -13,14 +13,15 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
+from blobhub_server.db.parts import PART, delete_in_parts
 from blobhub_server.db.portion import count_within
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows, upsert
 from blobhub_server.db.records import ColumnGroup, Mapper, Scalar
-from blobhub_server.db.schema import Choice, Duration, Id, IdQuery, Json, Time, metadata
+from blobhub_server.db.schema import Choice, Duration, Id, Json, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
 from blobhub_server.workflow.store.server import has_expired, select_living, servers
-from blobhub_server.workflow.store.session import select_in_blobs, sessions
+from blobhub_server.workflow.store.session import sessions
 
 STOPPING = "stopping"
 STATES = ("pending", "running", "waiting", STOPPING, "completed", "failed", "stopped")
@@ -294,10 +295,10 @@ async def stop(tx: Transaction, execution_id: str) -> Execution | None:
     return found[0] if found else None
 
 
-async def stop_all(tx: Transaction, session_id: str) -> list[Execution]:
-    """Count a stop among the messages to those executions of a session that have not ended and are not stopping."""
+async def stop_some(tx: Transaction, session_id: str) -> list[Execution]:
+    """Count a stop among the messages to the first of those executions of a session that neither ended nor are stopping."""
     own = sa.select(executions.c.id).where(executions.c.session_id == session_id, executions.c.state != STOPPING, RUNNING)
-    return await _update(tx, executions.c.id.in_(lock_rows(own.order_by(executions.c.id))), **_STOP)
+    return await _update(tx, executions.c.id.in_(lock_rows(own.order_by(executions.c.id).limit(PART))), **_STOP)
 
 
 async def count_message(tx: Transaction, execution_id: str) -> Execution | None:
@@ -312,10 +313,10 @@ async def _update(tx: Transaction, *conditions: sa.ColumnElement[bool] | sa.Text
     return _EXECUTION.all(await tx.execute(query))
 
 
-async def lock_all(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Lock the executions of these blobs, so that nobody sends them messages until the transaction ends."""
-    running = sa.select(executions.c.id).where(executions.c.session_id.in_(select_in_blobs(blob_ids)), RUNNING)
-    await tx.execute(lock_rows(running.order_by(executions.c.id)))
+async def lock_some(tx: Transaction, session_ids: Sequence[str]) -> list[str]:
+    """Lock some executions of sessions, so that nobody sends them messages until the transaction ends; return their ids."""
+    own = sa.select(executions.c.id).where(executions.c.session_id.in_(session_ids)).limit(PART)
+    return [*(await tx.execute(lock_rows(own))).scalars()]
 
 
 async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependents:
@@ -332,9 +333,9 @@ async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     return Dependents(kind="running executions", count=count, ids=ids)
 
 
-async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove the executions of blobs."""
-    await tx.execute(executions.delete().where(executions.c.session_id.in_(select_in_blobs(blob_ids))))
+async def delete_all(tx: Transaction, execution_ids: Sequence[str]) -> None:
+    """Remove executions. The caller has removed the messages to them."""
+    await delete_in_parts(tx, executions, executions.c.id.in_(execution_ids))
 
 
 assert {"completed", "failed", "stopped"} == TERMINAL, "RUNNING spells the terminal states out for the indexes"

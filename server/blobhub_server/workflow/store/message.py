@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, IdQuery, Json, metadata
+from blobhub_server.db.schema import Choice, Id, Json, metadata
 from blobhub_server.workflow.rules.message import Message, MessageKind
 from blobhub_server.workflow.store.execution import executions
-from blobhub_server.workflow.store.session import select_in_blobs
 
 messages = sa.Table(
     "messages",
@@ -68,7 +68,6 @@ async def delete(tx: Transaction, taken: Mapping[str, int]) -> None:
     await tx.run_each(_DELETE, [{"execution": id_, "last_number": number} for id_, number in taken.items()])
 
 
-async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove the messages to all executions of blobs. The caller has locked those that run."""
-    own = sa.select(executions.c.id).where(executions.c.session_id.in_(select_in_blobs(blob_ids)))
-    await tx.execute(messages.delete().where(messages.c.execution_id.in_(own)))
+async def delete_all(tx: Transaction, execution_ids: Sequence[str]) -> None:
+    """Remove the messages to executions. The caller has locked those."""
+    await delete_in_parts(tx, messages, messages.c.execution_id.in_(execution_ids))

@@ -12,6 +12,7 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
 from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Id, IdQuery, Time, metadata
@@ -150,22 +151,18 @@ async def most_executions(tx: Transaction, blob_id: str) -> int:
     return (await tx.execute(query)).scalar() or 0
 
 
-async def lock_all(tx: Transaction, blob_ids: IdQuery) -> set[str]:
+async def lock_all(tx: Transaction, blob_ids: IdQuery) -> list[str]:
     """Lock the sessions of these blobs, so that nobody writes to their logs until the transaction ends; return their ids.
 
     They are locked in the order of their ids, as wherever several are locked.
     """
-    return set((await tx.execute(lock_rows(select_in_blobs(blob_ids).order_by(sessions.c.id)))).scalars())
+    own = sa.select(sessions.c.id).where(sessions.c.blob_id.in_(blob_ids)).order_by(sessions.c.id)
+    return [*(await tx.execute(lock_rows(own))).scalars()]
 
 
-async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove the sessions of blobs. The caller has removed what is in them."""
-    await tx.execute(sessions.delete().where(sessions.c.blob_id.in_(blob_ids)))
-
-
-def select_in_blobs(blob_ids: IdQuery) -> IdQuery:
-    """The sessions of these blobs."""
-    return sa.select(sessions.c.id).where(sessions.c.blob_id.in_(blob_ids))
+async def delete_all(tx: Transaction, session_ids: Sequence[str]) -> None:
+    """Remove sessions. The caller has removed what is in them."""
+    await delete_in_parts(tx, sessions, sessions.c.id.in_(session_ids))
 
 
 _LOCK = Prepared(_SESSION.select().where(is_one_of(sessions.c.id, "ids")).order_by(sessions.c.id), _SESSION).locking

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
+from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared, is_one_of, upsert
 from blobhub_server.db.records import Mapper, Pair, Scalar
-from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.workflow.rules.session_object import Reading, SessionObject
-from blobhub_server.workflow.store.session import select_in_blobs
 
 session_objects = sa.Table(
     "session_objects",
@@ -103,6 +103,6 @@ async def delete(tx: Transaction, session_id: str, alias: str) -> None:
     await tx.run(_DELETE, session=session_id, wanted=alias)
 
 
-async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove the objects of all sessions of blobs."""
-    await tx.execute(session_objects.delete().where(session_objects.c.session_id.in_(select_in_blobs(blob_ids))))
+async def delete_all(tx: Transaction, session_ids: Sequence[str]) -> None:
+    """Remove the objects of sessions."""
+    await delete_in_parts(tx, session_objects, session_objects.c.session_id.in_(session_ids))

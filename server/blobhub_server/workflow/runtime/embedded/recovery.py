@@ -163,7 +163,7 @@ class Recovery:
     async def _resume_unattended(self, execution_id: str) -> None:
         execution = await self._get_owned(execution_id)
         if execution is not None:
-            await self._resume(execution)
+            await self._take_over(execution)
 
     async def _get_owned(self, execution_id: str) -> Execution | None:
         """An execution, if this server owns it and it has not ended."""
@@ -173,21 +173,16 @@ class Recovery:
         return execution if mine else None
 
     async def _take_over(self, execution: Execution) -> None:
-        """Resume an execution of a server that is gone, with caution: it may have ended that one."""
-        runner = await self._resume(execution, cautious=True)
-        if runner is not None and execution.recoveries:
-            await runner.settle()
-
-    async def _resume(self, execution: Execution, *, cautious: bool = False) -> Runner | None:
-        """Resume an execution from its log, unless it has a runner here; return the runner."""
+        """Resume an execution, unless it has a runner here; with caution, because it may have ended its last server."""
         if self._runners.has(execution):
-            return None
+            return
         runner, inbox = await self._load_runner(execution)
         # It may have been launched while its log was read: two runners would run its steps twice.
         if not self._runners.add(runner, inbox):
-            return None
-        runner.resume(cautious=cautious)
-        return runner
+            return
+        runner.resume(cautious=True)
+        if execution.recoveries:
+            await runner.settle()
 
     async def _load_runner(self, execution: Execution) -> tuple[Runner, list[Message]]:
         """A runner in the state of the log, and the messages in the inbox, which are not in the log yet.
