@@ -167,7 +167,10 @@ async def test_the_log_has_one_line_a_call_and_nothing_of_what_was_sent() -> Non
     finally:
         structlog.configure(**kept)
     assert [(line["log_level"], line["code"]) for line in logged] == [("debug", "OK"), ("info", "INVALID_ARGUMENT")]
-    assert all(line.keys() == {"event", "log_level", "method", "code", "ms"} for line in logged)
+    answered, refused = logged
+    assert answered.keys() == {"event", "log_level", "method", "code", "ms"}
+    assert refused.keys() == answered.keys() | {"reason", "caller", "peer"}
+    assert (refused["reason"], refused["peer"].partition(":")[0]) == ("INVALID_REQUEST", "ipv4")
 
 
 async def test_health_is_watched_without_a_key_until_the_server_leaves() -> None:

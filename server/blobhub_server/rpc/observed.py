@@ -11,6 +11,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
+from blobhub_server.bounded_log import BoundedLog
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import StorageUnavailable, UndecodableRequest, is_panic
 from blobhub_server.rpc.arriving import Arriving, Decode
@@ -20,6 +21,12 @@ from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.open_streams import OpenStreams
 from blobhub_server.rpc.room import Room
 from blobhub_server.rpc.validation import validate
+
+TROUBLE = frozenset({"INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DATA_LOSS"})
+"""Codes that an operator may have to do something about."""
+
+UNKNOWN_METHOD = "(unknown)"
+"""What is logged for a method that does not exist: its name is anything that a client likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,7 @@ class Entrance:
     guard: Guard
     trouble: Trouble
     log: Any
+    refusals: BoundedLog
     room: Room
     streams: OpenStreams
     decode: Decode
@@ -88,19 +96,37 @@ class Observed:
         if error is None:
             self._log(log.debug, "OK")
         elif isinstance(error, grpc.aio.AbortError):
-            self._log(log.info, self._context.code().name)
+            self._log_refusal(self._context.code().name)
         elif isinstance(error, Exception) or is_panic(error):
             raised = to_blobhub_error(error, self._entrance.method)
             if isinstance(raised, StorageUnavailable):
                 self._entrance.trouble.report(raised)
             status, message, trailers = status_of(raised)
-            self._log(log.info, status.name)
+            self._log_refusal(status.name, raised.reason)
             if self._admission is not None and not isinstance(raised, UndecodableRequest):
                 await self._admission.record_failure(raised, handled=self._handled)
             await unless_gone(self._context.abort(status, message, trailers))
         else:
-            self._log(log.info, "CANCELLED")
+            self._log_refusal("CANCELLED")
 
     def _log(self, write: Callable[..., Any], code: str) -> None:
-        took = (time.perf_counter() - self._start) * 1000
-        write("call", method=self._entrance.method, code=code, ms=round(took, 2))
+        write("call", method=self._entrance.method, code=code, ms=self._took())
+
+    def _took(self) -> float:
+        """The milliseconds since the call came."""
+        return round((time.perf_counter() - self._start) * 1000, 2)
+
+    def _log_refusal(self, code: str, reason: str = "") -> None:
+        """Log a call that was not answered: why, and whose it was. Nothing of what was sent."""
+        peer = self._context.peer()
+        sender = self._admission.sender(peer) if self._admission is not None else None
+        self._entrance.refusals.write(
+            "warning" if code in TROUBLE else "info",
+            (self._entrance.method, reason or code),
+            method=self._entrance.method,
+            code=code,
+            reason=reason,
+            caller=sender.name if sender is not None and sender.known else "",
+            peer=peer,
+            ms=self._took(),
+        )

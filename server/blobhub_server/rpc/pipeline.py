@@ -19,6 +19,7 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
+from blobhub_server.bounded_log import BoundedLog
 from blobhub_server.config import Settings
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import (
@@ -30,7 +31,7 @@ from blobhub_server.errors import (
 from blobhub_server.rpc.arriving import Arriving, Decode, strictly
 from blobhub_server.rpc.gate import Admission, Gate
 from blobhub_server.rpc.guard import Guard
-from blobhub_server.rpc.observed import Entrance, Observed, unless_gone
+from blobhub_server.rpc.observed import UNKNOWN_METHOD, Entrance, Observed, unless_gone
 from blobhub_server.rpc.open_streams import OpenStreams
 from blobhub_server.rpc.room import Room, Sender, address_of
 
@@ -56,6 +57,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def __init__(self, gate: Gate, guard: Guard, trouble: Trouble, settings: Settings) -> None:
         """Calls that the storage has failed are reported to `trouble`."""
         self._room = Room()
+        self._refusals = BoundedLog("call")
         self._streams = OpenStreams(per_caller=settings.max_streams_per_caller, per_address=settings.max_streams_per_address)
         self._request_seconds = settings.request_seconds
         self._gate = gate
@@ -77,7 +79,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 # Not cached: clients could fill the memory with names of methods that do not exist.
-                return _refusing(self._entrance(method), Unimplemented())
+                return _refusing(self._entrance(UNKNOWN_METHOD), Unimplemented())
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         metadata = handler_call_details.invocation_metadata
         if not method.startswith(OPEN):
@@ -96,6 +98,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             guard=self._guard,
             trouble=self._trouble,
             log=self._log,
+            refusals=self._refusals,
             room=self._room,
             streams=self._streams,
             decode=decode,

@@ -30,6 +30,7 @@ from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session, require_open, require_room
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.embedded.current import bring_up_to_date
+from blobhub_server.workflow.runtime.embedded.failure_log import FailureLog
 from blobhub_server.workflow.runtime.embedded.unit import Key, Unit
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
@@ -62,6 +63,7 @@ class Journal:
     """
 
     def __init__(self, host: Host, log: EventLog, on_doubt: Callable[[Unit], None]) -> None:
+        self._failures = FailureLog()
         self._host = host
         self._log = log
         self._on_doubt = on_doubt
@@ -164,11 +166,15 @@ class Journal:
         before, records = execution.last_execution_sequence - len(unit.records), [_encode(item) for item in unit.records]
         if await event_store.records_after(tx, execution.id, before, limit=len(records) + 1) != records:
             return False
-        tx.after_commit(unit.on_commit)
+        tx.after_commit(partial(self._after_commit, unit))
         # Its lines are in no tail: the numbers that they got are in the database, where watchers will read them.
         for topic in (execution.session_id, execution.id):
             tx.after_commit(partial(self._host.bell.ring, topic))
         return True
+
+    def _after_commit(self, unit: Unit) -> None:
+        unit.on_commit()
+        self._failures.note(unit)
 
     async def _store(self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]) -> None:
         """Write units that have been checked, and whose executions are stored and projected."""
@@ -191,7 +197,7 @@ class Journal:
         settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
         await self._host.settle(tx, settled)
         for unit in units:
-            tx.after_commit(unit.on_commit)
+            tx.after_commit(partial(self._after_commit, unit))
             if unit.limit is not None:  # All others are written again.
                 tx.when_in_doubt(partial(self._on_doubt, unit))
         tx.after_commit(partial(self._log.publish, lines))
