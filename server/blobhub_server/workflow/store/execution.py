@@ -21,11 +21,11 @@ from blobhub_server.db.schema import Choice, Duration, Id, Json, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
 from blobhub_server.workflow.store.server import has_expired, select_living, servers
-from blobhub_server.workflow.store.session import sessions
 
 STOPPING = "stopping"
 STATES = ("pending", "running", "waiting", STOPPING, "completed", "failed", "stopped")
 """All states."""
+_RUNNING_STATES = [state for state in STATES if state not in TERMINAL]
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
 _CAUSED = sa.text("cause_id IS NOT NULL")
 
@@ -261,16 +261,25 @@ async def running_ids(tx: Transaction, server_id: str) -> set[str]:
     return set((await tx.execute(sa.select(executions.c.id).where(executions.c.owner == server_id, RUNNING))).scalars())
 
 
+def _unowned(server_id: str) -> sa.ColumnElement[bool]:
+    """That no living server owns an execution, and not this one either."""
+    foreign = sa.and_(executions.c.owner != server_id, executions.c.owner.not_in(select_living()))
+    return sa.or_(executions.c.owner.is_(None), foreign)
+
+
+async def has_orphans(tx: Transaction, server_id: str) -> bool:
+    """Whether there is anything to claim. It may look at all executions that have not ended."""
+    return bool((await tx.execute(sa.select(sa.exists().where(RUNNING, _unowned(server_id))))).scalar_one())
+
+
 async def claim(tx: Transaction, server_id: str, limit: int) -> list[Execution]:
     """Take over executions that have not ended and that no living server owns; raise their fences by one.
 
     A server keeps its own executions, also when its lease has run out: nobody else may have taken them over yet. Skips rows
     that are locked, which other servers are claiming or writing to. Those that were recovered most often come first.
     """
-    foreign = sa.and_(executions.c.owner != server_id, executions.c.owner.not_in(select_living()))
-    unowned = sa.or_(executions.c.owner.is_(None), foreign)
     most_recovered = (executions.c.recoveries.desc(), executions.c.id)
-    orphans = sa.select(executions.c.id).where(RUNNING, unowned).order_by(*most_recovered).limit(limit)
+    orphans = sa.select(executions.c.id).where(RUNNING, _unowned(server_id)).order_by(*most_recovered).limit(limit)
     orphans = orphans.with_for_update(key_share=True, skip_locked=True)
     claimed = await _update(tx, executions.c.id.in_(orphans), owner=server_id, fence=executions.c.fence + 1)
     return sorted(claimed, key=lambda execution: (-execution.recoveries, execution.id))
@@ -327,7 +336,8 @@ async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependent
 
 async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     """The executions that have not ended in the sessions of a blob, or by definitions of it in those of another."""
-    in_sessions = executions.c.session_id.in_(sa.select(sessions.c.id).where(sessions.c.blob_id == blob_id))
+    # By their states, so that an index finds them among the many of a blob that have ended.
+    in_sessions = sa.and_(executions.c.blob_id == blob_id, executions.c.state.in_(_RUNNING_STATES))
     in_blob = sa.or_(in_sessions, executions.c.definition_blob_id == blob_id)
     count, ids = await count_and_name(tx, executions.c.id, in_blob, RUNNING)
     return Dependents(kind="running executions", count=count, ids=ids)

@@ -135,7 +135,7 @@ async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependent
 
 async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     """The sessions of a blob that are not closed."""
-    count, ids = await count_and_name(tx, sessions.c.id, sessions.c.blob_id == blob_id, sessions.c.state != CLOSED)
+    count, ids = await count_and_name(tx, sessions.c.id, sessions.c.blob_id == blob_id, NOT_CLOSED)
     return Dependents(kind="open sessions", count=count, ids=ids)
 
 

@@ -68,8 +68,10 @@ class Ownership:
 
         Servers that have been dead for long, and from which there is nothing to take, are forgotten.
         """
+        async with self._db.scan() as tx:
+            found = await execution_store.has_orphans(tx, self.server_id)
         async with self._db.write() as tx:
-            claimed = await execution_store.claim(tx, self.server_id, MAX_CLAIMED)
+            claimed = await execution_store.claim(tx, self.server_id, MAX_CLAIMED) if found else []
             await execution_store.forget_servers(tx, FORGET_AFTER)
             return claimed
 
