@@ -102,12 +102,12 @@ async def test_an_object_that_is_deleted_meanwhile_is_counted_from_nothing(api: 
     assert (await counters.run(api, session_id)).result.number_value == 11
 
 
-@WAYS
+@pytest.mark.parametrize("way", ["expression after a script", "script", "operation of a script"])
 async def test_each_execution_counts_once_whatever_becomes_of_its_commits(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, document: str
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     async with together(tmp_path, database_url, count=1, lease_seconds=1) as ((_, api),):
-        session_id = await api.session(document)
+        session_id = await api.session(COUNTERS[way])
         with uncertain_commits(monkeypatch, 20261127):
             ids = await start_many(api, session_id, AT_ONCE * scaled(10, least=2))
             await check_all(database_url, session_id, ids)

@@ -7,7 +7,6 @@ from typing import Any
 
 import counters
 import flows
-import pytest
 from blobhub.v1 import execution_pb2 as pb
 from blobhub_client import get_value
 from calling import ask
@@ -32,59 +31,59 @@ PLAIN = [{"type": []}, {"type": {}}, {"type": None}, {"type": 1}, {"type": "text
 """What looks like a value object, and is none."""
 
 EACH = [*INSIDE.values(), *((value, value) for value in PLAIN)]
-WHOLE = pytest.mark.parametrize(("value", "inside"), EACH, ids=lambda given: json.dumps(given)[:40])
 
 
-async def result_of(api: Api, document: str, **inputs: Any) -> Any:
-    """The result of an execution in a session of its own."""
-    session_id = await api.session(document)
+async def result_of(api: Api, session_id: str, definition: str = "workflow", **inputs: Any) -> Any:
+    """The result of an execution."""
     data = [{"alias": alias, "value_json": json.dumps(value)} for alias, value in inputs.items()]
-    last = await ask(api, "RunExecution", session=session_id, spec={"definition": "workflow", "input_data": data})
+    spec = {"definition": definition, "input_data": data}
+    last = await ask(api, "RunExecution", session=session_id, spec=spec)
     assert last.execution.state == pb.EXECUTION_STATE_COMPLETED, last.execution.failure
     return get_value(last.execution, "result")
 
 
-def passed_to(*step: dict[str, Any], persistence: str = "execution") -> str:
-    """Start, perhaps a step whose input `given` is a value, and an end that gets the value or what the step makes of it."""
-    parts = [flows.component("start", "flow.start"), flows.value("given", "given", persistence=persistence)]
-    connections = [
-        flows.data(step[0]["id"], "result", "end", "value") if step else flows.data("given", "value", "end", "value")
-    ]
-    if step:
-        connections += [flows.control("start", step[0]["id"]), flows.control(step[0]["id"], "end", "success")]
-        connections.append(flows.data("given", "value", step[0]["id"], "given"))
-    else:
-        connections.append(flows.control("start", "end"))
-    return flows.document([*parts, *step, flows.component("end", "flow.end")], connections)
+def passed_on(persistence: str = "execution") -> str:
+    """Start, and an end that gets the value `given`."""
+    parts = [flows.component("start", "flow.start"), flows.component("end", "flow.end")]
+    given = flows.value("given", "given", persistence=persistence)
+    return flows.document([*parts, given], [flows.control("start", "end"), flows.data("given", "value", "end", "value")])
 
 
-@WHOLE
-async def test_a_result_is_what_is_inside_a_value_object(api: Api, value: Any, inside: Any) -> None:
-    assert await result_of(api, passed_to(), given=value) == inside
+def expression(text: str) -> str:
+    """Start, an expression over the input `given`, and an end that gets its value."""
+    step = flows.component("step", "logic.expression", expression=text)
+    parts = [flows.component("start", "flow.start"), step, flows.component("end", "flow.end")]
+    given = flows.value("given", "given", persistence="execution")
+    connections = [flows.control("start", "step"), flows.control("step", "end", "success")]
+    connections += [flows.data("given", "value", "step", "given"), flows.data("step", "result", "end", "value")]
+    return flows.document([*parts, given], connections)
 
 
-@WHOLE
-async def test_an_expression_reads_what_is_inside_a_value_object(api: Api, value: Any, inside: Any) -> None:
-    step = flows.component("wrap", "logic.expression", expression="[given, inputs['given']]")
-    assert await result_of(api, passed_to(step), given=value) == [inside, inside]
+async def test_a_result_is_what_is_inside_a_value_object(api: Api) -> None:
+    session_id = await api.session(passed_on())
+    for value, inside in EACH:
+        assert await result_of(api, session_id, given=value) == inside
 
 
-@WHOLE
-async def test_a_session_object_is_read_as_what_is_inside_it_and_stays_as_it_was_put(
-    api: Api, value: Any, inside: Any
-) -> None:
-    session_id = await api.session(passed_to(persistence="session"))
-    await counters.put(api, session_id, value, alias="given")
-    assert get_value(await counters.run(api, session_id), "result") == inside
-    assert (await counters.value_of(api, session_id, alias="given"))[0] == value
+async def test_an_expression_reads_what_is_inside_a_value_object(api: Api) -> None:
+    session_id = await api.session(expression("[given, inputs['given']]"))
+    for value, inside in EACH:
+        assert await result_of(api, session_id, given=value) == [inside, inside]
 
 
-@pytest.mark.parametrize("value", PLAIN, ids=json.dumps)
-async def test_a_definition_may_hold_what_looks_like_a_value_object_and_is_none(api: Api, value: Any) -> None:
-    document = flows.document(
-        [flows.component("start", "flow.start"), flows.component("end", "flow.end", value=value)],
-        [flows.control("start", "end")],
-    )
-    assert await result_of(api, document) == value
-    answer = await ask(api, "CheckDefinition", revision="acme/pipeline@draft", document=document)
-    assert answer.runnable
+async def test_a_session_object_is_read_as_what_is_inside_it_and_stays_as_it_was_put(api: Api) -> None:
+    session_id = await api.session(passed_on("session"))
+    for value, inside in EACH:
+        await counters.put(api, session_id, value, alias="given")
+        assert await result_of(api, session_id) == inside
+        assert (await counters.value_of(api, session_id, alias="given"))[0] == value
+
+
+async def test_a_definition_may_hold_what_looks_like_a_value_object_and_is_none(api: Api) -> None:
+    session_id = await api.session(passed_on())
+    for number, value in enumerate(PLAIN):
+        end = flows.component("end", "flow.end", value=value)
+        document = flows.document([flows.component("start", "flow.start"), end], [flows.control("start", "end")])
+        assert (await ask(api, "CheckDefinition", revision="acme/pipeline@draft", document=document)).runnable
+        await api.put(document, alias=f"plain-{number}")
+        assert await result_of(api, session_id, f"plain-{number}") == value
