@@ -70,7 +70,7 @@ class Joins:
     def mark_late(self, mark: int) -> None:
         """Mark all tokens that wait."""
         for connection_id, queue in self.waiting.items():
-            self.waiting[connection_id] = tuple(late | mark for late in queue)
+            self.waiting[connection_id] = tuple([late | mark for late in queue])
 
     def starved(self, graph: Graph) -> str:
         """Which joins have tokens and wait for others, in words."""

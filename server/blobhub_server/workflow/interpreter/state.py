@@ -23,9 +23,8 @@ from blobhub_server.workflow.interpreter.size import logged_bytes
 class Step:
     """An activation of a component that has not ended.
 
-    `awaits` is what it waits for, until the unix time `until` at most; None while the component is run. `late` are the marks
-    of the token that it has. `session` holds the session objects that it was entered with, by alias, where they are read
-    again whenever it is run.
+    `awaits` is what it waits for, until the unix time `until` at most; None while the component is run. `session` holds the
+    session objects that it was entered with, by alias, where they are read again whenever it is run.
     """
 
     component_id: str
@@ -33,7 +32,6 @@ class Step:
     inputs: Mapping[str, Any]
     awaits: Await | None = None
     until: float | None = None
-    late: int = 0
     session: Mapping[str, Any] = field(default_factory=dict)
 
     def waits(self, now: float) -> bool:
@@ -48,7 +46,8 @@ class ExecutionState:
     """Where an execution is.
 
     `ready` holds the tokens whose components have not been entered, in order. `tokens` counts all there are: those in
-    `ready`, those of open steps, and those that wait at joins. `logged` is how many bytes the log has (`size.py`).
+    `ready`, those of open steps, and those that wait at joins. `late` has the marks of the open steps' tokens that have any,
+    by step. `logged` is how many bytes the log has (`size.py`).
 
     Values in it are replaced and never changed in place, so that a copy costs no more than its dictionaries.
     """
@@ -59,6 +58,7 @@ class ExecutionState:
     tokens: int = 0
     ready: deque[Token] = field(default_factory=deque)
     open: dict[int, Step] = field(default_factory=dict)
+    late: dict[int, int] = field(default_factory=dict)
     joins: Joins = field(default_factory=Joins)
     outputs: dict[tuple[str, str], Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +90,7 @@ class ExecutionState:
             self,
             ready=deque(self.ready),
             open=dict(self.open),
+            late=dict(self.late),
             joins=self.joins.copy(),
             outputs=dict(self.outputs),
             values=dict(self.values),
@@ -114,6 +115,7 @@ def apply(graph: Graph, state: ExecutionState, record: Record) -> int:
         state.tokens = 0
         state.ready.clear()
         state.open.clear()
+        state.late.clear()
         state.joins.clear()
     return logged
 
@@ -160,15 +162,15 @@ def _entered(graph: Graph, state: ExecutionState, record: Record) -> None:
         component_id=node.id,
         attempt=1,
         inputs=inputs_of(graph, state, node, session),
-        late=late,
         session=session if node.reread else {},
     )
+    if late:
+        state.late[record.step] = late
 
 
 def _exited(graph: Graph, state: ExecutionState, record: Record) -> None:
     assert record.step is not None
-    step = state.open.pop(record.step)
-    node = graph.components[step.component_id]
+    node = graph.components[state.open.pop(record.step).component_id]
     outputs = record.private.get("outputs", {})
     if node.writes:
         state.values |= written(node, outputs, "execution", state.values)
@@ -176,12 +178,13 @@ def _exited(graph: Graph, state: ExecutionState, record: Record) -> None:
         state.outputs[node.id, route] = value
         if node.type == END and route == "value":
             state.has_result, state.result = True, value
-    _pass(graph, state, step, record.public["route"])
+    _pass(graph, state, record.step, node, record.public["route"])
 
 
 def _error(graph: Graph, state: ExecutionState, record: Record) -> None:
     assert record.step is not None
-    _pass(graph, state, state.open.pop(record.step), "failure")
+    node = graph.components[state.open.pop(record.step).component_id]
+    _pass(graph, state, record.step, node, "failure")
 
 
 def _retrying(graph: Graph, state: ExecutionState, record: Record) -> None:
@@ -200,10 +203,10 @@ def _nothing(graph: Graph, state: ExecutionState, record: Record) -> None:
     """Change nothing by itself."""
 
 
-def _pass(graph: Graph, state: ExecutionState, step: Step, route: str) -> None:
+def _pass(graph: Graph, state: ExecutionState, step: int, source: Node, route: str) -> None:
     """Pass a step's token on along every connection of a route, in order: all are placed before any join looks at them."""
-    late = step.late
-    targets = graph.components[step.component_id].control.get(route, ())
+    late = state.late.pop(step, 0)
+    targets = source.control.get(route, ())
     joins: list[Node] = []
     for target in targets:
         node = graph.components[target.component_id]
@@ -229,9 +232,7 @@ def _arrive_first(state: ExecutionState, join: Node, late: int) -> int:
         state.tokens -= 1
         return late
     state.ready = deque((component_id, marks | mark) for component_id, marks in state.ready)
-    for number, step in state.open.items():
-        if not step.late & mark:
-            state.open[number] = replace(step, late=step.late | mark)
+    state.late = {step: state.late.get(step, 0) | mark for step in state.open}
     state.joins.mark_late(mark)
     state.ready.append((join.id, late))
     return late | mark
