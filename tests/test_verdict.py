@@ -14,10 +14,10 @@ import pytest
 from blobhub.v1 import definition_pb2
 from blobhub_server.blobtypes.conformance import unpack
 from calling import ask
+from definition_mutants import mutants
 from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from served import Api, connected, served
 
 DRAFT = "acme/pipeline@draft"
@@ -203,48 +203,6 @@ async def test_a_message_of_very_many_empty_parts_is_refused_at_once(api: Api, p
         made.add()
     answer = await verdict(api, content=content)
     assert [problem.path for problem in answer.problems] == [path]
-
-
-SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**70), 2**70),
-    st.floats(),
-    st.text(st.characters(), max_size=5),
-    st.sampled_from(["flow.start", "start", "end", "flow_output", "data_input", "x" * 300, "1s", "1 +", "n"]),
-)
-JSON = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
-)
-WHOLE = [json.loads(flows.steps(2)), json.loads(flows.MIXED), json.loads(flows.code("set_data_output('result', 1)"))]
-
-
-def places_in(content: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    return [place, *(found for key, item in inside for found in places_in(item, (*place, key)))]
-
-
-@st.composite
-def mutants(draw: st.DrawFn) -> str:
-    """A whole definition in which a few things are replaced, removed, renamed or doubled."""
-    content = json.loads(json.dumps(draw(st.sampled_from(WHOLE))))
-    for _ in range(draw(st.integers(1, 2))):
-        *way, last = draw(st.sampled_from([place for place in places_in(content) if place] or [("type",)]))
-        holder = content
-        for step in way:
-            holder = holder[step]
-        if not isinstance(holder, dict | list) or not holder:
-            break
-        match draw(st.sampled_from(["replace", "remove", "rename", "double"])):
-            case "replace":
-                holder[last] = draw(JSON)
-            case "remove":
-                del holder[last]
-            case "rename" if isinstance(holder, dict):
-                holder[draw(st.sampled_from(["policy", "value", "sourceId", "note"]))] = holder.pop(last)
-            case _ if isinstance(holder, list):
-                holder.append(holder[last])
-    return json.dumps(content)
 
 
 @pytest.fixture(scope="module")

@@ -136,9 +136,11 @@ def _generated(folder: Path) -> set[Path]:
 def _pages(descriptors: Path) -> dict[Path, str]:
     """The reference pages, by path. What makes them reads our own options, which the stubs bring."""
     import contract  # noqa: PLC0415  after the stubs have been written
+    import definition_schema  # noqa: PLC0415
     import reference  # noqa: PLC0415
 
-    return reference.pages(descriptors) | {contract.PAGE: contract.page(descriptors)}
+    made = {contract.PAGE: contract.page(descriptors), definition_schema.PAGE: definition_schema.page()}
+    return reference.pages(descriptors) | made
 
 
 def _write(descriptors: Path, tree: Tree, out: Path) -> None:

@@ -24,6 +24,9 @@ from blobhub_server.workflow.turns import Turns
 _UNREADABLE = (ProblemType.INVALID_DOCUMENT, ProblemType.INVALID_EXPRESSION)
 """Problems with which a definition is refused, also in a draft. With others it can be stored, as work that goes on."""
 
+_PROBLEM_BYTES = 100
+"""What a problem counts as, in bytes of a document: a short document can have very many."""
+
 
 @dataclass(frozen=True, slots=True)
 class CompiledDefinition:
@@ -73,8 +76,8 @@ class Definitions:
         self._contents = contents
         self._registry = registry
         self._scripts = scripts
-        self._stored: Kept[CompiledDefinition] = Kept(max_things=1024, max_bytes=16 << 20)
-        self._checked: Kept[CompiledDefinition] = Kept(max_things=64, max_bytes=4 << 20)
+        self._stored: Kept[CompiledDefinition] = Kept(max_things=1024, max_bytes=4 << 20)
+        self._checked: Kept[CompiledDefinition] = Kept(max_things=64, max_bytes=1 << 20)
         self._load_turns = Turns(1)
         self.turns = Turns(1)
 
@@ -97,7 +100,7 @@ class Definitions:
     async def _load(self, digest: str) -> tuple[CompiledDefinition, int]:
         document = await self._contents.read(digest)
         compiled = self._checked.get(digest) or await self._compile(self._load_turns, digest, document)
-        return compiled, len(document)
+        return compiled, _weight(compiled, document)
 
     async def check(self, document: bytes, key: str) -> CompiledDefinition:
         """A document, compiled. Those who ask with the same key share their turns."""
@@ -105,7 +108,8 @@ class Definitions:
         return self._stored.get(digest) or await self._checked.obtain(digest, partial(self._check, document, key))
 
     async def _check(self, document: bytes, key: str) -> tuple[CompiledDefinition, int]:
-        return await self._compile(self.turns, key, document), len(document)
+        compiled = await self._compile(self.turns, key, document)
+        return compiled, _weight(compiled, document)
 
     async def _compile(self, turns: Turns, key: str, document: bytes) -> CompiledDefinition:
         """A document, checked, and compiled when no problem is an error."""
@@ -115,6 +119,11 @@ class Definitions:
             return CompiledDefinition(problems=error.problems, graph=None)
         flaws = await self._scripts.read(scripts) if scripts else {}
         return await turns.run(key, partial(_compiled, definition, self._registry, flaws))
+
+
+def _weight(compiled: CompiledDefinition, document: bytes) -> int:
+    """What keeping a compiled definition counts as. In memory its values take up to 25 times the bytes of its document."""
+    return len(document) + _PROBLEM_BYTES * len(compiled.problems)
 
 
 def _read(document: bytes, registry: ComponentRegistry) -> tuple[Definition, list[str]]:

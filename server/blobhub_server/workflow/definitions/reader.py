@@ -59,16 +59,17 @@ def _camel_case(name: str) -> str:
     return re.sub("_(.)", lambda match: match[1].upper(), name)
 
 
-_NAMES: Mapping[str, Mapping[str, str]] = {
+NAMES: Mapping[str, Mapping[str, str]] = {
     # protobuf's JSON has a name for each field in either case, and its readers take both.
     kind: {name: name for name in names} | {_camel_case(name): name for name in names}
     for kind, names in _SPELLINGS.items()
 }
+"""What each spelling of a key is a spelling of, by the kind of object that it is in."""
 
 
 def fields_of(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """What an object of a document says, by the names of the format. Null says nothing, but as the value of a port."""
-    names = _NAMES[kind]
+    names = NAMES[kind]
     return {names[key]: item for key, item in content.items() if key in names and (item is not None or key == "value")}
 
 
@@ -96,7 +97,7 @@ def invalid(path: str, message: str, *, component_id: str = "", line: int = 0, c
 
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s", re.ASCII)
-_MAX_TEXT = 256
+MAX_TEXT = 256
 _UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """What no name has: control characters, which logs and some databases do not take, and halves of characters."""
 _MAX_POSITION = 1e15
@@ -235,7 +236,7 @@ class _Reader:
         if not isinstance(content, dict):
             self._note(path, "must be an object")
             return {}
-        names = _NAMES[kind]
+        names = NAMES[kind]
         seen: dict[str, str] = {}
         for key in content:
             name = names.get(key)
@@ -248,8 +249,8 @@ class _Reader:
     def _text(self, fields: dict[str, Any], name: str, path: str, *, required: bool = False) -> str:
         place = f"{path}.{name}" if path else name
         value: Any = fields.get(name, "")
-        if not isinstance(value, str) or len(value) > _MAX_TEXT:
-            self._note(place, f"must be a text of at most {_MAX_TEXT} characters")
+        if not isinstance(value, str) or len(value) > MAX_TEXT:
+            self._note(place, f"must be a text of at most {MAX_TEXT} characters")
             return ""
         if _UNFIT.search(value):
             self._note(place, "must have neither control characters nor halves of surrogate pairs")
@@ -282,7 +283,7 @@ class _Reader:
     def _warn(self, key: str, kind: str, path: str) -> None:
         if len(self.warnings) >= MAX_NOTES:
             return
-        close = difflib.get_close_matches(key, _SPELLINGS[kind], n=1) if len(key) <= _MAX_TEXT else []
+        close = difflib.get_close_matches(key, _SPELLINGS[kind], n=1) if len(key) <= MAX_TEXT else []
         meant = f"; did you mean `{close[0]}`?" if close else ""
         self.warnings.append(
             Problem(

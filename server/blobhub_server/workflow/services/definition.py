@@ -186,10 +186,10 @@ class DefinitionService:
         try:
             if form == "definition":
                 entry = await self._definitions.find(revision.id, request.definition)
-                compiled = await self._definitions.load(entry.digest)
+                document = await self._host.contents.read(entry.digest)
             else:
                 document = await self._document(request, form, revision)
-                compiled = await self._definitions.check(document, revision.organization_id)
+            compiled = await self._definitions.check(document, revision.organization_id)
             problems, runnable = compiled.problems, compiled.graph is not None
         except InvalidDefinitionContent as error:
             # PutDefinition refuses such a message with the same words.
