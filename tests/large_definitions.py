@@ -59,7 +59,7 @@ LARGE = {
     "scripts of errors": _document([START, *(_script(number, "set_result $", 10_900) for number in range(4))]),
     "many ports": _document(
         [START, *(component | {"ports": [{"category": "data_input", "route": f"{n}"} for n in range(250)]}
-         for component in _many(78, "flow.end"))]
+         for component in _many(39, "flow.end"))]
     ),
     "a long list": _document([START, _component("0", "data.value", value=[0] * 500_000)]),
     "many lists": _document([START, _component("0", "data.value", value=[[[]]] * 170_000)]),

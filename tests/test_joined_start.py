@@ -226,7 +226,7 @@ async def test_a_session_runs_a_definition_of_another_blob(opened: tuple[Opened,
     revision = await other_blob(api, flows.steps(3))
     for number, start in ((1, here.fire), (2, by_itself(here))):
         execution = await start(await here.start(session_id, number, revision=revision), number)
-        assert (execution.revision_id, execution.result) == (revision.id, 3)
+        assert (execution.revision_id, execution.result) == (revision.id, b"3")
         assert (execution.blob_id == revision.blob_id, execution.definition_blob_id == revision.blob_id) == (False, True)
         started = await ask(api, "GetExecution", execution=execution.id)
         assert (started.execution.session_id, started.execution.revision_id) == (session_id, revision.id)

@@ -241,7 +241,7 @@ async def test_a_definition_with_very_many_problems_is_checked_all_the_same(api:
     await acme.organization(api)
     await acme.blob(api)
     ports = [{"category": "data_input", "route": f"{number}"} for number in range(250)]
-    parts = [{"id": f"part-{number}-" * 15, "type": "flow.end", "ports": ports} for number in range(70)]
+    parts = [{"id": f"part-{number}-" * 28, "type": "flow.end", "ports": ports} for number in range(39)]
     answer = await ask(api, "CheckDefinition", revision=DRAFT, document=flows.document(parts, []))
     assert not answer.runnable
     assert answer.ByteSize() > MAX_PAGE_BYTES

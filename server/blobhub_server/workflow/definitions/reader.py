@@ -31,7 +31,7 @@ from blobhub_server.workflow.definitions.json_document import in_path, load, quo
 
 MAX_COMPONENTS = 2_000
 MAX_CONNECTIONS = 10_000
-MAX_PORTS = 20_000
+MAX_PORTS = 10_000
 MAX_COMPONENT_PORTS = 256
 MAX_REASONS = 100
 MAX_NOTES = 1_000
