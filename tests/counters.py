@@ -53,7 +53,7 @@ SCRIPT = "set_data_output('result', inputs.n + 1)"
 
 def script(source: str = SCRIPT, **how: Any) -> str:
     """A script that counts."""
-    return writer(flows.component("count", "logic.code", code=source), reads="'n'" in source, **how)
+    return writer(flows.component("count", "logic.code", code=source), reads="inputs" in source, **how)
 
 
 COUNTERS = {
