@@ -143,7 +143,10 @@ class SqliteReader(SqliteTransaction):
         return await _when_free(partial(super().execute, statement, parameters))
 
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
-        return await _when_free(partial(super()._fetch, sql, values))
+        try:
+            return await super()._fetch(sql, values)
+        except StorageUnavailable:  # Every read comes here, so what is seldom needed is made only then.
+            return await _when_free(partial(super()._fetch, sql, values))
 
 
 class SqliteLongRead(LongRead):
