@@ -120,7 +120,7 @@ async def test_a_panic_under_a_handler_answers_internal(api: Api, monkeypatch: p
         raise PanicException("out of bounds")
 
     with monkeypatch.context() as patch:
-        patch.setattr("blobhub_server.rpc.pipeline.validate", panic)
+        patch.setattr("blobhub_server.rpc.observed.validate", panic)
         with pytest.raises(Exception, match="internal error"):
             await ask(api, "ListOrganizations")
     await ask(api, "ListOrganizations")
@@ -207,5 +207,9 @@ async def test_a_script_that_sleeps_is_told_of_delays(api: Api, call: str) -> No
 
 
 async def test_a_script_that_ends_with_a_backslash_does_not_parse(api: Api) -> None:
-    ended = await run(api, await api.session(flows.code("x = \\")))
+    """Its text comes as an input, as one in a definition is checked before."""
+    parts = [flows.component("start", "flow.start"), flows.component("script", "logic.code")]
+    parts.append(flows.value("code", "code", persistence="execution", value="x = \\"))
+    joined = [flows.control("start", "script"), flows.data("code", "value", "script", "code")]
+    ended = await run(api, await api.session(flows.document(parts, joined)))
     assert ended.failure.reason == "SCRIPT_SYNTAX"
