@@ -21,10 +21,12 @@ from blobhub_server import app
 from blobhub_server.clock import utc_now
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.postgresql import POOL_SIZE
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.log import log as log_module
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.store import server as server_store
+from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store.server import select_living
 from calling import ask, outcome
 from databases import FreshPostgres, select
@@ -125,12 +127,31 @@ async def test_a_server_that_may_have_lost_an_execution_has_its_whole_log_all_th
         following.cancel()
 
 
+async def test_a_server_whose_lease_has_run_out_holds_no_locks_any_more(
+    tmp_path: Path, fresh_postgres: FreshPostgres
+) -> None:
+    """It was frozen between preparing a statement and running it, which PostgreSQL does not take for an idle transaction."""
+    async with together(tmp_path, await fresh_postgres(), lease_seconds=600) as ((former, api), (other, others_api)):
+        session_id = await api.session(flows.steps(3))
+        with pytest.raises(StorageUnavailable):
+            async with former.host.db.write() as frozen:
+                await session_store.lock(frozen, {session_id})
+                await frozen._driver.prepare("SELECT 1")
+                async with other.host.db.write() as tx:
+                    await server_store.renew(tx, former.runtime._ownership.server_id, -timedelta(minutes=1))
+                await other.runtime._ownership._cut_off_expired()
+                id_ = await within_deadline(started(others_api, session_id))
+        for client in (api, others_api):
+            assert (await ended(client, id_))[-1] == "flow.exited"
+
+
 async def test_tails_are_dropped_when_a_lease_is_renewed_that_had_run_out(
     tmp_path: Path, fresh_postgres: FreshPostgres
 ) -> None:
     async with together(tmp_path, await fresh_postgres(), count=1, lease_seconds=600) as ((opened, api),):
         ownership, log = opened.runtime._ownership, opened.runtime._journal._log
-        log._all_shared = -3600.0  # As if the server had been listening for long.
+        await until(lambda: log._all_shared > 0)  # It listens, and takes everything for shared at first.
+        log._all_shared = -3600.0
         await ended(api, await started(api, await api.session(flows.steps(3))))
         assert ownership.holds_lease
         assert log._tails

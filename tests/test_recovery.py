@@ -9,13 +9,16 @@ import flows
 import pytest
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
+from blobhub_server.workflow.runtime.embedded.runner import Runner
 from blobhub_server.workflow.runtime.embedded.runners import Runners
+from blobhub_server.workflow.store.execution import executions
 from calling import ask
 from databases import select
 from figures import Figure
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from scale import scaled
 from several_servers import ended, started, state_of, together
+from waiting import until
 
 LEFT = scaled(10_000, least=200)
 AT_ONCE = 16
@@ -26,7 +29,8 @@ async def test_calls_are_answered_before_anything_is_recovered(
 ) -> None:
     """Whatever recovery does, and if it takes for ever: what is not recovered yet can be read, watched and stopped."""
     async with together(tmp_path, database_url, count=1) as ((_, api),):
-        session_id, key = await api.session(flows.delay(0.5)), api.key
+        session_id, key = await api.session(flows.delay(600)), api.key
+        await api.put(flows.steps(3), alias="steps")
         ids = [await started(api, session_id) for _ in range(3)]
     begun, may_go_on, load = asyncio.Event(), asyncio.Event(), Recovery._load_runner
 
@@ -44,10 +48,14 @@ async def test_calls_are_answered_before_anything_is_recovered(
         watches = [asyncio.create_task(ended(api, id_)) for id_ in ids]
         await ask(api, "StopExecution", execution=ids[0])
         assert await state_of(api, ids[0]) == "STOPPING"
-        assert (await ended(api, await started(api, session_id)))[-1] == "flow.exited"
+        new = await ask(api, "StartExecution", session=session_id, spec={"definition": "steps"})
+        assert (await ended(api, new.execution.id))[-1] == "flow.exited"
         assert opened.runtime._runners.running == frozenset()
         may_go_on.set()
-        assert [types[-1] for types in await asyncio.gather(*watches)] == ["flow.stopped", "flow.exited", "flow.exited"]
+        await watches[0]
+        for id_ in ids[1:]:
+            await ask(api, "StopExecution", execution=id_)
+        assert [types[-1] for types in await asyncio.gather(*watches)] == ["flow.stopped"] * 3
 
 
 async def test_calls_are_answered_while_very_many_executions_are_recovered(
@@ -82,3 +90,38 @@ async def test_calls_are_answered_while_very_many_executions_are_recovered(
     assert answered > count / 500, "calls waited for the whole of recovery"
     assert set(await select(database_url, "SELECT fence FROM executions")) == {(2,)}
     figure(f"{count} executions recovered, {answered} calls answered meanwhile, one at a time")
+
+
+async def test_what_was_counted_before_is_recovered_first_and_one_at_a_time(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the one that is counted when the server goes down is the one that it went down under."""
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        session_id, key = await api.session(flows.delay(600)), api.key
+        ids = [await started(api, session_id) for _ in range(4)]
+        for id_, recoveries in ((ids[2], 1), (ids[3], 2)):
+            async with opened.host.db.write() as tx:
+                await tx.execute(executions.update().where(executions.c.id == id_).values(recoveries=recoveries))
+    noted: list[tuple[str, str]] = []
+    resume, settle = Runner.resume, Runner.settle
+
+    def note_resumed(runner: Runner, *, cautious: bool) -> None:
+        noted.append(("resumed", runner.execution.id))
+        resume(runner, cautious=cautious)
+
+    async def note_settled(runner: Runner) -> None:
+        await settle(runner)
+        noted.append(("settled", runner.execution.id))
+
+    monkeypatch.setattr(Runner, "resume", note_resumed)
+    monkeypatch.setattr(Runner, "settle", note_settled)
+    async with together(tmp_path, database_url, count=1, key=key) as ((opened, _),):
+        await until(lambda: opened.runtime._runners.running == set(ids))
+        await until(lambda: _counts(database_url))
+    first = [(what, id_) for id_ in (ids[3], ids[2]) for what in ("resumed", "settled")]
+    assert noted == [*first, ("resumed", ids[0]), ("resumed", ids[1])]
+
+
+async def _counts(url: str) -> bool:
+    """Whether no count is left: all of them wait, and have nothing to evaluate."""
+    return await select(url, "SELECT DISTINCT recoveries FROM executions") == [(0,)]

@@ -64,7 +64,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
     clock, ids, entropy = utc_now, Uuid7(), os.urandom
     async with AsyncExitStack() as stack:
         # Storage
-        db = await open_database(settings.url)
+        db = await open_database(settings.url, ids())
         stack.push_async_callback(db.close)
         await migrate(settings.url, types.chains())
         keyring = load(settings, entropy)

@@ -156,13 +156,15 @@ class Database(ABC):
     """An open database. Where it cannot be used now, all of this raises StorageUnavailable.
 
     `exclusive` says that no other server can have it open, so doorbells and caches of this process are complete. What meets
-    trouble and is not a call reports it to `trouble`; calls are answered with it, and their pipeline reports it.
+    trouble and is not a call reports it to `trouble`; calls are answered with it, and their pipeline reports it. `name` is
+    what the database knows this server's connections by.
     """
 
     exclusive: bool
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, name: str = "") -> None:
         self.url = url
+        self.name = name
         self.trouble = Trouble()
 
     @abstractmethod
@@ -214,6 +216,10 @@ class Database(ABC):
                 # Without a pause it would collide with the same transactions again.
                 await asyncio.sleep(RETRY_SECONDS * attempt)
         raise AssertionError("the loop has no end")
+
+    @abstractmethod
+    async def end_connections(self, names: Sequence[str]) -> None:
+        """End the connections of other servers, by name, and with them the locks that they hold; not their reserved ones."""
 
     @abstractmethod
     async def probe(self) -> None:

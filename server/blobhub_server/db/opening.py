@@ -45,17 +45,20 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-async def open_database(url: str) -> Database:
-    """Open a database by its URL. Raises StartError: Unreachable, and DatabaseInUse when another server has it."""
+async def open_database(url: str, name: str = "") -> Database:
+    """Open a database by its URL. Raises StartError: Unreachable, and DatabaseInUse when another server has it.
+
+    `name` is what it is to know this server's connections by.
+    """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         from blobhub_server.db.sqlite import SqliteDatabase  # noqa: PLC0415  only the database in use is imported
 
         with reaching(parsed):
-            return SqliteDatabase(parsed)
+            return SqliteDatabase(parsed, name)
     from blobhub_server.db.postgresql import PostgresqlDatabase  # noqa: PLC0415  an extra, and slow to import
 
-    database = PostgresqlDatabase(parsed)
+    database = PostgresqlDatabase(parsed, name)
     try:
         # The pool connects when it is first used, which is now, so that what is wrong is said here.
         with reaching(parsed):

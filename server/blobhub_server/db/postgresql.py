@@ -13,12 +13,14 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from blobhub_server.background import uninterrupted
 from blobhub_server.db.engine import CoreResult, Database, LongRead, Transaction, TransactionAborted
+from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Row
 from blobhub_server.errors import StorageFull, StorageUnavailable
 from blobhub_server.start import StartError
@@ -61,7 +63,8 @@ class Bounds:
         return {"server_settings": KEEPALIVES | settings, "command_timeout": self.statement_seconds + CONNECT_SECONDS}
 
 
-# A frozen server loses its transaction within the lease that it has by default. Whoever waits for its locks waits longer
+# A frozen server loses its transaction within the lease that it has by default, or, where the database does not see that
+# it is idle, soon after: see `Ownership`. Whoever waits for its locks waits longer
 # than that, and so gets them. The longest statements delete what belongs to a large blob.
 POOL_BOUNDS = Bounds(idle_in_transaction_seconds=10, lock_seconds=30, statement_seconds=120)
 # Long reads lock nothing. What takes longer than this is taking the database from others.
@@ -90,6 +93,13 @@ _DISK_FULL = "53100"
 
 # A table of its own takes room as other tables do, and needs no right on any of them.
 _PROBE = "CREATE TEMP TABLE probe ON COMMIT DROP AS SELECT md5(n::text) FROM generate_series(1, 2000) AS n"
+
+_names = sa.func.any(sa.bindparam("names", type_=ARRAY(sa.Text)))
+_END_CONNECTIONS = Prepared(
+    sa.select(sa.func.pg_terminate_backend(sa.column("pid")))
+    .select_from(sa.table("pg_stat_activity"))
+    .where(sa.column("application_name") == _names, sa.column("usename") == sa.func.current_user())
+)
 
 _ERRORS: Any = PGDialect_asyncpg.import_dbapi()  # type: ignore[no-untyped-call]
 DIALECT: sa.Dialect = PGDialect_asyncpg(dbapi=_ERRORS)  # type: ignore[no-untyped-call]
@@ -218,10 +228,10 @@ class PostgresqlDatabase(Database):
 
     exclusive = False
 
-    def __init__(self, url: URL) -> None:
-        super().__init__(url)
+    def __init__(self, url: URL, name: str = "") -> None:
+        super().__init__(url, name)
         # The driver begins transactions, so that statements of Core and of the driver share them.
-        self._engine = make_engine(url, POOL_BOUNDS, isolation_level="AUTOCOMMIT")
+        self._engine = make_engine(url, POOL_BOUNDS, name, isolation_level="AUTOCOMMIT")
         self._long_engine = make_engine(url, LONG_BOUNDS, pool_size=LONG_READS, max_overflow=0, isolation_level="AUTOCOMMIT")
         self._reserved_engine = make_engine(url, RESERVED_BOUNDS, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
 
@@ -242,6 +252,10 @@ class PostgresqlDatabase(Database):
     async def probe(self) -> None:
         async with self.reserved() as tx:
             await tx.execute(sa.text(_PROBE))
+
+    async def end_connections(self, names: Sequence[str]) -> None:
+        async with self.reserved() as tx:
+            await tx.run(_END_CONNECTIONS, names=names)
 
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
         return _transaction(self._reserved_engine)
@@ -291,10 +305,21 @@ async def connect(url: URL) -> Any:
 
 
 def make_engine(
-    url: URL, bounds: Bounds | None = None, *, pool_size: int = POOL_SIZE, max_overflow: int = POOL_SIZE, **options: Any
+    url: URL,
+    bounds: Bounds | None = None,
+    name: str = "",
+    *,
+    pool_size: int = POOL_SIZE,
+    max_overflow: int = POOL_SIZE,
+    **options: Any,
 ) -> AsyncEngine:
-    """A pooled engine; without bounds, as migrations need it, its statements may take as long as they do."""
+    """A pooled engine; without bounds, as migrations need it, its statements may take as long as they do.
+
+    `name` is what the database knows its connections by.
+    """
     connect_args = bounds.connect_args() if bounds else {"server_settings": KEEPALIVES}
+    if name:
+        connect_args["server_settings"] = connect_args["server_settings"] | {"application_name": name}
     return create_async_engine(
         url.set(drivername=DRIVER),
         pool_size=pool_size,

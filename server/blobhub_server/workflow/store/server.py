@@ -41,6 +41,11 @@ def _us_from_now(span: timedelta) -> sa.ColumnElement[int]:
     return sa.type_coerce(now(), sa.BigInteger) + sa.literal(span // timedelta(microseconds=1), sa.BigInteger)
 
 
+async def list_expired(tx: Transaction) -> set[str]:
+    """The servers whose leases have run out, by id."""
+    return set((await tx.execute(sa.select(servers.c.id).where(has_expired(timedelta())))).scalars())
+
+
 async def delete(tx: Transaction, server_id: str) -> None:
     """End a server's lease."""
     await tx.execute(servers.delete().where(servers.c.id == server_id))

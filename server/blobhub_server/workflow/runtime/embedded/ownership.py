@@ -44,7 +44,8 @@ class Ownership:
         self._on_lapse = on_lapse
         self._monotonic = monotonic
         self._until = monotonic()
-        self.server_id = host.ids()
+        self._expired: set[str] = set()
+        self.server_id = host.db.name
 
     @property
     def holds_lease(self) -> bool:
@@ -84,6 +85,7 @@ class Ownership:
                 # A connection that does not answer is dropped; the next try opens another while the lease still runs.
                 async with asyncio.timeout(seconds / 3):
                     await self._renew()
+                    await self._cut_off_expired()
             except (StorageUnavailable, TimeoutError) as error:
                 self._db.trouble.report(error)
             except Exception:
@@ -96,6 +98,20 @@ class Ownership:
         if not self.holds_lease:
             self._on_lapse()
         self._until = asked + self._lease.total_seconds()
+
+    async def _cut_off_expired(self) -> None:
+        """End the connections of servers whose leases have just run out.
+
+        A server that was frozen may hold locks, and the database ends idle transactions only: it does not see that one is
+        idle whose next statement is prepared and not run.
+        """
+        if self._db.exclusive:
+            return
+        async with self._db.reserved() as tx:
+            expired = await server_store.list_expired(tx) - {self.server_id}
+        if expired - self._expired:
+            await self._db.end_connections(sorted(expired - self._expired))
+        self._expired = expired
 
     async def end_lease(self) -> None:
         """End the lease, so that other servers can take over what is left at once. If that fails, it ends by itself."""
