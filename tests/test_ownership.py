@@ -146,15 +146,20 @@ async def test_a_server_whose_lease_has_run_out_holds_no_locks_any_more(
 
 
 async def test_tails_are_dropped_when_a_lease_is_renewed_that_had_run_out(
-    tmp_path: Path, fresh_postgres: FreshPostgres
+    tmp_path: Path, fresh_postgres: FreshPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with together(tmp_path, await fresh_postgres(), count=1, lease_seconds=600) as ((opened, api),):
         ownership, log = opened.runtime._ownership, opened.runtime._journal._log
-        await until(lambda: log._all_shared > 0)  # It listens, and takes everything for shared at first.
-        log._all_shared = -3600.0
-        await ended(api, await started(api, await api.session(flows.steps(3))))
+        session_id = await api.session(flows.steps(3))
+        monkeypatch.setattr(log, "_shared_lately", lambda _: False)
+
+        async def has_tails() -> bool:
+            """Not yet where the server has begun to listen just now, which drops them."""
+            await ended(api, await started(api, session_id))
+            return bool(log._tails)
+
+        await until(has_tails)
         assert ownership.holds_lease
-        assert log._tails
         await ownership._renew()
         assert log._tails
         ownership._until = 0.0
