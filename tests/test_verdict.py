@@ -195,11 +195,11 @@ async def test_a_message_that_is_no_definition_is_told_at_the_same_places(
 
 
 @pytest.mark.parametrize(("parts", "path"), [("components", "components"), ("connections", "connections")])
-async def test_a_message_of_very_many_empty_parts_is_refused_at_once(api: Api, parts: str, path: str) -> None:
+async def test_a_message_of_very_many_empty_parts_is_told_of_and_refused(api: Api, parts: str, path: str) -> None:
     await api.session(flows.steps(1))
     content = definition_pb2.WorkflowDefinition(type="workflow_definition")
     made = getattr(content, parts)
-    for _ in range(500_000):
+    for _ in range(50_000):
         made.add()
     answer = await verdict(api, content=content)
     assert [problem.path for problem in answer.problems] == [path]
