@@ -137,10 +137,11 @@ def _pages(descriptors: Path) -> dict[Path, str]:
     """The reference pages, by path. What makes them reads our own options, which the stubs bring."""
     import contract  # noqa: PLC0415  after the stubs have been written
     import definition_schema  # noqa: PLC0415
+    import definitions_page  # noqa: PLC0415
     import reference  # noqa: PLC0415
 
     made = {contract.PAGE: contract.page(descriptors), definition_schema.PAGE: definition_schema.page()}
-    return reference.pages(descriptors) | made
+    return reference.pages(descriptors) | made | {definitions_page.PAGE: definitions_page.page(descriptors)}
 
 
 def _write(descriptors: Path, tree: Tree, out: Path) -> None:

@@ -76,7 +76,7 @@ def _reasons(file: File, number: int, enum: descriptor_pb2.EnumDescriptorProto) 
     """A row for every value of an enum but the unspecified one, which tells the prefix of the others."""
     prefix, rows = enum.value[0].name.removesuffix("UNSPECIFIED"), []
     for place, value in enumerate(enum.value[1:], 1):
-        code, _, rest = _prose(file.comments[5, number, 2, place]).partition(". ")
+        code, _, rest = prose(file.comments[5, number, 2, place]).partition(". ")
         rows.append(f"| `{value.name.removeprefix(prefix)}` | {code} | {rest} |\n")
     return "".join(rows)
 
@@ -120,7 +120,8 @@ def _row(service: str, method: descriptor_pb2.MethodDescriptorProto) -> str:
     return f"| `{service}.{method.name}` | {needs} | {named or '–'} | {'yes' if changes else 'no'} |\n"
 
 
-def _prose(comment: str) -> str:
+def prose(comment: str) -> str:
+    """A comment in one line, as a cell of a table takes it."""
     return re.sub(r"\s+", " ", comment).strip().replace("|", "\\|")
 
 

@@ -1,0 +1,45 @@
+"""Why executions and their components fail: every reason that what ships gives, with its cause in words.
+
+They are texts in events, and not `WorkflowErrorReason`, which is about calls: other people's components have their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+OF_EXECUTIONS: Mapping[str, str] = {
+    "JOIN_STARVED": "A join waits for tokens that never come; the message names the connections.",
+    "STEP_LIMIT": "It entered more components than it may, 10,000 unless its start says otherwise.",
+    "TOKEN_LIMIT": "Control was passed on so often that there are more than 10,000 tokens.",
+    "LOG_LIMIT": "Its log has grown beyond what one may have.",
+    "TIMEOUT": "It, or one attempt at a component, took longer than it may.",
+    "UNHANDLED_FAILURE": "A component ended with the route `failure`, which leads nowhere.",
+    "POISONED": "It was resumed three times in a row, and each time its server went down before anything was recorded.",
+    "INTERNAL": "Something went wrong that is not the definition's fault; the server's log has the cause.",
+}
+"""Of executions as a whole. One whose component failed has the component's reason."""
+
+OF_COMPONENTS: Mapping[str, str] = {
+    "MISSING_INPUT": "A required data input is absent.",
+    "INVALID_INPUT": "A data input is not what the component takes.",
+    "INVALID_OUTPUT": "An output is not JSON, or beyond the bounds of a value.",
+    "OPERATION_TYPE": "The operation of a `data.value` cannot be applied to the value that is there, or that is written.",
+    "ROUTE_LEADS_NOWHERE": "It took a route that no connection carries; the message names those there are.",
+    "INTERRUPTED": "The server went down under it. It is tried again, however often, unless its policy forbids this reason.",
+    "COMPONENT_ERROR": "It failed and gave no reason of its own.",
+    "EXPRESSION_SYNTAX": "An expression that came through a connection is none.",
+    "EXPRESSION_NAME": "A name in an expression has no value; the message says which have.",
+    "EXPRESSION_ABSENT": "A key or an item that an expression reads is not there.",
+    "EXPRESSION_TYPE": "A value is not of a type that is taken; a `when` is neither `True` nor `False`.",
+    "EXPRESSION_FUEL": "An expression takes more work than it may.",
+    "EXPRESSION_SIZE": "An expression makes a number, a text or a result beyond the bounds.",
+    "EXPRESSION_ERROR": "Whatever else Python would raise for an expression: a division by zero, a text that is no number.",
+    "SCRIPT_SYNTAX": "A script is not Python, or uses what the sandbox does not have of it.",
+    "SCRIPT_ERROR": "A script raised an error, at the line that is told.",
+    "SCRIPT_TIMEOUT": "A script ran longer than it may.",
+    "SCRIPT_MEMORY": "A script took more memory than it may.",
+    "SCRIPT_RECURSION": "A script called functions within functions too deep.",
+    "SCRIPT_OUTPUT": "An output of a script, or what it emits, is not JSON or too large.",
+    "SCRIPT_CRASHED": "The process that ran a script ended under it.",
+}
+"""Of components, which go on by their route `failure` where a connection carries it."""

@@ -1,0 +1,97 @@
+"""The page of workflow definitions is so: its definitions run as it says, and it has every reason that there is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blobhub.v1 import execution_pb2
+from blobhub_server.blobtypes import json_field
+from blobhub_server.workflow import reasons
+from calling import ask
+from served import Api
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs" / "definitions.md").read_text()
+RUN = re.compile(r"^With `(.*?)` (?:the result is|it fails with) `(.*?)`\.$", re.M)
+SOURCES = [
+    path
+    for folder in ("workflow", "blobtypes/expressions")
+    for path in (ROOT / "server/blobhub_server" / folder).rglob("*.py")
+]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A definition of the page, and its runs: the input of each, with what comes of it as the page has it."""
+
+    title: str
+    document: str
+    runs: tuple[tuple[str, str], ...]
+
+
+def examples() -> Iterator[Example]:
+    """Every section of the page that has a definition."""
+    for title, section in re.findall(r"^###? (.*?)\n(.*?)(?=^##|\Z)", PAGE, re.M | re.S):
+        for document in re.findall(r"```json\n(.*?)```", section, re.S):
+            yield Example(title, document, tuple(RUN.findall(section)))
+
+
+EXAMPLES = list(examples())
+
+
+def test_every_definition_of_the_page_is_an_example_with_runs() -> None:
+    assert len(EXAMPLES) == PAGE.count("```json") >= 12
+    assert [example.title for example in EXAMPLES if not example.runs] == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+async def test_a_definition_of_the_page_runs_as_it_says(api: Api, example: Example) -> None:
+    session_id = await api.session(example.document)
+    checked = await ask(api, "CheckDefinition", revision=await revision_of(api, session_id), document=example.document)
+    assert checked.runnable
+    assert not checked.problems
+    for given, expected in example.runs:
+        assert await run(api, session_id, json.loads(given)) == expected
+
+
+async def revision_of(api: Api, session_id: str) -> str:
+    return (await ask(api, "GetSession", session=session_id)).session.revision_id
+
+
+async def run(api: Api, session_id: str, given: dict[str, Any]) -> str:
+    """The result of a run, or the reason of its failure, as the page writes it."""
+    inputs = [execution_pb2.ExecutionInput(alias=alias, value_json=json.dumps(value)) for alias, value in given.items()]
+    spec = {"definition": "workflow", "input_data": inputs}
+    execution = (await ask(api, "RunExecution", session=session_id, spec=spec)).execution
+    if execution.failure.reason:
+        return str(execution.failure.reason)
+    return json.dumps(json_field.read(execution, "result")[0])
+
+
+def test_every_reason_that_is_given_is_told_and_no_other() -> None:
+    told = {*reasons.OF_EXECUTIONS, *reasons.OF_COMPONENTS}
+    trees = [ast.parse(path.read_text()) for path in SOURCES if path.name != "reasons.py"]
+    assert {reason for tree in trees for reason in given_in(tree)} - told == set()
+    written = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert told - written == set()
+
+
+def given_in(tree: ast.Module) -> Iterator[str]:
+    """The reasons that a module gives: what is called `reason` in it, and the first argument of what fails an execution."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.keyword(arg="reason", value=ast.Constant(value=str(reason))):
+                yield reason
+            case ast.Assign(targets=[ast.Name(id="reason")], value=ast.Constant(value=str(reason))):
+                yield reason
+            case ast.Call(func=ast.Name(id="Failed" | "ScriptError"), args=[ast.Constant(value=str(reason)), *_]):
+                yield reason
+            case ast.Call(func=ast.Attribute(attr="_end_with" | "_error"), args=[ast.Constant(value=str(reason)), *_]):
+                yield reason
