@@ -17,12 +17,13 @@ import pytest
 from blobhub.v1 import event_pb2
 from blobhub.v1 import execution_pb2 as pb
 from blobhub_client import page
+from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.ids import Uuid7
 from calling import ask
 from databases import FreshPostgres, select
 from faulty import command
 from figures import Figure
-from ground import WORK, patiently
+from ground import PASSING, WORK, patiently
 from interpreting import TERMINAL
 from scale import scaled
 from served import Api, ServerProcess, connected
@@ -50,9 +51,19 @@ async def two(
 
 
 async def watched(api: Api, execution_id: str) -> list[event_pb2.Event]:
-    """The events of an execution to its end, by one watch that follows it."""
-    watch = api.executions.WatchExecution(pb.WatchExecutionRequest(execution=execution_id), timeout=DEADLINE_SECONDS)
-    return [event async for batch in watch for event in batch.events]
+    """The events of an execution to its end. A watch is resumed where its server has lost the database for a moment."""
+    seen: list[event_pb2.Event] = []
+    while True:
+        after = seen[-1].execution_sequence if seen else 0
+        request = pb.WatchExecutionRequest(execution=execution_id, after_execution_sequence=after)
+        try:
+            async for batch in api.executions.WatchExecution(request, timeout=DEADLINE_SECONDS):
+                seen.extend(batch.events)
+            return seen
+        except grpc.aio.AioRpcError as error:
+            if reason_of(error) not in PASSING:
+                raise
+            await asyncio.sleep(0.05)
 
 
 def check(events: list[event_pb2.Event]) -> None:
@@ -85,7 +96,7 @@ class Frozen:
             os.kill(server.pid, signal.SIGCONT)
         # In the first instant: what it had in memory is old, and it has not heard of what the other wrote.
         late = await within_deadline(asyncio.gather(*(watched(api, id_) for id_ in ids)))
-        states = {(await ask(api, "GetExecution", execution=id_)).execution.state for id_ in ids}
+        states = {(await patiently(api, "GetExecution", execution=id_)).execution.state for id_ in ids}
         assert states == {pb.EXECUTION_STATE_COMPLETED}
         for events in (*late, *await within_deadline(asyncio.gather(*early))):
             check(events)
