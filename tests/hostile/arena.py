@@ -15,7 +15,7 @@ from served import Api, connected
 
 from hostile.attacker import Attacker, Member, attacking
 
-MEMBER_SECONDS = 300
+MEMBER_SECONDS = 180
 """How long one member may take, other members beside it, before something is wrong."""
 
 SETTLING_SECONDS = 1.0
@@ -50,8 +50,7 @@ class Arena:
         async def attack_on(attacker: Attacker) -> None:
             for member in left:
                 begin_time = time.monotonic()
-                async with asyncio.timeout(MEMBER_SECONDS):
-                    await member.attack(attacker)
+                await _attack(member, attacker)
                 attacks.append(Attack(member=member, begin_time=begin_time, end_time=time.monotonic()))
 
         async with asyncio.TaskGroup() as group:
@@ -62,14 +61,21 @@ class Arena:
     async def alone(self, member: Member) -> Reading:
         """Have one attacker try one member, and nobody else anything; what the meter says of it."""
         self.server.reset()
-        async with asyncio.timeout(MEMBER_SECONDS):
-            await member.attack(self.attackers[0])
+        await _attack(member, self.attackers[0])
         await asyncio.sleep(SETTLING_SECONDS / 4)
         return self.server.read()
 
     def faults(self) -> list[str]:
         """What was answered that a server never answers."""
         return [fault for attacker in self.attackers for fault in attacker.faults]
+
+
+async def _attack(member: Member, attacker: Attacker) -> None:
+    try:
+        async with asyncio.timeout(MEMBER_SECONDS):
+            await member.attack(attacker)
+    except TimeoutError:
+        raise AssertionError(f"`{member}` has not come to an end") from None
 
 
 @asynccontextmanager

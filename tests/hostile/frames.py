@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial
 
 from hostile import http2
@@ -38,6 +40,7 @@ from hostile.http2 import (
 from hostile.wire import field, message
 
 REST_SECONDS = 1.0
+UNFINISHED_SECONDS = 15
 GET_BLOB = "/blobhub.v1.BlobService/GetBlob"
 PUT_OBJECT = "/blobhub.v1.SessionObjectService/PutSessionObject"
 WATCH_SESSION = "/blobhub.v1.SessionService/WatchSession"
@@ -255,11 +258,12 @@ async def _reset_by_the_server(attacker: Attacker) -> None:
 async def _unfinished(attacker: Attacker, *, count: int, mebibytes: float, key: str | None) -> None:
     """Messages of which the last byte does not come."""
     part = prefixed(b"x" * int(mebibytes * (1 << 20)), length=(4 << 20) - 10)
-    async with connection(attacker.address) as made:
-        async for stream in _opened(made, call_headers(PUT_OBJECT, key=key), count):
-            if not await made.send_data(stream, part):
-                break
-        await made.rest(3 * REST_SECONDS)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(UNFINISHED_SECONDS), connection(attacker.address) as made:
+            async for stream in _opened(made, call_headers(PUT_OBJECT, key=key), count):
+                if not await made.send_data(stream, part):
+                    break
+            await made.rest(3 * REST_SECONDS)
 
 
 async def _streams_without_messages(attacker: Attacker) -> None:
