@@ -69,7 +69,7 @@ class Interpreted:
 @settings(max_examples=scaled(5_000, least=300), deadline=None)
 @given(plans(), st.integers(0, 2**32), st.integers(1, 5))
 def test_every_graph_runs_as_the_model_says(plan: Plan, number: int, budget: int) -> None:
-    model = Model(plan, random.Random(number).randrange, STEP_LIMIT).run()
+    model = Model(plan=plan, choose=random.Random(number).randrange, step_limit=STEP_LIMIT).run()
     run = Interpreted(plan, random.Random(number).randrange, budget)
     assert run.entered == model.entered
     ended = run.state.error["reason"] if run.state.error else run.state.phase
@@ -88,6 +88,6 @@ def test_a_join_that_is_an_error_never_fires_and_whoever_comes_to_it_does_not_co
     wrong = unsound(plan, Severity.ERROR)
     chance = random.Random(number)
     for _ in range(10 if wrong else 0):
-        model = Model(plan, chance.randrange, STEP_LIMIT).run()
+        model = Model(plan=plan, choose=chance.randrange, step_limit=STEP_LIMIT).run()
         assert not wrong & set(model.entered)
         assert model.ended != "completed" or not wrong & model.arrived
