@@ -40,7 +40,7 @@ def examples() -> Iterator[Example]:
     """Every section of the page that has a definition."""
     for title, section in re.findall(r"^###? (.*?)\n(.*?)(?=^##|\Z)", PAGE, re.M | re.S):
         for document in re.findall(r"```json\n(.*?)```", section, re.S):
-            yield Example(title, document, tuple(RUN.findall(section)))
+            yield Example(title=title, document=document, runs=tuple(RUN.findall(section)))
 
 
 EXAMPLES = list(examples())

@@ -255,11 +255,11 @@ async def test_a_blob_is_deleted_with_what_waits_in_an_inbox(tmp_path: Path, dat
 async def test_a_turn_that_was_decided_without_a_stop_is_decided_again(tmp_path: Path, database_url: str) -> None:
     """The delay passes while a stop is being committed: what follows from it would end the execution as completed."""
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(0.2)))
+        id_ = await started(api, await api.session(flows.delay(2)))
 
         async def stop_slowly(tx: Transaction) -> None:
             await inbox(opened).stop(tx, id_)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2.5)
 
         await opened.host.db.transact(stop_slowly)
         assert (await ended(api, id_))[-1] == "flow.stopped"
