@@ -86,8 +86,9 @@ def at_the_gate() -> Iterator[None]:
         raise InvalidValue("", "the handler would begin here")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("blobhub_server.rpc.pipeline.validate", lambda _request: None)
-        patch.setattr("blobhub_server.rpc.pipeline._Observed.begin", reach)
+        for module in ("observed", "arriving"):
+            patch.setattr(f"blobhub_server.rpc.{module}.validate", lambda _request: None)
+        patch.setattr("blobhub_server.rpc.observed.Observed.begin", reach)
         yield
 
 

@@ -85,11 +85,7 @@ def test_work_that_grows_faster_than_its_text_is_not_done(text: str) -> None:
 
 def test_values_beyond_the_bounds_are_not_made() -> None:
     made = [text for text in SIZES if Spent(text, NAMES).error is None]
-    assert made == [
-        "i << i << i << i << i",
-        "['\\x00' * 100000]",
-        "[x for x in [[y, y] for y in [[z, z] for z in [[a, a] for a in [n, n]]]]]",
-    ]
+    assert made == ["i << i << i << i << i", "['\\x00' * 100000]"]
 
 
 @pytest.mark.parametrize(

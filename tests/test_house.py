@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from graphlib import TopologicalSorter
 
 import grimp
-from tree import modules, records_by_position
+from tree import ROOT, modules, records_by_position
 
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -58,3 +59,8 @@ def test_no_test_module_imports_another() -> None:
         if imported.startswith("test_")
     }
     assert found == set()
+
+
+def test_no_merge_was_left_unfinished() -> None:
+    marked = subprocess.run(["git", "grep", "-lE", "^(<{7}|>{7}) "], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert marked.stdout == ""

@@ -114,7 +114,9 @@ class WorkflowType(BlobType):
             return [Violation("definitions", "a workflow needs at least one definition")]
         found = []
         for entry in entries:
-            for violation in (await self._definitions.load(entry.digest)).violations():
+            # Read also where it is compiled already: a commit of what has been lost is refused.
+            compiled = await self._definitions.check(await content.read(entry), entry.revision_id)
+            for violation in compiled.violations():
                 path = f"definitions[{entry.name}].{violation.field}".rstrip(".")
                 found.append(Violation(path, violation.message))
         return found
