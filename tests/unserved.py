@@ -56,7 +56,9 @@ async def unserved(data_dir: Path, database_url: str) -> AsyncIterator[Unserved]
     db = await open_database(settings.url)
     types = BlobTypes.load()
     await migrate(settings.url, types.chains())
+    ids = Uuid7()
     ground = Ground(
+        server_id=ids(),
         settings=settings,
         types=types,
         db=db,
@@ -64,7 +66,7 @@ async def unserved(data_dir: Path, database_url: str) -> AsyncIterator[Unserved]
         objects=LocalObjects(data_dir / "objects"),
         keyring=load(settings, os.urandom),
         clock=utc_now,
-        ids=Uuid7(),
+        ids=ids,
         entropy=os.urandom,
     )
     platform = Unserved(ground)

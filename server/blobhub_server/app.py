@@ -64,7 +64,8 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
     clock, ids, entropy = utc_now, Uuid7(), os.urandom
     async with AsyncExitStack() as stack:
         # Storage
-        db = await open_database(settings.url, ids())
+        server_id = ids()
+        db = await open_database(settings.url, application_name=server_id)
         stack.push_async_callback(db.close)
         await migrate(settings.url, types.chains())
         keyring = load(settings, entropy)
@@ -76,6 +77,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
 
         # The platform, and the blob types on it
         ground = Ground(
+            server_id=server_id,
             settings=settings,
             types=types,
             db=db,

@@ -274,8 +274,9 @@ class Credentials(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What BlobHub gives a blob type."""
+    """What BlobHub gives a blob type. `server_id` is unique to one run of a server."""
 
+    server_id: str
     settings: Settings
     db: Database
     bell: Doorbell

@@ -156,15 +156,13 @@ class Database(ABC):
     """An open database. Where it cannot be used now, all of this raises StorageUnavailable.
 
     `exclusive` says that no other server can have it open, so doorbells and caches of this process are complete. What meets
-    trouble and is not a call reports it to `trouble`; calls are answered with it, and their pipeline reports it. `name` is
-    what the database knows this server's connections by.
+    trouble and is not a call reports it to `trouble`; calls are answered with it, and their pipeline reports it.
     """
 
     exclusive: bool
 
-    def __init__(self, url: URL, name: str = "") -> None:
+    def __init__(self, url: URL) -> None:
         self.url = url
-        self.name = name
         self.trouble = Trouble()
 
     @abstractmethod
@@ -218,8 +216,8 @@ class Database(ABC):
         raise AssertionError("the loop has no end")
 
     @abstractmethod
-    async def end_connections(self, names: Sequence[str]) -> None:
-        """End the connections of other servers, by name, and with them the locks that they hold; not their reserved ones."""
+    async def end_connections(self, application_names: Sequence[str]) -> None:
+        """End the connections of other servers, and with them the locks that they hold; not their reserved ones."""
 
     @abstractmethod
     async def probe(self) -> None:

@@ -45,20 +45,20 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-async def open_database(url: str, name: str = "") -> Database:
+async def open_database(url: str, application_name: str | None = None) -> Database:
     """Open a database by its URL. Raises StartError: Unreachable, and DatabaseInUse when another server has it.
 
-    `name` is what it is to know this server's connections by.
+    PostgreSQL knows the connections by `application_name`; `Database.end_connections` finds them by it.
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         from blobhub_server.db.sqlite import SqliteDatabase  # noqa: PLC0415  only the database in use is imported
 
         with reaching(parsed):
-            return SqliteDatabase(parsed, name)
+            return SqliteDatabase(parsed)
     from blobhub_server.db.postgresql import PostgresqlDatabase  # noqa: PLC0415  an extra, and slow to import
 
-    database = PostgresqlDatabase(parsed, name)
+    database = PostgresqlDatabase(parsed, application_name)
     try:
         # The pool connects when it is first used, which is now, so that what is wrong is said here.
         with reaching(parsed):

@@ -228,10 +228,10 @@ class PostgresqlDatabase(Database):
 
     exclusive = False
 
-    def __init__(self, url: URL, name: str = "") -> None:
-        super().__init__(url, name)
+    def __init__(self, url: URL, application_name: str | None = None) -> None:
+        super().__init__(url)
         # The driver begins transactions, so that statements of Core and of the driver share them.
-        self._engine = make_engine(url, POOL_BOUNDS, name, isolation_level="AUTOCOMMIT")
+        self._engine = make_engine(url, POOL_BOUNDS, application_name, isolation_level="AUTOCOMMIT")
         self._long_engine = make_engine(url, LONG_BOUNDS, pool_size=LONG_READS, max_overflow=0, isolation_level="AUTOCOMMIT")
         self._reserved_engine = make_engine(url, RESERVED_BOUNDS, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
 
@@ -253,9 +253,9 @@ class PostgresqlDatabase(Database):
         async with self.reserved() as tx:
             await tx.execute(sa.text(_PROBE))
 
-    async def end_connections(self, names: Sequence[str]) -> None:
+    async def end_connections(self, application_names: Sequence[str]) -> None:
         async with self.reserved() as tx:
-            await tx.run(_END_CONNECTIONS, names=names)
+            await tx.run(_END_CONNECTIONS, names=application_names)
 
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
         return _transaction(self._reserved_engine)
@@ -307,7 +307,7 @@ async def connect(url: URL) -> Any:
 def make_engine(
     url: URL,
     bounds: Bounds | None = None,
-    name: str = "",
+    application_name: str | None = None,
     *,
     pool_size: int = POOL_SIZE,
     max_overflow: int = POOL_SIZE,
@@ -315,11 +315,11 @@ def make_engine(
 ) -> AsyncEngine:
     """A pooled engine; without bounds, as migrations need it, its statements may take as long as they do.
 
-    `name` is what the database knows its connections by.
+    `application_name` is what the database knows its connections by.
     """
     connect_args = bounds.connect_args() if bounds else {"server_settings": KEEPALIVES}
-    if name:
-        connect_args["server_settings"] = connect_args["server_settings"] | {"application_name": name}
+    if application_name:
+        connect_args["server_settings"] = connect_args["server_settings"] | {"application_name": application_name}
     return create_async_engine(
         url.set(drivername=DRIVER),
         pool_size=pool_size,

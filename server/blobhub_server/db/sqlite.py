@@ -217,8 +217,8 @@ class SqliteDatabase(Database):
 
     exclusive = True
 
-    def __init__(self, url: URL, name: str = "") -> None:
-        super().__init__(url, name)
+    def __init__(self, url: URL) -> None:
+        super().__init__(url)
         self._file = SqliteFile(Path(url.database or ""))
         self._writing = _engine(url, _PRAGMAS)
         self._reading = _engine(url, ("query_only=ON", "busy_timeout=0"))
@@ -281,7 +281,7 @@ class SqliteDatabase(Database):
             for statement in _PROBE:
                 await tx.execute(sa.text(statement))
 
-    async def end_connections(self, names: Sequence[str]) -> None:
+    async def end_connections(self, application_names: Sequence[str]) -> None:
         """There are no other servers."""
 
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:

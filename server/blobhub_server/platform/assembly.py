@@ -51,8 +51,9 @@ from blobhub_server.rpc.drain import Drain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What the platform is built on: settings, blob types, storage, clock, ids and entropy."""
+    """What the platform is built on: the server's id, settings, blob types, storage, clock, ids and entropy."""
 
+    server_id: str
     settings: Settings
     types: BlobTypes
     db: Database
@@ -81,6 +82,7 @@ class Platform:
         self.limits = Limits(ground.types, clock)
         self.contents = Contents(ground.objects, self.limits, clock, ids)
         self.host = Host(
+            server_id=ground.server_id,
             settings=ground.settings,
             db=db,
             bell=ground.bell,

@@ -45,7 +45,7 @@ class Ownership:
         self._monotonic = monotonic
         self._until = monotonic()
         self._expired: set[str] = set()
-        self.server_id = host.db.name
+        self.server_id = host.server_id
 
     @property
     def holds_lease(self) -> bool:
