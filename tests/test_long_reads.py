@@ -6,10 +6,11 @@ What is measured is CPU and not time, so the machine may be as busy as it likes.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 from blobhub.v1 import blob_pb2, session_pb2
 from calling import ask
 from figures import Figure
-from meter import Meter, MeteredServer
+from meter import Meter, MeteredServer, Reading, hold_the_bound
 from multiplied import lengthen_log, multiply_blob
 from scale import scaled
 from served import Api, connected, served
@@ -100,11 +101,8 @@ READS: dict[str, Callable[[Large], Awaitable[object]]] = {
 @pytest.mark.parametrize("what", READS)
 async def test_what_reads_much_holds_the_event_loop_for_moments(large: Large, what: str, figure: Figure) -> None:
     await READS[what](large)
-    large.server.reset()
-    await READS[what](large)
-    reading = large.server.read()
+    reading = await hold_the_bound(partial(large.server.measure, partial(READS[what], large)))
     figure(f"worst callback {reading.worst_ms:.1f} ms of CPU")
-    assert not reading.beyond(), "\n".join(map(str, reading.beyond()))
 
 
 async def test_a_watch_of_a_long_log_delivers_all_of_it(large: Large) -> None:
@@ -143,19 +141,30 @@ async def has_ended(api: Api, execution: str) -> bool:
 ROUNDS = scaled(6_000, least=1_500)
 
 
-async def test_an_execution_with_a_long_log_is_recovered_in_turns(
-    tmp_path: Path, fresh_sqlite: Callable[[Path], Awaitable[str]], figure: Figure
-) -> None:
-    url = await fresh_sqlite(tmp_path / "blobhub.db")
-    async with served(tmp_path / "data", url) as server, connected(server.address, server.admin_key) as api:
+async def recover_long_log(folder: Path, url: str) -> Reading:
+    """Have an execution with a long log recovered; what its recovery took of the loop."""
+    async with served(folder / "data", url) as server, connected(server.address, server.admin_key) as api:
         key = server.admin_key
         session = await api.session(flows.rounds(ROUNDS, wait=3600))
         started = await ask(api, "StartExecution", session=session, spec={"definition": "workflow", "step_limit": 100_000})
         await until(partial(waits, api, started.execution.id))
     with Meter().installed() as meter:
-        async with served(tmp_path / "data", url, lease_seconds=1) as server, connected(server.address, key) as api:
+        async with served(folder / "data", url, lease_seconds=1) as server, connected(server.address, key) as api:
             await ask(api, "StopExecution", execution=started.execution.id)
             await until(partial(has_ended, api, started.execution.id))
     reading = meter.read()
-    recovering = [callback for callback in reading.beyond() if any("recovery" in place for place in callback.stack)]
-    assert not recovering, "\n".join(map(str, recovering))
+    recovering = [callback for callback in reading.worst if any("recovery" in place for place in callback.stack)]
+    return replace(reading, worst=recovering)
+
+
+async def test_an_execution_with_a_long_log_is_recovered_in_turns(
+    tmp_path: Path, fresh_sqlite: Callable[[Path], Awaitable[str]]
+) -> None:
+    numbers = itertools.count()
+
+    async def measure() -> Reading:
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        return await recover_long_log(folder, await fresh_sqlite(folder / "blobhub.db"))
+
+    await hold_the_bound(measure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import flows
@@ -14,8 +15,8 @@ from blobhub_server.rpc.value_bound import MAX_FIELDS, counting
 from calling import METHODS, ask
 from exact import DRAFT
 from hostile.wire import field, message
-from meter import MeteredServer
-from served import connected
+from meter import MeteredServer, hold_the_bound
+from served import Api, connected
 
 LARGEST = definition_pb2.WorkflowDefinition(
     type="workflow_definition",
@@ -62,24 +63,31 @@ def test_what_has_no_constraints_is_not_gone_through_and_stays_set_for_those_aro
     assert request.content == LARGEST
 
 
+async def send_largest(api: Api) -> None:
+    """Put and check a definition of as many parts as there is room for."""
+    await ask(api, "PutDefinition", revision=DRAFT, alias="largest", content=LARGEST)
+    await ask(api, "CheckDefinition", revision=DRAFT, content=LARGEST)
+
+
+async def send_crowded(api: Api) -> None:
+    """Send requests of too many fields, each of which is refused in words."""
+    for method in ("PutDefinition", "CheckDefinition"):
+        for crowd in CROWDED.values():
+            data = message(method, revision=DRAFT) + crowd
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await api.channel.unary_unary(METHODS[method].path)(data)
+            assert reason_of(raised.value) == "INVALID_REQUEST"
+            assert f"may have {MAX_FIELDS} fields" in (raised.value.details() or "")
+    inputs = execution_pb2.StartExecutionRequest(session="acme/pipeline@draft/s").SerializeToString()
+    spec = field(2, field(1, b"workflow") + field(2, b"") * 1_000_000)
+    with pytest.raises(grpc.aio.AioRpcError, match="fields"):
+        await api.channel.unary_unary(METHODS["StartExecution"].path)(inputs + spec)
+
+
 async def test_requests_of_very_many_fields_hold_nobody_up_and_are_refused_in_words(tmp_path: Path) -> None:
     server = MeteredServer(tmp_path / "data")
     async with server.running(), connected(server.address, server.admin_key) as api:
         await api.session(flows.steps())
-        for _ in range(2):
-            server.reset()
-            await ask(api, "PutDefinition", revision=DRAFT, alias="largest", content=LARGEST)
-            await ask(api, "CheckDefinition", revision=DRAFT, content=LARGEST)
-        assert server.read().beyond() == []
-        for method in ("PutDefinition", "CheckDefinition"):
-            for crowd in CROWDED.values():
-                data = message(method, revision=DRAFT) + crowd
-                with pytest.raises(grpc.aio.AioRpcError) as raised:
-                    await api.channel.unary_unary(METHODS[method].path)(data)
-                assert reason_of(raised.value) == "INVALID_REQUEST"
-                assert f"may have {MAX_FIELDS} fields" in (raised.value.details() or "")
-        inputs = execution_pb2.StartExecutionRequest(session="acme/pipeline@draft/s").SerializeToString()
-        spec = field(2, field(1, b"workflow") + field(2, b"") * 1_000_000)
-        with pytest.raises(grpc.aio.AioRpcError, match="fields"):
-            await api.channel.unary_unary(METHODS["StartExecution"].path)(inputs + spec)
-        assert server.read().beyond() == []
+        await send_largest(api)
+        await hold_the_bound(partial(server.measure, partial(send_largest, api)))
+        await hold_the_bound(partial(server.measure, partial(send_crowded, api)))
