@@ -1,5 +1,6 @@
-"""What every call goes through, in this order: log, errors, form of the key, decode, identify the caller, validate, admit
-(the remembered answer, or authorization), guard, handler. So which error wins never depends on what there is.
+"""What every call goes through, in this order: form of the key, log, errors, room for the request, decode, identify the
+caller, validate, admit (the remembered answer, or authorization), guard, handler. So which error wins never depends on what
+there is.
 
 One interceptor does it for all four kinds of RPC. Handlers are wrapped once per method, not once per call. They get the
 request, or the stream of requests, and the call that the gate made of it; gRPC's context stays here. Each is wrapped twice:

@@ -186,8 +186,8 @@ class ExecutionInput(_message.Message):
       definition, and all records of a page.
     * Bounds, where a value comes in or is made: 1 MiB as JSON, unless a field says less; 10,000 items, in lists and objects
       in all; lists and objects 24 deep. As a text, white space counts. All inputs of an execution have 1 MiB and 10,000 items
-      together, and so have all data outputs of a script. What a component makes beyond the bounds fails it, with the reason `INVALID_OUTPUT`, or
-      `SCRIPT_OUTPUT` where it is a script. All port values of a definition have 1 MiB as JSON and 10,000 items together, each
+      together, and so have all data outputs of a script. What a component makes beyond the bounds fails it, with the reason
+      `INVALID_OUTPUT`, or `SCRIPT_OUTPUT` where it is a script. All port values of a definition have 1 MiB as JSON and 10,000 items together, each
       number counted as it is told, not as the document spells it.
     * What is stored can be read: no execution, event or record is larger than a message may be.
     """
@@ -240,7 +240,9 @@ class ExecutionSpec(_message.Message):
     """How many components may be entered before it fails; 0 means 10,000."""
     @_builtins.property
     def input_data(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionInput]:
-        """Values for the definition's inputs; those not given keep the definition's own. At most 1 MiB in all."""
+        """Values for the definition's inputs; those not given keep the definition's own. At most 1 MiB and 10,000
+        items in all.
+        """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:

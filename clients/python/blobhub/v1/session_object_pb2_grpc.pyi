@@ -44,7 +44,8 @@ class SessionObjectServiceStub:
     `session_object_modified`.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
+    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON, has more than 10,000 items or is deeper
+      than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the etag is `*` and there is no such object; there is no such revision in the blob, or no such session in
@@ -106,7 +107,8 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     `session_object_modified`.
 
     Errors:
-    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
+    * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON, has more than 10,000 items or is deeper
+      than 24.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
     * NOT_FOUND: the etag is `*` and there is no such object; there is no such revision in the blob, or no such session in
@@ -171,7 +173,8 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         `session_object_modified`.
 
         Errors:
-        * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON or deeper than 24.
+        * INVALID_ARGUMENT: a constraint is broken; the value is larger than 1 MiB as JSON, has more than 10,000 items or is deeper
+          than 24.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the session does not exist.
         * NOT_FOUND: the etag is `*` and there is no such object; there is no such revision in the blob, or no such session in

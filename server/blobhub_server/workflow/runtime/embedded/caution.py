@@ -20,7 +20,7 @@ from blobhub_server.workflow.runtime.decision import Decision
 MAX_RECOVERIES = 3
 """The recovery of this number, in a row that journaled nothing, fails an execution."""
 
-POISONED = Failed("POISONED", "time after time the server went down when it went on with this execution")
+POISONED = Failed("POISONED", "three times in a row the server went down when it went on with this execution")
 
 Decide = Callable[[Sequence[Happening]], Decision]
 
