@@ -12,9 +12,10 @@ import flows
 import pytest
 from blobhub.v1 import execution_pb2, metadata_pb2, session_object_pb2, session_pb2
 from blobhub_client import get_value, page, set_value
+from blobhub_client import values as client_values
 from blobhub_server.blobtypes import json_text
 from blobhub_server.blobtypes.conformance import expect_refusal
-from blobhub_server.rpc.value_bound import MAX_ITEMS, counting
+from blobhub_server.rpc.value_bound import MAX_MESSAGE_ITEMS, counting
 from calling import ask
 from exact import DRAFT, INVALID, passing, same, values
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
@@ -49,7 +50,11 @@ def test_the_items_of_a_request_are_counted_in_its_bytes(values: list[Any], repe
     for number, value in enumerate(values):
         request.spec.input_data.add(alias=str(number), value=filled([value] * (repeat if number == 0 else 1)))
     found = sum(items_of(item.value) for item in request.spec.input_data)
-    assert counting(request)(request.SerializeToString()) == (found > MAX_ITEMS)
+    assert counting(request)(request.SerializeToString()) == (found > MAX_MESSAGE_ITEMS)
+
+
+def test_the_client_puts_as_many_items_into_values_as_the_server_takes() -> None:
+    assert client_values.MAX_MESSAGE_ITEMS == MAX_MESSAGE_ITEMS
 
 
 @given(data=st.binary(max_size=60), times=st.integers(1, 2000))
@@ -60,16 +65,16 @@ def test_bytes_that_are_no_request_are_left_to_the_decoder(data: bytes, times: i
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_request_has_as_many_items_as_it_may(more: int) -> None:
     request = PUT(value=filled(None))
-    request.value.list_value.values.extend([Value()] * (MAX_ITEMS + more))
+    request.value.list_value.values.extend([Value()] * (MAX_MESSAGE_ITEMS + more))
     assert counting(PUT())(request.SerializeToString()) == bool(more)
     # A field that is there twice is merged, as is a tag of more bytes than it needs; a group may hold anything.
-    half = PUT(value=Value(list_value=ListValue(values=[Value()] * (MAX_ITEMS // 2)))).SerializeToString()
+    half = PUT(value=Value(list_value=ListValue(values=[Value()] * (MAX_MESSAGE_ITEMS // 2)))).SerializeToString()
     assert counting(PUT())(half + half) is False
     assert counting(PUT())(half + half + half) is True
     spaced = b"\x9a\x00" + bytes(half[1:])
     assert PUT.FromString(spaced) == PUT.FromString(half)
     assert counting(PUT())(spaced * 3) is True
-    assert counting(PUT())(b"\xa3\x06\xa4\x06" * MAX_ITEMS) is True
+    assert counting(PUT())(b"\xa3\x06\xa4\x06" * MAX_MESSAGE_ITEMS) is True
 
 
 @pytest.fixture
@@ -99,14 +104,14 @@ async def read_everything(api: Api, session_id: str, form: dict[str, Any]) -> No
 
 
 FORMS = {
-    "small numbers": [0] * json_text.MAX_ITEMS,
-    "long numbers": [2**63 - 1] * json_text.MAX_ITEMS,
-    "floats": [1e15 + number / 8 for number in range(json_text.MAX_ITEMS)],
-    "lists": [[]] * json_text.MAX_ITEMS,
-    "pairs": [[0]] * (json_text.MAX_ITEMS // 2),
-    "objects": [{"k": {}}] * (json_text.MAX_ITEMS // 2),
-    "keys": {f"{number:040}": number for number in range(json_text.MAX_ITEMS)},
-    "texts": ['\\"é' * 7] * json_text.MAX_ITEMS,
+    "small numbers": [0] * json_text.MAX_VALUE_ITEMS,
+    "long numbers": [2**63 - 1] * json_text.MAX_VALUE_ITEMS,
+    "floats": [1e15 + number / 8 for number in range(json_text.MAX_VALUE_ITEMS)],
+    "lists": [[]] * json_text.MAX_VALUE_ITEMS,
+    "pairs": [[0]] * (json_text.MAX_VALUE_ITEMS // 2),
+    "objects": [{"k": {}}] * (json_text.MAX_VALUE_ITEMS // 2),
+    "keys": {f"{number:040}": number for number in range(json_text.MAX_VALUE_ITEMS)},
+    "texts": ['\\"é' * 7] * json_text.MAX_VALUE_ITEMS,
     "nothing but a text": "\0" * 170_000,
 }
 
@@ -146,7 +151,7 @@ async def test_a_request_of_very_many_items_is_refused_before_anything_is_made_o
     async def send_all() -> None:
         for method, fields in requests.items():
             error = await expect_refusal(ask(api, method, **fields), INVALID, "INVALID_REQUEST")
-            assert f"{MAX_ITEMS} items in all its Values" in error.details(), method
+            assert f"{MAX_MESSAGE_ITEMS} items in all its Values" in error.details(), method
 
     await hold_the_bound(partial(server.measure, send_all))
 
@@ -156,10 +161,10 @@ async def test_values_of_as_many_items_as_a_request_may_have_hold_nobody_up(
 ) -> None:
     server, api, session_id = metered
     for value in (
-        [0] * MAX_ITEMS,
-        [[]] * MAX_ITEMS,
-        [{"k": 0}] * (MAX_ITEMS // 2),
-        {f"{n:060}": n for n in range(MAX_ITEMS)},
+        [0] * MAX_MESSAGE_ITEMS,
+        [[]] * MAX_MESSAGE_ITEMS,
+        [{"k": 0}] * (MAX_MESSAGE_ITEMS // 2),
+        {f"{n:060}": n for n in range(MAX_MESSAGE_ITEMS)},
     ):
         made = filled(value)
         assert made.WhichOneof("kind") in ("list_value", "struct_value")
@@ -171,7 +176,7 @@ async def test_values_of_as_many_items_as_a_request_may_have_hold_nobody_up(
 
 async def test_a_page_of_many_values_has_them_all_and_holds_nobody_up(metered: tuple[MeteredServer, Api, str]) -> None:
     server, api, session_id = metered
-    value = [[]] * json_text.MAX_ITEMS
+    value = [[]] * json_text.MAX_VALUE_ITEMS
     form = {"value_json": json.dumps(value)}
     spec = {"definition": "workflow", "input_data": [{"alias": "given", **form}]}
     for _ in range(30):

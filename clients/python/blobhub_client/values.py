@@ -18,7 +18,7 @@ from google.protobuf.struct_pb2 import Value
 
 MAX_EXACT = (1 << 53) - 1
 """The largest integer that no other one is rounded to as a 64-bit float."""
-MAX_ITEMS = 4_096
+MAX_MESSAGE_ITEMS = 4_096
 """How many items the server takes in the Values of a request, in their lists and objects in all."""
 
 
@@ -36,7 +36,7 @@ def set_value(message: Message, value: Any, field: str = "value") -> None:
     text = json.dumps(value, allow_nan=False)
     message.ClearField(field)
     message.ClearField(f"{field}_json")
-    if _is_exact(value) and _count_items(value) <= MAX_ITEMS:
+    if _is_exact(value) and _count_items(value) <= MAX_MESSAGE_ITEMS:
         _fill(getattr(message, field), value)
     else:
         setattr(message, f"{field}_json", text)

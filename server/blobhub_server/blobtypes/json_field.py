@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes import json_text
-from blobhub_server.rpc.value_bound import MAX_ITEMS
+from blobhub_server.rpc.value_bound import MAX_MESSAGE_ITEMS
 from blobhub_server.rpc.wire import from_value, to_value
 
 MAX_TWICE_BYTES = 256 << 10
@@ -38,7 +38,7 @@ def read(message: Message, field: str, max_bytes: int = json_text.MAX_BYTES, *, 
 class Room:
     """How many items the Values of a message may still have."""
 
-    items: int = MAX_ITEMS
+    items: int = MAX_MESSAGE_ITEMS
 
 
 def fill(message: Message, field: str, value: Any, *, room: Room | None = None) -> None:

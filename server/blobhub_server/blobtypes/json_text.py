@@ -17,7 +17,7 @@ from typing import Any
 from blobhub_server.errors import InvalidValue
 
 MAX_BYTES = 1 << 20
-MAX_ITEMS = 10_000
+MAX_VALUE_ITEMS = 10_000
 """What the lists and objects of a value hold in all. What is done with one in one go takes up to 10 ms for so many."""
 MAX_DEPTH = 24
 """Lists and objects around the innermost value. Protobuf reads a hundred levels, of which an object takes three."""
@@ -88,8 +88,11 @@ def require_bounds_of_all(field: str, texts: Collection[str]) -> None:
     if size > MAX_BYTES:
         raise InvalidValue(field, f"must be at most {MAX_BYTES} bytes as JSON in all, not {size}")
     # An item takes two characters at least, so most texts are not looked through.
-    if size > 2 * MAX_ITEMS and (items := sum(_count_items(_STRING.sub('"', text)) for text in texts)) > MAX_ITEMS:
-        raise InvalidValue(field, f"must have at most {MAX_ITEMS} items in lists and objects in all, not {items}")
+    if (
+        size > 2 * MAX_VALUE_ITEMS
+        and (items := sum(_count_items(_STRING.sub('"', text)) for text in texts)) > MAX_VALUE_ITEMS
+    ):
+        raise InvalidValue(field, f"must have at most {MAX_VALUE_ITEMS} items in lists and objects in all, not {items}")
 
 
 def require_bounds(field: str, text: str, max_bytes: int = MAX_BYTES) -> None:
@@ -103,12 +106,12 @@ def require_bounds(field: str, text: str, max_bytes: int = MAX_BYTES) -> None:
     if size > max_bytes:
         raise InvalidValue(field, f"must be at most {max_bytes} bytes as JSON, not {size} or more")
     brackets = text.count("[") + text.count("{")
-    many = brackets + text.count(",") > MAX_ITEMS
+    many = brackets + text.count(",") > MAX_VALUE_ITEMS
     if brackets <= MAX_DEPTH and not many and not _may_have_long_digits(text):
         return
     bare = _STRING.sub('"', text)
-    if many and (items := _count_items(bare)) > MAX_ITEMS:
-        raise InvalidValue(field, f"must have at most {MAX_ITEMS} items in lists and objects, not {items}")
+    if many and (items := _count_items(bare)) > MAX_VALUE_ITEMS:
+        raise InvalidValue(field, f"must have at most {MAX_VALUE_ITEMS} items in lists and objects, not {items}")
     if brackets > MAX_DEPTH and _is_deeper(bare, MAX_DEPTH):
         raise InvalidValue(field, _too_deep())
     if not _may_have_long_digits(bare):

@@ -16,7 +16,7 @@ from blobhub_server.errors import InvalidRequest, UndecodableRequest, Violation
 from blobhub_server.rpc.room import LARGE_BYTES, Room, Sender
 from blobhub_server.rpc.transport_error import RequestUnfinished
 from blobhub_server.rpc.validation import validate
-from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_ITEMS, counting
+from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_MESSAGE_ITEMS, counting
 
 Decode = Callable[[bytes], Awaitable[Message]]
 
@@ -27,7 +27,7 @@ def strictly(decode: Callable[[bytes], Message]) -> Decode:
 
     def strict(data: bytes) -> Message:
         if has_too_much(data):
-            bound = f"may have {MAX_FIELDS} fields, and {MAX_ITEMS} items in all its Values"
+            bound = f"may have {MAX_FIELDS} fields, and {MAX_MESSAGE_ITEMS} items in all its Values"
             raise InvalidRequest([Violation("", f"{bound}; send larger values as JSON text, in the field beside them")])
         try:
             return decode(data)

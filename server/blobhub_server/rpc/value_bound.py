@@ -2,8 +2,8 @@
 made of them.
 
 A Value of four megabytes holds a million nulls, and a list of messages two million that are empty. Reading, validating and
-converting them takes seconds and hundreds of megabytes, so a request that has more items than `MAX_ITEMS`, or more fields
-than `MAX_FIELDS`, is refused as it is. Larger values come as JSON text, which is read in C.
+converting them takes seconds and hundreds of megabytes, so a request that has more items than `MAX_MESSAGE_ITEMS`, or more
+fields than `MAX_FIELDS`, is refused as it is. Larger values come as JSON text, which is read in C.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import cast
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
-MAX_ITEMS = 4_096
+MAX_MESSAGE_ITEMS = 4_096
 """How many items all Values and Structs of a message may have, in or out: 5 ms on each way for those that take longest."""
 MAX_FIELDS = 200_000
 """How many fields a message may have, in all that is in it: a definition of as many parts as there may be has some less."""
@@ -43,7 +43,7 @@ def counting(request: Message) -> Callable[[bytes], bool]:
     Bytes that are no message have not: they are for the decoder to refuse.
     """
     plan = _plan(cast(Descriptor, request.DESCRIPTOR), {})
-    return lambda data: len(data) > MAX_ITEMS * _LEAST_BYTES and _exceeds(data, plan)
+    return lambda data: len(data) > MAX_MESSAGE_ITEMS * _LEAST_BYTES and _exceeds(data, plan)
 
 
 def _plan(message: Descriptor, known: dict[str, _Plan]) -> _Plan:
@@ -78,8 +78,8 @@ def _exceeds(data: bytes, plan: _Plan) -> bool:
                     at += size
                 else:
                     found += plan.container
-                    if found > MAX_ITEMS or at + size > end:
-                        return found > MAX_ITEMS
+                    if found > MAX_MESSAGE_ITEMS or at + size > end:
+                        return found > MAX_MESSAGE_ITEMS
                     around.append((end, plan))
                     end, plan = at + size, inner
             if at > end:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
-MAX_TOKENS = 20_000
+MAX_LEXEMES = 20_000
 """How many of a script are looked at; each takes some microseconds."""
 _MAX_LITERAL = 1_000
 _PASSED_OVER = (token.NL, token.NEWLINE, token.COMMENT, token.INDENT, token.DEDENT)
@@ -40,9 +40,9 @@ def calls_of(source: str) -> ScriptCalls:
     """The calls of a script. It is only cut into tokens, the first ones, so no text makes this deep or long."""
     if "set_result" not in source and "set_data_output" not in source:
         return ScriptCalls(routes=(), outputs=frozenset())
-    tokens = list(islice(_tokens(source), MAX_TOKENS))
+    tokens = list(islice(_tokens(source), MAX_LEXEMES))
     routes = []
-    outputs: set[str] | None = set() if len(tokens) < MAX_TOKENS else None
+    outputs: set[str] | None = set() if len(tokens) < MAX_LEXEMES else None
     for number, name in enumerate(tokens):
         if name.type != token.NAME or name.string not in ("set_result", "set_data_output"):
             continue

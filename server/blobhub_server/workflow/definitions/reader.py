@@ -128,8 +128,8 @@ class _Reader:
         if self._value_bytes > json_text.MAX_BYTES:
             bound = f"at most {json_text.MAX_BYTES} bytes as JSON in all, with each number in full, not {self._value_bytes}"
             self._note("components", f"must have values of {bound}")
-        if self._value_items > json_text.MAX_ITEMS:
-            bound = f"at most {json_text.MAX_ITEMS} items in lists and objects in all, not {self._value_items}"
+        if self._value_items > json_text.MAX_VALUE_ITEMS:
+            bound = f"at most {json_text.MAX_VALUE_ITEMS} items in lists and objects in all, not {self._value_items}"
             self._note("components", f"must have values of {bound}")
         return Definition(
             type="workflow_definition",
