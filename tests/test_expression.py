@@ -163,11 +163,11 @@ def test_reading_costs_the_same_whether_the_text_was_read_before_or_not() -> Non
     assert spent[0] == spent[1] > 0
 
 
-def test_what_was_read_is_kept_within_bounds() -> None:
-    kept = source._Kept(nodes=100)
+def test_the_cache_of_parsed_expressions_evicts_the_oldest_at_its_bound() -> None:
+    cache = source._ParseCache(max_nodes=100)
     for number in range(50):
-        kept.keep(f"{number} + x", parse(f"{number} + x"))
-    found = [number for number in range(50) if kept.get(f"{number} + x")]
+        cache.put(f"{number} + x", parse(f"{number} + x"))
+    found = [number for number in range(50) if cache.get(f"{number} + x")]
     assert found == list(range(50 - 100 // 3, 50))
 
 

@@ -6,10 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
-from blobhub_server.workflow.kept import Kept
 from blobhub_server.workflow.turns import Turns
-from hypothesis import given
-from hypothesis import strategies as st
 from waiting import until
 
 
@@ -62,38 +59,3 @@ async def test_work_that_fails_gives_its_turn_back() -> None:
     failed = await asyncio.gather(*(turns.run("a", lambda: 1 // 0) for _ in range(3)), return_exceptions=True)
     assert [type(error) for error in failed] == [ZeroDivisionError] * 3
     assert await turns.run("a", lambda: 1) == 1
-
-
-async def test_what_many_ask_for_at_once_is_made_once_and_a_failure_is_not_kept() -> None:
-    kept: Kept[str] = Kept(max_things=3, max_bytes=50)
-    made: list[str] = []
-
-    async def make() -> tuple[str, int]:
-        made.append("a")
-        await asyncio.sleep(0)
-        if len(made) == 1:
-            raise ValueError
-        return "A", 1
-
-    asking = [asyncio.create_task(kept.obtain("a", make)) for _ in range(5)]
-    assert [type(error) for error in await asyncio.gather(*asking, return_exceptions=True)] == [ValueError] * 5
-    asking = [asyncio.create_task(kept.obtain("a", make)) for _ in range(5)]
-    await asyncio.sleep(0)
-    asking[0].cancel()
-    assert (await asyncio.gather(*asking, return_exceptions=True))[1:] == ["A"] * 4
-    assert await kept.obtain("a", make) == "A"
-    assert made == ["a", "a"]
-
-
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 40))))
-def test_what_is_kept_stays_within_its_count_and_its_size(asked: list[tuple[str, int]]) -> None:
-    kept: Kept[str] = Kept(max_things=3, max_bytes=50)
-    sizes: dict[str, int] = {}
-    for key, size in asked:
-        if kept.get(key) is None:
-            sizes[key] = size
-        kept.keep(key, key.upper(), size)
-        assert kept.get(key) == key.upper()
-        there = [key for key in "abcdef" if key in kept._things]
-        assert len(there) <= 3
-        assert len(there) == 1 or sum(sizes[key] for key in there) <= 50

@@ -23,9 +23,9 @@ MAX_LOOPS = 4
 """How many `for` one comprehension has. Each item is handed through all of them."""
 
 _COST = 4
-"""Units for reading one node. What is kept from an earlier reading is paid for too: the price depends on no cache."""
-_KEPT_NODES = 40_000
-"""How many nodes are kept read, of some 600 bytes each."""
+"""Units for reading one node. A cached expression is paid for too: the price depends on no cache."""
+_MAX_CACHED_NODES = 40_000
+"""How many nodes of parsed expressions are cached, of some 600 bytes each."""
 
 _ALLOWED = frozenset(
     {
@@ -107,44 +107,45 @@ class Expression:
                 return isinstance(tree, _NEVER_BOOLEAN)
 
 
-class _Kept:
-    """Expressions read lately, by text: as many as there is room for. Threads may share it."""
+# Not `blobhub_server.cache`: threads share this one, and the interpreter, which parses by it, knows no asyncio.
+class _ParseCache:
+    """An LRU cache of expressions by their text, bounded by their nodes. Threads may share it."""
 
-    def __init__(self, nodes: int) -> None:
-        self._room = nodes
-        self._read: OrderedDict[str, Expression] = OrderedDict()
+    def __init__(self, max_nodes: int) -> None:
+        self._room = max_nodes
+        self._parsed: OrderedDict[str, Expression] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, text: str) -> Expression | None:
-        """The expression of a text, if it is kept."""
+        """The expression of a text, if it is cached."""
         with self._lock:
-            found = self._read.get(text)
+            found = self._parsed.get(text)
             if found is not None:
-                self._read.move_to_end(text)
+                self._parsed.move_to_end(text)
             return found
 
-    def keep(self, text: str, expression: Expression) -> None:
-        """Keep an expression; let go of those that were not asked for longest."""
+    def put(self, text: str, expression: Expression) -> None:
+        """Cache an expression, and evict others until there is room for it."""
         with self._lock:
-            if text in self._read:
+            if text in self._parsed:
                 return
-            self._read[text] = expression
+            self._parsed[text] = expression
             self._room -= expression.nodes
             while self._room < 0:
-                _, oldest = self._read.popitem(last=False)
+                _, oldest = self._parsed.popitem(last=False)
                 self._room += oldest.nodes
 
 
-_kept = _Kept(_KEPT_NODES)
+_parsed = _ParseCache(_MAX_CACHED_NODES)
 _reading = threading.Lock()
 
 
 def parse(text: str) -> Expression:
     """The expression that a text is. Raises InvalidSyntax, with line and column."""
-    found = _kept.get(text)
+    found = _parsed.get(text)
     if found is None:
         found = _read(text)
-        _kept.keep(text, found)
+        _parsed.put(text, found)
     return found
 
 

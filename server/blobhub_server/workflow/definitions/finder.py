@@ -9,6 +9,7 @@ from functools import partial
 
 from blobhub_server.blobtypes.contract import Contents
 from blobhub_server.blobtypes.values import Entry
+from blobhub_server.cache import Cache
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import NotFound, Violation
 from blobhub_server.workflow.code.contract import ScriptFlaw, ScriptRunner
@@ -18,7 +19,6 @@ from blobhub_server.workflow.definitions.document import Definition, InvalidDefi
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.definitions.reader import parse
 from blobhub_server.workflow.errors import DefinitionNotRunnable, InvalidDefinitionContent
-from blobhub_server.workflow.kept import Kept
 from blobhub_server.workflow.turns import Turns
 
 _UNREADABLE = (ProblemType.INVALID_DOCUMENT, ProblemType.INVALID_EXPRESSION)
@@ -76,8 +76,8 @@ class Definitions:
         self._contents = contents
         self._registry = registry
         self._scripts = scripts
-        self._stored: Kept[CompiledDefinition] = Kept(max_things=1024, max_bytes=4 << 20)
-        self._checked: Kept[CompiledDefinition] = Kept(max_things=64, max_bytes=1 << 20)
+        self._stored: Cache[CompiledDefinition] = Cache(max_count=1024, max_bytes=4 << 20)
+        self._checked: Cache[CompiledDefinition] = Cache(max_count=64, max_bytes=1 << 20)
         self._load_turns = Turns(1)
         self.turns = Turns(1)
 

@@ -12,6 +12,7 @@ from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.blobtypes.reference import parse_within
 from blobhub_server.blobtypes.values import Entry
+from blobhub_server.cache import Cache
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.portion import MAX_PAGE_BYTES, count_within
 from blobhub_server.errors import AlreadyExists, BlobHubError, NotFound, WrongBlobType
@@ -22,7 +23,6 @@ from blobhub_server.workflow.definitions.document import InvalidDefinition, Prob
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.definitions.reader import invalid, parse
 from blobhub_server.workflow.errors import TYPE, InvalidDefinitionContent
-from blobhub_server.workflow.kept import Kept
 from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.services.document import to_document, to_message
 
@@ -94,7 +94,7 @@ class DefinitionService:
     def __init__(self, host: Host, definitions: Definitions) -> None:
         self._host = host
         self._definitions = definitions
-        self._contents: Kept[bytes] = Kept(max_things=1024, max_bytes=16 << 20)
+        self._contents: Cache[bytes] = Cache(max_count=1024, max_bytes=16 << 20)
         """Typed messages, encoded, by the digest of the document that they stand for."""
 
     async def PutDefinition(self, request: pb.PutDefinitionRequest, call: Call[RevisionView]) -> pb.PutDefinitionResponse:
