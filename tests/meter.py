@@ -139,7 +139,7 @@ class Meter:
         (number, begin_time), self._running = self._running, None
         if spent * 1000 < WORTH_KEEPING_MS:
             return
-        stack = most_common(self._samples) if self._sampled == number else []
+        stack = most_common(self._samples) if self._sampled == number and self._samples else []
         name, end_time = name_of(callback), time.monotonic()
         self._seen.append(Callback(name=name, cpu_ms=spent * 1000, begin_time=begin_time, end_time=end_time, stack=stack))
         if len(self._seen) > 10 * KEPT:
