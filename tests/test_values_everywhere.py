@@ -67,8 +67,6 @@ LEFT_OUT = {
     "StopExecution execution.result": "an execution with a result has ended, and is not stopped",
 }
 
-SMALL_BYTES = 64 << 10
-"""What metadata takes; a credential takes less."""
 LARGE = [
     "x" * ((1 << 20) - 2),
     {"k" * ((1 << 20) - 6): 1},

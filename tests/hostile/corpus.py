@@ -14,7 +14,3 @@ KINDS = ("expression", "switch", "script", "value", "definition", "frame", "call
 def members() -> tuple[Member, ...]:
     """All members, in the order of their kinds."""
     return tuple(member for part in (expressions, scripts, values, definitions, frames, calls) for member in part.members())
-
-
-NOT_YET: dict[str, str] = {}
-"""Members that break a bound, each with the reason why that is not mended yet. A test fails when one no longer does."""

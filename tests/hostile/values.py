@@ -144,8 +144,6 @@ VALUES: dict[str, Callable[[], bytes]] = {
 }
 """Values as protobuf."""
 
-PUT_AND_GET = "PutSessionObject"
-
 
 def members() -> Iterator[Member]:
     """Every text and every value on every way in."""
