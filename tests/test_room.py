@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 from pathlib import Path
 
 import acme
@@ -13,6 +14,7 @@ from blobhub.v1 import caller_pb2
 from blobhub_server.config import Settings
 from blobhub_server.rpc import room
 from blobhub_server.rpc.room import Room, Sender, address_of
+from blobhub_server.rpc.transport_error import Overloaded
 from calling import ask
 from figures import Figure
 from hypothesis import given
@@ -117,6 +119,88 @@ async def test_calls_that_stall_where_few_are_let_in_at_once_keep_nobody_waiting
         make = there.channel.unary_unary(ONE)
         for _ in range(room.MAX_AT_ONCE * 2):
             await within_deadline(make(GOOD.SerializeToString(), metadata=(("known", "yes"),)))
+
+
+async def test_calls_of_unknown_senders_that_wait_refuse_no_known_caller() -> None:
+    made = Room()
+    calls = [
+        asyncio.create_task(hold(made, Sender(name=f"10.0.0.{number % 10}", known=False)))
+        for number in range(room.MAX_WAITING * 2)
+    ]
+    await asyncio.sleep(0)
+    async with made.place(Sender(name="somebody", known=True)):
+        pass
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def hold(made: Room, sender: Sender) -> None:
+    """Take a place and keep it."""
+    async with made.place(sender):
+        await asyncio.Event().wait()
+
+
+async def test_senders_that_are_refused_leave_nothing_behind() -> None:
+    made = Room()
+    senders = [Sender(name=f"10.0.0.{number}", known=False) for number in range(room.MAX_WAITING_UNKNOWN)]
+    calls = [asyncio.create_task(hold(made, sender)) for sender in senders]
+    await asyncio.sleep(0)
+    kept = len(made._unknown.shares)
+    for number in range(100):
+        with pytest.raises(Overloaded):
+            await hold(made, Sender(name=f"10.0.1.{number}", known=False))
+    assert len(made._unknown.shares) == kept
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert made._unknown.shares == {}
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """Does not wait: its clock goes on to when something is due."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        super().__init__()
+        select = self._selector.select
+
+        def skip(timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            self._now += timeout or 0
+            return select(0)
+
+        self._selector.select = skip
+
+    def time(self) -> float:
+        return self._now
+
+
+def test_a_call_waits_for_its_turn_and_its_place_no_longer_than_for_one() -> None:
+    """The turn is free after a part of the time; by then another sender has been given the place."""
+    made = Room()
+    mine, others = Sender(name="mine", known=False), Sender(name="others", known=False)
+
+    async def stay(sender: Sender, seconds: float) -> None:
+        async with made.place(sender):
+            await asyncio.sleep(seconds)
+
+    async def wait_for_both() -> float:
+        loop = asyncio.get_running_loop()
+        first = [asyncio.create_task(stay(mine, room.MAX_WAIT_SECONDS / 2)), asyncio.create_task(stay(mine, 1_000))]
+        rest = [asyncio.create_task(stay(others, 1_000)) for _ in range(room.UNKNOWN_PLACES // 2)]
+        await asyncio.sleep(0.1)
+        third = asyncio.create_task(stay(Sender(name="third", known=False), 1_000))
+        await asyncio.sleep(0.1)
+        start = loop.time()
+        with pytest.raises(Overloaded):
+            await stay(mine, 1)
+        waited = loop.time() - start
+        for call in (*first, *rest, third):
+            call.cancel()
+        return waited
+
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        assert runner.run(wait_for_both()) == pytest.approx(room.MAX_WAIT_SECONDS)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import unquote
@@ -22,8 +22,10 @@ MAX_AT_ONCE = 16
 """How many calls of known callers are received at the same time without taking a place."""
 KNOWN_PLACES, UNKNOWN_PLACES = 8, 4
 """Places for known callers, and for those whom nothing identifies."""
-MAX_WAITING = 256
-"""How many calls may wait for a place. They hold 64 KiB each."""
+MAX_WAITING, MAX_WAITING_UNKNOWN = 256, 128
+"""How many calls of known callers may wait for a place, and of those whom nothing identifies. They hold 64 KiB each."""
+MAX_WAITING_PER_CALLER, MAX_WAITING_PER_ADDRESS = 128, 32
+"""How many of them may be of one known caller, and of one address. Addresses cost an attacker less than keys do."""
 MAX_WAIT_SECONDS = 10.0
 LARGE_BYTES = 64 << 10
 """A request of more than that keeps its place until its call has ended, because it is held in memory until then."""
@@ -58,11 +60,25 @@ class _Share:
 
 @dataclass(slots=True)
 class _Places:
-    """Places of one kind."""
+    """Places of one kind: for all senders and for each, and how many calls may be there, waiting or not.
+
+    Calls are counted by kind, so those whom nothing identifies fill nobody else's queue.
+    """
 
     free: asyncio.Semaphore
     each: int
+    max_calls: int
+    max_calls_each: int
+    calls: int = 0
     shares: dict[str, _Share] = field(default_factory=dict)
+
+    def share(self, sender: Sender) -> _Share:
+        """What a sender has here. Raises Overloaded when no further call may wait."""
+        share = self.shares.get(sender.name)
+        if self.calls >= self.max_calls or (share is not None and share.calls >= self.max_calls_each):
+            raise Overloaded
+        # Kept only for a call that may wait, because the end of that call removes it.
+        return share or self.shares.setdefault(sender.name, _Share(turns=asyncio.Semaphore(self.each)))
 
 
 class Room:
@@ -70,9 +86,18 @@ class Room:
 
     def __init__(self) -> None:
         self._at_once: set[asyncio.Task[object]] = set()
-        self._known = _Places(free=asyncio.Semaphore(KNOWN_PLACES), each=KNOWN_PLACES // 2)
-        self._unknown = _Places(free=asyncio.Semaphore(UNKNOWN_PLACES), each=UNKNOWN_PLACES // 2)
-        self._calls = 0
+        self._known = _Places(
+            free=asyncio.Semaphore(KNOWN_PLACES),
+            each=KNOWN_PLACES // 2,
+            max_calls=MAX_WAITING,
+            max_calls_each=MAX_WAITING_PER_CALLER,
+        )
+        self._unknown = _Places(
+            free=asyncio.Semaphore(UNKNOWN_PLACES),
+            each=UNKNOWN_PLACES // 2,
+            max_calls=MAX_WAITING_UNKNOWN,
+            max_calls_each=MAX_WAITING_PER_ADDRESS,
+        )
 
     def enter_at_once(self) -> bool:
         """Let the running task's call be received at once, if few are; whether it is."""
@@ -93,29 +118,21 @@ class Room:
     async def place(self, sender: Sender) -> AsyncIterator[None]:
         """Wait for a place, and have it until the block is left. Raises Overloaded when there is none for too long."""
         places = self._known if sender.known else self._unknown
-        share = places.shares.setdefault(sender.name, _Share(turns=asyncio.Semaphore(places.each)))
-        if self._calls >= MAX_WAITING or share.calls >= MAX_WAITING // 2:
-            raise Overloaded
+        share = places.share(sender)
         share.calls += 1
-        self._calls += 1
+        places.calls += 1
         try:
-            async with _in_time(share.turns), _in_time(places.free):
+            async with AsyncExitStack() as taken:
+                try:
+                    # One deadline for both: who has waited for a turn has waited.
+                    async with asyncio.timeout(MAX_WAIT_SECONDS):
+                        await taken.enter_async_context(share.turns)
+                        await taken.enter_async_context(places.free)
+                except TimeoutError:
+                    raise Overloaded from None
                 yield
         finally:
-            self._calls -= 1
+            places.calls -= 1
             share.calls -= 1
             if share.calls == 0:
                 del places.shares[sender.name]
-
-
-@asynccontextmanager
-async def _in_time(places: asyncio.Semaphore) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(MAX_WAIT_SECONDS):
-            await places.acquire()
-    except TimeoutError:
-        raise Overloaded from None
-    try:
-        yield
-    finally:
-        places.release()
