@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from blobhub_server.db.engine import Database
 from blobhub_server.db.notify import Doorbell
@@ -21,12 +22,16 @@ from blobhub_server.workflow.store.event import LoggedEvent
 _MAX_TAILS = 4096
 _MAX_TAIL_LINES = 256
 _MAX_TAIL_BYTES = 1 << 20
+_MAX_BYTES = 32 << 20
+"""All tails together. An event that is in the session's tail and in the execution's counts in both."""
+_LINE_BYTES = 512
+"""What a line takes beside its event."""
 _LATELY_SECONDS = 10.0
 """For so long after a ring of another server, its tail is not used: commits of both may still be on their way here."""
 
 
 class Tail:
-    """The last lines of one log, without gaps: `first` … `last` in the log's own numbering. `size` is their bytes."""
+    """The last lines of one log, without gaps: `first` … `last` in the log's own numbering. `size` is in bytes."""
 
     __slots__ = ("first", "last", "lines", "size")
 
@@ -46,9 +51,9 @@ class Tail:
             return
         self.lines.append(line)
         self.last = number
-        self.size += len(line.event)
+        self.size += _size(line)
         while len(self.lines) > _MAX_TAIL_LINES or (self.size > _MAX_TAIL_BYTES and len(self.lines) > 1):
-            self.size -= len(self.lines.popleft().event)
+            self.size -= _size(self.lines.popleft())
         self.first = number - len(self.lines) + 1
 
     def read_after(self, number: int, limit: int) -> list[LoggedEvent] | None:
@@ -59,6 +64,10 @@ class Tail:
         return [self.lines[i] for i in range(start, min(start + limit, len(self.lines)))]
 
 
+def _size(line: LoggedEvent) -> int:
+    return _LINE_BYTES + len(line.event)
+
+
 class EventLog:
     """The logs of all sessions, and of their executions, as watchers read them."""
 
@@ -66,6 +75,7 @@ class EventLog:
         self._db = db
         self._bell = bell
         self._tails: OrderedDict[str, Tail] = OrderedDict()
+        self._size = 0
         self._shared: OrderedDict[str, float] = OrderedDict()
         self._all_shared = -_LATELY_SECONDS
         self._is_trusted: Callable[[], bool] = lambda: True
@@ -83,9 +93,10 @@ class EventLog:
         """Drop the tail of a log, or all tails for None: another server has written lines that they may lack."""
         if topic is None:
             self._tails.clear()
+            self._size = 0
             self._all_shared = time.monotonic()
             return
-        self._tails.pop(topic, None)
+        self._drop(topic)
         self._shared[topic] = time.monotonic()
         self._shared.move_to_end(topic)
         if len(self._shared) > _MAX_TAILS:
@@ -97,15 +108,14 @@ class EventLog:
         Logs that another server has written to lately get no tail: its lines may come before these or after them.
         """
         added: dict[str, list[tuple[int, LoggedEvent]]] = {}
-        for line in lines:
+        for committed in lines:
+            line = replace(committed, record=None)  # It holds the event's values once more, and no reader gets it.
             added.setdefault(line.session_id, []).append((line.session_sequence, line))
             if line.execution_id is not None:
                 added.setdefault(line.execution_id, []).append((line.execution_sequence, line))
         for topic, numbered in added.items():
             if self._is_trusted() and not self._shared_lately(topic):
-                tail = self._tail(topic)
-                for number, line in numbered:
-                    tail.add(number, line)
+                self._add(topic, numbered)
             self._bell.ring(topic)
 
     async def read_session(self, session_id: str, after: int) -> Sequence[LoggedEvent]:
@@ -128,6 +138,7 @@ class EventLog:
         tail = self._tails.get(key)
         if tail is None or not self._is_trusted() or self._shared_lately(key):
             return None
+        self._tails.move_to_end(key)
         return tail.read_after(after, MAX_BATCH)
 
     def _shared_lately(self, key: str) -> bool:
@@ -135,12 +146,18 @@ class EventLog:
         rung = max(self._shared.get(key, self._all_shared), self._all_shared)
         return time.monotonic() - rung < _LATELY_SECONDS
 
-    def _tail(self, key: str) -> Tail:
-        tail = self._tails.get(key)
-        if tail is None:
-            tail = self._tails[key] = Tail()
-            if len(self._tails) > _MAX_TAILS:
-                self._tails.popitem(last=False)
-        else:
-            self._tails.move_to_end(key)
-        return tail
+    def _add(self, key: str, numbered: Iterable[tuple[int, LoggedEvent]]) -> None:
+        """Add lines to a log's tail; evict the tails that nobody has used for longest until there is room."""
+        tail = self._tails.setdefault(key, Tail())
+        self._tails.move_to_end(key)
+        self._size -= tail.size
+        for number, line in numbered:
+            tail.add(number, line)
+        self._size += tail.size
+        while len(self._tails) > _MAX_TAILS or self._size > _MAX_BYTES:
+            self._drop(next(iter(self._tails)))
+
+    def _drop(self, key: str) -> None:
+        tail = self._tails.pop(key, None)
+        if tail is not None:
+            self._size -= tail.size

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
+from blobhub_server.cache import Cache
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
@@ -13,7 +13,10 @@ from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.runner import Runner, RunnerContext
 
 _MAX_RECENTLY_ENDED = 1024
-"""How many ended executions are cached; they do not change any more."""
+_MAX_RECENTLY_ENDED_BYTES = 16 << 20
+"""How many ended executions are cached, which do not change any more, and how much they may take together."""
+_EXECUTION_BYTES = 4096
+"""What an execution takes beside its result, about."""
 
 
 class Runners:
@@ -27,7 +30,7 @@ class Runners:
         self._on_failure = on_failure
         self._runners: dict[str, Runner] = {}
         self._undelivered: dict[str, list[Message]] = {}
-        self._recently_ended: OrderedDict[str, Execution] = OrderedDict()
+        self._recently_ended: Cache[Execution] = Cache(max_count=_MAX_RECENTLY_ENDED, max_bytes=_MAX_RECENTLY_ENDED_BYTES)
         self.leaving = False
 
     @property
@@ -102,9 +105,8 @@ class Runners:
         if self._runners.get(runner.execution.id) is runner:
             del self._runners[runner.execution.id]
         if runner.execution.ended:
-            self._recently_ended[runner.execution.id] = runner.execution
-            if len(self._recently_ended) > _MAX_RECENTLY_ENDED:
-                self._recently_ended.popitem(last=False)
+            size_bytes = _EXECUTION_BYTES + len(runner.execution.result or b"")
+            self._recently_ended.put(runner.execution.id, runner.execution, size_bytes)
 
     def _on_runner_failure(self, runner: Runner, error: Exception) -> None:
         self._on_failure(runner.execution, error)
