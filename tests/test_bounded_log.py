@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import flows
 import grpc
 import pytest
 import structlog
 from blobhub.v1 import execution_pb2
-from blobhub_server.bounded_log import BoundedLog
+from blobhub_server.bounded_log import MAX_LINES, BoundedLog
+from blobhub_server.clock import utc_now
+from blobhub_server.db.notify import Doorbell
+from blobhub_server.db.opening import open_database
+from blobhub_server.ids import Uuid7
+from blobhub_server.platform.calls import audit as audit_module
+from blobhub_server.platform.calls.audit import Audit
 from calling import ask
 from served import Api
 from waiting import until
@@ -60,3 +68,21 @@ async def test_a_failed_execution_is_logged_with_reason_component_and_caller(api
     assert (line["definition"], line["reason"]) == ("workflow", execution.failure.reason)
     assert (line["component"], line["caller"], line["log_level"]) == ("script", caller.user_id, "warning")
     assert "swordfish" not in str(logged)
+
+
+@pytest.mark.parametrize("caller", [None, "somebody"], ids=["too many anonymous ones", "the log cannot be written"])
+async def test_refusals_that_are_not_recorded_are_logged_in_bounded_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caller: str | None
+) -> None:
+    monkeypatch.setattr(audit_module, "ANONYMOUS_BURST", 0)
+    db = await open_database(f"sqlite:///{tmp_path / 'blobhub.db'}")  # It has no tables.
+    audit = Audit(db, Doorbell(db), utc_now, Uuid7())
+    entry = {"method": "Method", "code": "NOT_FOUND", "user_id": caller, "api_key_id": None}
+    with structlog.testing.capture_logs() as logged:
+        for code in ("NOT_FOUND", "UNAUTHENTICATED"):
+            for _ in range(2 * MAX_LINES):
+                await audit.record_refusal(entry | {"code": code})
+    written = [line["code"] for line in logged if line["event"] == "refusal_not_recorded"]
+    assert written == ["NOT_FOUND"] * MAX_LINES + ["UNAUTHENTICATED"] * MAX_LINES
+    await audit.close()
+    await db.close()

@@ -13,13 +13,13 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-import structlog
 from blobhub.v1 import access_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from blobhub_server.blobtypes.call import Call
+from blobhub_server.bounded_log import BoundedLog
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.group import GroupCommitter
@@ -28,8 +28,6 @@ from blobhub_server.errors import BlobHubError, StorageUnavailable
 from blobhub_server.ids import Ids
 from blobhub_server.platform.rules.api_key import mask_keys
 from blobhub_server.platform.store import audit as store
-
-log = structlog.get_logger()
 
 TOPIC = "audit"
 """The doorbell that is rung when the log has grown."""
@@ -160,6 +158,7 @@ class Audit:
         self._ids = ids
         self._refusals: GroupCommitter[AuditRow, None] = GroupCommitter(db, self._append_batch)
         self._anonymous = TokenBucket(ANONYMOUS_BURST, ANONYMOUS_PER_SECOND)
+        self._log = BoundedLog("refusal_not_recorded")
 
     async def append(self, tx: Transaction, entries: Sequence[AuditRow]) -> None:
         """Add entries in a transaction, as its last step."""
@@ -173,20 +172,16 @@ class Audit:
 
     async def record_refusal(self, entry: AuditRow) -> None:
         """Add the entry of a refusal; return once it is durable. A failure to write is logged and not raised."""
+        about = {"method": entry["method"], "code": entry["code"]}
         if entry["user_id"] is None and entry["api_key_id"] is None and not self._anonymous.take(self._clock()):
-            log.warning(
-                "refusal_not_recorded",
-                method=entry["method"],
-                code=entry["code"],
-                reason="too many refusals of unidentified callers",
-            )
+            self._log.write("warning", tuple(about.values()), **about, reason="too many refusals of unidentified callers")
             return
         try:
             await self._refusals.submit(entry)
         except StorageUnavailable:
             pass  # The committer has reported it, and the storage that would take the entry is what is missing.
         except Exception:
-            log.exception("refusal_not_recorded", method=entry["method"], code=entry["code"])
+            self._log.write("error", tuple(about.values()), **about, exc_info=True)
 
     async def close(self) -> None:
         """Finish what was submitted."""
