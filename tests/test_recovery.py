@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import flows
 import pytest
 from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.runtime.decision import Decision
+from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
 from blobhub_server.workflow.runtime.embedded.runner import Runner
 from blobhub_server.workflow.runtime.embedded.runners import Runners
@@ -120,6 +124,28 @@ async def test_what_was_counted_before_is_recovered_first_and_one_at_a_time(
         await until(lambda: _counts(database_url))
     first = [(what, id_) for id_ in (ids[3], ids[2]) for what in ("resumed", "settled")]
     assert noted == [*first, ("resumed", ids[0]), ("resumed", ids[1])]
+
+
+async def test_an_execution_is_cautious_until_it_has_gone_on_once(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn that is counted first takes two commits; one that nothing has ended a server in takes one, as ever."""
+    pauses = [flows.component(f"pause-{number}", "flow.delay", seconds=1.5 if number == 0 else 0.01) for number in range(4)]
+    pairs = pairwise(["start", *(pause["id"] for pause in pauses)])
+    document = flows.document([flows.component("start", "flow.start"), *pauses], [flows.control(a, b) for a, b in pairs])
+    async with together(tmp_path, database_url, count=1) as ((_, api),):
+        id_, key = await started(api, await api.session(document)), api.key
+    entered = set()
+
+    def decide(*arguments: Any) -> Decision:
+        decision = decide_with_caution(*arguments)
+        entered.add(decision.progress.state.steps)
+        return decision
+
+    monkeypatch.setattr("blobhub_server.workflow.runtime.embedded.runner.decide_with_caution", decide)
+    async with together(tmp_path, database_url, count=1, key=key) as ((_, api),):
+        assert (await ended(api, id_))[-1] == "flow.exited"
+    assert entered == {2}, "the start and the pause that was under way"
 
 
 async def _counts(url: str) -> bool:

@@ -137,7 +137,7 @@ class Runner:
     def resume(self, *, cautious: bool = False) -> None:
         """Resume from the log: steps that were in flight are run again, and timers are set again.
 
-        A cautious runner evaluates nothing before it has been counted that it will: a server may have ended of it before.
+        A cautious runner first evaluates something when it has been counted that it will: a server may have ended of it before.
         """
         self._cautious = cautious
         self._arm_deadline()
@@ -310,6 +310,8 @@ class Runner:
 
     def _keep(self, decision: Decision) -> None:
         self._progress, self._commands = decision.progress, decision.commands
+        if self._counted:  # What was ready has been evaluated, and the server lives; what follows begins from here.
+            self._cautious = False
         self._counted = self.execution.recoveries > 0
 
     def _perform(self) -> None:
