@@ -137,7 +137,7 @@ class Runner:
     def resume(self, *, cautious: bool = False) -> None:
         """Resume from the log: steps that were in flight are run again, and timers are set again.
 
-        A cautious runner first evaluates something when it has been counted that it will: a server may have ended of it before.
+        A cautious runner evaluates nothing before that has been counted once: a server may have ended of it before.
         """
         self._cautious = cautious
         self._arm_deadline()
