@@ -82,14 +82,16 @@ class Admitted:
     def screen(self, _metadata: Any) -> None:
         """Every key has the form of one."""
 
-    def recognizes(self, metadata: Any) -> bool:
-        """Those who say so are known."""
-        return ("known", "yes") in (metadata or ())
+    def known_sender(self, metadata: Any) -> Sender | None:
+        """Those who say so are known, by what they say."""
+        name = dict(metadata or ()).get("known")
+        return Sender(name=name, known=True) if name else None
 
     def sender(self, *about: Any) -> Any:
         """Of a call that was admitted, about its peer, or of one that nothing was read of, about its metadata too."""
-        sender = Sender(name=address_of(about[-1]), known=len(about) == 1 or self.recognizes(about[0]))
-        return sender if len(about) == 1 else asyncio.sleep(0, sender)
+        if len(about) == 1:
+            return Sender(name=address_of(about[-1]), known=True)
+        return asyncio.sleep(0, self.known_sender(about[0]) or Sender(name=address_of(about[-1]), known=False))
 
     async def identify(self) -> None:
         """Everybody is known."""

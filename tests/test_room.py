@@ -17,9 +17,10 @@ from blobhub_server.rpc.room import Room, Sender, address_of
 from blobhub_server.rpc.transport_error import Overloaded
 from calling import ask
 from figures import Figure
+from hostile.wire import field
 from hypothesis import given
 from hypothesis import strategies as st
-from kinds import GOOD, answering
+from kinds import GOOD, KINDS, answering, failing
 from kinds import served as serving_kinds
 from raw_http2 import RawConnection, details, raw_connection
 from scale import scaled
@@ -115,10 +116,51 @@ async def test_places_of_those_whom_nothing_identifies_are_not_those_of_others()
 async def test_calls_that_stall_where_few_are_let_in_at_once_keep_nobody_waiting() -> None:
     async with serving_kinds() as there, raw_connection(there.address) as raw:
         for _ in range(room.MAX_AT_ONCE):
-            raw.begin(ONE, b"", length=LENGTH, known="yes")
+            raw.begin(ONE, b"", length=LENGTH, known="one")
+        for _ in range(room.MAX_AT_ONCE_PER_CALLER):
+            raw.begin(ONE, b"", length=LENGTH, known="another")
         make = there.channel.unary_unary(ONE)
         for _ in range(room.MAX_AT_ONCE * 2):
             await within_deadline(make(GOOD.SerializeToString(), metadata=(("known", "yes"),)))
+
+
+@pytest.mark.parametrize("known", ["yes", ""])
+@pytest.mark.parametrize("kind", ["One", "Many"])
+async def test_a_large_request_has_no_place_while_its_handler_runs(kind: str, known: str) -> None:
+    """Many more handlers run at once than there are places for one sender."""
+    began = 0
+
+    async def begin(_call: object) -> None:
+        nonlocal began
+        began += 1
+        await asyncio.Event().wait()
+
+    large = GOOD.SerializeToString() + field(99, bytes(room.LARGE_BYTES))
+    count = room.MAX_AT_ONCE + room.KNOWN_PLACES if known else room.UNKNOWN_PLACES
+    async with serving_kinds(**{kind: failing(kind, begin)}) as there:
+        make = getattr(there.channel, KINDS[kind][1])(f"/test.v1.Kinds/{kind}")
+        calls = [make(large, metadata=(("known", known),) if known else ()) for _ in range(count)]
+        await until(lambda: began == count)
+        for call in calls:
+            call.cancel()
+
+
+async def test_one_caller_is_not_let_in_at_once_as_often_as_all_are() -> None:
+    made = Room()
+
+    async def enter(name: str, stay: asyncio.Event) -> bool:
+        entered = made.enter_at_once(Sender(name=name, known=True))
+        await stay.wait()
+        return entered
+
+    stay = asyncio.Event()
+    names = ["a"] * room.MAX_AT_ONCE + ["b"] * room.MAX_AT_ONCE + ["c"]
+    calls = [asyncio.create_task(enter(name, stay)) for name in names]
+    await asyncio.sleep(0)
+    stay.set()
+    entered = [name for name, call in zip(names, calls, strict=True) if await call]
+    assert entered == ["a"] * room.MAX_AT_ONCE_PER_CALLER + ["b"] * room.MAX_AT_ONCE_PER_CALLER
+    assert made.enter_at_once(Sender(name="c", known=True))
 
 
 async def test_calls_of_unknown_senders_that_wait_refuse_no_known_caller() -> None:

@@ -41,7 +41,8 @@ def strictly(decode: Callable[[bytes], Message]) -> Decode:
 class Arriving:
     """The requests of a call that reads them by itself, in a place of the room.
 
-    It gives up its place when its one request is there, unless that is large; a stream of requests keeps it.
+    It gives up its place when its one request is there, or, when that is large, when `leave` is called; a stream of requests
+    keeps it until then.
     """
 
     def __init__(

@@ -42,8 +42,8 @@ class Gate(Protocol):
     def screen(self, metadata: Metadata) -> None:
         """Check the form of a call's key, before anything of the call is read. Raises Unauthenticated."""
 
-    def recognizes(self, metadata: Metadata) -> bool:
-        """Whether a call comes from somebody who was identified a moment ago."""
+    def known_sender(self, metadata: Metadata) -> Sender | None:
+        """Who sends a call, if somebody who was identified a moment ago does."""
 
     async def sender(self, metadata: Metadata, peer: str) -> Sender:
         """Who sends a call that nothing has been read of."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.rpc.gate import Admission, Gate
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.open_streams import OpenStreams
-from blobhub_server.rpc.room import Room
+from blobhub_server.rpc.room import LARGE_BYTES, Room
 from blobhub_server.rpc.validation import validate
 
 TROUBLE = frozenset({"INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DATA_LOSS"})
@@ -44,13 +45,6 @@ class Entrance:
     decode: Decode
     request_seconds: float
 
-    async def first(self, request: bytes | Arriving) -> Message:
-        """The one request of a call, or the first of a stream. Raises what `Arriving.first` raises."""
-        if isinstance(request, Arriving):
-            return await request.first()
-        self.room.arrived(len(request))
-        return await self.decode(request)
-
 
 async def unless_gone(sending: Awaitable[None]) -> None:
     """Send something. When the client has gone, gRPC raises an InternalError; that is a cancellation."""
@@ -63,7 +57,7 @@ async def unless_gone(sending: Awaitable[None]) -> None:
 class Observed:
     """Logs one call, and turns what it raises into a status. Cancellation passes through unchanged."""
 
-    __slots__ = ("_admission", "_context", "_entrance", "_handled", "_start")
+    __slots__ = ("_admission", "_context", "_entrance", "_handled", "_receiving", "_start")
 
     def __init__(self, entrance: Entrance, context: Any) -> None:
         self._entrance = entrance
@@ -71,9 +65,20 @@ class Observed:
         self._start = time.perf_counter()
         self._admission: Admission | None = None
         self._handled = False
+        self._receiving = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         return self
+
+    async def first(self, request: bytes | Arriving) -> Message:
+        """The one request of a call, or the first of a stream. Raises what `Arriving.first` raises."""
+        if isinstance(request, Arriving):
+            self._receiving.push_async_callback(request.leave)
+            return await request.first()
+        self._receiving.callback(self._entrance.room.leave, asyncio.current_task())
+        if len(request) <= LARGE_BYTES:
+            await self._receiving.aclose()
+        return await self._entrance.decode(request)
 
     async def arrive(self, request: Any) -> Admission:
         """Take the call to the gate: find its caller, then validate its first request.
@@ -87,9 +92,10 @@ class Observed:
         validate(request)
         return admission
 
-    def begin(self) -> None:
-        """Note that the handler of an admitted call begins now."""
+    async def begin(self) -> None:
+        """Note that the handler of an admitted call begins now. It may take hours, so the call leaves the room."""
         self._handled = True
+        await self._receiving.aclose()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         log = self._entrance.log

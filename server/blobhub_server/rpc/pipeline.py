@@ -88,8 +88,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 self._gate.screen(metadata)
             except Unauthenticated as error:
                 return _refusing(self._entrance(method), error)
-        if wrapped.at_once is not None and self._gate.recognizes(metadata) and self._room.enter_at_once():
-            return wrapped.at_once
+        if wrapped.at_once is not None:
+            sender = self._gate.known_sender(metadata)
+            if sender is not None and self._room.enter_at_once(sender):
+                return wrapped.at_once
         return wrapped.by_turns
 
     def _entrance(self, method: str, decode: Decode = _decode_nothing) -> Entrance:
@@ -181,8 +183,10 @@ def _open_unary(
     entrance: Entrance, handler: Callable[..., Awaitable[Any]], encode: Callable[[Any], bytes]
 ) -> Callable[..., Awaitable[bytes]]:
     async def call(request: Any, context: Any) -> bytes:
-        async with Observed(entrance, context):
-            return encode(await handler(await entrance.first(request), context))
+        async with Observed(entrance, context) as observed:
+            first = await observed.first(request)
+            await observed.begin()
+            return encode(await handler(first, context))
 
     return call
 
@@ -192,9 +196,10 @@ def _open_stream(
 ) -> Callable[..., Awaitable[None]]:
     async def call(request: Any, context: Any) -> None:
         sender = Sender(name=address_of(context.peer()), known=False)
-        async with Observed(entrance, context):
+        async with Observed(entrance, context) as observed:
             with entrance.streams.one_more(sender):
-                answers = handler(request.decoded() if streaming else await entrance.first(request), context)
+                answers = handler(request.decoded() if streaming else await observed.first(request), context)
+                await observed.begin()
                 if isawaitable(answers):
                     await answers  # It writes to the context by itself, as the health service's Watch does.
                     return
@@ -210,10 +215,10 @@ def _unary_unary(
 ) -> Callable[..., Awaitable[bytes]]:
     async def serve(arriving: Any, context: Any) -> bytes:
         async with Observed(entrance, context) as observed:
-            request = await entrance.first(arriving)
+            request = await observed.first(arriving)
 
             async def answer(call: Any) -> bytes:
-                observed.begin()
+                await observed.begin()
                 return encode(await handler(request, call))
 
             return await (await observed.arrive(request)).answer(answer)
@@ -226,12 +231,12 @@ def _stream_unary(
 ) -> Callable[..., Awaitable[bytes]]:
     async def serve(requests: Any, context: Any) -> bytes:
         async with Observed(entrance, context) as observed:
-            first = await entrance.first(requests)
+            first = await observed.first(requests)
             admission = await observed.arrive(first)
             checked = requests.validated(first)
 
             async def answer(call: Any) -> bytes:
-                observed.begin()
+                await observed.begin()
                 with entrance.guard.watch(admission):
                     return encode(await handler(checked, call))
 
@@ -249,11 +254,11 @@ def _streaming(
         # A stream is counted until its status is sent, and that waits for a client that does not read.
         with ExitStack() as counted:
             async with Observed(entrance, context) as observed:
-                first = await entrance.first(request)
+                first = await observed.first(request)
                 admission = await observed.arrive(first)
                 counted.enter_context(entrance.streams.one_more(admission.sender(context.peer())))
                 call = await admission.admit()
-                observed.begin()
+                await observed.begin()
                 # Alone, because gRPC sends no status while the first answer waits for its reader with the metadata.
                 await unless_gone(context.send_initial_metadata(()))
                 answers = handler(request.validated(first) if streaming else first, call)

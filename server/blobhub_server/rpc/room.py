@@ -18,8 +18,8 @@ from urllib.parse import unquote
 
 from blobhub_server.rpc.transport_error import Overloaded
 
-MAX_AT_ONCE = 16
-"""How many calls of known callers are received at the same time without taking a place."""
+MAX_AT_ONCE, MAX_AT_ONCE_PER_CALLER = 16, 8
+"""How many calls of known callers are received at the same time without taking a place, and how many of one of them."""
 KNOWN_PLACES, UNKNOWN_PLACES = 8, 4
 """Places for known callers, and for those whom nothing identifies."""
 MAX_WAITING, MAX_WAITING_UNKNOWN = 256, 128
@@ -28,7 +28,7 @@ MAX_WAITING_PER_CALLER, MAX_WAITING_PER_ADDRESS = 128, 32
 """How many of them may be of one known caller, and of one address. Addresses cost an attacker less than keys do."""
 MAX_WAIT_SECONDS = 10.0
 LARGE_BYTES = 64 << 10
-"""A request of more than that keeps its place until its call has ended, because it is held in memory until then."""
+"""A request of more than that keeps its place until its handler begins, because it is decoded and checked until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Room:
     """The room of one server."""
 
     def __init__(self) -> None:
-        self._at_once: set[asyncio.Task[object]] = set()
+        self._at_once: dict[asyncio.Task[object], str] = {}
         self._known = _Places(
             free=asyncio.Semaphore(KNOWN_PLACES),
             each=KNOWN_PLACES // 2,
@@ -99,20 +99,21 @@ class Room:
             max_calls_each=MAX_WAITING_PER_ADDRESS,
         )
 
-    def enter_at_once(self) -> bool:
-        """Let the running task's call be received at once, if few are; whether it is."""
-        if len(self._at_once) >= MAX_AT_ONCE:
+    def enter_at_once(self, sender: Sender) -> bool:
+        """Let the running task's call be received at once, if few are, and few of its sender; whether it is."""
+        senders = list(self._at_once.values())
+        if len(senders) >= MAX_AT_ONCE or senders.count(sender.name) >= MAX_AT_ONCE_PER_CALLER:
             return False
         task = asyncio.current_task()
         assert task is not None, "gRPC calls interceptors in tasks"
-        self._at_once.add(task)
-        task.add_done_callback(self._at_once.discard)
+        self._at_once[task] = sender.name
+        task.add_done_callback(self.leave)
         return True
 
-    def arrived(self, size: int) -> None:
-        """Note that the request of the running task's call is there, with its size in bytes."""
-        if size <= LARGE_BYTES and (task := asyncio.current_task()) is not None:
-            self._at_once.discard(task)
+    def leave(self, task: asyncio.Task[object] | None) -> None:
+        """Note that the call of a task is not being received any more, if it was let in at once."""
+        if task is not None:
+            self._at_once.pop(task, None)
 
     @asynccontextmanager
     async def place(self, sender: Sender) -> AsyncIterator[None]:

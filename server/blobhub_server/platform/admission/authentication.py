@@ -66,10 +66,10 @@ class Authentication:
             self._cache.popitem(last=False)
         return caller
 
-    def is_cached(self, bearer: str) -> bool:
-        """Whether `caller` knows the caller of a key or token without looking."""
+    def cached_caller(self, bearer: str) -> Caller | None:
+        """The caller of a key or token, if `caller` knows it without looking."""
         cached = self._cache.get(bearer)
-        return cached is not None and cached[0] > time.monotonic()
+        return cached[1] if cached is not None and cached[0] > time.monotonic() else None
 
     def require_form(self, bearer: str) -> None:
         """Raise Unauthenticated for a text that is neither a key nor a token. Does not ask the database."""

@@ -48,12 +48,13 @@ class Gate:
         """Check the form of the key that a call came with, before its request is decoded. Raises Unauthenticated."""
         self.authentication.require_form(read_bearer(metadata))
 
-    def recognizes(self, metadata: Metadata) -> bool:
-        """Whether a call's key or token is one that a caller was found by a moment ago."""
+    def known_sender(self, metadata: Metadata) -> Sender | None:
+        """The caller who was found by a call's key or token a moment ago, if one was."""
         try:
-            return self.authentication.is_cached(read_bearer(metadata))
+            caller = self.authentication.cached_caller(read_bearer(metadata))
         except Unauthenticated:
-            return False
+            return None
+        return Sender(name=caller.identity, known=True) if caller is not None and caller.identity else None
 
     async def sender(self, metadata: Metadata, peer: str) -> Sender:
         """Who sends a call: its caller, or, when nothing identifies one, whoever is at the peer's address."""
