@@ -145,6 +145,30 @@ async def test_a_large_request_has_no_place_while_its_handler_runs(kind: str, kn
             call.cancel()
 
 
+async def test_health_is_answered_while_others_whom_nothing_identifies_stall() -> None:
+    async with serving_kinds() as there, raw_connection(there.address) as raw:
+        for _ in range(room.UNKNOWN_PLACES * 2):
+            raw.begin(ONE, b"", length=LENGTH)
+        await within_deadline(there.channel.unary_unary("/grpc.health.v1.Health/Check")(b""))
+
+
+async def test_streams_of_reflection_take_no_place_of_others() -> None:
+    made = Room()
+
+    async def keep(sender: Sender) -> None:
+        async with made.place(sender, REFLECTION):
+            await asyncio.Event().wait()
+
+    senders = [Sender(name=name, known=False) for name in "aabb"]
+    calls = [asyncio.create_task(keep(sender)) for sender in senders]
+    await asyncio.sleep(0)
+    for sender in senders:
+        async with made.place(sender):
+            pass
+    for call in calls:
+        call.cancel()
+
+
 async def test_one_caller_is_not_let_in_at_once_as_often_as_all_are() -> None:
     made = Room()
 

@@ -42,7 +42,7 @@ class Arriving:
     """The requests of a call that reads them by itself, in a place of the room.
 
     It gives up its place when its one request is there, or, when that is large, when `leave` is called; a stream of requests
-    keeps it until then.
+    takes one for each.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Arriving:
         *,
         context: Any,
         room: Room,
+        method: str,
         sender: Callable[[], Awaitable[Sender]],
         decode: Decode,
         streaming: bool,
@@ -58,6 +59,7 @@ class Arriving:
         """`max_seconds` is how long each message may take."""
         self._context = context
         self._room = room
+        self._method = method
         self._sender = sender
         self._decode = decode
         self._streaming = streaming
@@ -66,7 +68,7 @@ class Arriving:
 
     async def first(self) -> Message:
         """The first request. Raises Overloaded, RequestUnfinished, UndecodableRequest; InvalidRequest for none."""
-        await self._place.enter_async_context(self._room.place(await self._sender()))
+        await self._enter()
         data = await self._read()
         if data is grpc.aio.EOF:
             raise InvalidRequest([Violation("", "the call has no message")])
@@ -88,8 +90,16 @@ class Arriving:
             yield request
 
     async def _rest(self) -> AsyncIterator[Message]:
-        while (data := await self._read()) is not grpc.aio.EOF:
+        while True:
+            # Each message waits for its turn anew, so that a stream has no place for ever.
+            await self.leave()
+            await self._enter()
+            if (data := await self._read()) is grpc.aio.EOF:
+                return
             yield await self._decode(data)
+
+    async def _enter(self) -> None:
+        await self._place.enter_async_context(self._room.place(await self._sender(), self._method))
 
     async def _read(self) -> Any:
         try:

@@ -129,6 +129,7 @@ def _by_turns(
         arriving = Arriving(
             context=context,
             room=entrance.room,
+            method=entrance.method,
             sender=lambda: entrance.gate.sender(context.invocation_metadata(), context.peer()),
             decode=entrance.decode,
             streaming=streaming,

@@ -22,6 +22,12 @@ MAX_AT_ONCE, MAX_AT_ONCE_PER_CALLER = 16, 8
 """How many calls of known callers are received at the same time without taking a place, and how many of one of them."""
 KNOWN_PLACES, UNKNOWN_PLACES = 8, 4
 """Places for known callers, and for those whom nothing identifies."""
+APART = {
+    "/grpc.health.v1.Health/Check": 16,
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": 4,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": 4,
+}
+"""Methods with places of their own, and how many: health is answered whoever stalls, and streams of reflection idle."""
 MAX_WAITING, MAX_WAITING_UNKNOWN = 256, 128
 """How many calls of known callers may wait for a place, and of those whom nothing identifies. They hold 64 KiB each."""
 MAX_WAITING_PER_CALLER, MAX_WAITING_PER_ADDRESS = 128, 32
@@ -98,6 +104,15 @@ class Room:
             max_calls=MAX_WAITING_UNKNOWN,
             max_calls_each=MAX_WAITING_PER_ADDRESS,
         )
+        self._apart = {
+            method: _Places(
+                free=asyncio.Semaphore(count),
+                each=count // 2,
+                max_calls=MAX_WAITING_UNKNOWN,
+                max_calls_each=MAX_WAITING_PER_ADDRESS,
+            )
+            for method, count in APART.items()
+        }
 
     def enter_at_once(self, sender: Sender) -> bool:
         """Let the running task's call be received at once, if few are, and few of its sender; whether it is."""
@@ -116,9 +131,9 @@ class Room:
             self._at_once.pop(task, None)
 
     @asynccontextmanager
-    async def place(self, sender: Sender) -> AsyncIterator[None]:
+    async def place(self, sender: Sender, method: str = "") -> AsyncIterator[None]:
         """Wait for a place, and have it until the block is left. Raises Overloaded when there is none for too long."""
-        places = self._known if sender.known else self._unknown
+        places = self._apart.get(method) or (self._known if sender.known else self._unknown)
         share = places.share(sender)
         share.calls += 1
         places.calls += 1
