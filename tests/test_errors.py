@@ -46,7 +46,7 @@ EVERY = [
     errors.SequenceOutOfRange(1, 9),
     transport_error.ShuttingDown(9),
     transport_error.StreamUnread(9),
-    transport_error.Overloaded(),
+    errors.Overloaded(),
     transport_error.RequestUnfinished(30),
     errors.LimitExceeded("metadata.records", 256, "an-id"),
     errors.Renamed("blob", "acme/old", "acme/new"),

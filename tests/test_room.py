@@ -12,9 +12,9 @@ import psutil
 import pytest
 from blobhub.v1 import caller_pb2
 from blobhub_server.config import Settings
+from blobhub_server.errors import Overloaded
 from blobhub_server.rpc import room
 from blobhub_server.rpc.room import Room, Sender, address_of
-from blobhub_server.rpc.transport_error import Overloaded
 from calling import ask
 from figures import Figure
 from hostile.wire import field

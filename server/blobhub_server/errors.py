@@ -353,6 +353,15 @@ class StorageFull(StorageUnavailable):
     text, seconds = "the server has no room left to store anything; its operator has to make room; try again then", 5.0
 
 
+class Overloaded(BlobHubError):
+    """Too many requests are being received, or too many long reads are waiting, to take in another one."""
+
+    code, reason = "RESOURCE_EXHAUSTED", "OVERLOADED"
+
+    def __init__(self) -> None:
+        super().__init__("the server has too many requests now; try again", retry_after_seconds=1.0)
+
+
 class SequenceOutOfRange(BlobHubError):
     """A watch asks for a part of the log that is not there."""
 

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy.engine import URL
 
 from blobhub_server.background import in_turns
+from blobhub_server.db.lane import Lane
 from blobhub_server.db.prepared import CompiledStatement, Prepared
 from blobhub_server.db.records import Row
 from blobhub_server.db.trouble import Trouble
@@ -164,6 +165,7 @@ class Database(ABC):
     def __init__(self, url: URL) -> None:
         self.url = url
         self.trouble = Trouble()
+        self._lane = Lane()
 
     @abstractmethod
     def read(self) -> AbstractAsyncContextManager[Transaction]:
@@ -173,11 +175,12 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def scan(self) -> AbstractAsyncContextManager[Transaction]:
+    def scan(self, *, patient: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """A connection to read with what grows with the data: lists, logs, counts, checks of many things.
 
         It takes its time from no short statement: its connections are its own, and no statement holds the event loop. Each
-        statement sees what is committed when it runs.
+        statement sees what is committed when it runs. Reads take turns; where many wait already, another one raises
+        Overloaded. Who is `patient` waits all the same: streams, whose number is bounded, and the server's own work.
         """
 
     @abstractmethod

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from blobhub_server.background import uninterrupted
 from blobhub_server.db.engine import CoreResult, Database, LongRead, Transaction, TransactionAborted
+from blobhub_server.db.lane import LONG_READS
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Row
 from blobhub_server.errors import StorageFull, StorageUnavailable
@@ -69,8 +70,6 @@ class Bounds:
 POOL_BOUNDS = Bounds(idle_in_transaction_seconds=10, lock_seconds=30, statement_seconds=120)
 # Long reads lock nothing. What takes longer than this is taking the database from others.
 LONG_BOUNDS = Bounds(idle_in_transaction_seconds=10, lock_seconds=5, statement_seconds=120, read_only=True)
-LONG_READS = 4
-"""How many long reads run at once, so that short statements always find a connection."""
 # Nothing on the reserved connection takes more than a moment, and leases have to be renewed in time.
 RESERVED_BOUNDS = Bounds(idle_in_transaction_seconds=5, lock_seconds=5, statement_seconds=5)
 # More than all statements of ours, so that a connection prepares each of them once. With the driver's default of 100 they
@@ -243,8 +242,10 @@ class PostgresqlDatabase(Database):
     def read(self) -> AbstractAsyncContextManager[Transaction]:
         return _connected(self._engine)
 
-    def scan(self) -> AbstractAsyncContextManager[Transaction]:
-        return _connected(self._long_engine, PostgresqlLongRead)
+    @asynccontextmanager
+    async def scan(self, *, patient: bool = False) -> AsyncIterator[Transaction]:
+        async with self._lane.turn(patient=patient), _connected(self._long_engine, PostgresqlLongRead) as tx:
+            yield tx
 
     def write(self) -> AbstractAsyncContextManager[Transaction]:
         return _transaction(self._engine)

@@ -27,6 +27,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from blobhub_server.background import uninterrupted
 from blobhub_server.db.engine import CoreResult, Database, LongRead, Transaction, TransactionAborted
+from blobhub_server.db.lane import LONG_READS
 from blobhub_server.db.records import Row
 from blobhub_server.db.sqlite_file import SqliteFile
 from blobhub_server.db.trouble import retry_seconds
@@ -45,8 +46,6 @@ _PRAGMAS = (
 BUSY_SECONDS = 5.0
 """How long a statement waits for a lock that another process holds on the file."""
 
-LONG_READS = 4
-"""How many long reads run at once; each has a thread."""
 INTERRUPT_SECONDS = 0.05
 """How long a statement that was interrupted may take to end, before it is interrupted again."""
 
@@ -253,8 +252,8 @@ class SqliteDatabase(Database):
         return self._read
 
     @asynccontextmanager
-    async def scan(self) -> AsyncIterator[Transaction]:
-        async with AsyncExitStack() as stack:
+    async def scan(self, *, patient: bool = False) -> AsyncIterator[Transaction]:
+        async with self._lane.turn(patient=patient), AsyncExitStack() as stack:
             try:
                 connection = await stack.enter_async_context(self._scanning.connect())
             except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:

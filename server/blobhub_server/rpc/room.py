@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import unquote
 
-from blobhub_server.rpc.transport_error import Overloaded
+from blobhub_server.errors import Overloaded
 
 MAX_AT_ONCE, MAX_AT_ONCE_PER_CALLER = 16, 8
 """How many calls of known callers are received at the same time without taking a place, and how many of one of them."""

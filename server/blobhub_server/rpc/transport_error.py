@@ -26,15 +26,6 @@ class StreamUnread(BlobHubError):
         super().__init__(text, metadata=metadata, retry_after_seconds=1.0)
 
 
-class Overloaded(BlobHubError):
-    """Too many requests are being received to take in another one."""
-
-    code, reason = "RESOURCE_EXHAUSTED", "OVERLOADED"
-
-    def __init__(self) -> None:
-        super().__init__("the server receives too many requests now; try again", retry_after_seconds=1.0)
-
-
 class TooManyStreams(LimitExceeded):
     """The caller, or the address of one whom nothing identifies, has as many streams open as they may."""
 

@@ -92,7 +92,7 @@ class AuditService:
             check_range(request.after_sequence, await store.last_sequence(tx))
 
         async def read(after: int) -> list[EntryLine]:
-            async with self._host.db.scan() as tx:
+            async with self._host.db.scan(patient=True) as tx:
                 found = await store.page(
                     tx, organization_id=place.organization_id, blob_id=place.blob_id or "", after=str(after), limit=MAX_BATCH
                 )

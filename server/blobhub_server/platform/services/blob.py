@@ -212,7 +212,7 @@ class BlobService:
             yield pack(batch, self._host.clock())
 
     async def _read(self, blob_id: str, after: int, *, drafts: bool) -> list[event_store.BlobEventLine]:
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(patient=True) as tx:
             return await event_store.page(tx, blob_id, drafts=drafts, after=after, limit=MAX_BATCH)
 
     async def _lock(self, tx: Transaction, blob_id: str, etag: str) -> Blob:

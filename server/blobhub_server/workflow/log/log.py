@@ -123,7 +123,7 @@ class EventLog:
         lines = self._read_tail(session_id, after)
         if lines is not None:
             return lines
-        async with self._db.scan() as tx:
+        async with self._db.scan(patient=True) as tx:
             return await store.page_of_session(tx, session_id, after, limit=MAX_BATCH, max_bytes=MAX_BATCH_BYTES)
 
     async def read_execution(self, execution_id: str, after: int) -> Sequence[LoggedEvent]:
@@ -131,7 +131,7 @@ class EventLog:
         lines = self._read_tail(execution_id, after)
         if lines is not None:
             return lines
-        async with self._db.scan() as tx:
+        async with self._db.scan(patient=True) as tx:
             return await store.page_of_execution(tx, execution_id, after, limit=MAX_BATCH, max_bytes=MAX_BATCH_BYTES)
 
     def _read_tail(self, key: str, after: int) -> list[LoggedEvent] | None:

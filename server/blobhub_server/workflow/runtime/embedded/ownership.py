@@ -69,7 +69,7 @@ class Ownership:
 
         Servers that have been dead for long, and from which there is nothing to take, are forgotten.
         """
-        async with self._db.scan() as tx:
+        async with self._db.read() as tx:
             found = await execution_store.has_orphans(tx, self.server_id)
         async with self._db.write() as tx:
             claimed = await execution_store.claim(tx, self.server_id, MAX_CLAIMED) if found else []

@@ -78,7 +78,7 @@ class Recovery:
                 await _attempt(execution.id, self._take_over(execution))
                 await asyncio.sleep(0)
         running = self._runners.running
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(patient=True) as tx:
             owned = await execution_store.running_ids(tx, self._ownership.server_id)
         # An execution that was just committed gets its runner in a moment. One that has none the next time either was left
         # behind, for example because the connection was lost during its commit.
@@ -190,7 +190,7 @@ class Recovery:
         The execution's row was read before the inbox, so the inbox may have messages that the row does not count.
         """
         graph = (await self._definitions.load(execution.definition_digest)).runnable()
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(patient=True) as tx:
             state, journaled = await _replay(tx, graph, execution)
             inbox = await message_store.list_for_execution(tx, execution.id)
         taken = inbox[0].number - 1 if inbox else execution.last_message

@@ -110,7 +110,7 @@ class EmbeddedRuntime:
         while True:
             await listener.wait(self._lease_seconds)
             try:
-                async with self._host.db.scan() as tx:
+                async with self._host.db.read() as tx:
                     messages = await message_store.list_for_server(tx, self._ownership.server_id)
                 self._runners.deliver(messages)
                 continue
