@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from pathlib import Path
 
 import acme
@@ -11,6 +12,7 @@ import grpc
 import psutil
 import pytest
 from blobhub.v1 import caller_pb2
+from blobhub_server.background import IN_PLACE_BYTES, off_loop
 from blobhub_server.config import Settings
 from blobhub_server.errors import Overloaded
 from blobhub_server.rpc import room
@@ -167,6 +169,21 @@ async def test_streams_of_reflection_take_no_place_of_others() -> None:
             pass
     for call in calls:
         call.cancel()
+
+
+async def test_large_requests_are_gone_over_one_after_the_other() -> None:
+    """So however many come, the event loop shares the interpreter with one thread."""
+    running, most = 0, 0
+
+    def work() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.02)
+        running -= 1
+
+    await asyncio.gather(*(off_loop(IN_PLACE_BYTES + 1, work) for _ in range(8)))
+    assert most == 1
 
 
 async def test_one_caller_is_not_let_in_at_once_as_often_as_all_are() -> None:

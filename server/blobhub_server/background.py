@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 
@@ -19,10 +20,13 @@ Result = TypeVar("Result")
 TURN_SECONDS = 0.002
 """How long work that takes turns holds the event loop at once."""
 
+# One thread, because such work is Python: each thread more would take the interpreter's lock from the event loop once more.
+_BESIDE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="off-loop")
+
 
 async def off_loop(size: int, work: Callable[[], Result]) -> Result:
-    """What `work` returns or raises; called in a thread if it goes over `size` bytes, and these are many."""
-    return work() if size <= IN_PLACE_BYTES else await asyncio.to_thread(work)
+    """What `work` returns or raises; called in the one thread beside the loop if `size` bytes are many."""
+    return work() if size <= IN_PLACE_BYTES else await asyncio.get_running_loop().run_in_executor(_BESIDE, work)
 
 
 @asynccontextmanager
