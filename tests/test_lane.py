@@ -61,7 +61,7 @@ async def test_an_execution_is_stopped_while_lists_are_refused_and_the_storage_i
         execution_id = await started(api, session_id)
         reported: list[Exception] = []
         monkeypatch.setattr(db.trouble, "report", reported.append)
-        await fill(db, stack)
+        waiting = await fill(db, stack)
         again = error_details_pb2.RetryInfo()
         listing = ask(api, "ListExecutions", blob="acme/pipeline")
         error = await expect_refusal(listing, grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
@@ -74,3 +74,6 @@ async def test_an_execution_is_stopped_while_lists_are_refused_and_the_storage_i
 
         await until(has_ended)
         assert reported == []
+        for read in waiting:  # or they would connect while the server closes
+            read.cancel()
+        await within_deadline(asyncio.wait(waiting))
