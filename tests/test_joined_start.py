@@ -304,7 +304,7 @@ async def test_a_start_reads_no_definition_in_the_transaction_that_it_joins(
 
     monkeypatch.setattr(LocalObjects, "get", refuse)
     for kept in (here.runtime._starts._definitions._stored, here.runtime._starts._definitions._checked):
-        kept._things.clear()
+        kept._entries.clear()
     execution = await here.host.db.transact(lambda tx: here.runtime.join(tx, prepared))
     assert execution.state == "completed"
 

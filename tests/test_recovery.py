@@ -122,7 +122,7 @@ async def test_what_was_counted_before_is_recovered_first_and_one_at_a_time(
     async with together(tmp_path, database_url, count=1, key=key) as ((opened, _),):
         await until(lambda: opened.runtime._runners.running == set(ids))
         await until(lambda: _counts(database_url))
-    first = [(what, id_) for id_ in (ids[3], ids[2]) for what in ("resumed", "settled")]
+    first = [(what, id_) for id_ in (ids[2], ids[3]) for what in ("resumed", "settled")]
     assert noted == [*first, ("resumed", ids[0]), ("resumed", ids[1])]
 
 

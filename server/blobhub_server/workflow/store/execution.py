@@ -276,13 +276,15 @@ async def claim(tx: Transaction, server_id: str, limit: int) -> list[Execution]:
     """Take over executions that have not ended and that no living server owns; raise their fences by one.
 
     A server keeps its own executions, also when its lease has run out: nobody else may have taken them over yet. Skips rows
-    that are locked, which other servers are claiming or writing to. Those that were recovered most often come first.
+    that are locked, which other servers are claiming or writing to. Those whose recoveries were counted come first.
     """
-    most_recovered = (executions.c.recoveries.desc(), executions.c.id)
-    orphans = sa.select(executions.c.id).where(RUNNING, _unowned(server_id)).order_by(*most_recovered).limit(limit)
+    # What was counted more often comes later, when the server has been up for longer: kills from outside soon after a start
+    # then do not hit the same execution each time.
+    order = (executions.c.recoveries == 0, executions.c.recoveries, executions.c.id)
+    orphans = sa.select(executions.c.id).where(RUNNING, _unowned(server_id)).order_by(*order).limit(limit)
     orphans = orphans.with_for_update(key_share=True, skip_locked=True)
     claimed = await _update(tx, executions.c.id.in_(orphans), owner=server_id, fence=executions.c.fence + 1)
-    return sorted(claimed, key=lambda execution: (-execution.recoveries, execution.id))
+    return sorted(claimed, key=lambda execution: (execution.recoveries == 0, execution.recoveries, execution.id))
 
 
 async def forget_servers(tx: Transaction, expired: timedelta) -> None:
