@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import grpc
 import psutil
 import pytest
 from blobhub_server.blobtypes.conformance import reason_of
-from blobhub_server.db.engine import Database
+from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.postgresql import PostgresqlTransaction
 from blobhub_server.db.sqlite import SqliteDatabase, SqliteTransaction
 from blobhub_server.errors import StorageUnavailable
@@ -65,6 +65,24 @@ async def away(db: Database) -> AsyncIterator[None]:
         await beside.execute(f"ALTER DATABASE {db.url.database} ALLOW_CONNECTIONS true")
     finally:
         await beside.close()
+
+
+def lose_answers(monkeypatch: pytest.MonkeyPatch, is_lost: Callable[[Transaction], bool]) -> None:
+    """From now on the answers to some commits, which are made, are lost."""
+
+    async def commit(self: PostgresqlTransaction) -> None:
+        await self._command("COMMIT")
+        if is_lost(self):
+            raise StorageUnavailable
+        self.run_hooks()
+
+    def commit_file(self: SqliteTransaction) -> None:
+        self._driver.commit()
+        if is_lost(self):
+            raise StorageUnavailable
+
+    monkeypatch.setattr(PostgresqlTransaction, "commit", commit)
+    monkeypatch.setattr(SqliteTransaction, "commit", commit_file)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import random
 import uuid
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import flows
@@ -15,9 +16,9 @@ from blobhub.v1 import event_pb2, execution_pb2, session_pb2
 from blobhub_client import page
 from figures import Figure
 from interpreting import TERMINAL
+from killing import work_until_killed
 from scale import scaled
 from served import Api, ServerProcess, connected
-from waiting import until
 
 ROUNDS = scaled(50, least=6)
 ROUNDS_BETWEEN_CHECKS = scaled(10, least=3)
@@ -92,20 +93,6 @@ def check_log(events: list[event_pb2.Event], acknowledged: set[str]) -> None:
                 assert event.processor.attempt == attempts.get(event.processor.step, 1)
 
 
-async def run_until_killed(server: ServerProcess, session_id: str, acknowledged: set[str], seed: random.Random) -> None:
-    """Start executions, kill the server at a random moment after one was acknowledged, and start it again."""
-    before = len(acknowledged)
-    async with connected(server.address, server.admin_key) as api:
-        starters = [asyncio.create_task(start_until_killed(api, session_id, acknowledged, seed)) for _ in range(EXECUTIONS)]
-        await until(lambda: len(acknowledged) > before)
-        await asyncio.sleep(seed.uniform(0, 0.4))
-        server.kill()
-        await asyncio.gather(*starters)
-    key = server.admin_key
-    await server.start()
-    server.admin_key = key
-
-
 def run_again(events: list[event_pb2.Event]) -> int:
     """How many steps were caught in flight, and run again."""
     return sum(event.type == "processor.retrying" for event in events)
@@ -121,9 +108,10 @@ async def test_no_kill_loses_anything(tmp_path: Path, database_url: str, figure:
     kills = 0
     async with connected(server.address, server.admin_key) as api:
         session_id = await api.session(flows.MIXED)
+    start = partial(start_until_killed, session_id=session_id, acknowledged=acknowledged, seed=seed)
     # Which moments find a step in flight is chance: there are as many kills as it takes to show one.
     while kills < ROUNDS or not run_again(events):
-        await run_until_killed(server, session_id, acknowledged, seed)
+        await work_until_killed(server, start, EXECUTIONS, acknowledged, seed)
         kills += 1
         if kills >= ROUNDS or kills % ROUNDS_BETWEEN_CHECKS == 0:
             async with connected(server.address, server.admin_key) as api:

@@ -25,7 +25,7 @@ from blobhub_server.workflow.store.execution import LockedExecution
 from calling import ask
 from databases import FreshPostgres, select
 from google.rpc import error_details_pb2
-from ground import CUT_OFF, WORK, away, check_all, connect_beside, start_many, uncertain_commits
+from ground import CUT_OFF, WORK, away, check_all, connect_beside, lose_answers, start_many, uncertain_commits
 from interpreting import REGISTRY
 from joining import Opened
 from scale import scaled
@@ -127,22 +127,10 @@ async def test_a_turn_that_was_stored_unnoticed_is_not_stored_again_and_its_step
         left -= bool(tx._hooks)  # as those have that watchers are waiting for
         return left == 0 and bool(tx._hooks)
 
-    async def commit(self: PostgresqlTransaction) -> None:
-        await self._command("COMMIT")
-        if is_lost(self):
-            raise StorageUnavailable
-        self.run_hooks()
-
-    def commit_file(self: SqliteTransaction) -> None:
-        self._driver.commit()
-        if is_lost(self):
-            raise StorageUnavailable
-
     async with together(tmp_path, database_url, count=1) as ((_, api),):
         session_id = await api.session(WORK)
         undisturbed = await ended(api, await started(api, session_id))
-        monkeypatch.setattr(PostgresqlTransaction, "commit", commit)
-        monkeypatch.setattr(SqliteTransaction, "commit", commit_file)
+        lose_answers(monkeypatch, is_lost)
         for number in range(1, 4):
             left = number + 1  # The first is that of the start.
             assert await ended(api, await started(api, session_id)) == undisturbed
@@ -199,22 +187,10 @@ async def test_a_start_whose_commit_was_not_answered_is_run_at_once_if_it_was_ma
             return True
         return False
 
-    async def commit(self: PostgresqlTransaction) -> None:
-        await self._command("COMMIT")
-        if is_lost(self):
-            raise StorageUnavailable
-        self.run_hooks()
-
-    def commit_file(self: SqliteTransaction) -> None:
-        self._driver.commit()
-        if is_lost(self):
-            raise StorageUnavailable
-
     async with together(tmp_path, database_url, count=1, lease_seconds=600) as ((opened, api),):
         session_id = await api.session(WORK)
         start = await opened.start(session_id, 1)
-        monkeypatch.setattr(PostgresqlTransaction, "commit", commit)
-        monkeypatch.setattr(SqliteTransaction, "commit", commit_file)
+        lose_answers(monkeypatch, is_lost)
         with pytest.raises(StorageUnavailable):
             await (_join(opened, start) if joined else opened.runtime.start(start))
         ((id_,),) = await select(database_url, "SELECT id FROM executions")

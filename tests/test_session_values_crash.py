@@ -7,6 +7,7 @@ import random
 import uuid
 from collections import Counter
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import counters
@@ -18,9 +19,9 @@ from blobhub_client import page
 from calling import ask
 from counters import COUNTERS
 from figures import Figure
+from killing import work_until_killed
 from scale import scaled
 from served import Api, ServerProcess, connected
-from waiting import until
 
 KILLS = scaled(20, least=3)
 AT_ONCE = 20
@@ -40,20 +41,6 @@ async def start_until_killed(api: Api, session_id: str, acknowledged: set[str], 
             return
         acknowledged.add(answer.execution.id)
         await asyncio.sleep(seed.random() * 0.05)
-
-
-async def count_until_killed(server: ServerProcess, session_id: str, acknowledged: set[str], seed: random.Random) -> None:
-    """Start executions on a server, kill it while they run, and start it again."""
-    before = len(acknowledged)
-    async with connected(server.address, server.admin_key) as api:
-        starters = [asyncio.create_task(start_until_killed(api, session_id, acknowledged, seed)) for _ in range(AT_ONCE)]
-        await until(lambda: len(acknowledged) > before)
-        await asyncio.sleep(seed.uniform(0, 0.4))
-        server.kill()
-        await asyncio.gather(*starters)
-    key = server.admin_key
-    await server.start()
-    server.admin_key = key
 
 
 async def ended_in(api: Api, session_id: str) -> dict[str, str]:
@@ -90,9 +77,11 @@ async def test_each_execution_counts_once_however_often_servers_are_killed(
         for number, document in enumerate(COUNTERS.values()):
             await api.put(document, alias=f"way-{number}")
 
+        start = partial(start_until_killed, session_id=session_id, acknowledged=acknowledged, seed=seed)
+
         async def kill_and_restart(server: ServerProcess) -> None:
             for _ in range(KILLS):
-                await count_until_killed(server, session_id, acknowledged, seed)
+                await work_until_killed(server, start, AT_ONCE, acknowledged, seed)
 
         await asyncio.gather(*map(kill_and_restart, servers))
         api = await stack.enter_async_context(connected(servers[0].address, servers[0].admin_key))

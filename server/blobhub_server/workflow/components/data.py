@@ -10,6 +10,13 @@ from blobhub_server.workflow.components.operations import OPERATIONS, SET, initi
 from blobhub_server.workflow.values import unwrap
 
 PERSISTENCES = ("definition", "execution", "session")
+
+
+def persistence_of(settings: Inputs) -> Any:
+    """The persistence of a `data.value`, as the values set on it say; it may be none that there is."""
+    return unwrap(settings.get("persistence", PERSISTENCES[0]))
+
+
 MAX_ALIAS = 256
 SESSION_ALIAS = re.compile(r"(?!(?:.*/)?\.{1,2}(?:/|$))[A-Za-z0-9._@-]+(?:/[A-Za-z0-9._@-]+)*", re.ASCII)
 """What PutSessionObject takes as an alias (session_object.proto): what is written under another could not be read."""
@@ -58,7 +65,7 @@ class Value(Component):
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
         """The persistence and the operation must be ones there are, and what is known outside needs a name."""
-        persistence = unwrap(settings.get("persistence", "definition"))
+        persistence = persistence_of(settings)
         if persistence not in PERSISTENCES:
             return [("persistence", "must be `definition`, `execution` or `session`")]
         found = _problems_of_alias(unwrap(settings.get("alias", "")), persistence)

@@ -19,7 +19,7 @@ from blobhub_server.workflow.components.contract import (
     RouteSetting,
 )
 from blobhub_server.workflow.components.expressions import Evaluation
-from blobhub_server.workflow.values import unwrap
+from blobhub_server.workflow.values import is_number, unwrap
 
 _IN = PortSpec(category="flow_input", route="in", description="Control enters here.")
 _NEXT = PortSpec(category="flow_output", route="next", description="Control leaves here.")
@@ -195,6 +195,4 @@ class Delay(PureComponent):
 
 
 def _is_span(value: Any) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= MAX_SECONDS
-    )
+    return is_number(value) and math.isfinite(value) and 0 <= value <= MAX_SECONDS

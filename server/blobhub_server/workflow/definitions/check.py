@@ -12,6 +12,7 @@ from blobhub_server.blobtypes.expressions import ExpressionError, parse, unknown
 from blobhub_server.workflow.code.contract import ScriptFlaw
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.contract import ComponentKind, ExpressionSetting
+from blobhub_server.workflow.components.data import persistence_of
 from blobhub_server.workflow.components.expressions import INPUTS
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.document import (
@@ -30,7 +31,7 @@ from blobhub_server.workflow.definitions.document import ProblemType as P
 from blobhub_server.workflow.definitions.joins import join_problems
 from blobhub_server.workflow.definitions.lookup import START, Lookup, declared, may_add, places_of, settings_of
 from blobhub_server.workflow.definitions.slips import slips
-from blobhub_server.workflow.values import fits, unwrap
+from blobhub_server.workflow.values import fits
 
 MAX_EXPRESSIONS = 5_000
 MAX_EXPRESSION_CHARACTERS = 256 << 10
@@ -247,7 +248,7 @@ class _Check:
             yield _error(P.UNKNOWN_PORT, target_id, f"{path}.target_port", message)
 
     def _constant(self, id_: str) -> bool:
-        return bool(unwrap(self._lookup.settings[id_].get("persistence", "definition")) == "definition")
+        return bool(persistence_of(self._lookup.settings[id_]) == "definition")
 
 
 def _error(type_: P, component_id: str, path: str, message: str, *, line: int = 0, column: int = 0) -> Problem:

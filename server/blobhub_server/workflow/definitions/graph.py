@@ -9,6 +9,7 @@ from typing import Any
 
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.contract import ComponentKind, EffectComponent
+from blobhub_server.workflow.components.data import persistence_of
 from blobhub_server.workflow.components.operations import SET, initial
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.document import (
@@ -215,7 +216,7 @@ def _control(outgoing: list[Connection]) -> dict[str, tuple[Target, ...]]:
 def _value_of(component: Component) -> tuple[str, str]:
     """Persistence and alias of a `data.value` component."""
     settings = settings_of(component)
-    return str(unwrap(settings.get("persistence", "definition"))), str(unwrap(settings.get("alias", "")))
+    return str(persistence_of(settings)), str(unwrap(settings.get("alias", "")))
 
 
 def _own_value(component: Component) -> tuple[Any] | None:

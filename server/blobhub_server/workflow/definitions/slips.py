@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from blobhub_server.workflow.components.contract import QUIET_ROUTES, ComponentKind
 from blobhub_server.workflow.components.contract import Component as ComponentType
+from blobhub_server.workflow.components.data import persistence_of
 from blobhub_server.workflow.definitions.document import (
     CATEGORIES,
     DATA_OUTPUT,
@@ -17,7 +18,6 @@ from blobhub_server.workflow.definitions.document import (
 )
 from blobhub_server.workflow.definitions.document import ProblemType as P
 from blobhub_server.workflow.definitions.lookup import Lookup, places_of
-from blobhub_server.workflow.values import unwrap
 
 
 def slips(lookup: Lookup) -> Iterator[Problem]:
@@ -71,7 +71,7 @@ def _used(lookup: Lookup, component: Component) -> bool:
     """Whether somebody reads a value, or it is written for whoever looks into the session."""
     if any(not connection.control for connection in lookup.outgoing.get(component.id, ())):
         return True
-    persistence = unwrap(lookup.settings[component.id].get("persistence", "definition"))
+    persistence = persistence_of(lookup.settings[component.id])
     return bool(persistence == "session" and lookup.incoming.get(component.id))
 
 
