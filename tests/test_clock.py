@@ -12,12 +12,13 @@ import pytest
 from blobhub.v1.execution_pb2 import WatchExecutionRequest
 from blobhub_server import app
 from blobhub_server.clock import utc_now
-from blobhub_server.workflow.components.contract import ComponentContext, ComponentError, EffectComponent, Inputs, PortSpec
+from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import ExecutionState, Started, replay, todo
 from blobhub_server.workflow.runtime.decision import Progress, happen
 from blobhub_server.workflow.runtime.embedded.steady import SteadyClock
 from calling import ask
+from failing_component import Fails
 from hypothesis import given
 from hypothesis import strategies as st
 from interpreting import EXECUTION, REGISTRY, compiled
@@ -38,22 +39,6 @@ class WallClock:
         return utc_now() + self.ahead
 
 
-class Fails(EffectComponent):
-    """Notes its attempts, and fails."""
-
-    type = "test.fails"
-    title = "Fails"
-    ports = (PortSpec(category="flow_input", route="in", description="Control enters here."),)
-    routes = ("success",)
-
-    def __init__(self) -> None:
-        self.attempts: list[int] = []
-
-    async def run(self, inputs: Inputs, context: ComponentContext) -> None:
-        self.attempts.append(context.attempt)
-        raise ComponentError("always", reason="ALWAYS")
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     """The clock of the servers that are started."""
@@ -65,7 +50,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
 @pytest.fixture
 def fails(monkeypatch: pytest.MonkeyPatch) -> Fails:
     """A component that the servers have which are started."""
-    made = Fails()
+    made = Fails(ComponentError("always", reason="ALWAYS"))
     monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, made]))
     return made
 

@@ -15,7 +15,6 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.postgresql import PostgresqlTransaction
 from blobhub_server.db.sqlite import SqliteTransaction
 from blobhub_server.errors import StorageFull, StorageUnavailable
-from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.runtime.contract import Start
 from blobhub_server.workflow.runtime.decision import Progress
@@ -24,6 +23,7 @@ from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store.execution import LockedExecution
 from calling import ask
 from databases import FreshPostgres, select
+from failing_component import Fails
 from google.rpc import error_details_pb2
 from ground import CUT_OFF, WORK, away, check_all, connect_beside, lose_answers, start_many, uncertain_commits
 from interpreting import REGISTRY
@@ -229,11 +229,11 @@ async def test_a_start_whose_commit_was_not_answered_and_not_made_is_not_run(
 async def test_what_a_component_says_of_its_own_storage_is_its_own_error_and_no_trouble_of_the_server(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempts: list[int] = []
-    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, WithoutStorage(attempts)]))
+    fails = Fails(StorageUnavailable())
+    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, fails]))
     policy = {"retry": {"maximum_attempts": 3, "initial_interval": "0.1s"}}
     document = flows.document(
-        [flows.component("start", "flow.start"), flows.component("step", "test.without_storage", policy=policy)],
+        [flows.component("start", "flow.start"), flows.component("step", "test.fails", policy=policy)],
         [flows.control("start", "step")],
     )
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
@@ -241,22 +241,6 @@ async def test_what_a_component_says_of_its_own_storage_is_its_own_error_and_no_
         assert (await ended(api, id_))[-1] == "flow.error"
         failure = (await ask(api, "GetExecution", execution=id_)).execution.failure
         assert failure.reason == "STORAGE_UNAVAILABLE"
-        assert attempts == [1, 2, 3]
+        assert fails.attempts == [1, 2, 3]
         trouble = opened.host.db.trouble
         assert (trouble.down, trouble._times, trouble._last_line) == (False, 0, None)
-
-
-class WithoutStorage(EffectComponent):
-    """Notes its attempts, and raises what the server raises where it cannot use its own storage."""
-
-    type = "test.without_storage"
-    title = "Without storage"
-    ports = (PortSpec(category="flow_input", route="in", description="Control enters here."),)
-    routes = ("success",)
-
-    def __init__(self, attempts: list[int]) -> None:
-        self._attempts = attempts
-
-    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
-        self._attempts.append(context.attempt)
-        raise StorageUnavailable

@@ -10,14 +10,7 @@ from pathlib import Path
 import flows
 import pytest
 from blobhub_server.clock import utc_now
-from blobhub_server.workflow.components.contract import (
-    ComponentContext,
-    ComponentError,
-    EffectComponent,
-    Inputs,
-    Outcome,
-    PortSpec,
-)
+from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost
@@ -29,6 +22,7 @@ from blobhub_server.workflow.store import server as server_store
 from blobhub_server.workflow.store.server import servers
 from calling import ask
 from databases import FreshPostgres, select
+from failing_component import Fails
 from interpreting import REGISTRY
 from served import Api
 from several_servers import FOREVER, ended, hand_over, started, state_of, take_over, together
@@ -48,8 +42,8 @@ async def test_what_was_taken_over_is_not_written_to_by_the_server_that_had_it(t
 async def test_the_next_attempt_at_a_step_is_not_run_by_a_server_that_has_lost_the_execution(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempts = list[int]()
-    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, Fails(attempts)]))
+    fails = Fails(ComponentError("always"))
+    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, fails]))
     policy = {"retry": {"maximum_attempts": 3, "initial_interval": "600s"}}
     document = flows.document(
         [flows.component("start", "flow.start"), flows.component("step", "test.fails", policy=policy)],
@@ -63,23 +57,7 @@ async def test_the_next_attempt_at_a_step_is_not_run_by_a_server_that_has_lost_t
         monkeypatch.setattr(runner, "_now", lambda: utc_now().timestamp() + 3600)
         runner._fire(*runner._timers)
         await until(lambda: id_ not in opened.runtime._runners.running)
-        assert attempts == [1]
-
-
-class Fails(EffectComponent):
-    """Notes its attempts, and fails."""
-
-    type = "test.fails"
-    title = "Fails"
-    ports = (PortSpec(category="flow_input", route="in", description="Control enters here."),)
-    routes = ("success",)
-
-    def __init__(self, attempts: list[int]) -> None:
-        self._attempts = attempts
-
-    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
-        self._attempts.append(context.attempt)
-        raise ComponentError("always")
+        assert fails.attempts == [1]
 
 
 async def _waits(api: Api, execution_id: str) -> bool:
