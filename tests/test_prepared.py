@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from blobhub_server.db.opening import open_database
 from blobhub_server.db.prepared import Prepared, is_one_of, upsert
 from blobhub_server.db.records import ColumnGroup, Mapper, Pair, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, Json, Time
+from blobhub_server.db.sqlite import SqliteReader
 from blobhub_server.errors import StorageUnavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -288,3 +293,23 @@ def test_a_row_and_its_record_say_the_same(**fields: Any) -> None:
     assert row.keys() == {column.key for column in boxes.columns}
     names = [*reversed(row), "neighbours"]
     assert BOX.reader(names)([*reversed(row.values()), 0]) == box("1", **fields)
+
+
+async def test_a_read_waits_for_a_lock_of_another_process_whether_core_or_the_driver_runs_it(tmp_path: Path) -> None:
+    """In WAL mode, which servers use, readers seldom meet such a lock. In the mode of a new file they do."""
+    path = tmp_path / "numbers.db"
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 0}, isolation_level="AUTOCOMMIT")
+    with closing(sqlite3.connect(path, isolation_level=None)) as beside, engine.connect() as connection:
+        beside.execute("CREATE TABLE numbers (number INTEGER)")
+        beside.execute("BEGIN EXCLUSIVE")
+        beside.execute("INSERT INTO numbers VALUES (1)")
+        reader, query = SqliteReader(connection), "SELECT number FROM numbers"
+        by_core = asyncio.create_task(reader.execute(sa.text(query)))
+        by_driver = asyncio.create_task(reader._fetch(query, ()))
+        await asyncio.wait({by_core, by_driver}, timeout=0.1)
+        assert not by_core.done()
+        assert not by_driver.done()
+        beside.execute("COMMIT")
+        assert (await by_core).scalar_one() == 1
+        assert await by_driver == [(1,)]
+    engine.dispose()

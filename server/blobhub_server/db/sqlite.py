@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import aiosqlite
 import sqlalchemy as sa
@@ -84,15 +84,13 @@ class SqliteTransaction(Transaction):
         try:
             return self._connection.execute(statement, parameters)
         except sa.exc.DBAPIError as error:
-            if (trouble := _trouble(error.orig)) is not None:
-                raise trouble from error
-            raise
+            _raise_translated(error)
 
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         try:
             return self._driver.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise _to_core_error(error, sql) from error
+            _raise_translated(error, sql)
 
     async def _fetch_each(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
         try:
@@ -100,7 +98,7 @@ class SqliteTransaction(Transaction):
                 return [row for each in values for row in self._driver.execute(sql, each).fetchall()]
             return self._driver.executemany(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise _to_core_error(error, sql) from error
+            _raise_translated(error, sql)
 
     async def begin(self) -> None:
         """Begin a transaction with the write lock, so that no later statement fails because another connection writes."""
@@ -115,7 +113,7 @@ class SqliteTransaction(Transaction):
         try:
             self._driver.commit()
         except sqlite3.Error as error:
-            raise _to_core_error(error, "COMMIT") from error
+            _raise_translated(error, "COMMIT")
 
     def rollback(self) -> None:
         """Roll back what is not committed. Where that fails, the next transaction does it before it begins."""
@@ -163,15 +161,13 @@ class SqliteLongRead(LongRead):
         try:
             return await self._interruptible(self._connection.execute(statement, parameters))
         except sa.exc.DBAPIError as error:
-            if (trouble := _trouble(error.orig)) is not None:
-                raise trouble from error
-            raise
+            _raise_translated(error)
 
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         try:
             return [*await self._interruptible(_all_rows(self._driver, sql, values))]
         except sqlite3.Error as error:
-            raise _to_core_error(error, sql) from error
+            _raise_translated(error, sql)
 
     async def _interruptible(self, statement: Coroutine[Any, Any, Value]) -> Value:
         """What a statement returns. When its caller is cancelled it is ended first, or its thread would go on for nobody."""
@@ -198,17 +194,22 @@ async def _all_rows(driver: aiosqlite.Connection, sql: str, values: Sequence[Any
     return await driver.execute_fetchall(sql, values)
 
 
-def _to_core_error(error: sqlite3.Error, sql: str) -> Exception:
-    """A driver's error as Core would raise it; StorageUnavailable for one that is nobody's fault here."""
-    return _trouble(error) or sa.exc.DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
-
-
-def _trouble(error: BaseException | None) -> StorageUnavailable | None:
-    """What to raise for an error that is about the file and the disk; None for one that is about the statement."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # The rest says more exactly which.
+def _raise_translated(error: sqlite3.Error | sa.exc.DBAPIError, sql: str | None = None) -> NoReturn:
+    """Raise a driver's error as Core does, or as StorageUnavailable if it is about the file and the disk."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    code = _primary_code(cause)
     if code == sqlite3.SQLITE_FULL:
-        return StorageFull()
-    return StorageUnavailable() if code in _GROUND_TROUBLE else None
+        raise StorageFull from cause
+    if code in _GROUND_TROUBLE:
+        raise StorageUnavailable from cause
+    if isinstance(error, sa.exc.DBAPIError):
+        raise error
+    raise sa.exc.DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True) from error
+
+
+def _primary_code(error: BaseException | None) -> int:
+    """SQLite's result code without what says more exactly which; 0 for what is no error of a statement."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 class SqliteDatabase(Database):
@@ -314,7 +315,7 @@ async def _when_free(attempt: Callable[[], Awaitable[Value]], until: float | Non
 
 def _is_busy(error: StorageUnavailable) -> bool:
     """Whether another process holds the write lock."""
-    return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return _primary_code(error.__cause__) == sqlite3.SQLITE_BUSY
 
 
 def _long_engine(file: Path) -> AsyncEngine:
