@@ -1,0 +1,1 @@
+"""The scheduler slice: blobs whose schedules invoke definitions when their time comes."""

@@ -1,0 +1,1 @@
+"""What schedules and firings are, and what may be done with them. No SQL, gRPC or protobuf."""

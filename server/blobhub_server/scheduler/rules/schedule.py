@@ -1,0 +1,67 @@
+"""Schedules: what is the same over all revisions of a blob, and the documents that were saved under an alias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+ACTIVE = "active"
+PAUSED = "paused"
+COMPLETED = "completed"
+
+
+@dataclass(slots=True, kw_only=True)
+class Schedule:
+    """A schedule over all revisions of its blob: its alias, and what is not content.
+
+    `version_id` is the document that is armed, the one in the default revision; None when that has no such schedule.
+    `repeat` and `target_revision_id` are the armed document's. `saved_revision_id` is where it was last saved.
+
+    `next_nominal_time` and `next_due_time`, which has the jitter added, are None unless the schedule will fire.
+    `last_nominal_time` is the last time that fired or was skipped. `tzdata` is the version of the zone data that the next
+    time was reckoned with. `running_firing_id`, `queued_kind` and `queued_nominal_time` are for overlap policies.
+    """
+
+    id: str
+    organization_id: str
+    blob_id: str
+    alias: str
+    enabled: bool
+    paused_by: str | None
+    pause_note: str
+    pause_time: datetime | None
+    complete_time: datetime | None
+    version_id: str | None
+    repeat: str | None
+    target_revision_id: str | None
+    saved_revision_id: str
+    next_nominal_time: datetime | None
+    next_due_time: datetime | None
+    last_nominal_time: datetime | None
+    tzdata: str
+    running_firing_id: str | None
+    queued_kind: str | None
+    queued_nominal_time: datetime | None
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+    @property
+    def waits_for_time(self) -> bool:
+        """Whether it fires when its time comes, if it has one."""
+        return self.version_id is not None and self.enabled and self.pause_time is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleVersion:
+    """A document that was saved under a schedule's alias, in any revision.
+
+    `actor_id` is on whose behalf it fires: who saved it, or whom an admin has reassigned it to.
+    """
+
+    id: str
+    schedule_id: str
+    digest: str
+    document: str
+    actor_id: str
+    create_time: datetime

@@ -1,0 +1,1 @@
+"""The services of schedulers on the wire."""

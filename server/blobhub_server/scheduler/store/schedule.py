@@ -1,0 +1,153 @@
+"""Schedules, over all revisions of their blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import sqlalchemy as sa
+
+from blobhub_server.blobtypes.values import Dependents
+from blobhub_server.db.count import count_and_name
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
+from blobhub_server.db.records import Mapper
+from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
+from blobhub_server.scheduler.rules.schedule import Schedule
+
+IS_DUE_ONCE = sa.text("next_due_time IS NOT NULL")
+_ARMED = sa.text("version_id IS NOT NULL")
+_PINNED = sa.text("target_revision_id IS NOT NULL")
+
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    sa.Column("organization_id", Id(), nullable=False),
+    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
+    sa.Column("alias", Name(63), nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("paused_by", Id()),
+    sa.Column("pause_note", sa.String(256), nullable=False),
+    sa.Column("pause_time", Time()),
+    sa.Column("complete_time", Time()),
+    # No foreign key: versions refer to schedules, and both are deleted together.
+    sa.Column("version_id", Id()),
+    sa.Column("repeat", sa.String(16)),
+    sa.Column("target_revision_id", Id()),
+    sa.Column("saved_revision_id", Id(), nullable=False),
+    sa.Column("next_nominal_time", Time()),
+    sa.Column("next_due_time", Time()),
+    sa.Column("last_nominal_time", Time()),
+    sa.Column("tzdata", sa.String(16), nullable=False),
+    sa.Column("running_firing_id", Id()),
+    sa.Column("queued_kind", sa.String(16)),
+    sa.Column("queued_nominal_time", Time()),
+    sa.Column("create_time", Time(), nullable=False),
+    sa.Column("update_time", Time(), nullable=False),
+    sa.Column("etag", sa.String(64), nullable=False),
+    sa.UniqueConstraint("blob_id", "alias"),
+    # What is due is found by this, whatever else is stored.
+    sa.Index("ix_schedules_due", "next_due_time", "id", sqlite_where=IS_DUE_ONCE, postgresql_where=IS_DUE_ONCE),
+    sa.Index(
+        "ix_schedules_upcoming", "blob_id", "next_nominal_time", "id", sqlite_where=IS_DUE_ONCE, postgresql_where=IS_DUE_ONCE
+    ),
+    sa.Index("ix_schedules_armed", "blob_id", "id", sqlite_where=_ARMED, postgresql_where=_ARMED),
+    sa.Index("ix_schedules_target_revision_id", "target_revision_id", "id", sqlite_where=_PINNED, postgresql_where=_PINNED),
+)
+
+_SCHEDULE = Mapper(Schedule, schedules)
+_INSERT = Prepared(schedules.insert())
+_ID = schedules.c.id == sa.bindparam("schedule")
+_GET = Prepared(_SCHEDULE.select().where(_ID), _SCHEDULE)
+_FIND = Prepared(
+    _SCHEDULE.select().where(schedules.c.blob_id == sa.bindparam("blob"), schedules.c.alias == sa.bindparam("alias")),
+    _SCHEDULE,
+)
+_FIND_SOME = Prepared(
+    _SCHEDULE.select()
+    .where(schedules.c.blob_id == sa.bindparam("blob"), is_one_of(schedules.c.alias, "aliases"))
+    .order_by(schedules.c.id),
+    _SCHEDULE,
+)
+
+
+async def insert(tx: Transaction, schedule: Schedule) -> None:
+    """Store a new schedule. Raises IntegrityError when its blob has one of that alias."""
+    await tx.run(_INSERT, **_SCHEDULE.row(schedule))
+
+
+async def get(tx: Transaction, schedule_id: str, *, lock: bool = False) -> Schedule | None:
+    """One schedule. With `lock` nobody else changes it until the transaction ends."""
+    return await tx.first(_GET.locking if lock else _GET, schedule=schedule_id)
+
+
+async def find(tx: Transaction, blob_id: str, alias: str, *, lock: bool = False) -> Schedule | None:
+    """The schedule of a blob that has an alias; likewise."""
+    return await tx.first(_FIND.locking if lock else _FIND, blob=blob_id, alias=alias)
+
+
+async def find_some(tx: Transaction, blob_id: str, aliases: Collection[str], *, lock: bool = False) -> dict[str, Schedule]:
+    """Several schedules of a blob, by alias; those that exist."""
+    query = _FIND_SOME.locking if lock else _FIND_SOME
+    return {schedule.alias: schedule for schedule in await tx.all(query, blob=blob_id, aliases=sorted(aliases))}
+
+
+_STORED = [column.name for column in schedules.columns if column.name not in ("id", "organization_id", "blob_id", "alias")]
+_UPDATE = Prepared(schedules.update().where(_ID).values({name: sa.bindparam(name) for name in _STORED}))
+
+
+async def update(tx: Transaction, changed: Sequence[Schedule]) -> None:
+    """Store schedules as they are now. The caller has locked them, or nobody else can know them yet."""
+    rows = [{"schedule": each.id} | {name: getattr(each, name) for name in _STORED} for each in changed]
+    await tx.run_each(_UPDATE, rows)
+
+
+_ARMED_AFTER = (
+    _SCHEDULE.select()
+    .where(schedules.c.blob_id == sa.bindparam("blob"), schedules.c.id > sa.bindparam("after"), _ARMED)
+    .order_by(schedules.c.id)
+    .limit(sa.bindparam("most"))
+)
+_PAGE_OF_ARMED = Prepared(lock_rows(_ARMED_AFTER), _SCHEDULE)
+
+
+async def lock_armed(tx: Transaction, blob_id: str, *, after: str, limit: int) -> list[Schedule]:
+    """Lock some of the armed schedules of a blob, those with ids after `after`, in the order of their ids."""
+    return await tx.all(_PAGE_OF_ARMED, blob=blob_id, after=after, most=limit)
+
+
+_UPCOMING = Prepared(
+    _SCHEDULE.select()
+    .where(
+        schedules.c.blob_id == sa.bindparam("blob"),
+        IS_DUE_ONCE,
+        sa.tuple_(schedules.c.next_nominal_time, schedules.c.id)
+        > sa.tuple_(sa.bindparam("time", type_=Time()), sa.bindparam("after")),
+    )
+    .order_by(schedules.c.next_nominal_time, schedules.c.id)
+    .limit(sa.bindparam("most")),
+    _SCHEDULE,
+)
+
+
+async def upcoming(tx: Transaction, blob_id: str, after: tuple[object, str], limit: int) -> list[Schedule]:
+    """Some schedules of a blob that will fire, by their next time and id, those after such a pair."""
+    return await tx.all(_UPCOMING, blob=blob_id, time=after[0], after=after[1], most=limit)
+
+
+async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
+    """The schedules of a blob that will fire."""
+    count, ids = await count_and_name(tx, schedules.c.id, schedules.c.blob_id == blob_id, IS_DUE_ONCE)
+    return Dependents(kind="active schedules", count=count, ids=ids)
+
+
+async def dependents_on_target(tx: Transaction, revision_id: str) -> Dependents:
+    """The armed schedules that pin a revision of another blob."""
+    count, ids = await count_and_name(tx, schedules.c.id, schedules.c.target_revision_id == revision_id)
+    return Dependents(kind="schedules", count=count, ids=ids)
+
+
+async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
+    """Remove all schedules of blobs. The caller has removed what refers to them."""
+    await delete_in_parts(tx, schedules, schedules.c.blob_id.in_(blob_ids))

@@ -1,0 +1,95 @@
+"""The documents of schedules, by what they were saved under: arming and firing read rows, and never objects."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import sqlalchemy as sa
+
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.prepared import Prepared, is_one_of, upsert
+from blobhub_server.db.records import Mapper
+from blobhub_server.db.schema import Id, IdQuery, Time, metadata
+from blobhub_server.scheduler.rules.schedule import ScheduleVersion
+from blobhub_server.scheduler.store.schedule import schedules
+
+schedule_versions = sa.Table(
+    "schedule_versions",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    sa.Column("schedule_id", Id(), sa.ForeignKey("schedules.id"), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("actor_id", Id(), nullable=False),
+    sa.Column("create_time", Time(), nullable=False),
+    sa.UniqueConstraint("schedule_id", "digest"),
+)
+
+_VERSION = Mapper(ScheduleVersion, schedule_versions)
+_KEYS = (schedule_versions.c.schedule_id, schedule_versions.c.digest)
+_PUT = Prepared(upsert(schedule_versions, keys=_KEYS, changed=[schedule_versions.c.actor_id]))
+_FIND = Prepared(
+    _VERSION.select().where(
+        schedule_versions.c.schedule_id == sa.bindparam("schedule"), schedule_versions.c.digest == sa.bindparam("digest")
+    ),
+    _VERSION,
+)
+
+
+async def put(tx: Transaction, version: ScheduleVersion) -> ScheduleVersion:
+    """Store a document under its schedule, unless it is there; in either case for its actor. Return what is there now."""
+    await tx.run(_PUT, **_VERSION.row(version))
+    return await tx.one(_FIND, schedule=version.schedule_id, digest=version.digest)
+
+
+async def find(tx: Transaction, schedule_id: str, digest: str) -> ScheduleVersion | None:
+    """The document of a digest that was saved under a schedule."""
+    return await tx.first(_FIND, schedule=schedule_id, digest=digest)
+
+
+_GET = Prepared(_VERSION.select().where(schedule_versions.c.id == sa.bindparam("id")), _VERSION)
+_GET_SOME = Prepared(_VERSION.select().where(is_one_of(schedule_versions.c.id, "ids")), _VERSION)
+
+
+async def get(tx: Transaction, version_id: str) -> ScheduleVersion:
+    """A document by its id, which a schedule has. Nothing removes one but the deletion of its blob."""
+    return await tx.one(_GET, id=version_id)
+
+
+async def get_some(tx: Transaction, version_ids: Collection[str]) -> dict[str, ScheduleVersion]:
+    """Several documents, by their ids."""
+    return {version.id: version for version in await tx.all(_GET_SOME, ids=sorted(version_ids))}
+
+
+_AMONG = Prepared(
+    _VERSION.select().where(
+        is_one_of(schedule_versions.c.schedule_id, "schedules"), is_one_of(schedule_versions.c.digest, "digests")
+    ),
+    _VERSION,
+)
+
+
+async def find_some(tx: Transaction, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], ScheduleVersion]:
+    """Several documents, by schedule and digest."""
+    schedule_ids, digests = sorted({key[0] for key in wanted}), sorted({key[1] for key in wanted})
+    found = await tx.all(_AMONG, schedules=schedule_ids, digests=digests)
+    return {(version.schedule_id, version.digest): version for version in found}
+
+
+async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
+    """Remove the documents of all schedules of blobs."""
+    own = sa.select(schedules.c.id).where(schedules.c.blob_id.in_(blob_ids))
+    await delete_in_parts(tx, schedule_versions, schedule_versions.c.schedule_id.in_(own))
+
+
+_REASSIGN = Prepared(
+    schedule_versions.update()
+    .where(schedule_versions.c.id == sa.bindparam("version"))
+    .values(actor_id=sa.bindparam("actor"))
+)
+
+
+async def reassign(tx: Transaction, version_ids: Sequence[str], actor_id: str) -> None:
+    """Have documents fire on somebody else's behalf."""
+    await tx.run_each(_REASSIGN, [{"version": id_, "actor": actor_id} for id_ in version_ids])
