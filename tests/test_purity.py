@@ -15,6 +15,7 @@ PURE = {
     "blobhub_server.blobtypes.json_text",
     "blobhub_server.blobtypes.values",
     "blobhub_server.errors",
+    "blobhub_server.scheduler.timetable",
     "blobhub_server.workflow.definitions.check",
     "blobhub_server.workflow.definitions.document",
     "blobhub_server.workflow.definitions.graph",
