@@ -68,6 +68,7 @@ class Admitted:
 
     expire_time = None
     last_sequence = None
+    changes = False
 
     def __init__(self, error: Exception | None = None, before: bytes | None = None) -> None:
         self.seen: list[tuple[str, Any]] = []
@@ -130,7 +131,9 @@ class Served:
         bell: Doorbell,
         service: str,
         address: str,
+        guard: Guard,
     ) -> None:
+        self.guard = guard
         self.address = address
         self.service = service
         self.bell = bell
@@ -179,7 +182,7 @@ async def served(
         guard.watching(),
         grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel,
     ):
-        yield Served(server, health, channel, admit, bell, service, address)
+        yield Served(server, health, channel, admit, bell, service, address, guard)
     await server.stop(0)
 
 

@@ -85,6 +85,10 @@ class RawConnection:
         elif isinstance(event, StreamEnded | StreamReset):
             call.ended = True
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+
     async def drain(self) -> None:
         """Wait until what was sent has left."""
         await self._writer.drain()

@@ -17,6 +17,10 @@ Metadata = Sequence[tuple[str, str | bytes]] | None
 class Admission(guard.Admission, Protocol):
     """The admission of one call."""
 
+    @property
+    def changes(self) -> bool:
+        """Whether the call makes a change, as its method says. Its answer tells of it, so it is sent in any case."""
+
     async def identify(self) -> None:
         """Find the caller. Raises Unauthenticated and the like."""
 

@@ -21,6 +21,7 @@ from blobhub_server.clock import Clock
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.errors import BlobHubError, StorageUnavailable
 from blobhub_server.rpc.transport_error import StreamUnread
+from blobhub_server.rpc.unread import UnreadAnswers
 
 log = structlog.get_logger()
 
@@ -83,6 +84,7 @@ class Guard:
         self._clock = clock
         self._topic = topic
         self._max_unread_seconds = max_unread_seconds
+        self.unread = UnreadAnswers(max_seconds=max_unread_seconds)
         self._streams: set[Stream] = set()
         self._unsure: set[Stream] = set()
 
@@ -114,6 +116,7 @@ class Guard:
             while True:
                 rung = await listener.wait(TICK_SECONDS)
                 self._end_unread()
+                await self.unread.end_connections()
                 doubtful = list(self._streams) if rung else [*self._unsure, *self._expired()]
                 for start in range(0, len(doubtful), MAX_CONCURRENT):
                     await asyncio.gather(*map(self._recheck, doubtful[start : start + MAX_CONCURRENT]))

@@ -25,6 +25,7 @@ from blobhub_server.config import Settings
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import (
     BlobHubError,
+    Overloaded,
     Unauthenticated,
     UndecodableRequest,
     Unimplemented,
@@ -35,6 +36,8 @@ from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.observed import UNKNOWN_METHOD, Entrance, Observed, unless_gone
 from blobhub_server.rpc.open_streams import OpenStreams
 from blobhub_server.rpc.room import Room, Sender, address_of
+from blobhub_server.rpc.transport_error import StreamUnread
+from blobhub_server.rpc.unread import Answer
 
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 """gRPC's own services. They tell no secrets, so they need no admission; they get gRPC's context."""
@@ -222,7 +225,11 @@ def _unary_unary(
                 await observed.begin()
                 return encode(await handler(request, call))
 
-            return await (await observed.arrive(request)).answer(answer)
+            admission = await observed.arrive(request)
+            unread = _unread_answer(entrance, admission, context)
+            encoded = await admission.answer(answer)
+            entrance.guard.unread.hold_until_done(unread, len(encoded), refusable=not admission.changes)
+            return encoded
 
     return serve
 
@@ -234,6 +241,7 @@ def _stream_unary(
         async with Observed(entrance, context) as observed:
             first = await observed.first(requests)
             admission = await observed.arrive(first)
+            unread = _unread_answer(entrance, admission, context)
             checked = requests.validated(first)
 
             async def answer(call: Any) -> bytes:
@@ -241,9 +249,19 @@ def _stream_unary(
                 with entrance.guard.watch(admission):
                     return encode(await handler(checked, call))
 
-            return await admission.answer(answer)
+            encoded = await admission.answer(answer)
+            entrance.guard.unread.hold_until_done(unread, len(encoded), refusable=not admission.changes)
+            return encoded
 
     return serve
+
+
+def _unread_answer(entrance: Entrance, admission: Admission, context: Any) -> Answer:
+    """What a call will leave unread: nothing yet. Raises Overloaded when its sender has too much unread already."""
+    peer = context.peer()
+    sender = admission.sender(peer)
+    entrance.guard.unread.require_room(sender)
+    return Answer(sender=sender, peer=peer)
 
 
 def _streaming(
@@ -257,26 +275,38 @@ def _streaming(
             async with Observed(entrance, context) as observed:
                 first = await observed.first(request)
                 admission = await observed.arrive(first)
-                counted.enter_context(entrance.streams.one_more(admission.sender(context.peer())))
+                unread = _unread_answer(entrance, admission, context)
+                counted.enter_context(entrance.streams.one_more(unread.sender))
+                counted.callback(entrance.guard.unread.release, unread)
                 call = await admission.admit()
                 await observed.begin()
                 # Alone, because gRPC sends no status while the first answer waits for its reader with the metadata.
                 await unless_gone(context.send_initial_metadata(()))
                 answers = handler(request.validated(first) if streaming else first, call)
-                await _send_all(entrance.guard, admission, context, answers, encode)
+                await _send_all(entrance.guard, admission, context, answers, encode, unread)
 
     return serve
 
 
-async def _send_all(guard: Guard, admission: Admission, context: Any, answers: Any, encode: Callable[[Any], bytes]) -> None:
+async def _send_all(
+    guard: Guard, admission: Admission, context: Any, answers: Any, encode: Callable[[Any], bytes], unread: Answer
+) -> None:
     """Send the answers of a handler, for as long as the guard lets them."""
     time = asyncio.get_running_loop().time
+    sent = None
     with guard.watch(admission) as stream:
         async with aclosing(answers):
             async for answer in answers:
+                message = encode(answer)
+                try:
+                    guard.unread.hold(unread, len(message))
+                except Overloaded:
+                    raise StreamUnread(sent) from None
                 stream.sending_since = time()
-                await unless_gone(context.write(encode(answer)))
+                await unless_gone(context.write(message))
                 stream.sending_since = None
+                guard.unread.release(unread)
+                sent = admission.last_sequence
 
 
 def _refusing(entrance: Entrance, error: BlobHubError) -> grpc.RpcMethodHandler[Any, Any]:

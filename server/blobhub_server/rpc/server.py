@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import grpc
@@ -27,7 +28,13 @@ def make_server(settings: Settings, pipeline: Pipeline) -> grpc.aio.Server:
     may ping every 10 s, streams or not. Connections are closed after a while, so that a load balancer can spread clients
     over the servers; so are those that never speak HTTP/2, that have no call for long, or whose client answers no pings.
     """
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_about_the_server)
     return grpc.aio.server(interceptors=(pipeline,), options=options(settings))
+
+
+def _is_about_the_server(record: logging.LogRecord) -> bool:
+    """Whether a line of gRPC's is worth writing: not the traceback for each client that has gone without its answer."""
+    return not str(record.msg).startswith("ExecuteBatchError raised in core")
 
 
 def options(settings: Settings) -> tuple[tuple[str, int], ...]:

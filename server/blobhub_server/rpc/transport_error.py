@@ -16,13 +16,13 @@ class ShuttingDown(BlobHubError):
 
 
 class StreamUnread(BlobHubError):
-    """The stream's client did not read for too long; it can be resumed after `last_sequence`."""
+    """The stream's client did not read for too long, or leaves too much unread; it can be resumed after `last_sequence`."""
 
     code, reason = "UNAVAILABLE", "STREAM_UNREAD"
 
     def __init__(self, last_sequence: int | None = None) -> None:
         metadata = {} if last_sequence is None else {"last_sequence": str(last_sequence)}
-        text = "the stream was not read for too long and was ended; watch again after the last sequence received"
+        text = "what was sent is not read, and the stream was ended; watch again after the last sequence received"
         super().__init__(text, metadata=metadata, retry_after_seconds=1.0)
 
 

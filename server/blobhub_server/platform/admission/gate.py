@@ -190,6 +190,11 @@ class Admission:
             raise access.refusal_for(self._call.caller, error) from None
 
     @property
+    def changes(self) -> bool:
+        """Whether the call makes a change."""
+        return self._rule.changes
+
+    @property
     def expire_time(self) -> datetime | None:
         """When the key or token that the call came with stops working."""
         return self._call.caller.expire_time
