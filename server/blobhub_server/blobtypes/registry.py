@@ -112,8 +112,8 @@ class BlobTypes:
                 offered |= opened.offers
             yield
 
-    def start_work(self) -> None:
-        """Have the open types begin what was left from before the start. The server answers calls by now."""
+    def on_serving(self) -> None:
+        """Tell the open types that the server answers calls, so that they begin what was left from before the start."""
         for opened in self.opened().values():
             if opened.on_serving is not None:
                 opened.on_serving()

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from blobhub_server.errors import BlobHubError, LimitExceeded
 
 
-class ShuttingDown(BlobHubError):
-    """The server shuts down; the stream can be resumed after `last_sequence`."""
+class StreamEnded(BlobHubError):
+    """The server ends a stream that can be resumed after `last_sequence`, the last number it sent; None for no number."""
 
-    code, reason = "UNAVAILABLE", "SHUTTING_DOWN"
-
-    def __init__(self, last_sequence: int | None = None) -> None:
-        metadata = {} if last_sequence is None else {"last_sequence": str(last_sequence)}
-        super().__init__("the server is shutting down", metadata=metadata, retry_after_seconds=1.0)
-
-
-class StreamUnread(BlobHubError):
-    """The stream's client did not read for too long, or leaves too much unread; it can be resumed after `last_sequence`."""
-
-    code, reason = "UNAVAILABLE", "STREAM_UNREAD"
+    code = "UNAVAILABLE"
+    text: ClassVar[str]
 
     def __init__(self, last_sequence: int | None = None) -> None:
         metadata = {} if last_sequence is None else {"last_sequence": str(last_sequence)}
-        text = "what was sent is not read, and the stream was ended; watch again after the last sequence received"
-        super().__init__(text, metadata=metadata, retry_after_seconds=1.0)
+        super().__init__(self.text, metadata=metadata, retry_after_seconds=1.0)
+
+
+class ShuttingDown(StreamEnded):
+    """The server shuts down."""
+
+    reason = "SHUTTING_DOWN"
+    text = "the server is shutting down"
+
+
+class StreamUnread(StreamEnded):
+    """The stream's client did not read for too long, or leaves too much unread."""
+
+    reason = "STREAM_UNREAD"
+    text = "what was sent is not read, and the stream was ended; watch again after the last sequence received"
 
 
 class TooManyStreams(LimitExceeded):

@@ -92,7 +92,7 @@ class WorkflowType(BlobType):
                     delete=partial(_delete, runtime),
                     limits=_limits(host),
                     offers={Invocable: Invocations(host, definitions, runtime)},
-                    on_serving=runtime.start_recovery,
+                    on_serving=runtime.on_serving,
                 )
 
     def _services(

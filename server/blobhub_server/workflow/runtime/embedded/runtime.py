@@ -56,7 +56,7 @@ class EmbeddedRuntime:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run executions until left. What was left from before is recovered from `start_recovery` on."""
+        """Run executions until left. What was left from before is recovered from `on_serving` on."""
         await self._ownership.take_lease()
         async with self._host.bell.listen(self._ownership.server_id) as listener:
             tasks = [
@@ -75,8 +75,8 @@ class EmbeddedRuntime:
                 await self._journal.close()
                 await self._ownership.end_lease()
 
-    def start_recovery(self) -> None:
-        """Begin to recover: the server answers calls by now, and what it recovers may take long, or end it."""
+    def on_serving(self) -> None:
+        """Begin to recover. The server answers calls by now: what is recovered may take long, or end the server."""
         self._serving.set()
 
     async def start(self, start: Start, work: StartWork | None = None) -> Execution:
