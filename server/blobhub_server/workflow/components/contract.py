@@ -56,6 +56,10 @@ class PortSpec:
     required: bool = False
 
 
+CONTROL_IN = PortSpec(category="flow_input", route="in", description="Control enters here.")
+"""The port of every component that takes control, whichever way it came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a component ended: the route that control takes, and values of its data outputs.

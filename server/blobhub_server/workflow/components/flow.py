@@ -7,6 +7,7 @@ from typing import Any
 
 from blobhub_server.workflow.components.awaits import Await, time
 from blobhub_server.workflow.components.contract import (
+    CONTROL_IN,
     MAX_ROUTE,
     Component,
     ComponentError,
@@ -21,7 +22,6 @@ from blobhub_server.workflow.components.contract import (
 from blobhub_server.workflow.components.expressions import Evaluation
 from blobhub_server.workflow.values import is_number, unwrap
 
-_IN = PortSpec(category="flow_input", route="in", description="Control enters here.")
 _NEXT = PortSpec(category="flow_output", route="next", description="Control leaves here.")
 
 MAX_SECONDS = 366 * 86400.0
@@ -50,7 +50,7 @@ class End(PureComponent):
     type = "flow.end"
     title = "End"
     ports = (
-        _IN,
+        CONTROL_IN,
         PortSpec(category="data_input", route="value", description="Becomes the execution's result."),
         PortSpec(
             category="data_input", route="terminal", description="True ends all other branches too.", value_type="boolean"
@@ -72,7 +72,7 @@ class Switch(PureComponent):
     type = "flow.switch"
     title = "Switch"
     ports = (
-        _IN,
+        CONTROL_IN,
         PortSpec(
             category="data_input",
             route="cases",
@@ -155,7 +155,7 @@ class Join(Component):
     title = "Join"
     kind = ComponentKind.JOIN
     ports = (
-        _IN,
+        CONTROL_IN,
         _NEXT,
         PortSpec(category="data_input", route="mode", description="`all` or `first`.", value_type="choice"),
     )
@@ -174,7 +174,7 @@ class Delay(PureComponent):
     type = "flow.delay"
     title = "Delay"
     ports = (
-        _IN,
+        CONTROL_IN,
         _NEXT,
         PortSpec(category="data_input", route="seconds", description="How long to wait.", value_type="float", required=True),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from blobhub_server.workflow.code.calls import calls_of
 from blobhub_server.workflow.code.contract import ScriptError
 from blobhub_server.workflow.components.contract import (
+    CONTROL_IN,
     ComponentContext,
     ComponentError,
     EffectComponent,
@@ -19,7 +20,6 @@ from blobhub_server.workflow.components.contract import (
 from blobhub_server.workflow.components.expressions import Evaluation
 from blobhub_server.workflow.values import unwrap
 
-_IN = PortSpec(category="flow_input", route="in", description="Control enters here.")
 _SUCCESS = PortSpec(category="flow_output", route="success", description="Control leaves here.")
 _FAILURE = PortSpec(
     category="flow_output", route="failure", description="Control leaves here when it has failed, if this is connected."
@@ -34,7 +34,7 @@ class Expression(PureComponent):
     type = "logic.expression"
     title = "Expression"
     ports = (
-        _IN,
+        CONTROL_IN,
         _SUCCESS,
         _FAILURE,
         PortSpec(
@@ -75,7 +75,7 @@ class Code(EffectComponent):
     type = "logic.code"
     title = "Code"
     ports = (
-        _IN,
+        CONTROL_IN,
         _SUCCESS,
         _FAILURE,
         PortSpec(category="data_input", route="language", description="`python`.", value_type="choice"),
