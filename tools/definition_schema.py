@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definitions import reader
+from blobhub_server.workflow.definitions import check, reader
 from blobhub_server.workflow.definitions.document import CATEGORIES, DATA_INPUT, DATA_OUTPUT, FLOW_INPUT, FLOW_OUTPUT
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "definition.schema.json"
-_NO_CONTROL = r"^[^\u0000-\u001f\u007f]*$"
-_DURATION = r"^[0-9]{1,9}(\.[0-9]{1,9})?s$"
-_MAX_POSITION = 1e15
+_NO_CONTROL = f"^[^{reader.CONTROL}]*$"
+_DURATION = f"^{reader.DURATION}$"
 
 Schema = dict[str, Any]
 
@@ -51,7 +50,11 @@ def page() -> str:
 
 def _component() -> Schema:
     types = sorted(component.type for component in ComponentRegistry.load())
-    coordinate = {"type": ["number", "null"], "exclusiveMinimum": -_MAX_POSITION, "exclusiveMaximum": _MAX_POSITION}
+    coordinate = {
+        "type": ["number", "null"],
+        "exclusiveMinimum": -reader.MAX_POSITION,
+        "exclusiveMaximum": reader.MAX_POSITION,
+    }
     return _object(
         "component",
         "One part of a workflow.",
@@ -97,7 +100,7 @@ def _policy() -> Schema:
 
 
 def _retry() -> Schema:
-    reason = {"type": "string", "minLength": 1, "maxLength": 64}
+    reason = {"type": "string", "minLength": 1, "maxLength": reader.MAX_REASON_LENGTH}
     return _object(
         "retry",
         "When a failed component is tried again.",
@@ -106,14 +109,14 @@ def _retry() -> Schema:
                 "description": "How many attempts in all.",
                 "type": ["integer", "null"],
                 "minimum": 1,
-                "maximum": 100,
+                "maximum": check.MAX_ATTEMPTS,
             },
             "initial_interval": _duration("The wait before the second attempt."),
             "backoff_coefficient": {
                 "description": "What each wait is multiplied by.",
                 "type": ["number", "null"],
                 "minimum": 1,
-                "maximum": 10,
+                "maximum": check.MAX_COEFFICIENT,
             },
             "maximum_interval": _duration("The longest wait."),
             "non_retryable_reasons": {"type": ["array", "null"], "items": reason, "maxItems": reader.MAX_REASONS},

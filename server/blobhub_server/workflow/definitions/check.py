@@ -42,6 +42,9 @@ MAX_SCRIPTS_CHARACTERS = 512 << 10
 MAX_PROBLEMS = 20_000
 """How many are found at most, the errors before the warnings: one text can use a name that is not there a thousand times."""
 
+MAX_ATTEMPTS = 100
+MAX_COEFFICIENT = 10
+
 _NUMBERED = re.compile(r"(components|connections)\[(\d+)\]")
 
 
@@ -275,8 +278,8 @@ def _policy(component: Component, path: str) -> Iterator[Problem]:
     if policy.timeout is not None and policy.timeout <= 0:
         yield _error(P.INVALID_POLICY, component.id, f"{place}.timeout", "must be more than 0")
     for name, value, most in (
-        ("maximum_attempts", retry.maximum_attempts, 100),
-        ("backoff_coefficient", retry.backoff_coefficient, 10),
+        ("maximum_attempts", retry.maximum_attempts, MAX_ATTEMPTS),
+        ("backoff_coefficient", retry.backoff_coefficient, MAX_COEFFICIENT),
     ):
         if not 1 <= value <= most:
             yield _error(P.INVALID_POLICY, component.id, f"{place}.retry.{name}", f"must be from 1 to {most}")

@@ -34,8 +34,20 @@ MAX_CONNECTIONS = 10_000
 MAX_PORTS = 10_000
 MAX_COMPONENT_PORTS = 256
 MAX_REASONS = 100
+MAX_REASON_LENGTH = 64
+MAX_TEXT = 256
+MAX_POSITION = 1e15
+DURATION = r"([0-9]{1,9})(?:\.([0-9]{1,9}))?s"
+"""Seconds, as protobuf's JSON has them. It is a pattern for Python and for JSON Schema; so is CONTROL."""
+CONTROL = r"\u0000-\u001f\u007f"
+"""What no name has, as what logs and some databases do not take. Neither has one halves of characters."""
+NANOSECONDS = 1_000_000_000
+"""In a second."""
 MAX_NOTES = 1_000
 """How many errors and how many warnings the reader tells."""
+
+_DURATION = re.compile(DURATION)
+_UNFIT = re.compile(rf"[{CONTROL}\ud800-\udfff]")
 
 _SPELLINGS = {
     "definition": ("type", "version", "components", "connections"),
@@ -96,11 +108,10 @@ def invalid(path: str, message: str, *, component_id: str = "", line: int = 0, c
     )
 
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s", re.ASCII)
-MAX_TEXT = 256
-_UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-"""What no name has: control characters, which logs and some databases do not take, and halves of characters."""
-_MAX_POSITION = 1e15
+def parse_duration(text: str) -> int | None:
+    """The nanoseconds of a duration such as `1.5s`; None for a text that is none."""
+    match = _DURATION.fullmatch(text)
+    return int(match[1]) * NANOSECONDS + int((match[2] or "").ljust(9, "0")) if match else None
 
 
 class _Reader:
@@ -154,7 +165,7 @@ class _Reader:
     def _position(self, fields: dict[str, Any], path: str) -> None:
         position = self._fields("position", fields.get("position", {}), path)
         for name in position:
-            self._number(position, name, path, 0.0, _MAX_POSITION)
+            self._number(position, name, path, 0.0, MAX_POSITION)
 
     def _port(self, content: dict[str, Any], path: str) -> Port:
         fields = self._fields("port", content, path)
@@ -202,9 +213,9 @@ class _Reader:
         )
 
     def _reason(self, content: Any, path: str) -> str:
-        if isinstance(content, str) and 0 < len(content) <= 64 and not _UNFIT.search(content):
+        if isinstance(content, str) and 0 < len(content) <= MAX_REASON_LENGTH and not _UNFIT.search(content):
             return content
-        self._note(path, "must be a text of 1 to 64 characters, none of them a control character")
+        self._note(path, f"must be a text of 1 to {MAX_REASON_LENGTH} characters, none of them a control character")
         return ""
 
     def _items(
@@ -263,11 +274,11 @@ class _Reader:
         value = fields.get(name)
         if value is None:
             return default
-        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-        if match is None:
+        duration = parse_duration(value) if isinstance(value, str) else None
+        if duration is None:
             self._note(f"{path}.{name}", "must be a duration such as `1.5s`")
             return default
-        return float(match[1])
+        return duration / NANOSECONDS
 
     def _number(self, fields: dict[str, Any], name: str, path: str, default: float, most: float = 1e9) -> float:
         value = fields.get(name, default)

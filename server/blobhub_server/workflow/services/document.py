@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,10 +14,15 @@ from google.protobuf.message import Message
 from blobhub_server.blobtypes import json_field, json_text
 from blobhub_server.errors import InvalidValue, Violation
 from blobhub_server.workflow.definitions.json_document import load
-from blobhub_server.workflow.definitions.reader import MAX_COMPONENTS, MAX_CONNECTIONS, MAX_PORTS, fields_of
+from blobhub_server.workflow.definitions.reader import (
+    MAX_COMPONENTS,
+    MAX_CONNECTIONS,
+    MAX_PORTS,
+    NANOSECONDS,
+    fields_of,
+    parse_duration,
+)
 from blobhub_server.workflow.errors import InvalidDefinitionContent
-
-_DURATION = re.compile(r"(\d+)(?:\.(\d{1,9}))?s", re.ASCII)
 
 
 def to_document(definition: pb.WorkflowDefinition) -> str:
@@ -168,9 +172,10 @@ def _fill_policy(policy: pb.WorkflowPolicy, fields: dict[str, Any]) -> None:
 
 
 def _duration(text: str) -> Duration:
-    match = _DURATION.fullmatch(text)
-    assert match is not None, "read before"
-    return Duration(seconds=int(match[1]), nanos=int((match[2] or "").ljust(9, "0")))
+    duration = parse_duration(text)
+    assert duration is not None, "read before"
+    seconds, nanos = divmod(duration, NANOSECONDS)
+    return Duration(seconds=seconds, nanos=nanos)
 
 
 def _values(components: list[dict[str, Any]]) -> Iterator[tuple[int, int, Any]]:
