@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,9 +23,10 @@ from blobhub_server.workflow.interpreter import (
     Started,
     Wait,
     advance,
+    apply,
     todo,
 )
-from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT, Execution
 
 REGISTRY = ComponentRegistry.load()
 TERMINAL = {"flow.exited", "flow.error", "flow.stopped"}
@@ -56,6 +58,14 @@ EXECUTION = Execution(
 """An execution's row, before anything has happened to it."""
 
 
+def replay(graph: Graph, records: Iterable[Record], *, step_limit: int = DEFAULT_STEP_LIMIT) -> ExecutionState:
+    """The state that a log leads to, as recovery folds it."""
+    state = ExecutionState(step_limit=step_limit)
+    for record in records:
+        apply(graph, state, record)
+    return state
+
+
 def compiled(document: str, registry: ComponentRegistry = REGISTRY) -> Graph:
     definition = parse(document.encode())
     assert [problem for problem in check(definition, registry) if problem.severity is Severity.ERROR] == []
@@ -65,7 +75,7 @@ def compiled(document: str, registry: ComponentRegistry = REGISTRY) -> Graph:
 class Run:
     """Drives the interpreter as a runtime does, but in one's own time."""
 
-    def __init__(self, graph: Graph, *, step_limit: int = 10_000, session: dict[str, Any] | None = None) -> None:
+    def __init__(self, graph: Graph, *, step_limit: int = DEFAULT_STEP_LIMIT, session: dict[str, Any] | None = None) -> None:
         self.graph = graph
         self.state = ExecutionState(step_limit=step_limit)
         self.session = session or {}

@@ -14,14 +14,15 @@ from blobhub_server import app
 from blobhub_server.clock import utc_now
 from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.interpreter import ExecutionState, Started, replay, todo
+from blobhub_server.workflow.interpreter import ExecutionState, Started, todo
+from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 from blobhub_server.workflow.runtime.decision import Progress, happen
 from blobhub_server.workflow.runtime.embedded.steady import SteadyClock
 from calling import ask
 from failing_component import Fails
 from hypothesis import given
 from hypothesis import strategies as st
-from interpreting import EXECUTION, REGISTRY, compiled
+from interpreting import EXECUTION, REGISTRY, compiled, replay
 from served import Api
 from several_servers import ended, started, state_of, together
 from waiting import until
@@ -134,7 +135,7 @@ async def _has(api: Api, execution_id: str, type_: str, count: int) -> bool:
 
 def test_a_delay_has_no_more_left_after_a_restart_than_it_had_when_it_was_journaled() -> None:
     graph, begun = compiled(flows.delay(3)), datetime(2026, 11, 27, 12, tzinfo=UTC)
-    progress = Progress(EXECUTION, ExecutionState())
+    progress = Progress(EXECUTION, ExecutionState(step_limit=DEFAULT_STEP_LIMIT))
     decision = happen(graph, progress, [Started({})], now=begun.timestamp(), session={})
     state = replay(graph, decision.records)
     for back in (timedelta(), HOUR, 1000 * HOUR):

@@ -22,6 +22,7 @@ from blobhub_server.workflow.interpreter import (
     Stopped,
     Wait,
 )
+from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 from blobhub_server.workflow.rules.message import Message, MessageKind
 from blobhub_server.workflow.runtime.decision import Progress, happen
 from interpreting import EXECUTION, compiled
@@ -36,7 +37,7 @@ class Engine:
         self.graph = graph
         self.run = run
         self.now = 0.0
-        self.progress = Progress(replace(EXECUTION, state="pending"), ExecutionState())
+        self.progress = Progress(replace(EXECUTION, state="pending"), ExecutionState(step_limit=DEFAULT_STEP_LIMIT))
         self.journal: list[Record] = []
         self.session: dict[str, object] = {}
 

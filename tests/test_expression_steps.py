@@ -14,6 +14,7 @@ from blobhub.v1 import caller_pb2, definition_pb2, execution_pb2
 from blobhub_client import get_value
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.workflow.interpreter import ExecutionState, Started, advance
+from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 from calling import ask
 from exact import DRAFT, INVALID, given_to
 from google.rpc import error_details_pb2
@@ -169,7 +170,7 @@ def test_all_inputs_together_are_bounded_as_a_result() -> None:
 @pytest.mark.parametrize("text", [NESTED, "sum([x for x in range(2000)])"])
 def test_an_expression_that_has_worked_much_ends_the_turn(text: str) -> None:
     graph = compiled(endless(text))
-    turn = advance(graph, ExecutionState(), [Started({})], now=0.0, session={})
+    turn = advance(graph, ExecutionState(step_limit=DEFAULT_STEP_LIMIT), [Started({})], now=0.0, session={})
     assert turn.state.runnable
     assert turn.state.steps < 10, "and not 200, which are as many as do no work"
 

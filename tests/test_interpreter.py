@@ -19,10 +19,9 @@ from blobhub_server.workflow.interpreter import (
     StopRequested,
     TimedOut,
     Wait,
-    replay,
     todo,
 )
-from interpreting import REGISTRY, Run, WaitsForSignal, compiled, signalled_document
+from interpreting import REGISTRY, Run, WaitsForSignal, compiled, replay, signalled_document
 
 
 def test_five_steps_in_place_are_twelve_records() -> None:

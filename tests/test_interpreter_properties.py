@@ -27,11 +27,11 @@ from blobhub_server.workflow.interpreter import (
     Turn,
     advance,
     apply,
-    replay,
 )
+from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interpreting import REGISTRY, TERMINAL, Run, compiled
+from interpreting import REGISTRY, TERMINAL, Run, compiled, replay
 from scale import scaled
 
 
@@ -154,7 +154,7 @@ def test_the_order_of_independent_completions_does_not_change_the_outcome(docume
 def test_a_small_budget_changes_nothing_but_the_pace(budget: int) -> None:
     graph = compiled(flows.steps(10))
     whole = Run(graph).start()
-    turn = advance(graph, ExecutionState(), [Started({})], now=0.0, session={}, budget=budget)
+    turn = advance(graph, ExecutionState(step_limit=DEFAULT_STEP_LIMIT), [Started({})], now=0.0, session={}, budget=budget)
     records = turn.records
     while turn.state.runnable:
         turn = advance(graph, turn.state, [Continue()], now=0.0, session={}, budget=budget)

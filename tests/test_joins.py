@@ -10,9 +10,9 @@ from blobhub_client import get_value
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.definitions.reader import parse
-from blobhub_server.workflow.interpreter import Completion, replay
+from blobhub_server.workflow.interpreter import Completion
 from calling import ask
-from interpreting import REGISTRY, Run
+from interpreting import REGISTRY, Run, replay
 from served import Api
 
 FAILING = Path(__file__).resolve().parent / "failing"

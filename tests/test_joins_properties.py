@@ -18,11 +18,10 @@ from blobhub_server.workflow.interpreter import (
     Happening,
     Started,
     advance,
-    replay,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interpreting import REGISTRY
+from interpreting import REGISTRY, replay
 from scale import scaled
 from token_model import ERROR, OUTCOMES, Model, Plan, plans
 

@@ -18,12 +18,12 @@ from blobhub_server.workflow.components.operations import OPERATIONS, initial, o
 from blobhub_server.workflow.definitions.check import check
 from blobhub_server.workflow.definitions.document import Severity
 from blobhub_server.workflow.definitions.reader import parse
-from blobhub_server.workflow.interpreter import Completion, Record, RunStep, replay
+from blobhub_server.workflow.interpreter import Completion, Record, RunStep
 from blobhub_server.workflow.values import are_same, unwrap
 from counters import COUNTER
 from hypothesis import given
 from hypothesis import strategies as st
-from interpreting import REGISTRY, Run, compiled
+from interpreting import REGISTRY, Run, compiled, replay
 from scale import scaled
 from served import Api
 

@@ -21,6 +21,7 @@ from blobhub_server.workflow.interpreter import (
     Interrupted,
     Started,
 )
+from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 from blobhub_server.workflow.rules.message import Message, MessageKind
 from blobhub_server.workflow.runtime.decision import Decision, Progress, happen
 from blobhub_server.workflow.runtime.embedded.caution import MAX_RECOVERIES, decide_with_caution
@@ -155,7 +156,7 @@ class Trial:
 
     def __init__(self, document: str) -> None:
         self.graph = compiled(document)
-        self.progress = Progress(EXECUTION, ExecutionState())
+        self.progress = Progress(EXECUTION, ExecutionState(step_limit=DEFAULT_STEP_LIMIT))
         self.keep(happen(self.graph, self.progress, [Started({})], now=0.0, session={}))
 
     def keep(self, decision: Decision) -> None:

@@ -8,9 +8,9 @@ import flows
 import pytest
 from blobhub_server.workflow.components.contract import Outcome
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.interpreter import Completion, replay
+from blobhub_server.workflow.interpreter import Completion
 from calling import ask
-from interpreting import REGISTRY, Run, WaitsForSignal, compiled
+from interpreting import REGISTRY, Run, WaitsForSignal, compiled, replay
 from served import Api
 
 FAILING = Path(__file__).resolve().parent / "failing"

@@ -11,6 +11,7 @@ import pytest
 from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import ExecutionState, Started
+from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.runner import Runner, RunnerContext
@@ -60,7 +61,9 @@ async def test_who_waits_for_an_execution_is_told_when_it_is_abandoned(begun: bo
     graph = compiled(flows.steps(1), REGISTRY)
     around = RunnerContext(db=None, journal=journal, clock=lambda: datetime.now(UTC), performer=Performer(None))
     execution = replace(EXECUTION, state="pending")
-    runner = Runner(around, graph, Progress(execution, ExecutionState()), lambda _: None, lambda *_: None)
+    runner = Runner(
+        around, graph, Progress(execution, ExecutionState(step_limit=DEFAULT_STEP_LIMIT)), lambda _: None, lambda *_: None
+    )
     waiting = asyncio.create_task(runner.post_and_wait(Started({})))
     await asyncio.sleep(0)
     if begun:
@@ -83,7 +86,7 @@ async def test_a_step_that_ends_during_a_commit_is_not_run_again() -> None:
     graph = compiled(document, ComponentRegistry([*REGISTRY, Counted(journal, runs)]))
     around = RunnerContext(db=None, journal=journal, clock=lambda: datetime.now(UTC), performer=Performer(None))
     execution = replace(EXECUTION, state="pending")
-    progress = Progress(execution, ExecutionState())
+    progress = Progress(execution, ExecutionState(step_limit=DEFAULT_STEP_LIMIT))
     runner = Runner(around, graph, progress, lambda _: ended.set(), lambda *_: ended.set())
     unit = runner.start_unit(Started({}), Reading(), limit=1, work=None, then=runner.begin)
     unit.on_commit()

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from blobhub_server.workflow.interpreter.interpreter import MAX_TOKENS
+from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
+
 OF_EXECUTIONS: Mapping[str, str] = {
     "JOIN_STARVED": "A join waits for tokens that never come; the message names the connections.",
-    "STEP_LIMIT": "It entered more components than it may, 10,000 unless its start says otherwise.",
-    "TOKEN_LIMIT": "Control was passed on so often that there are more than 10,000 tokens.",
+    "STEP_LIMIT": f"It entered more components than it may, {DEFAULT_STEP_LIMIT:,} unless its start says otherwise.",
+    "TOKEN_LIMIT": f"Control was passed on so often that there are more than {MAX_TOKENS:,} tokens.",
     "LOG_LIMIT": "Its log has grown beyond what one may have.",
     "TIMEOUT": "It, or one attempt at a component, took longer than it may.",
     "UNHANDLED_FAILURE": "A component ended with the route `failure`, which leads nowhere.",

@@ -21,7 +21,7 @@ from blobhub_server.workflow.interpreter.records import (
     Wait,
 )
 from blobhub_server.workflow.interpreter.session_values import reread
-from blobhub_server.workflow.interpreter.state import ENDINGS, RECORD_TYPES, TERMINAL, ExecutionState, apply, replay
+from blobhub_server.workflow.interpreter.state import ENDINGS, RECORD_TYPES, TERMINAL, ExecutionState, apply
 
 __all__ = [
     "BUDGET",
@@ -49,7 +49,6 @@ __all__ = [
     "Wait",
     "advance",
     "apply",
-    "replay",
     "reread",
     "todo",
 ]

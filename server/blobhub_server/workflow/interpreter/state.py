@@ -6,7 +6,7 @@ The state depends on nothing but the records: folding a log gives the state that
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,7 +52,7 @@ class ExecutionState:
     Values in it are replaced and never changed in place, so that a copy costs no more than its dictionaries.
     """
 
-    step_limit: int = 10_000
+    step_limit: int
     phase: str = "pending"
     steps: int = 0
     tokens: int = 0
@@ -95,14 +95,6 @@ class ExecutionState:
             outputs=dict(self.outputs),
             values=dict(self.values),
         )
-
-
-def replay(graph: Graph, records: Iterable[Record], *, step_limit: int = 10_000) -> ExecutionState:
-    """The state that a log leads to."""
-    state = ExecutionState(step_limit=step_limit)
-    for record in records:
-        apply(graph, state, record)
-    return state
 
 
 def apply(graph: Graph, state: ExecutionState, record: Record) -> int:

@@ -12,7 +12,7 @@ from blobhub_server.blobtypes import json_text
 from blobhub_server.workflow.errors import ExecutionEnded
 from blobhub_server.workflow.interpreter import TERMINAL
 
-STEP_LIMIT = 10_000
+DEFAULT_STEP_LIMIT = 10_000
 
 
 class CauseKind(StrEnum):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from blobhub_server.blobtypes.contract import RevisionView, Settlement
 from blobhub_server.db.engine import Transaction
 from blobhub_server.workflow.definitions.finder import Found
-from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, Execution
+from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT, Cause, Execution
 from blobhub_server.workflow.rules.session import Session
 
 StartWork = Callable[[Transaction, Execution], Awaitable[Sequence[Settlement]]]
@@ -35,7 +35,7 @@ class Start:
     cause: Cause | None
     revision: RevisionView | None = None
     timeout: timedelta | None = None
-    step_limit: int = STEP_LIMIT
+    step_limit: int = DEFAULT_STEP_LIMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from blobhub_server.rpc.wire import from_duration, to_timestamp
 from blobhub_server.workflow.interpreter import ENDINGS, Record
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_execution
-from blobhub_server.workflow.rules.execution import STEP_LIMIT, Cause, CauseKind, Execution
+from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT, Cause, CauseKind, Execution
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.contract import Runtime, Start
 from blobhub_server.workflow.runtime.inbox import Inbox
@@ -106,7 +106,7 @@ def to_start(call: Call[Session], request: StartRequest, definition: str) -> Sta
         input_data={alias: value for alias, (value, _) in given.items()},
         cause=Cause(CauseKind.REQUEST, call.idempotency_key) if call.idempotency_key else None,
         timeout=from_duration(spec.timeout) if spec.HasField("timeout") else None,
-        step_limit=spec.step_limit or STEP_LIMIT,
+        step_limit=spec.step_limit or DEFAULT_STEP_LIMIT,
     )
 
 
