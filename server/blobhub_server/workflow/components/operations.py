@@ -14,7 +14,7 @@ from blobhub_server.errors import InvalidValue
 from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.values import is_number, type_of, unwrap, wrap_like
 
-SET = "set"
+SET, ADD = "set", "add"
 _BYTES_OF_WORK = 100
 """How many bytes of JSON are made and looked at in a microsecond, which is the unit of `Outcome.work`."""
 
@@ -71,8 +71,8 @@ def _merge(current: Any, given: Any) -> Any:
     return wrap_like(current, {**unwrap(current), **unwrap(given)})
 
 
-_OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {SET: _set, "add": _add, "append": _append, "merge": _merge}
-_INITIAL: Mapping[str, Any] = {SET: None, "add": 0, "append": [], "merge": {}}
+_OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {SET: _set, ADD: _add, "append": _append, "merge": _merge}
+_INITIAL: Mapping[str, Any] = {SET: None, ADD: 0, "append": [], "merge": {}}
 
 OPERATIONS = tuple(_OPERATIONS)
 

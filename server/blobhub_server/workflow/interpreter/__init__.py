@@ -1,6 +1,7 @@
 """The pure core of the workflow slice. An execution's state is the fold of its log records."""
 
-from blobhub_server.workflow.interpreter.interpreter import BUDGET, Turn, advance, todo
+from blobhub_server.workflow.interpreter.commands import todo
+from blobhub_server.workflow.interpreter.interpreter import BUDGET, Turn, advance
 from blobhub_server.workflow.interpreter.records import (
     Command,
     Completion,

@@ -19,24 +19,21 @@ from blobhub_server.workflow.components.contract import (
     PureComponent,
     require_result,
 )
-from blobhub_server.workflow.definitions.graph import END, Graph, Node
+from blobhub_server.workflow.definitions.graph import Graph, Node
+from blobhub_server.workflow.interpreter.failure import failure, is_lost, leads_nowhere
+from blobhub_server.workflow.interpreter.holdings import MAX_STATE_BYTES
 from blobhub_server.workflow.interpreter.records import (
-    Command,
     Completion,
     Failed,
-    GoOn,
-    Halt,
     Happening,
     Interrupted,
     Record,
-    RunStep,
     Signalled,
     Started,
     StepOutput,
     Stopped,
     StopRequested,
     TimedOut,
-    Wait,
 )
 from blobhub_server.workflow.interpreter.session_values import (
     changed_in_place,
@@ -57,10 +54,6 @@ _MARKS = 100
 
 MAX_TOKENS = 10_000
 """How many tokens an execution has at most. A component can place as many as there are connections, at each of its steps."""
-MAX_REASON, MAX_MESSAGE = 64, 2_000
-"""How many characters an error's reason and its message have at most in the log, whatever a component says."""
-_MAY_END = ("success", "next")
-"""The routes that end their branch when no connection carries them."""
 _INTERRUPTED = {"reason": "INTERRUPTED", "message": "the server went down under the step", "line": 0}
 
 
@@ -102,26 +95,6 @@ def advance(
         taking.go_on()
     turn.spent = budget - taking.budget
     return turn
-
-
-def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
-    """The commands that a state asks for, none in a terminal one. The live path and recovery both use this."""
-    if state.phase == "stopping":
-        return [Halt()]
-    if state.phase != "running":
-        return []
-    commands: list[Command] = []
-    for number, step in state.open.items():
-        node = graph.components[step.component_id]
-        if step.awaits is not None and step.waits(now):
-            commands.append(Wait(step=number, attempt=step.attempt, awaits=step.awaits, until=step.until))
-        elif node.kind is ComponentKind.EFFECT:
-            commands.append(
-                RunStep(
-                    step=number, attempt=step.attempt, component_id=node.id, inputs=step.inputs, timeout=node.policy.timeout
-                )
-            )
-    return [*commands, GoOn()] if state.runnable else commands
 
 
 class _Taking:
@@ -173,6 +146,8 @@ class _Taking:
                 self._end_with("TOKEN_LIMIT", f"there are more than {MAX_TOKENS} tokens: control was passed on too often")
             elif state.logged > MAX_LOG_BYTES:
                 self._end_with("LOG_LIMIT", f"the log has more than {MAX_LOG_BYTES} bytes")
+            elif state.holdings.bytes > MAX_STATE_BYTES:
+                self._end_with("STATE_LIMIT", f"its values take more than {MAX_STATE_BYTES} bytes in memory")
             elif state.ready and self.budget > 0:
                 self.budget -= self._price()
                 self._enter()
@@ -266,8 +241,8 @@ class _Taking:
 
     def _complete(self, step: int, outcome: Outcome, elapsed: float, read: Mapping[str, Any] | None = None) -> None:
         node = self._node(step)
-        if not outcome.terminal and _is_lost(node, outcome.route):
-            self._fail(step, _leads_nowhere(node, outcome.route))
+        if not outcome.terminal and is_lost(node, outcome.route):
+            self._fail(step, leads_nowhere(node, outcome.route))
             return
         try:
             objects = self._apply_writes(node, outcome.outputs) if node.writes else {}
@@ -308,7 +283,7 @@ class _Taking:
 
     def _fail(self, step: int, error: ComponentError) -> None:
         node, attempt = self._node(step), self._state.open[step].attempt
-        told = _failure(error.reason, error.message, error.line or 0)
+        told = failure(error.reason, error.message, error.line or 0)
         retry = node.policy.retry
         final = not error.retryable or error.reason in retry.non_retryable_reasons
         if node.kind is ComponentKind.EFFECT and not final and attempt < retry.maximum_attempts:
@@ -336,7 +311,7 @@ class _Taking:
         self._emit("flow.exited", public=public)
 
     def _end_with(self, reason: str, message: str, line: int = 0) -> None:
-        self._emit("flow.error", public={"error": _failure(reason, message, line)})
+        self._emit("flow.error", public={"error": failure(reason, message, line)})
 
     def _current(self, step: int, attempt: int | None = None) -> bool:
         """Whether a step is open and, when asked, at that attempt, and the execution is not being stopped."""
@@ -376,24 +351,3 @@ class _Taking:
     def _append(self, record: Record) -> None:
         self.budget -= apply(self._graph, self._state, record) // BYTES_A_COMPONENT
         self._records.append(record)
-
-
-def _is_lost(node: Node, route: str) -> bool:
-    """Whether control is lost on a route: no connection carries it, and it may not end its branch.
-
-    `failure` is not lost: nobody handles it, which fails the execution in its own words.
-    """
-    return route not in node.control and route not in _MAY_END and route != "failure" and node.type != END
-
-
-def _leads_nowhere(node: Node, route: str) -> ComponentError:
-    """The error of a component that takes a route which no connection carries."""
-    known = ", ".join(map(repr, node.control)) or "none"
-    message = f"it took the route {route!r}, which no connection carries; its connected routes: {known}"
-    return ComponentError(message, reason="ROUTE_LEADS_NOWHERE", retryable=False)
-
-
-def _failure(reason: str, message: str, line: int) -> dict[str, Any]:
-    """An error as the log has it: cut, so that whatever a component says, its event can be read."""
-    message = message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 1]}…"
-    return {"reason": reason[:MAX_REASON], "message": message, "line": line}

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from blobhub_server.workflow.components.operations import SET, operate, require_bounds
+from blobhub_server.workflow.components.operations import ADD, SET, operate, require_bounds
 from blobhub_server.workflow.definitions.graph import Graph, Node, Write
+from blobhub_server.workflow.interpreter.size import MAX_VALUE_BYTES
 from blobhub_server.workflow.values import are_same
+
+_NUMBER_BYTES = 200
+"""What a number takes in memory, in a value object or by itself."""
 
 
 def reread(graph: Graph, node: Node, inputs: Mapping[str, Any], session: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,6 +50,13 @@ def written(node: Node, outputs: Mapping[str, Any], persistence: str, there: Map
     for write, value in writes_of(node, outputs, persistence):
         made[write.alias] = operate(write.operation, made.get(write.alias, there.get(write.alias, write.initial)), value)
     return made
+
+
+def made_bytes(operation: str, current: int, given: int) -> int:
+    """What an operation makes takes in memory, at most and about, by what its operands take."""
+    if operation == SET:
+        return given
+    return _NUMBER_BYTES if operation == ADD else min(current + given, MAX_VALUE_BYTES)
 
 
 def changed_in_place(node: Node, outputs: Mapping[str, Any], persistence: str) -> set[str]:

@@ -1,11 +1,12 @@
-"""How large the values of an execution are, and how much its log may hold of them.
+"""How large the values of an execution are: what its log holds of them, and its state.
 
-The log is counted as it is folded, so it is counted the same on every server and after every restart.
+They are counted as the log is folded, so they are counted the same on every server and after every restart.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from blobhub_server.workflow.interpreter.records import Record
@@ -17,19 +18,36 @@ EVENT_BYTES = 500
 BYTES_A_COMPONENT = 2 << 10
 """How many bytes of values count as one more component of a turn, so that a turn, and what it writes, stay small."""
 
-
-def logged_bytes(record: Record) -> int:
-    """How many bytes a record adds to the log."""
-    public, private = record.public, record.private
-    values = [public[name] for name in ("value", "printed", "result") if name in public]
-    for name in ("outputs", "session", "input_data"):
-        if name in private:
-            values += private[name].values()
-    return EVENT_BYTES + sum(map(_value_bytes, values))
+_SCALAR_BYTES = 8
+_ITEM_BYTES = 64
+"""What an item of a list or an object takes in memory beside its text, about."""
+_MAX_ITEMS = 10_000
+"""How many items a value has at most. A comma in a text looks like one, which this bounds too."""
+MAX_VALUE_BYTES = (1 << 20) + _ITEM_BYTES * _MAX_ITEMS
+"""What a value of a mebibyte takes in memory at most, about."""
 
 
-def _value_bytes(value: Any) -> int:
-    """About how long a value is as JSON."""
+def measure(record: Record) -> tuple[int, Mapping[str, int]]:
+    """How many bytes a record adds to the log, and what its private values take in memory, by name, in bytes."""
+    logged, kept = EVENT_BYTES, {}
+    for name in ("value", "printed", "result"):
+        if name in record.public:
+            logged += _sizes(record.public[name])[0]
+    if record.private:
+        # Outputs come last: where a route has the name of a session object, it is the output that is kept.
+        for part in ("session", "input_data", "outputs"):
+            for name, value in record.private.get(part, {}).items():
+                length, kept[name] = _sizes(value)
+                logged += length
+    return logged, kept
+
+
+def _sizes(value: Any) -> tuple[int, int]:
+    """About how long a value is as JSON, and how many bytes it takes in memory."""
     if isinstance(value, str):
-        return len(value)
-    return len(json.dumps(value)) if isinstance(value, dict | list) else 8
+        return len(value), len(value) if value.isascii() else 4 * len(value)
+    if not isinstance(value, dict | list):
+        return _SCALAR_BYTES, _SCALAR_BYTES
+    text = json.dumps(value)
+    items = text.count(",") + text.count("{") + text.count("[")
+    return len(text), len(text) + _ITEM_BYTES * min(items, _MAX_ITEMS)

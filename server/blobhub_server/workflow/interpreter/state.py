@@ -12,11 +12,13 @@ from typing import Any
 
 from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, Await, AwaitKind
 from blobhub_server.workflow.components.contract import ComponentKind
+from blobhub_server.workflow.components.operations import SET
 from blobhub_server.workflow.definitions.graph import END, Graph, Node
+from blobhub_server.workflow.interpreter.holdings import Holdings, Slot, Version
 from blobhub_server.workflow.interpreter.joins import Joins, Token
 from blobhub_server.workflow.interpreter.records import Record
-from blobhub_server.workflow.interpreter.session_values import written
-from blobhub_server.workflow.interpreter.size import logged_bytes
+from blobhub_server.workflow.interpreter.session_values import made_bytes, written
+from blobhub_server.workflow.interpreter.size import measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Step:
     """An activation of a component that has not ended.
 
     `awaits` is what it waits for, until the unix time `until` at most; None while the component is run. `session` holds the
-    session objects that it was entered with, by alias, where they are read again whenever it is run.
+    session objects that it was entered with, by alias, where they are read again whenever it is run. `held` is what it
+    takes in memory.
     """
 
     component_id: str
@@ -33,6 +36,7 @@ class Step:
     awaits: Await | None = None
     until: float | None = None
     session: Mapping[str, Any] = field(default_factory=dict)
+    held: tuple[Version, ...] = ()
 
     def waits(self, now: float) -> bool:
         """Whether it still waits. A step whose next attempt is due does not wait any more; it is run."""
@@ -47,7 +51,7 @@ class ExecutionState:
 
     `ready` holds the tokens whose components have not been entered, in order. `tokens` counts all there are: those in
     `ready`, those of open steps, and those that wait at joins. `late` has the marks of the open steps' tokens that have any,
-    by step. `logged` is how many bytes the log has (`size.py`).
+    by step. `logged` is how many bytes the log has (`size.py`), `holdings` what the state takes in memory.
 
     Values in it are replaced and never changed in place, so that a copy costs no more than its dictionaries.
     """
@@ -66,6 +70,7 @@ class ExecutionState:
     result: Any = None
     error: dict[str, Any] | None = None
     logged: int = 0
+    holdings: Holdings = field(default_factory=Holdings)
 
     @property
     def ended(self) -> bool:
@@ -94,13 +99,14 @@ class ExecutionState:
             joins=self.joins.copy(),
             outputs=dict(self.outputs),
             values=dict(self.values),
+            holdings=self.holdings.copy(),
         )
 
 
 def apply(graph: Graph, state: ExecutionState, record: Record) -> int:
     """Take one record into the state; return how many bytes it adds to the log."""
-    type_, logged = RECORD_TYPES[record.type], logged_bytes(record)
-    type_.fold(graph, state, record)
+    type_, (logged, kept) = RECORD_TYPES[record.type], measure(record)
+    type_.fold(graph, state, record, kept)
     state.logged += logged
     if type_.ends:
         state.phase = type_.ends
@@ -109,90 +115,123 @@ def apply(graph: Graph, state: ExecutionState, record: Record) -> int:
         state.open.clear()
         state.late.clear()
         state.joins.clear()
+        state.holdings.clear()
     return logged
 
 
-def inputs_of(graph: Graph, state: ExecutionState, node: Node, session: Mapping[str, Any]) -> dict[str, Any]:
-    """A component's data inputs: the latest value from each connection, else the port's own; others are absent."""
-    inputs = dict(node.settings)
+def inputs_of(
+    graph: Graph, state: ExecutionState, node: Node, session: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Slot]]:
+    """A component's data inputs: the latest value from each connection, else the port's own; others are absent.
+
+    Also the slots that they were taken from, of those that the state has.
+    """
+    inputs, slots = dict(node.settings), list[Slot]()
     for source in node.sources:
         if source.persistence is None:
             key = (source.component_id, source.route)
             if key in state.outputs:
                 inputs[source.input] = state.outputs[key]
+                slots.append(key)
         elif source.persistence == "execution" and source.alias in state.values:
             inputs[source.input] = state.values[source.alias]
+            slots.append(source.alias)
         elif source.persistence == "session" and source.alias in session:
             inputs[source.input] = session[source.alias]
         elif source.component_id in graph.constants:
             inputs[source.input] = graph.constants[source.component_id]
-    return inputs
+    return inputs, slots
 
 
-def _flow_entered(graph: Graph, state: ExecutionState, record: Record) -> None:
+def _flow_entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     state.phase = "running"
     state.values = dict(graph.initial) | dict(record.private["input_data"])
+    for alias, size in kept.items():
+        state.holdings.put(alias, (size, 0, alias))
     state.tokens = 1
     state.ready.append((graph.start, 0))
 
 
-def _flow_error(graph: Graph, state: ExecutionState, record: Record) -> None:
+def _flow_error(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     state.error = dict(record.public["error"])
 
 
-def _flow_stopping(graph: Graph, state: ExecutionState, record: Record) -> None:
+def _flow_stopping(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     state.phase = "stopping"
 
 
-def _entered(graph: Graph, state: ExecutionState, record: Record) -> None:
+def _entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     assert record.step is not None
     component_id, late = state.ready.popleft()
     node = graph.components[component_id]
     state.steps = record.step
     session = record.private.get("session", {})
+    inputs, slots = inputs_of(graph, state, node, session)
     state.open[record.step] = Step(
         component_id=node.id,
         attempt=1,
-        inputs=inputs_of(graph, state, node, session),
+        inputs=inputs,
         session=session if node.reread else {},
+        held=state.holdings.enter(slots, len(inputs), sum(kept.values())),
     )
     if late:
         state.late[record.step] = late
 
 
-def _exited(graph: Graph, state: ExecutionState, record: Record) -> None:
+def _exited(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     assert record.step is not None
-    node = graph.components[state.open.pop(record.step).component_id]
+    node = _leave(graph, state, record.step)
     outputs = record.private.get("outputs", {})
     if node.writes:
-        state.values |= written(node, outputs, "execution", state.values)
+        _write(state, node, record.step, outputs, kept)
     for route, value in outputs.items():
         state.outputs[node.id, route] = value
+        state.holdings.put((node.id, route), (kept[route], record.step, route))
         if node.type == END and route == "value":
             state.has_result, state.result = True, value
     _pass(graph, state, record.step, node, record.public["route"])
 
 
-def _error(graph: Graph, state: ExecutionState, record: Record) -> None:
+def _error(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     assert record.step is not None
-    node = graph.components[state.open.pop(record.step).component_id]
-    _pass(graph, state, record.step, node, "failure")
+    _pass(graph, state, record.step, _leave(graph, state, record.step), "failure")
 
 
-def _retrying(graph: Graph, state: ExecutionState, record: Record) -> None:
+def _retrying(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     assert record.step is not None
     step, public = state.open[record.step], record.public
     state.open[record.step] = replace(step, attempt=public["attempt"], awaits=NEXT_ATTEMPT, until=public["until"])
 
 
-def _waiting(graph: Graph, state: ExecutionState, record: Record) -> None:
+def _waiting(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     assert record.step is not None
     step, public = state.open[record.step], record.public
     state.open[record.step] = replace(step, awaits=Await.from_json(public["await"]), until=public["until"])
 
 
-def _nothing(graph: Graph, state: ExecutionState, record: Record) -> None:
+def _nothing(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     """Change nothing by itself."""
+
+
+def _leave(graph: Graph, state: ExecutionState, step: int) -> Node:
+    """Close a step; return its component."""
+    ended = state.open.pop(step)
+    state.holdings.leave(ended.held)
+    return graph.components[ended.component_id]
+
+
+def _write(state: ExecutionState, node: Node, step: int, outputs: Mapping[str, Any], kept: Mapping[str, int]) -> None:
+    """Write a component's outputs to the values of the execution."""
+    made = written(node, outputs, "execution", state.values)
+    if not made:
+        return
+    state.values |= made
+    for route in outputs:
+        for write in node.writes.get(route, ()):
+            if write.persistence == "execution":
+                size = made_bytes(write.operation, state.holdings.size(write.alias), kept[route])
+                name = route if write.operation == SET else f"{route} {write.alias}"
+                state.holdings.put(write.alias, (size, step, name))
 
 
 def _pass(graph: Graph, state: ExecutionState, step: int, source: Node, route: str) -> None:
@@ -232,9 +271,13 @@ def _arrive_first(state: ExecutionState, join: Node, late: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RecordType:
-    """What a type of record does to the state. One that `ends` the log leads to that phase, and nothing follows it."""
+    """What a type of record does to the state.
 
-    fold: Callable[[Graph, ExecutionState, Record], None]
+    `fold` is given what the record's values take in memory, by name. One that `ends` the log leads to that phase, and
+    nothing follows it.
+    """
+
+    fold: Callable[[Graph, ExecutionState, Record, Mapping[str, int]], None]
     ends: str = ""
 
 

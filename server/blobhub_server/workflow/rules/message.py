@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from blobhub_server.errors import LimitExceeded
+
+MAX_MESSAGES, MAX_BYTES = 1_000, 4 << 20
+"""How many messages, and of how many bytes together, wait in the inbox of one execution. A stop, of which each execution
+gets one, is always taken."""
+
 
 class MessageKind(StrEnum):
     """What is asked."""
@@ -25,3 +31,11 @@ class Message:
     number: int
     kind: MessageKind
     body: Mapping[str, Any] = field(default_factory=dict)
+
+
+def require_room(execution_id: str, count: int, size: int) -> None:
+    """Raise LimitExceeded when `count` messages of `size` bytes, the new one included, are too many for an inbox."""
+    if count > MAX_MESSAGES:
+        raise LimitExceeded("execution.messages", MAX_MESSAGES, execution_id)
+    if size > MAX_BYTES:
+        raise LimitExceeded("execution.message_bytes", MAX_BYTES, execution_id)

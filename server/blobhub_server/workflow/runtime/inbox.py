@@ -9,6 +9,7 @@ so no turn is journaled that ignores a committed message.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from blobhub_server.errors import PermissionDenied
 from blobhub_server.workflow.errors import ExecutionEnded
 from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules.execution import Execution, require_stoppable
-from blobhub_server.workflow.rules.message import Message, MessageKind
+from blobhub_server.workflow.rules.message import Message, MessageKind, require_room
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, OPEN, Session
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
@@ -50,13 +51,17 @@ class Inbox:
     async def signal(self, tx: Transaction, execution_id: str, *, name: str, key: str, value: Any) -> None:
         """Send a signal to an execution. The first step that waits for it goes on; if none waits, the signal is dropped.
 
-        Raises ExecutionEnded, PermissionDenied.
+        Raises ExecutionEnded, PermissionDenied, and LimitExceeded where too much waits in its inbox; nothing is written.
         """
+        body = {"name": name, "key": key, "value": value}
+        await execution_store.lock(tx, [execution_id])  # Nobody else adds a message until this is committed.
+        count, size = await message_store.measure(tx, execution_id)
+        require_room(execution_id, count + 1, size + len(json.dumps(body)))
         execution = await execution_store.count_message(tx, execution_id)
         if execution is None:
             ended = await execution_store.get(tx, execution_id)
             raise PermissionDenied if ended is None else ExecutionEnded(ended.state)
-        await self._send(tx, [execution], MessageKind.SIGNAL, {"name": name, "key": key, "value": value})
+        await self._send(tx, [execution], MessageKind.SIGNAL, body)
 
     async def close(self, tx: Transaction, session_id: str) -> Session:
         """Close a session to new executions and stop those that run; return it as it is then.

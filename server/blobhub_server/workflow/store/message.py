@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.parts import delete_in_parts
 from blobhub_server.db.prepared import Prepared
-from blobhub_server.db.records import Mapper
+from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Choice, Id, Json, metadata
 from blobhub_server.workflow.rules.message import Message, MessageKind
 from blobhub_server.workflow.store.execution import executions
@@ -30,6 +30,21 @@ _INSERT = Prepared(messages.insert())
 async def insert(tx: Transaction, new: Sequence[Message]) -> None:
     """Store messages whose numbers were taken from their executions in this transaction."""
     await tx.run_each(_INSERT, [_MESSAGE.row(item) for item in new])
+
+
+_WAITING = Prepared(
+    sa.select(
+        sa.func.count().label("count"), sa.func.coalesce(sa.func.sum(sa.func.length(messages.c.body)), 0).label("size")
+    )
+    .select_from(messages)
+    .where(messages.c.execution_id == sa.bindparam("execution")),
+    Pair(Scalar(int, "count"), Scalar(int, "size")),
+)
+
+
+async def measure(tx: Transaction, execution_id: str) -> tuple[int, int]:
+    """How many messages to an execution wait, which a bound keeps few, and their bytes."""
+    return await tx.one(_WAITING, execution=execution_id)
 
 
 _TO_EXECUTION = Prepared(

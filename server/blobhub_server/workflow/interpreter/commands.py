@@ -1,0 +1,28 @@
+"""What is to be done in a state: the commands that a runtime performs."""
+
+from __future__ import annotations
+
+from blobhub_server.workflow.components.contract import ComponentKind
+from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.interpreter.records import Command, GoOn, Halt, RunStep, Wait
+from blobhub_server.workflow.interpreter.state import ExecutionState
+
+
+def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
+    """The commands that a state asks for, none in a terminal one. The live path and recovery both use this."""
+    if state.phase == "stopping":
+        return [Halt()]
+    if state.phase != "running":
+        return []
+    commands: list[Command] = []
+    for number, step in state.open.items():
+        node = graph.components[step.component_id]
+        if step.awaits is not None and step.waits(now):
+            commands.append(Wait(step=number, attempt=step.attempt, awaits=step.awaits, until=step.until))
+        elif node.kind is ComponentKind.EFFECT:
+            commands.append(
+                RunStep(
+                    step=number, attempt=step.attempt, component_id=node.id, inputs=step.inputs, timeout=node.policy.timeout
+                )
+            )
+    return [*commands, GoOn()] if state.runnable else commands
