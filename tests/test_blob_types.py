@@ -122,6 +122,7 @@ async def test_what_an_uninstalled_type_keeps_stops_a_deletion_and_the_type_is_n
             acme.delete_organization(api, cascade=True),
             ask(api, "DiscardRevision", revision=other),
             ask(api, "GetRevisionDependents", revision=other),
+            acme.update_blob(api, "acme/notes", default_revision=other),
         ):
             info = error_details_pb2.ErrorInfo()
             assert unpack(await expect_refusal(deletion, *refusal), info)

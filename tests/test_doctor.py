@@ -222,9 +222,9 @@ async def test_an_address_that_is_not_this_machines(tmp_path: Path) -> None:
 
 async def test_a_database_at_another_migration(settings: Settings) -> None:
     await execute(settings.url, "UPDATE alembic_version_stranger_notes SET version_num = '0001'")
-    said = "stranger.notes is at 0001, this program at 0002; back the database up and run `blobhub-server migrate`"
+    said = "stranger.notes is at 0001, this program at 0003; back the database up and run `blobhub-server migrate`"
     await failing(settings, "migrations", said)
-    await execute(settings.url, "UPDATE alembic_version_stranger_notes SET version_num = '0002'")
+    await execute(settings.url, "UPDATE alembic_version_stranger_notes SET version_num = '0003'")
     await execute(settings.url, "UPDATE alembic_version SET version_num = '9999'")
     await failing(settings, "migrations", "newer program")
     await execute(settings.url, "DROP TABLE alembic_version")

@@ -26,6 +26,7 @@ from calling import ask
 from databases import select
 from google.rpc import error_details_pb2
 from served import Api, Served, connected, served
+from several_servers import inbox
 
 NOTES, PIPELINE = "acme/notes", "acme/pipeline"
 RUNS = "SELECT id, note, execution_id FROM note_runs"
@@ -185,7 +186,7 @@ class Inside:
     def __init__(self, opened: joining.Opened, api: Api, actor_id: str) -> None:
         self.host = opened.host
         self.definitions = opened.definitions
-        self.invocations = Invocations(opened.host, opened.definitions, opened.runtime)
+        self.invocations = Invocations(opened.host, opened.definitions, opened.runtime, inbox(opened))
         self.api = api
         self.asked = Invocation(
             cause=str(uuid.uuid4()), actor_id=actor_id, revision=f"{PIPELINE}@draft", definition="workflow"

@@ -6,8 +6,9 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 from blobhub_server.db.engine import Transaction
@@ -35,15 +36,35 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvocationResult:
-    """The execution that an invocation started, and its session."""
+    """The execution that an invocation started, its session, and how far it has come.
 
+    `state` is `pending`, `running`, `waiting`, `stopping`, or, with an `end_time`, `completed`, `failed` or `stopped`.
+    """
+
+    cause: str
     execution_id: str
     session_id: str
+    state: str
+    end_time: datetime | None
+
+
+EndListener = Callable[[Transaction, Sequence[InvocationResult]], Awaitable[None]]
+"""Hears which invocations have ended: `await on_end(tx, ended)`."""
 
 
 @runtime_checkable
 class Invocable(Protocol):
     """Something that can be invoked: definitions, which become executions."""
+
+    def listen(self, on_end: EndListener) -> None:
+        """Have `on_end` called with the invocations that end, in the transactions that make their ends durable.
+
+        Call this while the own type is opened. Any server may commit an end, which is heard there, once: what `on_end`
+        writes is there with the end or not at all. It gets everybody's invocations and picks its own out by their causes,
+        so it has to be quick, and looks them up all at once. It locks no row that is locked while something is invoked. What
+        it raises undoes the end, which is tried again. An execution that ends in the transaction of its `invoke` is told by
+        what that returns, and one that is deleted ends untold.
+        """
 
     async def prepare(self, invocation: Invocation) -> None:
         """Read and compile the definition before the transaction, so that the transaction need not wait for that.
@@ -61,4 +82,14 @@ class Invocable(Protocol):
         Raises PermissionDenied, also for a blob that does not exist; InvalidReference, Renamed, NotFound, WrongBlobType,
         InvalidValue, LimitExceeded, and other subclasses of BlobHubError of the offering type. Nothing is written then, and
         the transaction can go on, for example to record the refusal.
+        """
+
+    async def find(self, tx: Transaction, causes: Collection[str]) -> Mapping[str, InvocationResult]:
+        """What has become of invocations, by their causes; nothing for those that started nothing or were deleted."""
+
+    async def stop(self, tx: Transaction, cause: str, actor_id: str) -> InvocationResult | None:
+        """Ask what a cause has started to stop, as a part of a transaction; return it as it is then, None if there is none.
+
+        It ends some time after the commit. What is stopping or has ended stays as it is. The actor needs the role `write` on
+        the blob at this moment. A transaction that also invokes does that first. Raises PermissionDenied.
         """

@@ -121,6 +121,11 @@ class Opened:
     locked; `delete` locks rows in them in the order of their ids over all blobs. A type whose tables refer to others' needs
     it. `limits` are those of its blobs, beside the platform's. `offers` has an object for every capability that the type
     says it offers. `on_serving` begins work that was left from before the start: calls are not to wait for it.
+
+    `on_default_moved(tx, blob_id, revision_id)` is called when the default revision of a blob of the type becomes another
+    one, in the transaction that moves it, and after everything else that it does to the blob, which it has locked. What it
+    raises undoes the move and refuses the call. The first draft of a new blob is its default revision from the start: that
+    is no move.
     """
 
     services: Sequence[Service]
@@ -131,6 +136,7 @@ class Opened:
     limits: Sequence[Limit] = ()
     offers: Mapping[type, object] = field(default_factory=dict)
     on_serving: Callable[[], None] | None = None
+    on_default_moved: Callable[[Transaction, str, str], Awaitable[None]] | None = None
 
 
 class Revisions(Protocol):

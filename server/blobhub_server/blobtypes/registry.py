@@ -163,6 +163,12 @@ class BlobTypes:
         if delete is not None:
             await delete(tx, blob_ids)
 
+    async def default_moved(self, tx: Transaction, name: str, blob_id: str, revision_id: str) -> None:
+        """Tell a blob type that a blob's default revision is another one now. Raises BlobTypeNotInstalled."""
+        tell = (await self._require(tx, name)).on_default_moved
+        if tell is not None:
+            await tell(tx, blob_id, revision_id)
+
     def limits(self, name: str | None = None) -> Sequence[Limit]:
         """The limits that a blob type, or every one, brings."""
         if name is not None:

@@ -91,7 +91,7 @@ class WorkflowType(BlobType):
                     in_use=_in_use,
                     delete=partial(_delete, runtime),
                     limits=_limits(host),
-                    offers={Invocable: Invocations(host, definitions, runtime)},
+                    offers={Invocable: Invocations(host, definitions, runtime, Inbox(host, events))},
                     on_serving=runtime.on_serving,
                 )
 

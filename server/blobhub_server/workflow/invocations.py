@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from blobhub_server.blobtypes.access import Role
-from blobhub_server.blobtypes.capabilities import Invocable, Invocation, InvocationResult
+from blobhub_server.blobtypes.access import Place, Role
+from blobhub_server.blobtypes.capabilities import EndListener, Invocable, Invocation, InvocationResult
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import BlobHubError, PermissionDenied
 from blobhub_server.workflow.definitions.finder import Definitions
-from blobhub_server.workflow.errors import TYPE, CauseReused
+from blobhub_server.workflow.errors import TYPE, CauseReused, ExecutionEnded
 from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution, checked_input
 from blobhub_server.workflow.rules.session import Session
 from blobhub_server.workflow.runtime.contract import Runtime, Start
+from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.sessions import Sessions
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import session as session_store
@@ -23,11 +25,18 @@ from blobhub_server.workflow.store import session as session_store
 class Invocations(Invocable):
     """Implements `blobtypes.capabilities.Invocable`."""
 
-    def __init__(self, host: Host, definitions: Definitions, runtime: Runtime) -> None:
+    def __init__(self, host: Host, definitions: Definitions, runtime: Runtime, inbox: Inbox) -> None:
         self._host = host
         self._definitions = definitions
         self._runtime = runtime
+        self._inbox = inbox
         self._sessions = Sessions(host)
+
+    def listen(self, on_end: EndListener) -> None:
+        async def tell(tx: Transaction, ended: Sequence[Execution]) -> None:
+            await on_end(tx, [_result(execution) for execution in ended])
+
+        self._runtime.listen(tell)
 
     async def prepare(self, invocation: Invocation) -> None:
         digest = await self._find_digest(invocation)
@@ -43,7 +52,22 @@ class Invocations(Invocable):
             execution = await self._start(tx, invocation, revision, input_data)
             if execution.blob_id != revision.blob_id:
                 raise CauseReused(invocation.cause)
-        return InvocationResult(execution_id=execution.id, session_id=execution.session_id)
+        return _result(execution)
+
+    async def find(self, tx: Transaction, causes: Collection[str]) -> Mapping[str, InvocationResult]:
+        found = await execution_store.find_by_causes(tx, {_cause(cause) for cause in causes})
+        return {cause.id: _result(execution) for cause, execution in found.items()}
+
+    async def stop(self, tx: Transaction, cause: str, actor_id: str) -> InvocationResult | None:
+        execution = await execution_store.get_by_cause(tx, _cause(cause))
+        if execution is None:
+            return None
+        place = Place(organization_id=execution.organization_id, blob_id=execution.blob_id)
+        if await self._host.actors.role(tx, actor_id, place) < Role.WRITE:
+            raise PermissionDenied
+        with suppress(ExecutionEnded):
+            execution = await self._inbox.stop(tx, execution.id)
+        return _result(execution)
 
     async def _find_digest(self, invocation: Invocation) -> str | None:
         """The digest of the definition to invoke; None when `invoke` would refuse, the actor's role first of all."""
@@ -67,7 +91,7 @@ class Invocations(Invocable):
         self, tx: Transaction, invocation: Invocation, revision: RevisionView, input_data: Mapping[str, Any]
     ) -> Execution:
         """The execution that the cause has started before, or a new one."""
-        cause = Cause(CauseKind.FIRING, invocation.cause)
+        cause = _cause(invocation.cause)
         session = await _find_session(tx, revision, invocation.session)
         if session is None:
             # Before the cause is looked up: with the lock, whoever made the session or started the same cause has committed.
@@ -87,6 +111,21 @@ class Invocations(Invocable):
             revision=revision,
         )
         return await self._runtime.join(tx, await self._runtime.prepare(start, tx))
+
+
+def _cause(cause: str) -> Cause:
+    return Cause(CauseKind.FIRING, cause)
+
+
+def _result(execution: Execution) -> InvocationResult:
+    assert execution.cause is not None, "it was invoked"
+    return InvocationResult(
+        cause=execution.cause.id,
+        execution_id=execution.id,
+        session_id=execution.session_id,
+        state=execution.state,
+        end_time=execution.end_time,
+    )
 
 
 async def _find_session(tx: Transaction, revision: RevisionView, alias: str) -> Session | None:

@@ -41,8 +41,9 @@ class NotesType(BlobType):
     @asynccontextmanager
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Nothing to start."""
-        texts = Texts(host)
-        service = NotesService(host, texts, given[Invocable], given[NotesSettings].notes_session)
+        texts, invocable = Texts(host), given[Invocable]
+        invocable.listen(store.end)
+        service = NotesService(host, texts, invocable, given[NotesSettings].notes_session)
         yield Opened(
             services=[Service("stranger.notes.v1.NotesService", service)],
             locators={"note_run": partial(locate_run, host)},
@@ -51,6 +52,7 @@ class NotesType(BlobType):
             delete=store.delete_all,
             limits=[Limit(name=LIMIT, description="Notes in a revision", default=100, held=host.contents.fullest)],
             offers={NoteTexts: texts},
+            on_default_moved=store.supersede,
         )
 
     async def validate(self, content: Content) -> list[Violation]:

@@ -107,6 +107,8 @@ class NotesService:
                 note=request.name,
                 execution_id=invoked.execution_id,
                 create_time=self._host.clock(),
+                outcome=invoked.state if invoked.end_time else "",
+                superseded=False,
             )
             await store.insert(tx, run)
             return pb.RunNoteResponse(run_id=run_id, execution_id=invoked.execution_id, session_id=invoked.session_id)
@@ -123,6 +125,8 @@ class NotesService:
                 note=run.note,
                 execution_id=run.execution_id,
                 create_time=to_timestamp(run.create_time),
+                outcome=run.outcome,
+                superseded=run.superseded,
             )
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
+from blobhub_server.blobtypes.capabilities import InvocationResult
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
@@ -24,6 +26,8 @@ note_runs = sa.Table(
     sa.Column("note", sa.String(40), nullable=False),
     sa.Column("execution_id", Id(), nullable=False),
     sa.Column("create_time", Time(), nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("superseded", sa.Boolean, nullable=False),
     sa.Index("ix_note_runs_blob_id", "blob_id"),
     sa.Index("ix_note_runs_revision_id", "revision_id"),
 )
@@ -35,7 +39,11 @@ MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """That a note was run, and the execution that came of it. `revision_id` is None where it was not kept."""
+    """That a note was run, and the execution that came of it. `revision_id` is None where it was not kept.
+
+    `outcome` is the state that the execution has ended in, "" before. `superseded` says that the default revision of the
+    blob has moved to another revision since.
+    """
 
     id: str
     organization_id: str
@@ -44,10 +52,18 @@ class Run:
     note: str
     execution_id: str
     create_time: datetime
+    outcome: str
+    superseded: bool
 
 
 _RUN = Mapper(Run, note_runs)
 _INSERT = Prepared(note_runs.insert())
+_END = Prepared(note_runs.update().where(note_runs.c.id == sa.bindparam("run")).values(outcome=sa.bindparam("outcome")))
+_SUPERSEDE = Prepared(
+    note_runs.update()
+    .where(note_runs.c.blob_id == sa.bindparam("blob"))
+    .values(superseded=note_runs.c.revision_id != sa.bindparam("revision"))
+)
 _GET = Prepared(_RUN.select().where(note_runs.c.id == sa.bindparam("run")), _RUN)
 
 
@@ -59,6 +75,16 @@ async def insert(tx: Transaction, run: Run) -> None:
 async def get(tx: Transaction, run_id: str) -> Run | None:
     """One run."""
     return await tx.first(_GET, run=run_id)
+
+
+async def end(tx: Transaction, ended: Sequence[InvocationResult]) -> None:
+    """Keep what became of executions. Those that no note was run for are passed over."""
+    await tx.run_each(_END, [{"run": item.cause, "outcome": item.state} for item in ended])
+
+
+async def supersede(tx: Transaction, blob_id: str, revision_id: str) -> None:
+    """Mark the runs of all revisions of a blob but its default one."""
+    await tx.run(_SUPERSEDE, blob=blob_id, revision=revision_id)
 
 
 async def dependents_on_revision(tx: Transaction, revision_id: str) -> list[Dependents]:

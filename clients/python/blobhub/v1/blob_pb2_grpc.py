@@ -133,6 +133,8 @@ class BlobServiceServicer:
         or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
         another body.
+        * FAILED_PRECONDITION: the default revision would move, and the blob's type, which has to know of that, is not
+        installed.
         * ABORTED: the etag is stale; the current one is in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

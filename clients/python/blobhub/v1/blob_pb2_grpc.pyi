@@ -83,6 +83,8 @@ class BlobServiceStub:
       or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
+    * FAILED_PRECONDITION: the default revision would move, and the blob's type, which has to know of that, is not
+      installed.
     * ABORTED: the etag is stale; the current one is in the details.
     """
     DeleteBlob: _grpc.UnaryUnaryMultiCallable[_blob_pb2.DeleteBlobRequest, _blob_pb2.DeleteBlobResponse]
@@ -172,6 +174,8 @@ class BlobServiceAsyncStub(BlobServiceStub):
       or it names nothing that the caller may see, in a parent that they may read.
     * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
       another body.
+    * FAILED_PRECONDITION: the default revision would move, and the blob's type, which has to know of that, is not
+      installed.
     * ABORTED: the etag is stale; the current one is in the details.
     """
     DeleteBlob: _aio.UnaryUnaryMultiCallable[_blob_pb2.DeleteBlobRequest, _blob_pb2.DeleteBlobResponse]  # type: ignore[assignment]
@@ -282,6 +286,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
           or it names nothing that the caller may see, in a parent that they may read.
         * ALREADY_EXISTS: the alias is taken in this organization, or was another blob's; or the `request_id` was used with
           another body.
+        * FAILED_PRECONDITION: the default revision would move, and the blob's type, which has to know of that, is not
+          installed.
         * ABORTED: the etag is stale; the current one is in the details.
         """
 

@@ -154,8 +154,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     its `request_id` finds out. Executions that run wait for it and go on. Details: `RetryInfo`.
     """
     ERROR_REASON_BLOB_TYPE_NOT_INSTALLED: _ErrorReason.ValueType  # 32
-    """FAILED_PRECONDITION. The call deletes a blob or a revision, or asks what depends on one, and the blob's type is not
-    installed. Only the type can tell and delete what it keeps. Metadata: `type`.
+    """FAILED_PRECONDITION. The call deletes a blob or a revision, asks what depends on one, or moves a blob's default
+    revision, and the blob's type is not installed. Only the type can tell and change what it keeps. Metadata: `type`.
     """
     ERROR_REASON_AMBIGUOUS_REFERENCE: _ErrorReason.ValueType  # 33
     """INVALID_ARGUMENT. A reference leads to more than one thing: `@draft` of a blob with several drafts, one of which has to
@@ -302,8 +302,8 @@ lost, or others held what was asked for too long. The change may have been made 
 its `request_id` finds out. Executions that run wait for it and go on. Details: `RetryInfo`.
 """
 ERROR_REASON_BLOB_TYPE_NOT_INSTALLED: ErrorReason.ValueType  # 32
-"""FAILED_PRECONDITION. The call deletes a blob or a revision, or asks what depends on one, and the blob's type is not
-installed. Only the type can tell and delete what it keeps. Metadata: `type`.
+"""FAILED_PRECONDITION. The call deletes a blob or a revision, asks what depends on one, or moves a blob's default
+revision, and the blob's type is not installed. Only the type can tell and change what it keeps. Metadata: `type`.
 """
 ERROR_REASON_AMBIGUOUS_REFERENCE: ErrorReason.ValueType  # 33
 """INVALID_ARGUMENT. A reference leads to more than one thing: `@draft` of a blob with several drafts, one of which has to

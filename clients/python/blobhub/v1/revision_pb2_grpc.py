@@ -161,7 +161,8 @@ class RevisionServiceServicer:
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
         * NOT_FOUND: the blob has no such revision, or was renamed;
         or it names nothing that the caller may see, in a parent that they may read.
-        * FAILED_PRECONDITION: the revision is not a commit.
+        * FAILED_PRECONDITION: the revision is not a commit; the default revision would move, and the blob's type, which has
+        to know of that, is not installed.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         """

@@ -67,7 +67,7 @@ class BlobService:
         self._host = host
         self._types = types
         self._events = events
-        self._defaults = DefaultRevisions(host, events)
+        self._defaults = DefaultRevisions(host, types, events)
 
     async def CreateBlob(self, request: pb.CreateBlobRequest, call: Call[Organization]) -> pb.CreateBlobResponse:
         type_, organization_id = self._types.get(request.type).name, call.resource.id

@@ -81,7 +81,7 @@ class RevisionService:
     def __init__(self, host: Host, contents: Contents, types: BlobTypes, events: BlobEvents) -> None:
         self._host = host
         self._events = events
-        self._defaults = DefaultRevisions(host, events)
+        self._defaults = DefaultRevisions(host, types, events)
         self._contents = contents
         self._types = types
 

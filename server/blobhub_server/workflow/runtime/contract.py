@@ -21,6 +21,10 @@ The transaction may be tried again, and the work with it.
 """
 
 
+EndListener = Callable[[Transaction, Sequence[Execution]], Awaitable[None]]
+"""Hears, in the transaction of their ends, of executions that were started by firings: `await on_end(tx, ended)`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """What to start: a definition (alias or id), with inputs by alias, in a session.
@@ -83,6 +87,12 @@ class Runtime(Protocol):
 
     async def get_ended(self, execution_id: str) -> Execution:
         """An execution whose log has ended, from memory or, when a watcher was quicker than the runner, from its row."""
+
+    def listen(self, on_end: EndListener) -> None:
+        """Have `on_end` called with executions that were started by firings, in the transactions that store their ends.
+
+        An execution that ends in the transaction of its start is not told.
+        """
 
     def cut_off(self, session_ids: set[str]) -> None:
         """Abandon the executions here whose sessions were deleted."""

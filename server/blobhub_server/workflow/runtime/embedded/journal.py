@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from blobhub_server.workflow.log.encode import encode_record
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import session_line
 from blobhub_server.workflow.rules import session_object as object_rules
-from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.rules.execution import CauseKind, Execution
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session, require_open, require_room
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.embedded.current import bring_up_to_date
@@ -59,14 +59,22 @@ Refusal = OwnershipLost | TurnOutdated | LogMovedOn | PermissionDenied | Session
 class Journal:
     """Makes units durable.
 
-    `on_doubt` is called with the unit of a new execution whose commit failed and may have been made.
+    `on_doubt` is called with the unit of a new execution whose commit failed and may have been made. `on_end` is called, in
+    the transaction, with the executions that end in it, were started by a firing, and were not new in it.
     """
 
-    def __init__(self, host: Host, log: EventLog, on_doubt: Callable[[Unit], None]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        log: EventLog,
+        on_doubt: Callable[[Unit], None],
+        on_end: Callable[[Transaction, Sequence[Execution]], Awaitable[None]],
+    ) -> None:
         self._failures = FailureLog()
         self._host = host
         self._log = log
         self._on_doubt = on_doubt
+        self._on_end = on_end
         self._committer: GroupCommitter[Unit, Execution | Refusal] = GroupCommitter(
             host.db,
             self._write,
@@ -194,6 +202,9 @@ class Journal:
         if objects:
             written = await in_turns(lambda item: self._object(*item[0], item[1]), objects.items())
             await object_store.put(tx, written)
+        fired = [unit.execution for unit in units if unit.execution.ended and unit.limit is None and _was_fired(unit)]
+        if fired:
+            await self._on_end(tx, fired)
         settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
         await self._host.settle(tx, settled)
         for unit in units:
@@ -278,6 +289,11 @@ class Journal:
 
 def _key(execution: Execution) -> Key:
     return execution.id, execution.fence
+
+
+def _was_fired(unit: Unit) -> bool:
+    cause = unit.execution.cause
+    return cause is not None and cause.kind is CauseKind.FIRING
 
 
 def _encode(record: Record) -> str:

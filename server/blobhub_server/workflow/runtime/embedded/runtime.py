@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -16,7 +16,7 @@ from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.contract import PreparedStart, Start, StartWork
+from blobhub_server.workflow.runtime.contract import EndListener, PreparedStart, Start, StartWork
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
@@ -41,7 +41,8 @@ class EmbeddedRuntime:
     ) -> None:
         self._host = host
         self._lease_seconds = lease_seconds
-        self._journal = Journal(host, log, self._on_doubt)
+        self._end_listeners: list[EndListener] = []
+        self._journal = Journal(host, log, self._on_doubt, self._tell_end)
         self._ownership = Ownership(host, lease_seconds, on_lapse=log.drop_tails)
         log.trust_tails_while(lambda: self._ownership.holds_lease)
         self._runners = Runners(
@@ -98,6 +99,9 @@ class EmbeddedRuntime:
             raise PermissionDenied
         return execution
 
+    def listen(self, on_end: EndListener) -> None:
+        self._end_listeners.append(on_end)
+
     def cut_off(self, session_ids: set[str]) -> None:
         self._runners.cut_off(session_ids)
 
@@ -120,6 +124,10 @@ class EmbeddedRuntime:
                 log.exception("messages_not_delivered")
             await asyncio.sleep(RETRY_SECONDS)
             listener.ring()
+
+    async def _tell_end(self, tx: Transaction, ended: Sequence[Execution]) -> None:
+        for on_end in self._end_listeners:
+            await on_end(tx, ended)
 
     def _on_failure(self, execution: Execution, error: Exception) -> None:
         """Go on with an execution, from its log, after a turn of it was not stored.

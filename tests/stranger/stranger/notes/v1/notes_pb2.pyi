@@ -52,6 +52,8 @@ class NoteRun(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     EXECUTION_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The run."""
     blob_id: _builtins.str
@@ -62,6 +64,10 @@ class NoteRun(_message.Message):
     """The note's name."""
     execution_id: _builtins.str
     """The execution that was started."""
+    outcome: _builtins.str
+    """The state that the execution has ended in: `completed`, `failed` or `stopped`; empty before."""
+    superseded: _builtins.bool
+    """True once the blob's default revision has moved to another revision than that of the note."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the note was run."""
@@ -75,10 +81,12 @@ class NoteRun(_message.Message):
         note: _builtins.str = ...,
         execution_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        outcome: _builtins.str = ...,
+        superseded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "execution_id", b"execution_id", "id", b"id", "note", b"note", "revision_id", b"revision_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "execution_id", b"execution_id", "id", b"id", "note", b"note", "outcome", b"outcome", "revision_id", b"revision_id", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
