@@ -184,6 +184,33 @@ TABLE = [
         "sum",
     ),
     warning(
+        "POLICY_WITHOUT_EFFECT",
+        "components[2].policy.retry",
+        code(SCRIPT, policy={"retry": {"initial_interval": "5s"}}),
+        "script",
+    ),
+    warning(
+        "POLICY_WITHOUT_EFFECT",
+        "components[2].policy.retry",
+        code(SCRIPT, policy={"retry": {"maximum_attempts": 1, "non_retryable_reasons": ["SCRIPT_ERROR"]}}),
+        "script",
+    ),
+    warning(
+        "POLICY_WITHOUT_EFFECT",
+        "components[2].policy.retry.maximum_interval",
+        code(SCRIPT, policy={"retry": {"maximum_attempts": 3, "initial_interval": "10s", "maximum_interval": "1s"}}),
+        "script",
+    ),
+    warning("NOT_IN_SANDBOX", "components[2].ports[0].value", code("import time\n\ntime.sleep(5)"), "script", 3, 1),
+    warning(
+        "NOT_IN_SANDBOX",
+        "components[2].ports[0].value.message",
+        code({"type": "message", "message": {"content": [{"type": "text", "text": "import requests"}]}}),
+        "script",
+        1,
+        8,
+    ),
+    warning(
         "ROUTE_LEADS_NOWHERE",
         "components[2].ports[0].value[0].route",
         switch({"route": "a", "when": "n > 1"}, routes=("default",)),

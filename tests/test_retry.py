@@ -78,7 +78,7 @@ def test_a_retry_that_says_nothing_is_one_attempt() -> None:
     ],
 )
 def test_a_retry_out_of_range_is_a_problem_of_the_policy(name: str, value: float) -> None:
-    problems = check(parse(document({name: value}).encode()), REGISTRY)
+    problems = check(parse(document({"maximum_attempts": 2} | {name: value}).encode()), REGISTRY)
     found = [(problem.type, problem.path.rpartition(".policy.")[2]) for problem in problems]
     assert found == [("INVALID_POLICY", f"retry.{name}")]
 

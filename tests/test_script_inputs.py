@@ -21,6 +21,9 @@ set_data_output('result', [inputs.given, inputs['given'], data_inputs['given'], 
 """
 CONTENT = [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]
 MESSAGE = {"type": "message", "message": {"role": "user", "content": CONTENT}}
+EVENT = {"type": "message", "text": "hi", "channel": "C1"}
+WORDS = {"type": "message", "message": {"role": "user", "content": "hi"}}
+FILE = {"type": "file", "path": "/a"}
 INPUTS: dict[str, tuple[Any, Any, Any]] = {
     "a text": ("hi", "hi", {"type": "text", "text": "hi"}),
     "an integer": (2**53, 2**53, {"type": "integer", "integer": 2**53}),
@@ -33,6 +36,9 @@ INPUTS: dict[str, tuple[Any, Any, Any]] = {
     "a choice": ({"type": "choice", "id": "a"}, "a", {"type": "choice", "id": "a"}),
     "an object in an object": (wrap(wrap("hi")), "hi", {"type": "text", "text": "hi"}),
     "a message": (MESSAGE, "hi", MESSAGE),
+    "an event of another system": (EVENT, EVENT, {"type": "json", "json": EVENT}),
+    "a message in words": (WORDS, WORDS, {"type": "json", "json": WORDS}),
+    "a file of another system": (FILE, FILE, {"type": "json", "json": FILE}),
     "a thread": ({"type": "thread", "thread": {}}, {"type": "thread", "thread": {}}, {"type": "thread", "thread": {}}),
 }
 

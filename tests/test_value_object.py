@@ -27,7 +27,14 @@ INSIDE: dict[str, tuple[Any, Any]] = {
 }
 """A value object of each type, and what is read of it."""
 
-PLAIN = [{"type": []}, {"type": {}}, {"type": None}, {"type": 1}, {"type": "text"}, {"type": "boolean", "boolean": True}]
+PLAIN: list[Any] = [
+    *({"type": []}, {"type": {}}, {"type": None}, {"type": 1}, {"type": "text"}, {"type": "boolean", "boolean": True}),
+    *({"type": "message"}, {"type": "message", "text": "hi"}, {"type": "message", "message": "hi"}),
+    *({"type": "message", "message": {}}, {"type": "message", "message": {"content": "hi"}}),
+    *({"type": "message", "message": {"content": [part]}} for part in ("hi", None, {}, {"type": "text", "text": 1})),
+    *({"type": "text", "TEXT": "hi"}, {"type": "TEXT", "text": "hi"}, {"type": "banana", "banana": 1}),
+    *({"type": "file", "path": "/a"}, {"type": "thread", "thread": []}, {"type": "graph"}),
+]
 """What looks like a value object, and is none."""
 
 EACH = [*INSIDE.values(), *((value, value) for value in PLAIN)]

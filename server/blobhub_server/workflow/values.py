@@ -16,7 +16,10 @@ _INSIDE = {
 
 
 def type_of(value: Any) -> str | None:
-    """The type of a value object; None for plain JSON."""
+    """The type of a value object; None for plain JSON.
+
+    What only begins like one is plain JSON: an event of another system may say `{"type": "message", "text": …}` of itself.
+    """
     if not isinstance(value, dict):
         return None
     named = value.get("type")
@@ -24,7 +27,11 @@ def type_of(value: Any) -> str | None:
         return None
     if named in _INSIDE and _INSIDE[named] in value:
         return named
-    return named if named in ("message", "messages", "thread", "graph", "file") else None
+    if named == "message":
+        return named if _is_message(value.get(named)) else None
+    if named in ("thread", "graph", "file"):
+        return named if isinstance(value.get(named), dict) else None
+    return named if named == "messages" else None
 
 
 def unwrap(value: Any) -> Any:
@@ -33,7 +40,7 @@ def unwrap(value: Any) -> Any:
     if kind in _INSIDE:
         return value[_INSIDE[kind]]
     if kind == "message":
-        return _text_of(value.get("message"))
+        return "".join(part["text"] for part in value["message"]["content"] if part["type"] == "text")
     return value
 
 
@@ -78,10 +85,16 @@ def is_number(plain: Any) -> bool:
     return isinstance(plain, int | float) and not isinstance(plain, bool)
 
 
-def _text_of(message: Any) -> str:
+def _is_message(message: Any) -> bool:
+    """Whether it has a list of typed parts, of which those of type text have a text."""
     content = message.get("content") if isinstance(message, dict) else None
-    parts = content if isinstance(content, list) else []
-    return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict) and part.get("type") == "text")
+    return isinstance(content, list) and all(map(_is_part, content))
+
+
+def _is_part(part: Any) -> bool:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        return False
+    return part["type"] != "text" or isinstance(part.get("text"), str)
 
 
 def fits(value: Any, type_: str) -> bool:

@@ -67,7 +67,9 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_UNKNOWN_KEY: _DefinitionProblemType.ValueType  # 16
     """A warning: a key that the format does not know. It is stored, and means nothing."""
     DEFINITION_PROBLEM_TYPE_POLICY_WITHOUT_EFFECT: _DefinitionProblemType.ValueType  # 17
-    """A warning: a policy on a component that is evaluated in place, which has no use for one."""
+    """A warning: a policy on a component that is evaluated in place, which has no use for one; or what a retry says of waits
+    and reasons where there is one attempt, or a longest wait that is shorter than the first.
+    """
     DEFINITION_PROBLEM_TYPE_ROUTE_LEADS_NOWHERE: _DefinitionProblemType.ValueType  # 18
     """A warning: a route that the component may take and no connection carries; whoever takes it fails. `success` and `next`
     may lead nowhere, and so may `failure`.
@@ -80,6 +82,8 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     """A warning: a `data.value` that nobody reads."""
     DEFINITION_PROBLEM_TYPE_CATEGORY_MISMATCH: _DefinitionProblemType.ValueType  # 22
     """A warning: a component's `category` is not the group of its type."""
+    DEFINITION_PROBLEM_TYPE_NOT_IN_SANDBOX: _DefinitionProblemType.ValueType  # 23
+    """A warning: a script imports a module that the sandbox does not have, or sleeps. It fails where it comes to that."""
 
 class DefinitionProblemType(_DefinitionProblemType, metaclass=_DefinitionProblemTypeEnumTypeWrapper):
     """What is wrong with a definition."""
@@ -123,7 +127,9 @@ DEFINITION_PROBLEM_TYPE_INVALID_SCRIPT: DefinitionProblemType.ValueType  # 15
 DEFINITION_PROBLEM_TYPE_UNKNOWN_KEY: DefinitionProblemType.ValueType  # 16
 """A warning: a key that the format does not know. It is stored, and means nothing."""
 DEFINITION_PROBLEM_TYPE_POLICY_WITHOUT_EFFECT: DefinitionProblemType.ValueType  # 17
-"""A warning: a policy on a component that is evaluated in place, which has no use for one."""
+"""A warning: a policy on a component that is evaluated in place, which has no use for one; or what a retry says of waits
+and reasons where there is one attempt, or a longest wait that is shorter than the first.
+"""
 DEFINITION_PROBLEM_TYPE_ROUTE_LEADS_NOWHERE: DefinitionProblemType.ValueType  # 18
 """A warning: a route that the component may take and no connection carries; whoever takes it fails. `success` and `next`
 may lead nowhere, and so may `failure`.
@@ -136,6 +142,8 @@ DEFINITION_PROBLEM_TYPE_UNUSED_VALUE: DefinitionProblemType.ValueType  # 21
 """A warning: a `data.value` that nobody reads."""
 DEFINITION_PROBLEM_TYPE_CATEGORY_MISMATCH: DefinitionProblemType.ValueType  # 22
 """A warning: a component's `category` is not the group of its type."""
+DEFINITION_PROBLEM_TYPE_NOT_IN_SANDBOX: DefinitionProblemType.ValueType  # 23
+"""A warning: a script imports a module that the sandbox does not have, or sleeps. It fails where it comes to that."""
 Global___DefinitionProblemType: _TypeAlias = DefinitionProblemType  # noqa: Y015
 
 class _DefinitionProblemSeverity:

@@ -14,7 +14,7 @@ from itertools import islice
 MAX_LEXEMES = 20_000
 """How many of a script are looked at; each takes some microseconds."""
 _MAX_LITERAL = 1_000
-_PASSED_OVER = (token.NL, token.NEWLINE, token.COMMENT, token.INDENT, token.DEDENT)
+_PASSED_OVER = (token.NL, token.COMMENT, token.INDENT, token.DEDENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,10 @@ def calls_of(source: str) -> ScriptCalls:
     """The calls of a script. It is only cut into tokens, the first ones, so no text makes this deep or long."""
     if "set_result" not in source and "set_data_output" not in source:
         return ScriptCalls(routes=(), outputs=frozenset())
-    tokens = list(islice(_tokens(source), MAX_LEXEMES))
+    lexemes = lexemes_of(source)
+    tokens = [item for item in lexemes if item.type != token.NEWLINE]
     routes = []
-    outputs: set[str] | None = set() if len(tokens) < MAX_LEXEMES else None
+    outputs: set[str] | None = set() if len(lexemes) < MAX_LEXEMES else None
     for number, name in enumerate(tokens):
         if name.type != token.NAME or name.string not in ("set_result", "set_data_output"):
             continue
@@ -55,8 +56,13 @@ def calls_of(source: str) -> ScriptCalls:
     return ScriptCalls(routes=tuple(routes), outputs=None if outputs is None else frozenset(outputs))
 
 
+@lru_cache(maxsize=2)
+def lexemes_of(source: str) -> list[tokenize.TokenInfo]:
+    """The first tokens of a script, with the ends of its statements, up to where it can be read."""
+    return list(islice(_tokens(source), MAX_LEXEMES))
+
+
 def _tokens(source: str) -> Iterator[tokenize.TokenInfo]:
-    """The tokens of a script, up to where it can be read."""
     try:
         for item in tokenize.generate_tokens(io.StringIO(source).readline):
             if item.type not in _PASSED_OVER:

@@ -29,6 +29,7 @@ from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue, is_panic
 from blobhub_server.workflow.code import prelude
 from blobhub_server.workflow.code.contract import ScriptError, ScriptFlaw, ScriptResult
+from blobhub_server.workflow.code.missing import SLEEPING, refusal_to_sleep
 from blobhub_server.workflow.code.reading import flaw_of
 from blobhub_server.workflow.code.voice import MAX_EMITTED, Voice
 from blobhub_server.workflow.values import unwrap, wrap
@@ -175,8 +176,9 @@ def _say(held: list[Callable[[], None]]) -> None:
 
 def _refuse_sleep(*, name: str, **_: Any) -> Any:
     """Answer what a script asks of an operating system, which it has not; to sleep has an error that says what to do."""
-    if name in ("time.sleep", "asyncio.sleep"):
-        raise RuntimeError(f"{name} is not available: use flow.delay")
+    module = name.removesuffix(".sleep")
+    if name.endswith(".sleep") and module in SLEEPING:
+        raise RuntimeError(refusal_to_sleep(module))
     return monty.NOT_HANDLED
 
 

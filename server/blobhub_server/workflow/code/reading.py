@@ -36,7 +36,8 @@ async def flaw_of(source: str, lane: monty.AsyncMonty, max_memory: int) -> Scrip
 def _flaw(error: monty.MontySyntaxError | monty.MontyRuntimeError) -> ScriptFlaw:
     """What the worker says, with its place: below the line that was put before the script."""
     said = error.display(format="msg")[:500]
-    words = f"the sandbox has no {said.removeprefix(_PARSER)}" if said.startswith(_PARSER) else f"is no Python: {said}"
+    lacking = said.removeprefix(_PARSER).removeprefix("the ")
+    words = f"the sandbox has no {lacking}" if said.startswith(_PARSER) else f"is no Python: {said}"
     for frame in reversed(error.traceback()):
         return ScriptFlaw(message=words, line=max(frame.line - 1, 1), column=max(frame.column, 1))
     return ScriptFlaw(message=words, line=0, column=0)

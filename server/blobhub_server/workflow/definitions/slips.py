@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from blobhub_server.workflow.code.missing import missing_uses
 from blobhub_server.workflow.components.contract import QUIET_ROUTES, ComponentKind
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.data import persistence_of
@@ -14,6 +15,7 @@ from blobhub_server.workflow.definitions.document import (
     Connection,
     Policy,
     Problem,
+    Retry,
     Severity,
 )
 from blobhub_server.workflow.definitions.document import ProblemType as P
@@ -32,6 +34,7 @@ def slips(lookup: Lookup) -> Iterator[Problem]:
             yield _warning(P.UNREACHABLE_COMPONENT, component.id, path, "control never reaches it")
         yield from _of_component(component, type_, path)
         yield from _routes(lookup, component, type_, path)
+        yield from _scripts(lookup, component, type_, path)
         if type_.kind is ComponentKind.DATA and not _used(lookup, component):
             message = "nothing is connected to this value, so nobody reads it"
             yield _warning(P.UNUSED_VALUE, component.id, path, message)
@@ -46,6 +49,8 @@ def _of_component(component: Component, type_: ComponentType, path: str) -> Iter
     if component.policy != Policy() and type_.kind is not ComponentKind.EFFECT:
         message = f"has no effect: {component.type} is evaluated in place, once, and does not wait for anything outside"
         yield _warning(P.POLICY_WITHOUT_EFFECT, component.id, f"{path}.policy", message)
+    elif type_.kind is ComponentKind.EFFECT:
+        yield from _retry(component, f"{path}.policy.retry")
     seen = set()
     for number, port in enumerate(component.ports):
         if port.has_value and (port.category, port.route) in seen:
@@ -53,6 +58,18 @@ def _of_component(component: Component, type_: ComponentType, path: str) -> Iter
             yield _warning(P.SEVERAL_SOURCES, component.id, f"{path}.ports[{number}]", message)
         if port.has_value:
             seen.add((port.category, port.route))
+
+
+def _retry(component: Component, path: str) -> Iterator[Problem]:
+    """What a retry says and does not do."""
+    retry = component.policy.retry
+    if retry.maximum_attempts == 1 and retry != Retry():
+        message = "has no effect: there is one attempt; `maximum_attempts` says how many there may be"
+        yield _warning(P.POLICY_WITHOUT_EFFECT, component.id, path, message)
+    elif retry.maximum_interval < retry.initial_interval:
+        first, longest = f"{retry.initial_interval:g}s", f"{retry.maximum_interval:g}s"
+        message = f"is shorter than the first wait, of {first}, so every wait is {longest}"
+        yield _warning(P.POLICY_WITHOUT_EFFECT, component.id, f"{path}.maximum_interval", message)
 
 
 def _routes(lookup: Lookup, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
@@ -65,6 +82,15 @@ def _routes(lookup: Lookup, component: Component, type_: ComponentType, path: st
         place = f"{path}.{places[taken.input]}{taken.within}" if taken.input in places else path
         message = f"no connection carries the route {taken.route[:60]!r}: whoever takes it leads nowhere"
         yield _warning(P.ROUTE_LEADS_NOWHERE, component.id, place, message, line=taken.line, column=taken.column)
+
+
+def _scripts(lookup: Lookup, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
+    """What a script will ask of its sandbox in vain."""
+    places = places_of(component)
+    for script in type_.scripts(lookup.settings[component.id]):
+        place = f"{path}.{places.get(script.input, 'ports')}"
+        for use in missing_uses(script.text):
+            yield _warning(P.NOT_IN_SANDBOX, component.id, place, use.message, line=use.line, column=use.column)
 
 
 def _used(lookup: Lookup, component: Component) -> bool:
