@@ -1,0 +1,69 @@
+"""The events of scripts that print, emit and fail, as a watcher reads them: `golden/printed_events.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import flows
+from blobhub.v1 import event_pb2, session_pb2
+from calling import ask
+from google.protobuf import json_format
+from served import Api
+
+GOLDEN = Path(__file__).parent / "golden" / "printed_events.jsonl"
+BEFORE = "print('one', 2, sep=', ')\nemit_output({'a': [1, None]})\nprint('é', end='')\nset_data_output('result', 'told')"
+AFTER = "print('then')\nemit_output('last')\nprint()\nraise ValueError('no more')"
+CHANGES_EACH_TIME = frozenset(
+    {"id", "session_id", "execution_id", "revision_id", "definition_id", "create_time", "elapsed", "session_sequence"}
+)
+
+
+def document() -> str:
+    """Two scripts; the second fails, and its failure leads to the end, which gives what the first has set."""
+    parts = [flows.component("start", "flow.start"), flows.component("end", "flow.end")]
+    parts += [flows.component("first", "logic.code", code=BEFORE), flows.component("second", "logic.code", code=AFTER)]
+    connections = [
+        flows.control("start", "first"),
+        flows.control("first", "second", "success"),
+        flows.control("second", "end", "failure"),
+        flows.data("first", "result", "end", "value"),
+    ]
+    return flows.document(parts, connections)
+
+
+def shown(event: event_pb2.Event) -> dict[str, Any]:
+    """What of an event is the same each time."""
+    return _without(json_format.MessageToDict(event, preserving_proto_field_name=True))
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(inner) for name, inner in value.items() if name not in CHANGES_EACH_TIME}
+    return value
+
+
+def joined(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events without their numbers, and texts printed one after the other as one: a busy machine may cut them."""
+    told: list[dict[str, Any]] = []
+    for event in events:
+        kept = {name: value for name, value in event.items() if name != "execution_sequence"}
+        last = told[-1].get("processor_output", {}) if told else {}
+        output = kept.get("processor_output", {})
+        if "printed" in last and "printed" in output:
+            last["printed"] += output["printed"]
+        else:
+            told.append(kept)
+    return told
+
+
+async def test_what_a_script_prints_is_in_the_stream_in_order_with_what_it_emits(api: Api) -> None:
+    session = await api.session(document())
+    await ask(api, "RunExecution", session=session, spec={"definition": "workflow"})
+    request = session_pb2.WatchSessionRequest(session=session, replay_only=True)
+    events = [event async for message in api.sessions.WatchSession(request) for event in message.events]
+    read = [shown(event) for event in events if event.execution_sequence]
+    assert [event.execution_sequence for event in events if event.execution_sequence] == list(range(1, len(read) + 1))
+    lines = [json.dumps(event, ensure_ascii=False, sort_keys=True) for event in joined(read)]
+    assert lines == GOLDEN.read_text(encoding="utf-8").splitlines(), "\n".join(lines)
