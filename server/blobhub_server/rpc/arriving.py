@@ -86,7 +86,7 @@ class Arriving:
         """All requests: the first, which the gate has validated, and the others, which are validated here."""
         yield first
         async for request in self._rest():
-            validate(request)
+            await off_loop(request.ByteSize(), partial(validate, request))
             yield request
 
     async def _rest(self) -> AsyncIterator[Message]:

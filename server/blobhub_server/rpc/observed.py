@@ -7,11 +7,13 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import grpc
 from google.protobuf.message import Message
 
+from blobhub_server.background import off_loop
 from blobhub_server.bounded_log import BoundedLog
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import StorageUnavailable, UndecodableRequest, is_panic
@@ -89,7 +91,8 @@ class Observed:
         admission = self._entrance.gate.arrive(self._entrance.method, request, metadata)
         self._admission = admission
         await admission.identify()
-        validate(request)
+        # Going over 700,000 empty messages takes 20 ms.
+        await off_loop(request.ByteSize(), partial(validate, request))
         return admission
 
     async def begin(self) -> None:

@@ -55,6 +55,6 @@ class ScriptRunner(Protocol):
     ) -> ScriptResult:
         """Run a script with its inputs. Raises ScriptError.
 
-        `emit` is called with values that it emits and `write` with text that it prints, in order, on the event loop, before
-        this returns.
+        `emit` is called with values that it emits, within the bounds of values, and `write` with text that it prints, in
+        order, on the event loop, before this returns.
         """

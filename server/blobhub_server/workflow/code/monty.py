@@ -25,6 +25,7 @@ from typing import Any
 import pydantic_monty as monty
 import structlog
 
+from blobhub_server.background import off_loop
 from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue, is_panic
 from blobhub_server.workflow.code import prelude
@@ -125,7 +126,7 @@ class MontyRunner:
 
     async def _run(self, source: str, inputs: Mapping[str, Any], voice: Voice, *, slow: bool) -> ScriptResult:
         try:
-            return _result(await self._feed(source, inputs, voice, slow=slow))
+            return await _result(await self._feed(source, inputs, voice, slow=slow))
         except monty.MontyError as error:
             # The message of an error may be half as large as the script's memory: too long to be copied on the loop.
             failure = await asyncio.to_thread(_script_error, error, voice.refusals)
@@ -209,11 +210,12 @@ def _line(error: monty.MontySyntaxError | monty.MontyRuntimeError) -> int | None
     return lines[-1] if lines else None
 
 
-def _result(left: object) -> ScriptResult:
+async def _result(left: object) -> ScriptResult:
     """The result that a script has left. Raises ScriptError when it is not what `_finish` gives, or beyond its bounds."""
     match left:
         case [str(route), bool(terminal), dict(texts)] if _all_texts(texts):
-            return ScriptResult(route=route, outputs=_outputs(texts), terminal=terminal)
+            outputs = await off_loop(sum(map(len, texts.values())), partial(_outputs, texts))
+            return ScriptResult(route=route, outputs=outputs, terminal=terminal)
     raise ScriptError("SCRIPT_OUTPUT", "the script has replaced the functions that give its outputs", None)
 
 

@@ -176,6 +176,7 @@ class ComponentContext:
     """What an effect component gets beside its inputs. `idempotency_key` is the same for all attempts at one step.
 
     `emit_output` shows watchers a value before the component ends, `print_text` a text that is for people.
+    `emit_bounded` emits what is known to be plain JSON within the bounds of a value, so nobody looks at it again.
     """
 
     session_id: str
@@ -183,6 +184,7 @@ class ComponentContext:
     idempotency_key: str
     attempt: int
     emit_output: Callable[[Any], None]
+    emit_bounded: Callable[[Any], None]
     print_text: Callable[[str], None]
     services: Services
 

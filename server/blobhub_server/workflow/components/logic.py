@@ -97,11 +97,11 @@ class Code(EffectComponent):
         given = {name: value for name, value in inputs.items() if name not in ("language", "code")}
         try:
             result = await context.services.scripts.run(
-                unwrap(inputs["code"]), given, emit=context.emit_output, write=context.print_text
+                unwrap(inputs["code"]), given, emit=context.emit_bounded, write=context.print_text
             )
         except ScriptError as error:
             raise ComponentError(error.message, reason=error.reason, line=error.line) from None
-        return Outcome(route=result.route, outputs=result.outputs, terminal=result.terminal)
+        return Outcome(route=result.route, outputs=result.outputs, terminal=result.terminal, bounded=True)
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
         """The language must be one there is, and the script a text."""

@@ -34,22 +34,25 @@ class CompiledDefinition:
 
     problems: list[Problem]
     graph: Graph | None
+    violations: tuple[Violation, ...]
+    """The errors among the problems, as errors of calls carry them."""
 
     def runnable(self) -> Graph:
         """The graph. Raises DefinitionNotRunnable with every error when there is none."""
         if self.graph is None:
-            raise DefinitionNotRunnable(self.violations())
+            raise DefinitionNotRunnable(self.violations)
         return self.graph
 
     def require_readable(self) -> None:
         """Raise InvalidDefinitionContent, with every error, unless it is a definition with sound expressions."""
         if any(problem.type in _UNREADABLE for problem in self.problems):
-            raise InvalidDefinitionContent(self.violations())
+            raise InvalidDefinitionContent(self.violations)
 
-    def violations(self) -> list[Violation]:
-        """Its errors, as errors of calls carry them."""
-        errors = [problem for problem in self.problems if problem.severity is Severity.ERROR]
-        return [Violation(problem.path or problem.component_id, _words(problem)) for problem in errors]
+
+def _violations(problems: list[Problem]) -> tuple[Violation, ...]:
+    """Called in a thread: a short document can have twenty thousand."""
+    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    return tuple(Violation(problem.path or problem.component_id, _words(problem)) for problem in errors)
 
 
 def _words(problem: Problem) -> str:
@@ -116,7 +119,8 @@ class Definitions:
         try:
             definition, scripts = await turns.run(key, partial(_read, document, self._registry))
         except InvalidDefinition as error:
-            return CompiledDefinition(problems=error.problems, graph=None)
+            problems = error.problems
+            return CompiledDefinition(problems=problems, graph=None, violations=_violations(problems))
         flaws = await self._scripts.read(scripts) if scripts else {}
         return await turns.run(key, partial(_compiled, definition, self._registry, flaws))
 
@@ -134,5 +138,6 @@ def _read(document: bytes, registry: ComponentRegistry) -> tuple[Definition, lis
 
 def _compiled(definition: Definition, registry: ComponentRegistry, flaws: Mapping[str, ScriptFlaw]) -> CompiledDefinition:
     problems = check(definition, registry, flaws)
-    broken = any(problem.severity is Severity.ERROR for problem in problems)
-    return CompiledDefinition(problems=problems, graph=None if broken else Graph.compile(definition, registry))
+    violations = _violations(problems)
+    graph = None if violations else Graph.compile(definition, registry)
+    return CompiledDefinition(problems=problems, graph=graph, violations=violations)

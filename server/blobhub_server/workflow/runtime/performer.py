@@ -40,6 +40,7 @@ class Performer:
             idempotency_key=f"{execution.id}/{step.step}",
             attempt=step.attempt,
             emit_output=lambda value: tell(StepOutput(step=step.step, value=require_json("emitted", value, step.inputs))),
+            emit_bounded=lambda value: tell(StepOutput(step=step.step, value=value)),
             print_text=lambda text: tell(StepOutput(step=step.step, printed=text)),
             services=self._services,
         )
