@@ -75,6 +75,22 @@ def test_a_module_that_is_not_there_is_warned_of_with_those_there_are(source: st
     assert use.column == column
 
 
+@pytest.mark.parametrize(
+    ("source", "places"),
+    [
+        (r"x = '\ud83d\ude00'", [(1, 5)]),
+        ('x = 1\ny = [1, "a\\uDC00"]', [(2, 9)]),
+        (r"x = u'\U0000d800'", [(1, 5)]),
+        (r"x = '\\\ud800'", [(1, 5)]),
+        (r"x = r'\ud800' b'\ud800' '\\ud800' '\u00e9' '\U0001f600'", []),
+        (r"x = 1  # \ud800", []),
+    ],
+)
+def test_half_of_a_character_is_warned_of_where_it_is_written(source: str, places: list[tuple[int, int]]) -> None:
+    assert [(use.line, use.column) for use in missing_uses(source)] == places
+    assert all("half of a surrogate pair" in use.message for use in missing_uses(source))
+
+
 async def test_check_knows_the_modules_that_a_sandbox_has(api: Api) -> None:
     names = sorted({name for name in sys.stdlib_module_names if not name.startswith("_")} | MODULES | {"requests", "numpy"})
     tried = "".join(

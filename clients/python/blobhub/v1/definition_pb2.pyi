@@ -83,7 +83,9 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_CATEGORY_MISMATCH: _DefinitionProblemType.ValueType  # 22
     """A warning: a component's `category` is not the group of its type."""
     DEFINITION_PROBLEM_TYPE_NOT_IN_SANDBOX: _DefinitionProblemType.ValueType  # 23
-    """A warning: a script imports a module that the sandbox does not have, or sleeps. It fails where it comes to that."""
+    """A warning: a script imports a module that the sandbox does not have, or sleeps, and fails where it comes to that; or it
+    writes half of a surrogate pair, which becomes U+FFFD.
+    """
 
 class DefinitionProblemType(_DefinitionProblemType, metaclass=_DefinitionProblemTypeEnumTypeWrapper):
     """What is wrong with a definition."""
@@ -143,7 +145,9 @@ DEFINITION_PROBLEM_TYPE_UNUSED_VALUE: DefinitionProblemType.ValueType  # 21
 DEFINITION_PROBLEM_TYPE_CATEGORY_MISMATCH: DefinitionProblemType.ValueType  # 22
 """A warning: a component's `category` is not the group of its type."""
 DEFINITION_PROBLEM_TYPE_NOT_IN_SANDBOX: DefinitionProblemType.ValueType  # 23
-"""A warning: a script imports a module that the sandbox does not have, or sleeps. It fails where it comes to that."""
+"""A warning: a script imports a module that the sandbox does not have, or sleeps, and fails where it comes to that; or it
+writes half of a surrogate pair, which becomes U+FFFD.
+"""
 Global___DefinitionProblemType: _TypeAlias = DefinitionProblemType  # noqa: Y015
 
 class _DefinitionProblemSeverity:

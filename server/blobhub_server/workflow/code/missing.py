@@ -1,7 +1,10 @@
-"""What the text of a script says that it will ask of the sandbox in vain: modules that are not there, and to sleep."""
+"""What the text of a script says that it will ask of the sandbox in vain: modules that are not there, to sleep, and halves
+of surrogate pairs, which no text of the sandbox can hold.
+"""
 
 from __future__ import annotations
 
+import re
 import token
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +20,10 @@ MODULES = frozenset(
 """What a script can import; of `uuid` there is `uuid4` alone."""
 SLEEPING = ("time", "asyncio")
 """The modules whose `sleep` is refused: a script that waits would hold its worker."""
+
+_HALF = re.compile(r"(?<!\\)(?:\\\\)*\\(?:u|U0000)[dD][89a-fA-F][0-9a-fA-F]{2}")
+_MESSAGE_OF_HALF = "holds half of a surrogate pair, which becomes U+FFFD; write the character itself, or `\\U` with 8 digits"
+_LITERALS = ("STRING", "FSTRING_MIDDLE")
 
 
 def refusal_to_sleep(module: str) -> str:
@@ -43,7 +50,8 @@ class _Names:
 
 def missing_uses(source: str) -> list[MissingUse]:
     """The uses of a script, as far as its text is certain. It is only cut into tokens, like `calls_of`."""
-    if "import" not in source:
+    halves = _HALF.search(source) is not None
+    if "import" not in source and not halves:
         return []
     lexemes, names = lexemes_of(source), _Names()
     found: list[MissingUse] = []
@@ -52,7 +60,17 @@ def missing_uses(source: str) -> list[MissingUse]:
             found += _import(lexemes[number:], names)
         elif module := _sleep(lexemes, number, names):
             found.append(_use(refusal_to_sleep(module), item))
+        elif halves and _has_half(item):
+            found.append(_use(_MESSAGE_OF_HALF, item))
     return found
+
+
+def _has_half(item: TokenInfo) -> bool:
+    """Whether a token is a text with the escape of half a character. In raw texts and bytes `\\u` is no escape."""
+    if token.tok_name[item.type] not in _LITERALS:
+        return False
+    prefix = re.match("[A-Za-z]*", item.string)
+    return not (prefix and set(prefix[0].lower()) & {"r", "b"}) and _HALF.search(item.string) is not None
 
 
 def _begins_statement(lexemes: Sequence[TokenInfo], number: int) -> bool:
