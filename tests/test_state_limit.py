@@ -9,11 +9,11 @@ import flows
 import pytest
 from blobhub.v1 import execution_pb2
 from blobhub_server.workflow.components.contract import Outcome
-from blobhub_server.workflow.interpreter import Completion, replay
+from blobhub_server.workflow.interpreter import Completion
 from blobhub_server.workflow.interpreter.holdings import MAX_STATE_BYTES
 from blobhub_server.workflow.interpreter.size import MAX_LOG_BYTES
 from calling import ask
-from interpreting import Run, compiled
+from interpreting import Run, compiled, replay
 from served import Api
 from waiting import within_deadline
 
