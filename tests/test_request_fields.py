@@ -11,7 +11,7 @@ import pytest
 from blobhub.v1 import caller_pb2, definition_pb2, execution_pb2
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.rpc.validation import validate
-from blobhub_server.rpc.value_bound import MAX_FIELDS, counting
+from blobhub_server.rpc.value_bound import MAX_FIELDS, bound_check
 from calling import METHODS, ask
 from exact import DRAFT
 from hostile.wire import field, message
@@ -48,13 +48,13 @@ CROWDED = {
 
 @pytest.mark.parametrize("crowd", CROWDED.values(), ids=CROWDED)
 def test_a_message_of_too_many_fields_is_known_by_its_bytes(crowd: bytes) -> None:
-    assert counting(definition_pb2.PutDefinitionRequest())(crowd)
+    assert bound_check(definition_pb2.PutDefinitionRequest())(crowd)
 
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_request_has_as_many_fields_as_it_may(more: int) -> None:
     crowd = field(99, 1) * (MAX_FIELDS + more)
-    assert counting(caller_pb2.GetCallerRequest())(crowd) == bool(more)
+    assert bound_check(caller_pb2.GetCallerRequest())(crowd) == bool(more)
 
 
 def test_what_has_no_constraints_is_not_gone_through_and_stays_set_for_those_around_it() -> None:

@@ -16,7 +16,7 @@ from blobhub_client import get_value, page, set_value
 from blobhub_client import values as client_values
 from blobhub_server.blobtypes import json_text
 from blobhub_server.blobtypes.conformance import expect_refusal
-from blobhub_server.rpc.value_bound import MAX_MESSAGE_ITEMS, counting
+from blobhub_server.rpc.value_bound import MAX_MESSAGE_ITEMS, bound_check
 from calling import ask
 from exact import DRAFT, INVALID, passing, same, values
 from google.protobuf.descriptor import Descriptor
@@ -65,7 +65,7 @@ def test_the_items_of_a_request_are_counted_in_its_bytes(values: list[Any], repe
     for number, value in enumerate(values):
         request.spec.input_data.add(alias=str(number), value=filled([value] * (repeat if number == 0 else 1)))
     found = sum(items_of(item.value) for item in request.spec.input_data)
-    assert counting(request)(request.SerializeToString()) == (found > MAX_MESSAGE_ITEMS)
+    assert bound_check(request)(request.SerializeToString()) == (found > MAX_MESSAGE_ITEMS)
 
 
 def test_the_client_puts_as_many_items_into_values_as_the_server_takes() -> None:
@@ -88,7 +88,7 @@ def items_in(data: bytes, kind: Descriptor) -> float:
 @given(parts=st.lists(PARTS, max_size=6), times=st.integers(1, 2000))
 def test_the_items_of_bytes_that_parse_are_as_many_as_the_decoder_finds(parts: list[bytes], times: int) -> None:
     data = b"".join(parts) * times
-    exceeds = counting(PUT())(data)
+    exceeds = bound_check(PUT())(data)
     try:
         PUT.FromString(data)
     except DecodeError:
@@ -100,15 +100,15 @@ def test_the_items_of_bytes_that_parse_are_as_many_as_the_decoder_finds(parts: l
 def test_a_request_has_as_many_items_as_it_may(more: int) -> None:
     request = PUT(value=filled(None))
     request.value.list_value.values.extend([Value()] * (MAX_MESSAGE_ITEMS + more))
-    assert counting(PUT())(request.SerializeToString()) == bool(more)
+    assert bound_check(PUT())(request.SerializeToString()) == bool(more)
     # A field that is there twice is merged, as is a tag of more bytes than it needs; a group may hold anything.
     half = PUT(value=Value(list_value=ListValue(values=[Value()] * (MAX_MESSAGE_ITEMS // 2)))).SerializeToString()
-    assert counting(PUT())(half + half) is False
-    assert counting(PUT())(half + half + half) is True
+    assert bound_check(PUT())(half + half) is False
+    assert bound_check(PUT())(half + half + half) is True
     spaced = b"\x9a\x00" + bytes(half[1:])
     assert PUT.FromString(spaced) == PUT.FromString(half)
-    assert counting(PUT())(spaced * 3) is True
-    assert counting(PUT())(GROUP_OF_NOTHING * MAX_MESSAGE_ITEMS) is True
+    assert bound_check(PUT())(spaced * 3) is True
+    assert bound_check(PUT())(GROUP_OF_NOTHING * MAX_MESSAGE_ITEMS) is True
 
 
 @pytest.fixture

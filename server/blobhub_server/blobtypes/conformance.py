@@ -35,7 +35,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
 
-from blobhub_server.blobtypes.reasons import CODES, declared, error_classes
+from blobhub_server.blobtypes.reasons import CODES, error_classes, reasons_of
 from blobhub_server.blobtypes.registry import BlobTypes, InstalledType
 from blobhub_server.config import Settings, variable
 from blobhub_server.db.migrations import migrate
@@ -280,7 +280,7 @@ class BlobTypeConformance:
         """Each reason has an error, too."""
         _, installed = self._installed()
         own = [kind for kind in error_classes() if kind.domain == self.blob_type and "reason" in vars(kind)]
-        assert {kind.reason for kind in own} == declared(installed.type.reasons)
+        assert {kind.reason for kind in own} == reasons_of(installed.type.reasons)
         assert all(kind.code in CODES for kind in own)
 
     async def test_its_descriptors_are_those_of_its_stubs(self) -> None:

@@ -23,7 +23,7 @@ class BrokenReason(StartError):
     """An error has a status code that there is not, or a reason that its domain does not declare."""
 
 
-def declared(enum: EnumDescriptor | None) -> set[str]:
+def reasons_of(enum: EnumDescriptor | None) -> set[str]:
     """The reasons of an enum, without their prefix and without the value that is never sent."""
     if enum is None:
         return set()
@@ -45,7 +45,9 @@ def require_declared(types: Collection[BlobType]) -> None:
     A domain is `blobhub` or an installed type. Errors of types that are not installed may be loaded as well, and are left
     alone, unless they are in the package of one that is.
     """
-    reasons = {BlobHubError.domain: declared(ErrorReason.DESCRIPTOR)} | {item.name: declared(item.reasons) for item in types}
+    reasons = {BlobHubError.domain: reasons_of(ErrorReason.DESCRIPTOR)} | {
+        item.name: reasons_of(item.reasons) for item in types
+    }
     packages = {type(item).__module__.partition(".")[0] for item in types} - {__name__.partition(".")[0]}
     for kind in error_classes():
         name = f"{kind.__module__}.{kind.__qualname__}"

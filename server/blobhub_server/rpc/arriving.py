@@ -16,14 +16,14 @@ from blobhub_server.errors import InvalidRequest, UndecodableRequest, Violation
 from blobhub_server.rpc.room import LARGE_BYTES, Room, Sender
 from blobhub_server.rpc.transport_error import RequestUnfinished
 from blobhub_server.rpc.validation import validate
-from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_MESSAGE_ITEMS, counting
+from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_MESSAGE_ITEMS, bound_check
 
 Decode = Callable[[bytes], Awaitable[Message]]
 
 
-def strictly(decode: Callable[[bytes], Message]) -> Decode:
+def strict_decoder(decode: Callable[[bytes], Message]) -> Decode:
     """Decoding that raises UndecodableRequest, whatever is wrong with the bytes, and InvalidRequest for too many of them."""
-    has_too_much = counting(decode(b""))
+    has_too_much = bound_check(decode(b""))
 
     def strict(data: bytes) -> Message:
         if has_too_much(data):

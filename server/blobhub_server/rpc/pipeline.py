@@ -30,7 +30,7 @@ from blobhub_server.errors import (
     UndecodableRequest,
     Unimplemented,
 )
-from blobhub_server.rpc.arriving import Arriving, Decode, strictly
+from blobhub_server.rpc.arriving import Arriving, Decode, strict_decoder
 from blobhub_server.rpc.gate import Admission, Gate
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.observed import UNKNOWN_METHOD, Entrance, Observed, unless_gone
@@ -113,7 +113,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: Any) -> _Wrapped:
         encode = _serializer(handler.response_serializer)
-        entrance = self._entrance(method, strictly(handler.request_deserializer))
+        entrance = self._entrance(method, strict_decoder(handler.request_deserializer))
         kind = _kind_of(handler)
         serve = (_wrap_open if method.startswith(OPEN) else _wrap_gated)(entrance, kind, getattr(handler, kind), encode)
         by_turns = _by_turns(entrance, serve, encode, streaming=handler.request_streaming)

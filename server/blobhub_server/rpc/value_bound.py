@@ -37,7 +37,7 @@ class _Malformed(Exception):
     """The bytes are no message."""
 
 
-def counting(request: Message) -> Callable[[bytes], bool]:
+def bound_check(request: Message) -> Callable[[bytes], bool]:
     """A function that says whether the bytes of a request of this type have more items or fields than they may.
 
     Bytes that are no message have not: they are for the decoder to refuse.

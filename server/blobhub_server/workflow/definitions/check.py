@@ -29,7 +29,7 @@ from blobhub_server.workflow.definitions.document import (
 )
 from blobhub_server.workflow.definitions.document import ProblemType as P
 from blobhub_server.workflow.definitions.joins import join_problems
-from blobhub_server.workflow.definitions.lookup import START, Lookup, declared, may_add, places_of, settings_of
+from blobhub_server.workflow.definitions.lookup import START, Lookup, declared_ports, may_add, places_of, settings_of
 from blobhub_server.workflow.definitions.slips import slips
 from blobhub_server.workflow.values import fits
 
@@ -224,7 +224,7 @@ class _Check:
         elif connection.route not in source.routes and not source.open_routes:
             message = f"{source.type} has no route {connection.route!r}"
             yield _error(P.UNKNOWN_PORT, connection.source_id, f"{path}.route", message)
-        takes_control = any(category == FLOW_INPUT for category, _ in declared(target))
+        takes_control = any(category == FLOW_INPUT for category, _ in declared_ports(target))
         if connection.target_port != FLOW_INPUT or not takes_control:
             message = f"{target.type} takes no control at {connection.target_port!r}"
             yield _error(P.UNKNOWN_PORT, connection.target_id, f"{path}.target_port", message)

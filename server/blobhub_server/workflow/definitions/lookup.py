@@ -42,7 +42,7 @@ class Lookup:
 
     def has_port(self, id_: str, type_: ComponentType, category: str, route: str) -> bool:
         """Whether a component has a data port, by its type or its own definition."""
-        if (category, route) in declared(type_):
+        if (category, route) in declared_ports(type_):
             return True
         return type_.open_ports and ((category, route) in self._own[id_] or bool(route))
 
@@ -59,7 +59,7 @@ class Lookup:
 
 
 @cache
-def declared(type_: ComponentType) -> frozenset[tuple[str, str]]:
+def declared_ports(type_: ComponentType) -> frozenset[tuple[str, str]]:
     """The ports that a component type declares: (category, route) of each."""
     return frozenset((port.category, port.route) for port in type_.ports)
 

@@ -1,7 +1,8 @@
 """The pure core of the workflow slice. An execution's state is the fold of its log records."""
 
 from blobhub_server.workflow.interpreter.commands import todo
-from blobhub_server.workflow.interpreter.interpreter import BUDGET, Turn, advance
+from blobhub_server.workflow.interpreter.interpreter import Turn, advance
+from blobhub_server.workflow.interpreter.price import BUDGET
 from blobhub_server.workflow.interpreter.records import (
     Command,
     Completion,

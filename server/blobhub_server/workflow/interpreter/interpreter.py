@@ -22,6 +22,7 @@ from blobhub_server.workflow.components.contract import (
 from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter.failure import failure, is_lost, leads_nowhere
 from blobhub_server.workflow.interpreter.holdings import MAX_STATE_BYTES
+from blobhub_server.workflow.interpreter.price import BUDGET, price_of_bytes, price_of_entering, price_of_work
 from blobhub_server.workflow.interpreter.records import (
     Completion,
     Failed,
@@ -36,21 +37,14 @@ from blobhub_server.workflow.interpreter.records import (
     TimedOut,
 )
 from blobhub_server.workflow.interpreter.session_values import (
+    apply_writes,
     changed_in_place,
     have_changed,
     require_writable,
     writes_of,
-    written,
 )
-from blobhub_server.workflow.interpreter.size import BYTES_A_COMPONENT, MAX_LOG_BYTES
+from blobhub_server.workflow.interpreter.size import MAX_LOG_BYTES
 from blobhub_server.workflow.interpreter.state import ExecutionState, apply
-
-BUDGET = 200
-"""How many components are evaluated in place before others have their turn, so that no execution blocks the server."""
-_WORK = 50
-"""How much work counts as one more component. An expression that does all it may ends the turn."""
-_MARKS = 100
-"""How many marks that tokens are late count as one more component."""
 
 MAX_TOKENS = 10_000
 """How many tokens an execution has at most. A component can place as many as there are connections, at each of its steps."""
@@ -149,7 +143,7 @@ class _Taking:
             elif state.holdings.bytes > MAX_STATE_BYTES:
                 self._end_with("STATE_LIMIT", f"its values take more than {MAX_STATE_BYTES} bytes in memory")
             elif state.ready and self.budget > 0:
-                self.budget -= self._price()
+                self.budget -= price_of_entering(state.tokens, marks=self._graph.has_first_joins)
                 self._enter()
             elif state.ready or state.open:
                 return
@@ -157,10 +151,6 @@ class _Taking:
                 self._end_with("JOIN_STARVED", state.joins.starved(self._graph))
             else:
                 self._finish()
-
-    def _price(self) -> int:
-        """How much of the budget entering a component takes: more where a join of mode `first` may mark many tokens."""
-        return 1 + self._state.tokens // _MARKS if self._graph.has_first_joins else 1
 
     def _enter(self) -> None:
         state = self._state
@@ -199,12 +189,12 @@ class _Taking:
             try:
                 result = require_result(component.run(inputs), inputs)
             except ComponentError as error:
-                self.budget -= error.work // _WORK
+                self.budget -= price_of_work(error.work)
                 raise
             except Exception:
                 raise ComponentError("cannot work on these inputs", reason="INVALID_INPUT", retryable=False) from None
             if isinstance(result, Outcome):
-                self.budget -= result.work // _WORK
+                self.budget -= price_of_work(result.work)
             self._end_await(step, result, 0.0)
 
     def _take_completion(self, completion: Completion) -> None:
@@ -270,8 +260,8 @@ class _Taking:
         self._note_reads(changed_in_place(node, outputs, "session"))
         work = require_writable(node, outputs, "session", self._session)
         work += require_writable(node, outputs, "execution", self._state.values)
-        self.budget -= work // _WORK
-        return written(node, outputs, "session", self._session)
+        self.budget -= price_of_work(work)
+        return apply_writes(node, outputs, "session", self._session)
 
     def _read_session(self, aliases: Iterable[str]) -> dict[str, Any]:
         self._note_reads(aliases)
@@ -349,5 +339,5 @@ class _Taking:
         )
 
     def _append(self, record: Record) -> None:
-        self.budget -= apply(self._graph, self._state, record) // BYTES_A_COMPONENT
+        self.budget -= price_of_bytes(apply(self._graph, self._state, record))
         self._records.append(record)

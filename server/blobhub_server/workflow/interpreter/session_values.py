@@ -41,7 +41,7 @@ def writes_of(node: Node, outputs: Mapping[str, Any], persistence: str) -> Itera
                 yield write, value
 
 
-def written(node: Node, outputs: Mapping[str, Any], persistence: str, there: Mapping[str, Any]) -> dict[str, Any]:
+def apply_writes(node: Node, outputs: Mapping[str, Any], persistence: str, there: Mapping[str, Any]) -> dict[str, Any]:
     """What outputs make of the values of a persistence that are there; those that they write, by alias.
 
     Raises ComponentError where an operation cannot be applied. A log has no such outputs, so replaying one never does.
@@ -69,5 +69,5 @@ def require_writable(node: Node, outputs: Mapping[str, Any], persistence: str, t
     changed = changed_in_place(node, outputs, persistence)
     if not changed:
         return 0
-    made = written(node, outputs, persistence, there)
+    made = apply_writes(node, outputs, persistence, there)
     return sum(require_bounds(alias, made[alias]) for alias in changed)

@@ -15,8 +15,6 @@ MAX_LOG_BYTES = 64 << 20
 """How large an execution's log may become; an execution that goes on beyond fails with `LOG_LIMIT`."""
 EVENT_BYTES = 500
 """What an event counts for beside its values: about what the database keeps of it."""
-BYTES_A_COMPONENT = 2 << 10
-"""How many bytes of values count as one more component of a turn, so that a turn, and what it writes, stay small."""
 
 _SCALAR_BYTES = 8
 _ITEM_BYTES = 64

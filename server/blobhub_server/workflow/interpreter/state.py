@@ -17,7 +17,7 @@ from blobhub_server.workflow.definitions.graph import END, Graph, Node
 from blobhub_server.workflow.interpreter.holdings import Holdings, Slot, Version
 from blobhub_server.workflow.interpreter.joins import Joins, Token
 from blobhub_server.workflow.interpreter.records import Record
-from blobhub_server.workflow.interpreter.session_values import made_bytes, written
+from blobhub_server.workflow.interpreter.session_values import apply_writes, made_bytes
 from blobhub_server.workflow.interpreter.size import measure
 
 
@@ -222,7 +222,7 @@ def _leave(graph: Graph, state: ExecutionState, step: int) -> Node:
 
 def _write(state: ExecutionState, node: Node, step: int, outputs: Mapping[str, Any], kept: Mapping[str, int]) -> None:
     """Write a component's outputs to the values of the execution."""
-    made = written(node, outputs, "execution", state.values)
+    made = apply_writes(node, outputs, "execution", state.values)
     if not made:
         return
     state.values |= made
