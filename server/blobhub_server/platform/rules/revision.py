@@ -35,6 +35,25 @@ class Revision:
     entries: int
 
 
+def make_draft(*, id_: str, blob_id: str, base: Revision | None, comment: str, now: datetime, etag: str) -> Revision:
+    """A draft with the content of its base, or without content."""
+    return Revision(
+        id=id_,
+        blob_id=blob_id,
+        phase=DRAFT,
+        base_revision_id=base.id if base else None,
+        comment=comment,
+        number=None,
+        label="",
+        digest="",
+        create_time=now,
+        update_time=now,
+        commit_time=None,
+        etag=etag,
+        entries=base.entries if base else 0,
+    )
+
+
 def require_phase(revision: Revision, *allowed: str) -> None:
     """Raise WrongPhase unless the revision is in one of the phases."""
     if revision.phase not in allowed:

@@ -29,7 +29,7 @@ from blobhub_server.platform.rules import blob as rules
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.organization import Organization
-from blobhub_server.platform.rules.revision import DRAFT, Revision
+from blobhub_server.platform.rules.revision import Revision, make_draft
 from blobhub_server.platform.services.revision import to_proto as revision_to_proto
 from blobhub_server.platform.services.visibility import SHARED_FIELDS, changed_columns, from_visibility, to_visibility
 from blobhub_server.platform.store import blob as store
@@ -92,21 +92,7 @@ class BlobService:
         """A blob and its first draft, which is its default revision."""
         now, ids = self._host.clock(), self._host.ids
         blob_id = ids()
-        draft = Revision(
-            id=ids(),
-            blob_id=blob_id,
-            phase=DRAFT,
-            base_revision_id=None,
-            comment="",
-            number=None,
-            label="",
-            digest="",
-            create_time=now,
-            update_time=now,
-            commit_time=None,
-            etag=ids(),
-            entries=0,
-        )
+        draft = make_draft(id_=ids(), blob_id=blob_id, base=None, comment="", now=now, etag=ids())
         blob = Blob(
             id=blob_id,
             organization_id=organization_id,

@@ -100,21 +100,7 @@ class RevisionService:
                 tx, "blob.revisions", organization_id=blob.organization_id, blob_id=blob.id, held=held
             )
             now, ids = self._host.clock(), self._host.ids
-            draft = Revision(
-                id=ids(),
-                blob_id=blob.id,
-                phase=DRAFT,
-                base_revision_id=base.id,
-                comment=request.comment,
-                number=None,
-                label="",
-                digest="",
-                create_time=now,
-                update_time=now,
-                commit_time=None,
-                etag=ids(),
-                entries=base.entries,
-            )
+            draft = rules.make_draft(id_=ids(), blob_id=blob.id, base=base, comment=request.comment, now=now, etag=ids())
             await store.insert(tx, draft)
             await content_store.copy(tx, base.id, draft, ids)
             created = events.RevisionCreated(revision=to_proto(draft))
