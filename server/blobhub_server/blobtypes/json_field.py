@@ -35,31 +35,31 @@ def read(message: Message, field: str, max_bytes: int = json_text.MAX_BYTES, *, 
 
 
 @dataclass(slots=True)
-class Room:
+class ItemAllowance:
     """How many items the Values of a message may still have."""
 
     items: int = MAX_MESSAGE_ITEMS
 
 
-def fill(message: Message, field: str, value: Any, *, room: Room | None = None) -> None:
-    """Put a value into a message, exactly, within the room that all values of the message share."""
+def fill(message: Message, field: str, value: Any, *, allowance: ItemAllowance | None = None) -> None:
+    """Put a value into a message, exactly, within the allowance that all values of the message share."""
     if isinstance(value, bool | str | float | None):
         getattr(message, field).CopyFrom(to_value(value))
     else:
-        _fill(message, field, json_text.write(value), lambda: value, room or Room())
+        _fill(message, field, json_text.write(value), lambda: value, allowance or ItemAllowance())
 
 
-def fill_text(message: Message, field: str, text: str, *, room: Room | None = None) -> None:
+def fill_text(message: Message, field: str, text: str, *, allowance: ItemAllowance | None = None) -> None:
     """Put the value that a compact JSON text says into a message, likewise; what stays text is not read."""
-    _fill(message, field, text, lambda: json.loads(text), room or Room())
+    _fill(message, field, text, lambda: json.loads(text), allowance or ItemAllowance())
 
 
-def _fill(message: Message, field: str, text: str, value: Callable[[], Any], room: Room) -> None:
-    items, exact = json_text.measure(text, room.items)
-    fits = items <= room.items and (exact or (len(text) <= MAX_TWICE_BYTES and not _chooses(message, field)))
+def _fill(message: Message, field: str, text: str, value: Callable[[], Any], allowance: ItemAllowance) -> None:
+    items, exact = json_text.measure(text, allowance.items)
+    fits = items <= allowance.items and (exact or (len(text) <= MAX_TWICE_BYTES and not _chooses(message, field)))
     if fits:
         getattr(message, field).CopyFrom(to_value(value()))
-        room.items -= items
+        allowance.items -= items
     if not (fits and exact):
         setattr(message, f"{field}_json", text)
 

@@ -32,7 +32,7 @@ from blobhub_server.rpc.wire import to_timestamp
 KIND = "metadata record"
 
 
-def to_proto(record: MetadataRecord, *, room: json_field.Room | None = None) -> pb.MetadataRecord:
+def to_proto(record: MetadataRecord, *, allowance: json_field.ItemAllowance | None = None) -> pb.MetadataRecord:
     """A record as its message. `room` is that of a list, whose values share it."""
     made = pb.MetadataRecord(
         parent_id=record.parent_id,
@@ -43,15 +43,15 @@ def to_proto(record: MetadataRecord, *, room: json_field.Room | None = None) -> 
         update_time=to_timestamp(record.update_time),
         etag=record.etag,
     )
-    json_field.fill_text(made, "value", record.value, room=room)
+    json_field.fill_text(made, "value", record.value, allowance=allowance)
     return made
 
 
-def to_resolved(record: MetadataRecord, *, room: json_field.Room | None = None) -> pb.ResolvedMetadata:
+def to_resolved(record: MetadataRecord, *, allowance: json_field.ItemAllowance | None = None) -> pb.ResolvedMetadata:
     """A record that holds for a revision as its message."""
     of_blob = record.parent_id == record.blob_id
     source = pb.METADATA_SOURCE_BLOB if of_blob else pb.METADATA_SOURCE_REVISION
-    return pb.ResolvedMetadata(record=to_proto(record, room=room), source=source)
+    return pb.ResolvedMetadata(record=to_proto(record, allowance=allowance), source=source)
 
 
 class MetadataService:
@@ -103,7 +103,7 @@ class MetadataService:
             found = await store.page(
                 tx, parent_id, order_by=order_by, prefix=request.key_prefix, after=page.after, limit=page.limit + 1
             )
-        make = partial(to_proto, room=json_field.Room())
+        make = partial(to_proto, allowance=json_field.ItemAllowance())
         records, token = await page.fill(found, attrgetter("key"), make)
         return pb.ListMetadataResponse(records=records, next_page_token=token)
 
@@ -122,7 +122,7 @@ class MetadataService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        make = partial(to_resolved, room=json_field.Room())
+        make = partial(to_resolved, allowance=json_field.ItemAllowance())
         resolved, token = await page.fill(found, attrgetter("key"), make)
         return pb.ResolveMetadataResponse(resolved=resolved, next_page_token=token)
 

@@ -132,9 +132,9 @@ def to_message(document: str) -> pb.WorkflowDefinition:
         components=[_component(item) for item in components],
         connections=[pb.WorkflowConnection(**fields_of("connection", item)) for item in fields.get("connections", ())],
     )
-    room = json_field.Room()
+    allowance = json_field.ItemAllowance()
     for i, j, value in _values(components):
-        json_field.fill(made.components[i].ports[j], "value", value, room=room)
+        json_field.fill(made.components[i].ports[j], "value", value, allowance=allowance)
     return made
 
 

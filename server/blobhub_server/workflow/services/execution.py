@@ -43,7 +43,7 @@ _STATES = {name.removeprefix("EXECUTION_STATE_").lower(): number for name, numbe
 _NAMES = {number: name for name, number in _STATES.items()}
 
 
-def to_proto(execution: Execution, *, room: json_field.Room | None = None) -> pb.Execution:
+def to_proto(execution: Execution, *, allowance: json_field.ItemAllowance | None = None) -> pb.Execution:
     """An execution as its message. `room` is that of a list, whose results share it."""
     made = pb.Execution(
         id=execution.id,
@@ -61,16 +61,16 @@ def to_proto(execution: Execution, *, room: json_field.Room | None = None) -> pb
         end_time=to_timestamp(execution.end_time) if execution.end_time else None,
     )
     if execution.result is not None:
-        json_field.fill_text(made, "result", execution.result.decode(), room=room)
+        json_field.fill_text(made, "result", execution.result.decode(), allowance=allowance)
     return made
 
 
 def to_inputs(given: Mapping[str, Any]) -> Iterator[pb.ExecutionInput]:
     """The values that an execution was given, as messages."""
-    room = json_field.Room()
+    allowance = json_field.ItemAllowance()
     for alias, value in given.items():
         made = pb.ExecutionInput(alias=alias)
-        json_field.fill(made, "value", value, room=room)
+        json_field.fill(made, "value", value, allowance=allowance)
         yield made
 
 
@@ -189,7 +189,7 @@ class ExecutionService:
             found, more = await store.page(
                 tx, blob.id, only, order_by=order_by, after=page.after, limit=page.limit + 1, max_bytes=MAX_PAGE_BYTES
             )
-        make = partial(to_proto, room=json_field.Room())
+        make = partial(to_proto, allowance=json_field.ItemAllowance())
         items, token = await page.fill(found, store.order(order_by).key, make, more=more)
         return pb.ListExecutionsResponse(executions=items, next_page_token=token)
 
