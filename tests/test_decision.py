@@ -10,6 +10,7 @@ import flows
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
+    Command,
     Completion,
     Continue,
     ExecutionState,
@@ -44,7 +45,7 @@ class Engine:
     def drive(self, messages: Callable[[int], list[Message]] = lambda turn: []) -> Engine:
         """Drive the execution to its end. `messages` tells which come before which turn."""
         happenings: deque[Happening] = deque([Started({"document": "text"} if self.graph.input_aliases else {})])
-        turn = 0
+        turn, commands = 0, deque[Command]()
         while happenings:
             decision = happen(
                 self.graph,
@@ -58,11 +59,12 @@ class Engine:
             self.progress = decision.progress
             self.journal += decision.records
             self.session |= decision.objects
-            if not happenings and decision.commands:
-                happenings.append(self._perform(decision.commands[0]))
+            commands.extend(decision.commands)
+            if not happenings and commands:
+                happenings.append(self._perform(commands.popleft()))
         return self
 
-    def _perform(self, command: RunStep | Wait | GoOn | Halt) -> Happening:
+    def _perform(self, command: Command) -> Happening:
         match command:
             case RunStep():
                 return Completion(step=command.step, attempt=command.attempt, result=self.run(command), elapsed=0.1)

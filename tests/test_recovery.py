@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import flows
+import grpc
 import pytest
+from blobhub_server.blobtypes.conformance import reason_of
+from blobhub_server.workflow.definitions import finder
+from blobhub_server.workflow.definitions.document import Problem, ProblemType
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.runtime.decision import Decision
+from blobhub_server.workflow.runtime.embedded import recovery
 from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
 from blobhub_server.workflow.runtime.embedded.runner import Runner
@@ -124,6 +129,40 @@ async def test_what_was_counted_before_is_recovered_first_and_one_at_a_time(
         await until(lambda: _counts(database_url))
     first = [(what, id_) for id_ in (ids[2], ids[3]) for what in ("resumed", "settled")]
     assert noted == [*first, ("resumed", ids[0]), ("resumed", ids[1])]
+
+
+async def test_a_counted_execution_that_does_not_go_on_keeps_no_other_from_being_recovered(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        session_id, key = await api.session(flows.delay(2)), api.key
+        ids = [await started(api, session_id) for _ in range(6)]
+        async with opened.host.db.write() as tx:
+            await tx.execute(executions.update().values(recoveries=1))
+
+    async def wait_for_ever(runner: Runner) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Runner, "settle", wait_for_ever)
+    monkeypatch.setattr(recovery, "SETTLE_SECONDS", 0.05)
+    async with together(tmp_path, database_url, count=1, key=key) as ((_, api),):
+        for id_ in ids:
+            assert (await ended(api, id_))[-1] == "flow.exited"
+
+
+async def test_a_running_execution_goes_on_with_a_definition_that_a_newer_check_finds_an_error_in(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with together(tmp_path, database_url, count=1) as ((_, api),):
+        session_id, key = await api.session(flows.delay(1)), api.key
+        id_ = await started(api, session_id)
+    problem = Problem(type=ProblemType.MISSING_PORT, component_id="wait", path="", message="an error since today")
+    monkeypatch.setattr(finder, "check", lambda *_: [problem])
+    async with together(tmp_path, database_url, count=1, key=key) as ((_, api),):
+        assert (await ended(api, id_))[-1] == "flow.exited"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await started(api, session_id)
+        assert reason_of(refused.value) == "DEFINITION_NOT_RUNNABLE"
 
 
 async def test_an_execution_is_cautious_until_it_has_gone_on_once(

@@ -12,10 +12,11 @@ from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.definitions.check import check
 from blobhub_server.workflow.definitions.document import InvalidDefinition, Retry
 from blobhub_server.workflow.definitions.reader import parse
-from blobhub_server.workflow.interpreter import Interrupted
+from blobhub_server.workflow.interpreter import Completion, ExecutionState, Interrupted, Started, todo
+from blobhub_server.workflow.runtime.decision import Progress, happen
 from blobhub_server.workflow.services.document import to_document, to_message
 from google.protobuf.duration_pb2 import Duration
-from interpreting import REGISTRY, Run, compiled
+from interpreting import EXECUTION, REGISTRY, Run, compiled
 
 WRITTEN = {
     "maximum_attempts": 3,
@@ -118,3 +119,35 @@ def test_an_interrupted_step_is_tried_again_unless_its_policy_forbids_it() -> No
         (command,) = run.pending()
         run.tell(Interrupted(step=command.step))
         assert run.types[-1] == last
+
+
+def test_only_failures_count_against_the_attempts_of_a_policy_and_each_attempt_has_a_higher_number() -> None:
+    run = Run(compiled(document({"maximum_attempts": 2, "initial_interval": "1s", "backoff_coefficient": 10}))).start()
+    waited = []
+    for attempt, fails in enumerate([False, False, False, True, False, True], start=1):
+        (command,) = run.pending()
+        assert command.attempt == attempt
+        if fails:
+            run.tell(Completion(step=command.step, attempt=attempt, result=ComponentError("no")))
+            waited += [record.public["until"] - run.now for record in run.records[-1:] if "until" in record.public]
+            run.now += 1.0
+        else:
+            run.tell(Interrupted(step=command.step))
+    assert run.types[-2:] == ["processor.error", "flow.error"]
+    assert run.records[-2].public["attempt"] == 6
+    assert waited == [1.0], "the wait is that of the first failure"
+
+
+def test_a_turn_asks_for_what_is_new_and_the_state_for_all_that_is_open() -> None:
+    names = [f"wait-{number}" for number in range(50)]
+    text = flows.document(
+        [flows.component("start", "flow.start"), *(flows.component(name, "flow.delay", seconds=5) for name in names)],
+        [flows.control("start", name) for name in names],
+    )
+    graph = compiled(text)
+    first = happen(graph, Progress(EXECUTION, ExecutionState(step_limit=1_000)), [Started({})], now=0.0, session={})
+    assert len(first.commands) == len(todo(graph, first.progress.state, 0.0)) == 50
+    assert first.progress.execution.state == "waiting"
+    again = happen(graph, first.progress, [Completion(step=7, attempt=1)], now=5.0, session={})
+    assert again.commands == []
+    assert len(todo(graph, again.progress.state, 5.0)) == 49

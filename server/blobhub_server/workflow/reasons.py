@@ -44,6 +44,7 @@ OF_COMPONENTS: Mapping[str, str] = {
     "SCRIPT_MEMORY": "A script took more memory than it may.",
     "SCRIPT_RECURSION": "A script called functions within functions too deep.",
     "SCRIPT_OUTPUT": "An output of a script, or what it emits, is not JSON or too large.",
+    "SESSION_CONFLICT": "Others changed the session objects of a script each time before it had ended, 100 times.",
     "SCRIPT_CRASHED": "The process that ran a script ended under it.",
 }
 """Of components, which go on by their route `failure` where a connection carries it."""

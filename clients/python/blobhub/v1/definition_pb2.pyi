@@ -425,7 +425,7 @@ class WorkflowRetry(_message.Message):
     MAXIMUM_INTERVAL_FIELD_NUMBER: _builtins.int
     NON_RETRYABLE_REASONS_FIELD_NUMBER: _builtins.int
     maximum_attempts: _builtins.int
-    """How many attempts in all, the first included: 1–100; unset means 1."""
+    """How many attempts may fail: 1–100; unset means 1. An attempt that a server went down under did not fail."""
     backoff_coefficient: _builtins.float
     """What each wait is multiplied by to give the next: 1–10; unset means 2."""
     @_builtins.property

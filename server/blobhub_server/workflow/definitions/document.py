@@ -90,7 +90,8 @@ class Port:
 class Retry:
     """`maximum_attempts` in all; the n-th wait is `initial_interval` × `backoff_coefficient`ⁿ⁻¹, at most `maximum_interval`.
 
-    Intervals are in seconds. A failure whose reason is one of `non_retryable_reasons` is not tried again.
+    Intervals are in seconds. An attempt that a server went down under is none of them. A failure whose reason is one of
+    `non_retryable_reasons` is not tried again.
     """
 
     maximum_attempts: int = 1

@@ -100,6 +100,20 @@ class Definitions:
         """A stored definition, compiled."""
         return await self._stored.obtain(digest, partial(self._load, digest))
 
+    async def load_started(self, digest: str) -> Graph:
+        """The graph of a definition that something was started with, also where a newer check finds an error in it.
+
+        Raises DefinitionNotRunnable where no graph can be made of it.
+        """
+        compiled = await self.load(digest)
+        if compiled.graph is not None:
+            return compiled.graph
+        document = await self._contents.read(digest)
+        try:
+            return await self._load_turns.run(digest, partial(_graph, document, self._registry))
+        except Exception:
+            return compiled.runnable()
+
     async def _load(self, digest: str) -> tuple[CompiledDefinition, int]:
         document = await self._contents.read(digest)
         compiled = self._checked.get(digest) or await self._compile(self._load_turns, digest, document)
@@ -134,6 +148,10 @@ def _read(document: bytes, registry: ComponentRegistry) -> tuple[Definition, lis
     """A definition and its scripts. Raises InvalidDefinition."""
     definition = parse(document)
     return definition, scripts_of(definition, registry)
+
+
+def _graph(document: bytes, registry: ComponentRegistry) -> Graph:
+    return Graph.compile(parse(document), registry)
 
 
 def _compiled(definition: Definition, registry: ComponentRegistry, flaws: Mapping[str, ScriptFlaw]) -> CompiledDefinition:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter.records import Command, GoOn, Halt, RunStep, Wait
 from blobhub_server.workflow.interpreter.state import ExecutionState
 
 
-def todo(graph: Graph, state: ExecutionState, now: float) -> list[Command]:
-    """The commands that a state asks for, none in a terminal one. The live path and recovery both use this."""
+def todo(graph: Graph, state: ExecutionState, now: float, steps: Iterable[int] | None = None) -> list[Command]:
+    """The commands that a state asks for, none in a terminal one; of some steps only, where those are named.
+
+    After a turn the commands of the steps that it has touched are new; those of all others have been given before. Recovery
+    asks for all.
+    """
     if state.phase == "stopping":
         return [Halt()]
     if state.phase != "running":
         return []
     commands: list[Command] = []
-    for number, step in state.open.items():
+    for number in sorted(state.open if steps is None else state.open.keys() & steps):
+        step = state.open[number]
         node = graph.components[step.component_id]
         if step.awaits is not None and step.waits(now):
             commands.append(Wait(step=number, attempt=step.attempt, awaits=step.awaits, until=step.until))

@@ -56,8 +56,8 @@ class Turn:
     """What happenings lead to: records, and the state and the session's objects after them.
 
     `written` holds those of the objects that the turn writes. `reads` names those that it has read as they were before it:
-    it is not what follows where they are others. `spent` is what of the budget it took. The state that the turn began with
-    is unchanged, so a turn can be thrown away.
+    it is not what follows where they are others. `touched` has the steps that something has happened to. `spent` is what of
+    the budget it took. The state that the turn began with is unchanged, so a turn can be thrown away.
     """
 
     state: ExecutionState
@@ -65,6 +65,7 @@ class Turn:
     records: list[Record] = field(default_factory=list)
     written: dict[str, Any] = field(default_factory=dict)
     reads: set[str] = field(default_factory=set)
+    touched: set[int] = field(default_factory=set)
     spent: int = 0
 
 
@@ -112,6 +113,7 @@ class _Taking:
             case Started(input_data) if state.phase == "pending":
                 self._emit("flow.entered", private={"input_data": dict(input_data)})
             case Completion(step, attempt) if self._current(step, attempt):
+                self._turn.touched.add(step)
                 self._take_completion(happening)
             case StepOutput(step, value, printed) if self._current(step):
                 self._emit("processor.output", step, {"printed": printed} if printed else {"value": value})
@@ -272,14 +274,15 @@ class _Taking:
         self._turn.reads.update(alias for alias in aliases if alias not in self._turn.written)
 
     def _fail(self, step: int, error: ComponentError) -> None:
-        node, attempt = self._node(step), self._state.open[step].attempt
+        node, about = self._node(step), self._state.open[step]
         told = failure(error.reason, error.message, error.line or 0)
         retry = node.policy.retry
         final = not error.retryable or error.reason in retry.non_retryable_reasons
-        if node.kind is ComponentKind.EFFECT and not final and attempt < retry.maximum_attempts:
-            self._retry(step, told, retry.wait(attempt))
+        failures = about.failures + 1
+        if node.kind is ComponentKind.EFFECT and not final and failures < retry.maximum_attempts:
+            self._retry(step, told, retry.wait(failures))
             return
-        self._emit("processor.error", step, {"error": told, "attempt": attempt})
+        self._emit("processor.error", step, {"error": told, "attempt": about.attempt})
         if "failure" not in node.control:
             self._end_with(error.reason, f"component {node.id!r} failed: {error.message}", error.line or 0)
 
@@ -288,11 +291,11 @@ class _Taking:
         if "INTERRUPTED" in self._node(step).policy.retry.non_retryable_reasons:
             self._fail(step, ComponentError(str(_INTERRUPTED["message"]), reason="INTERRUPTED"))
         else:
-            self._retry(step, dict(_INTERRUPTED), 0.0)
+            self._retry(step, dict(_INTERRUPTED), 0.0, interrupted=True)
 
-    def _retry(self, step: int, error: dict[str, Any], wait: float) -> None:
+    def _retry(self, step: int, error: dict[str, Any], wait: float, *, interrupted: bool = False) -> None:
         public = {"attempt": self._state.open[step].attempt + 1, "error": error, "until": self._now + wait}
-        self._emit("processor.retrying", step, public)
+        self._emit("processor.retrying", step, public, {"interrupted": True} if interrupted else None)
 
     def _finish(self) -> None:
         public: dict[str, Any] = {"steps": self._state.steps}
@@ -341,3 +344,5 @@ class _Taking:
     def _append(self, record: Record) -> None:
         self.budget -= price_of_bytes(apply(self._graph, self._state, record))
         self._records.append(record)
+        if record.step is not None:
+            self._turn.touched.add(record.step)

@@ -27,7 +27,7 @@ class Step:
 
     `awaits` is what it waits for, until the unix time `until` at most; None while the component is run. `session` holds the
     session objects that it was entered with, by alias, where they are read again whenever it is run. `held` is what it
-    takes in memory.
+    takes in memory. `failures` counts its attempts that failed; one that a server went down under did not.
     """
 
     component_id: str
@@ -37,6 +37,7 @@ class Step:
     until: float | None = None
     session: Mapping[str, Any] = field(default_factory=dict)
     held: tuple[Version, ...] = ()
+    failures: int = 0
 
     def waits(self, now: float) -> bool:
         """Whether it still waits. A step whose next attempt is due does not wait any more; it is run."""
@@ -50,8 +51,9 @@ class ExecutionState:
     """Where an execution is.
 
     `ready` holds the tokens whose components have not been entered, in order. `tokens` counts all there are: those in
-    `ready`, those of open steps, and those that wait at joins. `late` has the marks of the open steps' tokens that have any,
-    by step. `logged` is how many bytes the log has (`size.py`), `holdings` what the state takes in memory.
+    `ready`, those of open steps, and those that wait at joins. `busy` is how many open steps are run and wait for nothing.
+    `late` has the marks of the open steps' tokens that have any, by step. `logged` is how many bytes the log has
+    (`size.py`), `holdings` what the state takes in memory.
 
     Values in it are replaced and never changed in place, so that a copy costs no more than its dictionaries.
     """
@@ -60,6 +62,7 @@ class ExecutionState:
     phase: str = "pending"
     steps: int = 0
     tokens: int = 0
+    busy: int = 0
     ready: deque[Token] = field(default_factory=deque)
     open: dict[int, Step] = field(default_factory=dict)
     late: dict[int, int] = field(default_factory=dict)
@@ -85,8 +88,7 @@ class ExecutionState:
     @property
     def status(self) -> str:
         """The execution's state as clients know it."""
-        idle = self.phase == "running" and not self.ready and self.open
-        waiting = idle and all(step.awaits is not None for step in self.open.values())
+        waiting = self.phase == "running" and not self.ready and self.open and not self.busy
         return "waiting" if waiting else self.phase
 
     def copy(self) -> ExecutionState:
@@ -110,7 +112,7 @@ def apply(graph: Graph, state: ExecutionState, record: Record) -> int:
     state.logged += logged
     if type_.ends:
         state.phase = type_.ends
-        state.tokens = 0
+        state.tokens = state.busy = 0
         state.ready.clear()
         state.open.clear()
         state.late.clear()
@@ -167,6 +169,7 @@ def _entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[
     state.steps = record.step
     session = record.private.get("session", {})
     inputs, slots = inputs_of(graph, state, node, session)
+    state.busy += 1
     state.open[record.step] = Step(
         component_id=node.id,
         attempt=1,
@@ -200,12 +203,17 @@ def _error(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[st
 def _retrying(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     assert record.step is not None
     step, public = state.open[record.step], record.public
-    state.open[record.step] = replace(step, attempt=public["attempt"], awaits=NEXT_ATTEMPT, until=public["until"])
+    failures = step.failures + (not record.private.get("interrupted"))
+    state.busy -= step.awaits is None
+    state.open[record.step] = replace(
+        step, attempt=public["attempt"], awaits=NEXT_ATTEMPT, until=public["until"], failures=failures
+    )
 
 
 def _waiting(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     assert record.step is not None
     step, public = state.open[record.step], record.public
+    state.busy -= step.awaits is None
     state.open[record.step] = replace(step, awaits=Await.from_json(public["await"]), until=public["until"])
 
 
@@ -217,6 +225,7 @@ def _leave(graph: Graph, state: ExecutionState, step: int) -> Node:
     """Close a step; return its component."""
     ended = state.open.pop(step)
     state.holdings.leave(ended.held)
+    state.busy -= ended.awaits is None
     return graph.components[ended.component_id]
 
 

@@ -43,6 +43,7 @@ class Progress:
 class Decision:
     """What follows: the new progress, the records that lead to it, and the commands to perform once they are durable.
 
+    The commands are those of the steps that something has happened to; those of other open steps stand as they were given.
     `messages` says how many messages are taken in, `objects` which session objects are written, by alias. `reads` names the
     session objects that it rests on: where one of them is another by the time that this is made durable, it is thrown away.
     `spent` is what of the budget it took.
@@ -89,7 +90,7 @@ def happen(
     return Decision(
         progress=Progress(execution, state),
         records=turn.records,
-        commands=todo(graph, state, now),
+        commands=todo(graph, state, now, turn.touched),
         messages=len(messages),
         objects=turn.written,
         reads=turn.reads,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,13 @@ log = structlog.get_logger()
 
 _LINES_AT_ONCE = 128
 """How many lines of a log are in memory at most while it is replayed; each may have a value of 1 MiB."""
+
+_LOADED_AT_ONCE = 4
+"""How many logs are read side by side; the state of each may take 64 MiB."""
+
+SETTLE_SECONDS = 5.0
+"""How long others wait, at most, for a counted execution to go on. What ends the server does that at once; one that takes
+longer waits for the storage, or for its turn."""
 
 LOOKS = 5
 """How often the database is asked, in about a second, for an execution whose start may have been committed."""
@@ -71,12 +79,11 @@ class Recovery:
         """Resume what no living server owns, and what this server owns and does not run.
 
         Others have their turns in between. What was counted before comes first and alone, so that what ends this server is
-        the one that is counted for it.
+        the one that is counted for it; only their logs are read side by side, which evaluates nothing.
         """
         while claimed := await self._ownership.claim():
-            for execution in claimed:
-                await _attempt(execution.id, self._take_over(execution))
-                await asyncio.sleep(0)
+            for start in range(0, len(claimed), _LOADED_AT_ONCE):
+                await self._take_over_some(claimed[start : start + _LOADED_AT_ONCE])
         running = self._runners.running
         async with self._host.db.scan(patient=True) as tx:
             owned = await execution_store.running_ids(tx, self._ownership.server_id)
@@ -176,20 +183,36 @@ class Recovery:
         """Resume an execution, unless it has a runner here; with caution, because it may have ended its last server."""
         if self._runners.has(execution):
             return
-        runner, inbox = await self._load_runner(execution)
+        await self._resume(execution, *await self._load_runner(execution))
+
+    async def _take_over_some(self, executions: Sequence[Execution]) -> None:
+        """Take over executions, whose logs are read side by side. A failure is logged, and delays no other."""
+        idle = [execution for execution in executions if not self._runners.has(execution)]
+        loaded = await asyncio.gather(*map(self._load_runner, idle), return_exceptions=True)
+        for execution, found in zip(idle, loaded, strict=True):
+            if isinstance(found, BaseException):
+                log.error("not_recovered", execution_id=execution.id, exc_info=found)
+            else:
+                await _attempt(execution.id, self._resume(execution, *found))
+            await asyncio.sleep(0)
+
+    async def _resume(self, execution: Execution, runner: Runner, inbox: Sequence[Message]) -> None:
+        """Resume an execution; return when it has gone on, if it was counted, or has taken too long for that."""
         # It may have been launched while its log was read: two runners would run its steps twice.
         if not self._runners.add(runner, inbox):
             return
         runner.resume(cautious=True)
         if execution.recoveries:
-            await runner.settle()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await runner.settle()
 
     async def _load_runner(self, execution: Execution) -> tuple[Runner, list[Message]]:
         """A runner in the state of the log, and the messages in the inbox, which are not in the log yet.
 
         The execution's row was read before the inbox, so the inbox may have messages that the row does not count.
         """
-        graph = (await self._definitions.load(execution.definition_digest)).runnable()
+        graph = await self._definitions.load_started(execution.definition_digest)
         async with self._host.db.scan(patient=True) as tx:
             state, journaled = await _replay(tx, graph, execution)
             inbox = await message_store.list_for_execution(tx, execution.id)

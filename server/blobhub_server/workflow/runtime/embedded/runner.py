@@ -10,8 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ import structlog
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import StorageUnavailable
-from blobhub_server.workflow.definitions.graph import Graph, Node
+from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
     BUDGET,
     Command,
@@ -36,7 +35,6 @@ from blobhub_server.workflow.interpreter import (
     Stopped,
     TimedOut,
     Wait,
-    reread,
     todo,
 )
 from blobhub_server.workflow.rules.execution import Execution
@@ -49,6 +47,7 @@ from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipL
 from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
 from blobhub_server.workflow.runtime.embedded.steady import SteadyClock
 from blobhub_server.workflow.runtime.embedded.turn_taking import TurnTaking
+from blobhub_server.workflow.runtime.embedded.underway import Underway
 from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.runtime.performer import Performer
 from blobhub_server.workflow.store import message as message_store
@@ -115,11 +114,10 @@ class Runner:
         self._arrivals: deque[Arrival] = deque()
         self._messages: Sequence[Message] = ()
         self._pump: asyncio.Task[None] | None = None
-        self._steps: dict[tuple[int, int], asyncio.Task[None]] = {}
-        self._timers: dict[tuple[int, int, float], asyncio.TimerHandle] = {}
         self._deadline: asyncio.TimerHandle | None = None
         not_before = max(progress.execution.create_time.timestamp(), journaled)
         self._time = SteadyClock(context.clock, context.monotonic, not_before)
+        self._underway = Underway(self, graph, context.performer, context.object_locks)
         self._finished = False
         self._cautious = False
         self._counted = False
@@ -142,9 +140,12 @@ class Runner:
         self._cautious = cautious
         self._arm_deadline()
         self.post(Continue())
-        for command in todo(self._graph, self._progress.state, self._now()):
-            if isinstance(command, RunStep):
-                self.post(Interrupted(command.step))
+        for command in todo(self._graph, self._progress.state, self.now()):
+            match command:
+                case RunStep(step=step):
+                    self.post(Interrupted(step))
+                case Wait():
+                    self._underway.set_timer(command)
 
     async def settle(self) -> None:
         """Return when a cautious runner has journaled what was ready when it was resumed. Raises what kept it from that."""
@@ -205,14 +206,10 @@ class Runner:
         finally:
             _tell(batch)  # also when this is cancelled, because the execution is abandoned
         for item in batch:
-            self._forget(item.happening)
+            if isinstance(item.happening, Completion):
+                self._underway.forget(item.happening)
         self.deliver(self._messages)
         self._perform()
-
-    def _forget(self, happening: Happening) -> None:
-        """Forget the task of a step once its end is journaled. Forgotten earlier, the step would be run again."""
-        if isinstance(happening, Completion) and happening.result is not None:
-            self._steps.pop((happening.step, happening.attempt), None)
 
     def _give_up(self, batch: Sequence[Arrival], error: Exception) -> None:
         """Stop driving the execution after a turn that was not stored; tell those who wait why.
@@ -229,6 +226,7 @@ class Runner:
     async def _commit(self, happenings: Sequence[Happening]) -> None:
         """Decide on happenings and messages, and make it durable. Decide again when a message was committed meanwhile."""
         while True:
+            await self._context.object_locks.wait(self.execution.session_id, self._graph.session_aliases, self.execution.id)
             objects = await self._session_objects()
             decide = partial(self._decide, happenings, self._messages)
             decision = await self._context.turns.take(self.execution.organization_id, partial(decide, objects.values))
@@ -251,7 +249,7 @@ class Runner:
 
         The next attempt at a step has no record of its own, but must not be run by a server that has lost the execution.
         """
-        return any(isinstance(item, RunStep) and (item.step, item.attempt) not in self._steps for item in decision.commands)
+        return any(isinstance(item, RunStep) and not self._underway.is_run(item) for item in decision.commands)
 
     async def _read(self, query: Callable[[Transaction], Awaitable[Value]]) -> Value:
         """What a query finds, as soon as the database can be read."""
@@ -270,6 +268,10 @@ class Runner:
             return Reading()
         aliases = self._graph.session_aliases
         return await self._read(lambda tx: object_store.read(tx, self.execution.session_id, aliases))
+
+    async def read_objects(self, aliases: Iterable[str]) -> Mapping[str, Any]:
+        """The values of session objects as they are now, by alias."""
+        return (await self._read(lambda tx: object_store.read(tx, self.execution.session_id, aliases))).values
 
     def start_unit(
         self,
@@ -298,7 +300,7 @@ class Runner:
         budget: int = BUDGET,
     ) -> Decision:
         decide = partial(
-            happen, self._graph, self._progress, now=self._now(), session=session, messages=messages, budget=budget
+            happen, self._graph, self._progress, now=self.now(), session=session, messages=messages, budget=budget
         )
         try:
             if self._cautious and not self._counted:
@@ -324,56 +326,19 @@ class Runner:
         for command in self._commands:
             match command:
                 case RunStep():
-                    self._start_step(command)
-                case Wait(until=until) if until is not None:
-                    self._set_timer(command, until)
+                    self._underway.start(command)
+                case Wait():
+                    self._underway.set_timer(command)
                 case GoOn():
                     self.post(Continue())
                 case Halt():
                     self._cancel_all()
                     self.post(Stopped())
 
-    def _start_step(self, command: RunStep) -> None:
-        key = (command.step, command.attempt)
-        if key not in self._steps:
-            self._steps[key] = asyncio.create_task(self._run_step(command), name=f"step {command.component_id}")
-
-    async def _run_step(self, command: RunStep) -> None:
-        node = self._graph.components[command.component_id]
-        if node.reread:
-            await self._run_on_current(command, node)
-        else:
-            self.post(await self._context.performer.run(self._graph, self.execution, command, self.post))
-
-    async def _run_on_current(self, command: RunStep, node: Node) -> None:
-        """Run a step on the session objects that are there now, while no other step here does anything with them.
-
-        Where somebody else changes them before its end is stored, that does not count, and the step is run again.
-        """
-        read = {source.alias for source in node.reread}
-        async with self._context.object_locks.hold(self.execution.session_id, read | node.session_writes):
-            session = (await self._session_objects()).values
-            command = replace(command, inputs=reread(self._graph, node, command.inputs, session))
-            completion = await self._context.performer.run(self._graph, self.execution, command, self.post)
-            given = {alias: session[alias] for alias in read & session.keys()}
-            with suppress(Exception):  # What kept it from being stored is told to the runner too.
-                await self.post_and_wait(replace(completion, session=given))
-
-    def _set_timer(self, command: Wait, until: float) -> None:
-        """Set the timer of an await. What else it waits for comes from elsewhere."""
-        key = (command.step, command.attempt, until)
-        if key not in self._timers:
-            delay = max(0.0, until - self._now())
-            self._timers[key] = asyncio.get_running_loop().call_later(delay, self._fire, key)
-
-    def _fire(self, key: tuple[int, int, float]) -> None:
-        self._timers.pop(key, None)
-        self.post(Completion(step=key[0], attempt=key[1]))
-
     def _arm_deadline(self) -> None:
         if self.execution.timeout is None or self.execution.ended:
             return
-        left = (self.execution.create_time + self.execution.timeout).timestamp() - self._now()
+        left = (self.execution.create_time + self.execution.timeout).timestamp() - self.now()
         self._deadline = asyncio.get_running_loop().call_later(max(0.0, left), self.post, TimedOut())
 
     def _finish(self) -> None:
@@ -382,13 +347,10 @@ class Runner:
         self._cancel_all()
 
     def _cancel_all(self) -> None:
-        for task in self._steps.values():
-            task.cancel()
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._underway.cancel()
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """The unix time that the execution's timers go by."""
         return self._time.now()

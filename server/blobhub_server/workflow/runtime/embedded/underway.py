@@ -1,0 +1,126 @@
+"""What is under way for one execution: the steps that are run, and the timers of what it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Protocol
+
+from blobhub_server.workflow.components.contract import ComponentError
+from blobhub_server.workflow.definitions.graph import Graph, Node
+from blobhub_server.workflow.interpreter import Completion, Happening, RunStep, Wait, reread
+from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
+from blobhub_server.workflow.runtime.performer import Performer
+
+FREE_CONFLICTS, MAX_CONFLICTS = 10, 100
+"""After how many runs in vain of a step on session objects the other executions here wait for it, and after how many it
+fails: clients and other servers do not wait."""
+
+
+class Driver(Protocol):
+    """What drives the execution."""
+
+    @property
+    def execution(self) -> Execution:
+        """The execution as of the last commit."""
+
+    def post(self, happening: Happening) -> None:
+        """Queue a happening."""
+
+    async def post_and_wait(self, happening: Happening) -> None:
+        """Queue a happening; return when what follows from it is durable. Raises what kept it from being stored."""
+
+    async def read_objects(self, aliases: Iterable[str]) -> Mapping[str, Any]:
+        """The values of session objects as they are now, by alias."""
+
+    def now(self) -> float:
+        """The unix time that timers go by."""
+
+
+class Underway:
+    """Runs the steps of an execution and sets its timers. What comes of them is posted to its driver."""
+
+    def __init__(self, driver: Driver, graph: Graph, performer: Performer, locks: ObjectLocks) -> None:
+        self._driver = driver
+        self._graph = graph
+        self._performer = performer
+        self._locks = locks
+        self._steps: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._timers: dict[tuple[int, int, float], asyncio.TimerHandle] = {}
+        self._conflicts: dict[int, int] = {}
+
+    def is_run(self, command: RunStep) -> bool:
+        """Whether an attempt at a step is under way."""
+        return (command.step, command.attempt) in self._steps
+
+    def start(self, command: RunStep) -> None:
+        """Run a step, unless that is under way."""
+        if not self.is_run(command):
+            task = asyncio.create_task(self._run(command), name=f"step {command.component_id}")
+            self._steps[command.step, command.attempt] = task
+
+    def forget(self, completion: Completion) -> None:
+        """Forget the task of a step once its end is journaled. Forgotten earlier, the step would be run again."""
+        if completion.result is not None:
+            self._steps.pop((completion.step, completion.attempt), None)
+
+    def set_timer(self, command: Wait) -> None:
+        """Set the timer of an await that ends at some time. What else it waits for comes from elsewhere."""
+        if command.until is None:
+            return
+        key = (command.step, command.attempt, command.until)
+        if key not in self._timers:
+            delay = max(0.0, command.until - self._driver.now())
+            self._timers[key] = asyncio.get_running_loop().call_later(delay, self._fire, key)
+
+    def cancel(self) -> None:
+        """End everything; nothing comes of it any more."""
+        for task in self._steps.values():
+            task.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _fire(self, key: tuple[int, int, float]) -> None:
+        self._timers.pop(key, None)
+        self._driver.post(Completion(step=key[0], attempt=key[1]))
+
+    async def _run(self, command: RunStep) -> None:
+        node = self._graph.components[command.component_id]
+        if node.reread:
+            await self._run_on_current(command, node)
+        else:
+            self._driver.post(await self._perform(command))
+
+    async def _perform(self, command: RunStep) -> Completion:
+        return await self._performer.run(self._graph, self._driver.execution, command, self._driver.post)
+
+    async def _run_on_current(self, command: RunStep, node: Node) -> None:
+        """Run a step on the session objects that are there now, while no other step here does anything with them.
+
+        Where somebody else changes them before its end is stored, that does not count, and the step is run again.
+        """
+        read, conflicts = {source.alias for source in node.reread}, self._conflicts.get(command.step, 0)
+        if conflicts >= MAX_CONFLICTS:
+            self._driver.post(Completion(step=command.step, attempt=command.attempt, result=_conflict(read)))
+            return
+        execution = self._driver.execution
+        alone_for = execution.id if conflicts >= FREE_CONFLICTS else ""
+        async with self._locks.hold(execution.session_id, read | node.session_writes, alone_for):
+            session = await self._driver.read_objects(read)
+            command = replace(command, inputs=reread(self._graph, node, command.inputs, session))
+            completion = await self._perform(command)
+            given = {alias: session[alias] for alias in read & session.keys()}
+            self._conflicts[command.step] = conflicts + 1  # It is run again only where there was one.
+            with suppress(Exception):  # What kept it from being stored is told to the driver too.
+                await self._driver.post_and_wait(replace(completion, session=given))
+
+
+def _conflict(aliases: Iterable[str]) -> ComponentError:
+    """The error of a step whose session objects others change each time before it has ended."""
+    names = ", ".join(map(repr, sorted(aliases)))
+    message = f"each of {MAX_CONFLICTS} runs was in vain, because others had changed {names} before it ended"
+    return ComponentError(message, reason="SESSION_CONFLICT", retryable=False)
