@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from blobhub_server.blobtypes.json_text import MAX_BYTES, MAX_VALUE_ITEMS
 from blobhub_server.workflow.interpreter.records import Record
 
 MAX_LOG_BYTES = 64 << 20
@@ -19,9 +20,7 @@ EVENT_BYTES = 500
 _SCALAR_BYTES = 8
 _ITEM_BYTES = 64
 """What an item of a list or an object takes in memory beside its text, about."""
-_MAX_ITEMS = 10_000
-"""How many items a value has at most. A comma in a text looks like one, which this bounds too."""
-MAX_VALUE_BYTES = (1 << 20) + _ITEM_BYTES * _MAX_ITEMS
+MAX_VALUE_BYTES = MAX_BYTES + _ITEM_BYTES * MAX_VALUE_ITEMS
 """What a value of a mebibyte takes in memory at most, about."""
 
 
@@ -48,4 +47,5 @@ def _sizes(value: Any) -> tuple[int, int]:
         return _SCALAR_BYTES, _SCALAR_BYTES
     text = json.dumps(value)
     items = text.count(",") + text.count("{") + text.count("[")
-    return len(text), len(text) + _ITEM_BYTES * min(items, _MAX_ITEMS)
+    # A comma in a text looks like an item, so that there seem to be more than a value has.
+    return len(text), len(text) + _ITEM_BYTES * min(items, MAX_VALUE_ITEMS)
