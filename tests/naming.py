@@ -169,7 +169,10 @@ def a_bound_is_not_among_what_it_bounds(contract: Contract) -> Iterator[str]:
 
 def a_record_holds_ids(contract: Contract) -> Iterator[str]:
     """`blob_id`, not `blob`, where the id of another thing is meant."""
+    as_sent = ("InvocationTarget",)  # It comes back as it was sent, and is a part of requests.
     for message in contract.records:
+        if message.name in as_sent:
+            continue
         for field in message.fields:
             if field.type == STRING and field.name in NOUNS:
                 yield f"{message.name}.{field.name}"

@@ -41,6 +41,8 @@ INSIDE = {
     "DeleteMember.user": "named inside the parent that is checked",
     "UpdateUser.user": "for administrators of the server, who may see everybody",
     "CreateRevision.base_revision": "a revision of the blob that is checked",
+    "ReassignSchedule.user": "an id that is looked up among those who may write to the target, and told as nothing else",
+    "ReassignSchedule.api_key": "the same",
     "SignNote.credential": "an alias in the blob that is checked",
     "ListExecutions.session": "a filter among the executions of the blob that is checked",
     "ListSessions.revision": "a filter among the sessions of the blob that is checked",

@@ -16,7 +16,9 @@ import acme
 import flows
 import grpc
 import pytest
+import schedules
 from blobhub.v1 import blob_pb2, definition_pb2, definition_pb2_grpc, limit_pb2, organization_pb2
+from blobhub_client import KeyChannel
 from blobhub_server.app import running
 from blobhub_server.blobtypes import registry
 from blobhub_server.blobtypes.conformance import BlobTypeConformance, Hub, expect_refusal, unpack
@@ -24,7 +26,7 @@ from blobhub_server.blobtypes.contract import BlobType, Opened
 from blobhub_server.blobtypes.registry import BlobTypes, BrokenBlobType, DuplicateBlobType, InstalledType
 from blobhub_server.config import Settings
 from blobhub_server.errors import NotFound
-from calling import ask
+from calling import ask, outcome
 from databases import execute, select
 from google.rpc import error_details_pb2
 from served import Api, Served, ServerProcess, connected, served
@@ -71,6 +73,33 @@ class TestWorkflow(BlobTypeConformance):
 
     async def edit(self, hub: Hub, revision: str) -> None:
         await self._put(hub, revision, flows.steps(4))
+
+
+class TestScheduler(BlobTypeConformance):
+    """`blobhub.compute.scheduler` keeps them too."""
+
+    blob_type = "blobhub.compute.scheduler"
+
+    async def _api(self, hub: Hub) -> Api:
+        """The stubs, and a workflow to invoke."""
+        api = Api(KeyChannel(hub.channel, hub.metadata[0][1].removeprefix("Bearer ")), None)
+        if await outcome(ask(api, "CreateOrganization", alias="scheduled")) == "OK":
+            await acme.blob(api, "scheduled/pipeline")
+        return api
+
+    async def put_valid(self, hub: Hub, revision: str) -> None:
+        await schedules.create(await self._api(hub), spec=self._spec, revision=revision)
+
+    _spec = schedules.DAILY | {"invocation_target": {"revision": "scheduled/pipeline", "definition": "workflow"}}
+
+    async def put_invalid(self, hub: Hub, revision: str) -> None:
+        """A scheduler without schedules is none."""
+        api = await self._api(hub)
+        await schedules.create(api, spec=self._spec, revision=revision)
+        await schedules.delete(api, f"{revision}/report")
+
+    async def edit(self, hub: Hub, revision: str) -> None:
+        await schedules.update(await self._api(hub), f"{revision}/report", description="Changed")
 
 
 class TestNotes(BlobTypeConformance):

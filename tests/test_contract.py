@@ -25,7 +25,7 @@ IMPLIED = {
 }
 """What a request with such a field can be answered with."""
 
-SERVERS = {"api_key", "credential", "execution", "user"}
+SERVERS = {"api_key", "credential", "execution", "firing", "user"}
 """Kinds whose references name no parent, so that the server is it, which its administrators alone may read."""
 
 UNSEEN = "or it names nothing that the caller may see, in a parent that they may read."
@@ -33,7 +33,7 @@ ADMINISTRATORS = "there is no such thing, which only administrators of the serve
 """What every method says of NOT_FOUND that refers to other kinds, and to those."""
 
 LIMITED = {f"Create{noun}" for noun in ("ApiKey", "Blob", "Credential", "Member", "Metadata", "Revision", "Session")}
-LIMITED |= {"CreateOrganization", "RotateApiKey", "PutDefinition", "StartExecution", "RunExecution"}
+LIMITED |= {"CreateOrganization", "CreateSchedule", "RotateApiKey", "PutDefinition", "StartExecution", "RunExecution"}
 """Methods that add to what is counted, which the tests of limits go through."""
 
 each_method = pytest.mark.parametrize("method", served_methods(), ids=lambda method: method.path)

@@ -13,6 +13,7 @@ from typing import Any
 import flows
 import grpc
 import pytest
+import schedules
 from blobhub.v1 import audit_pb2, session_pb2
 from blobhub_client import page
 from blobhub_server.blobtypes.conformance import expect_refusal
@@ -153,6 +154,7 @@ async def live(call: Caller, name: str) -> None:
     await secrets(call, name)
     await workflow(call, name)
     await notes(call, name)
+    await scheduler(call, name)
     await call("CreateOrganization", alias=f"{name}-gone")
     await call("CreateBlob", organization=f"{name}-gone", alias="gone", type=WORKFLOW)
     await call("DeleteOrganization", organization=f"{name}-gone", cascade=True)
@@ -215,6 +217,22 @@ async def session(call: Caller, blob: str) -> None:
     await call("RunExecution", session=session_id, spec={"definition": "quick-one"})
     await call("StopExecution", execution=started.id)
     await call("CloseSession", session=session_id)
+
+
+async def scheduler(call: Caller, name: str) -> None:
+    """A scheduler: schedules are made, changed, switched and withdrawn."""
+    await call("CreateBlob", organization=name, alias="nightly", type=schedules.SCHEDULER)
+    target = {"revision": f"{name}/workflow", "definition": "quick-one"}
+    for alias in ("kept", "gone"):
+        spec = schedules.ONCE | {"invocation_target": target}
+        await call("CreateSchedule", revision=f"{name}/nightly", alias=alias, spec=spec)
+    kept = f"{name}/nightly@draft/kept"
+    await call("UpdateSchedule", schedule=kept, spec={"description": "kept"})
+    key_id = (await call("CreateApiKey", parent=name, role="ROLE_WRITE")).api_key.id
+    await call("ReassignSchedule", schedule=kept, api_key=key_id)
+    for method in ("PauseSchedule", "ResumeSchedule", "DisableSchedule", "EnableSchedule"):
+        await call(method, schedule=kept)
+    await call("DeleteSchedule", schedule=f"{name}/nightly@draft/gone")
 
 
 async def notes(call: Caller, name: str) -> None:

@@ -14,6 +14,7 @@ import acme
 import flows
 import grpc
 import pytest
+import schedules
 from blobhub.v1 import (
     access_pb2,
     api_key_pb2,
@@ -67,7 +68,7 @@ class House:
 @pytest.fixture
 async def house(api: Api) -> House:
     await api.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="acme"))
-    for alias, type_ in (("pipeline", WORKFLOW), ("notes", "stranger.notes")):
+    for alias, type_ in (("pipeline", WORKFLOW), ("notes", "stranger.notes"), ("nightly", schedules.SCHEDULER)):
         await api.blobs.CreateBlob(blob_pb2.CreateBlobRequest(organization="acme", alias=alias, type=type_))
     await api.put(flows.steps(2))
     await api.publish()
@@ -117,6 +118,10 @@ async def definition(house: House, number: int) -> None:
     await house.api.put(flows.steps(2), revision=house.draft_id, alias=f"definition-{number}")
 
 
+async def schedule(house: House, number: int) -> None:
+    await schedules.create(house.api, f"schedule-{number}")
+
+
 async def session(house: House, number: int) -> None:
     await house.api.sessions.CreateSession(session_pb2.CreateSessionRequest(revision="acme/pipeline@1"))
 
@@ -141,6 +146,7 @@ ADDING: list[tuple[str, str, Callable[[House, int], Awaitable[None]]]] = [
     ("blob.bytes", "acme/notes", byte),
     ("blob.revisions", "acme/pipeline", revision),
     ("notes.notes_per_revision", "acme/notes", note),
+    ("scheduler.schedules_per_revision", "acme/nightly", schedule),
     ("workflow.definitions_per_revision", "acme/pipeline", definition),
     ("workflow.executions_per_session", "acme/pipeline", execution),
     ("workflow.sessions_per_blob", "acme/pipeline", session),

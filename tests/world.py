@@ -13,6 +13,7 @@ from pathlib import Path
 import acme
 import flows
 import grpc
+import schedules
 from blobhub.v1 import (
     access_pb2,
     api_key_pb2,
@@ -196,6 +197,7 @@ class World:
             ],
             "session": [Subject(value=session_id, level="blob"), Subject(value=f"{place}@default/hidden", level="blob")],
             "execution": [Subject(value=execution.execution.id, level="blob")],
+            **await self._schedule(organization),
         }
 
     async def _key_id(self, scope: str) -> str:
@@ -212,6 +214,21 @@ class World:
         await ask(self.api, "PutNote", revision=notes, name="one", text="A note.")
         workflow = {"workflow": f"{organization}/main", "definition": "workflow"}
         return (await ask(self.api, "RunNote", revision=notes, name="one", **workflow)).run_id
+
+    async def _schedule(self, organization: str) -> dict[str, list[Subject]]:
+        """A schedule of another blob of an organization, on which the callers have no role of its own, and its firing."""
+        scheduler = f"{organization}/nightly"
+        await acme.blob(self.api, scheduler, schedules.SCHEDULER)
+        spec = schedules.DAILY | {"invocation_target": {"revision": f"{organization}/main", "definition": "workflow"}}
+        made = await schedules.create(self.api, spec=spec, revision=scheduler)
+        firing_id = await schedules.put_firing(self.server, made)
+        return {
+            "schedule": [
+                Subject(value=made.id, level="organization"),
+                Subject(value=f"{scheduler}@default/report", level="organization"),
+            ],
+            "firing": [Subject(value=firing_id, level="organization")],
+        }
 
     async def _open(self) -> None:
         request = organization_pb2.UpdateOrganizationRequest(organization="open", visibility="VISIBILITY_PUBLIC")

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+
+from blobhub.v1.scheduler_error_pb2 import SchedulerErrorReason
 
 from blobhub_server.blobtypes.capabilities import Invocable
-from blobhub_server.blobtypes.contract import BlobType, Content, Given, Host, Opened
+from blobhub_server.blobtypes.contract import BlobType, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.schema import IdQuery
 from blobhub_server.errors import Violation
+from blobhub_server.scheduler.arming import Arming
 from blobhub_server.scheduler.errors import TYPE
+from blobhub_server.scheduler.rules import limit
 from blobhub_server.scheduler.rules.document import ScheduleDocument
+from blobhub_server.scheduler.rules.spec import check
+from blobhub_server.scheduler.schedules import Schedules
+from blobhub_server.scheduler.services.firing import FiringService
+from blobhub_server.scheduler.services.locating import locate_firing, locate_schedule
+from blobhub_server.scheduler.services.schedule import ScheduleService
 from blobhub_server.scheduler.settings import SchedulerSettings
 from blobhub_server.scheduler.store import MIGRATIONS, TABLES
 from blobhub_server.scheduler.store import firing as firing_store
@@ -32,23 +42,42 @@ class SchedulerType(BlobType):
 
     needs = (Invocable,)
     settings = SchedulerSettings
+    reasons = SchedulerErrorReason.DESCRIPTOR
     tables = TABLES
     migrations = MIGRATIONS
 
     @asynccontextmanager
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Serve schedules."""
-        yield Opened(services=[], in_use=_in_use, delete=_delete)
+        arming = Arming(host)
+        schedules = Schedules(host, arming)
+        yield Opened(
+            services=[
+                Service("blobhub.v1.ScheduleService", ScheduleService(host, schedules, arming)),
+                Service("blobhub.v1.FiringService", FiringService(host)),
+            ],
+            locators={"schedule": partial(locate_schedule, host), "firing": partial(locate_firing, host)},
+            in_use=_in_use,
+            delete=_delete,
+            on_default_moved=arming.arm_blob,
+            limits=_limits(host),
+        )
 
     async def validate(self, content: Content) -> list[Violation]:
-        """Every schedule must be readable. There need not be any."""
+        """There must be a schedule, and nothing may be wrong with any."""
+        entries = await content.list()
+        if not entries:
+            return [Violation("schedules", "a scheduler needs at least one schedule")]
         found = []
-        for entry in await content.list():
-            try:
-                ScheduleDocument.read((await content.read(entry)).decode())
-            except (ValueError, KeyError, TypeError) as error:
-                found.append(Violation(f"schedules[{entry.name}]", f"cannot be read: {error}"))
+        for entry in entries:
+            document = ScheduleDocument.read((await content.read(entry)).decode())
+            found += [Violation(f"schedules[{entry.name}].{wrong.field}", wrong.message) for wrong in check(document)]
         return found
+
+
+def _limits(host: Host) -> list[Limit]:
+    """How much a scheduler may hold."""
+    return [Limit(name=limit.SCHEDULES, description="Schedules in a revision", default=1_000, held=host.contents.fullest)]
 
 
 async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:

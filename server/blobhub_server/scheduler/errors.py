@@ -1,6 +1,38 @@
-"""The errors of schedulers."""
+"""The errors of schedulers, each with its gRPC status code and its reason.
+
+The reasons are the values of `SchedulerErrorReason` in `protos/blobhub/v1/scheduler_error.proto`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from blobhub_server.errors import BlobHubError, Violation
+
 TYPE = "blobhub.compute.scheduler"
 """The name of the blob type, which is the domain of its reasons."""
+
+
+class SchedulerError(BlobHubError):
+    """The base class of the errors of schedulers."""
+
+    domain = TYPE
+
+
+class InvalidSchedule(SchedulerError):
+    """The spec of a schedule is not one."""
+
+    code, reason = "INVALID_ARGUMENT", "INVALID_SCHEDULE"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        said = "; ".join(f"{each.field}: {each.message}" for each in violations[:5])
+        super().__init__(f"not a schedule: {said}", violations=violations)
+
+
+class ScheduleCompleted(SchedulerError):
+    """The schedule has no times to come, and cannot be updated."""
+
+    code, reason = "FAILED_PRECONDITION", "SCHEDULE_COMPLETED"
+
+    def __init__(self) -> None:
+        super().__init__("the schedule is completed and cannot be updated; delete it and create another")

@@ -25,7 +25,7 @@ class FiringStatus(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Firing:
     """A firing's record. Its id is the cause of the execution that it started.
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-ACTIVE = "active"
-PAUSED = "paused"
-COMPLETED = "completed"
 
-
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Schedule:
     """A schedule over all revisions of its blob: its alias, and what is not content.
 
@@ -30,7 +26,6 @@ class Schedule:
     paused_by: str | None
     pause_note: str
     pause_time: datetime | None
-    complete_time: datetime | None
     version_id: str | None
     repeat: str | None
     target_revision_id: str | None
@@ -52,7 +47,7 @@ class Schedule:
         return self.version_id is not None and self.enabled and self.pause_time is None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ScheduleVersion:
     """A document that was saved under a schedule's alias, in any revision.
 

@@ -30,7 +30,6 @@ schedules = sa.Table(
     sa.Column("paused_by", Id()),
     sa.Column("pause_note", sa.String(256), nullable=False),
     sa.Column("pause_time", Time()),
-    sa.Column("complete_time", Time()),
     # No foreign key: versions refer to schedules, and both are deleted together.
     sa.Column("version_id", Id()),
     sa.Column("repeat", sa.String(16)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import sqlalchemy as sa
 
@@ -90,6 +90,6 @@ _REASSIGN = Prepared(
 )
 
 
-async def reassign(tx: Transaction, version_ids: Sequence[str], actor_id: str) -> None:
-    """Have documents fire on somebody else's behalf."""
-    await tx.run_each(_REASSIGN, [{"version": id_, "actor": actor_id} for id_ in version_ids])
+async def reassign(tx: Transaction, version_id: str, actor_id: str) -> None:
+    """Have a document fire on somebody else's behalf."""
+    await tx.run(_REASSIGN, version=version_id, actor=actor_id)

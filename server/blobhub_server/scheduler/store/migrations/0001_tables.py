@@ -29,7 +29,6 @@ def upgrade() -> None:
         sa.Column("paused_by", sa.String(length=36), nullable=True),
         sa.Column("pause_note", sa.String(length=256), nullable=False),
         sa.Column("pause_time", sa.BigInteger(), nullable=True),
-        sa.Column("complete_time", sa.BigInteger(), nullable=True),
         sa.Column("version_id", sa.String(length=36), nullable=True),
         sa.Column("repeat", sa.String(length=16), nullable=True),
         sa.Column("target_revision_id", sa.String(length=36), nullable=True),

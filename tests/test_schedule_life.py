@@ -1,0 +1,190 @@
+"""What becomes of schedules over the revisions of their blob, and on whose behalf they fire."""
+
+from __future__ import annotations
+
+import acme
+import grpc
+import schedules
+from acme import ADMIN, READ, WRITE
+from blobhub.v1 import schedule_pb2
+from blobhub_server.blobtypes.conformance import expect_refusal
+from schedules import DAILY, DEFAULT, DRAFT, NIGHTLY, ONCE, create, get, house, listed, update
+from served import Api, Served
+
+INVALID, DENIED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
+PAUSED, ACTIVE = schedule_pb2.SCHEDULE_STATE_PAUSED, schedule_pb2.SCHEDULE_STATE_ACTIVE
+EVENING = DAILY | {"cron_expression": "0 21 * * ? *"}
+
+
+async def move_default(api: Api, version: str) -> None:
+    await acme.update_blob(api, NIGHTLY, default_revision=version)
+
+
+async def test_commit_and_publication_change_nothing_of_what_fires(api: Api) -> None:
+    await house(api)
+    made = await create(api)
+    await acme.commit(api, DRAFT)
+    committed = await get(api, f"{NIGHTLY}@latest/report")
+    assert (committed.id, committed.next_nominal_time, committed.armed) == (made.id, made.next_nominal_time, True)
+    await acme.branch(api, "latest", NIGHTLY)
+    await schedules.publish(api)
+    assert (await acme.get_blob(api, NIGHTLY)).default_revision_id != made.revision_id
+    published = await get(api, f"{DEFAULT}/report")
+    assert (published.id, published.next_nominal_time, published.armed) == (made.id, made.next_nominal_time, True)
+    assert (published.etag, published.actor_id, published.digest) == (made.etag, made.actor_id, made.digest)
+
+
+async def test_an_edit_of_a_draft_that_is_not_the_default_arms_nothing(api: Api) -> None:
+    await house(api)
+    made = await create(api)
+    await schedules.publish(api)
+    await acme.branch(api, blob=NIGHTLY)
+    changed = await update(api, **{"cron_expression": "0 21 * * ? *"})
+    assert (changed.id, changed.armed, changed.HasField("next_nominal_time")) == (made.id, False, False)
+    new = await create(api, "new", ONCE)
+    assert (new.armed, new.HasField("next_nominal_time")) == (False, False)
+    armed = await get(api, f"{DEFAULT}/report")
+    assert (armed.armed, armed.next_nominal_time) == (True, made.next_nominal_time)
+    assert (await get(api, made.id)).revision_id == armed.revision_id, "an id means the default revision's"
+    assert (await get(api, new.id)).revision_id == changed.revision_id, "or else the one that it was saved in"
+    assert [item.schedule_alias for item in (await schedules.upcoming(api, page_size=2)).firings] == ["report"] * 2
+
+
+async def test_an_edit_of_the_default_draft_is_at_work_at_once(api: Api) -> None:
+    await house(api)
+    made = await create(api)
+    changed = await update(api, **{"cron_expression": "0 21 * * ? *"})
+    assert (changed.armed, changed.id) == (True, made.id)
+    assert changed.next_nominal_time != made.next_nominal_time
+    await schedules.delete(api, f"{DRAFT}/report")
+    assert list((await schedules.upcoming(api)).firings) == []
+    again = await create(api)
+    assert (again.id, again.next_nominal_time) == (made.id, made.next_nominal_time), "an alias has one id for good"
+
+
+async def test_when_the_default_moves_the_same_go_on_the_new_begin_and_the_missing_stop(api: Api) -> None:
+    """And the other way round when it moves back."""
+    await house(api)
+    first = {alias: await create(api, alias, spec) for alias, spec in (("same", DAILY), ("changed", DAILY), ("gone", ONCE))}
+    await schedules.publish(api)
+    await acme.branch(api, blob=NIGHTLY)
+    await update(api, f"{DRAFT}/changed", **{"cron_expression": "0 21 * * ? *"})
+    await schedules.delete(api, f"{DRAFT}/gone")
+    await create(api, "new", EVENING)
+    await acme.commit(api, DRAFT)
+
+    async def armed(revision: str) -> dict[str, schedule_pb2.Schedule]:
+        found = {alias: await get(api, f"{revision}/{alias}") for alias in await listed(api, revision)}
+        return {alias: schedule for alias, schedule in found.items() if schedule.armed}
+
+    assert set(await armed(f"{NIGHTLY}@1")) == {"same", "changed", "gone"}
+    assert set(await armed(f"{NIGHTLY}@latest")) == {"same"}
+    await move_default(api, "latest")
+    now = await armed(DEFAULT)
+    assert set(now) == {"same", "changed", "new"}
+    assert now["same"].next_nominal_time == first["same"].next_nominal_time
+    assert now["changed"].next_nominal_time == now["new"].next_nominal_time != first["changed"].next_nominal_time
+    gone = await get(api, f"{NIGHTLY}@1/gone")
+    assert (gone.id, gone.armed, gone.HasField("next_nominal_time")) == (first["gone"].id, False, False)
+    assert {item.schedule_alias for item in (await schedules.upcoming(api)).firings} == {"same", "changed", "new"}
+    await move_default(api, "1")
+    back = await armed(DEFAULT)
+    assert {alias: schedule.next_nominal_time for alias, schedule in back.items()} == {
+        alias: schedule.next_nominal_time for alias, schedule in first.items()
+    }
+    assert not (await get(api, f"{NIGHTLY}@latest/new")).armed
+
+
+async def test_a_schedule_is_paused_and_resumed_on_a_frozen_revision(server: Served, api: Api) -> None:
+    await house(api)
+    made = await create(api)
+    digest = (await schedules.publish(api)).digest
+    async with acme.person(server, api, "ann", ("acme/nightly", WRITE)) as ann:
+        paused = await schedules.pause(ann, f"{DEFAULT}/report", "The vendor is down")
+    assert (paused.state, paused.pause.note, paused.armed) == (PAUSED, "The vendor is down", True)
+    assert paused.pause.actor_id != made.actor_id
+    assert not paused.HasField("next_nominal_time")
+    assert list((await schedules.upcoming(api)).firings) == []
+    await acme.branch(api, blob=NIGHTLY)
+    assert (await get(api, f"{DRAFT}/report")).state == PAUSED, "a pause is a schedule's over all revisions"
+    await schedules.publish(api)
+    assert not (await get(api, f"{DEFAULT}/report")).HasField("next_nominal_time")
+    resumed = await schedules.resume(api, f"{DEFAULT}/report")
+    assert (resumed.state, resumed.HasField("pause"), resumed.next_nominal_time) == (ACTIVE, False, made.next_nominal_time)
+    assert (await acme.get_revision(api, f"{NIGHTLY}@1")).digest == digest
+
+
+async def test_a_schedule_is_disabled_and_enabled_on_a_frozen_revision(api: Api) -> None:
+    await house(api)
+    made = await create(api)
+    await schedules.publish(api)
+    disabled = await schedules.disable(api, f"{DEFAULT}/report")
+    assert (disabled.enabled, disabled.state, disabled.HasField("next_nominal_time")) == (False, ACTIVE, False)
+    enabled = await schedules.enable(api, f"{DEFAULT}/report")
+    assert (enabled.enabled, enabled.next_nominal_time) == (True, made.next_nominal_time)
+    assert (await schedules.enable(api, f"{DEFAULT}/report")).etag == enabled.etag, "it was enabled already"
+
+
+async def test_a_schedule_acts_for_who_saved_it_last_whoever_commits_and_publishes(server: Served, api: Api) -> None:
+    await house(api)
+    roles = [("acme/nightly", WRITE), ("acme/pipeline", WRITE)]
+    async with acme.person(server, api, "ann", *roles) as ann, acme.person(server, api, "bob", *roles) as bob:
+        made = await create(ann)
+        await schedules.publish(bob)
+        await acme.branch(bob, blob=NIGHTLY)
+        assert (await get(api, f"{DRAFT}/report")).actor_id == made.actor_id
+        changed = await update(bob, description="Mine now")
+        assert changed.actor_id not in (made.actor_id, "")
+        assert (await get(api, f"{DEFAULT}/report")).actor_id == made.actor_id
+        await schedules.pause(bob, f"{DEFAULT}/report")
+        assert (await get(api, f"{DEFAULT}/report")).actor_id == made.actor_id
+
+
+async def test_a_schedule_of_a_removed_member_is_reassigned_and_stays_so_wherever_its_content_is(
+    server: Served, api: Api
+) -> None:
+    await house(api)
+    roles = [("acme/nightly", WRITE), ("acme/pipeline", WRITE)]
+    async with acme.person(server, api, "ann", *roles) as ann:
+        made = await create(ann)
+        await schedules.publish(api)
+        await acme.branch(api, blob=NIGHTLY)
+        key = await acme.key(api, "acme/pipeline", WRITE)
+        await expect_refusal(
+            schedules.reassign(ann, f"{DEFAULT}/report", api_key=key.api_key.id), DENIED, "PERMISSION_DENIED"
+        )
+        reassigned = await schedules.reassign(api, f"{DEFAULT}/report", api_key=key.api_key.id)
+        assert (reassigned.actor_id, reassigned.digest) == (key.api_key.id, made.digest)
+        assert (await get(api, f"{DRAFT}/report")).actor_id == key.api_key.id
+        reader = await acme.key(api, "acme/pipeline", READ)
+        for actor in (reader.api_key.id, made.id):
+            await expect_refusal(schedules.reassign(api, made.id, api_key=actor), INVALID, "INVALID_VALUE")
+        assert (await update(ann, description="Mine again")).actor_id == made.actor_id
+
+
+async def test_only_who_may_write_to_the_target_saves_a_schedule(server: Served, api: Api) -> None:
+    await house(api)
+    made = await create(api, "old")
+    async with acme.person(server, api, "ann", ("acme/nightly", ADMIN), ("acme/pipeline", READ)) as ann:
+        for call in (create(ann), update(ann, f"{DRAFT}/old", description="x"), update(ann, made.id, timezone="UTC")):
+            error = await expect_refusal(call, DENIED, "PERMISSION_DENIED")
+            assert "target" in (error.details() or "")
+        hidden = DAILY | {"invocation_target": {"revision": "acme/secret", "definition": "workflow"}}
+        error = await expect_refusal(create(ann, spec=hidden), DENIED, "PERMISSION_DENIED")
+        await acme.blob(api, "acme/secret")
+        same = await expect_refusal(create(ann, spec=hidden), DENIED, "PERMISSION_DENIED")
+        assert error.details() == same.details(), "what is hidden reads like what is absent"
+
+
+async def test_a_target_is_settled_when_it_is_saved(api: Api) -> None:
+    """So a blob that is renamed is still the target, and a revision that is pinned stays."""
+    await house(api)
+    snapshot = await api.publish()
+    target = {"revision": "acme/pipeline@1", "definition": "workflow"}
+    made = await create(api, spec=DAILY | {"invocation_target": target})
+    assert (made.target_revision_id, made.spec.invocation_target.revision) == (snapshot.id, "acme/pipeline@1")
+    by_id = await create(api, "by-id", DAILY | {"invocation_target": target | {"revision": snapshot.id}})
+    assert by_id.target_revision_id == snapshot.id
+    await acme.update_blob(api, alias="flow")
+    assert (await update(api, description="x")).target_blob_id == made.target_blob_id
+    await expect_refusal(create(api, "late"), grpc.StatusCode.NOT_FOUND, "RENAMED")
