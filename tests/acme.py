@@ -24,6 +24,7 @@ from served import WORKFLOW, Api, Served, connected
 
 READ, WRITE, ADMIN = "ROLE_READ", "ROLE_WRITE", "ROLE_ADMIN"
 PRIVATE, PUBLIC = "VISIBILITY_PRIVATE", "VISIBILITY_PUBLIC"
+DRAFT = "acme/pipeline@draft"
 
 
 async def is_administrator(api: Api) -> bool:

@@ -11,6 +11,7 @@ import flows
 from blobhub.v1 import execution_pb2 as pb
 from blobhub_server.blobtypes import json_field
 from calling import ask
+from runs import run
 from served import Api
 
 COUNTER = "counter"
@@ -75,13 +76,6 @@ def after_steps(count: int) -> str:
     counting["connections"] += [flows.control("start", names[0])]
     counting["connections"] += [flows.control(a, b, "success") for a, b in pairwise([*names, "count"])]
     return json.dumps(counting)
-
-
-async def run(api: Api, session_id: str, definition: str = "workflow") -> pb.Execution:
-    """An execution, once it has ended."""
-    spec = {"definition": definition}
-    last = await ask(api, "RunExecution", session=session_id, spec=spec)
-    return last.execution
 
 
 async def run_many(api: Api, session_id: str, count: int, definition: str = "workflow") -> list[pb.Execution]:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from scale import SHARED_FIXTURES, scaled
 from served import Api
 
-DRAFT = "acme/pipeline@draft"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LARGEST = 2**53 - 1
 """The largest integer that a 64-bit float tells from all others."""

@@ -9,13 +9,12 @@ from typing import Any
 import flows
 import grpc
 import pytest
+from acme import DRAFT
 from calling import ask
 from figures import Figure
 from large_definitions import LARGE
 from meter import MeteredServer, hold_the_bound
 from served import Api, connected
-
-DRAFT = "acme/pipeline@draft"
 
 
 @pytest.fixture

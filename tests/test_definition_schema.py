@@ -15,9 +15,9 @@ from blobhub_server.workflow.definitions.reader import parse
 from definition_mutants import mutants
 from hypothesis import given
 from interpreting import REGISTRY
+from runs import FAILING
 
 ROOT = Path(__file__).resolve().parent.parent
-FAILING = ROOT / "tests" / "failing"
 SCHEMA = json.loads((ROOT / "docs" / "definition.schema.json").read_text(encoding="utf-8"))
 TAKES = fastjsonschema.compile(SCHEMA)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blobhub.v1 import execution_pb2
 from blobhub_server.blobtypes import json_field
 from blobhub_server.workflow import reasons
 from calling import ask
+from runs import run
 from served import Api
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,18 +58,16 @@ async def test_a_definition_of_the_page_runs_as_it_says(api: Api, example: Examp
     assert checked.runnable
     assert not checked.problems
     for given, expected in example.runs:
-        assert await run(api, session_id, json.loads(given)) == expected
+        assert await told(api, session_id, json.loads(given)) == expected
 
 
 async def revision_of(api: Api, session_id: str) -> str:
     return (await ask(api, "GetSession", session=session_id)).session.revision_id
 
 
-async def run(api: Api, session_id: str, given: dict[str, Any]) -> str:
+async def told(api: Api, session_id: str, given: dict[str, Any]) -> str:
     """The result of a run, or the reason of its failure, as the page writes it."""
-    inputs = [execution_pb2.ExecutionInput(alias=alias, value_json=json.dumps(value)) for alias, value in given.items()]
-    spec = {"definition": "workflow", "input_data": inputs}
-    execution = (await ask(api, "RunExecution", session=session_id, spec=spec)).execution
+    execution = await run(api, session_id, **given)
     if execution.failure.reason:
         return str(execution.failure.reason)
     return json.dumps(json_field.read(execution, "result")[0])

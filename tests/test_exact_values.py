@@ -9,10 +9,11 @@ import json
 from typing import Any
 
 import pytest
+from acme import DRAFT
 from blobhub.v1 import definition_pb2, execution_pb2, metadata_pb2, session_object_pb2, session_pb2
 from blobhub_client import get_value
 from calling import ask
-from exact import DRAFT, ONE, constant_of, every_edge, filled, flow, given_to, nested, opened, same, values
+from exact import ONE, constant_of, every_edge, filled, flow, given_to, nested, opened, same, values
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
 from hypothesis import given

@@ -23,20 +23,13 @@ from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
+from runs import run
 from scale import scaled
 from served import Api, connected, served
 from waiting import DEADLINE_SECONDS, until
 
 MANY = scaled(100, least=20)
 """Runaway scripts, and short ones beside them."""
-
-
-async def run(api: Api, session_id: str, *, definition: str = "workflow", **inputs) -> execution_pb2.Execution:
-    """Run a definition; return the execution as it ended."""
-    data = [execution_pb2.ExecutionInput(alias=alias, value=value) for alias, value in inputs.items()]
-    request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": definition, "input_data": data})
-    messages = [message async for message in api.executions.RunExecution(request)]
-    return messages[-1].execution
 
 
 async def test_a_workflow_runs_end_to_end(api: Api) -> None:
@@ -51,7 +44,7 @@ async def test_a_workflow_runs_end_to_end(api: Api) -> None:
 
 async def test_a_script_gets_its_input_and_gives_its_output(api: Api) -> None:
     session_id = await api.session(flows.code("set_data_output('result', inputs.given * 2)"))
-    ended = await run(api, session_id, given=Value(number_value=21))
+    ended = await run(api, session_id, given=21)
     assert ended.state == execution_pb2.EXECUTION_STATE_COMPLETED, ended
     assert ended.result.number_value == 42
 

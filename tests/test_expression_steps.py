@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import flows
 import grpc
 import pytest
+from acme import DRAFT
 from blobhub.v1 import caller_pb2, definition_pb2, execution_pb2
 from blobhub_client import get_value
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.workflow.interpreter import ExecutionState, Started, advance
 from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 from calling import ask
-from exact import DRAFT, INVALID, given_to
+from exact import INVALID, given_to
 from google.rpc import error_details_pb2
 from interpreting import Run, compiled
+from runs import failing
 from served import Api
 
-FAILING = Path(__file__).resolve().parent / "failing"
 NESTED = "len([[x * y for x in given] for y in given])"
 
 
@@ -187,7 +187,7 @@ def test_an_expression_that_has_worked_much_ends_the_turn(text: str) -> None:
     ],
 )
 def test_an_input_that_failed_turns_out_right(name: str, given: Any, expected: Any) -> None:
-    document = (FAILING / name).read_text(encoding="utf-8")
+    document = failing(name)
     assert result(document, **({} if given is None else {"price": given})) == expected
 
 

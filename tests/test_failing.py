@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import FAILING
 from served import served
 
 TESTS = Path(__file__).resolve().parent
-FOLDER = TESTS / "failing"
 RIGHT: dict[str, tuple[str, ...]] = {
     "check-runnable-put-refused.jsonl": (
         "duplicate key: check: runnable False",
@@ -85,7 +85,7 @@ async def run(tmp_path: Path, *arguments: str) -> str:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,
-            cwd=FOLDER,
+            cwd=FAILING,
             env=os.environ | {"ADDRESS": server.address, "KEY": server.admin_key},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -97,7 +97,7 @@ async def run(tmp_path: Path, *arguments: str) -> str:
 
 def test_every_input_that_failed_has_what_is_right_for_it() -> None:
     helpers = {"run.py", "small.py"}
-    assert {path.name for path in FOLDER.iterdir() if path.is_file()} - helpers == RIGHT.keys() | BY_HAND.keys()
+    assert {path.name for path in FAILING.iterdir() if path.is_file()} - helpers == RIGHT.keys() | BY_HAND.keys()
     for module, test in BY_HAND.values():
         assert f"async def {test}(" in (TESTS / module).read_text(encoding="utf-8")
 

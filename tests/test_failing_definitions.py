@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import flows
 import pytest
+from acme import DRAFT
 from blobhub.v1 import definition_pb2
 from calling import ask
+from runs import failing
 from served import Api
 
-DRAFT = "acme/pipeline@draft"
-FOLDER = Path(__file__).resolve().parent / "failing"
 CASES = "components[1].ports[0].value[0]"
 
 
@@ -28,7 +26,7 @@ async def test_check_tells_of_a_definition_that_went_wrong_without_a_word(
     api: Api, name: str, severity: str, type_: str, path: str
 ) -> None:
     await api.session(flows.steps(1))
-    answer = await ask(api, "CheckDefinition", revision=DRAFT, document=(FOLDER / name).read_text(encoding="utf-8"))
+    answer = await ask(api, "CheckDefinition", revision=DRAFT, document=failing(name))
     found = {
         (
             definition_pb2.DefinitionProblemSeverity.Name(problem.severity).rpartition("_")[2],
@@ -43,7 +41,7 @@ async def test_check_tells_of_a_definition_that_went_wrong_without_a_word(
 
 async def test_switch_route_from_input_is_a_number_json_can_be_run_for_its_input_may_be_another(api: Api) -> None:
     await api.session(flows.steps(1))
-    document = (FOLDER / "switch-route-from-input-is-a-number.json").read_text(encoding="utf-8")
+    document = failing("switch-route-from-input-is-a-number.json")
     assert (await ask(api, "CheckDefinition", revision=DRAFT, document=document)).runnable
 
 

@@ -5,17 +5,17 @@ Each has what becomes of it: the reason of the failure, or the result.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import flows
 import pytest
+from acme import DRAFT
 from blobhub.v1 import definition_pb2, execution_pb2, session_pb2
 from blobhub_client import get_value, page
 from calling import ask, outcome
+from runs import run
 from served import Api, connected, served
 
-DRAFT = "acme/pipeline@draft"
 NESTED = "x = 0\nfor i in range({depth}):\n  x = {around}\n{give}"
 SCRIPTS: dict[str, tuple[str, Any]] = {
     "raises a number": ("raise 5", "SCRIPT_ERROR"),
@@ -119,13 +119,11 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> Api:
         yield api
 
 
-async def run(api: Api, document: str, **inputs: Any) -> execution_pb2.Execution:
+async def end_of(api: Api, document: str, **inputs: Any) -> execution_pb2.Execution:
     """What becomes of a definition in a session of its own, whose log and executions are read."""
     await api.put(document)
     session = (await ask(api, "CreateSession", revision=DRAFT)).session.id
-    data = [{"alias": alias, "value_json": json.dumps(value)} for alias, value in inputs.items()]
-    answer = await ask(api, "RunExecution", session=session, spec={"definition": "workflow", "input_data": data})
-    ended: execution_pb2.Execution = answer.execution
+    ended = await run(api, session, **inputs)
     events = session_pb2.ListEventsRequest(session=session, page_size=1000)
     assert [event.type async for event in page(api.sessions.ListEvents, events)][-1].startswith("flow.")
     listing = execution_pb2.ListExecutionsRequest(blob="acme/pipeline", session=session)
@@ -136,7 +134,7 @@ async def run(api: Api, document: str, **inputs: Any) -> execution_pb2.Execution
 @pytest.mark.parametrize("kind", SCRIPTS)
 async def test_a_script_ends_with_its_reason_or_its_result(shared: Api, kind: str) -> None:
     source, expected = SCRIPTS[kind]
-    ended = await run(shared, flows.code(source))
+    ended = await end_of(shared, flows.code(source))
     if isinstance(expected, str) and expected.isupper():
         assert ended.failure.reason == expected, ended.failure
         return
@@ -150,7 +148,7 @@ async def test_a_span_is_waited_for_or_refused_the_same_in_a_definition_and_as_a
     parts = [flows.component("start", "flow.start"), flows.component("wait", "flow.delay")]
     given = flows.value("given", "given", persistence="execution")
     connected_ = [flows.control("start", "wait"), flows.data("given", "value", "wait", "seconds")]
-    ended = await run(shared, flows.document([*parts, given], connected_), given=seconds)
+    ended = await end_of(shared, flows.document([*parts, given], connected_), given=seconds)
     assert ended.failure.reason == reason
     parts[1]["ports"] = [{"category": "data_input", "route": "seconds", "value": seconds}]
     answer = await ask(shared, "CheckDefinition", revision=DRAFT, document=flows.document(parts, connected_[:1]))

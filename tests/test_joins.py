@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import flows
+import runs
 from blobhub.v1 import execution_pb2
 from blobhub_client import get_value
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.definitions.reader import parse
 from blobhub_server.workflow.interpreter import Completion
-from calling import ask
 from interpreting import REGISTRY, Run, replay
+from runs import failing
 from served import Api
-
-FAILING = Path(__file__).resolve().parent / "failing"
 
 
 def run(components: dict[str, str], *connections: str, step_limit: int = 1_000) -> Run:
@@ -178,8 +175,8 @@ def test_an_execution_has_a_limited_number_of_tokens() -> None:
 
 
 async def run_file(api: Api, name: str) -> execution_pb2.Execution:
-    session = await api.session((FAILING / name).read_text(encoding="utf-8"))
-    return (await ask(api, "RunExecution", session=session, spec={"definition": "workflow"})).execution
+    session = await api.session(failing(name))
+    return await runs.run(api, session)
 
 
 async def test_the_first_join_in_a_loop_that_lost_work_runs_all_six_rounds(api: Api) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import flows
 import grpc
 import pytest
+from acme import DRAFT
 from blobhub.v1 import definition_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal
 from blobhub_server.workflow.definitions.check import check
 from blobhub_server.workflow.definitions.document import Problem, ProblemType, Severity
 from blobhub_server.workflow.definitions.reader import parse
 from calling import ask
-from exact import DRAFT
 from interpreting import REGISTRY
+from runs import failing
 from served import Api
 from token_model import Connection, Plan
 
-FAILING = Path(__file__).resolve().parent / "failing"
 BOTH_ROUTES = "it can never fire: it needs the routes 'success', 'failure' of 'a', which takes 1 of them at most"
 
 
@@ -170,7 +168,7 @@ def test_the_largest_definitions_are_looked_at_in_bounded_work() -> None:
 
 
 async def test_an_input_whose_join_can_never_fire_is_stored_and_refused_before_it_runs(api: Api) -> None:
-    document = (FAILING / "join-all-on-both-routes-of-one-component.json").read_text(encoding="utf-8")
+    document = failing("join-all-on-both-routes-of-one-component.json")
     session = await api.session(document)
     checked = await ask(api, "CheckDefinition", revision=DRAFT, definition="workflow")
     assert not checked.runnable
@@ -182,7 +180,7 @@ async def test_an_input_whose_join_can_never_fire_is_stored_and_refused_before_i
 
 
 async def test_an_input_whose_join_keeps_tokens_of_rounds_that_were_given_up_is_warned_of(api: Api) -> None:
-    await api.session((FAILING / "join-all-in-a-loop-keeps-old-tokens.json").read_text(encoding="utf-8"))
+    await api.session(failing("join-all-in-a-loop-keeps-old-tokens.json"))
     checked = await ask(api, "CheckDefinition", revision=DRAFT, definition="workflow")
     assert checked.runnable
     warned = [p for p in checked.problems if p.type == definition_pb2.DEFINITION_PROBLEM_TYPE_UNSOUND_JOIN]

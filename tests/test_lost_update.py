@@ -12,6 +12,7 @@ from typing import Any
 
 import flows
 import grpc
+from acme import DRAFT
 from blobhub.v1 import access_pb2, audit_pb2
 from blobhub_client import page
 from blobhub_server.blobtypes.conformance import expect_refusal, reason_of
@@ -24,8 +25,6 @@ from served import Api
 
 MANY, SOME = scaled(200, least=20), scaled(30, least=8)
 """Writers of metadata, and of each other kind of record: there are texts that hold no more."""
-
-DRAFT = "acme/pipeline@draft"
 
 
 @dataclass(frozen=True)

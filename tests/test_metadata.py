@@ -9,6 +9,7 @@ import uuid
 import flows
 import grpc
 import pytest
+from acme import DRAFT
 from blobhub.v1 import blob_pb2, metadata_pb2, organization_pb2, revision_pb2
 from blobhub_client import get_value
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
@@ -22,7 +23,6 @@ from scale import SHARED_FIXTURES, scaled
 from served import WORKFLOW, Api
 
 BLOB = "acme/pipeline"
-DRAFT = "acme/pipeline@draft"
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND

@@ -24,6 +24,7 @@ from counters import COUNTER
 from hypothesis import given
 from hypothesis import strategies as st
 from interpreting import REGISTRY, Run, compiled, replay
+from runs import run
 from scale import scaled
 from served import Api
 
@@ -162,7 +163,7 @@ async def test_an_operation_on_a_value_of_another_type_fails_the_step_and_change
         step = flows.component("write", f"logic.{way}", **settings)
         await api.put(counters.writer(step, reads=False, operation=operation), alias=f"wrong-{number}")
         await counters.put(api, session_id, current)
-        execution = await counters.run(api, session_id, f"wrong-{number}")
+        execution = await run(api, session_id, f"wrong-{number}")
         assert (execution.failure.reason, execution.state) == ("OPERATION_TYPE", pb.EXECUTION_STATE_FAILED)
         assert operation in execution.failure.message
         assert await counters.count_in(api, session_id) == current
@@ -182,7 +183,7 @@ async def test_an_operation_that_leads_beyond_the_bounds_of_a_value_fails_the_st
         script = counters.script(f"set_data_output('result', {text})", operation=operation)
         await api.put(script, alias=f"growing-{number}")
         await counters.put(api, session_id, current)
-        execution = await counters.run(api, session_id, f"growing-{number}")
+        execution = await run(api, session_id, f"growing-{number}")
         assert execution.failure.reason == "INVALID_OUTPUT", execution.failure
         assert await counters.count_in(api, session_id) == current
 

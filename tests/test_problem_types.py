@@ -9,6 +9,7 @@ from typing import Any
 import flows
 import grpc
 import pytest
+from acme import DRAFT
 from blobhub.v1 import definition_pb2, revision_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.workflow.definitions.document import ProblemType
@@ -16,7 +17,6 @@ from calling import ask
 from google.rpc import error_details_pb2
 from served import Api, connected, served
 
-DRAFT = "acme/pipeline@draft"
 START, END = flows.component("start", "flow.start"), flows.component("end", "flow.end")
 THROUGH = flows.control("start", "end")
 SCRIPT = "set_data_output('result', 1)"

@@ -10,6 +10,7 @@ import acme
 import flows
 import grpc
 import pytest
+from acme import DRAFT
 from blobhub.v1 import definition_pb2, execution_pb2, metadata_pb2, session_pb2
 from blobhub_client import get_value, page
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
@@ -18,7 +19,7 @@ from blobhub_server.db.portion import MAX_BATCH_BYTES, MAX_PAGE_BYTES, count_wit
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from calling import ask
-from exact import DRAFT, INVALID, constant_of, flow, given_to, passing, same
+from exact import INVALID, constant_of, flow, given_to, passing, same
 from google.protobuf.json_format import ParseDict
 from google.rpc import error_details_pb2
 from hypothesis import given

@@ -8,12 +8,12 @@ from pathlib import Path
 import flows
 import grpc
 import pytest
+from acme import DRAFT
 from blobhub.v1 import caller_pb2, definition_pb2, execution_pb2
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.rpc.validation import validate
 from blobhub_server.rpc.value_bound import MAX_FIELDS, bound_check
 from calling import METHODS, ask
-from exact import DRAFT
 from hostile.wire import field, message
 from meter import MeteredServer, hold_the_bound
 from served import Api, connected

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import flows
 import pytest
 from blobhub_server.workflow.components.contract import Outcome
@@ -11,9 +9,8 @@ from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import Completion
 from calling import ask
 from interpreting import REGISTRY, Run, WaitsForSignal, compiled, replay
+from runs import failing
 from served import Api
-
-FAILING = Path(__file__).resolve().parent / "failing"
 
 
 def script(*handled: str, **values: object) -> str:
@@ -102,7 +99,7 @@ def test_a_time_that_comes_by_a_route_without_connection_fails_its_component() -
 async def test_an_input_that_took_a_route_to_nowhere_fails(
     api: Api, name: str, component: str, route: str, known: str
 ) -> None:
-    session = await api.session((FAILING / name).read_text(encoding="utf-8"))
+    session = await api.session(failing(name))
     failure = (await ask(api, "RunExecution", session=session, spec={"definition": "workflow"})).execution.failure
     assert failure.reason == "ROUTE_LEADS_NOWHERE"
     assert failure.message == (

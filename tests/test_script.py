@@ -7,7 +7,6 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import Any
 
 import flows
 import pytest
@@ -17,9 +16,9 @@ from blobhub_server.workflow.code import monty
 from blobhub_server.workflow.code.voice import CUT, MAX_EMITTED_BYTES, MAX_PRINTED_BYTES
 from calling import ask
 from google.protobuf.message import Message
+from runs import failing, run
 from served import Api, ServerProcess, connected
 
-FAILING = Path(__file__).resolve().parent / "failing"
 MAX_SERVER_MIB = 512
 SHARED = "['x' * 1000000] * 990"
 """A megabyte in a script, and a gigabyte as JSON."""
@@ -54,12 +53,6 @@ def workers(pid: int) -> list[int]:
     return [
         int(child) for of_thread in Path(f"/proc/{pid}/task").glob("*/children") for child in of_thread.read_text().split()
     ]
-
-
-async def run(api: Api, session_id: str, definition: str = "workflow") -> execution_pb2.Execution:
-    answer: Any = await ask(api, "RunExecution", session=session_id, spec={"definition": definition})
-    ended: execution_pb2.Execution = answer.execution
-    return ended
 
 
 async def said(api: Api, execution: execution_pb2.Execution) -> list[event_pb2.ProcessorOutput]:
@@ -132,7 +125,7 @@ async def test_a_panic_under_a_handler_answers_internal(api: Api, monkeypatch: p
 )
 async def test_a_script_whose_output_no_value_can_be_fails_where_it_is_made(api: Api, name: str, words: str) -> None:
     """`script-output-10-to-the-400.json` and `script-result-nested-60-deep.json`."""
-    session_id = await api.session((FAILING / f"{name}.json").read_text())
+    session_id = await api.session(failing(f"{name}.json"))
     ended = await run(api, session_id)
     assert (ended.failure.reason, words in ended.failure.message) == ("SCRIPT_OUTPUT", True)
     request = session_pb2.ListEventsRequest(session=session_id, page_size=1000)

@@ -10,9 +10,9 @@ import pytest
 from blobhub.v1 import execution_pb2
 from blobhub_client import get_value
 from blobhub_server.workflow.values import unwrap, wrap
-from calling import ask
-from exact import given_to, same, values
+from exact import same, values
 from hypothesis import given
+from runs import run
 from served import Api
 
 BOTH = """
@@ -44,8 +44,7 @@ INPUTS: dict[str, tuple[Any, Any, Any]] = {
 
 
 async def result_of(api: Api, session_id: str, value: Any) -> Any:
-    spec = {"definition": "workflow", "input_data": [given_to(value, text=True)]}
-    ended: execution_pb2.Execution = (await ask(api, "RunExecution", session=session_id, spec=spec)).execution
+    ended = await run(api, session_id, given=value)
     assert ended.state == execution_pb2.EXECUTION_STATE_COMPLETED, ended.failure
     return get_value(ended, "result")
 
@@ -79,14 +78,14 @@ async def test_an_input_of_any_name_is_read_by_a_subscript(api: Api) -> None:
     joined = [flows.control("start", "script"), flows.control("script", "end", "success")]
     joined.append(flows.data("script", "result", "end", "value"))
     session_id = await api.session(flows.document(parts, joined))
-    ended = (await ask(api, "RunExecution", session=session_id, spec={"definition": "workflow"})).execution
+    ended = await run(api, session_id)
     assert json.dumps(get_value(ended, "result")) == json.dumps(["x"] * len(names)), ended.failure
 
 
 @pytest.mark.parametrize(("code", "words"), [("inputs.no", "no attribute 'no'"), ("inputs['no']", "KeyError: no")])
 async def test_an_input_that_is_not_there_is_an_error_that_names_it(api: Api, code: str, words: str) -> None:
     session_id = await api.session(flows.code(code))
-    ended = (await ask(api, "RunExecution", session=session_id, spec={"definition": "workflow"})).execution
+    ended = await run(api, session_id)
     assert (ended.failure.reason, ended.failure.line, words in ended.failure.message) == ("SCRIPT_ERROR", 1, True), (
         ended.failure
     )

@@ -6,12 +6,13 @@ import sys
 
 import flows
 import pytest
+from acme import DRAFT
 from blobhub.v1 import definition_pb2, execution_pb2
 from blobhub_server.workflow.code.missing import MODULES, missing_uses
 from calling import ask
+from runs import run
 from served import Api
 
-DRAFT = "acme/pipeline@draft"
 SLEEP = "time.sleep is not available: use flow.delay"
 
 
@@ -97,9 +98,9 @@ async def test_check_knows_the_modules_that_a_sandbox_has(api: Api) -> None:
         f"try:\n    import {name}\n    found.append('{name}')\nexcept ImportError:\n    pass\n" for name in names
     )
     session = await api.session(flows.code(f"found = []\n{tried}set_data_output('result', found)"))
-    answer = await ask(api, "RunExecution", session=session, spec={"definition": "workflow"})
-    assert answer.execution.state == execution_pb2.EXECUTION_STATE_COMPLETED, answer.execution.failure
-    assert {item.string_value for item in answer.execution.result.list_value.values} == MODULES
+    ended = await run(api, session)
+    assert ended.state == execution_pb2.EXECUTION_STATE_COMPLETED, ended.failure
+    assert {item.string_value for item in ended.result.list_value.values} == MODULES
 
 
 async def test_a_script_that_is_warned_of_can_be_run_and_fails_where_it_comes_to_that(api: Api) -> None:
@@ -109,6 +110,4 @@ async def test_a_script_that_is_warned_of_can_be_run_and_fails_where_it_comes_to
     assert checked.runnable
     assert definition_pb2.DEFINITION_PROBLEM_TYPE_NOT_IN_SANDBOX in [problem.type for problem in checked.problems]
     for given, reason in ((0, ""), (1, "SCRIPT_ERROR")):
-        spec = {"definition": "workflow", "input_data": [{"alias": "given", "value": {"number_value": given}}]}
-        ended = (await ask(api, "RunExecution", session=session, spec=spec)).execution
-        assert ended.failure.reason == reason
+        assert (await run(api, session, given=given)).failure.reason == reason

@@ -16,6 +16,7 @@ from calling import outcome
 from counters import COUNTERS
 from databases import FreshPostgres
 from ground import AT_ONCE, check_all, start_many, uncertain_commits
+from runs import run
 from scale import scaled
 from served import Api
 from several_servers import together
@@ -97,9 +98,9 @@ async def test_executions_that_have_much_to_evaluate_again_all_finish(api: Api) 
 async def test_an_object_that_is_deleted_meanwhile_is_counted_from_nothing(api: Api) -> None:
     """The counter's own value is where it begins."""
     session_id = await api.session(counters.expression(value=10))
-    assert (await counters.run(api, session_id)).result.number_value == 11
+    assert (await run(api, session_id)).result.number_value == 11
     await counters.delete(api, session_id)
-    assert (await counters.run(api, session_id)).result.number_value == 11
+    assert (await run(api, session_id)).result.number_value == 11
 
 
 @pytest.mark.parametrize("way", ["expression after a script", "script", "operation of a script"])

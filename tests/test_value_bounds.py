@@ -8,13 +8,14 @@ from typing import Any
 import acme
 import flows
 import pytest
+from acme import DRAFT
 from blobhub.v1 import definition_pb2
 from blobhub_client import get_value
 from blobhub_server.blobtypes import json_text
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.errors import InvalidValue
 from calling import ask
-from exact import DRAFT, INVALID, constant_of, flow, given_to, nested, opened, same, values
+from exact import INVALID, constant_of, flow, given_to, nested, opened, same, values
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2

@@ -11,6 +11,7 @@ from typing import Any
 
 import flows
 import pytest
+from acme import DRAFT
 from blobhub.v1 import execution_pb2, metadata_pb2, session_object_pb2, session_pb2
 from blobhub_client import get_value, page, set_value
 from blobhub_client import values as client_values
@@ -18,7 +19,7 @@ from blobhub_server.blobtypes import json_text
 from blobhub_server.blobtypes.conformance import expect_refusal
 from blobhub_server.rpc.value_bound import MAX_MESSAGE_ITEMS, bound_check
 from calling import ask
-from exact import DRAFT, INVALID, passing, same, values
+from exact import INVALID, passing, same, values
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import counters
@@ -10,6 +9,7 @@ import flows
 from blobhub.v1 import execution_pb2 as pb
 from blobhub_client import get_value
 from calling import ask
+from runs import run
 from served import Api
 
 INSIDE: dict[str, tuple[Any, Any]] = {
@@ -42,11 +42,9 @@ EACH = [*INSIDE.values(), *((value, value) for value in PLAIN)]
 
 async def result_of(api: Api, session_id: str, definition: str = "workflow", **inputs: Any) -> Any:
     """The result of an execution."""
-    data = [{"alias": alias, "value_json": json.dumps(value)} for alias, value in inputs.items()]
-    spec = {"definition": definition, "input_data": data}
-    last = await ask(api, "RunExecution", session=session_id, spec=spec)
-    assert last.execution.state == pb.EXECUTION_STATE_COMPLETED, last.execution.failure
-    return get_value(last.execution, "result")
+    ended = await run(api, session_id, definition, **inputs)
+    assert ended.state == pb.EXECUTION_STATE_COMPLETED, ended.failure
+    return get_value(ended, "result")
 
 
 def passed_on(persistence: str = "execution") -> str:

@@ -10,11 +10,12 @@ from typing import Any
 import flows
 import grpc
 import pytest
+from acme import DRAFT
 from blobhub.v1 import definition_pb2
 from blobhub_client import get_value, set_value
 from blobhub_server.workflow.values import unwrap
 from calling import METHODS, ask, request_of, send
-from exact import DRAFT, EDGES, INVALID, nested, same, values
+from exact import EDGES, INVALID, nested, same, values
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message

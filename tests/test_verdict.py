@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import flows
 import grpc
 import pytest
+from acme import DRAFT
 from blobhub.v1 import definition_pb2
 from blobhub_server.blobtypes.conformance import unpack
 from calling import ask
@@ -18,18 +18,16 @@ from definition_mutants import mutants
 from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from hypothesis import HealthCheck, given, settings
+from runs import failing
 from served import Api, connected, served
 
-DRAFT = "acme/pipeline@draft"
-FAILING = Path(__file__).resolve().parent / "failing"
 UNREADABLE = {
     definition_pb2.DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT,
     definition_pb2.DEFINITION_PROBLEM_TYPE_INVALID_EXPRESSION,
 }
 ERROR = definition_pb2.DEFINITION_PROBLEM_SEVERITY_ERROR
 CASES = {
-    case["case"]: case["document"]
-    for case in map(json.loads, (FAILING / "check-runnable-put-refused.jsonl").read_text(encoding="utf-8").splitlines())
+    case["case"]: case["document"] for case in map(json.loads, failing("check-runnable-put-refused.jsonl").splitlines())
 }
 PLACES = {
     "duplicate key": "version",
