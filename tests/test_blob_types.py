@@ -27,7 +27,7 @@ from blobhub_server.blobtypes.registry import BlobTypes, BrokenBlobType, Duplica
 from blobhub_server.config import Settings
 from blobhub_server.errors import NotFound
 from calling import ask, outcome
-from databases import execute, select
+from databases import collected, execute, select
 from google.rpc import error_details_pb2
 from served import Api, Served, ServerProcess, connected, served
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
@@ -256,11 +256,12 @@ from pathlib import Path
 import sqlalchemy as sa
 from blobhub_server.blobtypes.contract import BlobType, Check, Limit, Opened
 from blobhub_server.config import SettingsModel
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.schema import Id, metadata
 from pydantic import Field
 
 items = sa.Table(
-    "other_items", metadata, sa.Column("id", Id(), primary_key=True), sa.Column("blob_id", sa.ForeignKey("blobs.id"))
+    "other_items", metadata, sa.Column("id", Id(), primary_key=True), sa.Column("blob_id", Id())
 )
 
 class ListsSettings(SettingsModel):
@@ -275,9 +276,9 @@ class ListsType(BlobType):
         async def held(tx, blob_id):
             query = sa.select(sa.func.count()).select_from(items).where(items.c.blob_id == blob_id)
             return (await tx.execute(query)).scalar_one()
-        async def delete(tx, blob_ids):
-            await tx.execute(items.delete().where(items.c.blob_id.in_(blob_ids)))
-        yield Opened(services=(), delete=delete, limits=[Limit("lists.items", "Items of a list", 10, held)])
+        async def collect(tx, blob_ids, rows):
+            return await delete_some(tx, items, items.c.blob_id.in_(blob_ids), rows)
+        yield Opened(services=(), collect=collect, limits=[Limit("lists.items", "Items of a list", 10, held)])
 
     async def validate(self, content):
         return []
@@ -296,7 +297,7 @@ def upgrade():
     op.create_table(
         "other_items",
         sa.Column("id", sa.String(36), primary_key=True),
-        sa.Column("blob_id", sa.String(36), sa.ForeignKey("blobs.id")),
+        sa.Column("blob_id", sa.String(36)),
     )
 """,
     "other_lists-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: other-lists\nVersion: 1\n",
@@ -321,6 +322,7 @@ async def test_a_folder_and_an_entry_point_are_all_that_another_type_takes(
         assert (limit.held, limit.value) == (0, 10)
         await execute(database_url, "INSERT INTO other_items SELECT id, id FROM blobs")
         await acme.delete_blob(api, "acme/groceries")
+        await collected(database_url)
         assert await select(database_url, "SELECT count(*) FROM other_items") == [(0,)]
         env = {"BLOBHUB_DATA_DIR": str(tmp_path / "data"), "BLOBHUB_DATABASE_URL": database_url}
         env |= {"BLOBHUB_LISTEN": server.address, "BLOBHUB_LISTS_ORDER": "oldest"}

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.contract import BlobType, Opened
 from blobhub_server.blobtypes.distinct import DuplicateName
 from blobhub_server.blobtypes.order import CapabilityAmbiguous, CapabilityMissing, CircularNeeds
-from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, InstalledType, MissingDelete
+from blobhub_server.blobtypes.registry import BlobTypes, BrokenOffer, ForbiddenReference, InstalledType, MissingCollect
 from blobhub_server.config import SettingsModel
 from pydantic import Field
 from served import WORKFLOW
@@ -171,7 +171,7 @@ async def test_a_type_that_does_not_bring_what_it_says_stops_the_start(host, off
             pass
 
 
-async def test_a_type_whose_rows_refer_to_blobs_and_that_cannot_delete_them_stops_the_start(host) -> None:
+async def test_a_type_whose_rows_refer_to_what_others_delete_and_that_cannot_collect_them_stops_the_start(host) -> None:
     kind, declared = Kind("a.a"), sa.MetaData()
     things = sa.Table("things", declared, sa.Column("id", sa.Integer, primary_key=True))
     parts = sa.Table("parts", declared, sa.Column("thing_id", sa.ForeignKey("things.id")))
@@ -179,7 +179,16 @@ async def test_a_type_whose_rows_refer_to_blobs_and_that_cannot_delete_them_stop
     async with types_of(kind).running(host):
         pass
     kind.tables += (sa.Table("pages", declared, sa.Column("revision_id", sa.ForeignKey("revisions.id"))),)
-    with pytest.raises(MissingDelete, match=r"a\.a has the table pages, which refers to revisions"):
+    with pytest.raises(MissingCollect, match=r"a\.a has the table pages, which refers to revisions"):
+        async with types_of(kind).running(host):
+            pass
+
+
+@pytest.mark.parametrize("removed_first", ["blobs", "organizations"])
+async def test_a_type_with_a_foreign_key_to_what_is_removed_first_stops_the_start(host, removed_first: str) -> None:
+    kind, declared = Kind("a.a"), sa.MetaData()
+    kind.tables = (sa.Table("pages", declared, sa.Column("parent", sa.ForeignKey(f"{removed_first}.id"))),)
+    with pytest.raises(ForbiddenReference, match=rf"a\.a has the table pages with a foreign key to {removed_first}"):
         async with types_of(kind).running(host):
             pass
 

@@ -21,6 +21,7 @@ from blobhub_server.db.schema import metadata
 from blobhub_server.platform.rules import credential as rules
 from blobhub_server.platform.store.credential import credentials
 from blobhub_server.start import StartError
+from databases import collected
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from served import Api, Served, connected, served
@@ -284,6 +285,8 @@ async def test_credentials_go_with_their_owner(hub: Api, server: Served) -> None
     await expect_refusal(get(hub, of_notes.id), ABSENT, "NOT_FOUND")
     assert (await get(hub, of_acme.id)) == of_acme
     await hub.organizations.DeleteOrganization(organization_pb2.DeleteOrganizationRequest(organization="acme", cascade=True))
+    await expect_refusal(get(hub, of_acme.id), ABSENT, "NOT_FOUND")
+    await collected(server.settings.url)
     assert await sql(server, sa.select(credentials.c.id)) == []
 
 

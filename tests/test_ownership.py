@@ -29,7 +29,7 @@ from blobhub_server.workflow.store import server as server_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store.server import select_living
 from calling import ask, outcome
-from databases import FreshPostgres, select
+from databases import FreshPostgres, collected, select
 from interpreting import REGISTRY, WaitsForSignal, signalled_document
 from joining import Opened
 from scale import scaled
@@ -249,6 +249,7 @@ async def test_a_blob_is_deleted_with_what_waits_in_an_inbox(tmp_path: Path, dat
         await hand_over(opened, id_)
         await ask(api, "StopExecution", execution=id_)
         await acme.delete_blob(api, cascade=True)
+        await collected(database_url)
         assert await select(database_url, "SELECT * FROM messages") == []
 
 

@@ -120,6 +120,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         watching = db.trouble.watch(partial(_probe, db, objects), health.set_ready)
         await stack.enter_async_context(in_background(watching, "trouble"))
         stack.push_async_callback(shut_down, server, health, drain, settings.drain_seconds)
+        await stack.enter_async_context(in_background(platform.collector.collect_forever(), "collector"))
         types.on_serving()  # Last: what is left from before may be long, or end this server too.
         yield RunningServer(address, admin_key)
 

@@ -32,12 +32,16 @@ from blobhub_server.clock import Clock
 from blobhub_server.config import Settings, SettingsModel
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.db.notify import Doorbell
-from blobhub_server.db.schema import IdQuery, Table
+from blobhub_server.db.schema import Table
 from blobhub_server.errors import Violation, WrongBlobType
 from blobhub_server.ids import Ids
 from blobhub_server.rpc.drain import Drain
 
 Thing = TypeVar("Thing")
+
+DELETIONS = "deletions"
+"""The doorbell that is rung, on all servers, when something was deleted. What runs in blobs listens, and stops what is not
+there any more (`db/presence.py`)."""
 
 
 class BlobView(Protocol):
@@ -117,10 +121,11 @@ class Opened:
 
     `locators` are for the kinds of resource that its access options name. `dependents` returns what depends on a revision,
     which is then not discarded. `in_use` returns what runs in a blob, which is then not deleted unless the request says so.
-    `delete` removes all that the type stores for blobs that are being deleted: one, or all of an organization. The blobs are
-    locked; `delete` locks rows in them in the order of their ids over all blobs. A type whose tables refer to others' needs
-    it. `limits` are those of its blobs, beside the platform's. `offers` has an object for every capability that the type
-    says it offers. `on_serving` begins work that was left from before the start: calls are not to wait for it.
+    `collect` removes rows that the type stores for deleted blobs, given by their ids: so many at most, in a transaction of
+    their own, in short statements. It returns how many it has removed; fewer than it may remove mean that nothing of these
+    blobs is left. It is called until it says so, some time after the deletion, and again after a kill. `limits` are those
+    of its blobs, beside the platform's. `offers` has an object for every capability that the type says it offers.
+    `on_serving` begins work that was left from before the start: calls are not to wait for it.
 
     `on_default_moved(tx, blob_id, revision_id)` is called when the default revision of a blob of the type becomes another
     one, in the transaction that moves it, and after everything else that it does to the blob, which it has locked. What it
@@ -132,7 +137,7 @@ class Opened:
     locators: Mapping[str, Locator] = field(default_factory=dict)
     dependents: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
     in_use: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
-    delete: Callable[[Transaction, IdQuery], Awaitable[None]] | None = None
+    collect: Callable[[Transaction, Sequence[str], int], Awaitable[int]] | None = None
     limits: Sequence[Limit] = ()
     offers: Mapping[type, object] = field(default_factory=dict)
     on_serving: Callable[[], None] | None = None

@@ -18,7 +18,6 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings, SettingsModel, unknown_setting, variable
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.migrations import Chain, has_tables_of
-from blobhub_server.db.schema import IdQuery
 from blobhub_server.errors import BlobTypeNotInstalled, UnknownBlobType
 from blobhub_server.start import StartError
 
@@ -45,8 +44,12 @@ class BrokenOffer(StartError):
     """A blob type does not bring the capabilities that it says it offers."""
 
 
-class MissingDelete(StartError):
-    """A blob type has rows that refer to blobs and cannot delete them."""
+class MissingCollect(StartError):
+    """A blob type has rows that refer to what others delete, and cannot collect them."""
+
+
+class ForbiddenReference(StartError):
+    """A blob type has a foreign key to blobs or organizations, whose rows are removed before those of the type."""
 
 
 @dataclass(slots=True)
@@ -98,7 +101,10 @@ class BlobTypes:
 
     @asynccontextmanager
     async def running(self, host: Host) -> AsyncIterator[None]:
-        """Open the types in opening order; on leaving, close them in reverse. Raises BrokenOffer, MissingDelete."""
+        """Open the types in opening order; on leaving, close them in reverse.
+
+        Raises BrokenOffer, MissingCollect, ForbiddenReference.
+        """
         offered: dict[type, object] = {}
         async with AsyncExitStack() as stack:
             for installed in self.in_opening_order():
@@ -107,7 +113,7 @@ class BlobTypes:
                 stack.callback(installed.forget)  # After it is closed: what it does last may ask for its own limits.
                 opened = await stack.enter_async_context(installed.type.open(host, Given(given)))
                 _require_offers(installed.type, opened)
-                _require_delete(installed.type, opened)
+                _require_collect(installed.type, opened)
                 installed.opened = opened
                 offered |= opened.offers
             yield
@@ -157,11 +163,14 @@ class BlobTypes:
         ask = (await self._require(tx, name)).in_use
         return await ask(tx, blob_id) if ask else []
 
-    async def delete(self, tx: Transaction, name: str, blob_ids: IdQuery) -> None:
-        """Delete all that a blob type stores for some of its blobs. Raises BlobTypeNotInstalled."""
-        delete = (await self._require(tx, name)).delete
-        if delete is not None:
-            await delete(tx, blob_ids)
+    async def require_installed(self, tx: Transaction, name: str) -> None:
+        """Raise BlobTypeNotInstalled when blobs of a type cannot be deleted here, because it alone can collect its rows."""
+        await self._require(tx, name)
+
+    async def collect(self, tx: Transaction, name: str, blob_ids: Sequence[str], rows: int) -> int:
+        """Have a blob type remove so many rows of deleted blobs at most; return how many. Raises BlobTypeNotInstalled."""
+        collect = (await self._require(tx, name)).collect
+        return await collect(tx, blob_ids, rows) if collect is not None else 0
 
     async def default_moved(self, tx: Transaction, name: str, blob_id: str, revision_id: str) -> None:
         """Tell a blob type that a blob's default revision is another one now. Raises BlobTypeNotInstalled."""
@@ -190,15 +199,20 @@ class BlobTypes:
         return self._opened(name)
 
 
-def _require_delete(type_: BlobType, opened: Opened) -> None:
-    """Raise MissingDelete when rows of a type refer to what others delete, and the type does not delete them."""
+def _require_collect(type_: BlobType, opened: Opened) -> None:
+    """Raise MissingCollect or ForbiddenReference when rows of a type are in the way of a deletion."""
     own = {table.name for table in type_.tables}
     for table in type_.tables:
         foreign = {key.target_fullname.partition(".")[0] for key in table.foreign_keys} - own
-        if foreign and opened.delete is None:
-            raise MissingDelete(
-                f"the blob type {type_.name} has the table {table.name}, which refers to {min(foreign)}, and brings no "
-                "`delete`; blobs of it could not be deleted"
+        if forbidden := foreign & {"blobs", "organizations"}:
+            raise ForbiddenReference(
+                f"the blob type {type_.name} has the table {table.name} with a foreign key to {min(forbidden)}; a deletion "
+                "removes those rows first, so keep the id in a column without one"
+            )
+        if opened.collect is None and (foreign or "blob_id" in table.c):
+            raise MissingCollect(
+                f"the blob type {type_.name} has the table {table.name}, which refers to {min(foreign, default='blobs')}, "
+                "and brings no `collect`; its rows would stay when blobs of it are deleted"
             )
 
 

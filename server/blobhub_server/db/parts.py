@@ -1,42 +1,57 @@
-"""Much work in one transaction, part by part: no statement is long, and others have the event loop in between.
+"""Much work in parts: no statement is long, and others have the event loop in between.
 
-Nobody else sees anything of it before the commit, however many parts it has.
+What is done part by part in one transaction nobody else sees anything of before the commit, however many parts it has.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable, Iterable
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import IdQuery
+from blobhub_server.db.prepared import lock_rows
 
 PART = 500
 """How many rows a statement finds or removes at most."""
 
+Remove = Callable[[int], Awaitable[int]]
+"""Removes so many rows at most; returns how many it has removed. Fewer than it may remove mean that none are left."""
 
-async def ids_in_parts(tx: Transaction, query: IdQuery) -> AsyncIterator[list[str]]:
-    """The ids that a query of one column finds, in their order. Where it locks the rows, they are locked in that order."""
-    (column,) = query.selected_columns
-    after = ""
-    while True:
-        part = list((await tx.execute(query.where(column > after).order_by(column).limit(PART))).scalars())
-        if part:
-            yield part
-            after = part[-1]
-        if len(part) < PART:
-            return
-        await asyncio.sleep(0)
+
+async def delete_some(
+    tx: Transaction, table: sa.Table, where: sa.ColumnElement[bool], rows: int, *, in_order: bool = False
+) -> int:
+    """Remove so many rows of a table, for which a condition holds, at most; return how many were removed.
+
+    With `in_order` they are locked in the order of their keys: for tables of which others lock several rows, too.
+    """
+    key = [*table.primary_key.columns]
+    part = sa.select(*key).where(where).limit(rows)
+    if in_order:
+        part = lock_rows(part.order_by(*key))
+    statement = table.delete().where(sa.tuple_(*key).in_(part) if len(key) > 1 else key[0].in_(part))
+    return (await tx.execute(statement)).rowcount
 
 
 async def delete_in_parts(tx: Transaction, table: sa.Table, where: sa.ColumnElement[bool]) -> None:
-    """Remove all rows of a table for which a condition holds."""
-    key = [*table.primary_key.columns]
-    part = sa.select(*key).where(where).limit(PART)
-    statement = table.delete().where(sa.tuple_(*key).in_(part) if len(key) > 1 else key[0].in_(part))
+    """Remove all rows of a table for which a condition holds, in one transaction."""
     removed = PART
     while removed == PART:
-        removed = (await tx.execute(statement)).rowcount
+        removed = await delete_some(tx, table, where, PART)
         await asyncio.sleep(0)
+
+
+async def remove_in_order(steps: Iterable[Remove], rows: int) -> int:
+    """Take one step after the other, until so many rows are removed; return how many are.
+
+    A step is taken once the one before has left nothing: rows go before those that they refer to.
+    """
+    removed = 0
+    for step in steps:
+        removed += await step(rows - removed)
+        await asyncio.sleep(0)
+        if removed >= rows:
+            break
+    return removed

@@ -25,6 +25,7 @@ from blobhub_server.platform.admission.locators import Locators
 from blobhub_server.platform.admission.oidc import open_tokens
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.admission.usage import KeyUsage
+from blobhub_server.platform.blobs.collection import Collector
 from blobhub_server.platform.blobs.contents import Contents
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.blobs.limits import Limits
@@ -81,6 +82,7 @@ class Platform:
         self.credentials = Credentials(db, ground.keyring)
         self.limits = Limits(ground.types, clock)
         self.contents = Contents(ground.objects, self.limits, clock, ids)
+        self.collector = Collector(db, ground.bell, ground.types)
         self.host = Host(
             server_id=ground.server_id,
             settings=ground.settings,

@@ -12,7 +12,7 @@ from blobhub_server.blobtypes.capabilities import Invocable
 from blobhub_server.blobtypes.contract import BlobType, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import IdQuery
+from blobhub_server.db.parts import remove_in_order
 from blobhub_server.errors import Violation
 from blobhub_server.scheduler.arming import Arming
 from blobhub_server.scheduler.errors import TYPE
@@ -58,7 +58,7 @@ class SchedulerType(BlobType):
             ],
             locators={"schedule": partial(locate_schedule, host), "firing": partial(locate_firing, host)},
             in_use=_in_use,
-            delete=_delete,
+            collect=_collect,
             on_default_moved=arming.arm_blob,
             limits=_limits(host),
         )
@@ -85,8 +85,8 @@ async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
     return [await store.dependents_in_blob(tx, blob_id)]
 
 
-async def _delete(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove all schedules of schedulers, and their history. Executions that they have started go on."""
-    await firing_store.delete_all(tx, blob_ids)
-    await version_store.delete_all(tx, blob_ids)
-    await store.delete_all(tx, blob_ids)
+async def _collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove rows of deleted schedulers: so many at most; return how many. Executions that they have started go on."""
+    return await remove_in_order(
+        [partial(each.collect, tx, blob_ids) for each in (firing_store, version_store, store)], rows
+    )

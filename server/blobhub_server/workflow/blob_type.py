@@ -13,7 +13,7 @@ from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, H
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.schema import IdQuery
+from blobhub_server.db.parts import remove_in_order
 from blobhub_server.errors import Violation
 from blobhub_server.start import StartError
 from blobhub_server.workflow.code.contract import ScriptError
@@ -43,7 +43,7 @@ from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
 
 SESSIONS_AT_ONCE = 100
-"""How many sessions a statement looks at in a deletion: some hold nothing of what it removes, and it passes over them."""
+"""How many sessions a statement looks at in a collection: some hold nothing of what it removes, and it passes over them."""
 
 
 class WorkflowType(BlobType):
@@ -89,7 +89,7 @@ class WorkflowType(BlobType):
                     },
                     dependents=_dependents,
                     in_use=_in_use,
-                    delete=partial(_delete, runtime),
+                    collect=_collect,
                     limits=_limits(host),
                     offers={Invocable: Invocations(host, definitions, runtime, Inbox(host, events))},
                     on_serving=runtime.on_serving,
@@ -176,14 +176,20 @@ async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
     return [await session_store.dependents_in_blob(tx, blob_id), await execution_store.dependents_in_blob(tx, blob_id)]
 
 
-async def _delete(runtime: Runtime, tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove all sessions of workflows. Runners end at once here, and at their next commit on other servers."""
-    session_ids = await session_store.lock_all(tx, blob_ids)
-    for start in range(0, len(session_ids), SESSIONS_AT_ONCE):
-        part = session_ids[start : start + SESSIONS_AT_ONCE]
-        while execution_ids := await execution_store.lock_some(tx, part):
-            await message_store.delete_all(tx, execution_ids)
-            await execution_store.delete_all(tx, execution_ids)
-        for store in (event_store, object_store, session_store):
-            await store.delete_all(tx, part)
-    tx.after_commit(partial(runtime.cut_off, set(session_ids)))
+async def _collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove rows of the sessions of deleted workflows: so many at most; return how many."""
+    removed = 0
+    while removed < rows and (session_ids := await session_store.lock_some(tx, blob_ids, SESSIONS_AT_ONCE)):
+        stores = (event_store, object_store, session_store)
+        steps = [partial(_collect_executions, tx, session_ids), *(partial(each.collect, tx, session_ids) for each in stores)]
+        removed += await remove_in_order(steps, rows - removed)
+    return removed
+
+
+async def _collect_executions(tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
+    """Remove executions of sessions and the messages to them: so many rows at most; return how many."""
+    removed = 0
+    while removed < rows and (execution_ids := await execution_store.lock_some(tx, session_ids, rows - removed)):
+        steps = [partial(each.collect, tx, execution_ids) for each in (message_store, execution_store)]
+        removed += await remove_in_order(steps, rows - removed)
+    return removed

@@ -49,7 +49,7 @@ class NotesType(BlobType):
             locators={"note_run": partial(locate_run, host)},
             dependents=store.dependents_on_revision,
             in_use=store.dependents_in_blob,
-            delete=store.delete_all,
+            collect=store.collect,
             limits=[Limit(name=LIMIT, description="Notes in a revision", default=100, held=host.contents.fullest)],
             offers={NoteTexts: texts},
             on_default_moved=store.supersede,

@@ -98,6 +98,9 @@ class NotesService:
         await self._invocable.prepare(invocation)
 
         async def make(tx: Transaction) -> pb.RunNoteResponse:
+            # No foreign key keeps the blob; without the lock the row might be stored after all others were collected.
+            if not await self._host.contents.pin(tx, revision.blob_id):
+                raise NotFound("revision", request.revision)
             invoked = await self._invocable.invoke(tx, invocation)
             run = Run(
                 id=run_id,

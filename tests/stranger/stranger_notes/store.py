@@ -12,16 +12,17 @@ from blobhub_server.blobtypes.capabilities import InvocationResult
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Id, IdQuery, Time, metadata
+from blobhub_server.db.schema import Id, Time, metadata
 
 note_runs = sa.Table(
     "note_runs",
     metadata,
     sa.Column("id", Id(), primary_key=True),
     sa.Column("organization_id", Id(), nullable=False),
-    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
+    sa.Column("blob_id", Id(), nullable=False),
     sa.Column("revision_id", Id()),
     sa.Column("note", sa.String(40), nullable=False),
     sa.Column("execution_id", Id(), nullable=False),
@@ -102,6 +103,6 @@ async def _dependents(tx: Transaction, where: sa.ColumnElement[bool]) -> list[De
     return [Dependents(kind=KIND, count=count, ids=ids)]
 
 
-async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove the runs of blobs."""
-    await tx.execute(note_runs.delete().where(note_runs.c.blob_id.in_(blob_ids)))
+async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove so many runs of deleted blobs at most; return how many were removed."""
+    return await delete_some(tx, note_runs, note_runs.c.blob_id.in_(blob_ids), rows)

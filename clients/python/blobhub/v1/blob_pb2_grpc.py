@@ -144,7 +144,9 @@ class BlobServiceServicer:
     def DeleteBlob(self, request, context):
         """Deletes a blob with its revisions, metadata, members, keys, credentials and limits, and whatever its type keeps for
         it. One that is in use, as a workflow with open sessions is, is refused unless `cascade` is set: then what runs is
-        cut off and goes too. The audit log stays.
+        cut off and goes too. The audit log stays. The answer does not wait for all of that to be removed, however much it is:
+        from then on nothing of it is there for anybody, its keys are refused, its streams end, its limits are free and its
+        aliases may be used again. The server removes the rest afterwards, also across restarts.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.

@@ -90,7 +90,9 @@ class BlobServiceStub:
     DeleteBlob: _grpc.UnaryUnaryMultiCallable[_blob_pb2.DeleteBlobRequest, _blob_pb2.DeleteBlobResponse]
     """Deletes a blob with its revisions, metadata, members, keys, credentials and limits, and whatever its type keeps for
     it. One that is in use, as a workflow with open sessions is, is refused unless `cascade` is set: then what runs is
-    cut off and goes too. The audit log stays.
+    cut off and goes too. The audit log stays. The answer does not wait for all of that to be removed, however much it is:
+    from then on nothing of it is there for anybody, its keys are refused, its streams end, its limits are free and its
+    aliases may be used again. The server removes the rest afterwards, also across restarts.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -181,7 +183,9 @@ class BlobServiceAsyncStub(BlobServiceStub):
     DeleteBlob: _aio.UnaryUnaryMultiCallable[_blob_pb2.DeleteBlobRequest, _blob_pb2.DeleteBlobResponse]  # type: ignore[assignment]
     """Deletes a blob with its revisions, metadata, members, keys, credentials and limits, and whatever its type keeps for
     it. One that is in use, as a workflow with open sessions is, is refused unless `cascade` is set: then what runs is
-    cut off and goes too. The audit log stays.
+    cut off and goes too. The audit log stays. The answer does not wait for all of that to be removed, however much it is:
+    from then on nothing of it is there for anybody, its keys are refused, its streams end, its limits are free and its
+    aliases may be used again. The server removes the rest afterwards, also across restarts.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -299,7 +303,9 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_blob_pb2.DeleteBlobResponse, _abc.Awaitable[_blob_pb2.DeleteBlobResponse]]:
         """Deletes a blob with its revisions, metadata, members, keys, credentials and limits, and whatever its type keeps for
         it. One that is in use, as a workflow with open sessions is, is refused unless `cascade` is set: then what runs is
-        cut off and goes too. The audit log stays.
+        cut off and goes too. The audit log stays. The answer does not wait for all of that to be removed, however much it is:
+        from then on nothing of it is there for anybody, its keys are refused, its streams end, its limits are free and its
+        aliases may be used again. The server removes the rest afterwards, also across restarts.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.

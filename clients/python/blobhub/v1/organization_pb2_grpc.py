@@ -125,6 +125,7 @@ class OrganizationServiceServicer:
     def DeleteOrganization(self, request, context):
         """Deletes an organization with its members, keys, credentials and limits. One that holds blobs is refused unless
         `cascade` is set: then they go too, with all that is in them, and what runs in them is cut off. The audit log stays.
+        The answer does not wait for all of that to be removed, as with DeleteBlob.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.

@@ -76,6 +76,7 @@ class OrganizationServiceStub:
     DeleteOrganization: _grpc.UnaryUnaryMultiCallable[_organization_pb2.DeleteOrganizationRequest, _organization_pb2.DeleteOrganizationResponse]
     """Deletes an organization with its members, keys, credentials and limits. One that holds blobs is refused unless
     `cascade` is set: then they go too, with all that is in them, and what runs in them is cut off. The audit log stays.
+    The answer does not wait for all of that to be removed, as with DeleteBlob.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -136,6 +137,7 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
     DeleteOrganization: _aio.UnaryUnaryMultiCallable[_organization_pb2.DeleteOrganizationRequest, _organization_pb2.DeleteOrganizationResponse]  # type: ignore[assignment]
     """Deletes an organization with its members, keys, credentials and limits. One that holds blobs is refused unless
     `cascade` is set: then they go too, with all that is in them, and what runs in them is cut off. The audit log stays.
+    The answer does not wait for all of that to be removed, as with DeleteBlob.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -223,6 +225,7 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_organization_pb2.DeleteOrganizationResponse, _abc.Awaitable[_organization_pb2.DeleteOrganizationResponse]]:
         """Deletes an organization with its members, keys, credentials and limits. One that holds blobs is refused unless
         `cascade` is set: then they go too, with all that is in them, and what runs in them is cut off. The audit log stays.
+        The answer does not wait for all of that to be removed, as with DeleteBlob.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.

@@ -157,6 +157,10 @@ class Admission:
         call.reference = (resource.kind, value)
         resolved = await gate.locators[resource.kind](value, call.caller)
         place = NOWHERE if resolved is None else resolved.place
+        if resource.kind not in grammar.KINDS and not await gate.roles.is_there(place):
+            # The kinds that the grammar knows are found by the row of their blob or organization, all others by their own,
+            # which is there until it is collected.
+            resolved, place = None, NOWHERE
         role = await gate.roles.held_role(call.caller, place)
         if not self._found:
             call.place, call.role = place, role

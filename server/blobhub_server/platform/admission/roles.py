@@ -10,6 +10,7 @@ from blobhub_server.platform.rules import access
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import member as store
 from blobhub_server.platform.store import organization as organization_store
+from blobhub_server.platform.store import place as place_store
 
 
 def _depends_on_membership(caller: Caller) -> bool:
@@ -38,6 +39,11 @@ class Roles:
             return access.held_role(caller, place, Role.NONE)
         async with self._db.read() as tx:
             return await held_role(tx, caller, place)
+
+    async def is_there(self, place: Place) -> bool:
+        """Whether a place is there: its organization and its blob, or its user. Always takes one statement."""
+        async with self._db.read() as tx:
+            return await place_store.is_there(tx, place)
 
     async def current_place(self, place: Place) -> Place | None:
         """The same place as it is now; None when it is gone."""

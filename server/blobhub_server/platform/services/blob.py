@@ -9,7 +9,7 @@ from blobhub.v1 import blob_pb2 as pb
 
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.call import Call
-from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.contract import DELETIONS, Host
 from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
@@ -22,7 +22,7 @@ from blobhub_server.platform.admission.locators import version_of
 from blobhub_server.platform.blobs import events as blob_events
 from blobhub_server.platform.blobs.aliases import change_alias, claim_alias
 from blobhub_server.platform.blobs.default_revisions import DefaultRevisions
-from blobhub_server.platform.blobs.deletion import delete_blob
+from blobhub_server.platform.blobs.deletion import mark_blob
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.rules import access
 from blobhub_server.platform.rules import blob as rules
@@ -177,8 +177,8 @@ class BlobService:
             await organization_store.count_blobs(tx, call.resource.organization_id, -1)
             current = await self._lock(tx, call.resource.id, request.etag)
             rules.require_unused(await self._types.in_use(tx, current.type, current.id), cascade=request.cascade)
-            await delete_blob(tx, self._types, current.id)
-            await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
+            await mark_blob(tx, current)
+            await self._host.bell.ring_after_commit(tx, [gate.TOPIC, DELETIONS])
             return pb.DeleteBlobResponse()
 
         return await call.once(make)
@@ -210,6 +210,8 @@ class BlobService:
         return current
 
     async def _current_proto(self, tx: Transaction, blob_id: str) -> pb.Blob:
+        """A blob that is locked. Raises PermissionDenied when its organization, which is not, was deleted meanwhile."""
         blob = await store.get(tx, blob_id)
-        assert blob is not None, "it was written in this transaction"
+        if blob is None:
+            raise PermissionDenied
         return to_proto(blob)

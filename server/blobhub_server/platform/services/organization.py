@@ -6,7 +6,7 @@ from blobhub.v1 import organization_pb2 as pb
 
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.blobtypes.call import Call
-from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.contract import DELETIONS, Host
 from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Transaction
@@ -14,7 +14,7 @@ from blobhub_server.db.keyset import Order
 from blobhub_server.errors import PermissionDenied
 from blobhub_server.platform.admission import gate
 from blobhub_server.platform.blobs.aliases import change_alias, claim_alias
-from blobhub_server.platform.blobs.deletion import delete_organization
+from blobhub_server.platform.blobs.deletion import mark_organization
 from blobhub_server.platform.blobs.locks import lock_user
 from blobhub_server.platform.rules import organization as rules
 from blobhub_server.platform.rules.member import Member
@@ -129,8 +129,8 @@ class OrganizationService:
         async def make(tx: Transaction) -> pb.DeleteOrganizationResponse:
             current = await self._lock(tx, call.resource.id, request.etag)
             rules.require_empty(current, cascade=request.cascade)
-            await delete_organization(tx, self._types, current.id)
-            await self._host.bell.ring_after_commit(tx, [gate.TOPIC])
+            await mark_organization(tx, self._types, current.id)
+            await self._host.bell.ring_after_commit(tx, [gate.TOPIC, DELETIONS])
             return pb.DeleteOrganizationResponse()
 
         return await call.once(make)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.parts import delete_in_parts
-from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.parts import delete_some
+from blobhub_server.db.prepared import Prepared, upsert
+from blobhub_server.db.presence import blob_is_there, organization_is_there
 from blobhub_server.db.records import Scalar
 from blobhub_server.db.schema import Id, metadata
 
@@ -24,13 +25,16 @@ former_aliases = sa.Table(
 
 
 _KEY = (former_aliases.c.parent_id == sa.bindparam("parent"), former_aliases.c.alias == sa.bindparam("wanted"))
-_HOLDER = Prepared(sa.select(former_aliases.c.resource_id).where(*_KEY), Scalar(str))
-_GIVE_UP = Prepared(former_aliases.insert())
+_resource = former_aliases.c.resource_id
+_THERE = sa.or_(organization_is_there(_resource), blob_is_there(_resource))
+_HOLDER = Prepared(sa.select(_resource).where(*_KEY, _THERE), Scalar(str))
+# Replaces that of a resource which is deleted, and not collected yet.
+_GIVE_UP = Prepared(upsert(former_aliases, keys=(former_aliases.c.parent_id, former_aliases.c.alias), changed=(_resource,)))
 _TAKE_BACK = Prepared(former_aliases.delete().where(*_KEY))
 
 
 async def find_former_holder(tx: Transaction, parent_id: str, alias: str) -> str | None:
-    """The id of the resource that gave up an alias."""
+    """The id of the resource that gave up an alias and is there."""
     return await tx.first(_HOLDER, parent=parent_id, wanted=alias)
 
 
@@ -44,6 +48,6 @@ async def take_back(tx: Transaction, parent_id: str, alias: str) -> None:
     await tx.run(_TAKE_BACK, parent=parent_id, wanted=alias)
 
 
-async def delete_all(tx: Transaction, resource_ids: Sequence[str]) -> None:
-    """Remove the former aliases of resources that are being deleted."""
-    await delete_in_parts(tx, former_aliases, former_aliases.c.resource_id.in_(resource_ids))
+async def collect(tx: Transaction, resource_ids: Sequence[str], rows: int) -> int:
+    """Remove so many former aliases of deleted resources at most; return how many were removed."""
+    return await delete_some(tx, former_aliases, former_aliases.c.resource_id.in_(resource_ids), rows)

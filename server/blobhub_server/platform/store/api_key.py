@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.parts import delete_in_parts, ids_in_parts
-from blobhub_server.db.prepared import Prepared, lock_rows
+from blobhub_server.db.parts import delete_some
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.presence import place_is_there
 from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Choice, Id, Time, metadata
 from blobhub_server.platform.rules.api_key import ApiKey
@@ -26,8 +27,8 @@ api_keys = sa.Table(
     sa.Column("public_id", sa.String(12), nullable=False, unique=True),
     sa.Column("secret_hash", sa.LargeBinary, nullable=False),
     sa.Column("user_id", Id(), sa.ForeignKey("users.id")),
-    sa.Column("organization_id", Id(), sa.ForeignKey("organizations.id")),
-    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id")),
+    sa.Column("organization_id", Id()),
+    sa.Column("blob_id", Id()),
     sa.Column("role", Choice(Role, sa.SmallInteger()), nullable=False),
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("create_time", Time(), nullable=False),
@@ -42,6 +43,7 @@ api_keys = sa.Table(
 )
 
 _KEY = Mapper(ApiKey, api_keys)
+_THERE = place_is_there(api_keys.c.organization_id, api_keys.c.blob_id)
 _INSERT = Prepared(api_keys.insert())
 
 
@@ -50,19 +52,19 @@ async def insert(tx: Transaction, key: ApiKey) -> None:
     await tx.run(_INSERT, **_KEY.row(key))
 
 
-_GET = Prepared(_KEY.select().where(api_keys.c.id == sa.bindparam("key")), _KEY)
+_GET = Prepared(_KEY.select().where(api_keys.c.id == sa.bindparam("key"), _THERE), _KEY)
 
 
 async def get(tx: Transaction, key_id: str, *, lock: bool = False) -> ApiKey | None:
-    """A key by its id. With `lock` nobody else changes it until the transaction ends."""
+    """A key by its id, unless what it is for was deleted. With `lock` nobody else changes it until the transaction ends."""
     return await tx.first(_GET.locking if lock else _GET, key=key_id)
 
 
-_BY_PUBLIC_ID = Prepared(_KEY.select().where(api_keys.c.public_id == sa.bindparam("presented")), _KEY)
+_BY_PUBLIC_ID = Prepared(_KEY.select().where(api_keys.c.public_id == sa.bindparam("presented"), _THERE), _KEY)
 
 
 async def get_by_public_id(tx: Transaction, public_id: str) -> ApiKey | None:
-    """A key by its public id."""
+    """A key by its public id, unless what it is for was deleted."""
     return await tx.first(_BY_PUBLIC_ID, presented=public_id)
 
 
@@ -95,7 +97,7 @@ async def count_personal(tx: Transaction, user_id: str, now: datetime) -> int:
 
 
 async def _count(tx: Transaction, whose: sa.ColumnElement[bool], now: datetime) -> int:
-    query = sa.select(sa.func.count()).where(whose, *_valid(now))
+    query = sa.select(sa.func.count()).where(whose, *_valid(now), _THERE)
     return int((await tx.execute(query)).scalar_one())
 
 
@@ -104,20 +106,10 @@ async def update(tx: Transaction, key_id: str, **values: Any) -> None:
     await tx.execute(api_keys.update().where(api_keys.c.id == key_id).values(values))
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
-    """Remove the keys of blobs."""
-    await _delete(tx, api_keys.c.blob_id.in_(blob_ids))
-
-
-async def delete_all_of_organization(tx: Transaction, organization_id: str) -> None:
-    """Remove the keys of an organization and of its blobs."""
-    await _delete(tx, api_keys.c.organization_id == organization_id)
-
-
-async def _delete(tx: Transaction, where: sa.ColumnElement[bool]) -> None:
-    """Remove keys. They are locked in the order of their ids first, as wherever several are locked."""
-    async for ids in ids_in_parts(tx, lock_rows(sa.select(api_keys.c.id).where(where))):
-        await delete_in_parts(tx, api_keys, api_keys.c.id.in_(ids))
+async def collect(tx: Transaction, parent_ids: Sequence[str], rows: int) -> int:
+    """Remove so many keys of deleted organizations or blobs at most; return how many were removed."""
+    theirs = sa.or_(api_keys.c.blob_id.in_(parent_ids), api_keys.c.organization_id.in_(parent_ids))
+    return await delete_some(tx, api_keys, theirs, rows, in_order=True)
 
 
 def _is_at(place: Place) -> sa.ColumnElement[bool]:

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Caller
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
-from blobhub_server.db.parts import delete_in_parts, ids_in_parts
-from blobhub_server.db.prepared import Prepared, lock_rows, share_rows
-from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
+from blobhub_server.db.prepared import Prepared, is_one_of, share_rows
+from blobhub_server.db.presence import organization_is_there
+from blobhub_server.db.records import Mapper, Pair, Scalar
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.blob import Blob
 from blobhub_server.platform.rules.visibility import PRIVATE, PUBLIC
 from blobhub_server.platform.store.member import members
@@ -23,7 +23,7 @@ blobs = sa.Table(
     "blobs",
     metadata,
     sa.Column("id", Id(), primary_key=True),
-    sa.Column("organization_id", Id(), sa.ForeignKey("organizations.id"), nullable=False),
+    sa.Column("organization_id", Id(), nullable=False),
     sa.Column("alias", Name(63), nullable=False),
     sa.Column("type", sa.String(128), nullable=False),
     sa.Column("visibility", sa.String(16), nullable=False),
@@ -46,6 +46,7 @@ blobs = sa.Table(
 )
 
 _BLOB = Mapper(Blob, blobs)
+_THERE = organization_is_there(blobs.c.organization_id)
 _SELECT = _BLOB.select()
 _INSERT = Prepared(blobs.insert())
 
@@ -56,16 +57,16 @@ async def insert(tx: Transaction, blob: Blob) -> None:
 
 
 _ID = blobs.c.id == sa.bindparam("blob")
-_GET = Prepared(_SELECT.where(_ID), _BLOB)
+_GET = Prepared(_SELECT.where(_ID, _THERE), _BLOB)
 
 
 async def get(tx: Transaction, blob_id: str, *, lock: bool = False) -> Blob | None:
-    """One blob by id. With `lock` nobody else changes it until the transaction ends."""
+    """One blob by id, if it is there (`db/presence.py`). With `lock` nobody else changes it until the transaction ends."""
     return await tx.first(_GET.locking if lock else _GET, blob=blob_id)
 
 
 _ALIAS = blobs.c.alias == sa.bindparam("blob")
-_BY_ID = Prepared(_SELECT.where(blobs.c.organization_id == sa.bindparam("organization"), _ALIAS), _BLOB)
+_BY_ID = Prepared(_SELECT.where(blobs.c.organization_id == sa.bindparam("organization"), _ALIAS, _THERE), _BLOB)
 _BY_ALIAS = Prepared(
     _SELECT.join(organizations, organizations.c.id == blobs.c.organization_id).where(
         organizations.c.alias == sa.bindparam("organization"), _ALIAS
@@ -129,27 +130,7 @@ def _shared_with(caller: Caller, organization_id: str) -> sa.Select[Any]:
     return private.join(members, members.c.resource_id == blobs.c.id).where(*own_role)
 
 
-def select_one(blob_id: str) -> IdQuery:
-    """The set of one blob."""
-    return sa.select(blobs.c.id).where(blobs.c.id == blob_id)
-
-
-def select_in_organization(organization_id: str) -> IdQuery:
-    """The set of an organization's blobs."""
-    return sa.select(blobs.c.id).where(blobs.c.organization_id == organization_id)
-
-
-def select_of_type(blob_ids: IdQuery, type_: str) -> IdQuery:
-    """The blobs of a set that are of a type."""
-    return blob_ids.where(blobs.c.type == type_)
-
-
-async def lock_all(tx: Transaction, blob_ids: IdQuery) -> list[str]:
-    """Lock a set of blobs, in the order of their ids, until the transaction ends; return the ids."""
-    return [id_ async for part in ids_in_parts(tx, lock_rows(blob_ids)) for id_ in part]
-
-
-_PIN = Prepared(share_rows(sa.select(blobs.c.id).where(_ID)), Scalar(str))
+_PIN = Prepared(share_rows(sa.select(blobs.c.id).where(_ID, _THERE)), Scalar(str))
 
 
 async def pin(tx: Transaction, blob_id: str) -> bool:
@@ -157,10 +138,37 @@ async def pin(tx: Transaction, blob_id: str) -> bool:
     return await tx.first(_PIN, blob=blob_id) is not None
 
 
-async def types(tx: Transaction, blob_ids: IdQuery) -> list[str]:
-    """The types that a set of blobs is of."""
-    query = sa.select(blobs.c.type).where(blobs.c.id.in_(blob_ids)).distinct().order_by(blobs.c.type)
-    return list((await tx.execute(query)).scalars())
+_OF_ORGANIZATION = blobs.c.organization_id == sa.bindparam("organization")
+_NEXT_TYPE = Prepared(
+    sa.select(blobs.c.type)
+    .where(_OF_ORGANIZATION, blobs.c.type > sa.bindparam("after"))
+    .order_by(blobs.c.organization_id, blobs.c.type)
+    .limit(1),
+    Scalar(str),
+)
+
+
+async def types(tx: Transaction, organization_id: str) -> list[str]:
+    """The types that an organization's blobs are of. Each costs one search of the index, however many blobs there are."""
+    found: list[str] = []
+    while (next_ := await tx.first(_NEXT_TYPE, organization=organization_id, after=found[-1] if found else "")) is not None:
+        found.append(next_)
+    return found
+
+
+_SOME = Prepared(
+    sa.select(blobs.c.id, blobs.c.type)
+    .where(_OF_ORGANIZATION)
+    .order_by(blobs.c.id)
+    .limit(sa.bindparam("most", type_=sa.BigInteger))
+    .with_for_update(),
+    Pair(Scalar(str, "id"), Scalar(str, "type")),
+)
+
+
+async def some_of_deleted(tx: Transaction, organization_id: str, limit: int) -> list[tuple[str, str]]:
+    """The ids and types of the first blobs whose organization is not there; their rows are locked in this order."""
+    return await tx.all(_SOME, organization=organization_id, most=limit)
 
 
 _TOTAL_BYTES = Prepared(sa.select(blobs.c.bytes).where(_ID), Scalar(int))
@@ -186,6 +194,9 @@ async def take_number(tx: Transaction, blob_id: str) -> int:
     return await tx.one(_TAKE_NUMBER, blob=blob_id)
 
 
-async def delete_all(tx: Transaction, blob_ids: Sequence[str]) -> None:
-    """Remove a set of blobs. The caller has removed what is in them."""
-    await delete_in_parts(tx, blobs, blobs.c.id.in_(blob_ids))
+_DELETE = Prepared(blobs.delete().where(is_one_of(blobs.c.id, "ids")))
+
+
+async def delete(tx: Transaction, blob_ids: Sequence[str]) -> None:
+    """Remove the rows of blobs, which are not there any more. What belongs to them is left, for a deletion."""
+    await tx.run(_DELETE, ids=blob_ids)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Id, metadata
@@ -31,7 +31,7 @@ class BlobEventLine:
 blob_events = sa.Table(
     "blob_events",
     metadata,
-    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), primary_key=True),
+    sa.Column("blob_id", Id(), primary_key=True),
     sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("type", sa.String(32), nullable=False),
     sa.Column("shows_draft", sa.Boolean, nullable=False),
@@ -64,6 +64,6 @@ async def page(tx: Transaction, blob_id: str, *, drafts: bool, after: int, limit
     return await tx.all(_PAGE if drafts else _PUBLIC_PAGE, blob=blob_id, after=after, most=limit)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
-    """Remove the logs of blobs."""
-    await delete_in_parts(tx, blob_events, blob_events.c.blob_id.in_(blob_ids))
+async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove so many lines of the logs of deleted blobs at most; return how many were removed."""
+    return await delete_some(tx, blob_events, blob_events.c.blob_id.in_(blob_ids), rows)

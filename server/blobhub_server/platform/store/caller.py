@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.presence import place_is_there
 from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.platform.store.blob import blobs
 from blobhub_server.platform.store.member import members
@@ -49,7 +50,7 @@ _MEMBERSHIPS = Prepared(
             _on_organization.c.resource_id == members.c.organization_id,
         ),
     )
-    .where(members.c.user_id == sa.bindparam("user"))
+    .where(members.c.user_id == sa.bindparam("user"), place_is_there(members.c.organization_id, members.c.blob_id))
     .order_by(members.c.resource_id)
     .limit(sa.bindparam("most", type_=sa.BigInteger)),
     _MEMBERSHIP,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import PART, delete_in_parts, delete_some
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Time, metadata
@@ -98,17 +99,21 @@ async def delete_all(tx: Transaction, revision_id: str) -> None:
     await delete_in_parts(tx, entries, entries.c.revision_id == revision_id)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
-    """Remove all entries of all revisions of blobs."""
-    await delete_in_parts(tx, entries, entries.c.blob_id.in_(blob_ids))
+async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove so many entries of revisions of deleted blobs at most; return how many were removed."""
+    return await delete_some(tx, entries, entries.c.blob_id.in_(blob_ids), rows)
 
 
 async def copy(tx: Transaction, source_id: str, draft: Revision, ids: Callable[[], str]) -> None:
-    """Give a new draft the entries of another revision, under new ids. No bytes are copied."""
-    found = await page(tx, source_id, after="", limit=None)
+    """Give a new draft the entries of another revision, under new ids, part by part. No bytes are copied."""
     place = {"revision_id": draft.id, "blob_id": draft.blob_id}
     times = {"create_time": draft.create_time, "update_time": draft.create_time}
-    await tx.run_each(_INSERT, [_ENTRY.row(entry) | place | times | {"id": ids()} for entry in found])
+    after: str | None = ""
+    while after is not None:
+        found = await page(tx, source_id, after=after, limit=PART)
+        await tx.run_each(_INSERT, [_ENTRY.row(entry) | place | times | {"id": ids()} for entry in found])
+        after = found[-1].name if len(found) == PART else None
+        await asyncio.sleep(0)
 
 
 _HOLDS = Prepared(

@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.parts import delete_in_parts, ids_in_parts
-from blobhub_server.db.prepared import Prepared, lock_rows
+from blobhub_server.db.parts import delete_some
+from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.presence import place_is_there
 from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.credential import Credential, SealedBody
@@ -56,15 +57,16 @@ async def insert(tx: Transaction, credential: Credential, sealed: SealedBody) ->
     await tx.run(_INSERT, **_CREDENTIAL.row(credential), **_SEALED.row(sealed), parent_id=credential.parent_id)
 
 
-_GET = Prepared(_CREDENTIAL.select().where(_ID), _CREDENTIAL)
+_THERE = place_is_there(credentials.c.organization_id, credentials.c.blob_id)
+_GET = Prepared(_CREDENTIAL.select().where(_ID, _THERE), _CREDENTIAL)
 
 
 async def get(tx: Transaction, credential_id: str, *, lock: bool = False) -> Credential | None:
-    """One record. With `lock` nobody else changes it until the transaction ends."""
+    """One record, unless its parent was deleted. With `lock` nobody else changes it until the transaction ends."""
     return await tx.first(_GET.locking if lock else _GET, credential=credential_id)
 
 
-_FIND = Prepared(_SELECT.where(_PARENT, credentials.c.alias == sa.bindparam("alias")), _SEALED_CREDENTIAL)
+_FIND = Prepared(_SELECT.where(_PARENT, credentials.c.alias == sa.bindparam("alias"), _THERE), _SEALED_CREDENTIAL)
 
 
 async def find(tx: Transaction, parent_id: str, alias: str) -> SealedCredential | None:
@@ -109,11 +111,9 @@ async def delete(tx: Transaction, credential_id: str) -> None:
     await tx.execute(credentials.delete().where(credentials.c.id == credential_id))
 
 
-async def delete_all(tx: Transaction, parent_ids: Sequence[str]) -> None:
-    """Remove all credentials of parents. They are locked in the order of their ids first, as in a key rotation."""
-    theirs = credentials.c.parent_id.in_(parent_ids)
-    async for ids in ids_in_parts(tx, lock_rows(sa.select(credentials.c.id).where(theirs))):
-        await delete_in_parts(tx, credentials, credentials.c.id.in_(ids))
+async def collect(tx: Transaction, parent_ids: Sequence[str], rows: int) -> int:
+    """Remove so many credentials of deleted parents at most, in the order of a rotation; return how many were removed."""
+    return await delete_some(tx, credentials, credentials.c.parent_id.in_(parent_ids), rows, in_order=True)
 
 
 async def master_key_ids(tx: Transaction) -> set[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Choice, Id, metadata
@@ -80,6 +80,6 @@ async def delete(tx: Transaction, parent_id: str, name: str, rank: Rank) -> None
     await tx.run(_DELETE, parent=parent_id, limit=name, highest=rank)
 
 
-async def delete_all(tx: Transaction, parent_ids: Sequence[str]) -> None:
-    """Delete all settings on organizations or blobs."""
-    await delete_in_parts(tx, limits, limits.c.parent_id.in_(parent_ids))
+async def collect(tx: Transaction, parent_ids: Sequence[str], rows: int) -> int:
+    """Remove so many settings on deleted organizations or blobs at most; return how many were removed."""
+    return await delete_some(tx, limits, limits.c.parent_id.in_(parent_ids), rows)

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Role
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of
+from blobhub_server.db.presence import place_is_there
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Choice, Id, Time, metadata
 from blobhub_server.platform.rules.member import Member
@@ -67,7 +68,13 @@ async def page(tx: Transaction, resource_id: str, *, order_by: str, role: Role, 
     return _MEMBER.all(await tx.execute(order(order_by).apply(query, after, limit)))
 
 
-_COUNT = Prepared(sa.select(sa.func.count()).where(members.c.organization_id == sa.bindparam("organization")), Scalar(int))
+_COUNT = Prepared(
+    sa.select(sa.func.count()).where(
+        members.c.organization_id == sa.bindparam("organization"),
+        place_is_there(members.c.organization_id, members.c.blob_id),
+    ),
+    Scalar(int),
+)
 
 
 async def count(tx: Transaction, organization_id: str) -> int:
@@ -100,9 +107,9 @@ async def delete(tx: Transaction, resource_id: str, user_id: str) -> None:
     await tx.run(_DELETE, resource=resource_id, user=user_id)
 
 
-async def delete_all(tx: Transaction, resource_ids: Sequence[str]) -> None:
-    """Take the roles on organizations or blobs away from everybody."""
-    await delete_in_parts(tx, members, members.c.resource_id.in_(resource_ids))
+async def collect(tx: Transaction, resource_ids: Sequence[str], rows: int) -> int:
+    """Remove so many roles on deleted organizations or blobs at most; return how many were removed."""
+    return await delete_some(tx, members, members.c.resource_id.in_(resource_ids), rows)
 
 
 _MEMBERSHIP = Prepared(

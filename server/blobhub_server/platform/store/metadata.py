@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_in_parts, delete_some
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Time, metadata
@@ -19,7 +19,7 @@ metadata_records = sa.Table(
     "metadata_records",
     metadata,
     sa.Column("parent_id", Id(), primary_key=True),
-    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
+    sa.Column("blob_id", Id(), nullable=False),
     sa.Column("key", Name(256), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
     sa.Column("description", sa.String(256), nullable=False),
@@ -100,9 +100,9 @@ async def delete_all(tx: Transaction, parent_id: str) -> None:
     await delete_in_parts(tx, metadata_records, _columns.parent_id == parent_id)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
-    """Remove all records of blobs and of their revisions."""
-    await delete_in_parts(tx, metadata_records, _columns.blob_id.in_(blob_ids))
+async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove so many records of deleted blobs and of their revisions at most; return how many were removed."""
+    return await delete_some(tx, metadata_records, _columns.blob_id.in_(blob_ids), rows)
 
 
 def _has_key(parent_id: str, key: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:

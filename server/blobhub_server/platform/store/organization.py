@@ -11,7 +11,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Scalar
-from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store.member import members
 
@@ -113,11 +113,6 @@ async def blob_count(tx: Transaction, organization_id: str) -> int:
     return await tx.first(_BLOB_COUNT, organization=organization_id) or 0
 
 
-def select_one(organization_id: str) -> IdQuery:
-    """The set of one organization."""
-    return sa.select(organizations.c.id).where(organizations.c.id == organization_id)
-
-
 async def delete(tx: Transaction, organization_id: str) -> None:
-    """Remove an organization. The caller has removed what is in it."""
+    """Remove the row of an organization, which is not there any more. What belongs to it is left, for a deletion."""
     await tx.execute(organizations.delete().where(organizations.c.id == organization_id))

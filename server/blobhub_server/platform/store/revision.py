@@ -11,7 +11,7 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Time, metadata
@@ -21,7 +21,7 @@ revisions = sa.Table(
     "revisions",
     metadata,
     sa.Column("id", Id(), primary_key=True),
-    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
+    sa.Column("blob_id", Id(), nullable=False),
     sa.Column("phase", sa.String(16), nullable=False),
     sa.Column("base_revision_id", Id()),
     sa.Column("comment", sa.String(200), nullable=False),
@@ -155,6 +155,6 @@ async def delete(tx: Transaction, revision_id: str) -> None:
     await tx.run(_DELETE, revision=revision_id)
 
 
-async def delete_all_of_blobs(tx: Transaction, blob_ids: Sequence[str]) -> None:
-    """Remove all revisions of blobs. The caller has removed their content."""
-    await delete_in_parts(tx, revisions, revisions.c.blob_id.in_(blob_ids))
+async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove so many revisions of deleted blobs, whose content is removed, at most; return how many were removed."""
+    return await delete_some(tx, revisions, revisions.c.blob_id.in_(blob_ids), rows)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some, remove_in_order
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, IdQuery, Time, metadata
+from blobhub_server.db.schema import Choice, Id, Time, metadata
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
 
 _STARTED = sa.text("execution_id IS NOT NULL")
@@ -55,7 +58,7 @@ firings = sa.Table(
 firing_logs = sa.Table(
     "firing_logs",
     metadata,
-    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), primary_key=True),
+    sa.Column("blob_id", Id(), primary_key=True),
     sa.Column("first_sequence", sa.BigInteger, nullable=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
 )
@@ -70,7 +73,10 @@ async def get(tx: Transaction, firing_id: str) -> Firing | None:
     return await tx.first(_GET, firing=firing_id)
 
 
-async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove all firings of blobs, and their numbering."""
-    await delete_in_parts(tx, firings, firings.c.blob_id.in_(blob_ids))
-    await delete_in_parts(tx, firing_logs, firing_logs.c.blob_id.in_(blob_ids))
+async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove so many firings of deleted blobs, and their numbering, at most; return how many rows were removed."""
+    steps = [
+        partial(delete_some, tx, firings, firings.c.blob_id.in_(blob_ids)),
+        partial(delete_some, tx, firing_logs, firing_logs.c.blob_id.in_(blob_ids)),
+    ]
+    return await remove_in_order(steps, rows)

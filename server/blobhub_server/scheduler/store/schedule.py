@@ -9,10 +9,11 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
+from blobhub_server.db.presence import blob_is_there
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Id, IdQuery, Name, Time, metadata
+from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.scheduler.rules.schedule import Schedule
 
 IS_DUE_ONCE = sa.text("next_due_time IS NOT NULL")
@@ -24,7 +25,7 @@ schedules = sa.Table(
     metadata,
     sa.Column("id", Id(), primary_key=True),
     sa.Column("organization_id", Id(), nullable=False),
-    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
+    sa.Column("blob_id", Id(), nullable=False),
     sa.Column("alias", Name(63), nullable=False),
     sa.Column("enabled", sa.Boolean, nullable=False),
     sa.Column("paused_by", Id()),
@@ -143,10 +144,12 @@ async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
 
 async def dependents_on_target(tx: Transaction, revision_id: str) -> Dependents:
     """The armed schedules that pin a revision of another blob."""
-    count, ids = await count_and_name(tx, schedules.c.id, schedules.c.target_revision_id == revision_id)
+    count, ids = await count_and_name(
+        tx, schedules.c.id, schedules.c.target_revision_id == revision_id, blob_is_there(schedules.c.blob_id)
+    )
     return Dependents(kind="schedules", count=count, ids=ids)
 
 
-async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove all schedules of blobs. The caller has removed what refers to them."""
-    await delete_in_parts(tx, schedules, schedules.c.blob_id.in_(blob_ids))
+async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove so many schedules of deleted blobs, to which nothing refers any more, at most; return how many were removed."""
+    return await delete_some(tx, schedules, schedules.c.blob_id.in_(blob_ids), rows)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of, upsert
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Id, IdQuery, Time, metadata
+from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.scheduler.rules.schedule import ScheduleVersion
 from blobhub_server.scheduler.store.schedule import schedules
 
@@ -77,10 +77,10 @@ async def find_some(tx: Transaction, wanted: Collection[tuple[str, str]]) -> dic
     return {(version.schedule_id, version.digest): version for version in found}
 
 
-async def delete_all(tx: Transaction, blob_ids: IdQuery) -> None:
-    """Remove the documents of all schedules of blobs."""
+async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove so many documents of deleted blobs at most; return how many were removed."""
     own = sa.select(schedules.c.id).where(schedules.c.blob_id.in_(blob_ids))
-    await delete_in_parts(tx, schedule_versions, schedule_versions.c.schedule_id.in_(own))
+    return await delete_some(tx, schedule_versions, schedule_versions.c.schedule_id.in_(own), rows)
 
 
 _REASSIGN = Prepared(

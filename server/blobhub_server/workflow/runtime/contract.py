@@ -93,6 +93,3 @@ class Runtime(Protocol):
 
         An execution that ends in the transaction of its start is not told.
         """
-
-    def cut_off(self, session_ids: set[str]) -> None:
-        """Abandon the executions here whose sessions were deleted."""

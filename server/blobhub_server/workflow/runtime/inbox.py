@@ -82,7 +82,8 @@ class Inbox:
             await session_store.set_state(tx, [session_id], CLOSED, self._host.clock())
             await self._events.append_closed(tx, session_id)
         now = await session_store.get(tx, session_id)
-        assert now is not None, "it is locked in this transaction"
+        if now is None:  # Its blob was deleted meanwhile: the session itself is locked.
+            raise PermissionDenied
         return now
 
     async def _send(

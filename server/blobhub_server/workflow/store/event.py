@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.portion import count_within
 from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
@@ -207,6 +207,6 @@ async def first_record(tx: Transaction, execution_id: str) -> str | None:
     return await tx.first(_FIRST_RECORD, execution=execution_id)
 
 
-async def delete_all(tx: Transaction, session_ids: Sequence[str]) -> None:
-    """Remove the logs of sessions."""
-    await delete_in_parts(tx, events, events.c.session_id.in_(session_ids))
+async def collect(tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
+    """Remove so many lines of the logs of sessions at most; return how many were removed."""
+    return await delete_some(tx, events, events.c.session_id.in_(session_ids), rows)

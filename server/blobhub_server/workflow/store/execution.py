@@ -13,9 +13,10 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
-from blobhub_server.db.parts import PART, delete_in_parts
+from blobhub_server.db.parts import PART, delete_some
 from blobhub_server.db.portion import count_within
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows, upsert
+from blobhub_server.db.presence import blob_is_there
 from blobhub_server.db.records import ColumnGroup, Mapper, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, Json, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
@@ -171,11 +172,12 @@ def _projection(execution: Execution) -> Mapping[str, Any]:
     return {name: row[name] for name in _PROJECTED}
 
 
-_GET = Prepared(_SELECT.where(_ID), _EXECUTION)
+_THERE = blob_is_there(executions.c.blob_id)
+_GET = Prepared(_SELECT.where(_ID, _THERE), _EXECUTION)
 
 
 async def get(tx: Transaction, execution_id: str) -> Execution | None:
-    """One execution."""
+    """One execution, unless its blob was deleted."""
     return await tx.first(_GET, execution=execution_id)
 
 
@@ -261,6 +263,12 @@ async def running_ids(tx: Transaction, server_id: str) -> set[str]:
     return set((await tx.execute(sa.select(executions.c.id).where(executions.c.owner == server_id, RUNNING))).scalars())
 
 
+async def deleted_ids(tx: Transaction, server_id: str) -> list[str]:
+    """The executions that a server owns, that have not ended, and whose blobs were deleted, by id."""
+    query = sa.select(executions.c.id).where(executions.c.owner == server_id, RUNNING, sa.not_(_THERE))
+    return [*(await tx.execute(query)).scalars()]
+
+
 def _unowned(server_id: str) -> sa.ColumnElement[bool]:
     """That no living server owns an execution, and not this one either."""
     foreign = sa.and_(executions.c.owner != server_id, executions.c.owner.not_in(select_living()))
@@ -269,7 +277,7 @@ def _unowned(server_id: str) -> sa.ColumnElement[bool]:
 
 async def has_orphans(tx: Transaction, server_id: str) -> bool:
     """Whether there is anything to claim. It may look at all executions that have not ended."""
-    return bool((await tx.execute(sa.select(sa.exists().where(RUNNING, _unowned(server_id))))).scalar_one())
+    return bool((await tx.execute(sa.select(sa.exists().where(RUNNING, _unowned(server_id), _THERE)))).scalar_one())
 
 
 async def claim(tx: Transaction, server_id: str, limit: int) -> list[Execution]:
@@ -281,7 +289,7 @@ async def claim(tx: Transaction, server_id: str, limit: int) -> list[Execution]:
     # What was counted more often comes later, when the server has been up for longer: kills from outside soon after a start
     # then do not hit the same execution each time.
     order = (executions.c.recoveries == 0, executions.c.recoveries, executions.c.id)
-    orphans = sa.select(executions.c.id).where(RUNNING, _unowned(server_id)).order_by(*order).limit(limit)
+    orphans = sa.select(executions.c.id).where(RUNNING, _unowned(server_id), _THERE).order_by(*order).limit(limit)
     orphans = orphans.with_for_update(key_share=True, skip_locked=True)
     claimed = await _update(tx, executions.c.id.in_(orphans), owner=server_id, fence=executions.c.fence + 1)
     return sorted(claimed, key=lambda execution: (execution.recoveries == 0, execution.recoveries, execution.id))
@@ -324,15 +332,24 @@ async def _update(tx: Transaction, *conditions: sa.ColumnElement[bool] | sa.Text
     return _EXECUTION.all(await tx.execute(query))
 
 
-async def lock_some(tx: Transaction, session_ids: Sequence[str]) -> list[str]:
+_SOME_IDS = Prepared(
+    lock_rows(
+        sa.select(executions.c.id)
+        .where(is_one_of(executions.c.session_id, "sessions"))
+        .limit(sa.bindparam("most", type_=sa.BigInteger))
+    ),
+    Scalar(str),
+)
+
+
+async def lock_some(tx: Transaction, session_ids: Sequence[str], limit: int) -> list[str]:
     """Lock some executions of sessions, so that nobody sends them messages until the transaction ends; return their ids."""
-    own = sa.select(executions.c.id).where(executions.c.session_id.in_(session_ids)).limit(PART)
-    return [*(await tx.execute(lock_rows(own))).scalars()]
+    return await tx.all(_SOME_IDS, sessions=session_ids, most=limit)
 
 
 async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependents:
     """The executions that run definitions of a revision and have not ended."""
-    count, ids = await count_and_name(tx, executions.c.id, executions.c.revision_id == revision_id, RUNNING)
+    count, ids = await count_and_name(tx, executions.c.id, executions.c.revision_id == revision_id, RUNNING, _THERE)
     return Dependents(kind="running executions", count=count, ids=ids)
 
 
@@ -341,13 +358,13 @@ async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     # By their states, so that an index finds them among the many of a blob that have ended.
     in_sessions = sa.and_(executions.c.blob_id == blob_id, executions.c.state.in_(_RUNNING_STATES))
     in_blob = sa.or_(in_sessions, executions.c.definition_blob_id == blob_id)
-    count, ids = await count_and_name(tx, executions.c.id, in_blob, RUNNING)
+    count, ids = await count_and_name(tx, executions.c.id, in_blob, RUNNING, _THERE)
     return Dependents(kind="running executions", count=count, ids=ids)
 
 
-async def delete_all(tx: Transaction, execution_ids: Sequence[str]) -> None:
-    """Remove executions. The caller has removed the messages to them."""
-    await delete_in_parts(tx, executions, executions.c.id.in_(execution_ids))
+async def collect(tx: Transaction, execution_ids: Sequence[str], rows: int) -> int:
+    """Remove so many executions, whose messages are removed, at most; return how many were removed."""
+    return await delete_some(tx, executions, executions.c.id.in_(execution_ids), rows)
 
 
 assert {"completed", "failed", "stopped"} == TERMINAL, "RUNNING spells the terminal states out for the indexes"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Choice, Id, Json, metadata
@@ -83,6 +83,6 @@ async def delete(tx: Transaction, taken: Mapping[str, int]) -> None:
     await tx.run_each(_DELETE, [{"execution": id_, "last_number": number} for id_, number in taken.items()])
 
 
-async def delete_all(tx: Transaction, execution_ids: Sequence[str]) -> None:
-    """Remove the messages to executions. The caller has locked those."""
-    await delete_in_parts(tx, messages, messages.c.execution_id.in_(execution_ids))
+async def collect(tx: Transaction, execution_ids: Sequence[str], rows: int) -> int:
+    """Remove so many messages to executions, which the caller has locked, at most; return how many were removed."""
+    return await delete_some(tx, messages, messages.c.execution_id.in_(execution_ids), rows)

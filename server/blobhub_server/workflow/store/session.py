@@ -12,10 +12,11 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
-from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Id, IdQuery, Time, metadata
+from blobhub_server.db.presence import blob_is_there
+from blobhub_server.db.records import Mapper, Scalar
+from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.workflow.rules.session import CLOSED, EVENT_INTERVAL, Session
 
 NOT_CLOSED = sa.text("state <> 'closed'")
@@ -26,7 +27,7 @@ sessions = sa.Table(
     metadata,
     sa.Column("id", Id(), primary_key=True),
     sa.Column("organization_id", Id(), nullable=False),
-    sa.Column("blob_id", Id(), sa.ForeignKey("blobs.id"), nullable=False),
+    sa.Column("blob_id", Id(), nullable=False),
     sa.Column("revision_id", Id(), sa.ForeignKey("revisions.id"), nullable=False),
     sa.Column("alias", sa.String(63)),
     sa.Column("description", sa.String(256), nullable=False),
@@ -63,11 +64,12 @@ async def insert(tx: Transaction, session: Session) -> None:
 
 
 _ID = sessions.c.id == sa.bindparam("session")
-_GET = Prepared(_SESSION.select().where(_ID), _SESSION)
+_THERE = blob_is_there(sessions.c.blob_id)
+_GET = Prepared(_SESSION.select().where(_ID, _THERE), _SESSION)
 
 
 async def get(tx: Transaction, session_id: str, *, lock: bool = False) -> Session | None:
-    """One session. With `lock` nobody else changes it until the transaction ends."""
+    """One session, unless its blob was deleted. With `lock` nobody else changes it until the transaction ends."""
     return await tx.first(_GET.locking if lock else _GET, session=session_id)
 
 
@@ -151,25 +153,35 @@ async def most_executions(tx: Transaction, blob_id: str) -> int:
     return (await tx.execute(query)).scalar() or 0
 
 
-async def lock_all(tx: Transaction, blob_ids: IdQuery) -> list[str]:
-    """Lock the sessions of these blobs, so that nobody writes to their logs until the transaction ends; return their ids.
+_SOME_IDS = Prepared(
+    lock_rows(
+        sa.select(sessions.c.id)
+        .where(is_one_of(sessions.c.blob_id, "blobs"))
+        .order_by(sessions.c.id)
+        .limit(sa.bindparam("most", type_=sa.BigInteger))
+    ),
+    Scalar(str),
+)
+
+
+async def lock_some(tx: Transaction, blob_ids: Sequence[str], limit: int) -> list[str]:
+    """Lock some sessions of deleted blobs, so that nobody writes to their logs until the transaction ends; return their ids.
 
     They are locked in the order of their ids, as wherever several are locked.
     """
-    own = sa.select(sessions.c.id).where(sessions.c.blob_id.in_(blob_ids)).order_by(sessions.c.id)
-    return [*(await tx.execute(lock_rows(own))).scalars()]
+    return await tx.all(_SOME_IDS, blobs=blob_ids, most=limit)
 
 
-async def delete_all(tx: Transaction, session_ids: Sequence[str]) -> None:
-    """Remove sessions. The caller has removed what is in them."""
-    await delete_in_parts(tx, sessions, sessions.c.id.in_(session_ids))
+async def collect(tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
+    """Remove so many sessions, in which nothing is left, at most; return how many were removed."""
+    return await delete_some(tx, sessions, sessions.c.id.in_(session_ids), rows)
 
 
-_LOCK = Prepared(_SESSION.select().where(is_one_of(sessions.c.id, "ids")).order_by(sessions.c.id), _SESSION).locking
+_LOCK = Prepared(_SESSION.select().where(is_one_of(sessions.c.id, "ids"), _THERE).order_by(sessions.c.id), _SESSION).locking
 
 
 async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Session]:
-    """Lock some sessions, so that nobody else writes to their logs; return by id those that exist."""
+    """Lock some sessions, so that nobody else writes to their logs; return by id those that exist, and whose blobs do."""
     return {session.id: session for session in await tx.all(_LOCK, ids=sorted(session_ids))}
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.parts import delete_in_parts
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of, upsert
 from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Id, Name, Time, metadata
@@ -103,6 +103,6 @@ async def delete(tx: Transaction, session_id: str, alias: str) -> None:
     await tx.run(_DELETE, session=session_id, wanted=alias)
 
 
-async def delete_all(tx: Transaction, session_ids: Sequence[str]) -> None:
-    """Remove the objects of sessions."""
-    await delete_in_parts(tx, session_objects, session_objects.c.session_id.in_(session_ids))
+async def collect(tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
+    """Remove so many objects of sessions at most; return how many were removed."""
+    return await delete_some(tx, session_objects, session_objects.c.session_id.in_(session_ids), rows)

@@ -17,7 +17,6 @@ def upgrade() -> None:
         sa.Column("note", sa.String(length=40), nullable=False),
         sa.Column("execution_id", sa.String(length=36), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_note_runs_blob_id_blobs")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_note_runs")),
     )
     op.create_index("ix_note_runs_blob_id", "note_runs", ["blob_id"], unique=False)

@@ -66,6 +66,12 @@ def upgrade() -> None:
     op.create_index("ix_credentials_parent_id_type_alias", "credentials", ["parent_id", "type", "alias"], unique=False)
     op.create_index("uq_credentials_parent_id_alias", "credentials", ["parent_id", "alias"], unique=True)
     op.create_table(
+        "deletions",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("type", sa.String(length=128), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deletions")),
+    )
+    op.create_table(
         "former_aliases",
         sa.Column("parent_id", sa.String(length=36), nullable=False),
         sa.Column("alias", sa.String(length=63), nullable=False),
@@ -157,9 +163,6 @@ def upgrade() -> None:
         sa.Column("etag", sa.String(length=36), nullable=False),
         sa.Column("last_sequence", sa.BigInteger(), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["organization_id"], ["organizations.id"], name=op.f("fk_blobs_organization_id_organizations")
-        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_blobs")),
     )
     op.create_index("ix_blobs_organization_id_id", "blobs", ["organization_id", "id"], unique=False)
@@ -216,10 +219,6 @@ def upgrade() -> None:
         sa.Column("revoke_time", sa.BigInteger(), nullable=True),
         sa.Column("last_used_time", sa.BigInteger(), nullable=True),
         sa.Column("etag", sa.String(length=36), nullable=False),
-        sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_api_keys_blob_id_blobs")),
-        sa.ForeignKeyConstraint(
-            ["organization_id"], ["organizations.id"], name=op.f("fk_api_keys_organization_id_organizations")
-        ),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_api_keys_user_id_users")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("public_id", name=op.f("uq_api_keys_public_id")),
@@ -242,7 +241,6 @@ def upgrade() -> None:
         sa.Column("type", sa.String(length=32), nullable=False),
         sa.Column("shows_draft", sa.Boolean(), nullable=False),
         sa.Column("event", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_blob_events_blob_id_blobs")),
         sa.PrimaryKeyConstraint("blob_id", "sequence", name=op.f("pk_blob_events")),
         sqlite_with_rowid=False,
     )
@@ -258,7 +256,6 @@ def upgrade() -> None:
         sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("update_time", sa.BigInteger(), nullable=False),
         sa.Column("etag", sa.String(length=36), nullable=False),
-        sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_metadata_records_blob_id_blobs")),
         sa.PrimaryKeyConstraint("parent_id", "key", name=op.f("pk_metadata_records")),
     )
     op.create_index("ix_metadata_records_blob_id", "metadata_records", ["blob_id"], unique=False)
@@ -277,7 +274,6 @@ def upgrade() -> None:
         sa.Column("commit_time", sa.BigInteger(), nullable=True),
         sa.Column("etag", sa.String(length=36), nullable=False),
         sa.Column("entries", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_revisions_blob_id_blobs")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_revisions")),
     )
     op.create_index("ix_revisions_base_revision_id", "revisions", ["base_revision_id"], unique=False)

@@ -14,7 +14,6 @@ def upgrade() -> None:
         sa.Column("blob_id", sa.String(length=36), nullable=False),
         sa.Column("first_sequence", sa.BigInteger(), nullable=False),
         sa.Column("last_sequence", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_firing_logs_blob_id_blobs")),
         sa.PrimaryKeyConstraint("blob_id", name=op.f("pk_firing_logs")),
     )
     op.create_table(
@@ -43,7 +42,6 @@ def upgrade() -> None:
         sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("update_time", sa.BigInteger(), nullable=False),
         sa.Column("etag", sa.String(length=64), nullable=False),
-        sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_schedules_blob_id_blobs")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_schedules")),
         sa.UniqueConstraint("blob_id", "alias", name=op.f("uq_schedules_blob_id_alias")),
     )

@@ -112,7 +112,7 @@ class Journal:
         new = [unit for unit in units if unit.limit is not None]
         changed = [unit for unit in units if unit.limit is None]
         sessions = await session_store.lock(tx, {unit.execution.session_id for unit in units})
-        answers = await self._insert_new(tx, new, sessions) | await self._check_running(tx, changed)
+        answers = await self._insert_new(tx, new, sessions) | await self._check_running(tx, changed, sessions)
         decided = [unit for unit in units if unit.key not in answers]
         if decided:
             current = await bring_up_to_date(tx, decided)
@@ -148,12 +148,15 @@ class Journal:
         known = await execution_store.find_by_causes(tx, {item.cause for item in new if item.cause is not None})
         return {_key(item): known[item.cause] for item in new if item.cause in known}
 
-    async def _check_running(self, tx: Transaction, units: Sequence[Unit]) -> dict[Key, Execution | Refusal]:
-        """Lock the rows of executions that are not new.
+    async def _check_running(
+        self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]
+    ) -> dict[Key, Execution | Refusal]:
+        """Lock the rows of executions that are not new. Those whose sessions are gone are gone with them.
 
         Returns, by key, those that are not to be written: why some are refused, and those that were written before.
         """
-        rows = await execution_store.lock(tx, [unit.execution.id for unit in units]) if units else {}
+        left = [unit.execution.id for unit in units if unit.execution.session_id in sessions]
+        rows = await execution_store.lock(tx, left) if left else {}
         others: dict[Key, Execution | Refusal] = {}
         for unit in units:
             refusal = _check_current(unit, rows.get(unit.execution.id))

@@ -89,12 +89,6 @@ class Runners:
         if runner is not None:
             runner.abandon()
 
-    def cut_off(self, session_ids: set[str]) -> None:
-        """Abandon the executions of deleted sessions."""
-        for runner in list(self._runners.values()):
-            if runner.execution.session_id in session_ids:
-                self.drop(runner.execution.id)
-
     def leave(self) -> None:
         """Abandon everything, because the server shuts down."""
         self.leaving = True

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.contract import DELETIONS, Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.notify import Listener
 from blobhub_server.errors import PermissionDenied, StorageUnavailable
@@ -59,8 +59,10 @@ class EmbeddedRuntime:
     async def running(self) -> AsyncIterator[None]:
         """Run executions until left. What was left from before is recovered from `on_serving` on."""
         await self._ownership.take_lease()
-        async with self._host.bell.listen(self._ownership.server_id) as listener:
+        bell = self._host.bell
+        async with bell.listen(self._ownership.server_id) as listener, bell.listen(DELETIONS) as deletions:
             tasks = [
+                asyncio.create_task(self._cut_off_forever(deletions)),
                 asyncio.create_task(self._ownership.renew_forever()),
                 asyncio.create_task(self._recover_forever()),
                 asyncio.create_task(self._deliver_forever(listener)),
@@ -102,9 +104,6 @@ class EmbeddedRuntime:
     def listen(self, on_end: EndListener) -> None:
         self._end_listeners.append(on_end)
 
-    def cut_off(self, session_ids: set[str]) -> None:
-        self._runners.cut_off(session_ids)
-
     async def _recover_forever(self) -> None:
         await self._serving.wait()
         await self._recovery.recover_forever()
@@ -128,6 +127,26 @@ class EmbeddedRuntime:
     async def _tell_end(self, tx: Transaction, ended: Sequence[Execution]) -> None:
         for on_end in self._end_listeners:
             await on_end(tx, ended)
+
+    async def _cut_off_forever(self, deletions: Listener) -> None:
+        """Abandon what runs here whenever its blob is deleted, on whatever server, and once a lease, until cancelled.
+
+        It writes nothing from the deletion on, because the journal finds its session gone. This ends the steps under way.
+        """
+        while True:
+            await deletions.wait(self._lease_seconds)
+            try:
+                async with self._host.db.scan(patient=True) as tx:
+                    deleted = await execution_store.deleted_ids(tx, self._ownership.server_id)
+                for execution_id in deleted:
+                    self._runners.drop(execution_id)
+                continue
+            except StorageUnavailable as error:
+                self._host.db.trouble.report(error)
+            except Exception:
+                log.exception("deleted_not_cut_off")
+            await asyncio.sleep(RETRY_SECONDS)
+            deletions.ring()
 
     def _on_failure(self, execution: Execution, error: Exception) -> None:
         """Go on with an execution, from its log, after a turn of it was not stored.

@@ -30,7 +30,6 @@ def upgrade() -> None:
         sa.Column("executions", sa.BigInteger(), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("update_time", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["blob_id"], ["blobs.id"], name=op.f("fk_sessions_blob_id_blobs")),
         sa.ForeignKeyConstraint(["revision_id"], ["revisions.id"], name=op.f("fk_sessions_revision_id_revisions")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
     )
