@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,8 @@ class Graph:
     """Own values of persistence `execution`, by alias."""
     input_aliases: frozenset[str]
     session_aliases: frozenset[str]
+    session_reads: frozenset[str]
+    """The aliases of session objects whose values are read, or changed in place; others are only set."""
     has_first_joins: bool
 
     @classmethod
@@ -138,6 +140,7 @@ class _Compiler:
             initial={alias: constants[id_][0] for id_, alias in execution.items() if id_ in constants},
             input_aliases=frozenset(execution.values()),
             session_aliases=frozenset(alias for persistence, alias in self._values.values() if persistence == "session"),
+            session_reads=frozenset(_read_of_session(nodes.values())),
             has_first_joins=bool(self._late_marks),
         )
 
@@ -192,6 +195,14 @@ class _Compiler:
             operation=operation,
             initial=initial(operation) if own is None else own[0],
         )
+
+
+def _read_of_session(nodes: Iterable[Node]) -> Iterator[str]:
+    """The session objects that components read, or change in place."""
+    for node in nodes:
+        yield from node.session_reads
+        for writes in node.writes.values():
+            yield from (write.alias for write in writes if write.persistence == "session" and write.operation != SET)
 
 
 def _reread(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -13,7 +13,7 @@ from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of, upsert
 from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Id, Name, Time, metadata
-from blobhub_server.workflow.rules.session_object import Reading, SessionObject
+from blobhub_server.workflow.rules.session_object import SessionObject
 
 session_objects = sa.Table(
     "session_objects",
@@ -56,18 +56,37 @@ async def get(tx: Transaction, session_id: str, alias: str) -> SessionObject | N
 
 
 _NAMED = (_SESSION, is_one_of(_columns.alias, "aliases"))
-_READ = Prepared(
-    sa.select(_columns.alias, _columns.etag, _columns.value).where(*_NAMED),
-    Pair(Scalar(str, "alias"), Pair(Scalar(str, "etag"), Scalar(str, "value"))),
+SMALL_BYTES = 8 << 10
+"""Up to how many bytes a value is read with its etag."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """An object's etag and value, as JSON text; None for a value that was not read."""
+
+    alias: str
+    etag: str
+    value: str | None
+
+
+_CONTENT = Mapper(_Content, session_objects)
+_SMALL_CONTENT = Mapper(
+    _Content, session_objects, looked_up={"value": sa.case((_columns.size <= SMALL_BYTES, _columns.value))}
 )
+_READ = Prepared(_CONTENT.select().where(*_NAMED), _CONTENT)
+_READ_SMALL = Prepared(_SMALL_CONTENT.select().where(*_NAMED), _SMALL_CONTENT)
 
 
-async def read(tx: Transaction, session_id: str, aliases: Iterable[str]) -> Reading:
-    """The named objects as they are now."""
+async def read(tx: Transaction, session_id: str, aliases: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Alias, etag and value, as JSON text, of the named objects."""
     found = await tx.all(_READ, session=session_id, aliases=sorted(aliases))
-    return Reading(
-        values={alias: json.loads(value) for alias, (_, value) in found}, etags={alias: etag for alias, (etag, _) in found}
-    )
+    return [(item.alias, item.etag, item.value or "") for item in found]
+
+
+async def read_small(tx: Transaction, session_id: str, aliases: Iterable[str]) -> list[tuple[str, str, str | None]]:
+    """The same, without the values that are larger than `SMALL_BYTES`, which may be known by their etags."""
+    found = await tx.all(_READ_SMALL, session=session_id, aliases=sorted(aliases))
+    return [(item.alias, item.etag, item.value) for item in found]
 
 
 _ETAGS = Prepared(

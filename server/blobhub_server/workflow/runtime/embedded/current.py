@@ -13,6 +13,7 @@ from typing import Any
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.workflow.interpreter import BUDGET
+from blobhub_server.workflow.runtime.embedded.object_reader import ObjectReader
 from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.store import session_object as object_store
 
@@ -21,14 +22,14 @@ MAX_SPENT = 5 * BUDGET
 what has happened, and are evaluated from there in turns of their own."""
 
 
-async def bring_up_to_date(tx: Transaction, units: Sequence[Unit]) -> list[Unit]:
+async def bring_up_to_date(tx: Transaction, units: Sequence[Unit], reader: ObjectReader) -> list[Unit]:
     """The units, in their order, with those decided again that rest on session objects which are others by now.
 
     Each is to be written, and finds what those before it write. The caller has locked the sessions.
     """
     if not any(unit.reads for unit in units):
         return [*units]
-    objects, left = await _Objects.load(tx, units), MAX_SPENT
+    objects, left = await _Objects.load(tx, units, reader), MAX_SPENT
     current = []
     for unit in units:
         if objects.have_changed(unit):
@@ -45,16 +46,17 @@ async def bring_up_to_date(tx: Transaction, units: Sequence[Unit]) -> list[Unit]
 class _Objects:
     """The session objects as the units of a batch find them one after the other."""
 
-    def __init__(self, tx: Transaction, etags: Mapping[tuple[str, str], str]) -> None:
+    def __init__(self, tx: Transaction, etags: Mapping[tuple[str, str], str], reader: ObjectReader) -> None:
         self._tx = tx
+        self._reader = reader
         self._etags = etags
         self._written: dict[str, dict[str, Any]] = {}
 
     @classmethod
-    async def load(cls, tx: Transaction, units: Sequence[Unit]) -> _Objects:
+    async def load(cls, tx: Transaction, units: Sequence[Unit], reader: ObjectReader) -> _Objects:
         reading = [unit for unit in units if unit.reads]
         aliases = {alias for unit in reading for alias in unit.reads}
-        return cls(tx, await object_store.etags(tx, {unit.execution.session_id for unit in reading}, aliases))
+        return cls(tx, await object_store.etags(tx, {unit.execution.session_id for unit in reading}, aliases), reader)
 
     def have_changed(self, unit: Unit) -> bool:
         """Whether one of the objects that a unit rests on is another by now."""
@@ -63,10 +65,10 @@ class _Objects:
         return any(alias in written or self._etags.get((session_id, alias)) != etag for alias, etag in unit.reads.items())
 
     async def values(self, unit: Unit) -> Mapping[str, Any]:
-        """The values of the objects that a unit's graph touches."""
-        session_id, aliases = unit.execution.session_id, unit.graph.session_aliases
+        """The values of the objects that a unit's graph reads."""
+        session_id, aliases = unit.execution.session_id, unit.graph.session_reads
         written = self._written.get(session_id, {})
-        stored = await object_store.read(self._tx, session_id, aliases - written.keys())
+        stored = await self._reader.read(self._tx, session_id, aliases - written.keys())
         return {**stored.values, **written}
 
     def write(self, unit: Unit) -> None:

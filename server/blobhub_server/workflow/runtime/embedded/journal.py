@@ -31,6 +31,7 @@ from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session, requ
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.embedded.current import bring_up_to_date
 from blobhub_server.workflow.runtime.embedded.failure_log import FailureLog
+from blobhub_server.workflow.runtime.embedded.object_reader import ObjectReader
 from blobhub_server.workflow.runtime.embedded.unit import Key, Unit
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
@@ -59,8 +60,9 @@ Refusal = OwnershipLost | TurnOutdated | LogMovedOn | PermissionDenied | Session
 class Journal:
     """Makes units durable.
 
-    `on_doubt` is called with the unit of a new execution whose commit failed and may have been made. `on_end` is called, in
-    the transaction, with the executions that end in it, were started by a firing, and were not new in it.
+    `objects` reads the session objects that units rest on. `on_doubt` is called with the unit of a new execution whose
+    commit failed and may have been made. `on_end` is called, in the transaction, with the executions that end in it,
+    were started by a firing, and were not new in it.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Journal:
         on_doubt: Callable[[Unit], None],
         on_end: Callable[[Transaction, Sequence[Execution]], Awaitable[None]],
     ) -> None:
+        self.objects = ObjectReader()
         self._failures = FailureLog()
         self._host = host
         self._log = log
@@ -115,7 +118,7 @@ class Journal:
         answers = await self._insert_new(tx, new, sessions) | await self._check_running(tx, changed, sessions)
         decided = [unit for unit in units if unit.key not in answers]
         if decided:
-            current = await bring_up_to_date(tx, decided)
+            current = await bring_up_to_date(tx, decided, self.objects)
             # The row of a new execution is that of its first decision.
             grown = [now for before, now in zip(decided, current, strict=True) if now.limit is None or now is not before]
             await execution_store.project(tx, [unit.execution for unit in grown])

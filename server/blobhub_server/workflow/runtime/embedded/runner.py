@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -51,7 +51,6 @@ from blobhub_server.workflow.runtime.embedded.underway import Underway
 from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.runtime.performer import Performer
 from blobhub_server.workflow.store import message as message_store
-from blobhub_server.workflow.store import session_object as object_store
 
 log = structlog.get_logger()
 
@@ -263,15 +262,17 @@ class Runner:
         raise AssertionError("the loop has no end")
 
     async def _session_objects(self) -> Reading:
-        """The session's objects that the graph touches."""
-        if not self._graph.session_aliases:
+        """The session's objects that the graph reads."""
+        if not self._graph.session_reads:
             return Reading()
-        aliases = self._graph.session_aliases
-        return await self._read(lambda tx: object_store.read(tx, self.execution.session_id, aliases))
+        return await self._read_objects(self._graph.session_reads)
 
-    async def read_objects(self, aliases: Iterable[str]) -> Mapping[str, Any]:
+    async def _read_objects(self, aliases: Collection[str]) -> Reading:
+        return await self._read(lambda tx: self._context.journal.objects.read(tx, self.execution.session_id, aliases))
+
+    async def read_objects(self, aliases: Collection[str]) -> Mapping[str, Any]:
         """The values of session objects as they are now, by alias."""
-        return (await self._read(lambda tx: object_store.read(tx, self.execution.session_id, aliases))).values
+        return (await self._read_objects(aliases)).values
 
     def start_unit(
         self,

@@ -13,14 +13,12 @@ from blobhub_server.workflow.interpreter import ExecutionState, Started
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
-from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.contract import PreparedStart, Start, StartWork
 from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.store import execution as execution_store
-from blobhub_server.workflow.store import session_object as object_store
 
 
 class Starts:
@@ -87,8 +85,7 @@ class Starts:
         start, graph = prepared.start, _definition(prepared).graph
         session_id, blob_id = start.session.id, start.session.blob_id
         limit = await self._host.limits.value(tx, EXECUTIONS, organization_id=start.session.organization_id, blob_id=blob_id)
-        aliases = graph.session_aliases
-        objects = await object_store.read(tx, session_id, aliases) if aliases else Reading()
+        objects = await self._journal.objects.read(tx, session_id, graph.session_reads)
         execution = self._execution(start, _definition(prepared).entry)
         runner = self._runners.make(graph, Progress(execution, ExecutionState(step_limit=start.step_limit)))
         happening, launch = Started(dict(start.input_data)), partial(self._runners.launch, runner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -33,7 +33,7 @@ class Driver(Protocol):
     async def post_and_wait(self, happening: Happening) -> None:
         """Queue a happening; return when what follows from it is durable. Raises what kept it from being stored."""
 
-    async def read_objects(self, aliases: Iterable[str]) -> Mapping[str, Any]:
+    async def read_objects(self, aliases: Collection[str]) -> Mapping[str, Any]:
         """The values of session objects as they are now, by alias."""
 
     def now(self) -> float:
