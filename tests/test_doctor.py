@@ -27,6 +27,7 @@ from served import connected, served
 WHATS = [
     *("configuration", "blob types", "address", "database", "migrations"),
     *("object store", "master key", "token issuer", "clock"),
+    "blobhub.compute.scheduler, time zones",
     "blobhub.compute.workflow, script workers",
     "stranger.notes, session",
 ]

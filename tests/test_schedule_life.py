@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import acme
 import grpc
+import pytest
 import schedules
 from acme import ADMIN, READ, WRITE
 from blobhub.v1 import schedule_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal
-from schedules import DAILY, DEFAULT, DRAFT, NIGHTLY, ONCE, create, get, house, listed, update
-from served import Api, Served
+from blobhub_server.scheduler.timetable import TZDATA_VERSION
+from calling import ask
+from databases import execute, select
+from schedules import DAILY, DEFAULT, DRAFT, NIGHTLY, ONCE, TARGET, create, get, house, listed, update
+from served import Api, Served, connected, served
+from waiting import until
 
 INVALID, DENIED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
+CONDITION = grpc.StatusCode.FAILED_PRECONDITION
 PAUSED, ACTIVE = schedule_pb2.SCHEDULE_STATE_PAUSED, schedule_pb2.SCHEDULE_STATE_ACTIVE
 EVENING = DAILY | {"cron_expression": "0 21 * * ? *"}
 
@@ -188,3 +196,39 @@ async def test_a_target_is_settled_when_it_is_saved(api: Api) -> None:
     await acme.update_blob(api, alias="flow")
     assert (await update(api, description="x")).target_blob_id == made.target_blob_id
     await expect_refusal(create(api, "late"), grpc.StatusCode.NOT_FOUND, "RENAMED")
+
+
+async def test_a_revision_that_a_schedule_pins_is_not_discarded(api: Api) -> None:
+    await house(api)
+    commit = await acme.commit(api)
+    await acme.branch(api, "latest")
+    await acme.update_blob(api, default_revision="draft")
+    made = await create(api, spec=DAILY | {"invocation_target": TARGET | {"revision": commit.id}})
+    assert made.target_revision_id == commit.id
+    found = (await ask(api, "GetRevisionDependents", revision=commit.id)).dependents
+    assert [(item.count, list(item.ids)) for item in found if item.kind == "schedules that invoke it"] == [(1, [])]
+    error = await expect_refusal(ask(api, "DiscardRevision", revision=commit.id), CONDITION, "REVISION_IN_USE")
+    assert "1 schedules that invoke it" in (error.details() or "")
+    await schedules.delete(api, f"{DRAFT}/report")
+    found = (await ask(api, "GetRevisionDependents", revision=commit.id)).dependents
+    assert "schedules that invoke it" not in {item.kind for item in found}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_times_that_were_reckoned_with_other_zone_data_are_reckoned_anew_at_a_start(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    url = await request.getfixturevalue("fresh_postgres")() if kind == "postgresql" else None
+    async with served(tmp_path, url) as server, connected(server.address, server.admin_key) as api:
+        await house(api)
+        made = await create(api)
+        database, key = server.settings.url, server.admin_key
+    wrong = "next_nominal_time = next_nominal_time + 3600000000, next_due_time = next_due_time + 3600000000"
+    await execute(database, f"UPDATE schedules SET tzdata = '2020a', {wrong}")
+    async with served(tmp_path, url) as server, connected(server.address, key) as api:
+
+        async def is_reckoned() -> bool:
+            return (await get(api, made.id)).next_due_time == made.next_due_time
+
+        await until(is_reckoned)
+        assert [tuple(row) for row in await select(database, "SELECT DISTINCT tzdata FROM schedules")] == [(TZDATA_VERSION,)]

@@ -119,13 +119,14 @@ class Check:
 class Opened:
     """What an open blob type brings.
 
-    `locators` are for the kinds of resource that its access options name. `dependents` returns what depends on a revision,
-    which is then not discarded. `in_use` returns what runs in a blob, which is then not deleted unless the request says so.
-    `collect` removes rows that the type stores for deleted blobs, given by their ids: so many at most, in a transaction of
-    their own, in short statements. It returns how many it has removed; fewer than it may remove mean that nothing of these
-    blobs is left. It is called until it says so, some time after the deletion, and again after a kill. `limits` are those
-    of its blobs, beside the platform's. `offers` has an object for every capability that the type says it offers.
-    `on_serving` begins work that was left from before the start: calls are not to wait for it.
+    `locators` are for the kinds of resource that its access options name. `dependents` returns what of this type depends on
+    a revision, of whatever type its blob is; it is then not discarded. What is in other blobs it counts and does not name:
+    whoever reads the revision may not see them. `in_use` returns what runs in a blob, which is then not deleted unless the
+    request says so. `collect` removes rows that the type stores for deleted blobs, given by their ids: so many at most, in
+    a transaction of their own, in short statements. It returns how many it has removed; fewer than it may remove mean that
+    nothing of these blobs is left. It is called until it says so, some time after the deletion, and again after a kill.
+    `limits` are those of its blobs, beside the platform's. `offers` has an object for every capability that the type says
+    it offers. `on_serving` begins work that was left from before the start: calls are not to wait for it.
 
     `on_default_moved(tx, blob_id, revision_id)` is called when the default revision of a blob of the type becomes another
     one, in the transaction that moves it, and after everything else that it does to the blob, which it has locked. What it

@@ -154,9 +154,10 @@ class BlobTypes:
         return found.type
 
     async def dependents(self, tx: Transaction, name: str, revision_id: str) -> Sequence[Dependents]:
-        """What depends on a revision, as its blob type says. Raises BlobTypeNotInstalled."""
-        ask = (await self._require(tx, name)).dependents
-        return await ask(tx, revision_id) if ask else []
+        """What depends on a revision, as all blob types say; `name` is that of its blob. Raises BlobTypeNotInstalled."""
+        await self._require(tx, name)
+        asks = [opened.dependents for opened in self.opened().values() if opened.dependents is not None]
+        return [found for ask in asks for found in await ask(tx, revision_id)]
 
     async def in_use(self, tx: Transaction, name: str, blob_id: str) -> Sequence[Dependents]:
         """What runs in a blob, as its blob type says. Raises BlobTypeNotInstalled."""

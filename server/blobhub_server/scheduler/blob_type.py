@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 
 from blobhub.v1.scheduler_error_pb2 import SchedulerErrorReason
 
+from blobhub_server.background import in_background
 from blobhub_server.blobtypes.capabilities import Invocable
-from blobhub_server.blobtypes.contract import BlobType, Content, Given, Host, Limit, Opened, Service
+from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.blobtypes.values import Dependents
+from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.parts import remove_in_order
 from blobhub_server.errors import Violation
@@ -28,6 +31,10 @@ from blobhub_server.scheduler.store import MIGRATIONS, TABLES
 from blobhub_server.scheduler.store import firing as firing_store
 from blobhub_server.scheduler.store import schedule as store
 from blobhub_server.scheduler.store import version as version_store
+from blobhub_server.scheduler.timetable import TZDATA_VERSION, find_zone, zone_names
+from blobhub_server.start import StartError
+
+_SOME_TIME = datetime(2026, 1, 1)
 
 
 class SchedulerType(BlobType):
@@ -46,17 +53,26 @@ class SchedulerType(BlobType):
     tables = TABLES
     migrations = MIGRATIONS
 
+    def checks(self, settings: Settings, given: Given) -> list[Check]:
+        """A check that there are time zones."""
+        return [Check("time zones", _look_at_time_zones)]
+
     @asynccontextmanager
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Serve schedules."""
         arming = Arming(host)
         schedules = Schedules(host, arming)
-        yield Opened(
+        async with in_background(arming.keep_up(), "time zones"):
+            yield self._opened(host, schedules, arming)
+
+    def _opened(self, host: Host, schedules: Schedules, arming: Arming) -> Opened:
+        return Opened(
             services=[
                 Service("blobhub.v1.ScheduleService", ScheduleService(host, schedules, arming)),
                 Service("blobhub.v1.FiringService", FiringService(host)),
             ],
             locators={"schedule": partial(locate_schedule, host), "firing": partial(locate_firing, host)},
+            dependents=_dependents,
             in_use=_in_use,
             collect=_collect,
             on_default_moved=arming.arm_blob,
@@ -75,9 +91,25 @@ class SchedulerType(BlobType):
         return found
 
 
+async def _look_at_time_zones() -> str:
+    """Read the rules of every zone."""
+    names = zone_names()
+    unread = [name for name in sorted(names) if find_zone(name).utcoffset(_SOME_TIME) is None]
+    if unread or not names:
+        raise StartError(
+            f"the rules of zones cannot be read ({', '.join(unread[:3]) or 'there are none'}); install tzdata anew"
+        )
+    return f"{len(names)} of tzdata {TZDATA_VERSION}"
+
+
 def _limits(host: Host) -> list[Limit]:
     """How much a scheduler may hold."""
     return [Limit(name=limit.SCHEDULES, description="Schedules in a revision", default=1_000, held=host.contents.fullest)]
+
+
+async def _dependents(tx: Transaction, revision_id: str) -> Sequence[Dependents]:
+    """What of all schedulers depends on a revision of any blob."""
+    return [await store.dependents_on_target(tx, revision_id)]
 
 
 async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:

@@ -696,7 +696,7 @@ class Dependents(_message.Message):
     """How many there are."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The ids of the first hundred, oldest first."""
+        """The ids of the first hundred, oldest first; none for what is in other blobs, such as the schedules that invoke it."""
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ schedules = sa.Table(
     sa.Index(
         "ix_schedules_upcoming", "blob_id", "next_nominal_time", "id", sqlite_where=IS_DUE_ONCE, postgresql_where=IS_DUE_ONCE
     ),
+    sa.Index("ix_schedules_tzdata", "tzdata", "id", sqlite_where=IS_DUE_ONCE, postgresql_where=IS_DUE_ONCE),
     sa.Index("ix_schedules_armed", "blob_id", "id", sqlite_where=_ARMED, postgresql_where=_ARMED),
     sa.Index("ix_schedules_target_revision_id", "target_revision_id", "id", sqlite_where=_PINNED, postgresql_where=_PINNED),
 )
@@ -117,6 +118,24 @@ async def lock_armed(tx: Transaction, blob_id: str, *, after: str, limit: int) -
     return await tx.all(_PAGE_OF_ARMED, blob=blob_id, after=after, most=limit)
 
 
+_TZDATA = sa.bindparam("tzdata", type_=sa.String())
+_RECKONED_OTHERWISE = Prepared(
+    lock_rows(
+        _SCHEDULE.select()
+        # Two ranges, which an index has; an inequality is none.
+        .where(sa.or_(schedules.c.tzdata < _TZDATA, schedules.c.tzdata > _TZDATA), IS_DUE_ONCE)
+        .order_by(schedules.c.id)
+        .limit(sa.bindparam("most"))
+    ),
+    _SCHEDULE,
+)
+
+
+async def lock_reckoned_otherwise(tx: Transaction, tzdata: str, limit: int) -> list[Schedule]:
+    """Lock some schedules that will fire, and whose next time was reckoned with other zone data."""
+    return await tx.all(_RECKONED_OTHERWISE, tzdata=tzdata, most=limit)
+
+
 _UPCOMING = Prepared(
     _SCHEDULE.select()
     .where(
@@ -143,11 +162,10 @@ async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
 
 
 async def dependents_on_target(tx: Transaction, revision_id: str) -> Dependents:
-    """The armed schedules that pin a revision of another blob."""
-    count, ids = await count_and_name(
-        tx, schedules.c.id, schedules.c.target_revision_id == revision_id, blob_is_there(schedules.c.blob_id)
-    )
-    return Dependents(kind="schedules", count=count, ids=ids)
+    """The armed schedules that pin a revision of another blob. They are counted and not named, as they are in others."""
+    is_target = schedules.c.target_revision_id == revision_id
+    query = sa.select(sa.func.count()).select_from(schedules).where(is_target, blob_is_there(schedules.c.blob_id))
+    return Dependents(kind="schedules that invoke it", count=int((await tx.execute(query)).scalar_one()))
 
 
 async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:

@@ -70,6 +70,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("target_revision_id IS NOT NULL"),
     )
     op.create_index(
+        "ix_schedules_tzdata",
+        "schedules",
+        ["tzdata", "id"],
+        unique=False,
+        sqlite_where=sa.text("next_due_time IS NOT NULL"),
+        postgresql_where=sa.text("next_due_time IS NOT NULL"),
+    )
+    op.create_index(
         "ix_schedules_upcoming",
         "schedules",
         ["blob_id", "next_nominal_time", "id"],
