@@ -120,9 +120,15 @@ async def test_a_list_is_complete_and_a_page_costs_the_same_anywhere(place: Plac
         assert end.effort <= 2 * start.effort + 50
 
 
+OTHERWISE = {
+    "ListSchedules": "reads entries as ListDefinitions does, fifty at a time; filters and pages are in test_schedule.py",
+    "ListUpcomingFirings": "lists times that are reckoned, and no rows; its pages are in test_schedule.py",
+}
+
+
 def test_every_list_of_the_contract_is_among_them() -> None:
     paged = {method.name for method in served_methods() if "page_token" in method.input.fields_by_name}
-    assert {listing.rpc.partition(".")[2] for listing in LISTINGS} == paged
+    assert {listing.rpc.partition(".")[2] for listing in LISTINGS} | OTHERWISE.keys() == paged
 
 
 class Others:

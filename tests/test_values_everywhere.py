@@ -7,9 +7,11 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import acme
 import flows
 import grpc
 import pytest
+import schedules
 from acme import DRAFT
 from blobhub.v1 import definition_pb2
 from blobhub_client import get_value, set_value
@@ -25,23 +27,28 @@ from methods import served_methods
 from scale import SHARED_FIXTURES, scaled
 from served import Api
 
+THERE = f"{schedules.DRAFT}/there"
 WAYS_IN = {
     "CheckDefinition content.components.ports.value",
     "CreateCredential body",
     "CreateMetadata value",
+    "CreateSchedule spec.input_data.value",
     "PutDefinition content.components.ports.value",
     "PutSessionObject value",
     "RunExecution spec.input_data.value",
     "StartExecution spec.input_data.value",
     "UpdateCredential body",
     "UpdateMetadata value",
+    "UpdateSchedule spec.input_data.value",
 }
+NOT_TAKEN_IN = {"PreviewSchedule spec.input_data.value": "a preview is about times, and looks at no inputs"}
 WAYS_OUT = {
     "CreateMetadata record.value",
     "GetDefinition content.components.ports.value",
     "GetExecution execution.input_data.value",
     "GetExecution execution.result",
     "GetMetadata record.value",
+    "GetSchedule schedule.spec.input_data.value",
     "GetSessionObject session_object.value",
     "ListEvents events.flow_exited.result",
     "ListEvents events.processor_output.value",
@@ -58,6 +65,14 @@ WAYS_OUT = {
     "WatchSession events.processor_output.value",
 }
 LEFT_OUT = {
+    **dict.fromkeys(
+        (
+            f"{verb}Schedule schedule.spec.input_data.value"
+            for verb in ("Create", "Disable", "Enable", "Pause", "Reassign", "Resume", "Update")
+        ),
+        "the same as GetSchedule answers",
+    ),
+    "ListSchedules schedules.spec.input_data.value": "the same as GetSchedule answers",
     "ListExecutions executions.input_data.value": "GetExecution alone has what was given",
     "ListSessionObjects session_objects.value": "lists leave values out",
     "PutSessionObject session_object.value": "who has put it has it",
@@ -115,7 +130,9 @@ def carriers(message: Descriptor, path: str = "", within: tuple[str, ...] = ()) 
 
 
 def test_every_way_in_and_out_is_tried_or_said_to_have_no_value() -> None:
-    assert {f"{method.name} {path}" for method in served_methods() for path in carriers(method.input)} == WAYS_IN
+    assert {f"{method.name} {path}" for method in served_methods() for path in carriers(method.input)} == WAYS_IN | (
+        NOT_TAKEN_IN.keys()
+    )
     found = {f"{method.name} {path}" for method in served_methods() for path in carriers(method.output)}
     assert found == WAYS_OUT | LEFT_OUT.keys()
     assert not WAYS_OUT & LEFT_OUT.keys()
@@ -173,12 +190,14 @@ class Ways:
             "CheckDefinition": {"revision": DRAFT, "content": typed},
             "CreateCredential": {"parent": "acme", "type": "aws"},
             "CreateMetadata": {"parent": DRAFT},
+            "CreateSchedule": {"revision": schedules.DRAFT, "spec": schedules.ONCE | {"input_data": [{"alias": "given"}]}},
             "PutDefinition": {"revision": DRAFT, "alias": "typed", "content": typed},
             "PutSessionObject": {"session": session_id, "alias": "object"},
             "RunExecution": {"session": session_id, "spec": spec},
             "StartExecution": {"session": session_id, "spec": spec},
             "UpdateCredential": {"credential": credential_id, "update_mask": {"paths": ["body"]}},
             "UpdateMetadata": {"parent": DRAFT, "key": "there"},
+            "UpdateSchedule": {"schedule": THERE, "spec": {"input_data": [{"alias": "given"}]}},
         }
         self.delivered: set[str] = set()
 
@@ -187,7 +206,7 @@ class Ways:
         name, path = way.split()
         method = METHODS[name]
         request = request_of(method, **self._requests[name])
-        if name == "CreateCredential":
+        if name in ("CreateCredential", "CreateSchedule"):
             request.alias = f"a{uuid.uuid4().hex[:20]}"
         if name == "CreateMetadata":
             request.key = uuid.uuid4().hex
@@ -246,6 +265,12 @@ class Ways:
                 await self.read("ListMetadata", value, parent=DRAFT, key_prefix=key)
                 await self.read("ResolveMetadata", value, revision=DRAFT, keys=[key])
                 await ask(self._api, "DeleteMetadata", parent=DRAFT, key=key)
+            case "CreateSchedule":
+                made = answers[0].schedule
+                await self.read("GetSchedule", value, schedule=made.id)
+                await ask(self._api, "DeleteSchedule", schedule=made.id)
+            case "UpdateSchedule":
+                await self.read("GetSchedule", value, schedule=THERE)
             case "CreateCredential":
                 await ask(self._api, "DeleteCredential", credential=answers[0].credential.id)
             case "RunExecution":
@@ -268,6 +293,8 @@ async def opened(api: Api) -> Ways:
     session_id = await api.session(definition())
     await ask(api, "CreateMetadata", parent=DRAFT, key="there", value_json="0")
     made = await ask(api, "CreateCredential", parent="acme", alias="there", type="aws", body_json='{"v":0}')
+    await acme.blob(api, schedules.NIGHTLY, schedules.SCHEDULER)
+    await schedules.create(api, "there", schedules.ONCE)
     return Ways(api, session_id, made.credential.id)
 
 
@@ -306,7 +333,7 @@ async def test_a_value_at_the_bounds_is_delivered_by_every_way_out_of_what_takes
         expected = {way for way in WAYS_OUT if "Metadata" not in way} | (WAYS_OUT if taken & small else set())
         assert {"PutSessionObject value", "RunExecution spec.input_data.value"} <= taken
         assert expected - ways.delivered <= {
-            way for way in WAYS_OUT if "Definition" in way and way.replace("Get", "Put") not in taken
+            way for way in WAYS_OUT if "Schedule" in way or ("Definition" in way and way.replace("Get", "Put") not in taken)
         }
 
 

@@ -38,7 +38,7 @@ from served import WORKFLOW, Api, Served, connected
 from waiting import refused_in_the_end
 
 NOT_AN_ID = "not-a-uuid"
-NEVER_PUBLIC = ("api_key", "credential", "execution", "note_run", "session", "user")
+NEVER_PUBLIC = ("api_key", "credential", "execution", "firing", "note_run", "session", "user")
 """Kinds of resource that are not shown to everybody, even where their place is public."""
 NOWHERE = "01890000-0000-7000-8000-000000000000"
 
@@ -221,6 +221,7 @@ class World:
         await acme.blob(self.api, scheduler, schedules.SCHEDULER)
         spec = schedules.DAILY | {"invocation_target": {"revision": f"{organization}/main", "definition": "workflow"}}
         made = await schedules.create(self.api, spec=spec, revision=scheduler)
+        await acme.commit(self.api, f"{scheduler}@draft")
         firing_id = await schedules.put_firing(self.server, made)
         return {
             "schedule": [
@@ -233,7 +234,8 @@ class World:
     async def _open(self) -> None:
         request = organization_pb2.UpdateOrganizationRequest(organization="open", visibility="VISIBILITY_PUBLIC")
         await self.api.organizations.UpdateOrganization(request)
-        await self.api.blobs.UpdateBlob(blob_pb2.UpdateBlobRequest(blob="open/main", visibility="VISIBILITY_PUBLIC"))
+        for blob in ("open/main", "open/nightly"):
+            await self.api.blobs.UpdateBlob(blob_pb2.UpdateBlobRequest(blob=blob, visibility="VISIBILITY_PUBLIC"))
 
     async def key(self, scope: str, role: str, seconds: float | None = None) -> api_key_pb2.CreateApiKeyResponse:
         """A key of a scope, which may end after so many seconds."""
