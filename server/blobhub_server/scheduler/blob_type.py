@@ -18,6 +18,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.parts import remove_in_order
 from blobhub_server.errors import Violation
 from blobhub_server.scheduler.arming import Arming
+from blobhub_server.scheduler.engine.engine import Engine
 from blobhub_server.scheduler.errors import TYPE
 from blobhub_server.scheduler.rules import limit
 from blobhub_server.scheduler.rules.document import ScheduleDocument
@@ -59,13 +60,13 @@ class SchedulerType(BlobType):
 
     @asynccontextmanager
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
-        """Serve schedules."""
+        """Serve schedules, and fire them."""
         arming = Arming(host)
-        schedules = Schedules(host, arming)
-        async with in_background(arming.keep_up(), "time zones"):
-            yield self._opened(host, schedules, arming)
+        schedules, engine = Schedules(host, arming), Engine(host, given[Invocable], arming)
+        async with in_background(arming.keep_up(), "time zones"), engine.running():
+            yield self._opened(host, schedules, arming, engine)
 
-    def _opened(self, host: Host, schedules: Schedules, arming: Arming) -> Opened:
+    def _opened(self, host: Host, schedules: Schedules, arming: Arming, engine: Engine) -> Opened:
         return Opened(
             services=[
                 Service("blobhub.v1.ScheduleService", ScheduleService(host, schedules, arming)),
@@ -75,6 +76,7 @@ class SchedulerType(BlobType):
             dependents=_dependents,
             in_use=_in_use,
             collect=_collect,
+            on_serving=engine.on_serving,
             on_default_moved=arming.arm_blob,
             limits=_limits(host),
         )

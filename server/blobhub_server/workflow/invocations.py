@@ -55,8 +55,8 @@ class Invocations(Invocable):
         return _result(execution)
 
     async def find(self, tx: Transaction, causes: Collection[str]) -> Mapping[str, InvocationResult]:
-        found = await execution_store.find_by_causes(tx, {_cause(cause) for cause in causes})
-        return {cause.id: _result(execution) for cause, execution in found.items()}
+        results = [_result(execution) for execution in await execution_store.find_invoked(tx, causes)]
+        return {result.cause: result for result in results}
 
     async def stop(self, tx: Transaction, cause: str, actor_id: str) -> InvocationResult | None:
         execution = await execution_store.get_by_cause(tx, _cause(cause))

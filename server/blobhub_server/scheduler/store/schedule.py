@@ -17,6 +17,7 @@ from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.scheduler.rules.schedule import Schedule
 
 IS_DUE_ONCE = sa.text("next_due_time IS NOT NULL")
+IS_QUEUED = sa.text("queued_nominal_time IS NOT NULL")
 _ARMED = sa.text("version_id IS NOT NULL")
 _PINNED = sa.text("target_revision_id IS NOT NULL")
 
@@ -53,6 +54,7 @@ schedules = sa.Table(
         "ix_schedules_upcoming", "blob_id", "next_nominal_time", "id", sqlite_where=IS_DUE_ONCE, postgresql_where=IS_DUE_ONCE
     ),
     sa.Index("ix_schedules_tzdata", "tzdata", "id", sqlite_where=IS_DUE_ONCE, postgresql_where=IS_DUE_ONCE),
+    sa.Index("ix_schedules_queued", "id", sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED),
     sa.Index("ix_schedules_armed", "blob_id", "id", sqlite_where=_ARMED, postgresql_where=_ARMED),
     sa.Index("ix_schedules_target_revision_id", "target_revision_id", "id", sqlite_where=_PINNED, postgresql_where=_PINNED),
 )

@@ -124,6 +124,21 @@ async def find_by_causes(tx: Transaction, causes: Collection[Cause]) -> dict[Cau
     return found
 
 
+_INVOKED_BY = Prepared(
+    _SELECT.where(
+        executions.c.cause_kind == CauseKind.FIRING,
+        is_one_of(executions.c.cause_id, "ids"),
+        blob_is_there(executions.c.blob_id),
+    ),
+    _EXECUTION,
+)
+
+
+async def find_invoked(tx: Transaction, firing_ids: Collection[str]) -> list[Execution]:
+    """The executions that some firings have started, in blobs that are there."""
+    return await tx.all(_INVOKED_BY, ids=sorted(firing_ids))
+
+
 async def get_by_cause(tx: Transaction, cause: Cause) -> Execution | None:
     """The execution that was started by a cause."""
     return (await find_by_causes(tx, [cause])).get(cause)

@@ -54,6 +54,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("version_id IS NOT NULL"),
     )
     op.create_index(
+        "ix_schedules_queued",
+        "schedules",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("queued_nominal_time IS NOT NULL"),
+        postgresql_where=sa.text("queued_nominal_time IS NOT NULL"),
+    )
+    op.create_index(
         "ix_schedules_due",
         "schedules",
         ["next_due_time", "id"],

@@ -1,0 +1,197 @@
+"""Takes schedules that are due, some in one transaction: claims them, starts what they start, and records it.
+
+All of that is in the transaction, so a server that ends or freezes anywhere in it loses nothing and doubles nothing: the
+schedules are due as before, and another server takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime
+
+import structlog
+
+from blobhub_server.background import Turns
+from blobhub_server.blobtypes.capabilities import Invocable
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import StorageUnavailable
+from blobhub_server.scheduler.arming import Arming
+from blobhub_server.scheduler.engine import firings
+from blobhub_server.scheduler.engine.decision import Fire, PassOver, decide
+from blobhub_server.scheduler.engine.firings import Armed
+from blobhub_server.scheduler.engine.log import FiringLog
+from blobhub_server.scheduler.engine.take import Take, take_queued
+from blobhub_server.scheduler.rules.document import ScheduleDocument
+from blobhub_server.scheduler.rules.firing import FiringKind
+from blobhub_server.scheduler.rules.schedule import Schedule
+from blobhub_server.scheduler.rules.timing import Timing
+from blobhub_server.scheduler.store import due as due_store
+from blobhub_server.scheduler.store import firing_log as log_store
+from blobhub_server.scheduler.store import schedule as schedule_store
+from blobhub_server.scheduler.store import version as version_store
+
+log = structlog.get_logger()
+
+Work = Callable[[Transaction, Sequence[str], bool], Awaitable[int]]
+
+
+class Batches:
+    """Takes schedules in transactions of their own.
+
+    `on_queued` is called after the commit with schedules of which a time waits for the end of an execution, which may have
+    come meanwhile.
+    """
+
+    def __init__(
+        self, host: Host, invocable: Invocable, arming: Arming, on_queued: Callable[[Collection[str]], None]
+    ) -> None:
+        self._host = host
+        self._invocable = invocable
+        self._arming = arming
+        self._log = FiringLog(host.bell)
+        self._on_queued = on_queued
+
+    async def take_due(self, schedule_ids: Sequence[str]) -> int:
+        """Take the next time of those schedules that are due and not locked; how many that were.
+
+        Raises StorageUnavailable.
+        """
+
+        async def work(tx: Transaction, ids: Sequence[str], broken: bool) -> int:
+            return await self._take_due(tx, ids, self._host.clock(), broken=broken)
+
+        return await self._transact(schedule_ids, work)
+
+    async def take_queued(self, schedule_ids: Sequence[str]) -> int:
+        """Fire the times that waited for the end of an execution, of those schedules of which nothing runs any more.
+
+        Returns how many that were. Raises StorageUnavailable.
+        """
+
+        async def work(tx: Transaction, ids: Sequence[str], broken: bool) -> int:
+            return await self._take_queued(tx, ids, self._host.clock(), broken=broken)
+
+        return await self._transact(schedule_ids, work)
+
+    async def _transact(self, schedule_ids: Sequence[str], work: Work) -> int:
+        """Do work in a transaction. Where that fails, each schedule has one of its own, so that a bad one fails alone."""
+        try:
+            return await self._host.db.transact(lambda tx: work(tx, schedule_ids, False))
+        except StorageUnavailable:
+            raise
+        except Exception:
+            if len(schedule_ids) > 1:
+                return sum([await self._transact([schedule_id], work) for schedule_id in schedule_ids])
+            log.exception("firing_failed", schedule_id=schedule_ids[0])
+        try:
+            return await self._host.db.transact(lambda tx: work(tx, schedule_ids, True))
+        except StorageUnavailable:
+            raise
+        except Exception:
+            log.exception("firing_not_recorded", schedule_id=schedule_ids[0])
+            return 0
+
+    async def _take_due(self, tx: Transaction, schedule_ids: Sequence[str], now: datetime, *, broken: bool) -> int:
+        every = await self._armed(tx, await due_store.claim(tx, schedule_ids, now))
+        take = await self._new_take(tx, every, now, broken=broken)
+        decided, turns = [], Turns()
+        for armed in every:
+            decided.append((armed, _decide(armed, now)))
+            await turns.pause()
+        # What comes again only after a clock was set back has had its turn.
+        again = await log_store.find_fired(
+            tx, [_key(armed, decision) for armed, decision in decided if _old(armed, decision)]
+        )
+        for armed, decision in decided:
+            if _key(armed, decision) not in again:
+                _tell(take, armed, decision)
+        await take.perform(tx, self._invocable)
+        for armed, decision in decided:
+            self._advance(armed, _time(decision))
+        await self._store(tx, take, [armed.schedule for armed in every])
+        return len(every)
+
+    async def _take_queued(self, tx: Transaction, schedule_ids: Sequence[str], now: datetime, *, broken: bool) -> int:
+        every = await self._armed(tx, await due_store.lock_queued(tx, schedule_ids))
+        take = await self._new_take(tx, every, now, broken=broken)
+        taken = []
+        for armed in every:
+            if take.is_running(armed):
+                continue
+            waiting = take_queued(armed)
+            assert waiting is not None, "it was locked for that"
+            firing = take.new_firing(armed, *waiting)
+            if armed.schedule.waits_for_time:
+                take.to_invoke.append((armed, firing))
+            else:
+                message = "the schedule was paused or disabled while the time waited for the end of an execution"
+                take.told.append(firings.skipped(firing, firings.NOT_ARMED, message))
+            taken.append(armed.schedule)
+        await take.perform(tx, self._invocable)
+        await self._store(tx, take, taken)
+        return len(taken)
+
+    async def _armed(self, tx: Transaction, schedules: Sequence[Schedule]) -> list[Armed]:
+        """Schedules with their documents. One that was disarmed has none and is not among them."""
+        versions = await version_store.get_some(tx, {each.version_id for each in schedules if each.version_id is not None})
+        armed, turns = [], Turns()
+        for schedule in schedules:
+            if schedule.version_id is None:
+                continue
+            version = versions[schedule.version_id]
+            document = ScheduleDocument.read(version.document)
+            armed.append(Armed(schedule=schedule, version=version, document=document, timing=Timing.read(document)))
+            await turns.pause()
+        return armed
+
+    async def _new_take(self, tx: Transaction, every: Sequence[Armed], now: datetime, *, broken: bool) -> Take:
+        causes = {armed.schedule.running_firing_id for armed in every} - {None}
+        found = await self._invocable.find(tx, [cause for cause in causes if cause is not None]) if causes else {}
+        running = {cause: result for cause, result in found.items() if result.end_time is None}
+        return Take(ids=self._host.ids, now=now, running=running, broken=broken)
+
+    def _advance(self, armed: Armed, after: datetime) -> None:
+        schedule = armed.schedule
+        last = schedule.last_nominal_time
+        schedule.last_nominal_time = after if last is None else max(last, after)
+        self._arming.set_next(schedule, armed.document, after)
+
+    async def _store(self, tx: Transaction, take: Take, schedules: Sequence[Schedule]) -> None:
+        await schedule_store.update(tx, schedules)
+        if take.told:
+            await self._log.append(tx, take.told)
+        if take.queued:
+            tx.after_commit(lambda: self._on_queued(take.queued))
+
+
+def _decide(armed: Armed, now: datetime) -> Fire | PassOver:
+    schedule = armed.schedule
+    nominal_time, due = schedule.next_nominal_time, schedule.next_due_time
+    assert nominal_time is not None, "it is due"
+    assert due is not None, "it is due"
+    return decide(schedule.id, armed.document, armed.timing, nominal_time=nominal_time, due=due, now=now)
+
+
+def _tell(take: Take, armed: Armed, decision: Fire | PassOver) -> None:
+    match decision:
+        case Fire():
+            take.fire(armed, take.new_firing(armed, decision.kind, decision.nominal_time))
+        case PassOver():
+            firing = take.new_firing(armed, FiringKind.CAUGHT_UP, decision.last)
+            take.told.append(firings.missed(firing, decision, armed.document.catch_up_policy))
+
+
+def _time(decision: Fire | PassOver) -> datetime:
+    """The last time that is decided on."""
+    return decision.nominal_time if isinstance(decision, Fire) else decision.last
+
+
+def _key(armed: Armed, decision: Fire | PassOver) -> tuple[str, datetime]:
+    return armed.schedule.id, _time(decision)
+
+
+def _old(armed: Armed, decision: Fire | PassOver) -> bool:
+    """Whether the time is not after all that had their turn."""
+    last = armed.schedule.last_nominal_time
+    return last is not None and _time(decision) <= last

@@ -1,0 +1,151 @@
+"""The engine of a server: it sleeps until a schedule is due, and takes what is.
+
+It never polls. It sleeps until the earliest time that any schedule is due at, which is one read of an index, and is rung
+when a schedule is created or changed, here or on another server. A long sleep is cut, because the clock of the wall may be
+set while the clock that sleeps are measured by goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from itertools import count
+
+import structlog
+
+from blobhub_server.background import in_background
+from blobhub_server.blobtypes.capabilities import Invocable, InvocationResult
+from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.notify import Listener
+from blobhub_server.errors import StorageUnavailable
+from blobhub_server.scheduler.arming import DUE, Arming
+from blobhub_server.scheduler.engine.batch import Batches
+from blobhub_server.scheduler.engine.log import FiringLog
+from blobhub_server.scheduler.store import due as store
+from blobhub_server.scheduler.store.due import DueSchedule
+
+log = structlog.get_logger()
+
+MAX_SLEEP_SECONDS = 60.0
+"""After so long the engine looks again, whatever it slept for: so late is it told that the clock was set."""
+MAX_BATCH = 25
+"""How many schedules a transaction takes. Others wait for it, so it has to be short."""
+MAX_PEEK = 1_000
+"""For how many schedules it is settled at once in which order they are taken."""
+MIN_RETRY_SECONDS = 1.0
+"""How long to wait for schedules that are due and that another server has locked; twice as long each time."""
+
+
+class Engine:
+    """Fires schedules."""
+
+    def __init__(self, host: Host, invocable: Invocable, arming: Arming) -> None:
+        self._host = host
+        self._invocable = invocable
+        self._batches = Batches(host, invocable, arming, self._look_at_queued)
+        self._log = FiringLog(host.bell)
+        self._maybe_free: set[str] = set()  # schedules of which a time may wait for an execution that has ended
+        self._serving = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Fire until left, from `on_serving` on."""
+        self._invocable.listen(self._on_end)
+        async with in_background(self._run(), "schedules"):
+            yield
+
+    def on_serving(self) -> None:
+        """Begin to fire: the server answers calls by now."""
+        self._serving.set()
+
+    async def _on_end(self, tx: Transaction, ended: Sequence[InvocationResult]) -> None:
+        """Keep how executions have ended, with their ends, and then look whether a time waits for that."""
+        found = await self._log.end(tx, ended)
+        if found:
+            schedule_ids = {firing.schedule_id for firing in found}
+            tx.after_commit(lambda: self._look_at_queued(schedule_ids))
+
+    def _look_at_queued(self, schedule_ids: Collection[str]) -> None:
+        self._maybe_free.update(schedule_ids)
+        self._host.bell.ring(DUE)
+
+    async def _run(self) -> None:
+        await self._serving.wait()
+        async with self._host.bell.listen(DUE) as listener:
+            for attempt in count():
+                try:
+                    await self._work_forever(listener)
+                except StorageUnavailable as error:
+                    self._host.db.trouble.report(error)
+                except Exception:
+                    log.exception("schedules_not_fired")
+                await self._host.db.trouble.pause(attempt)
+
+    async def _work_forever(self, listener: Listener) -> None:
+        fruitless = 0
+        looked_at = -MAX_SLEEP_SECONDS
+        loop = asyncio.get_running_loop()
+        while True:
+            if loop.time() - looked_at >= MAX_SLEEP_SECONDS:
+                await self._find_queued()
+                looked_at = loop.time()
+            await self._free_queued()
+            due, taken = await self._take_due()
+            if taken:
+                fruitless = 0
+                continue
+            fruitless = fruitless + 1 if due else 0
+            await listener.wait(await self._sleep_seconds(fruitless))
+
+    async def _take_due(self) -> tuple[int, int]:
+        """Take what is due now, in turns by organization; how many that seemed to be, and how many were taken."""
+        due = await self._peek(self._host.clock())
+        taken = 0
+        for start in range(0, len(due), MAX_BATCH):
+            part = due[start : start + MAX_BATCH]
+            taken += await self._batches.take_due([each.id for each in part])
+            await self._free_queued()
+        return len(due), taken
+
+    async def _peek(self, now: datetime) -> list[DueSchedule]:
+        async with self._host.db.read() as tx:
+            few = await store.peek(tx, now, MAX_BATCH + 1)
+        if len(few) <= MAX_BATCH:
+            return few
+        async with self._host.db.scan(patient=True) as tx:
+            return await store.peek_in_turns(tx, now, MAX_PEEK)
+
+    async def _sleep_seconds(self, fruitless: int) -> float:
+        """For how long nothing is due, as far as is known; less when what is due could not be taken."""
+        if fruitless:
+            return min(MIN_RETRY_SECONDS * (1 << min(fruitless - 1, 16)), MAX_SLEEP_SECONDS)
+        async with self._host.db.read() as tx:
+            due = await store.next_due_time(tx)
+        if due is None:
+            return MAX_SLEEP_SECONDS
+        return min(max((due - self._host.clock()).total_seconds(), 0.0), MAX_SLEEP_SECONDS)
+
+    async def _find_queued(self) -> None:
+        """Look at all schedules of which a time waits, in case that an end was not heard: its server ended, say."""
+        after = ""
+        while True:
+            async with self._host.db.read() as tx:
+                found = await store.list_queued(tx, after, MAX_PEEK)
+            if not found:
+                return
+            self._maybe_free.update(found)
+            after = found[-1]
+
+    async def _free_queued(self) -> None:
+        """Fire the times that waited for ends that have come."""
+        while self._maybe_free:
+            part = sorted(self._maybe_free)[:MAX_BATCH]
+            self._maybe_free.difference_update(part)
+            try:
+                await self._batches.take_queued(part)
+            except StorageUnavailable:
+                self._maybe_free.update(part)
+                raise

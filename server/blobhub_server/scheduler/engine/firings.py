@@ -1,0 +1,128 @@
+"""What becomes of one time of one schedule, and the firing that tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from blobhub_server.blobtypes.capabilities import Invocation, InvocationResult
+from blobhub_server.blobtypes.expressions import ExpressionError
+from blobhub_server.errors import BlobHubError, PermissionDenied
+from blobhub_server.scheduler.engine.decision import MAX_COUNTED, PassOver
+from blobhub_server.scheduler.rules.document import ScheduleDocument
+from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
+from blobhub_server.scheduler.rules.schedule import Schedule, ScheduleVersion
+from blobhub_server.scheduler.rules.template import FiringContext, render, time_text
+from blobhub_server.scheduler.rules.timing import Timing, due_time
+from blobhub_server.scheduler.timetable import TZDATA_VERSION
+
+MISSED, OVERLAP, QUEUE_FULL, SUPERSEDED, NOT_ARMED = "MISSED", "OVERLAP", "QUEUE_FULL", "SUPERSEDED", "NOT_ARMED"
+"""Why times are skipped."""
+MAX_MESSAGE = 1000
+_SMALLEST = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """A schedule whose row is locked, with the document that is at work."""
+
+    schedule: Schedule
+    version: ScheduleVersion
+    document: ScheduleDocument
+    timing: Timing
+
+    def new_firing(self, firing_id: str, kind: FiringKind, nominal_time: datetime, now: datetime) -> Firing:
+        """A firing of which nothing is known yet; its number is to be taken."""
+        schedule, target = self.schedule, self.document.invocation_target
+        return Firing(
+            id=firing_id,
+            organization_id=schedule.organization_id,
+            blob_id=schedule.blob_id,
+            schedule_id=schedule.id,
+            schedule_alias=schedule.alias,
+            kind=kind,
+            nominal_time=nominal_time,
+            due_time=due_time(schedule.id, nominal_time, self.document.jitter),
+            fire_time=now,
+            tzdata=TZDATA_VERSION,
+            schedule_digest=self.version.digest,
+            actor_id=self.version.actor_id,
+            revision=target.reference,
+            session=target.session,
+            definition=target.definition,
+            status=FiringStatus.SUCCESS,
+            reason="",
+            message="",
+            execution_id=None,
+            session_id=None,
+            execution_state=None,
+            end_time=None,
+            sequence=0,
+            end_sequence=None,
+        )
+
+    def invocation(self, firing: Firing) -> Invocation:
+        """What a firing invokes. Raises ExpressionError for an input that has no value."""
+        context = FiringContext(
+            nominal_time=firing.nominal_time,
+            previous_time=self._previous_time(firing.nominal_time),
+            schedule_id=firing.schedule_id,
+            schedule_alias=firing.schedule_alias,
+            timezone=self.document.timezone,
+        )
+        return Invocation(
+            cause=firing.id,
+            actor_id=firing.actor_id,
+            revision=firing.revision,
+            definition=firing.definition,
+            session=firing.session,
+            inputs=render(self.document, context),
+        )
+
+    def _previous_time(self, nominal_time: datetime) -> datetime | None:
+        """The time before another one: the last that had its turn, or, where that is later, the one by the timetable."""
+        last = self.schedule.last_nominal_time
+        if last is None or last < nominal_time:
+            return last
+        return self.timing.last_until(nominal_time - _SMALLEST)
+
+
+def started(firing: Firing, result: InvocationResult) -> Firing:
+    """A firing that has started an execution, which may have ended at once."""
+    ended = result.end_time is not None
+    return replace(
+        firing,
+        execution_id=result.execution_id,
+        session_id=result.session_id,
+        execution_state=result.state if ended else None,
+        end_time=result.end_time,
+    )
+
+
+def refused(firing: Firing, error: BlobHubError | ExpressionError) -> Firing:
+    """A firing whose target was not invoked, for a reason."""
+    access = isinstance(error, PermissionDenied)
+    status = FiringStatus.ACCESS_ERROR if access else FiringStatus.INVOCATION_ERROR
+    return replace(firing, status=status, reason=error.reason, message=error.message[:MAX_MESSAGE])
+
+
+def broken(firing: Firing) -> Firing:
+    """A firing that an unforeseen error has ended."""
+    message = "an unforeseen error, which the server has logged"
+    return replace(firing, status=FiringStatus.INVOCATION_ERROR, reason="INTERNAL", message=message)
+
+
+def skipped(firing: Firing, reason: str, message: str) -> Firing:
+    """A firing that was left out."""
+    return replace(firing, status=FiringStatus.SKIPPED, reason=reason, message=message)
+
+
+def missed(firing: Firing, passed: PassOver, policy: str) -> Firing:
+    """The firing that tells of times that were passed over."""
+    if passed.count == 1:
+        message = f"the time passed while nothing fired, and catch_up is {policy.upper()}"
+    else:
+        count = f"more than {MAX_COUNTED}" if passed.count > MAX_COUNTED else str(passed.count)
+        range_ = f"from {time_text(passed.first)} to {time_text(passed.last)}"
+        message = f"{count} times {range_} passed while nothing fired, and catch_up is {policy.upper()}"
+    return skipped(firing, MISSED, message)

@@ -1,0 +1,120 @@
+"""What one transaction takes: the times of some locked schedules, and what becomes of each.
+
+The order of locks is schedules by id, what a target locks when it is invoked, executions to stop, the numbers of firings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from blobhub_server.background import Turns
+from blobhub_server.blobtypes.capabilities import Invocable, InvocationResult
+from blobhub_server.blobtypes.expressions import ExpressionError
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import BlobHubError, PermissionDenied, StorageUnavailable
+from blobhub_server.ids import Ids
+from blobhub_server.scheduler.engine import firings
+from blobhub_server.scheduler.engine.firings import Armed
+from blobhub_server.scheduler.rules.document import Overlap
+from blobhub_server.scheduler.rules.firing import Firing, FiringKind
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Collects what becomes of times, does it, and holds the firings that tell of it.
+
+    `running` holds the executions that have not ended, by the ids of their firings. `broken` says that an unforeseen error
+    ended the transaction before: now nothing is invoked, and that is what the firings tell.
+    """
+
+    ids: Ids
+    now: datetime
+    running: Mapping[str, InvocationResult]
+    broken: bool
+    told: list[Firing] = field(default_factory=list)
+    to_invoke: list[tuple[Armed, Firing]] = field(default_factory=list)
+    to_stop: list[tuple[Armed, Firing]] = field(default_factory=list)
+    queued: list[str] = field(default_factory=list)
+
+    def new_firing(self, armed: Armed, kind: FiringKind, nominal_time: datetime) -> Firing:
+        """A firing of which nothing is known yet."""
+        return armed.new_firing(self.ids(), kind, nominal_time, self.now)
+
+    def is_running(self, armed: Armed) -> bool:
+        """Whether what the schedule has started last has not ended."""
+        return armed.schedule.running_firing_id in self.running
+
+    def fire(self, armed: Armed, firing: Firing) -> None:
+        """Have a time fire, unless the overlap policy says otherwise."""
+        waiting = armed.schedule.queued_nominal_time is not None
+        if armed.document.overlap_policy is Overlap.ALLOW or not (waiting or self.is_running(armed)):
+            self.to_invoke.append((armed, firing))
+            return
+        match armed.document.overlap_policy:
+            case Overlap.SKIP:
+                self.told.append(firings.skipped(firing, firings.OVERLAP, "an execution of the schedule has not ended"))
+            case Overlap.QUEUE_ONE if waiting:
+                message = "another time waits already for the end of an execution of the schedule"
+                self.told.append(firings.skipped(firing, firings.QUEUE_FULL, message))
+            case Overlap.QUEUE_ONE:
+                self._queue(armed, firing)
+            case Overlap.STOP_RUNNING:
+                self._supersede(armed, firing)
+
+    def _queue(self, armed: Armed, firing: Firing) -> None:
+        armed.schedule.queued_kind, armed.schedule.queued_nominal_time = firing.kind, firing.nominal_time
+        self.queued.append(firing.schedule_id)
+
+    def _supersede(self, armed: Armed, firing: Firing) -> None:
+        """Queue a time in the place of the one that waits, if one does, and stop what runs."""
+        older = take_queued(armed)
+        if older is not None:
+            message = "a later time came before the execution that it waited for had ended"
+            told = firings.skipped(self.new_firing(armed, *older), firings.SUPERSEDED, message)
+            self.told.append(told)
+        self._queue(armed, firing)
+        if self.is_running(armed):
+            self.to_stop.append((armed, firing))
+
+    async def perform(self, tx: Transaction, invocable: Invocable) -> None:
+        """Invoke and stop what is to be, each refusal being told by its firing."""
+        turns = Turns()
+        # In one order for all servers, so that those that fire the same targets do not deadlock.
+        for armed, firing in sorted(self.to_invoke, key=lambda item: (item[1].revision, item[1].session)):
+            self.told.append(await self._invoke(tx, invocable, armed, firing))
+            await turns.pause()
+        for armed, firing in sorted(self.to_stop, key=lambda item: self._running(item[0]).execution_id):
+            try:
+                await invocable.stop(tx, self._running(armed).cause, firing.actor_id)
+            except PermissionDenied as error:
+                take_queued(armed)
+                self.told.append(firings.refused(firing, error))
+
+    async def _invoke(self, tx: Transaction, invocable: Invocable, armed: Armed, firing: Firing) -> Firing:
+        if self.broken:
+            return firings.broken(firing)
+        try:
+            result = await invocable.invoke(tx, armed.invocation(firing))
+        except StorageUnavailable:
+            raise
+        except (BlobHubError, ExpressionError) as error:
+            return firings.refused(firing, error)
+        if result.end_time is None:
+            armed.schedule.running_firing_id = firing.id
+        return firings.started(firing, result)
+
+    def _running(self, armed: Armed) -> InvocationResult:
+        assert armed.schedule.running_firing_id is not None, "something of it runs"
+        return self.running[armed.schedule.running_firing_id]
+
+
+def take_queued(armed: Armed) -> tuple[FiringKind, datetime] | None:
+    """Take the time that waits for the end of an execution from its schedule; None when there is none."""
+    schedule = armed.schedule
+    if schedule.queued_kind is None or schedule.queued_nominal_time is None:
+        return None
+    waiting = FiringKind(schedule.queued_kind), schedule.queued_nominal_time
+    schedule.queued_kind = schedule.queued_nominal_time = None
+    return waiting

@@ -1,0 +1,127 @@
+"""The log of a blob's firings: their numbers, what becomes of their executions, and the pages that watchers read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.prepared import Prepared, is_one_of
+from blobhub_server.db.records import Mapper, Scalar
+from blobhub_server.db.schema import Time
+from blobhub_server.scheduler.rules.firing import Firing, FiringKind
+from blobhub_server.scheduler.store.firing import firing_logs, firings
+
+_FIRING = Mapper(Firing, firings)
+_INSERT = Prepared(firings.insert())
+
+
+async def insert(tx: Transaction, new: Sequence[Firing]) -> None:
+    """Store new firings. Raises IntegrityError when a time of a schedule has one of that kind."""
+    await tx.run_each(_INSERT, [_FIRING.row(firing) for firing in new])
+
+
+@dataclass(frozen=True, slots=True)
+class FiredTime:
+    """A time of a schedule that has fired, or was skipped."""
+
+    schedule_id: str
+    nominal_time: datetime
+
+
+_OWN_TIMES = (FiringKind.SCHEDULED, FiringKind.CAUGHT_UP)
+_FIRED = Mapper(FiredTime, firings)
+_FIND_FIRED = Prepared(
+    _FIRED.select().where(
+        firings.c.schedule_id == sa.bindparam("schedule"),
+        firings.c.nominal_time == sa.bindparam("nominal", type_=Time()),
+        sa.or_(*(firings.c.kind == kind for kind in _OWN_TIMES)),
+    ),
+    _FIRED,
+)
+
+
+async def find_fired(tx: Transaction, times: Iterable[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
+    """Those of some times, each with its schedule's id, that have had their turn by themselves."""
+    rows = [{"schedule": schedule_id, "nominal": nominal_time} for schedule_id, nominal_time in times]
+    return {(fired.schedule_id, fired.nominal_time) for fired in await tx.run_each(_FIND_FIRED, rows)}
+
+
+def _counting(insert: sqlite.Insert | postgresql.Insert) -> sa.UpdateBase:
+    """Count some numbers on to those of a blob's log, which is made if it has none; the last number."""
+    grown = {"last_sequence": firing_logs.c.last_sequence + insert.excluded.last_sequence}
+    return insert.on_conflict_do_update(index_elements=[firing_logs.c.blob_id], set_=grown).returning(
+        firing_logs.c.last_sequence
+    )
+
+
+_TAKE = Prepared(
+    {"sqlite": _counting(sqlite.insert(firing_logs)), "postgresql": _counting(postgresql.insert(firing_logs))}, Scalar(int)
+)
+
+
+async def take_numbers(tx: Transaction, counts: Mapping[str, int]) -> dict[str, int]:
+    """Take so many of the next numbers of some blobs' logs; return the first of each.
+
+    Do this last in a transaction: until its end nobody else takes numbers of these blobs, so numbers become visible in
+    their order.
+    """
+    blob_ids = sorted(counts)
+    rows = [{"blob_id": id_, "first_sequence": 1, "last_sequence": counts[id_]} for id_ in blob_ids]
+    ends = await tx.run_each(_TAKE, rows)
+    return {id_: end - counts[id_] + 1 for id_, end in zip(blob_ids, ends, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class StartedFiring:
+    """A firing that has started an execution."""
+
+    id: str
+    blob_id: str
+    schedule_id: str
+
+
+_STARTED = Mapper(StartedFiring, firings)
+_FIND_STARTED = Prepared(_STARTED.select().where(is_one_of(firings.c.id, "ids")), _STARTED)
+
+
+async def find_started(tx: Transaction, firing_ids: Collection[str]) -> list[StartedFiring]:
+    """Those of some firings that there are, in the order of their ids."""
+    return sorted(await tx.all(_FIND_STARTED, ids=sorted(firing_ids)), key=lambda firing: firing.id)
+
+
+@dataclass(frozen=True, slots=True)
+class FiringEnd:
+    """How the execution of a firing has ended, and the number of that in the log."""
+
+    id: str
+    execution_state: str
+    end_time: datetime
+    end_sequence: int
+
+
+_END = Prepared(
+    firings.update()
+    .where(firings.c.id == sa.bindparam("firing"))
+    .values({name: sa.bindparam(name) for name in ("execution_state", "end_time", "end_sequence")})
+)
+
+
+async def end(tx: Transaction, ends: Sequence[FiringEnd]) -> None:
+    """Keep how executions have ended."""
+    await tx.run_each(
+        _END,
+        [
+            {
+                "firing": each.id,
+                "execution_state": each.execution_state,
+                "end_time": each.end_time,
+                "end_sequence": each.end_sequence,
+            }
+            for each in ends
+        ],
+    )
