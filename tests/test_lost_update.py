@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import acme
 import flows
 import grpc
+import schedules
 from acme import DRAFT
 from blobhub.v1 import access_pb2, audit_pb2
 from blobhub_client import page
@@ -74,6 +76,20 @@ def definition(api: Api) -> Record:
     return Record(method="PutDefinition", read=read, write=write)
 
 
+def schedule(api: Api) -> Record:
+    """What is merged with the rest of a spec, so that two updates meet in one document."""
+
+    async def read() -> tuple[list[str], str]:
+        found = await schedules.get(api)
+        return [word for item in found.spec.input_data for word in json.loads(item.value_json)], found.etag
+
+    def write(words: list[str], **more: str) -> Awaitable[Any]:
+        spec = {"input_data": [{"alias": "words", "value_json": json.dumps(words)}]}
+        return ask(api, "UpdateSchedule", schedule=f"{schedules.DRAFT}/report", spec=spec, **more)
+
+    return Record(method="UpdateSchedule", read=read, write=write)
+
+
 async def records(api: Api) -> list[Record]:
     """One of every kind, with no words yet."""
     session_id = await api.session(flows.steps())
@@ -86,6 +102,8 @@ async def records(api: Api) -> list[Record]:
     of_session = {"session": session_id, "alias": "words"}
     await ask(api, "PutSessionObject", **of_session, value=none)
     of_key, of_credential = {"api_key": key.api_key.id}, {"credential": credential.credential.id}
+    await acme.blob(api, schedules.NIGHTLY, schedules.SCHEDULER)
+    await schedules.create(api)
     name = {"update_mask": {"paths": ["display_name"]}}
     return [
         record(api, "GetOrganization", "UpdateOrganization", "organization", "description", {"organization": "acme"}),
@@ -97,6 +115,7 @@ async def records(api: Api) -> list[Record]:
         record(api, "GetSessionObject", "PutSessionObject", "session_object", "value", of_session, text=False),
         record(api, "GetMetadata", "UpdateMetadata", "record", "value", of_blob, text=False),
         definition(api),
+        schedule(api),
     ]
 
 

@@ -170,6 +170,16 @@ async def test_a_schedule_of_a_removed_member_is_reassigned_and_stays_so_whereve
         assert (await update(ann, description="Mine again")).actor_id == made.actor_id
 
 
+async def test_an_admin_of_the_scheduler_alone_has_nobody_act_where_they_may_not(server: Served, api: Api) -> None:
+    await house(api)
+    made = await create(api)
+    key = await acme.key(api, "acme/pipeline", WRITE)
+    async with acme.person(server, api, "ann", ("acme/nightly", ADMIN), ("acme/pipeline", READ)) as ann:
+        call = schedules.reassign(ann, made.id, api_key=key.api_key.id)
+        error = await expect_refusal(call, DENIED, "PERMISSION_DENIED")
+        assert "target" in (error.details() or "")
+
+
 async def test_only_who_may_write_to_the_target_saves_a_schedule(server: Served, api: Api) -> None:
     await house(api)
     made = await create(api, "old")

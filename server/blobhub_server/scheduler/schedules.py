@@ -52,12 +52,12 @@ class Schedules:
         self._host = host
         self._arming = arming
 
-    async def settled(self, document: ScheduleDocument) -> ScheduleDocument:
+    async def settled(self, tx: Transaction, document: ScheduleDocument) -> ScheduleDocument:
         """The document with its target settled for its actor. Raises as `settle_target` does."""
-        target = await self.settle_target(document.invocation_target, document.actor_id)
+        target = await self.settle_target(tx, document.invocation_target, document.actor_id)
         return replace(document, invocation_target=target)
 
-    async def settle_target(self, target: Target, actor_id: str) -> Target:
+    async def settle_target(self, tx: Transaction, target: Target, actor_id: str) -> Target:
         """The target with what its reference leads to now, once the actor is found to be allowed to write there.
 
         Raises InvalidSchedule, PermissionDenied, Renamed, NotFound.
@@ -66,13 +66,12 @@ class Schedules:
         if version in UNSETTLED:
             message = f"must pin a revision or follow the default: @default, @<number>, or a revision's id, not @{version}"
             raise InvalidSchedule([Violation("spec.invocation_target.revision", message)])
-        async with self._host.db.read() as tx:
-            try:
-                found = await self._host.revisions.resolve(tx, target.revision)
-            except InvalidReference as error:
-                (wrong,) = error.violations
-                raise InvalidSchedule([Violation("spec.invocation_target.revision", wrong.message)]) from None
-            role = Role.NONE if found is None else await self._host.actors.role(tx, actor_id, found.place)
+        try:
+            found = await self._host.revisions.resolve(tx, target.revision)
+        except InvalidReference as error:
+            (wrong,) = error.violations
+            raise InvalidSchedule([Violation("spec.invocation_target.revision", wrong.message)]) from None
+        role = Role.NONE if found is None else await self._host.actors.role(tx, actor_id, found.place)
         if found is None or role < Role.WRITE:
             raise PermissionDenied(HIDDEN_TARGET, role="write" if role else "")
         if isinstance(found.resource, BlobHubError):
@@ -81,10 +80,9 @@ class Schedules:
         follows = version == "default" if at else canonical_id(target.revision) != revision.id
         return replace(target, blob_id=revision.blob_id, revision_id="" if follows else revision.id)
 
-    async def require_target(self, target: Target, actor_id: str) -> None:
+    async def require_target(self, tx: Transaction, target: Target, actor_id: str) -> None:
         """Raise PermissionDenied unless an actor may write to the blob of a target that was settled before."""
-        async with self._host.db.read() as tx:
-            role = await self.role_on_target(tx, target, actor_id)
+        role = await self.role_on_target(tx, target, actor_id)
         if role < Role.WRITE:
             raise PermissionDenied(HIDDEN_TARGET, role="write" if role else "")
 

@@ -301,7 +301,8 @@ class ScheduleServiceServicer:
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the user or key may not write to the target's blob, or does not exist.
         * UNAUTHENTICATED: no valid key came with the call.
-        * PERMISSION_DENIED: the caller is not an admin of the blob, or the schedule does not exist.
+        * PERMISSION_DENIED: the caller is not an admin of the blob, or the schedule does not exist; the caller may not write to
+        the target's blob, or that does not exist.
         * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
         or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a scheduler.

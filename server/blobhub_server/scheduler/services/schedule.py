@@ -16,7 +16,7 @@ from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.blobtypes.etag import require_etag
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.portion import MAX_PAGE_BYTES
-from blobhub_server.errors import InvalidValue, StaleEtag
+from blobhub_server.errors import InvalidValue
 from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
 from blobhub_server.scheduler.arming import Arming
@@ -36,8 +36,6 @@ from blobhub_server.scheduler.store import version as version_store
 
 PART = 50
 """How many schedules are read in one go: each may have as many bytes as a schedule may have."""
-MAX_TRIES = 10
-"""How often an update is made anew because another one came between."""
 
 
 class ScheduleService(SchedulePreviews):
@@ -51,7 +49,8 @@ class ScheduleService(SchedulePreviews):
         revision = call.resource.require_type(TYPE)
         document = to_document(request.spec, call.caller.actor_id)
         rules.require_valid(document, self._host.clock())
-        document = await self._schedules.settled(document)
+        async with self._host.db.read() as tx:
+            document = await self._schedules.settled(tx, document)
         stored = await self._host.contents.upload(document.write().encode())
         enabled = request.enabled if request.HasField("enabled") else None
 
@@ -113,43 +112,36 @@ class ScheduleService(SchedulePreviews):
     ) -> pb.UpdateScheduleResponse:
         sent = to_document(request.spec, call.caller.actor_id)
         names = changed_fields(_MaskedSpec(request.update_mask, request.spec), *FIELDS)
-        for _ in range(MAX_TRIES):
-            async with self._host.db.read() as tx:
-                base = await self._find(tx, call)
+        async with self._host.db.read() as tx:
+            base = await self._find(tx, call)
             require_etag(request.etag, base.schedule.etag)
-            document = await self._updated(base, sent, names)
-            stored = await self._host.contents.upload(document.write().encode())
-            try:
-                return await call.once(partial(self._update, request, base, document, stored))
-            except _Overtaken as error:
-                etag = error.etag
-        raise StaleEtag(etag)
+            document = await self._updated(tx, base, sent, names)
+        stored = await self._host.contents.upload(document.write().encode())
 
-    async def _update(
-        self,
-        request: pb.UpdateScheduleRequest,
-        base: SavedSchedule,
-        document: ScheduleDocument,
-        stored: tuple[str, int],
-        tx: Transaction,
-    ) -> pb.UpdateScheduleResponse:
-        """Store what was made of a schedule. Raises _Overtaken when that is no longer the schedule."""
-        saved = await self._schedules.lock(tx, base)
-        require_etag(request.etag, saved.schedule.etag)
-        if saved.version.digest != base.version.digest:
-            raise _Overtaken(saved.schedule.etag)
-        saved, etag = await self._schedules.put(tx, saved, document, stored)
-        return pb.UpdateScheduleResponse(schedule=self._shown(saved), revision_etag=etag)
+        async def make(tx: Transaction) -> pb.UpdateScheduleResponse:
+            saved = await self._schedules.lock(tx, base)
+            require_etag(request.etag, saved.schedule.etag)
+            made, put = document, stored
+            if saved.version.digest != base.version.digest:
+                # Another update came between. It is made anew, and uploaded here: it is small, and this happens seldom.
+                made = await self._updated(tx, saved, sent, names)
+                put = await self._host.contents.upload(made.write().encode())
+            saved, etag = await self._schedules.put(tx, saved, made, put)
+            return pb.UpdateScheduleResponse(schedule=self._shown(saved), revision_etag=etag)
 
-    async def _updated(self, base: SavedSchedule, sent: ScheduleDocument, names: set[str]) -> ScheduleDocument:
+        return await call.once(make)
+
+    async def _updated(
+        self, tx: Transaction, base: SavedSchedule, sent: ScheduleDocument, names: set[str]
+    ) -> ScheduleDocument:
         """A stored schedule with what was sent. Raises ScheduleCompleted, InvalidSchedule, PermissionDenied."""
         stored, now = ScheduleDocument.read(base.version.document), self._host.clock()
         require_open(state_of(base.schedule, Timing.read(stored), now, armed=base.armed))
         document = rules.changed(stored, sent, names).changed(sent, {"actor_id"})
         rules.require_valid(document, now)
         if "invocation_target" in names:
-            return await self._schedules.settled(document)
-        await self._schedules.require_target(document.invocation_target, document.actor_id)
+            return await self._schedules.settled(tx, document)
+        await self._schedules.require_target(tx, document.invocation_target, document.actor_id)
         return document
 
     async def DeleteSchedule(
@@ -206,6 +198,8 @@ class ScheduleService(SchedulePreviews):
         async def make(tx: Transaction) -> pb.ReassignScheduleResponse:
             saved = await self._schedules.lock(tx, await self._find(tx, call))
             target = ScheduleDocument.read(saved.version.document).invocation_target
+            # Else an admin of the scheduler alone would have others act where they themselves may not.
+            await self._schedules.require_target(tx, target, call.caller.actor_id)
             if await self._schedules.role_on_target(tx, target, actor_id) < Role.WRITE:
                 raise InvalidValue(field, "may not write to the target's blob, or does not exist")
             saved = await self._schedules.reassign(tx, saved, actor_id)
@@ -231,14 +225,6 @@ class ScheduleService(SchedulePreviews):
     async def _find(self, tx: Transaction, call: Call[LocatedSchedule]) -> SavedSchedule:
         """The schedule that a call is about, as its revision holds it now. Raises NotFound."""
         return await self._schedules.find(tx, call.resource.revision, call.resource.entry.name)
-
-
-class _Overtaken(Exception):
-    """Another update came between reading a schedule and storing what was made of it."""
-
-    def __init__(self, etag: str) -> None:
-        super().__init__(etag)
-        self.etag = etag
 
 
 def _enable(schedule: Schedule, *, enabled: bool) -> bool:
