@@ -59,13 +59,17 @@ def _plain(position: int, item: Item) -> str:
     if item.first is None or item.last is None:
         return item.text
     (first,), (last,) = _expanded(position, item.first), _expanded(position, item.last)
-    whole_week = item.last == "7" != item.first
-    if first == last and not whole_week:
+    in_week = FIELDS[position] is DAY_OF_WEEK
+    if first == last and not (in_week and _is_whole_week(item.first, item.last)):
         return item.first
-    ends_with_sunday = FIELDS[position] is DAY_OF_WEEK and last == 0
-    if first > last and not ends_with_sunday:
+    if first > last and not (in_week and last == 0):  # a range may end with Sunday
         raise fields.backwards(FIELDS[position], item)
-    return item.text
+    return f"{item.first}-{item.last}/{item.step or 1}"
+
+
+def _is_whole_week(first: str, last: str) -> bool:
+    """Whether a range goes from one Sunday to the next: `0-7`, `SUN-7`."""
+    return first.lstrip("0") != last.lstrip("0") == "7"
 
 
 def _expanded(position: int, text: str) -> frozenset[int]:

@@ -37,5 +37,6 @@ class UnknownZone(ValueError):
 
 def shortened(text: str) -> str:
     """The text as a message repeats it: in quotes where it would not read as a word, and not at length."""
-    cut = text if len(text) <= _MAX_GIVEN else f"{text[:_MAX_GIVEN]}…"
-    return cut if cut.isascii() and cut.isprintable() and cut and " " not in cut else repr(cut)
+    cut = text[:_MAX_GIVEN]
+    word = cut if cut.isascii() and cut.isprintable() and cut and " " not in cut else ascii(cut)
+    return word if cut == text else f"{word}…"

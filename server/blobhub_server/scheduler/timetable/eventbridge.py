@@ -31,9 +31,7 @@ def read(texts: list[str]) -> Cron:
     minutes, hours, day_of_month, month, day_of_week, year = texts
     if (day_of_month == _ANY) == (day_of_week == _ANY):
         given = f"{day_of_month} with day-of-week {day_of_week}"
-        raise InvalidCron(
-            DAY_OF_MONTH.name, given, "is not allowed:", "one of day-of-month and day-of-week is ?, and one is not"
-        )
+        raise InvalidCron(DAY_OF_MONTH.name, given, "is not allowed:", "one of the two is ?, and one is not")
     hour_set = _numbers(HOURS, hours)
     return Cron(
         minutes=_numbers(MINUTES, minutes),
@@ -51,9 +49,7 @@ def _numbers(field: Field, text: str) -> frozenset[int]:
     together: set[int] = set()
     for item in field.items(text):
         first = field.low if item.first is None else field.number(item.first)
-        last = field.high if item.first is None or (item.step and item.last is None) else first
-        if item.last is not None:
-            last = field.number(item.last)
+        last = field.high if item.first is None else first if item.last is None else field.number(item.last)
         if last < first:
             raise fields.backwards(field, item)
         together.update(range(first, last + 1, int(item.step or 1)))

@@ -15,7 +15,10 @@ _ITEM = re.compile(r"(?:\*|(?P<first>[0-9]{1,4}|[A-Z]{3})(?:-(?P<last>[0-9]{1,4}
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One part of a list, as it is written: `*`, `5`, `MON-FRI`, `*/15`, `10/5`, `8-18/2`. `first` is None for `*`."""
+    """One part of a list, as it is written: `*`, `5`, `MON-FRI`, `*/15`, `10/5`, `8-18/2`.
+
+    `first` is None for `*`; `last` is None for one number, and the last of the field for `10/5`.
+    """
 
     text: str
     first: str | None
@@ -55,7 +58,9 @@ class Field:
             raise InvalidCron(
                 self.name, text, "is not of a form that is allowed:", f"{forms} or a list of such, of {self.allowed}"
             )
-        item = Item(text=text, first=matched["first"], last=matched["last"], step=matched["step"])
+        first, last, step = matched.group("first", "last", "step")
+        last = str(self.high) if first and step and not last else last
+        item = Item(text=text, first=first, last=last, step=step)
         if item.step is not None and not self.takes_steps:
             raise InvalidCron(self.name, text, "has a step, which this field does not take:", self.allowed)
         if item.step is not None and not 1 <= int(item.step) <= self.max_step:
