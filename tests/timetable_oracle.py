@@ -10,8 +10,7 @@ of each number whether it is in a field, and knows neither gaps nor overlaps:
 from __future__ import annotations
 
 from calendar import monthrange
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from datetime import date
 from math import gcd
 
@@ -23,6 +22,9 @@ FIRST_DAY, LAST_DAY = date(1970, 1, 1).toordinal(), date(2199, 12, 31).toordinal
 
 MINUTE = 60
 
+LocalMinute = tuple[int, int]
+"""A day, as Python's ordinal, and a minute of it."""
+
 
 class Expression:
     """An expression, as a yes or no for each day and each minute of the day."""
@@ -31,14 +33,11 @@ class Expression:
         self.text = text
         self.fields = text.upper().split()
         minutes, hours = self.fields[:2]
-        self.minutes_of_day = [
-            MINUTE * hour + minute
-            for hour in range(24)
-            for minute in range(60)
-            if within(minute, minutes, 0, 59) and within(hour, hours, 0, 23)
-        ]
+        in_minutes = [minute for minute in range(60) if within(minute, minutes, 0, 59)]
+        in_hours = [hour for hour in range(24) if within(hour, hours, 0, 23)]
+        self.minutes_of_day = [MINUTE * hour + minute for hour in in_hours for minute in in_minutes]
         self.times = frozenset(self.minutes_of_day)
-        self.real = "*" in hours or all(within(hour, hours, 0, 23) for hour in range(24))
+        self.real = "*" in hours or len(in_hours) == 24
         self.days: dict[int, bool] = {}
 
     def has_day(self, ordinal: int) -> bool:
@@ -49,10 +48,6 @@ class Expression:
                 self.fields, date.fromordinal(ordinal)
             )
         return self.days[ordinal]
-
-    def has(self, local: int) -> bool:
-        """Whether it is due at a local time, in whole minutes, given in seconds since 1970 as a clock shows them."""
-        return local % DAY // MINUTE in self.times and self.has_day(local // DAY + EPOCH)
 
 
 def within(number: int, text: str, low: int, high: int, names: list[str] | None = None) -> bool:
@@ -131,43 +126,34 @@ def five_fields(fields: list[str], day: date) -> bool:
     return by_month and by_week if "*" in of_month or "*" in of_week else by_month or by_week
 
 
-@dataclass
 class Clock:
-    """A clock in a zone, looked at from `start` until `end` as often as it may show another whole minute.
+    """A clock in a zone, looked at from `start` until `end` as often as it may show another whole minute."""
 
-    `looks` has the instant, what it shows, and the latest that it showed since a day before `start`, in seconds.
-    """
-
-    zone: Zone
-    start: int
-    end: int
-    looks: list[tuple[int, int, int]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        step = gcd(MINUTE, *(self.zone.offset(at) for at in (self.start, *self.zone.changes(self.start - DAY, self.end))))
-        begin = (self.start - DAY) // MINUTE * MINUTE
-        latest = begin + self.zone.offset(begin)
-        self.looks = []
-        for instant in range(begin, self.end, step):
-            shown = instant + self.zone.offset(instant)
-            if instant >= self.start:
-                self.looks.append((instant, shown, latest))
+    def __init__(self, zone: Zone, start: int, end: int) -> None:
+        step = gcd(MINUTE, *(zone.offset(at) for at in (start, *zone.changes(start - DAY, end))))
+        latest = start - DAY + zone.offset(start - DAY)
+        self.looks: list[tuple[int, list[LocalMinute], list[LocalMinute]]] = []
+        """The instant of each look, the whole minute that the clock shows, and those it has reached for the first time since
+        the look before."""
+        for instant in range((start - DAY) // MINUTE * MINUTE, end, step):
+            shown = instant + zone.offset(instant)
+            if instant >= start:
+                reached = range(latest - latest % MINUTE + MINUTE, shown + 1, MINUTE)
+                self.looks.append((instant, local_minutes([shown]), local_minutes(reached)))
             latest = max(latest, shown)
 
     def due(self, expression: Expression) -> Iterator[int]:
         """The instants at which an expression is due, from `start` to before `end`."""
-        for instant, shown, latest in self.looks:
-            if expression.real:
-                due = shown % MINUTE == 0 and expression.has(shown)
-            else:
-                due = any(expression.has(passed) for passed in whole_minutes(latest, shown))
-            if due:
-                yield instant
+        for instant, shown, reached in self.looks:
+            for day, minute in shown if expression.real else reached:
+                if minute in expression.times and expression.has_day(day):
+                    yield instant
+                    break
 
 
-def whole_minutes(after: int, until: int) -> range:
-    """The whole minutes that a clock passes, from after one time until another one."""
-    return range(after // MINUTE * MINUTE + MINUTE, until + 1, MINUTE)
+def local_minutes(times: Iterable[int]) -> list[LocalMinute]:
+    """Local times in seconds as days and minutes; those that are no whole minutes are left out."""
+    return [(time // DAY + EPOCH, time % DAY // MINUTE) for time in times if time % MINUTE == 0]
 
 
 def due_in_utc(expression: Expression, start: int, end: int) -> Iterator[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from blobhub_server.scheduler.timetable import crontab, eventbridge
 from blobhub_server.scheduler.timetable.cron import Cron
@@ -14,6 +15,7 @@ MAX_LENGTH = 1000
 _BLANKS = " \t"
 
 
+@lru_cache(maxsize=4096)  # croniter takes half a millisecond, and schedules share expressions
 def parse_cron(text: str) -> Cron:
     """Read an expression. The number of its fields says which grammar it is in: six are AWS EventBridge's, five a crontab's.
 

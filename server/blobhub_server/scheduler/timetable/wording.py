@@ -54,10 +54,10 @@ def _times(cron: Cron) -> str:
 
 def _often(minutes: list[int]) -> str | None:
     """How often in an hour, if the minutes are evenly spread over it."""
-    step = 60 // len(minutes)
-    if minutes == list(range(60)):
+    step, rest = divmod(60, len(minutes))
+    if step == 1 and rest == 0:
         return "every minute"
-    if len(minutes) == 1 or minutes != list(range(minutes[0], 60, step)) or minutes[0] >= step:
+    if len(minutes) == 1 or rest or minutes != list(range(minutes[0], 60, step)):
         return None
     return f"every {step} minutes" + (f" from minute {minutes[0]}" if minutes[0] else "")
 
@@ -77,7 +77,7 @@ def _days(cron: Cron) -> str:
     months = None if cron.months == sets.MONTHS else _some(sorted(cron.months), lambda month: _MONTHS[month - 1])
     if (all_days and all_weekdays) or (cron.either_day and (all_days or all_weekdays)):
         every_day = "" if cron.real_hours else "every day"
-        return " ".join(filter(None, [every_day, f"in {months}" if months else ""]))
+        return " ".join(filter(None, [every_day, _in(months)]))
     if all_days:
         return _by_week(cron.days_of_week, months)
     by_month = _by_month(cron.days_of_month, months)
@@ -110,8 +110,20 @@ def _by_week(days: sets.DaysOfWeek, months: str | None) -> str:
         case LastWeekday(weekday=weekday):
             return f"on the last {_WEEKDAYS[weekday]} {of_months}"
         case _:
-            names = _some(_from_monday(days), _weekday)
-            return (f"from {names}" if " to " in names else f"every {names}") + (f" in {months}" if months else "")
+            return f"{_weekdays(_from_monday(days))} {_in(months)}".rstrip()
+
+
+def _weekdays(days: list[int]) -> str:
+    if len(days) >= _MIN_RUN and _is_run(days):
+        return f"from {_weekday(days[0])} to {_weekday(days[-1])}"
+    return f"every {_join([_weekday(day) for day in days])}"
+
+
+def _in(months: str | None) -> str:
+    """The months as those in which something happens, or nothing for all."""
+    if months is None:
+        return ""
+    return f"from {months}" if " to " in months and " and " not in months else f"in {months}"
 
 
 def _alternatives(days: sets.DaysOfWeek) -> str:
