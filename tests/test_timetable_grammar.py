@@ -142,7 +142,7 @@ def test_croniter_agrees_where_it_has_the_same_grammar(random: Random) -> None:
 
 
 def _is_read_alike(text: str) -> bool:
-    """Whether croniter means by each part what a crontab means: no range of one such as `5-5`, no step of weekdays."""
+    """Whether croniter means by each part what a crontab means: no `5-5`, no step of weekdays, no later `*`."""
     months_and_weekdays = {
         **{name: str(n) for n, name in enumerate(MONTHS, 1)},
         **{name: str(n) for n, name in enumerate(WEEKDAYS)},
@@ -151,4 +151,8 @@ def _is_read_alike(text: str) -> bool:
         part.partition("/")[0].split("-") for field in text.upper().split() for part in field.split(",") if "-" in part
     ]
     numbers = [[int(months_and_weekdays.get(end, end)) for end in ends] for ends in ranges]
-    return "/" not in text.split()[4] and all(first != last and {first, last} != {0, 7} for first, last in numbers)
+    return (
+        "/" not in text.split()[4]
+        and ",*" not in text
+        and all(first != last and {first, last} != {0, 7} for first, last in numbers)
+    )

@@ -37,7 +37,7 @@ class Expression:
         in_hours = [hour for hour in range(24) if within(hour, hours, 0, 23)]
         self.minutes_of_day = [MINUTE * hour + minute for hour in in_hours for minute in in_minutes]
         self.times = frozenset(self.minutes_of_day)
-        self.real = "*" in hours or len(in_hours) == 24
+        self.real = hours.startswith("*") or len(in_hours) == 24
         self.days: dict[int, bool] = {}
 
     def has_day(self, ordinal: int) -> bool:
@@ -123,7 +123,7 @@ def five_fields(fields: list[str], day: date) -> bool:
         for part in of_week.split(",")
     ]
     by_week = any(within(number, ",".join(ends), 0, 7, WEEKDAYS) for number in {day.isoweekday(), day.isoweekday() % 7})
-    return by_month and by_week if "*" in of_month or "*" in of_week else by_month or by_week
+    return by_month and by_week if of_month.startswith("*") or of_week.startswith("*") else by_month or by_week
 
 
 class Clock:

@@ -40,9 +40,9 @@ def read(texts: list[str]) -> Cron:
         months=months,
         days_of_week=days_of_week,
         years=cron.YEARS,
-        # crontab(5): "If both fields are restricted (do not contain the * character), the command will be run when either
-        # field matches the current time."
-        either_day="*" not in day_of_month and "*" not in day_of_week,
+        # crontab(5): "If both fields are restricted (i.e., don't start with *), the command will be run when either field
+        # matches the current time."
+        either_day=not day_of_month.startswith("*") and not day_of_week.startswith("*"),
         real_hours=fields.has_real_hours(hours_text, hours),
     )
 

@@ -4,8 +4,8 @@ An expression says local times. Where the offset from UTC changes, there are two
 
 * **Fixed** hours (`0 9 * * ? *`): each local time is due once, at the first instant at which the clock shows it or a later
   one. A time that the clock skips is due at the first instant after the gap; one that it shows twice, the first time.
-* **Real** hours (`*` or `*/2` in the hour field, or all 24 hours): due whenever the clock shows such a time. Over the year
-  `0 * * * ? *` is due every hour of real time: nothing for an hour that is skipped, twice for one that is repeated.
+* **Real** hours (the hour field begins with `*`, as `*/2` does, or has all 24 hours): due whenever the clock shows such a
+  time. So `0 * * * ? *` is due every hour of real time: nothing for an hour that is skipped, twice for one that is repeated.
 
 The work of each step is bounded: it looks at the months of the expression's years at most once.
 """

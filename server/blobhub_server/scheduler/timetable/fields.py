@@ -83,11 +83,11 @@ MONTH = Field(name="month", low=1, high=12, names=MONTH_NAMES)
 
 
 def has_real_hours(text: str, hours: frozenset[int]) -> bool:
-    """Whether the hours follow real time over a change of the offset: they are written with `*`, or are all hours.
+    """Whether the hours follow real time over a change of the offset: the field begins with `*`, or has all hours.
 
     Vixie's cron tells by the `*` (HR_STAR in its entry.c). Whoever writes all hours without it means every hour as well.
     """
-    return "*" in text or len(hours) == HOURS.high + 1
+    return text.startswith("*") or len(hours) == HOURS.high + 1
 
 
 def backwards(field: Field, item: Item) -> InvalidCron:
