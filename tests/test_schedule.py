@@ -15,6 +15,7 @@ import schedules
 from blobhub.v1 import schedule_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from calling import outcome
+from databases import select
 from google.rpc import error_details_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -297,3 +298,9 @@ async def test_a_scheduler_with_active_schedules_is_deleted_only_with_them(api: 
     await expect_refusal(acme.delete_blob(api, NIGHTLY), CONDITION, "NOT_EMPTY")
     await acme.delete_blob(api, NIGHTLY, cascade=True)
     await expect_refusal(get(api, made.id), NOT_FOUND, "NOT_FOUND")
+
+    async def is_empty() -> bool:
+        tables = ("schedules", "schedule_versions", "firings", "firing_logs")
+        return all((await select(server.settings.url, f"SELECT count(*) FROM {table}"))[0][0] == 0 for table in tables)
+
+    await until(is_empty)
