@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import schedules
+from blobhub.v1 import schedule_pb2
+from blobhub_server.scheduler.rules.document import Input, ScheduleDocument
+from blobhub_server.scheduler.rules.template import FiringContext, render
 from blobhub_server.scheduler.timetable import (
     InvalidCron,
     between,
@@ -18,6 +24,8 @@ from blobhub_server.scheduler.timetable import (
     parse_cron,
     resolve_local,
 )
+from google.protobuf.json_format import ParseDict
+from served import Api
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "schedules.md").read_text()
 DAY = timedelta(days=1)
@@ -157,3 +165,34 @@ def test_the_page_has_the_numbers_and_names_of_every_field(around: str) -> None:
         for span in re.findall("`([0-9A-Z]+-[0-9A-Z]{2,})`|`([0-9]-[0-9]+)`", cells[len(fields) == 5]):
             if fields[min(position, len(fields) - 1)] != "?":
                 parse_cron(" ".join([*fields[:position], "".join(span), *fields[position + 1 :]]))
+
+
+SPECS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.S)]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=[spec["repeat"] for spec in SPECS])
+async def test_a_spec_of_the_page_is_a_schedule(api: Api, spec: dict[str, Any]) -> None:
+    await schedules.house(api)
+    made = await schedules.create(api, "digest", ParseDict(spec, schedule_pb2.ScheduleSpec()))
+    assert made.spec == ParseDict(spec, schedule_pb2.ScheduleSpec())
+    assert made.HasField("next_nominal_time")
+
+
+INPUTS = [(code(text), code(value)) for text, value in table("input | value")]
+
+
+@pytest.mark.parametrize(("text", "value"), INPUTS)
+def test_an_input_of_the_page_has_the_value_that_it_says(text: str, value: str) -> None:
+    context = FiringContext(
+        nominal_time=datetime(2027, 1, 31, 8, tzinfo=UTC),
+        previous_time=datetime(2027, 1, 30, 8, tzinfo=UTC),
+        schedule_id="01890000-0000-7000-8000-000000000000",
+        schedule_alias="digest",
+        timezone="Europe/Berlin",
+    )
+    document = ScheduleDocument(input_data=(Input(alias="given", text=text, sent_as_text=True),))
+    assert render(document, context) == {"given": json.loads(value)}
+
+
+def test_the_page_has_specs_and_inputs() -> None:
+    assert (len(SPECS), len(INPUTS)) == (2, 5)
