@@ -12,6 +12,7 @@ import pytest
 from acme import DRAFT
 from blobhub.v1 import definition_pb2, revision_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
+from blobhub_server.workflow.definitions import check
 from blobhub_server.workflow.definitions.document import ProblemType
 from calling import ask
 from google.rpc import error_details_pb2
@@ -92,6 +93,10 @@ TABLE = [
     error("INVALID_DOCUMENT", "", "[]"),
     error("INVALID_DOCUMENT", "components[0].position.x", raw(components=[START | {"position": {"x": "1"}}]), "start"),
     error("INVALID_DOCUMENT", "components[0].name", raw(components=[START | {"name": "a\u0000b"}]), "start"),
+    warning("UNKNOWN_VERSION", "version", raw(version="9")),
+    warning(
+        "REPEATED_CONNECTION", "connections[1]", flows.document([START, END], [THROUGH, THROUGH | {"id": "again"}]), "start"
+    ),
     error("UNKNOWN_COMPONENT_TYPE", "components[2].type", between(flows.component("x", "no.such")), "x"),
     error("DUPLICATE_ID", "components", flows.document([START, END, END], [THROUGH]), "end"),
     error("DUPLICATE_ID", "connections", flows.document([START, END], [THROUGH, THROUGH])),
@@ -301,6 +306,19 @@ def test_a_document_has_the_problem_that_it_shows_and_no_other(
     ]
     assert found == [shown], [problem.message for problem in answer.problems]
     assert answer.runnable == (shown.severity == WARNING)
+
+
+async def test_no_number_of_warnings_hides_an_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.session(code(SCRIPT))
+    monkeypatch.setattr(check, "MAX_PROBLEMS", 5)
+    document = raw(**{f"note-{number}": 0 for number in range(9)}, components=[START, flows.component("x", "no.such")])
+    answer = await ask(api, "CheckDefinition", revision=DRAFT, document=document)
+    types = [
+        definition_pb2.DefinitionProblemType.Name(problem.type).removeprefix("DEFINITION_PROBLEM_TYPE_")
+        for problem in answer.problems
+    ]
+    assert sorted(types) == sorted(["UNKNOWN_COMPONENT_TYPE", *["UNKNOWN_KEY"] * 4])
+    assert not answer.runnable
 
 
 async def test_a_commit_is_refused_with_every_error_and_no_warning(api: Api) -> None:

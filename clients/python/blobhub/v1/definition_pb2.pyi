@@ -86,6 +86,12 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     """A warning: a script imports a module that the sandbox does not have, or sleeps, and fails where it comes to that; or it
     writes half of a surrogate pair, which becomes U+FFFD.
     """
+    DEFINITION_PROBLEM_TYPE_UNKNOWN_VERSION: _DefinitionProblemType.ValueType  # 24
+    """A warning: `version` is not one that this server knows. The document is read as one of 1.0.1."""
+    DEFINITION_PROBLEM_TYPE_REPEATED_CONNECTION: _DefinitionProblemType.ValueType  # 25
+    """A warning: a connection of control that is there already under another id, with the same source, route and target. The
+    target gets control once for each.
+    """
 
 class DefinitionProblemType(_DefinitionProblemType, metaclass=_DefinitionProblemTypeEnumTypeWrapper):
     """What is wrong with a definition."""
@@ -147,6 +153,12 @@ DEFINITION_PROBLEM_TYPE_CATEGORY_MISMATCH: DefinitionProblemType.ValueType  # 22
 DEFINITION_PROBLEM_TYPE_NOT_IN_SANDBOX: DefinitionProblemType.ValueType  # 23
 """A warning: a script imports a module that the sandbox does not have, or sleeps, and fails where it comes to that; or it
 writes half of a surrogate pair, which becomes U+FFFD.
+"""
+DEFINITION_PROBLEM_TYPE_UNKNOWN_VERSION: DefinitionProblemType.ValueType  # 24
+"""A warning: `version` is not one that this server knows. The document is read as one of 1.0.1."""
+DEFINITION_PROBLEM_TYPE_REPEATED_CONNECTION: DefinitionProblemType.ValueType  # 25
+"""A warning: a connection of control that is there already under another id, with the same source, route and target. The
+target gets control once for each.
 """
 Global___DefinitionProblemType: _TypeAlias = DefinitionProblemType  # noqa: Y015
 
@@ -239,7 +251,7 @@ class WorkflowDefinition(_message.Message):
     type: _builtins.str
     """Always `workflow_definition`."""
     version: _builtins.str
-    """Version of the format; `1.0.1`."""
+    """Version of the format; `1.0.1`. Another is warned of, and read as this."""
     @_builtins.property
     def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowComponent]:
         """The parts that do the work. A runnable definition has exactly one of type `flow.start`."""

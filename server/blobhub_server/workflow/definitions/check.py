@@ -56,8 +56,24 @@ def check(
     `flaws` are those of its scripts that the sandbox does not read, by their text (`scripts_of`).
     """
     lookup = Lookup(definition, registry)
-    found = chain(definition.warnings, _Check(lookup, flaws).problems(), join_problems(lookup), slips(lookup))
-    return sorted(islice(found, MAX_PROBLEMS), key=_place)
+    found = _bounded(chain(definition.warnings, _Check(lookup, flaws).problems(), join_problems(lookup)))
+    # Slips are warnings, so they come last and are not looked for where nothing more is told.
+    found += islice(slips(lookup), MAX_PROBLEMS - len(found))
+    return sorted(found, key=_place)
+
+
+def _bounded(problems: Iterable[Problem]) -> list[Problem]:
+    """At most MAX_PROBLEMS of them, the errors first: a warning that took an error's place would make its definition run."""
+    errors: list[Problem] = []
+    warnings: list[Problem] = []
+    for problem in problems:
+        if problem.severity is Severity.WARNING:
+            warnings += [problem] if len(warnings) < MAX_PROBLEMS else []
+            continue
+        errors.append(problem)
+        if len(errors) == MAX_PROBLEMS:
+            break
+    return [*errors, *warnings[: MAX_PROBLEMS - len(errors)]]
 
 
 def scripts_of(definition: Definition, registry: ComponentRegistry) -> list[str]:

@@ -14,6 +14,8 @@ FLOW_OUTPUT = "flow_output"
 DATA_INPUT = "data_input"
 DATA_OUTPUT = "data_output"
 CATEGORIES = (FLOW_INPUT, FLOW_OUTPUT, DATA_INPUT, DATA_OUTPUT)
+VERSION = "1.0.1"
+"""The version of the format that is read here. A document of another is read as one of this."""
 
 
 class ProblemType(StrEnum):
@@ -42,6 +44,8 @@ class ProblemType(StrEnum):
     UNUSED_VALUE = "UNUSED_VALUE"
     CATEGORY_MISMATCH = "CATEGORY_MISMATCH"
     NOT_IN_SANDBOX = "NOT_IN_SANDBOX"
+    UNKNOWN_VERSION = "UNKNOWN_VERSION"
+    REPEATED_CONNECTION = "REPEATED_CONNECTION"
 
 
 class Severity(StrEnum):

@@ -11,6 +11,7 @@ from blobhub_server.workflow.components.data import persistence_of
 from blobhub_server.workflow.definitions.document import (
     CATEGORIES,
     DATA_OUTPUT,
+    VERSION,
     Component,
     Connection,
     Policy,
@@ -24,6 +25,10 @@ from blobhub_server.workflow.definitions.lookup import Lookup, places_of
 
 def slips(lookup: Lookup) -> Iterator[Problem]:
     """Everything that deserves a warning."""
+    version = lookup.definition.version
+    if version and version != VERSION:
+        message = f"{version[:60]!r} is not known here; the document is read as one of version {VERSION}"
+        yield _warning(P.UNKNOWN_VERSION, "", "version", message)
     reached = lookup.reachable()
     for number, component in enumerate(lookup.definition.components):
         type_ = lookup.types[component.id]
@@ -40,6 +45,7 @@ def slips(lookup: Lookup) -> Iterator[Problem]:
             yield _warning(P.UNUSED_VALUE, component.id, path, message)
     yield from _outputs(lookup)
     yield from _inputs(lookup)
+    yield from _repeated(lookup)
 
 
 def _of_component(component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
@@ -137,6 +143,19 @@ def _inputs(lookup: Lookup) -> Iterator[Problem]:
             message = f"the connection {other[:60]!r} leads to this input too; the last one that has a value holds"
             path = f"connections[{number}].target_port"
             yield _warning(P.SEVERAL_SOURCES, connection.target_id, path, message)
+
+
+def _repeated(lookup: Lookup) -> Iterator[Problem]:
+    """Connections of control that are there already, under another id: what they lead to is entered once for each."""
+    first: dict[tuple[str, str, str], str] = {}
+    for number, connection in enumerate(lookup.definition.connections):
+        if not connection.control:
+            continue
+        ends = (connection.source_id, connection.route, connection.target_id)
+        other = first.setdefault(ends, connection.id)
+        if other != connection.id:
+            message = f"leads where {other[:60]!r} leads on the same route, so {ends[2][:60]!r} gets control once for each"
+            yield _warning(P.REPEATED_CONNECTION, ends[0], f"connections[{number}]", message)
 
 
 def _warning(type_: P, component_id: str, path: str, message: str, *, line: int = 0, column: int = 0) -> Problem:
