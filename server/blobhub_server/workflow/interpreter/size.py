@@ -17,7 +17,10 @@ MAX_LOG_BYTES = 64 << 20
 EVENT_BYTES = 500
 """What an event counts for beside its values: about what the database keeps of it."""
 
+_CONTAINERS = (list, dict)
 _SCALAR_BYTES = 8
+_FLOAT_BYTES = 20
+"""What a float takes as text, about: up to 17 digits, sign, point and exponent."""
 _ITEM_BYTES = 64
 """What an item of a list or an object takes in memory beside its text, about."""
 MAX_VALUE_BYTES = MAX_BYTES + _ITEM_BYTES * MAX_VALUE_ITEMS
@@ -40,12 +43,34 @@ def measure(record: Record) -> tuple[int, Mapping[str, int]]:
 
 
 def _sizes(value: Any) -> tuple[int, int]:
-    """About how long a value is as JSON, and how many bytes it takes in memory."""
+    """About how long a value is as JSON, and how many bytes it takes in memory.
+
+    It is not encoded for that: this runs on the event loop, where the digits of 10,000 floats would hold everybody up.
+    """
     if isinstance(value, str):
         return len(value), len(value) if value.isascii() else 4 * len(value)
-    if not isinstance(value, dict | list):
+    if type(value) not in _CONTAINERS:
         return _SCALAR_BYTES, _SCALAR_BYTES
-    text = json.dumps(value)
-    items = text.count(",") + text.count("{") + text.count("[")
-    # A comma in a text looks like an item, so that there seem to be more than a value has.
-    return len(text), len(text) + _ITEM_BYTES * min(items, MAX_VALUE_ITEMS)
+    length = items = 0
+    texts: list[str] = []
+    containers: list[Any] = [value]
+    for container in containers:  # It grows by those that are found within.
+        items += len(container) + 1
+        if type(container) is dict:
+            texts += container
+        for item in container.values() if type(container) is dict else container:
+            kind = type(item)
+            if kind is str:
+                texts.append(item)
+            elif kind is int:
+                length += 1 + item.bit_length() * 3 // 10
+            elif kind is float:
+                length += _FLOAT_BYTES
+            elif item and kind in _CONTAINERS:
+                containers.append(item)
+            else:
+                length += _SCALAR_BYTES
+    # A separator takes a character, and quotes take two. What is escaped takes more, and is escaped in one go.
+    length += items + 2 * len(texts) + len(json.dumps("".join(texts)))
+    # A list counts as an item where it stands and where it is gone over, so there seem to be more than a value has.
+    return length, length + _ITEM_BYTES * min(items, MAX_VALUE_ITEMS)
