@@ -301,6 +301,7 @@ async def test_a_scheduler_with_active_schedules_is_deleted_only_with_them(api: 
 
     async def is_empty() -> bool:
         tables = ("schedules", "schedule_versions", "firings", "firing_logs")
-        return all((await select(server.settings.url, f"SELECT count(*) FROM {table}"))[0][0] == 0 for table in tables)
+        counts = [await select(server.settings.url, f"SELECT count(*) FROM {table}") for table in tables]
+        return all(rows[0][0] == 0 for rows in counts)
 
     await until(is_empty)
