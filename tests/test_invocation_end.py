@@ -17,6 +17,7 @@ from blobhub.v1 import execution_pb2
 from blobhub_server.blobtypes.capabilities import Invocation, InvocationResult
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import PermissionDenied
+from blobhub_server.platform.blobs.collection import Collector
 from blobhub_server.workflow.invocations import Invocations
 from calling import ask
 from databases import execute, select
@@ -190,11 +191,18 @@ async def test_an_end_that_a_listener_refuses_is_made_when_it_does_not(inside: I
     assert [item.state for item in inside.heard] == ["stopped"]
 
 
-async def test_an_execution_whose_session_was_deleted_is_not_found_by_its_cause(inside: Inside) -> None:
+async def test_an_execution_whose_session_was_deleted_is_not_found_by_its_cause(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def rest(*_: object) -> None:
+        """Collect nothing."""
+
+    monkeypatch.setattr(Collector, "_take_step", rest)
     cause = str(uuid.uuid4())
     await inside.invoke(cause)
     await acme.delete_blob(inside.api, PIPELINE, cascade=True)
     assert await inside.find(cause) == {}
+    assert await inside.stop(cause) is None
 
 
 async def test_the_server_that_commits_the_end_hears_of_it(tmp_path: Path, database_url: str) -> None:

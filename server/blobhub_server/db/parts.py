@@ -31,7 +31,8 @@ async def delete_some(
     part = sa.select(*key).where(where).limit(rows)
     if in_order:
         part = lock_rows(part.order_by(*key))
-    statement = table.delete().where(sa.tuple_(*key).in_(part) if len(key) > 1 else key[0].in_(part))
+    # PostgreSQL waits for whoever changes a row that was found, and then looks at the row anew, but not at what was found.
+    statement = table.delete().where(sa.tuple_(*key).in_(part) if len(key) > 1 else key[0].in_(part), where)
     return (await tx.execute(statement)).rowcount
 
 

@@ -123,8 +123,10 @@ class Arming:
         versions = await version_store.get_some(tx, {each.version_id for each in outdated if each.version_id})
         now, turns = self._host.clock(), Turns()
         for schedule in outdated:
-            if schedule.next_due_time is not None and schedule.next_due_time > now:
-                self.set_next(schedule, ScheduleDocument.read(versions[schedule.version_id or ""].document), now)
+            version = versions.get(schedule.version_id or "")
+            # That of a schedule whose blob was deleted may be collected already.
+            if version is not None and schedule.next_due_time is not None and schedule.next_due_time > now:
+                self.set_next(schedule, ScheduleDocument.read(version.document), now)
             schedule.tzdata = TZDATA_VERSION
             await turns.pause()
         await store.update(tx, outdated)

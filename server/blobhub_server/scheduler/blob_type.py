@@ -35,6 +35,8 @@ from blobhub_server.scheduler.store import version as version_store
 from blobhub_server.scheduler.timetable import TZDATA_VERSION, find_zone, zone_names
 from blobhub_server.start import StartError
 
+SCHEDULES_AT_ONCE = 100
+"""How many schedules a collection locks, and then looks for what refers to them."""
 _SOME_TIME = datetime(2026, 1, 1)
 
 
@@ -121,6 +123,8 @@ async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
 
 async def _collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
     """Remove rows of deleted schedulers: so many at most; return how many. Executions that they have started go on."""
-    return await remove_in_order(
-        [partial(each.collect, tx, blob_ids) for each in (firing_store, version_store, store)], rows
-    )
+    removed = 0
+    while removed < rows and (schedule_ids := await store.lock_some(tx, blob_ids, SCHEDULES_AT_ONCE)):
+        steps = [partial(each.collect, tx, schedule_ids) for each in (firing_store, version_store, store)]
+        removed += await remove_in_order(steps, rows - removed)
+    return removed + (await firing_store.collect_logs(tx, blob_ids, rows - removed) if removed < rows else 0)

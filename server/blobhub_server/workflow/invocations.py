@@ -59,9 +59,10 @@ class Invocations(Invocable):
         return {result.cause: result for result in results}
 
     async def stop(self, tx: Transaction, cause: str, actor_id: str) -> InvocationResult | None:
-        execution = await execution_store.get_by_cause(tx, _cause(cause))
-        if execution is None:
+        found = await execution_store.find_invoked(tx, [cause])
+        if not found:
             return None
+        (execution,) = found
         place = Place(organization_id=execution.organization_id, blob_id=execution.blob_id)
         if await self._host.actors.role(tx, actor_id, place) < Role.WRITE:
             raise PermissionDenied

@@ -63,8 +63,9 @@ class Collector:
         self._db = db
         self._bell = bell
         self._types = types
-        self._current = ""
-        self._waiting: set[str] = set()
+        self._current = Deletion(id="", type="")
+        self._at_once = DELETIONS_AT_ONCE
+        self._told: set[tuple[str, bool]] = set()
 
     async def collect_forever(self) -> None:
         """Collect what is left from before, and then whatever is marked, until cancelled. The blob types are open."""
@@ -79,17 +80,28 @@ class Collector:
         attempt = 0
         while after is not None:
             try:
-                after = await self._take_step(after)
-                attempt = 0
-                continue
+                following = await self._take_step(after)
             except StorageUnavailable as error:
                 self._db.trouble.report(error)
-            except Exception:
-                # What cannot be collected, because of an error in its type, say, does not keep others from it.
-                log.exception("not_collected", id=self._current)
-                after = self._current
-            await self._db.trouble.pause(attempt)
-            attempt += 1
+                await self._db.trouble.pause(attempt)
+                attempt += 1
+            except Exception as error:
+                after = self._pass_by(after, error)
+                await self._db.trouble.pause(0)
+            else:
+                after, attempt = following, 0
+
+    def _pass_by(self, after: str, error: Exception) -> str:
+        """The id to go on after when something cannot be collected, because of an error in its type, say.
+
+        It keeps no others from being collected: what was looked at together is taken one by one up to there.
+        """
+        if self._at_once > 1:
+            self._at_once = 1
+            return after
+        self._at_once = DELETIONS_AT_ONCE
+        self._tell_once(self._current, error)
+        return max(after, self._current.id)
 
     async def _take_step(self, after: str) -> str | None:
         """Collect something in a transaction of its own. Answers as `_collect_some`."""
@@ -100,10 +112,10 @@ class Collector:
 
         Returns the id to go on after: the same, unless they cannot be collected here; None when there were no deletions.
         """
-        claimed = await store.claim(tx, after=after, limit=DELETIONS_AT_ONCE)
+        claimed = await store.claim(tx, after=after, limit=self._at_once)
         if not claimed:
             return None
-        self._current = claimed[0].id
+        self._current = claimed[0]
         same = [item.id for item in claimed if item.type == claimed[0].type]
         if claimed[0].type == "":
             await self._collect_organization(tx, claimed[0].id)
@@ -117,10 +129,16 @@ class Collector:
             await store.delete(tx, same)
         return after
 
-    def _tell_once(self, deletion: Deletion, error: BlobTypeNotInstalled) -> None:
-        if deletion.type not in self._waiting:
-            self._waiting.add(deletion.type)
-            log.warning("deletion_waits", blob_id=deletion.id, reason=str(error))
+    def _tell_once(self, deletion: Deletion, error: Exception) -> None:
+        """Tell of the first deletion of each type that waits, which is looked at again every half minute."""
+        foreseen = isinstance(error, BlobTypeNotInstalled)
+        if (deletion.type, foreseen) in self._told:
+            return
+        self._told.add((deletion.type, foreseen))
+        if foreseen:
+            log.warning("deletion_waits", id=deletion.id, reason=str(error))
+        else:
+            log.error("not_collected", id=deletion.id, type=deletion.type, exc_info=error)
 
     async def _collect_blobs(self, tx: Transaction, type_: str, blob_ids: Sequence[str]) -> int:
         """Remove rows of blobs of one type; return how many. Raises BlobTypeNotInstalled."""

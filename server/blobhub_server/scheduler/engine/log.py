@@ -44,7 +44,7 @@ class FiringLog:
     async def end(self, tx: Transaction, ended: Sequence[InvocationResult]) -> list[StartedFiring]:
         """Keep how executions have ended; return the firings that had started them. Others are passed over."""
         results = {result.cause: result for result in ended}
-        found = await store.find_started(tx, results.keys())
+        found = await store.lock_started(tx, results.keys())
         counts = Counter(firing.blob_id for firing in found)
         numbers = await store.take_numbers(tx, counts)
         ends = []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.parts import delete_some, remove_in_order
+from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Choice, Id, Time, metadata
@@ -73,10 +72,11 @@ async def get(tx: Transaction, firing_id: str) -> Firing | None:
     return await tx.first(_GET, firing=firing_id)
 
 
-async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
-    """Remove so many firings of deleted blobs, and their numbering, at most; return how many rows were removed."""
-    steps = [
-        partial(delete_some, tx, firings, firings.c.blob_id.in_(blob_ids)),
-        partial(delete_some, tx, firing_logs, firing_logs.c.blob_id.in_(blob_ids)),
-    ]
-    return await remove_in_order(steps, rows)
+async def collect(tx: Transaction, schedule_ids: Sequence[str], rows: int) -> int:
+    """Remove so many firings of schedules, which the caller has locked, at most; return how many were removed."""
+    return await delete_some(tx, firings, firings.c.schedule_id.in_(schedule_ids), rows)
+
+
+async def collect_logs(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+    """Remove the numbering of so many deleted blobs, whose firings are removed, at most; return how many were removed."""
+    return await delete_some(tx, firing_logs, firing_logs.c.blob_id.in_(blob_ids), rows)

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from blobhub_server.db.engine import Transaction
-from blobhub_server.db.prepared import Prepared, is_one_of
+from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
+from blobhub_server.db.presence import blob_is_there
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Time
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind
@@ -86,12 +87,20 @@ class StartedFiring:
 
 
 _STARTED = Mapper(StartedFiring, firings)
-_FIND_STARTED = Prepared(_STARTED.select().where(is_one_of(firings.c.id, "ids")), _STARTED)
+_LOCK_STARTED = Prepared(
+    lock_rows(
+        _STARTED.select().where(is_one_of(firings.c.id, "ids"), blob_is_there(firings.c.blob_id)).order_by(firings.c.id)
+    ),
+    _STARTED,
+)
 
 
-async def find_started(tx: Transaction, firing_ids: Collection[str]) -> list[StartedFiring]:
-    """Those of some firings that there are, in the order of their ids."""
-    return sorted(await tx.all(_FIND_STARTED, ids=sorted(firing_ids)), key=lambda firing: firing.id)
+async def lock_started(tx: Transaction, firing_ids: Collection[str]) -> list[StartedFiring]:
+    """Lock those of some firings that there are in blobs that are there, in the order of their ids.
+
+    So none of them is collected before the transaction ends, and with it what that adds to the log.
+    """
+    return await tx.all(_LOCK_STARTED, ids=sorted(firing_ids))
 
 
 @dataclass(frozen=True, slots=True)

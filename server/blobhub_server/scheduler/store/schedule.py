@@ -12,7 +12,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
 from blobhub_server.db.presence import blob_is_there
-from blobhub_server.db.records import Mapper
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.scheduler.rules.schedule import Schedule
 
@@ -170,6 +170,22 @@ async def dependents_on_target(tx: Transaction, revision_id: str) -> Dependents:
     return Dependents(kind="schedules that invoke it", count=int((await tx.execute(query)).scalar_one()))
 
 
-async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
-    """Remove so many schedules of deleted blobs, to which nothing refers any more, at most; return how many were removed."""
-    return await delete_some(tx, schedules, schedules.c.blob_id.in_(blob_ids), rows)
+_SOME_IDS = Prepared(
+    lock_rows(
+        sa.select(schedules.c.id)
+        .where(is_one_of(schedules.c.blob_id, "blobs"))
+        .order_by(schedules.c.id)
+        .limit(sa.bindparam("most", type_=sa.BigInteger))
+    ),
+    Scalar(str),
+)
+
+
+async def lock_some(tx: Transaction, blob_ids: Sequence[str], limit: int) -> list[str]:
+    """Lock some schedules of deleted blobs, in the order of their ids, so that they fire no more; return their ids."""
+    return await tx.all(_SOME_IDS, blobs=blob_ids, most=limit)
+
+
+async def collect(tx: Transaction, schedule_ids: Sequence[str], rows: int) -> int:
+    """Remove so many schedules, to which nothing refers any more, at most; return how many were removed."""
+    return await delete_some(tx, schedules, schedules.c.id.in_(schedule_ids), rows)

@@ -12,7 +12,6 @@ from blobhub_server.db.prepared import Prepared, is_one_of, upsert
 from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.scheduler.rules.schedule import ScheduleVersion
-from blobhub_server.scheduler.store.schedule import schedules
 
 schedule_versions = sa.Table(
     "schedule_versions",
@@ -77,10 +76,9 @@ async def find_some(tx: Transaction, wanted: Collection[tuple[str, str]]) -> dic
     return {(version.schedule_id, version.digest): version for version in found}
 
 
-async def collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
-    """Remove so many documents of deleted blobs at most; return how many were removed."""
-    own = sa.select(schedules.c.id).where(schedules.c.blob_id.in_(blob_ids))
-    return await delete_some(tx, schedule_versions, schedule_versions.c.schedule_id.in_(own), rows)
+async def collect(tx: Transaction, schedule_ids: Sequence[str], rows: int) -> int:
+    """Remove so many documents of schedules, which the caller has locked, at most; return how many were removed."""
+    return await delete_some(tx, schedule_versions, schedule_versions.c.schedule_id.in_(schedule_ids), rows)
 
 
 _REASSIGN = Prepared(

@@ -278,10 +278,12 @@ async def running_ids(tx: Transaction, server_id: str) -> set[str]:
     return set((await tx.execute(sa.select(executions.c.id).where(executions.c.owner == server_id, RUNNING))).scalars())
 
 
-async def deleted_ids(tx: Transaction, server_id: str) -> list[str]:
-    """The executions that a server owns, that have not ended, and whose blobs were deleted, by id."""
-    query = sa.select(executions.c.id).where(executions.c.owner == server_id, RUNNING, sa.not_(_THERE))
-    return [*(await tx.execute(query)).scalars()]
+_PRESENT = Prepared(sa.select(executions.c.id).where(is_one_of(executions.c.id, "ids"), _THERE), Scalar(str))
+
+
+async def present(tx: Transaction, execution_ids: Collection[str]) -> set[str]:
+    """Those of some executions, by id, whose blobs were not deleted."""
+    return {*await tx.all(_PRESENT, ids=sorted(execution_ids))}
 
 
 def _unowned(server_id: str) -> sa.ColumnElement[bool]:

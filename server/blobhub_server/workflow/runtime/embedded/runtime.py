@@ -136,9 +136,11 @@ class EmbeddedRuntime:
         while True:
             await deletions.wait(self._lease_seconds)
             try:
+                # What runs was committed before it ran. So what is not found was deleted, and may be collected already.
+                running = self._runners.running
                 async with self._host.db.scan(patient=True) as tx:
-                    deleted = await execution_store.deleted_ids(tx, self._ownership.server_id)
-                for execution_id in deleted:
+                    present = await execution_store.present(tx, running)
+                for execution_id in running - present:
                     self._runners.drop(execution_id)
                 continue
             except StorageUnavailable as error:
