@@ -11,6 +11,8 @@ import flows
 import grpc
 import pytest
 from blobhub_server.blobtypes.conformance import reason_of
+from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
+from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions import finder
 from blobhub_server.workflow.definitions.document import Problem, ProblemType
 from blobhub_server.workflow.rules.execution import Execution
@@ -31,6 +33,7 @@ from waiting import until
 
 LEFT = scaled(10_000, least=200)
 AT_ONCE = 16
+SERVERS = 6
 
 
 async def test_calls_are_answered_before_anything_is_recovered(
@@ -163,6 +166,39 @@ async def test_a_running_execution_goes_on_with_a_definition_that_a_newer_check_
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await started(api, session_id)
         assert reason_of(refused.value) == "DEFINITION_NOT_RUNNABLE"
+
+
+class Lasting(EffectComponent):
+    """Notes the key and the number of each attempt, and does not end."""
+
+    type = "test.lasting"
+    title = "Lasting"
+    ports = (PortSpec(category="flow_input", route="in", description="Control enters here."),)
+    routes = ("success",)
+
+    def __init__(self) -> None:
+        self.attempts: list[tuple[str, int]] = []
+
+    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
+        self.attempts.append((context.idempotency_key, context.attempt))
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_a_step_that_outlasts_many_servers_keeps_its_idempotency_key(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasting, installed = Lasting(), [*ComponentRegistry.load()]
+    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*installed, lasting]))
+    components = [flows.component("start", "flow.start"), flows.component("lasting", lasting.type)]
+    key = ""
+    for server in range(1, SERVERS + 1):
+        async with together(tmp_path, database_url, count=1, key=key, lease_seconds=1) as ((_, api),):
+            if server == 1:
+                document = flows.document(components, [flows.control("start", "lasting")])
+                id_, key = await started(api, await api.session(document)), api.key
+            await until(lambda server=server: len(lasting.attempts) == server)
+    assert lasting.attempts == [(f"{id_}/2", attempt) for attempt in range(1, SERVERS + 1)]
 
 
 async def test_an_execution_is_cautious_until_it_has_gone_on_once(
