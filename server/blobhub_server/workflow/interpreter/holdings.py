@@ -61,12 +61,17 @@ class Holdings:
 
     def enter(self, slots: list[Slot], inputs: int, read: int) -> tuple[Version, ...]:
         """Count a step that has entered with so many inputs, with `read` bytes of session objects; return what it holds."""
-        taken = [self.current[slot] for slot in slots if slot in self.current]
-        large = [version for version in taken if version[0] > _SMALL]
-        own = _STEP_BYTES + inputs * _INPUT_BYTES + read + sum(version[0] for version in taken if version[0] <= _SMALL)
+        own, large = _STEP_BYTES + inputs * _INPUT_BYTES + read, list[Version]()
+        for slot in slots:
+            version = self.current.get(slot)
+            if version is None:
+                continue
+            if version[0] <= _SMALL:
+                own += version[0]
+            else:
+                self._hold(version)
+                large.append(version)
         self.bytes += own
-        for version in large:
-            self._hold(version)
         return ((own, 0, ""), *large)
 
     def leave(self, held: tuple[Version, ...]) -> None:
