@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import flows
+import grpc
 import pytest
 from acme import DRAFT
 from blobhub.v1 import definition_pb2, execution_pb2, session_pb2
 from blobhub_client import get_value, page
+from blobhub_server.blobtypes.conformance import expect_refusal
 from calling import ask, outcome
+from google.protobuf.duration_pb2 import Duration
 from runs import run
 from served import Api, connected, served
 
@@ -140,6 +143,34 @@ async def test_a_script_ends_with_its_reason_or_its_result(shared: Api, kind: st
         return
     assert ended.state == execution_pb2.EXECUTION_STATE_COMPLETED, ended.failure
     assert get_value(ended, "result") == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "line"),
+    [
+        ("if 0:\n  raise ValueError('text')\nraise SystemExit(3)", "one text", 3),
+        ("x = 1\nexit(3)", "exit() takes 0 positional arguments but 1 was given", 2),
+        ("def f():\n  set_result()\n\nf()", "set_result() missing 1 required positional argument: 'route'", 2),
+        ("\nset_result('a', terminall=True)", "unexpected keyword argument 'terminall'", 2),
+        ("\nset_data_output('a')", "missing 1 required positional argument: 'value'", 2),
+    ],
+)
+async def test_arguments_that_do_not_fit_are_told_with_their_line(shared: Api, source: str, words: str, line: int) -> None:
+    failure = (await end_of(shared, flows.code(source))).failure
+    assert words in failure.message
+    assert "nternal" not in failure.message
+    assert failure.reason == "SCRIPT_ERROR"
+    assert failure.line == line
+
+
+@pytest.mark.parametrize("parts", [(1, -1), (-1, 1), (1, 1_000_000_000)])
+async def test_a_duration_that_protobuf_does_not_allow_is_refused(shared: Api, parts: tuple[int, int]) -> None:
+    timeout = Duration(seconds=parts[0], nanos=parts[1])
+    session = (await ask(shared, "CreateSession", revision=DRAFT)).session.id
+    spec = execution_pb2.ExecutionSpec(definition="workflow", timeout=timeout)
+    refused = ask(shared, "StartExecution", session=session, spec=spec)
+    error = await expect_refusal(refused, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert "spec.timeout" in error.details()
 
 
 @pytest.mark.parametrize("kind", DELAYS)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
@@ -18,6 +19,7 @@ from blobhub_server.start import StartError
 
 _validator = Validator()
 _LARGE_BYTES = 4 << 10
+_MAX_NANOS = 999_999_999
 
 
 class BrokenConstraint(StartError):
@@ -53,8 +55,24 @@ def validate(request: Message) -> None:
         for field, value in request.ListFields()
         if type(value) is str and "\0" in value
     ]
+    found += _of_durations(bare)
     if found:
         raise InvalidRequest(found)
+
+
+def _of_durations(message: Message, within: str = "") -> Iterator[Violation]:
+    """The Durations that duration.proto does not allow: the validator only adds up their seconds and nanoseconds."""
+    for field, value in message.ListFields():
+        kind = field.message_type
+        if kind is None or kind.GetOptions().map_entry or _is_ignored(field):
+            continue
+        for number, item in enumerate(value if field.is_repeated else [value]):
+            place = f"{within}{field.name}[{number}]" if field.is_repeated else f"{within}{field.name}"
+            if not isinstance(item, Duration):
+                # What a Value holds are no fields of the contract, and there may be very many.
+                yield from () if isinstance(item, Value | Struct) else _of_durations(item, f"{place}.")
+            elif abs(item.nanos) > _MAX_NANOS or item.seconds * item.nanos < 0:
+                yield Violation(place, f"must have nanos from 0 to {_MAX_NANOS}, with the sign of its seconds")
 
 
 def _without_values(request: Message) -> Message:

@@ -56,6 +56,20 @@ def calls_of(source: str) -> ScriptCalls:
     return ScriptCalls(routes=tuple(routes), outputs=None if outputs is None else frozenset(outputs))
 
 
+def line_of_raise(source: str) -> int | None:
+    """The line of the only `raise Name(…)` whose argument is no text, as tokens tell; None if there are several."""
+    found, lexemes = [], lexemes_of(source)
+    for number, item in enumerate(lexemes):
+        following = lexemes[number + 1 : number + 5]
+        if item.type != token.NAME or item.string != "raise" or len(following) < 4 or following[1].string != "(":
+            continue
+        argument, after = following[2], following[3]
+        text = token.tok_name[argument.type] in ("STRING", "FSTRING_START") or argument.string in ("str", "repr")
+        if argument.string != ")" and (not text or after.string == ","):
+            found.append(item.start[0])
+    return found[0] if len(found) == 1 else None
+
+
 @lru_cache(maxsize=2)
 def lexemes_of(source: str) -> list[tokenize.TokenInfo]:
     """The first tokens of a script, with the ends of its statements, up to where it can be read."""

@@ -29,6 +29,7 @@ from blobhub_server.background import off_loop
 from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue, is_panic
 from blobhub_server.workflow.code import prelude
+from blobhub_server.workflow.code.calls import line_of_raise
 from blobhub_server.workflow.code.contract import ScriptError, ScriptFlaw, ScriptResult
 from blobhub_server.workflow.code.missing import SLEEPING, refusal_to_sleep
 from blobhub_server.workflow.code.reading import flaw_of
@@ -48,6 +49,8 @@ _SCRIPT = "<python-input-1>"
 _POLICY: monty.OSPolicy = {"sleep": "call_host"}
 _MODULES = {"uuid": monty.ExternalModule({"uuid4": lambda: str(uuid.uuid4())})}
 
+_NOT_MADE = "exceptions can only be called with zero or one string argument"
+"""How Monty says that it cannot make an exception, without its line and as an error of its own."""
 _REASONS = {
     "TimeoutError": "SCRIPT_TIMEOUT",
     "MemoryError": "SCRIPT_MEMORY",
@@ -129,7 +132,7 @@ class MontyRunner:
             return await _result(await self._feed(source, inputs, voice, slow=slow))
         except monty.MontyError as error:
             # The message of an error may be half as large as the script's memory: too long to be copied on the loop.
-            failure = await asyncio.to_thread(_script_error, error, voice.refusals)
+            failure = await asyncio.to_thread(_script_error, error, source, voice.refusals)
         except BaseException as error:
             if not is_panic(error):
                 raise
@@ -187,7 +190,7 @@ def _ignore(stream: str, text: str) -> None:
     """Drop what is printed after the script has ended, by a function that it has put in the place of one of ours."""
 
 
-def _script_error(error: monty.MontyError, refusals: Sequence[str]) -> ScriptError:
+def _script_error(error: monty.MontyError, source: str, refusals: Sequence[str]) -> ScriptError:
     if isinstance(error, monty.MontyCrashedError):
         if error.timed_out:
             return ScriptError("SCRIPT_TIMEOUT", "the script took longer than it may, and its worker was ended", None)
@@ -196,6 +199,9 @@ def _script_error(error: monty.MontyError, refusals: Sequence[str]) -> ScriptErr
         return ScriptError("SCRIPT_SYNTAX", str(error)[:500], _line(error))
     if isinstance(error, monty.MontyRuntimeError):
         said = error.display(format="type-msg")[:500]
+        if said.endswith(_NOT_MADE):
+            message = "an exception takes no arguments or one text; write `raise ValueError(str(x))` for another value"
+            return ScriptError("SCRIPT_ERROR", message, line_of_raise(source))
         reason = _REASONS.get(said.partition(":")[0].strip(), "SCRIPT_ERROR")
         refused = said.startswith((f"ValueError: {prelude.REFUSAL}", f"ValueError: {prelude.REFUSAL_OF_ALL}"))
         if refused or any(refusal in said for refusal in refusals[-1:]):

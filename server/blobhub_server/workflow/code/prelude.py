@@ -82,6 +82,19 @@ def create_message(role, text=None, attribute_id=None):
     content = [] if text is None else [{{"type": "text", "text": text}}]
     attributes = {{}} if attribute_id is None else {{"id": attribute_id}}
     return {{"type": "message", "message": {{"role": role, "content": content, "attributes": attributes}}}}
+
+# Arguments that do not fit a function are told without the line of the call, unless they are told anew.
+def _telling(function):
+    def call(*given, **named):
+        try:
+            return function(*given, **named)
+        except TypeError as error:
+            raise TypeError(str(error))
+    return call
+
+emit_output, get_data_input, set_data_output = _telling(emit_output), _telling(get_data_input), _telling(set_data_output)
+set_result, exit = _telling(set_result), _telling(exit)
+create_value, create_message = _telling(create_value), _telling(create_message)
 """
 
 END = "\n\nNone"
