@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import flows
 import pytest
@@ -24,9 +25,10 @@ from calling import ask
 from databases import FreshPostgres, select
 from failing_component import Fails
 from interpreting import REGISTRY
+from joining import Opened
 from served import Api
 from several_servers import FOREVER, ended, hand_over, started, state_of, take_over, together
-from waiting import until
+from waiting import until, within_deadline
 
 
 async def test_what_was_taken_over_is_not_written_to_by_the_server_that_had_it(tmp_path: Path, database_url: str) -> None:
@@ -53,11 +55,16 @@ async def test_the_next_attempt_at_a_step_is_not_run_by_a_server_that_has_lost_t
         id_ = await started(api, await api.session(document))
         await until(lambda: _waits(api, id_))
         await hand_over(opened, id_)
-        runner = opened.runtime._runners._runners[id_]
-        monkeypatch.setattr(runner, "_now", lambda: utc_now().timestamp() + 3600)
-        runner._fire(*runner._timers)
+        pass_time(opened, id_, monkeypatch)
         await until(lambda: id_ not in opened.runtime._runners.running)
         assert fails.attempts == [1]
+
+
+def pass_time(opened: Opened, execution_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what an execution waits for come now, instead of within the hour."""
+    runner = opened.runtime._runners._runners[execution_id]
+    monkeypatch.setattr(runner, "_time", SimpleNamespace(now=lambda: utc_now().timestamp() + 3600))
+    runner._underway._fire(*runner._underway._timers)
 
 
 async def _waits(api: Api, execution_id: str) -> bool:
@@ -132,7 +139,8 @@ async def test_what_cannot_be_stored_is_failed_by_one_task_and_ends_when_it_can_
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(0.1)))
+        id_ = await started(api, await api.session(flows.delay(600)))
+        await until(lambda: _waits(api, id_))
         tries: list[int] = []
 
         async def refuse(_journal: Journal, _unit: object) -> None:
@@ -141,20 +149,34 @@ async def test_what_cannot_be_stored_is_failed_by_one_task_and_ends_when_it_can_
 
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "append", refuse)
+            pass_time(opened, id_, monkeypatch)
             await until(lambda: len(tries) >= 3)
         assert max(tries) <= 1
         assert (await ended(api, id_))[-1] == "flow.error"
 
 
-async def test_a_commit_that_meets_a_claim_comes_after_it_and_writes_nothing(tmp_path: Path, database_url: str) -> None:
+async def test_a_commit_that_meets_a_claim_comes_after_it_and_writes_nothing(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The delay passes, and what follows from it waits for the transaction that claims the execution."""
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(0.2)))
+        id_ = await started(api, await api.session(flows.delay(600)))
+        await until(lambda: _waits(api, id_))
+        append, begun = Journal.append, asyncio.Event()
+
+        async def tell(journal: Journal, unit: Unit) -> object:
+            begun.set()
+            return await append(journal, unit)
+
+        monkeypatch.setattr(Journal, "append", tell)
         async with opened.host.db.write() as tx:
             idle = opened.host.ids()
             await server_store.renew(tx, idle, FOREVER)
             await tx.execute(take_over(id_, idle))
-            await asyncio.sleep(0.5)
+            pass_time(opened, id_, monkeypatch)
+            await within_deadline(begun.wait())
+            # Time to get to the lock. Where it does not, it begins after the claim, and writes nothing either.
+            await asyncio.sleep(0.2)
             assert id_ in opened.runtime._runners.running
         await until(lambda: id_ not in opened.runtime._runners.running)
         assert await state_of(api, id_) == "WAITING"
