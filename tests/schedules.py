@@ -135,6 +135,15 @@ async def put_firing(server: Served, schedule: schedule_pb2.Schedule) -> str:
     return values["id"]
 
 
+def firings(api: Api) -> firing_pb2_grpc.FiringServiceStub:
+    return firing_pb2_grpc.FiringServiceStub(api.channel)
+
+
+async def trigger(api: Api, reference: str = f"{DEFAULT}/report", **fields: Any) -> firing_pb2.Firing:
+    request = firing_pb2.TriggerScheduleRequest(schedule=reference, **fields)
+    return (await firings(api).TriggerSchedule(request)).firing
+
+
 async def publish(api: Api, blob: str = NIGHTLY) -> revision_pb2.Revision:
     """Commit and publish the only draft."""
     return await api.publish(blob)

@@ -232,6 +232,7 @@ async def scheduler(call: Caller, name: str) -> None:
     await call("ReassignSchedule", schedule=kept, api_key=key_id)
     for method in ("PauseSchedule", "ResumeSchedule", "DisableSchedule", "EnableSchedule"):
         await call(method, schedule=kept)
+    await call("TriggerSchedule", schedule=kept)
     await call("DeleteSchedule", schedule=f"{name}/nightly@draft/gone")
 
 

@@ -222,7 +222,7 @@ class World:
         spec = schedules.DAILY | {"invocation_target": {"revision": f"{organization}/main", "definition": "workflow"}}
         made = await schedules.create(self.api, spec=spec, revision=scheduler)
         await acme.commit(self.api, f"{scheduler}@draft")
-        firing_id = await schedules.put_firing(self.server, made)
+        firing_id = (await schedules.trigger(self.api, made.id)).id
         return {
             "schedule": [
                 Subject(value=made.id, level="organization"),

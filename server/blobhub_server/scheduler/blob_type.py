@@ -72,7 +72,7 @@ class SchedulerType(BlobType):
         return Opened(
             services=[
                 Service("blobhub.v1.ScheduleService", ScheduleService(host, schedules, arming)),
-                Service("blobhub.v1.FiringService", FiringService(host)),
+                Service("blobhub.v1.FiringService", FiringService(host, schedules, engine)),
             ],
             locators={"schedule": partial(locate_schedule, host), "firing": partial(locate_firing, host)},
             dependents=_dependents,

@@ -36,3 +36,14 @@ class ScheduleCompleted(SchedulerError):
 
     def __init__(self) -> None:
         super().__init__("the schedule is completed and cannot be updated; delete it and create another")
+
+
+class ScheduleNotArmed(SchedulerError):
+    """The schedule is not the one of the blob's default revision, and nothing else fires."""
+
+    code, reason = "FAILED_PRECONDITION", "SCHEDULE_NOT_ARMED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the schedule is not that of the default revision; make its revision the default one, or save it there"
+        )

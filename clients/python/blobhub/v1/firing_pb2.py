@@ -23,13 +23,15 @@ _sym_db = _symbol_database.Default()
 
 
 from blobhub.v1 import access_pb2 as blobhub_dot_v1_dot_access__pb2
+from blobhub.v1 import alias_pb2 as blobhub_dot_v1_dot_alias__pb2
 from blobhub.v1 import execution_pb2 as blobhub_dot_v1_dot_execution__pb2
 from blobhub.v1 import schedule_pb2 as blobhub_dot_v1_dot_schedule__pb2
+from blobhub.v1 import watch_pb2 as blobhub_dot_v1_dot_watch__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62lobhub/v1/firing.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1a\x62lobhub/v1/execution.proto\x1a\x19\x62lobhub/v1/schedule.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x06\n\x06\x46iring\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n\x0bschedule_id\x18\x02 \x01(\tR\nscheduleId\x12%\n\x0eschedule_alias\x18\x03 \x01(\tR\rscheduleAlias\x12\x17\n\x07\x62lob_id\x18\x04 \x01(\tR\x06\x62lobId\x12*\n\x04kind\x18\x05 \x01(\x0e\x32\x16.blobhub.v1.FiringKindR\x04kind\x12=\n\x0cnominal_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bnominalTime\x12\x35\n\x08\x64ue_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x64ueTime\x12\x37\n\tfire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66ireTime\x12%\n\x0etzdata_version\x18\t \x01(\tR\rtzdataVersion\x12\'\n\x0fschedule_digest\x18\n \x01(\tR\x0escheduleDigest\x12\x19\n\x08\x61\x63tor_id\x18\x0b \x01(\tR\x07\x61\x63torId\x12I\n\x11invocation_target\x18\x0c \x01(\x0b\x32\x1c.blobhub.v1.InvocationTargetR\x10invocationTarget\x12\x30\n\x06status\x18\r \x01(\x0e\x32\x18.blobhub.v1.FiringStatusR\x06status\x12\x16\n\x06reason\x18\x0e \x01(\tR\x06reason\x12\x18\n\x07message\x18\x0f \x01(\tR\x07message\x12!\n\x0c\x65xecution_id\x18\x10 \x01(\tR\x0b\x65xecutionId\x12\x1d\n\nsession_id\x18\x11 \x01(\tR\tsessionId\x12\x43\n\x0f\x65xecution_state\x18\x12 \x01(\x0e\x32\x1a.blobhub.v1.ExecutionStateR\x0e\x65xecutionState\x12\x35\n\x08\x65nd_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1a\n\x08sequence\x18\x14 \x01(\x03R\x08sequence\"4\n\x10GetFiringRequest\x12 \n\x06\x66iring\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06\x66iring\"?\n\x11GetFiringResponse\x12*\n\x06\x66iring\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.FiringR\x06\x66iring*\x96\x01\n\nFiringKind\x12\x1b\n\x17\x46IRING_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46IRING_KIND_SCHEDULED\x10\x01\x12\x19\n\x15\x46IRING_KIND_CAUGHT_UP\x10\x02\x12\x19\n\x15\x46IRING_KIND_TRIGGERED\x10\x03\x12\x1a\n\x16\x46IRING_KIND_BACKFILLED\x10\x04*\xa7\x01\n\x0c\x46iringStatus\x12\x1d\n\x19\x46IRING_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46IRING_STATUS_SUCCESS\x10\x01\x12\x1e\n\x1a\x46IRING_STATUS_ACCESS_ERROR\x10\x02\x12\"\n\x1e\x46IRING_STATUS_INVOCATION_ERROR\x10\x03\x12\x19\n\x15\x46IRING_STATUS_SKIPPED\x10\x04\x32t\n\rFiringService\x12\x63\n\tGetFiring\x12\x1c.blobhub.v1.GetFiringRequest\x1a\x1d.blobhub.v1.GetFiringResponse\"\x19\x90\x02\x01\xf2\xd4\x18\x12\x08\x04\x12\x06\x66iring\x1a\x06\x66iringb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62lobhub/v1/firing.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1a\x62lobhub/v1/execution.proto\x1a\x19\x62lobhub/v1/schedule.proto\x1a\x16\x62lobhub/v1/watch.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x06\n\x06\x46iring\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n\x0bschedule_id\x18\x02 \x01(\tR\nscheduleId\x12%\n\x0eschedule_alias\x18\x03 \x01(\tR\rscheduleAlias\x12\x17\n\x07\x62lob_id\x18\x04 \x01(\tR\x06\x62lobId\x12*\n\x04kind\x18\x05 \x01(\x0e\x32\x16.blobhub.v1.FiringKindR\x04kind\x12=\n\x0cnominal_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bnominalTime\x12\x35\n\x08\x64ue_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x64ueTime\x12\x37\n\tfire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66ireTime\x12%\n\x0etzdata_version\x18\t \x01(\tR\rtzdataVersion\x12\'\n\x0fschedule_digest\x18\n \x01(\tR\x0escheduleDigest\x12\x19\n\x08\x61\x63tor_id\x18\x0b \x01(\tR\x07\x61\x63torId\x12I\n\x11invocation_target\x18\x0c \x01(\x0b\x32\x1c.blobhub.v1.InvocationTargetR\x10invocationTarget\x12\x30\n\x06status\x18\r \x01(\x0e\x32\x18.blobhub.v1.FiringStatusR\x06status\x12\x16\n\x06reason\x18\x0e \x01(\tR\x06reason\x12\x18\n\x07message\x18\x0f \x01(\tR\x07message\x12!\n\x0c\x65xecution_id\x18\x10 \x01(\tR\x0b\x65xecutionId\x12\x1d\n\nsession_id\x18\x11 \x01(\tR\tsessionId\x12\x43\n\x0f\x65xecution_state\x18\x12 \x01(\x0e\x32\x1a.blobhub.v1.ExecutionStateR\x0e\x65xecutionState\x12\x35\n\x08\x65nd_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1a\n\x08sequence\x18\x14 \x01(\x03R\x08sequence\"4\n\x10GetFiringRequest\x12 \n\x06\x66iring\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06\x66iring\"?\n\x11GetFiringResponse\x12*\n\x06\x66iring\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.FiringR\x06\x66iring\"\xb0\x02\n\x12ListFiringsRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12(\n\x08schedule\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x80\xd5\x18\x01\xd8\x01\x01R\x08schedule\x12:\n\x06status\x18\x03 \x01(\x0e\x32\x18.blobhub.v1.FiringStatusB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12\'\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x42\n\x08order_by\x18\x06 \x01(\tB\'\xbaH$r\x1fR\x0b\x63reate_timeR\x10\x63reate_time desc\xd8\x01\x01R\x07orderBy\"k\n\x13ListFiringsResponse\x12,\n\x07\x66irings\x18\x01 \x03(\x0b\x32\x12.blobhub.v1.FiringR\x07\x66irings\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb0\x01\n\x13WatchFiringsRequest\x12\x1e\n\x04\x62lob\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04\x62lob\x12(\n\x08schedule\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x80\xd5\x18\x01\xd8\x01\x01R\x08schedule\x12.\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\x12\x1f\n\x0breplay_only\x18\x04 \x01(\x08R\nreplayOnly\"v\n\x14WatchFiringsResponse\x12,\n\x07\x66irings\x18\x01 \x03(\x0b\x32\x12.blobhub.v1.FiringR\x07\x66irings\x12\x30\n\x08progress\x18\x02 \x01(\x0b\x32\x14.blobhub.v1.ProgressR\x08progress\"k\n\x16TriggerScheduleRequest\x12%\n\x08schedule\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xf8\xd4\x18\x01R\x08schedule\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"E\n\x17TriggerScheduleResponse\x12*\n\x06\x66iring\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.FiringR\x06\x66iring*\x96\x01\n\nFiringKind\x12\x1b\n\x17\x46IRING_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46IRING_KIND_SCHEDULED\x10\x01\x12\x19\n\x15\x46IRING_KIND_CAUGHT_UP\x10\x02\x12\x19\n\x15\x46IRING_KIND_TRIGGERED\x10\x03\x12\x1a\n\x16\x46IRING_KIND_BACKFILLED\x10\x04*\xa7\x01\n\x0c\x46iringStatus\x12\x1d\n\x19\x46IRING_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46IRING_STATUS_SUCCESS\x10\x01\x12\x1e\n\x1a\x46IRING_STATUS_ACCESS_ERROR\x10\x02\x12\"\n\x1e\x46IRING_STATUS_INVOCATION_ERROR\x10\x03\x12\x19\n\x15\x46IRING_STATUS_SKIPPED\x10\x04\x32\xbf\x03\n\rFiringService\x12\x63\n\tGetFiring\x12\x1c.blobhub.v1.GetFiringRequest\x1a\x1d.blobhub.v1.GetFiringResponse\"\x19\x90\x02\x01\xf2\xd4\x18\x12\x08\x04\x12\x06\x66iring\x1a\x06\x66iring\x12\x65\n\x0bListFirings\x12\x1e.blobhub.v1.ListFiringsRequest\x1a\x1f.blobhub.v1.ListFiringsResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x04\x12\x04\x62lob\x1a\x04\x62lob\x12j\n\x0cWatchFirings\x12\x1f.blobhub.v1.WatchFiringsRequest\x1a .blobhub.v1.WatchFiringsResponse\"\x15\x90\x02\x01\xf2\xd4\x18\x0e\x08\x04\x12\x04\x62lob\x1a\x04\x62lob0\x01\x12v\n\x0fTriggerSchedule\x12\".blobhub.v1.TriggerScheduleRequest\x1a#.blobhub.v1.TriggerScheduleResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08schedule\x1a\x08scheduleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,18 +40,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETFIRINGREQUEST'].fields_by_name['firing']._loaded_options = None
   _globals['_GETFIRINGREQUEST'].fields_by_name['firing']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['blob']._loaded_options = None
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['blob']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['schedule']._loaded_options = None
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['schedule']._serialized_options = b'\272H\tr\004\200\325\030\001\330\001\001'
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['status']._loaded_options = None
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['status']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H$r\037R\013create_timeR\020create_time desc\330\001\001'
+  _globals['_WATCHFIRINGSREQUEST'].fields_by_name['blob']._loaded_options = None
+  _globals['_WATCHFIRINGSREQUEST'].fields_by_name['blob']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_WATCHFIRINGSREQUEST'].fields_by_name['schedule']._loaded_options = None
+  _globals['_WATCHFIRINGSREQUEST'].fields_by_name['schedule']._serialized_options = b'\272H\tr\004\200\325\030\001\330\001\001'
+  _globals['_WATCHFIRINGSREQUEST'].fields_by_name['after_sequence']._loaded_options = None
+  _globals['_WATCHFIRINGSREQUEST'].fields_by_name['after_sequence']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_TRIGGERSCHEDULEREQUEST'].fields_by_name['schedule']._loaded_options = None
+  _globals['_TRIGGERSCHEDULEREQUEST'].fields_by_name['schedule']._serialized_options = b'\272H\006r\004\370\324\030\001'
+  _globals['_TRIGGERSCHEDULEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_TRIGGERSCHEDULEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_FIRINGSERVICE'].methods_by_name['GetFiring']._loaded_options = None
   _globals['_FIRINGSERVICE'].methods_by_name['GetFiring']._serialized_options = b'\220\002\001\362\324\030\022\010\004\022\006firing\032\006firing'
-  _globals['_FIRINGKIND']._serialized_start=1144
-  _globals['_FIRINGKIND']._serialized_end=1294
-  _globals['_FIRINGSTATUS']._serialized_start=1297
-  _globals['_FIRINGSTATUS']._serialized_end=1464
-  _globals['_FIRING']._serialized_start=182
-  _globals['_FIRING']._serialized_end=1022
-  _globals['_GETFIRINGREQUEST']._serialized_start=1024
-  _globals['_GETFIRINGREQUEST']._serialized_end=1076
-  _globals['_GETFIRINGRESPONSE']._serialized_start=1078
-  _globals['_GETFIRINGRESPONSE']._serialized_end=1141
-  _globals['_FIRINGSERVICE']._serialized_start=1466
-  _globals['_FIRINGSERVICE']._serialized_end=1582
+  _globals['_FIRINGSERVICE'].methods_by_name['ListFirings']._loaded_options = None
+  _globals['_FIRINGSERVICE'].methods_by_name['ListFirings']._serialized_options = b'\220\002\001\362\324\030\016\010\004\022\004blob\032\004blob'
+  _globals['_FIRINGSERVICE'].methods_by_name['WatchFirings']._loaded_options = None
+  _globals['_FIRINGSERVICE'].methods_by_name['WatchFirings']._serialized_options = b'\220\002\001\362\324\030\016\010\004\022\004blob\032\004blob'
+  _globals['_FIRINGSERVICE'].methods_by_name['TriggerSchedule']._loaded_options = None
+  _globals['_FIRINGSERVICE'].methods_by_name['TriggerSchedule']._serialized_options = b'\362\324\030\026\010\005\022\010schedule\032\010schedule'
+  _globals['_FIRINGKIND']._serialized_start=2087
+  _globals['_FIRINGKIND']._serialized_end=2237
+  _globals['_FIRINGSTATUS']._serialized_start=2240
+  _globals['_FIRINGSTATUS']._serialized_end=2407
+  _globals['_FIRING']._serialized_start=230
+  _globals['_FIRING']._serialized_end=1070
+  _globals['_GETFIRINGREQUEST']._serialized_start=1072
+  _globals['_GETFIRINGREQUEST']._serialized_end=1124
+  _globals['_GETFIRINGRESPONSE']._serialized_start=1126
+  _globals['_GETFIRINGRESPONSE']._serialized_end=1189
+  _globals['_LISTFIRINGSREQUEST']._serialized_start=1192
+  _globals['_LISTFIRINGSREQUEST']._serialized_end=1496
+  _globals['_LISTFIRINGSRESPONSE']._serialized_start=1498
+  _globals['_LISTFIRINGSRESPONSE']._serialized_end=1605
+  _globals['_WATCHFIRINGSREQUEST']._serialized_start=1608
+  _globals['_WATCHFIRINGSREQUEST']._serialized_end=1784
+  _globals['_WATCHFIRINGSRESPONSE']._serialized_start=1786
+  _globals['_WATCHFIRINGSRESPONSE']._serialized_end=1904
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=1906
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=2013
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=2015
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=2084
+  _globals['_FIRINGSERVICE']._serialized_start=2410
+  _globals['_FIRINGSERVICE']._serialized_end=2857
 # @@protoc_insertion_point(module_scope)

@@ -5,9 +5,12 @@ Firings: what became of the times of schedules."""
 
 from blobhub.v1 import execution_pb2 as _execution_pb2
 from blobhub.v1 import schedule_pb2 as _schedule_pb2
+from blobhub.v1 import watch_pb2 as _watch_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -139,7 +142,9 @@ class Firing(_message.Message):
     execution_state: _execution_pb2.ExecutionState.ValueType
     """How the execution ended; unspecified until it has."""
     sequence: _builtins.int
-    """The number of this firing in the log of its blob, from 1 without gaps."""
+    """The number of this firing in the log of its blob, from 1 without gaps. In a watch, where it comes again with the end of
+    its execution, the number of that.
+    """
     @_builtins.property
     def nominal_time(self) -> _timestamp_pb2.Timestamp:
         """The time of the schedule that it is for."""
@@ -237,3 +242,189 @@ class GetFiringResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetFiringResponse: _TypeAlias = GetFiringResponse  # noqa: Y015
+
+@_typing.final
+class ListFiringsRequest(_message.Message):
+    """Request of ListFirings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    blob: _builtins.str
+    """`acme/nightly`, or the blob's id."""
+    schedule: _builtins.str
+    """Only firings of this schedule, by its alias or its id; empty for all."""
+    status: Global___FiringStatus.ValueType
+    """Only firings of which the invocation became this; unspecified for all."""
+    page_size: _builtins.int
+    """How many at most; 0 means 50, the maximum is 1000. A page may hold fewer, to fit a message; the last one alone has no
+    `next_page_token`.
+    """
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first page."""
+    order_by: _builtins.str
+    """`create_time`, or it with ` desc`; empty means `create_time desc`."""
+    def __init__(
+        self,
+        *,
+        blob: _builtins.str = ...,
+        schedule: _builtins.str = ...,
+        status: Global___FiringStatus.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "schedule", b"schedule", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFiringsRequest: _TypeAlias = ListFiringsRequest  # noqa: Y015
+
+@_typing.final
+class ListFiringsResponse(_message.Message):
+    """Answer of ListFirings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRINGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last one."""
+    @_builtins.property
+    def firings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Firing]:
+        """The firings, in the order asked for."""
+
+    def __init__(
+        self,
+        *,
+        firings: _abc.Iterable[Global___Firing] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["firings", b"firings", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFiringsResponse: _TypeAlias = ListFiringsResponse  # noqa: Y015
+
+@_typing.final
+class WatchFiringsRequest(_message.Message):
+    """Request of WatchFirings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    REPLAY_ONLY_FIELD_NUMBER: _builtins.int
+    blob: _builtins.str
+    """`acme/nightly`, or the blob's id."""
+    schedule: _builtins.str
+    """Only firings of this schedule, by its alias or its id; empty for all."""
+    after_sequence: _builtins.int
+    """The last `sequence` already seen; 0 replays from the beginning."""
+    replay_only: _builtins.bool
+    """True ends when what is there has been sent; false goes on with what comes."""
+    def __init__(
+        self,
+        *,
+        blob: _builtins.str = ...,
+        schedule: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        replay_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "blob", b"blob", "replay_only", b"replay_only", "schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchFiringsRequest: _TypeAlias = WatchFiringsRequest  # noqa: Y015
+
+@_typing.final
+class WatchFiringsResponse(_message.Message):
+    """One message of WatchFirings: a batch of firings, or a sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRINGS_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def firings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Firing]:
+        """Whatever was ready and fits a message, in order of `sequence`."""
+
+    @_builtins.property
+    def progress(self) -> _watch_pb2.Progress:
+        """Set, without firings, when nothing has happened for a while: everything up to its sequence has been sent."""
+
+    def __init__(
+        self,
+        *,
+        firings: _abc.Iterable[Global___Firing] | None = ...,
+        progress: _watch_pb2.Progress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["firings", b"firings", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchFiringsResponse: _TypeAlias = WatchFiringsResponse  # noqa: Y015
+
+@_typing.final
+class TriggerScheduleRequest(_message.Message):
+    """Request of TriggerSchedule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    schedule: _builtins.str
+    """`acme/nightly@default/report`, by its alias in its revision, or the schedule's id."""
+    request_id: _builtins.str
+    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    def __init__(
+        self,
+        *,
+        schedule: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriggerScheduleRequest: _TypeAlias = TriggerScheduleRequest  # noqa: Y015
+
+@_typing.final
+class TriggerScheduleResponse(_message.Message):
+    """Answer of TriggerSchedule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def firing(self) -> Global___Firing:
+        """What became of it."""
+
+    def __init__(
+        self,
+        *,
+        firing: Global___Firing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["firing", b"firing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["firing", b"firing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriggerScheduleResponse: _TypeAlias = TriggerScheduleResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class FiringServiceStub:
-    """Answers what schedules have done.
+    """Answers what schedules have done, and fires them out of turn.
     """
 
     def __init__(self, channel):
@@ -40,10 +40,25 @@ class FiringServiceStub:
                 request_serializer=blobhub_dot_v1_dot_firing__pb2.GetFiringRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_firing__pb2.GetFiringResponse.FromString,
                 _registered_method=True)
+        self.ListFirings = channel.unary_unary(
+                '/blobhub.v1.FiringService/ListFirings',
+                request_serializer=blobhub_dot_v1_dot_firing__pb2.ListFiringsRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_firing__pb2.ListFiringsResponse.FromString,
+                _registered_method=True)
+        self.WatchFirings = channel.unary_stream(
+                '/blobhub.v1.FiringService/WatchFirings',
+                request_serializer=blobhub_dot_v1_dot_firing__pb2.WatchFiringsRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_firing__pb2.WatchFiringsResponse.FromString,
+                _registered_method=True)
+        self.TriggerSchedule = channel.unary_unary(
+                '/blobhub.v1.FiringService/TriggerSchedule',
+                request_serializer=blobhub_dot_v1_dot_firing__pb2.TriggerScheduleRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_firing__pb2.TriggerScheduleResponse.FromString,
+                _registered_method=True)
 
 
 class FiringServiceServicer:
-    """Answers what schedules have done.
+    """Answers what schedules have done, and fires them out of turn.
     """
 
     def GetFiring(self, request, context):
@@ -59,6 +74,59 @@ class FiringServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFirings(self, request, context):
+        """Lists the firings of a blob, or of one of its schedules, the newest first unless told otherwise.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a scheduler.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchFirings(self, request, context):
+        """Streams the firings of a blob, or of one of its schedules: first what is there after `after_sequence`, then, unless
+        `replay_only`, what comes. A firing that has started an execution comes twice, when it fires and when the execution
+        has ended, each time under a number of its own; a replay shows it first as it fired. Over the blob the numbers have no
+        gap. The stream never skips, repeats or reorders. A message with `progress` comes when nothing has happened for a while.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
+        * NOT_FOUND: the blob or its organization was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a scheduler.
+        * OUT_OF_RANGE: the log has not reached `after_sequence`.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TriggerSchedule(self, request, context):
+        """Fires a schedule of the default revision now, whatever its times are and also when it is paused, disabled or completed.
+        It acts for whom the schedule acts for, not for the caller. That the target refuses is told by the firing, as for any
+        other. Where an execution of the schedule runs and the overlap policy is not ALLOW, the firing is recorded as skipped.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist.
+        * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FiringServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +134,21 @@ def add_FiringServiceServicer_to_server(servicer, server):
                     servicer.GetFiring,
                     request_deserializer=blobhub_dot_v1_dot_firing__pb2.GetFiringRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_firing__pb2.GetFiringResponse.SerializeToString,
+            ),
+            'ListFirings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFirings,
+                    request_deserializer=blobhub_dot_v1_dot_firing__pb2.ListFiringsRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_firing__pb2.ListFiringsResponse.SerializeToString,
+            ),
+            'WatchFirings': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchFirings,
+                    request_deserializer=blobhub_dot_v1_dot_firing__pb2.WatchFiringsRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_firing__pb2.WatchFiringsResponse.SerializeToString,
+            ),
+            'TriggerSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriggerSchedule,
+                    request_deserializer=blobhub_dot_v1_dot_firing__pb2.TriggerScheduleRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_firing__pb2.TriggerScheduleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -76,7 +159,7 @@ def add_FiringServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FiringService:
-    """Answers what schedules have done.
+    """Answers what schedules have done, and fires them out of turn.
     """
 
     @staticmethod
@@ -96,6 +179,87 @@ class FiringService:
             '/blobhub.v1.FiringService/GetFiring',
             blobhub_dot_v1_dot_firing__pb2.GetFiringRequest.SerializeToString,
             blobhub_dot_v1_dot_firing__pb2.GetFiringResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFirings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.FiringService/ListFirings',
+            blobhub_dot_v1_dot_firing__pb2.ListFiringsRequest.SerializeToString,
+            blobhub_dot_v1_dot_firing__pb2.ListFiringsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchFirings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/blobhub.v1.FiringService/WatchFirings',
+            blobhub_dot_v1_dot_firing__pb2.WatchFiringsRequest.SerializeToString,
+            blobhub_dot_v1_dot_firing__pb2.WatchFiringsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TriggerSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.FiringService/TriggerSchedule',
+            blobhub_dot_v1_dot_firing__pb2.TriggerScheduleRequest.SerializeToString,
+            blobhub_dot_v1_dot_firing__pb2.TriggerScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FiringServiceStub:
-    """Answers what schedules have done."""
+    """Answers what schedules have done, and fires them out of turn."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -42,10 +42,51 @@ class FiringServiceStub:
     * PERMISSION_DENIED: the caller may not see the blob, or the firing does not exist.
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
+    ListFirings: _grpc.UnaryUnaryMultiCallable[_firing_pb2.ListFiringsRequest, _firing_pb2.ListFiringsResponse]
+    """Lists the firings of a blob, or of one of its schedules, the newest first unless told otherwise.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a scheduler.
+    """
+    WatchFirings: _grpc.UnaryStreamMultiCallable[_firing_pb2.WatchFiringsRequest, _firing_pb2.WatchFiringsResponse]
+    """Streams the firings of a blob, or of one of its schedules: first what is there after `after_sequence`, then, unless
+    `replay_only`, what comes. A firing that has started an execution comes twice, when it fires and when the execution
+    has ended, each time under a number of its own; a replay shows it first as it fired. Over the blob the numbers have no
+    gap. The stream never skips, repeats or reorders. A message with `progress` comes when nothing has happened for a while.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a scheduler.
+    * OUT_OF_RANGE: the log has not reached `after_sequence`.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
+    """
+    TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_firing_pb2.TriggerScheduleRequest, _firing_pb2.TriggerScheduleResponse]
+    """Fires a schedule of the default revision now, whatever its times are and also when it is paused, disabled or completed.
+    It acts for whom the schedule acts for, not for the caller. That the target refuses is told by the firing, as for any
+    other. Where an execution of the schedule runs and the overlap policy is not ALLOW, the firing is recorded as skipped.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist.
+    * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    """
 
 @_typing.type_check_only
 class FiringServiceAsyncStub(FiringServiceStub):
-    """Answers what schedules have done."""
+    """Answers what schedules have done, and fires them out of turn."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetFiring: _aio.UnaryUnaryMultiCallable[_firing_pb2.GetFiringRequest, _firing_pb2.GetFiringResponse]  # type: ignore[assignment]
@@ -57,9 +98,50 @@ class FiringServiceAsyncStub(FiringServiceStub):
     * PERMISSION_DENIED: the caller may not see the blob, or the firing does not exist.
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
+    ListFirings: _aio.UnaryUnaryMultiCallable[_firing_pb2.ListFiringsRequest, _firing_pb2.ListFiringsResponse]  # type: ignore[assignment]
+    """Lists the firings of a blob, or of one of its schedules, the newest first unless told otherwise.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a scheduler.
+    """
+    WatchFirings: _aio.UnaryStreamMultiCallable[_firing_pb2.WatchFiringsRequest, _firing_pb2.WatchFiringsResponse]  # type: ignore[assignment]
+    """Streams the firings of a blob, or of one of its schedules: first what is there after `after_sequence`, then, unless
+    `replay_only`, what comes. A firing that has started an execution comes twice, when it fires and when the execution
+    has ended, each time under a number of its own; a replay shows it first as it fired. Over the blob the numbers have no
+    gap. The stream never skips, repeats or reorders. A message with `progress` comes when nothing has happened for a while.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
+    * NOT_FOUND: the blob or its organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a scheduler.
+    * OUT_OF_RANGE: the log has not reached `after_sequence`.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
+    """
+    TriggerSchedule: _aio.UnaryUnaryMultiCallable[_firing_pb2.TriggerScheduleRequest, _firing_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
+    """Fires a schedule of the default revision now, whatever its times are and also when it is paused, disabled or completed.
+    It acts for whom the schedule acts for, not for the caller. That the target refuses is told by the firing, as for any
+    other. Where an execution of the schedule runs and the overlap policy is not ALLOW, the firing is recorded as skipped.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist.
+    * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    """
 
 class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Answers what schedules have done."""
+    """Answers what schedules have done, and fires them out of turn."""
 
     @_abc_1.abstractmethod
     def GetFiring(
@@ -74,6 +156,65 @@ class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or the firing does not exist.
         * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFirings(
+        self,
+        request: _firing_pb2.ListFiringsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_firing_pb2.ListFiringsResponse, _abc.Awaitable[_firing_pb2.ListFiringsResponse]]:
+        """Lists the firings of a blob, or of one of its schedules, the newest first unless told otherwise.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: the blob or its organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a scheduler.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchFirings(
+        self,
+        request: _firing_pb2.WatchFiringsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_firing_pb2.WatchFiringsResponse], _abc.AsyncIterator[_firing_pb2.WatchFiringsResponse]]:
+        """Streams the firings of a blob, or of one of its schedules: first what is there after `after_sequence`, then, unless
+        `replay_only`, what comes. A firing that has started an execution comes twice, when it fires and when the execution
+        has ended, each time under a number of its own; a replay shows it first as it fired. Over the blob the numbers have no
+        gap. The stream never skips, repeats or reorders. A message with `progress` comes when nothing has happened for a while.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
+        * NOT_FOUND: the blob or its organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a scheduler.
+        * OUT_OF_RANGE: the log has not reached `after_sequence`.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
+        """
+
+    @_abc_1.abstractmethod
+    def TriggerSchedule(
+        self,
+        request: _firing_pb2.TriggerScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_firing_pb2.TriggerScheduleResponse, _abc.Awaitable[_firing_pb2.TriggerScheduleResponse]]:
+        """Fires a schedule of the default revision now, whatever its times are and also when it is paused, disabled or completed.
+        It acts for whom the schedule acts for, not for the caller. That the target refuses is told by the firing, as for any
+        other. Where an execution of the schedule runs and the overlap policy is not ALLOW, the firing is recorded as skipped.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist.
+        * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
         """
 
 def add_FiringServiceServicer_to_server(servicer: FiringServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,6 +32,10 @@ class _SchedulerErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """
     SCHEDULER_ERROR_REASON_SCHEDULE_COMPLETED: _SchedulerErrorReason.ValueType  # 2
     """FAILED_PRECONDITION. The schedule is completed and cannot be updated; delete it and create another."""
+    SCHEDULER_ERROR_REASON_SCHEDULE_NOT_ARMED: _SchedulerErrorReason.ValueType  # 3
+    """FAILED_PRECONDITION. The schedule is not the one of the blob's default revision, and nothing else fires: make its revision
+    the default one, or save it there.
+    """
 
 class SchedulerErrorReason(_SchedulerErrorReason, metaclass=_SchedulerErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -46,4 +50,8 @@ go with another, a template is none, or there is no time left to fire at. Detail
 """
 SCHEDULER_ERROR_REASON_SCHEDULE_COMPLETED: SchedulerErrorReason.ValueType  # 2
 """FAILED_PRECONDITION. The schedule is completed and cannot be updated; delete it and create another."""
+SCHEDULER_ERROR_REASON_SCHEDULE_NOT_ARMED: SchedulerErrorReason.ValueType  # 3
+"""FAILED_PRECONDITION. The schedule is not the one of the blob's default revision, and nothing else fires: make its revision
+the default one, or save it there.
+"""
 Global___SchedulerErrorReason: _TypeAlias = SchedulerErrorReason  # noqa: Y015

@@ -22,8 +22,9 @@ from blobhub_server.scheduler.engine.decision import Fire, PassOver, decide
 from blobhub_server.scheduler.engine.firings import Armed
 from blobhub_server.scheduler.engine.log import FiringLog
 from blobhub_server.scheduler.engine.take import Take, take_queued
+from blobhub_server.scheduler.errors import ScheduleNotArmed
 from blobhub_server.scheduler.rules.document import ScheduleDocument
-from blobhub_server.scheduler.rules.firing import FiringKind
+from blobhub_server.scheduler.rules.firing import Firing, FiringKind
 from blobhub_server.scheduler.rules.schedule import Schedule
 from blobhub_server.scheduler.rules.timing import Timing
 from blobhub_server.scheduler.store import due as due_store
@@ -73,6 +74,26 @@ class Batches:
             return await self._take_queued(tx, ids, self._host.clock(), broken=broken)
 
         return await self._transact(schedule_ids, work)
+
+    async def trigger(self, tx: Transaction, schedule_id: str, version_id: str) -> Firing:
+        """Fire a schedule now, as a part of a transaction, if a document is the one that is at work; return the firing.
+
+        Raises ScheduleNotArmed.
+        """
+        every = await self._armed(tx, await due_store.lock(tx, [schedule_id]))
+        if not every or every[0].version.id != version_id:
+            raise ScheduleNotArmed
+        (armed,) = every
+        take = await self._new_take(tx, every, self._host.clock(), broken=False)
+        firing = take.new_firing(armed, FiringKind.TRIGGERED, take.now)
+        if take.is_free(armed):
+            take.to_invoke.append((armed, firing))
+        else:
+            take.told.append(firings.overlapping(firing))
+        await take.perform(tx, self._invocable)
+        await schedule_store.update(tx, [armed.schedule])
+        (told,) = await self._log.append(tx, take.told)
+        return told
 
     async def _transact(self, schedule_ids: Sequence[str], work: Work) -> int:
         """Do work in a transaction. Where that fails, each schedule has one of its own, so that a bad one fails alone."""

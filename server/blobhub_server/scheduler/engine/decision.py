@@ -48,13 +48,14 @@ def decide(
 ) -> Fire | PassOver:
     """What becomes of a schedule's next time, which is due, and of those after it that are passed over with it."""
     if now - due < ON_TIME:
-        return Fire(nominal_time, FiringKind.SCHEDULED)
-    resume = _resume(_Times(schedule_id, document, timing), nominal_time, now)
+        return Fire(nominal_time=nominal_time, kind=FiringKind.SCHEDULED)
+    times = _Times(schedule_id=schedule_id, document=document, timing=timing)
+    resume = _resume(times, nominal_time, now)
     if resume is not None and resume <= nominal_time:
-        return Fire(nominal_time, FiringKind.CAUGHT_UP)
+        return Fire(nominal_time=nominal_time, kind=FiringKind.CAUGHT_UP)
     last = timing.last_until(now if resume is None else resume - _SMALLEST) or nominal_time
     counted = islice(timing.between(nominal_time, last), MAX_COUNTED)
-    return PassOver(nominal_time, last, 1 + sum(1 for _ in counted))
+    return PassOver(first=nominal_time, last=last, count=1 + sum(1 for _ in counted))
 
 
 @dataclass(frozen=True, slots=True)

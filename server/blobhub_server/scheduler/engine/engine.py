@@ -24,6 +24,7 @@ from blobhub_server.errors import StorageUnavailable
 from blobhub_server.scheduler.arming import DUE, Arming
 from blobhub_server.scheduler.engine.batch import Batches
 from blobhub_server.scheduler.engine.log import FiringLog
+from blobhub_server.scheduler.rules.firing import Firing
 from blobhub_server.scheduler.store import due as store
 from blobhub_server.scheduler.store.due import DueSchedule
 
@@ -60,6 +61,13 @@ class Engine:
     def on_serving(self) -> None:
         """Begin to fire: the server answers calls by now."""
         self._serving.set()
+
+    async def trigger(self, tx: Transaction, schedule_id: str, version_id: str) -> Firing:
+        """Fire a schedule now, as a part of a transaction, if a document is the one that is at work; return the firing.
+
+        Raises ScheduleNotArmed.
+        """
+        return await self._batches.trigger(tx, schedule_id, version_id)
 
     async def _on_end(self, tx: Transaction, ended: Sequence[InvocationResult]) -> None:
         """Keep how executions have ended, with their ends, and then look whether a time waits for that."""

@@ -117,6 +117,11 @@ def skipped(firing: Firing, reason: str, message: str) -> Firing:
     return replace(firing, status=FiringStatus.SKIPPED, reason=reason, message=message)
 
 
+def overlapping(firing: Firing) -> Firing:
+    """A firing that was left out because something that the schedule has started runs."""
+    return skipped(firing, OVERLAP, "an execution of the schedule has not ended")
+
+
 def missed(firing: Firing, passed: PassOver, policy: str) -> Firing:
     """The firing that tells of times that were passed over."""
     if passed.count == 1:

@@ -46,16 +46,20 @@ class Take:
         """Whether what the schedule has started last has not ended."""
         return armed.schedule.running_firing_id in self.running
 
+    def is_free(self, armed: Armed) -> bool:
+        """Whether a time may fire now, as far as the overlap policy goes."""
+        waiting = armed.schedule.queued_nominal_time is not None
+        return armed.document.overlap_policy is Overlap.ALLOW or not (waiting or self.is_running(armed))
+
     def fire(self, armed: Armed, firing: Firing) -> None:
         """Have a time fire, unless the overlap policy says otherwise."""
-        waiting = armed.schedule.queued_nominal_time is not None
-        if armed.document.overlap_policy is Overlap.ALLOW or not (waiting or self.is_running(armed)):
+        if self.is_free(armed):
             self.to_invoke.append((armed, firing))
             return
         match armed.document.overlap_policy:
             case Overlap.SKIP:
-                self.told.append(firings.skipped(firing, firings.OVERLAP, "an execution of the schedule has not ended"))
-            case Overlap.QUEUE_ONE if waiting:
+                self.told.append(firings.overlapping(firing))
+            case Overlap.QUEUE_ONE if armed.schedule.queued_nominal_time is not None:
                 message = "another time waits already for the end of an execution of the schedule"
                 self.told.append(firings.skipped(firing, firings.QUEUE_FULL, message))
             case Overlap.QUEUE_ONE:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
 from blobhub.v1 import execution_pb2, schedule_pb2
 from blobhub.v1 import firing_pb2 as pb
 
+from blobhub_server.background import in_turns
 from blobhub_server.blobtypes.call import Call
-from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.contract import BlobView, Host
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import WrongBlobType
+from blobhub_server.ids import canonical_id
+from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.watch import MAX_BATCH, Watch, check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.scheduler.engine.engine import Engine
+from blobhub_server.scheduler.engine.log import topic
+from blobhub_server.scheduler.errors import TYPE
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
+from blobhub_server.scheduler.schedules import Schedules
+from blobhub_server.scheduler.services.locating import LocatedSchedule
+from blobhub_server.scheduler.store import firing_log as log_store
+from blobhub_server.scheduler.store import schedule as schedule_store
 
 _KINDS = {kind: pb.FiringKind.Value(f"FIRING_KIND_{kind.name}") for kind in FiringKind}
 _STATUSES = {status: pb.FiringStatus.Value(f"FIRING_STATUS_{status.name}") for status in FiringStatus}
+
+_STATUS_OF = {number: status for status, number in _STATUSES.items()}
 
 
 def to_proto(firing: Firing) -> pb.Firing:
@@ -48,11 +66,91 @@ def _execution_state(state: str | None) -> execution_pb2.ExecutionState.ValueTyp
     return execution_pb2.ExecutionState.Value(f"EXECUTION_STATE_{state.upper()}")
 
 
-class FiringService:
-    """Answers what schedules have done."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a log of firings: its number, and the message that watchers get, encoded."""
 
-    def __init__(self, host: Host) -> None:
+    number: int
+    event: bytes
+    type: str = "firing"
+
+
+def _line(firing: Firing) -> _Line:
+    return _Line(number=firing.sequence, event=to_proto(firing).SerializeToString())
+
+
+class FiringService:
+    """Answers what schedules have done, and fires them out of turn."""
+
+    def __init__(self, host: Host, schedules: Schedules, engine: Engine) -> None:
         self._host = host
+        self._schedules = schedules
+        self._engine = engine
 
     async def GetFiring(self, request: pb.GetFiringRequest, call: Call[Firing]) -> pb.GetFiringResponse:
         return pb.GetFiringResponse(firing=to_proto(call.resource))
+
+    async def ListFirings(self, request: pb.ListFiringsRequest, call: Call[BlobView]) -> pb.ListFiringsResponse:
+        blob, order_by = _require_scheduler(call.resource), request.order_by or "create_time desc"
+        schedule_id = await self._schedule_id(blob.id, request.schedule)
+        status = _STATUS_OF.get(request.status)
+        page = Page.parse(request, blob.id, schedule_id, status or "", order_by)
+        async with self._host.db.scan() as tx:
+            found = await log_store.page(
+                tx,
+                blob.id,
+                schedule_id=schedule_id,
+                status=status,
+                order_by=order_by,
+                after=page.after,
+                limit=page.limit + 1,
+            )
+        items, token = await page.fill(found, lambda firing: firing.id, to_proto)
+        return pb.ListFiringsResponse(firings=items, next_page_token=token)
+
+    async def WatchFirings(self, request: pb.WatchFiringsRequest, call: Call[BlobView]) -> AsyncIterator[bytes]:
+        blob = _require_scheduler(call.resource)
+        schedule_id = await self._schedule_id(blob.id, request.schedule)
+        async with self._host.db.read() as tx:
+            check_range(request.after_sequence, await log_store.last_number(tx, blob.id))
+        watch = Watch(
+            topic=topic(blob.id),
+            read=lambda after: self._read(blob.id, schedule_id, after),
+            number=lambda line: line.number,
+            progress_seconds=self._host.settings.progress_seconds,
+        )
+        async for batch in watch.stream(
+            call, self._host.bell, self._host.drain, request.after_sequence, replay_only=request.replay_only
+        ):
+            yield pack(batch, self._host.clock())
+
+    async def TriggerSchedule(
+        self, request: pb.TriggerScheduleRequest, call: Call[LocatedSchedule]
+    ) -> pb.TriggerScheduleResponse:
+        async def make(tx: Transaction) -> pb.TriggerScheduleResponse:
+            saved = await self._schedules.find(tx, call.resource.revision, call.resource.entry.name)
+            firing = await self._engine.trigger(tx, saved.schedule.id, saved.version.id)
+            return pb.TriggerScheduleResponse(firing=to_proto(firing))
+
+        return await call.once(make)
+
+    async def _read(self, blob_id: str, schedule_id: str, after: int) -> list[_Line]:
+        async with self._host.db.scan(patient=True) as tx:
+            last = await log_store.last_number(tx, blob_id)
+            found = await log_store.lines(tx, blob_id, schedule_id, after=after, last=last, limit=MAX_BATCH)
+        return await in_turns(_line, found)
+
+    async def _schedule_id(self, blob_id: str, schedule: str) -> str:
+        """The id of the schedule that a filter names; itself where there is none in the blob, so nothing is found."""
+        if not schedule or canonical_id(schedule):
+            return canonical_id(schedule) or ""
+        async with self._host.db.read() as tx:
+            found = await schedule_store.find(tx, blob_id, schedule)
+        return found.id if found else schedule
+
+
+def _require_scheduler(blob: BlobView) -> BlobView:
+    """The blob itself, once its type is checked. Raises WrongBlobType."""
+    if blob.type != TYPE:
+        raise WrongBlobType(blob.type, TYPE)
+    return blob

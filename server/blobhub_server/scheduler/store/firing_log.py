@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.keyset import Order
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
 from blobhub_server.db.presence import blob_is_there
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Time
-from blobhub_server.scheduler.rules.firing import Firing, FiringKind
+from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
 from blobhub_server.scheduler.store.firing import firing_logs, firings
 
 _FIRING = Mapper(Firing, firings)
@@ -134,3 +136,53 @@ async def end(tx: Transaction, ends: Sequence[FiringEnd]) -> None:
             for each in ends
         ],
     )
+
+
+_LAST = Prepared(sa.select(firing_logs.c.last_sequence).where(firing_logs.c.blob_id == sa.bindparam("blob")), Scalar(int))
+
+
+async def last_number(tx: Transaction, blob_id: str) -> int:
+    """The last number of a blob's log; all up to it can be read by now."""
+    return await tx.first(_LAST, blob=blob_id) or 0
+
+
+_AFTER, _UP_TO = sa.bindparam("after", type_=sa.BigInteger), sa.bindparam("last", type_=sa.BigInteger)
+
+
+def _lines(number: sa.Column[Any], *conditions: sa.ColumnElement[bool]) -> Prepared[Firing]:
+    query = _FIRING.select().where(firings.c.blob_id == sa.bindparam("blob"), number > _AFTER, number <= _UP_TO, *conditions)
+    return Prepared(query.order_by(number).limit(sa.bindparam("most", type_=sa.BigInteger)), _FIRING)
+
+
+_OF_SCHEDULE = firings.c.schedule_id == sa.bindparam("schedule")
+_BEGUN, _ENDED = _lines(firings.c.sequence), _lines(firings.c.end_sequence)
+_BEGUN_OF, _ENDED_OF = _lines(firings.c.sequence, _OF_SCHEDULE), _lines(firings.c.end_sequence, _OF_SCHEDULE)
+
+
+async def lines(tx: Transaction, blob_id: str, schedule_id: str, *, after: int, last: int, limit: int) -> list[Firing]:
+    """The log of a blob, or what it says of one schedule, after a number and up to another: firings as they were then."""
+    only = {"schedule": schedule_id} if schedule_id else {}
+    begun = await tx.all(_BEGUN_OF if only else _BEGUN, blob=blob_id, after=after, last=last, most=limit, **only)
+    ended = await tx.all(_ENDED_OF if only else _ENDED, blob=blob_id, after=after, last=last, most=limit, **only)
+    made = [replace(firing, execution_state=None, end_time=None) for firing in begun]
+    made += [replace(firing, sequence=firing.end_sequence or 0) for firing in ended]
+    return sorted(made, key=lambda firing: firing.sequence)[:limit]
+
+
+async def page(
+    tx: Transaction,
+    blob_id: str,
+    *,
+    schedule_id: str,
+    status: FiringStatus | None,
+    order_by: str,
+    after: str,
+    limit: int,
+) -> list[Firing]:
+    """The firings of a blob, or of one schedule of it, in an order, those after a key."""
+    query = _FIRING.select().where(firings.c.blob_id == blob_id)
+    if schedule_id:
+        query = query.where(firings.c.schedule_id == schedule_id)
+    if status is not None:
+        query = query.where(firings.c.status == status)
+    return _FIRING.all(await tx.execute(Order.parse(firings, order_by).apply(query, after, limit)))
