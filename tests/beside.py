@@ -191,7 +191,9 @@ class Beside:
                 self.listed(who, "blobs.ListBlobs", organization=organization.alias)
             held = {"api_keys": 0, "blobs": len(organization.blobs)}
             held["members"] = sum(len(holder.members) for holder in (organization, *organization.blobs))
-            self._held(organization, {f"organization.{name}": count for name, count in held.items()})
+            self._held(
+                organization, {f"organization.{name}": count for name, count in held.items()} | {"workflow.log_bytes": 0}
+            )
             for blob in organization.blobs:
                 self._of_blob(blob)
 

@@ -199,7 +199,14 @@ async def test_a_turn_under_an_old_fence_does_not_take_that_of_the_new_one_with_
             raise AssertionError("it rests on no session object")
 
         units = [
-            Unit(execution=item, graph=now._graph, records=[], on_commit=lambda: None, decide_again=decided_once)
+            Unit(
+                execution=item,
+                graph=now._graph,
+                records=[],
+                on_commit=lambda: None,
+                on_full=lambda _: None,
+                decide_again=decided_once,
+            )
             for item in (replace(execution, fence=1), execution)
         ]
         answers = await asyncio.gather(*map(runtime._journal.append, units), return_exceptions=True)

@@ -95,7 +95,8 @@ class Service:
 class Limit:
     """A limit: its name, such as `workflow.definitions_per_revision`, what is counted, and the default.
 
-    `held` counts how much of it a blob holds; for a limit on each revision or session, how much the fullest one holds.
+    `held` counts how much of it a blob holds, or an organization, by its id; for a limit on each revision or session, how
+    much the fullest one holds.
     """
 
     name: str
@@ -125,7 +126,8 @@ class Opened:
     request says so. `collect` removes rows that the type stores for deleted blobs, given by their ids: so many at most, in
     a transaction of their own, in short statements. It returns how many it has removed; fewer than it may remove mean that
     nothing of these blobs is left. It is called until it says so, some time after the deletion, and again after a kill.
-    `limits` are those of its blobs, beside the platform's. `offers` has an object for every capability that the type says
+    `limits` are those of its blobs, beside the platform's; `organization_limits` those on what all blobs of an organization
+    hold together. `offers` has an object for every capability that the type says
     it offers. `on_serving` begins work that was left from before the start: calls are not to wait for it.
 
     `on_default_moved(tx, blob_id, revision_id)` is called when the default revision of a blob of the type becomes another
@@ -140,6 +142,7 @@ class Opened:
     in_use: Callable[[Transaction, str], Awaitable[Sequence[Dependents]]] | None = None
     collect: Callable[[Transaction, Sequence[str], int], Awaitable[int]] | None = None
     limits: Sequence[Limit] = ()
+    organization_limits: Sequence[Limit] = ()
     offers: Mapping[type, object] = field(default_factory=dict)
     on_serving: Callable[[], None] | None = None
     on_default_moved: Callable[[Transaction, str, str], Awaitable[None]] | None = None

@@ -17,7 +17,8 @@ def require_distinct(brought: Mapping[str, Opened]) -> None:
     items = brought.items()
     require_one_owner("gRPC service", ((service.full_name, owner) for owner, own in items for service in own.services))
     require_one_owner("kind of resource", ((kind, owner) for owner, own in items for kind in own.locators))
-    require_one_owner("limit", ((limit.name, owner) for owner, own in items for limit in own.limits))
+    limits = ((limit.name, owner) for owner, own in items for limit in (*own.limits, *own.organization_limits))
+    require_one_owner("limit", limits)
 
 
 def require_one_owner(what: str, names: Iterable[tuple[str, str]]) -> None:

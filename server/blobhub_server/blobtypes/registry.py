@@ -185,6 +185,10 @@ class BlobTypes:
             return self._opened(name).limits
         return [limit for opened in self.opened().values() for limit in opened.limits]
 
+    def organization_limits(self) -> Sequence[Limit]:
+        """The limits that blob types bring on what an organization holds."""
+        return [limit for opened in self.opened().values() for limit in opened.organization_limits]
+
     def _opened(self, name: str) -> Opened:
         """What a type brings; nothing for one that is no longer installed, whose blobs can still be read."""
         found = self._installed.get(name)

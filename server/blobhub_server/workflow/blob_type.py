@@ -38,10 +38,17 @@ from blobhub_server.workflow.settings import WorkflowSettings
 from blobhub_server.workflow.store import MIGRATIONS, TABLES
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import log_size as log_size_store
 from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
 
+LOGS = Limit(
+    name=limit.LOG_BYTES,
+    description="Bytes of the logs of all sessions of the organization",
+    default=16 << 30,
+    held=log_size_store.get,
+)
 SESSIONS_AT_ONCE = 100
 """How many sessions a statement looks at in a collection: some hold nothing of what it removes, and it passes over them."""
 
@@ -91,6 +98,7 @@ class WorkflowType(BlobType):
                     in_use=_in_use,
                     collect=_collect,
                     limits=_limits(host),
+                    organization_limits=[LOGS],
                     offers={Invocable: Invocations(host, definitions, runtime, Inbox(host, events))},
                     on_serving=runtime.on_serving,
                 )

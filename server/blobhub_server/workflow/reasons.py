@@ -14,7 +14,7 @@ OF_EXECUTIONS: Mapping[str, str] = {
     "JOIN_STARVED": "A join waits for tokens that never come; the message names the connections.",
     "STEP_LIMIT": f"It entered more components than it may, {DEFAULT_STEP_LIMIT:,} unless its start says otherwise.",
     "TOKEN_LIMIT": f"Control was passed on so often that there are more than {MAX_TOKENS:,} tokens.",
-    "LOG_LIMIT": "Its log has grown beyond what one may have.",
+    "LOG_LIMIT": "Its log, or those of its organization together, have grown beyond what there may be.",
     "STATE_LIMIT": "The values that it works on, which its open steps and outputs hold, take more than 64 MiB of memory.",
     "TIMEOUT": "It, or one attempt at a component, took longer than it may.",
     "UNHANDLED_FAILURE": "A component ended with the route `failure`, which leads nowhere.",

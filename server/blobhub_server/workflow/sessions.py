@@ -48,6 +48,8 @@ class Sessions:
             last_session_sequence=0,
             last_event_time=NO_EVENT_TIME,
             executions=0,
+            log_bytes=0,
+            counted_log_bytes=0,
             create_time=now,
             update_time=now,
         )

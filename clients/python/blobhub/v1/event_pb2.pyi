@@ -236,7 +236,8 @@ class Failure(_message.Message):
     """An upper-case word, such as `SCRIPT_TIMEOUT` or `STEP_LIMIT`. `ROUTE_LEADS_NOWHERE` means that a component took a route
     that no connection carries, and may not end its branch; `JOIN_STARVED` that nothing is left to do, and a join waits for
     tokens that never came, or has some left over; `TOKEN_LIMIT` that control was passed on to more than 10,000 places at
-    once. `LOG_LIMIT` means that the execution's log, with all values in it, has become longer than 64 MiB; `STATE_LIMIT` that
+    once. `LOG_LIMIT` means that the execution's log, with all values in it, has become longer than 64 MiB, or that the logs of
+    its organization together are beyond the limit `workflow.log_bytes`; `STATE_LIMIT` that
     what the execution works on takes more than 64 MiB in memory. `POISONED` means that servers went down, one after the other,
     when they went on with the execution.
     """

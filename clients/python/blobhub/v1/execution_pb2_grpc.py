@@ -87,7 +87,8 @@ class ExecutionServiceServicer:
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down.
-        * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+        * RESOURCE_EXHAUSTED: the session has had as many executions as it may, or the logs of the organization have reached the
+        limit `workflow.log_bytes`.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -111,7 +112,8 @@ class ExecutionServiceServicer:
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
-        * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+        * RESOURCE_EXHAUSTED: the session has had as many executions as it may, or the logs of the organization have reached the
+        limit `workflow.log_bytes`.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -49,7 +49,8 @@ class ExecutionServiceStub:
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down.
-    * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+    * RESOURCE_EXHAUSTED: the session has had as many executions as it may, or the logs of the organization have reached the
+      limit `workflow.log_bytes`.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     RunExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.RunExecutionRequest, _execution_pb2.RunExecutionResponse]
@@ -69,7 +70,8 @@ class ExecutionServiceStub:
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
-    * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+    * RESOURCE_EXHAUSTED: the session has had as many executions as it may, or the logs of the organization have reached the
+      limit `workflow.log_bytes`.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.GetExecutionResponse]
@@ -140,7 +142,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down.
-    * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+    * RESOURCE_EXHAUSTED: the session has had as many executions as it may, or the logs of the organization have reached the
+      limit `workflow.log_bytes`.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     RunExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.RunExecutionRequest, _execution_pb2.RunExecutionResponse]  # type: ignore[assignment]
@@ -160,7 +163,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
-    * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+    * RESOURCE_EXHAUSTED: the session has had as many executions as it may, or the logs of the organization have reached the
+      limit `workflow.log_bytes`.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server.
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.GetExecutionResponse]  # type: ignore[assignment]
@@ -234,7 +238,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down.
-        * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+        * RESOURCE_EXHAUSTED: the session has had as many executions as it may, or the logs of the organization have reached the
+          limit `workflow.log_bytes`.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server.
         """
 
@@ -260,7 +265,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION: the session is not open; the definition has problems and cannot be run.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
-        * RESOURCE_EXHAUSTED: the session has had as many executions as it may.
+        * RESOURCE_EXHAUSTED: the session has had as many executions as it may, or the logs of the organization have reached the
+          limit `workflow.log_bytes`.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server.
         """
 

@@ -86,6 +86,7 @@ class SessionObjectServiceServicer:
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the logs of the organization have reached the limit `workflow.log_bytes`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

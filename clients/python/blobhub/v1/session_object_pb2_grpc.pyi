@@ -54,6 +54,7 @@ class SessionObjectServiceStub:
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the logs of the organization have reached the limit `workflow.log_bytes`.
     """
     GetSessionObject: _grpc.UnaryUnaryMultiCallable[_session_object_pb2.GetSessionObjectRequest, _session_object_pb2.GetSessionObjectResponse]
     """Answers one object with its value.
@@ -117,6 +118,7 @@ class SessionObjectServiceAsyncStub(SessionObjectServiceStub):
     * FAILED_PRECONDITION: the session is not open.
     * ABORTED: the etag is stale.
     * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the logs of the organization have reached the limit `workflow.log_bytes`.
     """
     GetSessionObject: _aio.UnaryUnaryMultiCallable[_session_object_pb2.GetSessionObjectRequest, _session_object_pb2.GetSessionObjectResponse]  # type: ignore[assignment]
     """Answers one object with its value.
@@ -183,6 +185,7 @@ class SessionObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         * FAILED_PRECONDITION: the session is not open.
         * ABORTED: the etag is stale.
         * ALREADY_EXISTS: `create_only` is set and the alias is taken; the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the logs of the organization have reached the limit `workflow.log_bytes`.
         """
 
     @_abc_1.abstractmethod

@@ -84,7 +84,9 @@ class Limits:
 
     def counted_in(self, parent: Organization | Blob) -> Sequence[Limit]:
         """The limits on what an organization itself, or a blob, holds."""
-        return (*BLOB_LIMITS, *self._types.limits(parent.type)) if isinstance(parent, Blob) else self._organization_limits
+        if isinstance(parent, Blob):
+            return (*BLOB_LIMITS, *self._types.limits(parent.type))
+        return (*self._organization_limits, *self._types.organization_limits())
 
     def settable_on(self, parent: Organization | Blob) -> Sequence[Limit]:
         """The limits that hold for an organization and its blobs, or for a blob, by name."""
@@ -107,7 +109,7 @@ class Limits:
         raise InvalidValue("name", f"no such limit on {kind}; there is {names}")
 
     async def value(self, tx: Transaction, name: str, *, organization_id: str, blob_id: str) -> int:
-        limits = (*self.of_platform, *self._types.limits())
+        limits = (*self.of_platform, *self._types.limits(), *self._types.organization_limits())
         default = {limit.name: limit.default for limit in limits}[name]
         return rules.effective(await store.get(tx, name, organization_id, blob_id), default).value
 

@@ -4,4 +4,5 @@ from __future__ import annotations
 
 DEFINITIONS = "workflow.definitions_per_revision"
 EXECUTIONS = "workflow.executions_per_session"
+LOG_BYTES = "workflow.log_bytes"
 SESSIONS = "workflow.sessions_per_blob"

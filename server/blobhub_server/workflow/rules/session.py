@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +18,13 @@ CLOSED = "closed"
 EVENT_INTERVAL = timedelta(microseconds=1)
 """How far apart the events of a log are at least. A store of sessions says the same in SQL."""
 
+COUNT_BYTES = 256 << 10
+"""What a log may grow by before its organization's is counted anew. A smaller step would lock the organization's row more
+often; a larger one would leave more uncounted, in each session that is not closed."""
+
+SESSION_EVENT_BYTES = 500
+"""What an event of the session itself counts for. They are small and alike, and numbered before they are encoded."""
+
 NO_EVENT_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """The `last_event_time` of an empty log."""
 
@@ -25,7 +34,8 @@ class Session:
     """A session's record.
 
     `last_session_sequence` and `last_event_time` are the number and the time of the last event of its log, `executions` is
-    how many were started in it.
+    how many were started in it. `log_bytes` is how large its log is, `counted_log_bytes` how much of that is counted for its
+    organization.
     """
 
     id: str
@@ -38,6 +48,8 @@ class Session:
     last_session_sequence: int
     last_event_time: datetime
     executions: int
+    log_bytes: int
+    counted_log_bytes: int
     create_time: datetime
     update_time: datetime
 
@@ -53,6 +65,26 @@ class Session:
         """
         self.last_session_sequence += 1
         self.last_event_time = max(at, self.last_event_time + EVENT_INTERVAL)
+
+
+def to_count(log_bytes: int, counted_log_bytes: int, *, closed: bool) -> int:
+    """How much a log has grown by that is to be counted now for its organization: nothing until that is enough.
+
+    What is left when the session is closed is counted with the end of the log, for no more will come.
+    """
+    uncounted = log_bytes - counted_log_bytes
+    return uncounted if closed or uncounted >= COUNT_BYTES else 0
+
+
+def count_growth(sessions: Iterable[Session]) -> Counter[str]:
+    """Note on sessions that their logs are counted as far as that is due; return what to count, by organization."""
+    grown: Counter[str] = Counter()
+    for session in sessions:
+        size = to_count(session.log_bytes, session.counted_log_bytes, closed=session.state == CLOSED)
+        if size:
+            session.counted_log_bytes += size
+            grown[session.organization_id] += size
+    return grown
 
 
 def require_open(state: str) -> None:

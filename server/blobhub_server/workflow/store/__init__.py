@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from blobhub_server.workflow.store import event, execution, message, server, session, session_object
+from blobhub_server.workflow.store import event, execution, log_size, message, server, session, session_object
 
 TABLES = (
     session.sessions,
@@ -11,8 +11,9 @@ TABLES = (
     message.messages,
     event.events,
     session_object.session_objects,
+    log_size.log_sizes,
 )
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 
-__all__ = ["MIGRATIONS", "TABLES", "event", "execution", "message", "server", "session", "session_object"]
+__all__ = ["MIGRATIONS", "TABLES", "event", "execution", "log_size", "message", "server", "session", "session_object"]

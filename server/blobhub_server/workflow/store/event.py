@@ -35,6 +35,11 @@ class LoggedEvent:
     event: bytes
     record: str | None
 
+    @property
+    def size(self) -> int:
+        """How many bytes of the log it takes: its event, and its record, which is ASCII."""
+        return len(self.event) + len(self.record or "")
+
 
 events = sa.Table(
     "events",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,12 +13,12 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
 from blobhub_server.db.presence import blob_is_there
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Time, metadata
-from blobhub_server.workflow.rules.session import CLOSED, EVENT_INTERVAL, Session
+from blobhub_server.workflow.rules.session import CLOSED, EVENT_INTERVAL, SESSION_EVENT_BYTES, Session
+from blobhub_server.workflow.store import log_size as log_size_store
 
 NOT_CLOSED = sa.text("state <> 'closed'")
 _NAMED = sa.text("alias IS NOT NULL")
@@ -35,6 +36,8 @@ sessions = sa.Table(
     sa.Column("last_session_sequence", sa.BigInteger, nullable=False),
     sa.Column("last_event_time", Time(), nullable=False),
     sa.Column("executions", sa.BigInteger, nullable=False),
+    sa.Column("log_bytes", sa.BigInteger, nullable=False),
+    sa.Column("counted_log_bytes", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("update_time", Time(), nullable=False),
     sa.Index("ix_sessions_blob_id", "blob_id", "id"),
@@ -172,9 +175,29 @@ async def lock_some(tx: Transaction, blob_ids: Sequence[str], limit: int) -> lis
     return await tx.all(_SOME_IDS, blobs=blob_ids, most=limit)
 
 
+@dataclass(frozen=True, slots=True)
+class _Removed:
+    """What a removed session had of the logs of its organization, as it was counted."""
+
+    organization_id: str
+    counted_log_bytes: int
+
+
+_REMOVED = Mapper(_Removed, sessions)
+_REMOVE = Prepared(sessions.delete().where(is_one_of(sessions.c.id, "ids")).returning(*_REMOVED.columns), _REMOVED)
+
+
 async def collect(tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
-    """Remove so many sessions, in which nothing is left, at most; return how many were removed."""
-    return await delete_some(tx, sessions, sessions.c.id.in_(session_ids), rows)
+    """Remove so many sessions, in which nothing is left, at most; return how many were removed.
+
+    Their logs do not count for their organizations any more.
+    """
+    removed = await tx.all(_REMOVE, ids=session_ids[:rows])
+    freed: Counter[str] = Counter()
+    for each in removed:
+        freed[each.organization_id] += each.counted_log_bytes
+    await log_size_store.give_back(tx, +freed)
+    return len(removed)
 
 
 _LOCK = Prepared(_SESSION.select().where(is_one_of(sessions.c.id, "ids"), _THERE).order_by(sessions.c.id), _SESSION).locking
@@ -185,12 +208,12 @@ async def lock(tx: Transaction, session_ids: Collection[str]) -> dict[str, Sessi
     return {session.id: session for session in await tx.all(_LOCK, ids=sorted(session_ids))}
 
 
-_GROWN = ("last_session_sequence", "last_event_time", "executions")
+_GROWN = ("last_session_sequence", "last_event_time", "executions", "log_bytes", "counted_log_bytes")
 _ADVANCE = Prepared(sessions.update().where(_ID).values({name: sa.bindparam(name) for name in _GROWN}))
 
 
 async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
-    """Store the last numbers and times of the logs of sessions, and the numbers of executions started in them.
+    """Store the last numbers and times of the logs of sessions, their sizes, and the numbers of executions started in them.
 
     The caller has locked them.
     """
@@ -200,10 +223,13 @@ async def advance(tx: Transaction, grown: Sequence[Session]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LogEnd:
-    """The number and the time of the last event of a session's log."""
+    """The number and the time of the last event of a session's log, and its size."""
 
+    organization_id: str
     last_session_sequence: int
     last_event_time: datetime
+    log_bytes: int
+    counted_log_bytes: int
 
 
 _END = Mapper(LogEnd, sessions)
@@ -214,6 +240,7 @@ _TAKE_NUMBER = Prepared(
     .where(_ID)
     .values(
         last_session_sequence=sessions.c.last_session_sequence + 1,
+        log_bytes=sessions.c.log_bytes + SESSION_EVENT_BYTES,
         last_event_time=sa.case((sessions.c.last_event_time < _AT, _AT), else_=_NEXT_TIME),
     )
     .returning(*_END.columns),
@@ -222,5 +249,16 @@ _TAKE_NUMBER = Prepared(
 
 
 async def take_number(tx: Transaction, session_id: str, at: datetime) -> LogEnd:
-    """Take the next number and time of a session's log, as `Session.advance` does; its row stays locked until the commit."""
+    """Take the next number and time of a session's log, as `Session.advance` does; its row stays locked until the commit.
+
+    They are for an event of the session itself, and the log's size counts it.
+    """
     return await tx.one(_TAKE_NUMBER, session=session_id, at=at)
+
+
+_COUNT = Prepared(sessions.update().where(_ID).values(counted_log_bytes=sessions.c.log_bytes))
+
+
+async def count_log(tx: Transaction, session_id: str) -> None:
+    """Note that a session's whole log is counted for its organization."""
+    await tx.run(_COUNT, session=session_id)

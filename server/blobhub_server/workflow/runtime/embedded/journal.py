@@ -22,12 +22,21 @@ from blobhub_server.errors import LimitExceeded, PermissionDenied
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.errors import SessionNotOpen
 from blobhub_server.workflow.interpreter import Record
+from blobhub_server.workflow.log.budget import LogBudget
 from blobhub_server.workflow.log.encode import encode_record
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import session_line
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import CauseKind, Execution
-from blobhub_server.workflow.rules.session import CLOSED, CLOSING, Session, require_open, require_room
+from blobhub_server.workflow.rules.session import (
+    CLOSED,
+    CLOSING,
+    SESSION_EVENT_BYTES,
+    Session,
+    count_growth,
+    require_open,
+    require_room,
+)
 from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.embedded.current import bring_up_to_date
 from blobhub_server.workflow.runtime.embedded.failure_log import FailureLog
@@ -76,6 +85,7 @@ class Journal:
         self._failures = FailureLog()
         self._host = host
         self._log = log
+        self._budget = LogBudget(host.limits)
         self._on_doubt = on_doubt
         self._on_end = on_end
         self._committer: GroupCommitter[Unit, Execution | Refusal] = GroupCommitter(
@@ -194,6 +204,7 @@ class Journal:
         """Write units that have been checked, and whose executions are stored and projected."""
         touched = {unit.execution.session_id for unit in units}
         lines = [*await self._lines(units, sessions), *await self._close_sessions(tx, units, sessions)]
+        grown = count_growth(sessions[id_] for id_ in touched)
         await session_store.advance(tx, [sessions[id_] for id_ in sorted(touched)])
         if lines:
             await event_store.append(tx, lines)
@@ -212,9 +223,13 @@ class Journal:
         if fired:
             await self._on_end(tx, fired)
         settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
+        # Late, for all who write to the organization's logs share this lock; and before the one that all share.
+        full = await self._budget.add(tx, grown) if grown else {}
         await self._host.settle(tx, settled)
         for unit in units:
             tx.after_commit(partial(self._after_commit, unit))
+            if unit.execution.organization_id in full:
+                tx.after_commit(partial(unit.on_full, full[unit.execution.organization_id]))
             if unit.limit is not None:  # All others are written again.
                 tx.when_in_doubt(partial(self._on_doubt, unit))
         tx.after_commit(partial(self._log.publish, lines))
@@ -228,6 +243,8 @@ class Journal:
         idle = sorted(closing - await execution_store.find_busy(tx, closing)) if closing else []
         if idle:
             await session_store.set_state(tx, idle, CLOSED, self._host.clock())
+        for id_ in idle:
+            sessions[id_].state = CLOSED
         return [self._session_line(sessions[id_], "session_closed", {}) for id_ in idle]
 
     async def _lines(self, units: Sequence[Unit], sessions: Mapping[str, Session]) -> list[LoggedEvent]:
@@ -239,7 +256,9 @@ class Journal:
             for record in unit.records:
                 session.advance(datetime.fromtimestamp(record.at, UTC))
                 number += 1
-                lines.append(self._line(unit, record, session, number))
+                line = self._line(unit, record, session, number)
+                session.log_bytes += line.size
+                lines.append(line)
                 await turns.pause()
             for alias, value in unit.objects.items():
                 fields = {"alias": alias, "object_type": object_rules.type_of(value)}
@@ -270,6 +289,7 @@ class Journal:
 
     def _session_line(self, session: Session, payload: str, fields: dict[str, str]) -> LoggedEvent:
         session.advance(self._host.clock())
+        session.log_bytes += SESSION_EVENT_BYTES
         return session_line(
             payload,
             fields,

@@ -19,7 +19,7 @@ import structlog
 
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import StorageUnavailable
+from blobhub_server.errors import LimitExceeded, StorageUnavailable
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
     BUDGET,
@@ -233,7 +233,7 @@ class Runner:
                 self._commands = decision.commands
                 return
             try:
-                unit = Unit.of(decision, self._graph, decide, self._keep, objects=objects)
+                unit = Unit.of(decision, self._graph, decide, self._keep, self._fail_full, objects=objects)
                 await self._context.journal.append(unit)
                 return
             except TurnOutdated:
@@ -291,7 +291,7 @@ class Runner:
 
         decide = partial(self._decide, [happening], self._messages)
         decision = decide(objects.values)
-        return Unit.of(decision, self._graph, decide, keep, objects=objects, limit=limit, work=work)
+        return Unit.of(decision, self._graph, decide, keep, self._fail_full, objects=objects, limit=limit, work=work)
 
     def _decide(
         self,
@@ -316,6 +316,10 @@ class Runner:
         if self._counted:  # What was ready has been evaluated, and the server lives; what follows begins from here.
             self._cautious = False
         self._counted = self.execution.recoveries > 0
+
+    def _fail_full(self, full: LimitExceeded) -> None:
+        """Fail the execution: the logs of its organization have no room for what it goes on to log."""
+        self.post(Failed("LOG_LIMIT", f"the logs of its organization are full: {full}"))
 
     def _perform(self) -> None:
         """Perform the commands of the last decision: run steps, set timers, go on, or end."""

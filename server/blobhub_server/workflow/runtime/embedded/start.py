@@ -10,6 +10,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import InvalidValue, NotFound
 from blobhub_server.workflow.definitions.finder import Definitions, Found
 from blobhub_server.workflow.interpreter import ExecutionState, Started
+from blobhub_server.workflow.log.budget import LogBudget
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
@@ -30,6 +31,7 @@ class Starts:
         self._journal = journal
         self._runners = runners
         self._server_id = server_id
+        self._budget = LogBudget(host.limits)
 
     async def submit(self, start: Start, work: StartWork | None = None) -> Execution:
         prepared = await self.prepare(start)
@@ -84,6 +86,7 @@ class Starts:
         """The unit of a start. Nothing is written yet, and nothing runs before the commit."""
         start, graph = prepared.start, _definition(prepared).graph
         session_id, blob_id = start.session.id, start.session.blob_id
+        await self._budget.require_room(tx, start.session.organization_id)
         limit = await self._host.limits.value(tx, EXECUTIONS, organization_id=start.session.organization_id, blob_id=blob_id)
         objects = await self._journal.objects.read(tx, session_id, graph.session_reads)
         execution = self._execution(start, _definition(prepared).entry)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from blobhub_server.errors import LimitExceeded
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import Record
 from blobhub_server.workflow.rules.execution import Execution
@@ -28,7 +29,8 @@ class Unit:
     `execution` is its projection after `records`, under the fence that its runner holds; it takes account of the messages up
     to `last_message`, of which `messages` are taken in by this unit. `limit` is for a new execution, whose row is to be
     made: how many the session may have had, with it. `on_commit` is called once it is durable, before any
-    watcher can see the records. `objects` holds session objects to write, by alias.
+    watcher can see the records, and `on_full` after it, where the logs of its organization turn out to be full. `objects`
+    holds session objects to write, by alias.
 
     `reads` holds the etags of the session objects that the turn rests on, None for one that was absent. Where one of them is
     another by now, `decide_again` makes the unit that follows from the values that it is given, by alias, with a budget of
@@ -39,6 +41,7 @@ class Unit:
     graph: Graph
     records: Sequence[Record]
     on_commit: Callable[[], None]
+    on_full: Callable[[LimitExceeded], None]
     decide_again: Callable[[Mapping[str, Any], int], Unit]
     messages: int = 0
     limit: int | None = None
@@ -59,6 +62,7 @@ class Unit:
         graph: Graph,
         decide: Decide,
         keep: Callable[[Decision], None],
+        on_full: Callable[[LimitExceeded], None],
         *,
         objects: Reading | None,
         limit: int | None = None,
@@ -66,17 +70,18 @@ class Unit:
     ) -> Unit:
         """The unit of a decision that `decide` made on some session objects; on None if they cannot change any more.
 
-        `keep` gets the decision that was made durable, after its commit.
+        `keep` gets the decision that was made durable, after its commit; `on_full` is the unit's.
         """
 
         def decide_again(session: Mapping[str, Any], budget: int) -> Unit:
-            return cls.of(decide(session, budget), graph, decide, keep, objects=None, limit=limit, work=work)
+            return cls.of(decide(session, budget), graph, decide, keep, on_full, objects=None, limit=limit, work=work)
 
         return cls(
             execution=decision.progress.execution,
             graph=graph,
             records=decision.records,
             on_commit=partial(keep, decision),
+            on_full=on_full,
             decide_again=decide_again,
             messages=decision.messages,
             limit=limit,

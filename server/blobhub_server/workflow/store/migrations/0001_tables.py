@@ -17,6 +17,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_servers")),
     )
     op.create_table(
+        "log_sizes",
+        sa.Column("organization_id", sa.String(length=36), nullable=False),
+        sa.Column("log_bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("organization_id", name=op.f("pk_log_sizes")),
+    )
+    op.create_table(
         "sessions",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("organization_id", sa.String(length=36), nullable=False),
@@ -28,6 +34,8 @@ def upgrade() -> None:
         sa.Column("last_session_sequence", sa.BigInteger(), nullable=False),
         sa.Column("last_event_time", sa.BigInteger(), nullable=False),
         sa.Column("executions", sa.BigInteger(), nullable=False),
+        sa.Column("log_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("counted_log_bytes", sa.BigInteger(), nullable=False),
         sa.Column("create_time", sa.BigInteger(), nullable=False),
         sa.Column("update_time", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["revision_id"], ["revisions.id"], name=op.f("fk_sessions_revision_id_revisions")),
