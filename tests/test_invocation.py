@@ -23,7 +23,7 @@ from blobhub_server.errors import BlobHubError, InvalidValue, NotFound, Permissi
 from blobhub_server.workflow.errors import CauseReused
 from blobhub_server.workflow.invocations import Invocations
 from calling import ask
-from databases import select
+from databases import collected, select
 from google.rpc import error_details_pb2
 from served import Api, Served, connected, served
 from several_servers import inbox
@@ -100,6 +100,7 @@ async def test_a_revision_whose_note_was_run_stays_and_its_blob_goes_only_with_t
     error = await expect_refusal(acme.delete_blob(hub, NOTES), *refusal)
     assert "1 runs of notes" in error.details()
     await acme.delete_blob(hub, NOTES, cascade=True)
+    await collected(server.settings.url)
     assert await select(server.settings.url, RUNS) == []
 
 
