@@ -104,7 +104,7 @@ ENDLESS = sa.text("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM
 
 async def test_a_long_read_whose_caller_goes_away_gives_its_connection_to_others(db):
     async def read_endlessly():
-        async with db.scan() as tx:
+        async with db.scan(("", "")) as tx:
             await tx.execute(ENDLESS)
 
     for _ in range(2):
@@ -114,13 +114,13 @@ async def test_a_long_read_whose_caller_goes_away_gives_its_connection_to_others
             read.cancel()
         await within_deadline(asyncio.wait(reads))
         assert all(read.cancelled() for read in reads)
-    async with asyncio.timeout(DEADLINE_SECONDS), db.scan() as tx:
+    async with asyncio.timeout(DEADLINE_SECONDS), db.scan(("", "")) as tx:
         assert (await tx.execute(sa.text("SELECT 1"))).scalar_one() == 1
 
 
 async def test_a_long_read_holds_up_no_short_one_and_changes_nothing(db):
     async def read_endlessly():
-        async with db.scan() as tx:
+        async with db.scan(("", "")) as tx:
             await tx.execute(ENDLESS)
 
     reading = asyncio.create_task(read_endlessly())
@@ -130,7 +130,7 @@ async def test_a_long_read_holds_up_no_short_one_and_changes_nothing(db):
     assert not reading.done()
     reading.cancel()
     with pytest.raises((sa.exc.DBAPIError, StorageUnavailable)):
-        async with db.scan() as tx:
+        async with db.scan(("", "")) as tx:
             await note(tx, 2)
     assert await numbers(db) == [1]
 

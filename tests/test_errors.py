@@ -8,6 +8,7 @@ import grpc
 import pytest
 import structlog
 from blobhub_server import errors
+from blobhub_server.db.trouble import StorageBusy
 from blobhub_server.errors import BlobHubError, Violation
 from blobhub_server.rpc import transport_error
 from blobhub_server.rpc.errors import status_of, to_blobhub_error
@@ -47,6 +48,7 @@ EVERY = [
     transport_error.ShuttingDown(9),
     transport_error.StreamUnread(9),
     errors.Overloaded(),
+    StorageBusy(),
     transport_error.RequestUnfinished(30),
     errors.LimitExceeded("metadata.records", 256, "an-id"),
     errors.Renamed("blob", "acme/old", "acme/new"),

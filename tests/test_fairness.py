@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from interpreting import EXECUTION, compiled
 from scale import scaled
 from served import Api
-from waiting import within_deadline
+from waiting import until, within_deadline
 
 Item = tuple[str, int]
 LOUD, QUIET = "loud", "quiet"
@@ -33,8 +33,8 @@ LOUD, QUIET = "loud", "quiet"
 def test_a_round_has_one_item_of_each_party_and_those_of_a_party_keep_their_order(parties: list[str]) -> None:
     rounds: Rounds[Item] = Rounds(lambda item: item[0])
     for number, party in enumerate(parties):
-        rounds.add((party, number))
-    given_out = [rounds.pop() for _ in parties]
+        rounds.append((party, number))
+    given_out = [rounds.popleft() for _ in parties]
     assert not rounds
     assert sorted(given_out) == sorted((party, number) for number, party in enumerate(parties))
     for party in {*parties}:
@@ -94,7 +94,7 @@ async def test_of_fifty_that_decide_on_and_on_another_organization_has_every_sec
             await turns.take(LOUD, lambda: order.append(LOUD))
 
     looping = [asyncio.create_task(decide_on_and_on()) for _ in range(50)]
-    await asyncio.sleep(0.01)
+    await until(lambda: len(order) >= len(looping))
     del order[:]
     for _ in range(20):
         await turns.take(QUIET, lambda: order.append(QUIET))

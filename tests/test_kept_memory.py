@@ -38,11 +38,11 @@ async def test_all_tails_of_logs_together_hold_a_bounded_number_of_bytes(tmp_pat
     for number in range(1, 101):
         log.publish([line(number, bytes(MIB), "x" * MIB)])
         if number % 10 == 0:
-            assert len(await log.read_execution("execution 1", 0)) == 1, "what is read stays"
+            assert len(await log.read_execution("execution 1", 0, ("", ""))) == 1, "what is read stays"
     lines = [line for tail in log._tails.values() for line in tail.lines]
     assert sum(len(line.event) + len(line.record or "") for line in lines) <= 32 * MIB
-    assert len(await log.read_execution("execution 100", 0)) == 1
-    assert len(await log.read_session("session", 99)) == 1
+    assert len(await log.read_execution("execution 100", 0, ("", ""))) == 1
+    assert len(await log.read_session("session", 99, ("", ""))) == 1
     assert log._read_tail("execution 2", 0) is None, "the tail that was not used for longest is gone"
     log.drop_tails()
     log.publish([line(101, bytes(MIB), "")])

@@ -180,11 +180,11 @@ async def test_a_log_that_another_server_has_written_to_is_read_whole_later(
         monkeypatch.setattr(log_module, "time", SimpleNamespace(monotonic=lambda: now[-1]))
         for ring in (session_id, None):
             log = EventLog(host.db, host.bell)
-            lines = await log.read_session(session_id, 0)
+            lines = await log.read_session(session_id, 0, ("", ""))
             log._others_wrote(ring)
             log.publish(lines[:-1])
             now.append(now[-1] + 3600)
-            assert list(await log.read_session(session_id, 0)) == lines
+            assert list(await log.read_session(session_id, 0, ("", ""))) == lines
 
 
 async def test_the_times_of_a_log_increase_although_clocks_are_set_back(

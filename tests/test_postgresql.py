@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 from blobhub_server.db import postgresql
+from blobhub_server.db.engine import Transaction
+from blobhub_server.db.group import GroupCommitter
 from blobhub_server.db.opening import open_database
 from blobhub_server.db.prepared import lock_rows
+from blobhub_server.db.trouble import StorageBusy
 from blobhub_server.errors import StorageUnavailable
 from notes import note, notes, numbers
 from waiting import within_deadline
@@ -36,6 +41,38 @@ async def test_a_server_that_freezes_in_a_transaction_does_not_hold_the_others(f
             await frozen.execute(locked)
             async with db.write() as other:
                 await within_deadline(other.execute(locked))
+    await db.close()
+
+
+async def test_where_no_connection_is_free_for_long_calls_are_told_to_come_again_and_units_of_executions_wait(
+    fresh_postgres, monkeypatch
+):
+    monkeypatch.setattr(postgresql, "POOL_SECONDS", 0.1)
+    db = await open_database(await fresh_postgres())
+    reported: list[BaseException] = []
+    monkeypatch.setattr(db.trouble, "_say", reported.append)
+
+    async def apply(tx: Transaction, units: Sequence[str]) -> Sequence[str]:
+        await tx.execute(sa.text("SELECT 1"))
+        return units
+
+    committer: GroupCommitter[str, str] = GroupCommitter(db, apply, kept=lambda unit: unit == "kept")
+    async with AsyncExitStack() as stack:
+        for _ in range(2 * postgresql.POOL_SIZE):
+            await stack.enter_async_context(db.read())
+        for connection in (db.read, db.write):
+            with pytest.raises(StorageBusy) as raised:
+                async with connection():
+                    pass
+            assert (raised.value.code, raised.value.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+            assert raised.value.retry_after_seconds
+        kept = asyncio.create_task(committer.submit("kept"))
+        with pytest.raises(StorageBusy):
+            await within_deadline(committer.submit("new"))
+        assert not kept.done()
+    assert await within_deadline(kept) == "kept"
+    assert reported == []
+    await committer.close()
     await db.close()
 
 

@@ -12,11 +12,11 @@ import grpc
 import psutil
 import pytest
 from blobhub.v1 import caller_pb2
-from blobhub_server.background import IN_PLACE_BYTES, off_loop
 from blobhub_server.config import Settings
 from blobhub_server.errors import Overloaded
 from blobhub_server.rpc import room
 from blobhub_server.rpc.room import Room, Sender, address_of
+from blobhub_server.turnstile import IN_PLACE_BYTES, off_loop
 from calling import ask
 from figures import Figure
 from hostile.wire import field
@@ -182,7 +182,7 @@ async def test_large_requests_are_gone_over_one_after_the_other() -> None:
         time.sleep(0.02)
         running -= 1
 
-    await asyncio.gather(*(off_loop(IN_PLACE_BYTES + 1, work) for _ in range(8)))
+    await asyncio.gather(*(off_loop(IN_PLACE_BYTES + 1, ("", ""), work) for _ in range(8)))
     assert most == 1
 
 

@@ -1,4 +1,4 @@
-"""Work beside the calls: tasks that run until a block is left, what no cancellation stops, and what takes turns."""
+"""Work beside the calls: tasks that run until a block is left, what no cancellation stops, long work, and who is next."""
 
 from __future__ import annotations
 
@@ -6,27 +6,15 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 
-IN_PLACE_BYTES = 128 << 10
-"""How much is gone over on the event loop. JSON of so many bytes takes 5 ms at the worst, and most takes one."""
-
 Result = TypeVar("Result")
 
 TURN_SECONDS = 0.002
 """How long work that takes turns holds the event loop at once."""
-
-# One thread, because such work is Python: each thread more would take the interpreter's lock from the event loop once more.
-_BESIDE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="off-loop")
-
-
-async def off_loop(size: int, work: Callable[[], Result]) -> Result:
-    """What `work` returns or raises; called in the one thread beside the loop if `size` bytes are many."""
-    return work() if size <= IN_PLACE_BYTES else await asyncio.get_running_loop().run_in_executor(_BESIDE, work)
 
 
 @asynccontextmanager
@@ -79,33 +67,56 @@ async def in_turns(make: Callable[[Item], Result], items: Iterable[Item]) -> lis
 
 
 class Rounds(Generic[Item]):
-    """A queue that goes round: it gives one item of each party, then another one of each; those of one party in order."""
+    """A queue that goes round: it gives one item of each party, then another one of each; those of one party in order.
 
-    def __init__(self, party: Callable[[Item], Hashable]) -> None:
+    With several functions, those of one party by the first go round by the next: organizations, and callers in each.
+    """
+
+    def __init__(self, party: Callable[[Item], Hashable], *further: Callable[[Item], Hashable]) -> None:
         self._party = party
-        self._items: OrderedDict[Hashable, deque[Item]] = OrderedDict()
+        self._further = further
+        self._queues: OrderedDict[Hashable, deque[Item] | Rounds[Item]] = OrderedDict()
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def add(self, item: Item) -> None:
+    def append(self, item: Item) -> None:
         """Queue an item. A party that has none waiting comes last in the round."""
-        self._items.setdefault(self._party(item), deque()).append(item)
+        party = self._party(item)
+        if party not in self._queues:
+            self._queues[party] = Rounds(*self._further) if self._further else deque()
+        self._queues[party].append(item)
         self._length += 1
 
-    def pop(self) -> Item:
+    def popleft(self) -> Item:
         """The next item. Raises StopIteration when there is none."""
-        party = next(iter(self._items))
-        waiting = self._items[party]
-        item = waiting.popleft()
-        self._length -= 1
-        if waiting:
-            self._items.move_to_end(party)
-        else:
-            del self._items[party]
+        party = next(iter(self._queues))
+        item = self._queues[party].popleft()
+        self._queues.move_to_end(party)
+        self._shorten(party)
         return item
+
+    def pop_of_most(self) -> Item:
+        """The last item of the party that has the most. Raises ValueError when there is none."""
+        party = max(self._queues, key=lambda party: len(self._queues[party]))
+        queue = self._queues[party]
+        item = queue.pop_of_most() if isinstance(queue, Rounds) else queue.pop()
+        self._shorten(party)
+        return item
+
+    def remove(self, item: Item) -> None:
+        """Take an item out of the queue. Raises KeyError or ValueError when it is not there."""
+        party = self._party(item)
+        self._queues[party].remove(item)
+        self._shorten(party)
 
     def clear(self) -> list[Item]:
         """All items, those of one party in order; none are left."""
-        return [self.pop() for _ in range(self._length)]
+        return [self.popleft() for _ in range(self._length)]
+
+    def _shorten(self, party: Hashable) -> None:
+        """Note that a party has an item less."""
+        self._length -= 1
+        if not self._queues[party]:
+            del self._queues[party]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -48,9 +49,14 @@ class Cache(Generic[Value]):
         making = self._making.get(key)
         if making is None:
             making = self._making[key] = asyncio.create_task(self._make(key, make))
-            making.add_done_callback(lambda _: self._making.pop(key))
+            making.add_done_callback(partial(self._after_making, key))
         # Others may wait for it too, so a caller that goes away does not end it.
         return await asyncio.shield(making)
+
+    def _after_making(self, key: str, making: asyncio.Task[Value]) -> None:
+        del self._making[key]
+        if not making.cancelled():
+            making.exception()  # or asyncio would log it where all who waited have gone
 
     async def _make(self, key: str, make: Callable[[], Awaitable[tuple[Value, int]]]) -> Value:
         value, size_bytes = await make()

@@ -354,7 +354,7 @@ class StorageFull(StorageUnavailable):
 
 
 class Overloaded(BlobHubError):
-    """Too many requests are being received, or too many long reads are waiting, to take in another one."""
+    """More is under way, waits for its turn, or was answered and not read, than the server or this caller may have."""
 
     code, reason = "RESOURCE_EXHAUSTED", "OVERLOADED"
 

@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from blobhub_server.errors import BlobHubError
+from blobhub_server.turnstile import Party
 
 Resource_co = TypeVar("Resource_co", covariant=True)
 
@@ -49,6 +50,11 @@ class Caller:
     def actor_id(self) -> str:
         """The actor of what is done later on the caller's behalf: the key, or the user of a token; empty if anonymous."""
         return self.key_id or self.user_id or ""
+
+    @property
+    def party(self) -> Party:
+        """Whose turn it is where calls wait for each other: a scoped key's organization, or the user; and the caller."""
+        return self.organization_id or self.user_id or "", self.identity
 
     @property
     def identity(self) -> str:

@@ -36,6 +36,7 @@ from blobhub_server.db.schema import Table
 from blobhub_server.errors import Violation, WrongBlobType
 from blobhub_server.ids import Ids
 from blobhub_server.rpc.drain import Drain
+from blobhub_server.turnstile import Party
 
 Thing = TypeVar("Thing")
 
@@ -176,6 +177,10 @@ class Actors(Protocol):
 
 class Content(Protocol):
     """A revision's content as `validate` sees it."""
+
+    @property
+    def party(self) -> Party:
+        """Whoever it is validated for, for what takes turns."""
 
     async def list(self) -> Sequence[Entry]:
         """All entries, ordered by name."""

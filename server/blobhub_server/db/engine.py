@@ -22,6 +22,7 @@ from blobhub_server.db.prepared import CompiledStatement, Prepared
 from blobhub_server.db.records import Row
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import StorageUnavailable
+from blobhub_server.turnstile import Party
 
 log = structlog.get_logger()
 
@@ -175,12 +176,13 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def scan(self, *, patient: bool = False) -> AbstractAsyncContextManager[Transaction]:
+    def scan(self, party: Party, *, patient: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """A connection to read with what grows with the data: lists, logs, counts, checks of many things.
 
         It takes its time from no short statement: its connections are its own, and no statement holds the event loop. Each
-        statement sees what is committed when it runs. Reads take turns; where many wait already, another one raises
-        Overloaded. Who is `patient` waits all the same: streams, whose number is bounded, and the server's own work.
+        statement sees what is committed when it runs. Reads take turns by `party`, whoever they are for; where many wait,
+        one of whoever has the most waiting raises Overloaded. Who is `patient` has turns apart and waits for them: streams,
+        whose number is bounded, and the server's own work.
         """
 
     @abstractmethod

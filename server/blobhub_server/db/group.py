@@ -65,7 +65,7 @@ class GroupCommitter(Generic[Unit, Result]):
         if self._trouble is not None and self._db.trouble.down and not self._kept(unit):
             raise type(self._trouble) from self._trouble.__cause__
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.add((unit, done))
+        self._queue.append((unit, done))
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="group commit")
         return await done
@@ -98,7 +98,7 @@ class GroupCommitter(Generic[Unit, Result]):
         batch: list[tuple[Unit, asyncio.Future[Result]]] = []
         weight = 0
         while self._queue and len(batch) < MAX_BATCH and weight < MAX_WEIGHT:
-            batch.append(self._queue.pop())
+            batch.append(self._queue.popleft())
             weight += self._weight(batch[-1][0])
         return batch
 
@@ -136,7 +136,7 @@ class GroupCommitter(Generic[Unit, Result]):
             if done.done():
                 continue
             if self._kept(unit) and not self._closing:
-                self._queue.add((unit, done))
+                self._queue.append((unit, done))
             else:
                 done.set_exception(error)
         return bool(self._queue)

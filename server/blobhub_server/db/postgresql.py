@@ -23,8 +23,10 @@ from blobhub_server.db.engine import CoreResult, Database, LongRead, Transaction
 from blobhub_server.db.lane import LONG_READS
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.records import Row
+from blobhub_server.db.trouble import StorageBusy
 from blobhub_server.errors import StorageFull, StorageUnavailable
 from blobhub_server.start import StartError
+from blobhub_server.turnstile import Party
 
 try:
     import asyncpg
@@ -36,6 +38,8 @@ log = structlog.get_logger()
 POOL_SIZE = 10
 
 CONNECT_SECONDS = 10.0
+POOL_SECONDS = 30.0
+"""How long whoever needs a connection waits for one of a pool whose connections are all in use."""
 ROLLBACK_SECONDS = 5.0
 """A connection on which a rollback takes longer is dropped; the database then rolls back by itself."""
 
@@ -243,8 +247,8 @@ class PostgresqlDatabase(Database):
         return _connected(self._engine)
 
     @asynccontextmanager
-    async def scan(self, *, patient: bool = False) -> AsyncIterator[Transaction]:
-        async with self._lane.turn(patient=patient), _connected(self._long_engine, PostgresqlLongRead) as tx:
+    async def scan(self, party: Party, *, patient: bool = False) -> AsyncIterator[Transaction]:
+        async with self._lane.turn(party, patient=patient), _connected(self._long_engine, PostgresqlLongRead) as tx:
             yield tx
 
     def write(self) -> AbstractAsyncContextManager[Transaction]:
@@ -269,6 +273,8 @@ async def _connected(
     async with AsyncExitStack() as stack:
         try:
             connection = await stack.enter_async_context(engine.connect())
+        except sa.exc.TimeoutError as error:
+            raise StorageBusy from error
         except Exception as error:
             raise StorageUnavailable from error  # whatever the reason is: nothing has been asked of it yet
         yield made(connection)
@@ -326,6 +332,7 @@ def make_engine(
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_pre_ping=True,
+        pool_timeout=POOL_SECONDS,
         connect_args=connect_args | {"timeout": CONNECT_SECONDS, "statement_cache_size": STATEMENT_CACHE_SIZE},
         hide_parameters=True,  # or errors and logs would hold what requests do
         **options,

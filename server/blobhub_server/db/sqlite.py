@@ -32,6 +32,7 @@ from blobhub_server.db.records import Row
 from blobhub_server.db.sqlite_file import SqliteFile
 from blobhub_server.db.trouble import retry_seconds
 from blobhub_server.errors import StorageFull, StorageUnavailable
+from blobhub_server.turnstile import Party
 
 Value = TypeVar("Value")
 
@@ -253,8 +254,8 @@ class SqliteDatabase(Database):
         return self._read
 
     @asynccontextmanager
-    async def scan(self, *, patient: bool = False) -> AsyncIterator[Transaction]:
-        async with self._lane.turn(patient=patient), AsyncExitStack() as stack:
+    async def scan(self, party: Party, *, patient: bool = False) -> AsyncIterator[Transaction]:
+        async with self._lane.turn(party, patient=patient), AsyncExitStack() as stack:
             try:
                 connection = await stack.enter_async_context(self._scanning.connect())
             except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:

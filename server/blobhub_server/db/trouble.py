@@ -39,6 +39,16 @@ def retry_seconds(attempt: int) -> float:
     return longest * random.uniform(0.5, 1)  # noqa: S311  it protects nothing
 
 
+class StorageBusy(StorageUnavailable):
+    """No connection to the database was free for long. Nothing is wrong with it, so it is not reported as trouble.
+
+    Nothing was done. Whoever waits for the storage to be usable again tries again in the same way.
+    """
+
+    code, reason = "RESOURCE_EXHAUSTED", "OVERLOADED"
+    text = "the server has too many requests now; try again"
+
+
 class Trouble:
     """What a server knows of the trouble with its storage."""
 
@@ -55,7 +65,9 @@ class Trouble:
         return not self._usable.is_set()
 
     def report(self, error: BaseException) -> None:
-        """Report an error of the storage. The reports of a minute become one line."""
+        """Report an error of the storage. The reports of a minute become one line. That it is busy is no trouble."""
+        if isinstance(error, StorageBusy):
+            return
         self._times += 1
         self._reported.set()
         if self._last_line is None or time.monotonic() - self._last_line >= LINE_SECONDS:

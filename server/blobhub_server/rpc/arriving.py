@@ -11,14 +11,14 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from blobhub_server.background import off_loop
 from blobhub_server.errors import InvalidRequest, UndecodableRequest, Violation
-from blobhub_server.rpc.room import LARGE_BYTES, Room, Sender
+from blobhub_server.rpc.room import LARGE_BYTES, NOBODY, Room, Sender
 from blobhub_server.rpc.transport_error import RequestUnfinished
 from blobhub_server.rpc.validation import validate
 from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_MESSAGE_ITEMS, bound_check
+from blobhub_server.turnstile import Party, off_loop
 
-Decode = Callable[[bytes], Awaitable[Message]]
+Decode = Callable[[bytes, Party], Awaitable[Message]]
 
 
 def strict_decoder(decode: Callable[[bytes], Message]) -> Decode:
@@ -35,7 +35,7 @@ def strict_decoder(decode: Callable[[bytes], Message]) -> Decode:
             raise UndecodableRequest from None
 
     # The fields of a message are counted in Python, which takes several times as long as to read JSON of its size.
-    return lambda data: off_loop(4 * len(data), partial(strict, data))
+    return lambda data, party: off_loop(4 * len(data), party, partial(strict, data))
 
 
 class Arriving:
@@ -65,6 +65,7 @@ class Arriving:
         self._streaming = streaming
         self._max_seconds = max_seconds
         self._place = AsyncExitStack()
+        self._sent_by = NOBODY
 
     async def first(self) -> Message:
         """The first request. Raises Overloaded, RequestUnfinished, UndecodableRequest; InvalidRequest for none."""
@@ -74,7 +75,7 @@ class Arriving:
             raise InvalidRequest([Violation("", "the call has no message")])
         if len(data) <= LARGE_BYTES and not self._streaming:
             await self.leave()
-        return await self._decode(data)
+        return await self._decode(data, self._sent_by.party)
 
     async def decoded(self) -> AsyncIterator[Message]:
         """All requests, none of them validated. Raises the same."""
@@ -86,7 +87,7 @@ class Arriving:
         """All requests: the first, which the gate has validated, and the others, which are validated here."""
         yield first
         async for request in self._rest():
-            await off_loop(request.ByteSize(), partial(validate, request))
+            await off_loop(request.ByteSize(), self._sent_by.party, partial(validate, request))
             yield request
 
     async def _rest(self) -> AsyncIterator[Message]:
@@ -96,10 +97,11 @@ class Arriving:
             await self._enter()
             if (data := await self._read()) is grpc.aio.EOF:
                 return
-            yield await self._decode(data)
+            yield await self._decode(data, self._sent_by.party)
 
     async def _enter(self) -> None:
-        await self._place.enter_async_context(self._room.place(await self._sender(), self._method))
+        self._sent_by = await self._sender()
+        await self._place.enter_async_context(self._room.place(self._sent_by, self._method))
 
     async def _read(self) -> Any:
         try:

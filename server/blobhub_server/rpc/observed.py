@@ -13,7 +13,6 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from blobhub_server.background import off_loop
 from blobhub_server.bounded_log import BoundedLog
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import StorageUnavailable, UndecodableRequest, is_panic
@@ -22,8 +21,12 @@ from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.rpc.gate import Admission, Gate
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.open_streams import OpenStreams
-from blobhub_server.rpc.room import LARGE_BYTES, Room
+from blobhub_server.rpc.room import LARGE_BYTES, NOBODY, Room
 from blobhub_server.rpc.validation import validate
+from blobhub_server.turnstile import off_loop
+
+SMALL_BYTES = 16 << 10
+"""Nobody waits for a request of so many bytes to be decoded, so it does not matter whose it is."""
 
 TROUBLE = frozenset({"INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DATA_LOSS"})
 """Codes that an operator may have to do something about."""
@@ -97,7 +100,10 @@ class Observed:
         self._receiving.callback(self._entrance.room.leave, asyncio.current_task())
         if len(request) <= LARGE_BYTES:
             await self._receiving.aclose()
-        return await self._entrance.decode(request)
+        sender = (
+            self._entrance.gate.known_sender(self._context.invocation_metadata()) if len(request) > SMALL_BYTES else None
+        )
+        return await self._entrance.decode(request, (sender or NOBODY).party)
 
     async def arrive(self, request: Any) -> Admission:
         """Take the call to the gate: find its caller, then validate its first request.
@@ -109,7 +115,8 @@ class Observed:
         self._admission = admission
         await admission.identify()
         # Going over 700,000 empty messages takes 20 ms.
-        await off_loop(request.ByteSize(), partial(validate, request))
+        party = admission.sender(self._context.peer()).party
+        await off_loop(request.ByteSize(), party, partial(validate, request))
         return admission
 
     async def begin(self) -> None:

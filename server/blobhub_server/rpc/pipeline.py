@@ -38,6 +38,7 @@ from blobhub_server.rpc.open_streams import OpenStreams
 from blobhub_server.rpc.room import Room, Sender, address_of
 from blobhub_server.rpc.transport_error import StreamUnread
 from blobhub_server.rpc.unread import Answer
+from blobhub_server.turnstile import Party
 
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 """gRPC's own services. They tell no secrets, so they need no admission; they get gRPC's context."""
@@ -51,7 +52,7 @@ class _Wrapped:
     by_turns: grpc.RpcMethodHandler[Any, Any]
 
 
-async def _decode_nothing(_: bytes) -> Message:
+async def _decode_nothing(_: bytes, _party: Party) -> Message:
     raise UndecodableRequest
 
 

@@ -17,6 +17,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import unquote
 
 from blobhub_server.errors import Overloaded
+from blobhub_server.turnstile import Party
 
 MAX_AT_ONCE, MAX_AT_ONCE_PER_CALLER = 16, 8
 """How many calls of known callers are received at the same time without taking a place, and how many of one of them."""
@@ -43,6 +44,14 @@ class Sender:
 
     name: str
     known: bool
+
+    @property
+    def party(self) -> Party:
+        """Whose turn it is where requests wait for each other."""
+        return self.name, self.name
+
+
+NOBODY = Sender(name="", known=False)
 
 
 def address_of(peer: str) -> str:

@@ -123,7 +123,7 @@ class WorkflowType(BlobType):
         found = []
         for entry in entries:
             # Read also where it is compiled already: a commit of what has been lost is refused.
-            compiled = await self._definitions.check(await content.read(entry), entry.revision_id)
+            compiled = await self._definitions.check(await content.read(entry), content.party)
             for violation in compiled.violations:
                 path = f"definitions[{entry.name}].{violation.field}".rstrip(".")
                 found.append(Violation(path, violation.message))

@@ -15,6 +15,7 @@ from blobhub_server.platform.rules.revision import DRAFT, Revision, require_phas
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as store
 from blobhub_server.platform.store import revision as revision_store
+from blobhub_server.turnstile import Party
 
 
 class Contents:
@@ -148,13 +149,14 @@ class Contents:
 class RevisionContent:
     """Implements `blobtypes.contract.Content` for one revision."""
 
-    def __init__(self, db: Database, contents: Contents, revision_id: str) -> None:
+    def __init__(self, db: Database, contents: Contents, revision_id: str, party: Party) -> None:
+        self.party = party
         self._db = db
         self._contents = contents
         self._revision_id = revision_id
 
     async def list(self) -> list[Entry]:
-        async with self._db.scan() as tx:
+        async with self._db.scan(self.party) as tx:
             return await self._contents.list(tx, self._revision_id)
 
     async def read(self, entry: Entry) -> bytes:

@@ -118,7 +118,7 @@ class ApiKeyService:
         filters = (str(request.valid_only), order_by)
         page = Page.parse(request, place.user_id or "", place.organization_id, place.blob_id or "", *filters)
         valid_at = self._host.clock() if request.valid_only else None
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await store.page(tx, place, order_by=order_by, valid_at=valid_at, after=page.after, limit=page.limit + 1)
         items, token = await page.fill(found, lambda key: key.id, to_proto)
         return pb.ListApiKeysResponse(api_keys=items, next_page_token=token)

@@ -68,7 +68,7 @@ class AuditService:
         order_by = request.order_by or "create_time"
         filters = (request.user, request.method, str(request.failures_only), order_by)
         page = Page.parse(request, place.organization_id, place.blob_id or "", *filters)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             user = await _user(tx, request.user, call.caller) if request.user else None
             found = await store.page(
                 tx,
@@ -92,7 +92,7 @@ class AuditService:
             check_range(request.after_sequence, await store.last_sequence(tx))
 
         async def read(after: int) -> list[EntryLine]:
-            async with self._host.db.scan(patient=True) as tx:
+            async with self._host.db.scan(call.caller.party, patient=True) as tx:
                 found = await store.page(
                     tx, organization_id=place.organization_id, blob_id=place.blob_id or "", after=str(after), limit=MAX_BATCH
                 )

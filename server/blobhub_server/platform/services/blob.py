@@ -122,7 +122,7 @@ class BlobService:
         outsider = call.caller if call.role is Role.NONE else None
         filters = (organization_id, request.type, visibility, request.alias_prefix, order_by)
         page = Page.parse(request, outsider.identity if outsider else "", *filters)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await store.page(
                 tx,
                 organization_id,
@@ -188,7 +188,7 @@ class BlobService:
         check_range(request.after_sequence, blob.last_sequence)
         watch = Watch(
             topic=blob_events.topic(blob.id),
-            read=lambda after: self._read(blob.id, after, drafts=call.role is not Role.NONE),
+            read=lambda after: self._read(call, after),
             number=lambda line: line.sequence,
             progress_seconds=self._host.settings.progress_seconds,
         )
@@ -197,9 +197,10 @@ class BlobService:
         ):
             yield pack(batch, self._host.clock())
 
-    async def _read(self, blob_id: str, after: int, *, drafts: bool) -> list[event_store.BlobEventLine]:
-        async with self._host.db.scan(patient=True) as tx:
-            return await event_store.page(tx, blob_id, drafts=drafts, after=after, limit=MAX_BATCH)
+    async def _read(self, call: Call[Blob], after: int) -> list[event_store.BlobEventLine]:
+        drafts = call.role is not Role.NONE
+        async with self._host.db.scan(call.caller.party, patient=True) as tx:
+            return await event_store.page(tx, call.resource.id, drafts=drafts, after=after, limit=MAX_BATCH)
 
     async def _lock(self, tx: Transaction, blob_id: str, etag: str) -> Blob:
         """Lock a blob and return it as it is now. Raises StaleEtag; PermissionDenied when it is gone."""

@@ -98,7 +98,7 @@ class CredentialService:
     ) -> pb.ListCredentialsResponse:
         parent_id, order_by = call.resource.id, request.order_by or "alias"
         page = Page.parse(request, parent_id, request.type, request.alias_prefix, order_by)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await store.page(
                 tx,
                 parent_id,

@@ -58,7 +58,7 @@ class LimitService:
     async def GetLimits(self, request: pb.GetLimitsRequest, call: Call[Organization | Blob]) -> pb.GetLimitsResponse:
         place = call.place
         parent = call.resource
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             settings = await store.get_all(tx, place.organization_id, place.blob_id or "")
             answered = [
                 *[

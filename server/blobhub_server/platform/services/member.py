@@ -87,7 +87,7 @@ class MemberService:
     async def ListMembers(self, request: pb.ListMembersRequest, call: Call[Organization | Blob]) -> pb.ListMembersResponse:
         resource_id, role, order_by = call.resource.id, Role(request.role), request.order_by or "user"
         page = Page.parse(request, resource_id, str(int(role)), order_by)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await store.page(tx, resource_id, order_by=order_by, role=role, after=page.after, limit=page.limit + 1)
         items, token = await page.fill(found, store.order(order_by).key, to_proto)
         return pb.ListMembersResponse(members=items, next_page_token=token)

@@ -99,7 +99,7 @@ class MetadataService:
     ) -> pb.ListMetadataResponse:
         parent_id, order_by = call.resource.id, request.order_by or "key"
         page = Page.parse(request, parent_id, request.key_prefix, order_by)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await store.page(
                 tx, parent_id, order_by=order_by, prefix=request.key_prefix, after=page.after, limit=page.limit + 1
             )
@@ -112,7 +112,7 @@ class MetadataService:
     ) -> pb.ResolveMetadataResponse:
         found_at = call.resource
         page = Page.parse(request, found_at.revision.id, request.key_prefix, *request.keys)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await store.resolve(
                 tx,
                 found_at.blob.id,

@@ -95,7 +95,7 @@ class OrganizationService:
     ) -> pb.ListOrganizationsResponse:
         visibility, order_by = from_visibility(request.visibility, unset=""), order_of(request)
         page = Page.parse(request, call.caller.identity, request.alias_prefix, visibility, order_by)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await store.page(
                 tx,
                 call.caller,

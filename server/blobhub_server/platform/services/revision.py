@@ -116,7 +116,7 @@ class RevisionService:
         blob, phase, order_by = call.resource, _NAMES.get(request.phase), request.order_by or "create_time"
         drafts = call.role is not Role.NONE
         page = Page.parse(request, blob.id, phase or "", order_by, "" if drafts else "outsider")
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await store.page(
                 tx, blob.id, order_by=order_by, phase=phase, drafts=drafts, after=page.after, limit=page.limit + 1
             )
@@ -127,7 +127,7 @@ class RevisionService:
         found = call.resource
         rules.require_phase(found.revision, DRAFT)
         require_etag(request.etag, found.revision.etag)
-        digest = await self._validate(found)
+        digest = await self._validate(call, found)
 
         async def make(tx: Transaction) -> pb.CommitRevisionResponse:
             _, current = await self._lock(tx, call.resource)
@@ -142,12 +142,12 @@ class RevisionService:
 
         return await call.once(make)
 
-    async def _validate(self, found: BlobRevision) -> str:
+    async def _validate(self, call: Call[BlobRevision], found: BlobRevision) -> str:
         """Validate a revision's content; return its digest. Raises InvalidContent with all that its blob type finds wrong.
 
         The caller compares the etag afterwards, because the content may change meanwhile.
         """
-        content = RevisionContent(self._host.db, self._contents, found.revision.id)
+        content = RevisionContent(self._host.db, self._contents, found.revision.id, call.caller.party)
         violations = await self._types.get(found.blob.type).validate(content)
         if violations:
             raise InvalidContent(violations)
@@ -207,7 +207,7 @@ class RevisionService:
         base = call.further_resources[0]
         if base.blob.type != found.blob.type:
             raise WrongBlobType(base.blob.type, found.blob.type)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             old = await self._contents.list(tx, base.revision.id)
             new = await self._contents.list(tx, found.revision.id)
         differing = list(changes(old, new))
@@ -221,7 +221,7 @@ class RevisionService:
         self, request: pb.GetRevisionDependentsRequest, call: Call[BlobRevision]
     ) -> pb.GetRevisionDependentsResponse:
         found = call.resource
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             dependents = await self._dependents(tx, found.blob, found.revision)
         messages = [pb.Dependents(kind=item.kind, count=item.count, ids=item.ids) for item in dependents if item.count]
         return pb.GetRevisionDependentsResponse(dependents=messages)

@@ -69,7 +69,7 @@ class UserService:
     async def ListUsers(self, request: pb.ListUsersRequest, call: Call[None]) -> pb.ListUsersResponse:
         order_by = request.order_by or ("name" if request.name_prefix else "create_time")
         page = Page.parse(request, request.name_prefix, order_by)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await store.page(
                 tx, order_by=order_by, name_prefix=request.name_prefix, after=page.after, limit=page.limit + 1
             )

@@ -39,6 +39,9 @@ MAX_PEEK = 1_000
 MIN_RETRY_SECONDS = 1.0
 """How long to wait for schedules that are due and that another server has locked; twice as long each time."""
 
+_PARTY = ("", "schedules")
+"""Who the engine is where it takes turns."""
+
 
 class Engine:
     """Fires schedules."""
@@ -123,7 +126,7 @@ class Engine:
             few = await store.peek(tx, now, MAX_BATCH + 1)
         if len(few) <= MAX_BATCH:
             return few
-        async with self._host.db.scan(patient=True) as tx:
+        async with self._host.db.scan(_PARTY, patient=True) as tx:
             return await store.peek_in_turns(tx, now, MAX_PEEK)
 
     async def _sleep_seconds(self, fruitless: int) -> float:

@@ -25,6 +25,7 @@ from blobhub_server.scheduler.schedules import Schedules
 from blobhub_server.scheduler.services.locating import LocatedSchedule
 from blobhub_server.scheduler.store import firing_log as log_store
 from blobhub_server.scheduler.store import schedule as schedule_store
+from blobhub_server.turnstile import Party
 
 _KINDS = {kind: pb.FiringKind.Value(f"FIRING_KIND_{kind.name}") for kind in FiringKind}
 _STATUSES = {status: pb.FiringStatus.Value(f"FIRING_STATUS_{status.name}") for status in FiringStatus}
@@ -95,7 +96,7 @@ class FiringService:
         schedule_id = await self._schedule_id(blob.id, request.schedule)
         status = _STATUS_OF.get(request.status)
         page = Page.parse(request, blob.id, schedule_id, status or "", order_by)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await log_store.page(
                 tx,
                 blob.id,
@@ -115,7 +116,7 @@ class FiringService:
             check_range(request.after_sequence, await log_store.last_number(tx, blob.id))
         watch = Watch(
             topic=topic(blob.id),
-            read=lambda after: self._read(blob.id, schedule_id, after),
+            read=lambda after: self._read(call.caller.party, blob.id, schedule_id, after),
             number=lambda line: line.number,
             progress_seconds=self._host.settings.progress_seconds,
         )
@@ -134,8 +135,8 @@ class FiringService:
 
         return await call.once(make)
 
-    async def _read(self, blob_id: str, schedule_id: str, after: int) -> list[_Line]:
-        async with self._host.db.scan(patient=True) as tx:
+    async def _read(self, party: Party, blob_id: str, schedule_id: str, after: int) -> list[_Line]:
+        async with self._host.db.scan(party, patient=True) as tx:
             last = await log_store.last_number(tx, blob_id)
             found = await log_store.lines(tx, blob_id, schedule_id, after=after, last=last, limit=MAX_BATCH)
         return await in_turns(_line, found)

@@ -130,7 +130,7 @@ class SchedulePreviews:
         before = request.before.ToDatetime(UTC) if request.HasField("before") else None
         page = Page.parse(request, blob.id, before.isoformat() if before else "")
         found: list[tuple[Upcoming, Schedule, Timing]] = []
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             async for item in self._upcoming(tx, blob.id, Upcoming.from_token(page.after)):
                 if before is not None and item[0].time >= before:
                     break

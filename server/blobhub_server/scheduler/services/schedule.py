@@ -71,7 +71,7 @@ class ScheduleService(SchedulePreviews):
         page = Page.parse(request, revision.id, request.alias_prefix, *filters)
         found: list[pb.Schedule] = []
         after, more, size = page.after, "", 0
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             while len(found) <= page.limit:
                 part = await self._part(tx, revision, request, after)
                 found += [item for item in part if _is_asked_for(request, item)]

@@ -18,6 +18,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from enum import Enum, auto
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -25,9 +26,9 @@ from typing import Any
 import pydantic_monty as monty
 import structlog
 
-from blobhub_server.background import off_loop
 from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue, is_panic
+from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.code import prelude
 from blobhub_server.workflow.code.calls import line_of_raise
 from blobhub_server.workflow.code.contract import ScriptError, ScriptFlaw, ScriptResult
@@ -43,6 +44,8 @@ RECURSION = 200
 FLUSH_SECONDS = 0.05
 """How long text that is printed may wait for more of it, to be one event with that."""
 _REMEMBERED = 4096
+_PARTY = ("", "scripts")
+"""Whose turn it is to have outputs read: a runner does not know whose a script is."""
 _SCRIPT = "<python-input-1>"
 """How Monty calls the second thing it is fed, which is the user's script."""
 
@@ -58,6 +61,14 @@ _REASONS = {
 }
 
 
+class Lane(Enum):
+    """Workers of their own: for short scripts, for long ones, and to read scripts when a definition is checked."""
+
+    QUICK = auto()
+    SLOW = auto()
+    READING = auto()
+
+
 class MontyRunner:
     """Implements ScriptRunner. Enter it to start the workers; leave it to end them."""
 
@@ -66,13 +77,13 @@ class MontyRunner:
         self._seconds = seconds
         self._memory = memory_mib << 20
         self._stack = AsyncExitStack()
-        self._lanes: dict[bool, monty.AsyncMonty] = {}
+        self._lanes: dict[Lane, monty.AsyncMonty] = {}
         self._opening = asyncio.Lock()
         self._slow: OrderedDict[str, None] = OrderedDict()
 
     async def __aenter__(self) -> MontyRunner:
-        """Start the quick lane; the slow one starts when a script needs it."""
-        await self._lane(slow=False)
+        """Start the quick lane; the others start when a script needs them."""
+        await self._lane(Lane.QUICK)
         return self
 
     async def __aexit__(
@@ -82,7 +93,7 @@ class MontyRunner:
         await self._stack.aclose()
 
     async def read(self, sources: Sequence[str]) -> dict[str, ScriptFlaw]:
-        lane = await self._lane(slow=False)
+        lane = await self._lane(Lane.READING)
         found = {source: await flaw_of(source, lane, self._memory) for source in sources}
         return {source: flaw for source, flaw in found.items() if flaw is not None}
 
@@ -115,12 +126,12 @@ class MontyRunner:
         if len(self._slow) > _REMEMBERED:
             self._slow.popitem(last=False)
 
-    async def _lane(self, *, slow: bool) -> monty.AsyncMonty:
+    async def _lane(self, name: Lane) -> monty.AsyncMonty:
         async with self._opening:
-            lane = self._lanes.get(slow)
+            lane = self._lanes.get(name)
             if lane is None:
-                lane = self._lanes[slow] = monty.AsyncMonty(
-                    max_processes=self._workers,
+                lane = self._lanes[name] = monty.AsyncMonty(
+                    max_processes=1 if name is Lane.READING else self._workers,
                     request_timeout=self._seconds + 2,
                     feed_duration_limit_grace=0.5,
                 )
@@ -149,7 +160,7 @@ class MontyRunner:
             "max_recursion_depth": RECURSION,
             "max_suspensions": MAX_EMITTED,
         }
-        lane = await self._lane(slow=slow)
+        lane = await self._lane(Lane.SLOW if slow else Lane.QUICK)
         async with lane.checkout(
             limits=limits, external_modules=_MODULES, os_policy=_POLICY, print_flush_interval=FLUSH_SECONDS
         ) as session:
@@ -220,7 +231,7 @@ async def _result(left: object) -> ScriptResult:
     """The result that a script has left. Raises ScriptError when it is not what `_finish` gives, or beyond its bounds."""
     match left:
         case [str(route), bool(terminal), dict(texts)] if _all_texts(texts):
-            outputs = await off_loop(sum(map(len, texts.values())), partial(_outputs, texts))
+            outputs = await off_loop(sum(map(len, texts.values())), _PARTY, partial(_outputs, texts))
             return ScriptResult(route=route, outputs=outputs, terminal=terminal)
     raise ScriptError("SCRIPT_OUTPUT", "the script has replaced the functions that give its outputs", None)
 

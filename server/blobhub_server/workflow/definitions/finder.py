@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from blobhub_server.blobtypes.values import Entry
 from blobhub_server.cache import Cache
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import NotFound, Violation
+from blobhub_server.turnstile import Party, Turnstile
 from blobhub_server.workflow.code.contract import ScriptFlaw, ScriptRunner
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.check import check, scripts_of
@@ -19,10 +21,12 @@ from blobhub_server.workflow.definitions.document import Definition, InvalidDefi
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.definitions.reader import parse
 from blobhub_server.workflow.errors import DefinitionNotRunnable, InvalidDefinitionContent
-from blobhub_server.workflow.turns import Turns
 
 _UNREADABLE = (ProblemType.INVALID_DOCUMENT, ProblemType.INVALID_EXPRESSION)
 """Problems with which a definition is refused, also in a draft. With others it can be stored, as work that goes on."""
+
+MAX_WAITING = 64
+"""How many documents may wait to be read for calls. Each is in memory, and may have 4 MiB."""
 
 _PROBLEM_BYTES = 100
 """What a problem counts as, in bytes of a document: a short document can have very many."""
@@ -71,7 +75,7 @@ class Found:
 class Definitions:
     """Finds and compiles definitions, each once, in threads of its own, and caches them by digest.
 
-    `turns` are those of whoever checks, stores and reads definitions. What is started does not wait for them.
+    Whoever checks, stores and reads definitions takes turns at the `turnstile`. What is started does not wait for them.
     """
 
     def __init__(self, db: Database, contents: Contents, registry: ComponentRegistry, scripts: ScriptRunner) -> None:
@@ -81,8 +85,8 @@ class Definitions:
         self._scripts = scripts
         self._stored: Cache[CompiledDefinition] = Cache(max_count=1024, max_bytes=4 << 20)
         self._checked: Cache[CompiledDefinition] = Cache(max_count=64, max_bytes=1 << 20)
-        self._load_turns = Turns(1)
-        self.turns = Turns(1)
+        self._loading = Turnstile(1)
+        self.turnstile = Turnstile(1, max_waiting=MAX_WAITING)
 
     async def find(self, revision_id: str, name_or_id: str) -> Entry:
         """The entry of a definition, by alias or id. Raises NotFound."""
@@ -110,33 +114,37 @@ class Definitions:
             return compiled.graph
         document = await self._contents.read(digest)
         try:
-            return await self._load_turns.run(digest, partial(_graph, document, self._registry))
+            return await self._loading.run((digest, ""), partial(_graph, document, self._registry))
         except Exception:
             return compiled.runnable()
 
     async def _load(self, digest: str) -> tuple[CompiledDefinition, int]:
         document = await self._contents.read(digest)
-        compiled = self._checked.get(digest) or await self._compile(self._load_turns, digest, document)
+        compiled = self._checked.get(digest) or await self._compile(self._loading, (digest, ""), document)
         return compiled, _weight(compiled, document)
 
-    async def check(self, document: bytes, key: str) -> CompiledDefinition:
-        """A document, compiled. Those who ask with the same key share their turns."""
+    async def check(self, document: bytes, party: Party) -> CompiledDefinition:
+        """A document, compiled, when it is the turn of whoever it is for. Raises Overloaded where too many wait."""
         digest = hashlib.sha256(document).hexdigest()
-        return self._stored.get(digest) or await self._checked.obtain(digest, partial(self._check, document, key))
+        return self._stored.get(digest) or await self._checked.obtain(digest, partial(self._check, document, party))
 
-    async def _check(self, document: bytes, key: str) -> tuple[CompiledDefinition, int]:
-        compiled = await self._compile(self.turns, key, document)
+    async def _check(self, document: bytes, party: Party) -> tuple[CompiledDefinition, int]:
+        compiled = await self._compile(self.turnstile, party, document)
         return compiled, _weight(compiled, document)
 
-    async def _compile(self, turns: Turns, key: str, document: bytes) -> CompiledDefinition:
-        """A document, checked, and compiled when no problem is an error."""
-        try:
-            definition, scripts = await turns.run(key, partial(_read, document, self._registry))
-        except InvalidDefinition as error:
-            problems = error.problems
-            return CompiledDefinition(problems=problems, graph=None, violations=_violations(problems))
-        flaws = await self._scripts.read(scripts) if scripts else {}
-        return await turns.run(key, partial(_compiled, definition, self._registry, flaws))
+    async def _compile(self, turnstile: Turnstile, party: Party, document: bytes) -> CompiledDefinition:
+        """A document, checked, and compiled when no problem is an error. All of it is one turn.
+
+        It is done in a task of the cache's, which no caller cancels; so the turn lasts as long as its threads.
+        """
+        async with turnstile.turn(party):
+            try:
+                definition, scripts = await asyncio.to_thread(_read, document, self._registry)
+            except InvalidDefinition as error:
+                problems = error.problems
+                return CompiledDefinition(problems=problems, graph=None, violations=_violations(problems))
+            flaws = await self._scripts.read(scripts) if scripts else {}
+            return await asyncio.to_thread(_compiled, definition, self._registry, flaws)
 
 
 def _weight(compiled: CompiledDefinition, document: bytes) -> int:

@@ -16,6 +16,7 @@ from blobhub_server.db.engine import Database
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.portion import MAX_BATCH_BYTES
 from blobhub_server.rpc.watch import MAX_BATCH
+from blobhub_server.turnstile import Party
 from blobhub_server.workflow.store import event as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
@@ -118,20 +119,20 @@ class EventLog:
                 self._add(topic, numbered)
             self._bell.ring(topic)
 
-    async def read_session(self, session_id: str, after: int) -> Sequence[LoggedEvent]:
+    async def read_session(self, session_id: str, after: int, party: Party) -> Sequence[LoggedEvent]:
         """A session's lines after a `session_sequence`: as many as a batch has, or, from memory, as there are."""
         lines = self._read_tail(session_id, after)
         if lines is not None:
             return lines
-        async with self._db.scan(patient=True) as tx:
+        async with self._db.scan(party, patient=True) as tx:
             return await store.page_of_session(tx, session_id, after, limit=MAX_BATCH, max_bytes=MAX_BATCH_BYTES)
 
-    async def read_execution(self, execution_id: str, after: int) -> Sequence[LoggedEvent]:
+    async def read_execution(self, execution_id: str, after: int, party: Party) -> Sequence[LoggedEvent]:
         """An execution's lines after an `execution_sequence`, likewise."""
         lines = self._read_tail(execution_id, after)
         if lines is not None:
             return lines
-        async with self._db.scan(patient=True) as tx:
+        async with self._db.scan(party, patient=True) as tx:
             return await store.page_of_execution(tx, execution_id, after, limit=MAX_BATCH, max_bytes=MAX_BATCH_BYTES)
 
     def _read_tail(self, key: str, after: int) -> list[LoggedEvent] | None:

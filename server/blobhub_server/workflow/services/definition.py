@@ -19,6 +19,7 @@ from blobhub_server.errors import AlreadyExists, BlobHubError, NotFound, WrongBl
 from blobhub_server.ids import NOTHING
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.turnstile import Party
 from blobhub_server.workflow.definitions.document import InvalidDefinition, Problem, Severity
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.definitions.reader import invalid, parse
@@ -99,8 +100,8 @@ class DefinitionService:
 
     async def PutDefinition(self, request: pb.PutDefinitionRequest, call: Call[RevisionView]) -> pb.PutDefinitionResponse:
         revision = call.resource.require_type(TYPE)
-        document = await self._document(request, request.WhichOneof("body") or "", revision)
-        (await self._definitions.check(document, revision.organization_id)).require_readable()
+        document = await self._document(request, request.WhichOneof("body") or "", call.caller.party)
+        (await self._definitions.check(document, call.caller.party)).require_readable()
         stored = await self._host.contents.upload(document)
 
         async def make(tx: Transaction) -> pb.PutDefinitionResponse:
@@ -124,27 +125,26 @@ class DefinitionService:
         return await call.once(make)
 
     async def _document(
-        self, request: pb.PutDefinitionRequest | pb.CheckDefinitionRequest, form: str, revision: RevisionView
+        self, request: pb.PutDefinitionRequest | pb.CheckDefinitionRequest, form: str, party: Party
     ) -> bytes:
         """The document that a request holds in a form. Raises InvalidDefinitionContent when a message has none."""
         if form == "document":
             return request.document.encode()
-        return await self._definitions.turns.run(revision.organization_id, lambda: to_document(request.content).encode())
+        return await self._definitions.turnstile.run(party, lambda: to_document(request.content).encode())
 
     async def GetDefinition(
         self, request: pb.GetDefinitionRequest, call: Call[LocatedDefinition]
     ) -> pb.GetDefinitionResponse:
         entry = call.resource.entry
         document = await self._host.contents.read(entry.digest)
-        key = call.resource.revision.organization_id
-        content = await self._contents.obtain(entry.digest, partial(self._content, document, key))
+        content = await self._contents.obtain(entry.digest, partial(self._content, document, call.caller.party))
         answer = pb.GetDefinitionResponse(definition=to_proto(entry), document=document.decode())
         answer.content.MergeFromString(content)
         return answer
 
-    async def _content(self, document: bytes, key: str) -> tuple[bytes, int]:
+    async def _content(self, document: bytes, party: Party) -> tuple[bytes, int]:
         """The typed message of a document, encoded, and its bytes."""
-        content = await self._definitions.turns.run(key, partial(_encoded_message, document))
+        content = await self._definitions.turnstile.run(party, partial(_encoded_message, document))
         return content, len(content)
 
     async def ListDefinitions(
@@ -152,7 +152,7 @@ class DefinitionService:
     ) -> pb.ListDefinitionsResponse:
         revision = call.resource.require_type(TYPE)
         page = Page.parse(request, revision.id, request.alias_prefix, request.order_by or "alias")
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await self._host.contents.list(
                 tx,
                 revision.id,
@@ -188,14 +188,14 @@ class DefinitionService:
                 entry = await self._definitions.find(revision.id, request.definition)
                 document = await self._host.contents.read(entry.digest)
             else:
-                document = await self._document(request, form, revision)
-            compiled = await self._definitions.check(document, revision.organization_id)
+                document = await self._document(request, form, call.caller.party)
+            compiled = await self._definitions.check(document, call.caller.party)
             problems, runnable = compiled.problems, compiled.graph is not None
         except InvalidDefinitionContent as error:
             # PutDefinition refuses such a message with the same words.
             problems, runnable = [invalid(broken.field, broken.message) for broken in error.violations], False
         make = partial(_report, problems, runnable=runnable)
-        return await self._definitions.turns.run(revision.organization_id, make)
+        return await self._definitions.turnstile.run(call.caller.party, make)
 
 
 def _encoded_message(document: bytes) -> bytes:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from blobhub.v1 import event_pb2
 from blobhub.v1 import execution_pb2 as pb
 
-from blobhub_server.background import off_loop
 from blobhub_server.blobtypes import json_field, json_text
 from blobhub_server.blobtypes.access import Caller, Place, Resolution
 from blobhub_server.blobtypes.call import Call
@@ -22,8 +21,9 @@ from blobhub_server.db.portion import MAX_PAGE_BYTES
 from blobhub_server.errors import BlobHubError, InvalidValue, NotFound
 from blobhub_server.ids import canonical_id
 from blobhub_server.rpc.paging import Page
-from blobhub_server.rpc.watch import Idle, Reader, check_range, pack
+from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, to_timestamp
+from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.interpreter import ENDINGS, Record
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_execution
@@ -143,7 +143,7 @@ class ExecutionService:
             return [call.settlement(answer(execution=to_proto(execution)))]
 
         definition = await self._definition(request.spec.definition, call)
-        start = await off_loop(request.ByteSize(), partial(to_start, call, request, definition))
+        start = await off_loop(request.ByteSize(), call.caller.party, partial(to_start, call, request, definition))
         execution = await self._runtime.start(start, remember)
         # When the same request has started it meanwhile, the gate gives the answer that was remembered then.
         call.repeatable = execution.id not in settled
@@ -170,7 +170,7 @@ class ExecutionService:
             tail = b""
             if not isinstance(batch, Idle) and batch[-1].type in ENDINGS:
                 ended = await self._runtime.get_ended(started.execution.id)
-                head, tail = b"", await off_loop(_size(ended), partial(_last_message, ended))
+                head, tail = b"", await off_loop(_size(ended), call.caller.party, partial(_last_message, ended))
             yield head + pack(batch, self._host.clock()) + tail
             head = b""
 
@@ -178,14 +178,14 @@ class ExecutionService:
         found = call.resource
         async with self._host.db.read() as tx:
             kept = await event_store.first_record(tx, found.id) or ""
-        execution = await off_loop(_size(found) + len(kept), partial(to_proto_with_inputs, found, kept))
+        execution = await off_loop(_size(found) + len(kept), call.caller.party, partial(to_proto_with_inputs, found, kept))
         return pb.GetExecutionResponse(execution=execution)
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[BlobView]) -> pb.ListExecutionsResponse:
         blob, order_by = call.resource, request.order_by or "create_time desc"
         only = to_filter(request, await self._session_id(request.session, call))
         page = Page.parse(request, blob.id, repr(only), order_by)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found, more = await store.page(
                 tx, blob.id, only, order_by=order_by, after=page.after, limit=page.limit + 1, max_bytes=MAX_PAGE_BYTES
             )
@@ -218,9 +218,9 @@ class ExecutionService:
             yield pack(batch, self._host.clock())
 
     def _watch(
-        self, call: Reader, execution_id: str, after: int, *, replay_only: bool
+        self, call: Call[Any], execution_id: str, after: int, *, replay_only: bool
     ) -> AsyncIterator[Sequence[LoggedEvent] | Idle]:
-        watch = watch_execution(self._log, execution_id, self._host.settings.progress_seconds)
+        watch = watch_execution(self._log, execution_id, call.caller.party, self._host.settings.progress_seconds)
         return watch.stream(call, self._host.bell, self._host.drain, after, replay_only=replay_only)
 
 

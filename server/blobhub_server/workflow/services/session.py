@@ -80,7 +80,7 @@ class SessionService:
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call[BlobView]) -> pb.ListSessionsResponse:
         blob, order_by = call.resource, request.order_by or "create_time"
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             revision_id = await self._revision_id(tx, blob, request) if request.revision else ""
             page = Page.parse(request, blob.id, revision_id, request.alias, str(request.state), order_by)
             found = await store.page(
@@ -116,7 +116,7 @@ class SessionService:
         check_range(request.after_session_sequence, session.last_session_sequence)
         if session.state == "closed" and request.after_session_sequence == session.last_session_sequence:
             return
-        watch = watch_session(self._log, session.id, self._host.settings.progress_seconds)
+        watch = watch_session(self._log, session.id, call.caller.party, self._host.settings.progress_seconds)
         async for batch in watch.stream(
             call, self._host.bell, self._host.drain, request.after_session_sequence, replay_only=request.replay_only
         ):
@@ -128,7 +128,7 @@ class SessionService:
         types = list(request.types)
         after = f"{request.after_session_sequence} {request.after_time.seconds}.{request.after_time.nanos}"
         page = Page.parse(request, session.id, request.execution, after, str(descending), *types)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             part = await _find_part(tx, session, request)
             if page.after:
                 part = part.follow(_number(page.after), descending=descending)

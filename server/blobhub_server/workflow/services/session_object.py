@@ -6,7 +6,6 @@ from functools import partial
 
 from blobhub.v1 import session_object_pb2 as pb
 
-from blobhub_server.background import off_loop
 from blobhub_server.blobtypes import json_field
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host
@@ -15,6 +14,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules import session_object as rules
 from blobhub_server.workflow.rules.session import Session
@@ -50,7 +50,7 @@ class SessionObjectService:
     async def PutSessionObject(
         self, request: pb.PutSessionObjectRequest, call: Call[Session]
     ) -> pb.PutSessionObjectResponse:
-        value, text = await off_loop(request.ByteSize(), partial(json_field.read, request, "value"))
+        value, text = await off_loop(request.ByteSize(), call.caller.party, partial(json_field.read, request, "value"))
 
         async def make(tx: Transaction) -> pb.PutSessionObjectResponse:
             await self._events.require_open(tx, call.resource.id)
@@ -85,14 +85,16 @@ class SessionObjectService:
             item = await store.get(tx, call.resource.id, request.alias)
         if item is None:
             raise NotFound("session object", request.alias, _INSTEAD)
-        return pb.GetSessionObjectResponse(session_object=await off_loop(item.size, partial(to_proto, item)))
+        return pb.GetSessionObjectResponse(
+            session_object=await off_loop(item.size, call.caller.party, partial(to_proto, item))
+        )
 
     async def ListSessionObjects(
         self, request: pb.ListSessionObjectsRequest, call: Call[Session]
     ) -> pb.ListSessionObjectsResponse:
         order_by = request.order_by or "alias"
         page = Page.parse(request, call.resource.id, request.alias_prefix, order_by)
-        async with self._host.db.scan() as tx:
+        async with self._host.db.scan(call.caller.party) as tx:
             found = await store.page(
                 tx, call.resource.id, order_by=order_by, prefix=request.alias_prefix, after=page.after, limit=page.limit + 1
             )

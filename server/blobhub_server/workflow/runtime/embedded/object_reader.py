@@ -7,9 +7,9 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-from blobhub_server.background import off_loop
 from blobhub_server.cache import Cache
 from blobhub_server.db.engine import Transaction
+from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.store import session_object as object_store
 
@@ -38,6 +38,6 @@ class ObjectReader:
                 values[alias], etags[alias] = known[0], etag
         missing = [alias for alias, _, _ in found if alias not in values]
         for alias, etag, text in await object_store.read(tx, session_id, missing) if missing else ():
-            values[alias], etags[alias] = await off_loop(len(text), partial(json.loads, text)), etag
+            values[alias], etags[alias] = await off_loop(len(text), ("", "session objects"), partial(json.loads, text)), etag
             self._large.put(etag, (values[alias],), len(text))
         return Reading(values=values, etags=etags)

@@ -33,6 +33,8 @@ from blobhub_server.workflow.store import message as message_store
 
 log = structlog.get_logger()
 
+_PARTY = ("", "recovery")
+"""Whose turn its long reads are."""
 _LINES_AT_ONCE = 128
 """How many lines of a log are in memory at most while it is replayed; each may have a value of 1 MiB."""
 
@@ -85,7 +87,7 @@ class Recovery:
             for start in range(0, len(claimed), _LOADED_AT_ONCE):
                 await self._take_over_some(claimed[start : start + _LOADED_AT_ONCE])
         running = self._runners.running
-        async with self._host.db.scan(patient=True) as tx:
+        async with self._host.db.scan(_PARTY, patient=True) as tx:
             owned = await execution_store.running_ids(tx, self._ownership.server_id)
         # An execution that was just committed gets its runner in a moment. One that has none the next time either was left
         # behind, for example because the connection was lost during its commit.
@@ -213,7 +215,7 @@ class Recovery:
         The execution's row was read before the inbox, so the inbox may have messages that the row does not count.
         """
         graph = await self._definitions.load_started(execution.definition_digest)
-        async with self._host.db.scan(patient=True) as tx:
+        async with self._host.db.scan(_PARTY, patient=True) as tx:
             state, journaled = await _replay(tx, graph, execution)
             inbox = await message_store.list_for_execution(tx, execution.id)
         taken = inbox[0].number - 1 if inbox else execution.last_message

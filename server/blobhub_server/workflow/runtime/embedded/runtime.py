@@ -138,7 +138,7 @@ class EmbeddedRuntime:
             try:
                 # What runs was committed before it ran. So what is not found was deleted, and may be collected already.
                 running = self._runners.running
-                async with self._host.db.scan(patient=True) as tx:
+                async with self._host.db.scan(("", "recovery"), patient=True) as tx:
                     present = await execution_store.present(tx, running)
                 for execution_id in running - present:
                     self._runners.drop(execution_id)
