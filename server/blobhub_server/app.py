@@ -95,8 +95,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         )
         platform = Platform(ground)
         stack.push_async_callback(platform.audit.close)
-        drain = platform.host.drain
-        drain.on_start(bell.wake_all)
+        platform.host.drain.on_start(bell.wake_all)
         given = settings.admin_key.get_secret_value() if settings.admin_key else None
         admin_key = await bootstrap(db, platform.audit, clock, ids, entropy, given)
         await stack.enter_async_context(types.running(platform.host))
@@ -119,7 +118,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         await health.set_ready(True)
         watching = db.trouble.watch(partial(_probe, db, objects), health.set_ready)
         await stack.enter_async_context(in_background(watching, "trouble"))
-        stack.push_async_callback(shut_down, server, health, drain, settings.drain_seconds)
+        stack.push_async_callback(shut_down, server, health, platform.host.drain, settings.drain_seconds)
         await stack.enter_async_context(in_background(platform.collector.collect_forever(), "collector"))
         types.on_serving()  # Last: what is left from before may be long, or end this server too.
         yield RunningServer(address, admin_key)

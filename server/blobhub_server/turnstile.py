@@ -96,7 +96,10 @@ class Turnstile:
             self.leave()
             raise
         working.add_done_callback(self._after_work)
-        return await asyncio.shield(working)
+        try:
+            return await asyncio.shield(working)
+        finally:
+            del working  # The traceback of its error leads here: a cycle, which would hold what was worked on.
 
     def _after_work(self, working: asyncio.Future[Result]) -> None:
         self.leave()
