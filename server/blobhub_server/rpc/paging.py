@@ -12,6 +12,7 @@ import binascii
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import methodcaller
 from typing import Any, Protocol, TypeVar
 
@@ -20,12 +21,21 @@ from google.protobuf.descriptor import Descriptor
 from blobhub_server.background import Turns
 from blobhub_server.db.portion import MAX_PAGE_BYTES
 from blobhub_server.errors import InvalidPageToken
+from blobhub_server.turnstile import Party, off_loop
 
 DEFAULT_PAGE_SIZE = 50
 _CHECKSUM_BYTES = 8
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+NOBODY: Party = ("", "")
+
+
+def _nothing(_: Any) -> int:
+    """The weight of items that are all small."""
+    return 0
 
 
 class ListRequest(Protocol):
@@ -59,20 +69,23 @@ class Page:
         *,
         size_of: Callable[[Any], int] = methodcaller("ByteSize"),
         more: str = "",
+        weight_of: Callable[[Item], int] = _nothing,
+        party: Party = NOBODY,
     ) -> tuple[list[Answer], str]:
         """The page, as what `make` makes of its items, and the token of the next one.
 
         `found` is what a read of up to `limit + 1` items after the page before has found.
         A page has at most `limit` items, and ends with the one that makes it `MAX_PAGE_BYTES` or more; `size_of` answers the
         bytes of one, by default they are messages. `more` is the key that the read ended with, where it ended because its
-        records were large, and the list goes on. Messages are made in turns, because a thousand take some time.
+        records were large, and the list goes on. Messages are made in turns, because a thousand take some time; one whose
+        item weighs much, by `weight_of` in bytes, is made beside the loop, in a turn of `party`.
         """
         made: list[Answer] = []
         size, turns = 0, Turns()
         for item in found[: self.limit]:
             if size >= MAX_PAGE_BYTES:
                 break
-            made.append(make(item))
+            made.append(await off_loop(weight_of(item), party, partial(make, item)))
             size += size_of(made[-1])
             await turns.pause()
         last = key(found[len(made) - 1]) if len(made) < len(found) else more

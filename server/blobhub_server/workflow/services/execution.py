@@ -190,7 +190,9 @@ class ExecutionService:
                 tx, blob.id, only, order_by=order_by, after=page.after, limit=page.limit + 1, max_bytes=MAX_PAGE_BYTES
             )
         make = partial(to_proto, allowance=json_field.ItemAllowance())
-        items, token = await page.fill(found, store.order(order_by).key, make, more=more)
+        items, token = await page.fill(
+            found, store.order(order_by).key, make, more=more, weight_of=_size, party=call.caller.party
+        )
         return pb.ListExecutionsResponse(executions=items, next_page_token=token)
 
     async def _session_id(self, reference: str, call: Call[BlobView]) -> str:
