@@ -25,11 +25,14 @@ from blobhub_server.db.opening import open_database
 from blobhub_server.errors import MasterKeyMissing
 from blobhub_server.ids import Uuid7
 from blobhub_server.platform.rules.credential import Credential, encode
+from blobhub_server.platform.rules.organization import Organization
+from blobhub_server.platform.rules.visibility import PRIVATE
 from blobhub_server.platform.sealing.credentials import Credentials
 from blobhub_server.platform.sealing.key_file import KeyFile
 from blobhub_server.platform.sealing.keyring import Keyring, load
 from blobhub_server.platform.sealing.rotation import MAX_BATCH, adopt, rotate
 from blobhub_server.platform.store import credential as store
+from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.start import StartError
 from scale import scaled
 from served import connected, served
@@ -102,9 +105,20 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Database, Keyring, C
 
 
 async def fill(settings: Settings, count: int) -> dict[str, str]:
-    """Store credentials of an organization; return secrets by alias."""
+    """Store an organization and credentials of it; return secrets by alias."""
     ids, now, secrets = Uuid7(), utc_now(), {}
+    organization = Organization(
+        id=ORG,
+        alias="acme",
+        description="",
+        visibility=PRIVATE,
+        blob_count=0,
+        create_time=now,
+        update_time=now,
+        etag=ids(),
+    )
     async with opened(settings) as (db, _, credentials), db.write() as tx:
+        await organization_store.insert(tx, organization, ids())
         for number in range(count):
             record = Credential(
                 id=ids(),
