@@ -34,6 +34,7 @@ ADMINISTRATORS = "there is no such thing, which only administrators of the serve
 
 LIMITED = {f"Create{noun}" for noun in ("ApiKey", "Blob", "Credential", "Member", "Metadata", "Revision", "Session")}
 LIMITED |= {"CreateOrganization", "CreateSchedule", "RotateApiKey", "PutDefinition", "StartExecution", "RunExecution"}
+LIMITED |= {"PutSessionObject"}
 """Methods that add to what is counted, which the tests of limits go through."""
 
 each_method = pytest.mark.parametrize("method", served_methods(), ids=lambda method: method.path)

@@ -64,7 +64,7 @@ async def test_where_no_connection_is_free_for_long_calls_are_told_to_come_again
             with pytest.raises(StorageBusy) as raised:
                 async with connection():
                     pass
-            assert (raised.value.code, raised.value.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+            assert (raised.value.code, raised.value.reason) == ("RESOURCE_EXHAUSTED", "STORAGE_BUSY")
             assert raised.value.retry_after_seconds
         kept = asyncio.create_task(committer.submit("kept"))
         with pytest.raises(StorageBusy):

@@ -27,7 +27,7 @@ DOCUMENTED = (
 )
 
 REFUSED = {
-    "": "expression: '' has 0 fields; allowed are six as in AWS EventBridge (minutes hours day-of-month month day-of-week"
+    "": "expression: the text has 0 fields; allowed are six as in AWS EventBridge (minutes hours day-of-month month day-of-week"
     " year), or five as in a crontab (minutes hours day-of-month month day-of-week)",
     "60 * * * *": "minutes: 60 is not in 0-59",
     "0 24 * * ? *": "hours: 24 is not in 0-23",

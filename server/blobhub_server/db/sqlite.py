@@ -12,7 +12,7 @@ import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -255,12 +255,14 @@ class SqliteDatabase(Database):
 
     @asynccontextmanager
     async def scan(self, party: Party, *, patient: bool = False) -> AsyncIterator[Transaction]:
-        async with self._lane.turn(party, patient=patient), AsyncExitStack() as stack:
+        async with self._lane.turn(party, patient=patient):
+            connection = self._scanning.connect()
             try:
-                connection = await stack.enter_async_context(self._scanning.connect())
-            except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
-                raise StorageUnavailable from error
-            yield SqliteLongRead(connection)
+                await _start(connection)
+                yield SqliteLongRead(connection)
+            finally:
+                if connection.sync_connection is not None:
+                    await connection.close()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
@@ -295,6 +297,14 @@ class SqliteDatabase(Database):
             tx.run_doubt_hooks()
             raise
         tx.run_hooks()
+
+
+async def _start(connection: AsyncConnection) -> None:
+    """Open a connection. Cancelled in the middle of it, nobody would close the file, so a cancellation waits."""
+    try:
+        await uninterrupted(connection.start())
+    except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+        raise StorageUnavailable from error
 
 
 async def _when_free(attempt: Callable[[], Awaitable[Value]], until: float | None = None) -> Value:

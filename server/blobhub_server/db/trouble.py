@@ -45,8 +45,8 @@ class StorageBusy(StorageUnavailable):
     Nothing was done. Whoever waits for the storage to be usable again tries again in the same way.
     """
 
-    code, reason = "RESOURCE_EXHAUSTED", "OVERLOADED"
-    text = "the server has too many requests now; try again"
+    code, reason = "RESOURCE_EXHAUSTED", "STORAGE_BUSY"
+    text = "no connection to the database was free for long; try again"
 
 
 class Trouble:

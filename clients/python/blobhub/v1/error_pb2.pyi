@@ -173,12 +173,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 36
     """RESOURCE_EXHAUSTED. The server receives as many requests as it has memory for, or too many of this sender, and there was
-    no turn for this one for some seconds; or too many lists, checks of definitions and the like wait for their turn; or no
-    connection to the database was free for long; or what the sender was answered before waits unread. Nothing of it was done,
-    but where an answer of a method that changes nothing was too large to wait unread as well. Details: `RetryInfo`.
+    no turn for this one for some seconds; or too many lists, checks of definitions and the like wait for their turn; or what
+    the sender was answered before waits unread. Nothing of it was done, but where an answer of a method that changes nothing
+    was too large to wait unread as well. Details: `RetryInfo`.
     """
     ERROR_REASON_REQUEST_UNFINISHED: _ErrorReason.ValueType  # 37
     """DEADLINE_EXCEEDED. A message of the call did not arrive in time (30 s, unless the operator says otherwise)."""
+    ERROR_REASON_STORAGE_BUSY: _ErrorReason.ValueType  # 38
+    """RESOURCE_EXHAUSTED. No connection to the database was free for long, as so much goes on. Nothing of the call was done.
+    Details: `RetryInfo`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -322,10 +326,14 @@ server ended it. What was sent before can still be read; then resume after the l
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 36
 """RESOURCE_EXHAUSTED. The server receives as many requests as it has memory for, or too many of this sender, and there was
-no turn for this one for some seconds; or too many lists, checks of definitions and the like wait for their turn; or no
-connection to the database was free for long; or what the sender was answered before waits unread. Nothing of it was done,
-but where an answer of a method that changes nothing was too large to wait unread as well. Details: `RetryInfo`.
+no turn for this one for some seconds; or too many lists, checks of definitions and the like wait for their turn; or what
+the sender was answered before waits unread. Nothing of it was done, but where an answer of a method that changes nothing
+was too large to wait unread as well. Details: `RetryInfo`.
 """
 ERROR_REASON_REQUEST_UNFINISHED: ErrorReason.ValueType  # 37
 """DEADLINE_EXCEEDED. A message of the call did not arrive in time (30 s, unless the operator says otherwise)."""
+ERROR_REASON_STORAGE_BUSY: ErrorReason.ValueType  # 38
+"""RESOURCE_EXHAUSTED. No connection to the database was free for long, as so much goes on. Nothing of the call was done.
+Details: `RetryInfo`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
