@@ -20,7 +20,7 @@ from blobhub_server.blobtypes.conformance import expect_refusal
 from blobhub_server.db.schema import metadata
 from blobhub_server.ids import is_uuid
 from calling import METHODS, ask, request_of, send
-from databases import select
+from databases import collected, select
 from dropping import Dropping, Fate, dropping
 from figures import Figure
 from google.protobuf.message import Message
@@ -232,7 +232,8 @@ async def scheduler(call: Caller, name: str) -> None:
     await call("ReassignSchedule", schedule=kept, api_key=key_id)
     for method in ("PauseSchedule", "ResumeSchedule", "DisableSchedule", "EnableSchedule"):
         await call(method, schedule=kept)
-    await call("TriggerSchedule", schedule=kept)
+    fired = (await call("TriggerSchedule", schedule=kept)).firing
+    await call("CloseSession", session=fired.session_id)
     await call("DeleteSchedule", schedule=f"{name}/nightly@draft/gone")
 
 
@@ -261,7 +262,8 @@ async def closed(api: Api, *names: str) -> None:
 
 
 async def rows(server: Served) -> Counter[str]:
-    """How many rows each table has."""
+    """How many rows each table has, once what was deleted is collected."""
+    await collected(server.settings.url)
     return Counter(
         {table.name: (await select(server.settings.url, f"SELECT count(*) FROM {table.name}"))[0][0]
          for table in metadata.sorted_tables}
