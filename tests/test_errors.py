@@ -12,6 +12,7 @@ from blobhub_server.db.trouble import StorageBusy
 from blobhub_server.errors import BlobHubError, Violation
 from blobhub_server.rpc import transport_error
 from blobhub_server.rpc.errors import status_of, to_blobhub_error
+from blobhub_server.scheduler import errors as scheduler_errors
 from blobhub_server.workflow import errors as workflow_errors
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -43,6 +44,9 @@ EVERY = [
     workflow_errors.SessionNotOpen("closed"),
     workflow_errors.ExecutionEnded("completed"),
     workflow_errors.CauseReused("an-id"),
+    scheduler_errors.InvalidSchedule(WRONG),
+    scheduler_errors.ScheduleCompleted(),
+    scheduler_errors.ScheduleNotArmed(),
     errors.RevisionInUse("2 open sessions"),
     errors.SequenceOutOfRange(1, 9),
     transport_error.ShuttingDown(9),

@@ -15,12 +15,15 @@ class InvalidCron(ValueError):
     whole text is meant.
     """
 
-    def __init__(self, field: str, given: str, complaint: str, allowed: str) -> None:
-        """The message is `<field>: <given> <complaint> <allowed>`, such as `hours: 24 is not in 0-23`."""
+    def __init__(self, field: str, given: str | None, complaint: str, allowed: str) -> None:
+        """The message is `<field>: <given> <complaint> <allowed>`, such as `hours: 24 is not in 0-23`.
+
+        `given` is None where the whole text is meant: errors repeat no more of a request than a word.
+        """
         self.field = field
-        self.given = shortened(given)
+        self.given = "" if given is None else shortened(given)
         self.allowed = allowed
-        self.message = f"{field}: {self.given} {complaint} {allowed}"
+        self.message = f"{field}: {complaint if given is None else f'{self.given} {complaint}'} {allowed}"
         super().__init__(self.message)
 
 

@@ -22,7 +22,7 @@ def parse_cron(text: str) -> Cron:
     A word that begins with `@` is short for five fields. Raises `InvalidCron`.
     """
     if len(text) > MAX_LENGTH:
-        raise InvalidCron("expression", "the text", f"has {len(text)} characters; allowed are", str(MAX_LENGTH))
+        raise InvalidCron("expression", None, f"has {len(text)} characters; allowed are", str(MAX_LENGTH))
     words = text.strip(_BLANKS)
     if words.startswith("@"):
         words = _macro(words)
@@ -32,7 +32,7 @@ def parse_cron(text: str) -> Cron:
     if len(fields) == len(eventbridge.FIELDS):
         return eventbridge.read(fields)
     raise InvalidCron(
-        "expression", "the text", f"has {len(fields) if words else 0} fields; allowed are", f"{_six()}, or {_five()}"
+        "expression", None, f"has {len(fields) if words else 0} fields; allowed are", f"{_six()}, or {_five()}"
     )
 
 
