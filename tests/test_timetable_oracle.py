@@ -86,8 +86,8 @@ def shown(window: Window) -> Iterator[tuple[str, object]]:
 
 @cache
 def some_windows(first_year: int, last_year: int) -> list[Window]:
-    """A sample of the changes in these years, or all of them at full scale."""
-    return sample(windows(first_year, last_year), shown, seed=first_year)
+    """A sample of the changes in these years, or all of them at full scale. A sample of a sample, as the oracle is slow."""
+    return sample(sample(windows(first_year, last_year), shown, seed=first_year), shown, seed=last_year)
 
 
 def check(window: Window, text: str, clock: Clock) -> None:
@@ -125,7 +125,7 @@ def test_the_oracle_agrees_at_the_changes_of_the_past(part: int) -> None:
 @pytest.mark.parametrize("part", range(20))
 def test_the_oracle_agrees_on_random_expressions(part: int) -> None:
     dice = random.Random(part)
-    for _ in range(scaled(1000, least=20)):
+    for _ in range(scaled(scaled(1000, least=20), least=20)):
         text, start = random_cron(dice), dice.randrange(start_of(1969), start_of(2200))
         cron, utc = parse_cron(text), find_zone("UTC")
         expected = [instant_of(at) for at in islice(due_in_utc(expression_of(text), start, start + 400 * DAY), 20)]
