@@ -93,8 +93,9 @@ class Schedules:
 
     async def find(self, tx: Transaction, revision: RevisionView, alias: str) -> SavedSchedule:
         """The schedule of a revision that has an alias. Raises NotFound."""
-        entry = await self._host.contents.find(tx, revision.id, alias)
+        # The etag before the content: an update in between makes the etag stale, and nobody writes over it.
         schedule = await store.find(tx, revision.blob_id, alias)
+        entry = await self._host.contents.find(tx, revision.id, alias)
         version = await version_store.find(tx, schedule.id, entry.digest) if entry and schedule else None
         if entry is None or schedule is None or version is None:
             raise NotFound("schedule", alias, "ListSchedules lists those of the revision")
