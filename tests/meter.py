@@ -89,6 +89,7 @@ def slowness() -> float:
 async def hold_the_bound(measure: Callable[[], Awaitable[Reading]], tries: int = TRIES) -> Reading:
     """Measure until no callback is beyond the bound, and return that reading; fail when none of the tries is.
 
+    The bound here is `BOUND_MS` times `TOLERANCE`, on a machine that is slow now times its slowness as well.
     What cannot be done twice is done by `measure` on fresh data each time.
     """
     for _ in range(tries):
