@@ -1,4 +1,4 @@
-"""`make demo`: a server from nothing, driven as a client would: a real document goes through a workflow.
+"""`make demo`: a server from nothing, driven as a client would: a real document goes through a workflow, schedules fire it.
 
 `python -m demo [DOCUMENT]`; the default is the project's own README.
 """
@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -19,20 +20,29 @@ from blobhub.v1 import (
     definition_pb2,
     event_pb2,
     execution_pb2,
+    firing_pb2,
     organization_pb2,
     revision_pb2,
+    schedule_pb2,
     session_object_pb2,
     session_pb2,
 )
 from blobhub_client import Client, connect, reason
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFINITION = ROOT / "demo" / "document_summary.json"
 MAX_BYTES = 900_000
 """A size that fits into an execution's input, also when it is quoted as JSON."""
+
+FIRINGS = 3
+"""How many schedules are due in the next seconds. Cron expressions have minutes, so each of these fires once."""
+FIRST_SECONDS = 2.0
+"""How long after it was created the first of them is due."""
+SCHEDULED_DOCUMENT = {"type": "template", "template": "# {{ schedule.alias }}\nIt is {{ nominal_time }}."}
 
 COLOURS = {"flow": "bold cyan", "processor": "green", "session": "magenta"}
 
@@ -97,6 +107,65 @@ async def run(hub: Client, session_id: str, text: str) -> None:
         show(event)
 
 
+def to_spec(*, cron_expression: str = "", invocation_time: str = "") -> schedule_pb2.ScheduleSpec:
+    """A schedule that fires the workflow, recurring or once, on a document of its own."""
+    repeat = "RECURRING_CRON" if cron_expression else "ONE_TIME"
+    spec = schedule_pb2.ScheduleSpec(
+        repeat=schedule_pb2.ScheduleRepeat.Value(f"SCHEDULE_REPEAT_{repeat}"),
+        cron_expression=cron_expression,
+        invocation_time=invocation_time,
+        timezone="UTC",
+        invocation_target=schedule_pb2.InvocationTarget(revision="acme/pipeline@default", definition="document_summary"),
+    )
+    spec.input_data.add(alias="document").value.struct_value.update(SCHEDULED_DOCUMENT)
+    return spec
+
+
+async def schedule(hub: Client) -> None:
+    """Make a scheduler blob with a schedule for every minute, and some that are due once, in the seconds to come."""
+    await hub.blobs.CreateBlob(
+        blob_pb2.CreateBlobRequest(organization="acme", alias="clock", type="blobhub.compute.scheduler")
+    )
+    draft = "acme/clock@draft"
+    minutely = to_spec(cron_expression="* * * * *")
+    await hub.schedules.CreateSchedule(schedule_pb2.CreateScheduleRequest(revision=draft, alias="minutely", spec=minutely))
+    preview = await hub.schedules.PreviewSchedule(
+        schedule_pb2.PreviewScheduleRequest(revision=draft, schedule="minutely", count=2)
+    )
+    next_times = ", ".join(occurrence.local_time for occurrence in preview.occurrences)
+    step("scheduled", f"acme/clock/minutely: {preview.description}; next at {next_times}")
+    for number in range(1, FIRINGS + 1):
+        due = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=FIRST_SECONDS + number - 1)
+        once = to_spec(invocation_time=due.isoformat())
+        request = schedule_pb2.CreateScheduleRequest(revision=draft, alias=f"once-{number}", spec=once)
+        await hub.schedules.CreateSchedule(request)
+        step("scheduled", f"acme/clock/once-{number}: once, at {once.invocation_time}Z")
+
+
+async def watch(hub: Client) -> None:
+    """Print what fires, and how that ends, until all that was due once has."""
+    left = {f"once-{number}" for number in range(1, FIRINGS + 1)}
+    async for firing in hub.watch_firings("acme/clock"):
+        show_firing(firing)
+        if firing.HasField("end_time") or firing.status != firing_pb2.FIRING_STATUS_SUCCESS:
+            left.discard(firing.schedule_alias)
+        if not left:
+            return
+
+
+def show_firing(firing: firing_pb2.Firing) -> None:
+    """Print a line of the log of firings: that a schedule fired, or how what it started has ended."""
+    if firing.HasField("end_time"):
+        when, what, colour = firing.end_time, "ended", "green"
+        about = execution_pb2.ExecutionState.Name(firing.execution_state).removeprefix("EXECUTION_STATE_")
+    else:
+        when, what, colour = firing.fire_time, "fired", "bold cyan"
+        about = firing_pb2.FiringStatus.Name(firing.status).removeprefix("FIRING_STATUS_")
+        late = firing.fire_time.ToDatetime() - firing.nominal_time.ToDatetime()
+        about += f"  [dim]{late / timedelta(milliseconds=1):.1f} ms after its time[/] {firing.message}"
+    console.print(f"  {clock(when)} {firing.sequence:>3}  [{colour}]{what:<18}[/] {firing.schedule_alias:<24} {about}")
+
+
 def step(what: str, about: str) -> None:
     """Print a line about what the client did."""
     console.print(f"  [bold]{what:<10}[/] {about}")
@@ -105,9 +174,13 @@ def step(what: str, about: str) -> None:
 def show(event: event_pb2.Event) -> None:
     """Print an event on a line."""
     colour = "bold red" if event.type.endswith("error") else COLOURS[event.type.partition(".")[0].partition("_")[0]]
-    when = event.create_time.ToDatetime().strftime("%H:%M:%S.%f")[:-3]
-    who = event.processor.processor_name
+    when, who = clock(event.create_time), event.processor.processor_name
     console.print(f"  {when} {event.execution_sequence:>3}  [{colour}]{event.type:<18}[/] {who:<24} {particulars(event)}")
+
+
+def clock(time: Timestamp) -> str:
+    """A time of the day, to the millisecond."""
+    return time.ToDatetime().strftime("%H:%M:%S.%f")[:-3]
 
 
 def particulars(event: event_pb2.Event) -> str:
@@ -188,6 +261,9 @@ async def main(document: Path) -> None:
                 console.rule(f"running on {document.name}, {len(text)} characters", align="left")
                 await run(hub, session_id, text)
                 await result(hub, session_id)
+                console.rule("schedules that fire it, as they do", align="left")
+                await schedule(hub)
+                await watch(hub)
             tour()
         except grpc.aio.AioRpcError as error:
             sys.exit(f"demo: {error.code().name} {reason(error)}: {error.details()}")

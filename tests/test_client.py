@@ -7,6 +7,7 @@ import asyncio
 import flows
 import grpc
 import pytest
+import schedules
 from blobhub.v1 import blob_pb2, execution_pb2, organization_pb2, session_pb2, session_pb2_grpc
 from blobhub_client import Client, KeyChannel, connect, page, reason
 from google.protobuf.duration_pb2 import Duration
@@ -111,6 +112,20 @@ async def test_blobs_and_the_audit_log_are_watched(server: Served, api: Api) -> 
         "CreateSession",
     ]
     assert rest == seen[2:]
+
+
+async def test_firings_are_watched_those_of_one_schedule_by_numbers_with_gaps(server: Served, api: Api) -> None:
+    await schedules.house(api)
+    for alias in ("report", "digest"):
+        await schedules.create(api, alias)
+    for alias in ("report", "digest", "report"):
+        await schedules.trigger(api, f"{schedules.DEFAULT}/{alias}")
+    async with connect(server.address, server.admin_key) as hub:
+        everything = [firing async for firing in hub.watch_firings(schedules.NIGHTLY, replay_only=True)]
+        only = [firing async for firing in hub.watch_firings(schedules.NIGHTLY, schedule="report", replay_only=True)]
+    assert [firing.sequence for firing in everything] == list(range(1, len(everything) + 1))
+    assert only == [firing for firing in everything if firing.schedule_alias == "report"]
+    assert len(only) < len(everything)
 
 
 async def test_a_message_too_large_for_the_client_ends_its_watch(server: Served, api: Api) -> None:

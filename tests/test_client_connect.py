@@ -22,6 +22,7 @@ WAYS: dict[str, Callable[[Client], AsyncIterator[object]]] = {
     "watch_execution": lambda hub: hub.watch_execution("e"),
     "watch_blob": lambda hub: hub.watch_blob("acme/pipeline"),
     "watch_audit": lambda hub: hub.watch_audit("acme"),
+    "watch_firings": lambda hub: hub.watch_firings("acme/nightly"),
 }
 
 

@@ -39,6 +39,7 @@ async def test_the_tour_and_the_program_in_the_readme_work(tmp_path: Path) -> No
     assert '"type": "flow.exited"' in said
     assert '"kind": "small"' in said
     assert '"type": "session_object_modified"' in said
+    assert '"status": "FIRING_STATUS_SUCCESS"' in said
     program = tmp_path / "program.py"
     program.write_text(printed("python", "python").replace("127.0.0.1:7443", server.address))
     assert run(sys.executable, str(program), KEY=server.admin_key).splitlines()[-1] == "flow.exited"

@@ -34,11 +34,13 @@ from blobhub.v1 import (
     credential_pb2_grpc,
     definition_pb2_grpc,
     execution_pb2_grpc,
+    firing_pb2_grpc,
     limit_pb2_grpc,
     member_pb2_grpc,
     metadata_pb2_grpc,
     organization_pb2_grpc,
     revision_pb2_grpc,
+    schedule_pb2_grpc,
     session_object_pb2_grpc,
     session_pb2_grpc,
     user_pb2_grpc,
@@ -48,6 +50,7 @@ from blobhub.v1.blob_event_pb2 import BlobEvent
 from blobhub.v1.blob_pb2 import WatchBlobRequest
 from blobhub.v1.event_pb2 import Event
 from blobhub.v1.execution_pb2 import RunExecutionRequest, WatchExecutionRequest
+from blobhub.v1.firing_pb2 import Firing, WatchFiringsRequest
 from blobhub.v1.session_pb2 import WatchSessionRequest
 from google.rpc import error_details_pb2, status_pb2
 
@@ -142,11 +145,13 @@ class Client:
         self.credentials = credential_pb2_grpc.CredentialServiceStub(channel)
         self.definitions = definition_pb2_grpc.DefinitionServiceStub(channel)
         self.executions = execution_pb2_grpc.ExecutionServiceStub(channel)
+        self.firings = firing_pb2_grpc.FiringServiceStub(channel)
         self.limits = limit_pb2_grpc.LimitServiceStub(channel)
         self.members = member_pb2_grpc.MemberServiceStub(channel)
         self.metadata = metadata_pb2_grpc.MetadataServiceStub(channel)
         self.organizations = organization_pb2_grpc.OrganizationServiceStub(channel)
         self.revisions = revision_pb2_grpc.RevisionServiceStub(channel)
+        self.schedules = schedule_pb2_grpc.ScheduleServiceStub(channel)
         self.session_objects = session_object_pb2_grpc.SessionObjectServiceStub(channel)
         self.sessions = session_pb2_grpc.SessionServiceStub(channel)
         self.users = user_pb2_grpc.UserServiceStub(channel)
@@ -183,6 +188,20 @@ class Client:
             return self.blobs.WatchBlob(WatchBlobRequest(blob=blob, after_sequence=after, replay_only=replay_only))
 
         return self._resume(call, after_sequence, "sequence", dense=False)
+
+    def watch_firings(
+        self, blob: str, *, schedule: str = "", after_sequence: int = 0, replay_only: bool = False
+    ) -> AsyncIterator[Firing]:
+        """A scheduler's firings, or those of one schedule, after a sequence, and, unless `replay_only`, those to come.
+
+        One that has started an execution comes again when that has ended.
+        """
+
+        def call(after: int) -> Any:
+            request = WatchFiringsRequest(blob=blob, schedule=schedule, after_sequence=after, replay_only=replay_only)
+            return self.firings.WatchFirings(request)
+
+        return self._resume(call, after_sequence, "sequence", dense=not schedule)
 
     def watch_audit(self, parent: str, *, after_sequence: int = 0, replay_only: bool = False) -> AsyncIterator[AuditEntry]:
         """The audit log's entries of a parent after a sequence, and, unless `replay_only`, those to come."""
