@@ -15,7 +15,7 @@ import flows
 import grpc
 import schedules
 from acme import DRAFT
-from blobhub.v1 import access_pb2, audit_pb2
+from blobhub.v1 import access_pb2, audit_pb2, schedule_pb2
 from blobhub_client import page
 from blobhub_server.blobtypes.conformance import expect_refusal, reason_of
 from calling import METHODS, ask
@@ -76,18 +76,29 @@ def definition(api: Api) -> Record:
     return Record(method="PutDefinition", read=read, write=write)
 
 
-def schedule(api: Api) -> Record:
-    """What is merged with the rest of a spec, so that two updates meet in one document."""
+def schedule(api: Api, alias: str, find: Callable[[Api, str], Awaitable[schedule_pb2.Schedule]]) -> Record:
+    """What is merged with the rest of a spec, so that two updates meet in one document; `find` is a way to read it."""
 
     async def read() -> tuple[list[str], str]:
-        found = await schedules.get(api)
+        found = await find(api, f"{schedules.DRAFT}/{alias}")
         return [word for item in found.spec.input_data for word in json.loads(item.value_json)], found.etag
 
     def write(words: list[str], **more: str) -> Awaitable[Any]:
         spec = {"input_data": [{"alias": "words", "value_json": json.dumps(words)}]}
-        return ask(api, "UpdateSchedule", schedule=f"{schedules.DRAFT}/report", spec=spec, **more)
+        return ask(api, "UpdateSchedule", schedule=f"{schedules.DRAFT}/{alias}", spec=spec, **more)
 
     return Record(method="UpdateSchedule", read=read, write=write)
+
+
+async def listed(api: Api, reference: str) -> schedule_pb2.Schedule:
+    """A schedule as the list of its revision has it, in which another one is before it."""
+    found = (await ask(api, "ListSchedules", revision=schedules.DRAFT)).schedules
+    return next(each for each in found if reference.endswith(f"/{each.alias}"))
+
+
+async def enabled(api: Api, reference: str) -> schedule_pb2.Schedule:
+    """A schedule as it is answered by a change of what is not content."""
+    return await schedules.enable(api, reference)
 
 
 async def records(api: Api) -> list[Record]:
@@ -103,7 +114,9 @@ async def records(api: Api) -> list[Record]:
     await ask(api, "PutSessionObject", **of_session, value=none)
     of_key, of_credential = {"api_key": key.api_key.id}, {"credential": credential.credential.id}
     await acme.blob(api, schedules.NIGHTLY, schedules.SCHEDULER)
-    await schedules.create(api)
+    ways = {"got": schedules.get, "listed": listed, "enabled": enabled}
+    for alias in ways:
+        await schedules.create(api, alias)
     name = {"update_mask": {"paths": ["display_name"]}}
     return [
         record(api, "GetOrganization", "UpdateOrganization", "organization", "description", {"organization": "acme"}),
@@ -115,7 +128,7 @@ async def records(api: Api) -> list[Record]:
         record(api, "GetSessionObject", "PutSessionObject", "session_object", "value", of_session, text=False),
         record(api, "GetMetadata", "UpdateMetadata", "record", "value", of_blob, text=False),
         definition(api),
-        schedule(api),
+        *(schedule(api, alias, find) for alias, find in ways.items()),
     ]
 
 

@@ -18,7 +18,7 @@ revisions, digests, access, idempotency and paging; the type defines what the co
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,6 +218,9 @@ class Contents(Protocol):
 
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
         """The entry of a revision with that name or id; None when there is none."""
+
+    async def find_some(self, tx: Transaction, revision_id: str, names: Collection[str]) -> dict[str, Entry]:
+        """Several entries of a revision, by their names; those that there are."""
 
     async def get(self, tx: Transaction, entry_id: str) -> Entry | None:
         """The entry with that id, in whatever revision it is; None when there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from blobhub_server.blobtypes.access import Role
@@ -93,13 +94,23 @@ class Schedules:
 
     async def find(self, tx: Transaction, revision: RevisionView, alias: str) -> SavedSchedule:
         """The schedule of a revision that has an alias. Raises NotFound."""
-        # The etag before the content: an update in between makes the etag stale, and nobody writes over it.
-        schedule = await store.find(tx, revision.blob_id, alias)
-        entry = await self._host.contents.find(tx, revision.id, alias)
-        version = await version_store.find(tx, schedule.id, entry.digest) if entry and schedule else None
-        if entry is None or schedule is None or version is None:
+        found = await self.find_some(tx, revision, [alias])
+        if alias not in found:
             raise NotFound("schedule", alias, "ListSchedules lists those of the revision")
-        return SavedSchedule(revision=revision, entry=entry, schedule=schedule, version=version)
+        return found[alias]
+
+    async def find_some(self, tx: Transaction, revision: RevisionView, aliases: Collection[str]) -> dict[str, SavedSchedule]:
+        """Several schedules of a revision, by their aliases; those that there are."""
+        # The etags before the content: an update in between makes an etag stale, and nobody writes over it.
+        rows = await store.find_some(tx, revision.blob_id, aliases)
+        entries = await self._host.contents.find_some(tx, revision.id, rows.keys())
+        keys = {name: (rows[name].id, entry.digest) for name, entry in entries.items()}
+        versions = await version_store.find_some(tx, keys.values())
+        return {
+            name: SavedSchedule(revision=revision, entry=entries[name], schedule=rows[name], version=versions[key])
+            for name, key in keys.items()
+            if key in versions  # Those of a deleted blob are collected, one after the other.
+        }
 
     async def create(
         self,

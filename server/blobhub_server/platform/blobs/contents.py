@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from blobhub_server.blobtypes.contract import Limits
 from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.blobtypes.values import Entry
@@ -120,6 +122,9 @@ class Contents:
 
     async def find(self, tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
         return await store.find(tx, revision_id, canonical_id(name_or_id) or name_or_id)
+
+    async def find_some(self, tx: Transaction, revision_id: str, names: Collection[str]) -> dict[str, Entry]:
+        return await store.find_some(tx, revision_id, names)
 
     async def get(self, tx: Transaction, entry_id: str) -> Entry | None:
         return await store.get(tx, entry_id)

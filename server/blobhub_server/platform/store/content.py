@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
 from blobhub_server.db.parts import PART, delete_in_parts, delete_some
-from blobhub_server.db.prepared import Prepared
+from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.revision import Revision
@@ -65,6 +65,16 @@ _FIND = Prepared(
 async def find(tx: Transaction, revision_id: str, name_or_id: str) -> Entry | None:
     """A revision's entry of that name or id."""
     return await tx.first(_FIND, revision=revision_id, wanted=name_or_id)
+
+
+_FIND_SOME = Prepared(
+    _ENTRY.select().where(entries.c.revision_id == sa.bindparam("revision"), is_one_of(entries.c.name, "names")), _ENTRY
+)
+
+
+async def find_some(tx: Transaction, revision_id: str, names: Collection[str]) -> dict[str, Entry]:
+    """Several entries of a revision, by their names; those that there are."""
+    return {entry.name: entry for entry in await tx.all(_FIND_SOME, revision=revision_id, names=sorted(names))}
 
 
 _GET = Prepared(_ENTRY.select().where(_ID), _ENTRY)

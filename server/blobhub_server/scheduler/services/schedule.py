@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,6 @@ from blobhub_server.scheduler.services.message import to_proto
 from blobhub_server.scheduler.services.preview import SchedulePreviews
 from blobhub_server.scheduler.services.spec import FIELDS, to_document
 from blobhub_server.scheduler.store import schedule as store
-from blobhub_server.scheduler.store import version as version_store
 
 PART = 50
 """How many schedules are read in one go: each may have as many bytes as a schedule may have."""
@@ -73,22 +72,24 @@ class ScheduleService(SchedulePreviews):
         after, more, size = page.after, "", 0
         async with self._host.db.scan(call.caller.party) as tx:
             while len(found) <= page.limit:
-                part = await self._part(tx, revision, request, after)
+                aliases = await self._aliases(tx, revision, request, after)
+                saved = await self._schedules.find_some(tx, revision, aliases)
+                part = [self._shown(saved[alias]) for alias in aliases if alias in saved]
                 found += [item for item in part if _is_asked_for(request, item)]
-                if len(part) < PART:
+                if len(aliases) < PART:
                     more = ""
                     break
-                more = after = part[-1].alias
+                more = after = aliases[-1]
                 size += sum(item.ByteSize() for item in part)
                 if size >= MAX_PAGE_BYTES:
                     break
         items, token = await page.fill(found, lambda item: item.alias, lambda item: item, more=more)
         return pb.ListSchedulesResponse(schedules=items, next_page_token=token)
 
-    async def _part(
+    async def _aliases(
         self, tx: Transaction, revision: RevisionView, request: pb.ListSchedulesRequest, after: str
-    ) -> list[pb.Schedule]:
-        """Some of a revision's schedules in the order asked for, whatever the filters are."""
+    ) -> list[str]:
+        """The aliases of some of a revision's schedules in the order asked for, whatever the other filters are."""
         entries = await self._host.contents.list(
             tx,
             revision.id,
@@ -97,15 +98,7 @@ class ScheduleService(SchedulePreviews):
             prefix=request.alias_prefix,
             descending=request.order_by == "alias desc",
         )
-        rows = await store.find_some(tx, revision.blob_id, [entry.name for entry in entries])
-        keys = {entry.name: (rows[entry.name].id, entry.digest) for entry in entries}
-        versions = await version_store.find_some(tx, keys.values())
-        return [
-            self._shown(
-                SavedSchedule(revision=revision, entry=entry, schedule=rows[entry.name], version=versions[keys[entry.name]])
-            )
-            for entry in entries
-        ]
+        return [entry.name for entry in entries]
 
     async def UpdateSchedule(
         self, request: pb.UpdateScheduleRequest, call: Call[LocatedSchedule]
@@ -211,13 +204,12 @@ class ScheduleService(SchedulePreviews):
         self, tx: Transaction, call: Call[LocatedSchedule], switch: Callable[[Schedule], bool]
     ) -> pb.Schedule:
         """Change what is not content of a schedule, and reckon its next time anew, if `switch` says that it changed."""
+        await store.find(tx, call.resource.revision.blob_id, call.resource.entry.name, lock=True)
         saved = await self._find(tx, call)
-        schedule = await store.get(tx, saved.schedule.id, lock=True)
-        assert schedule is not None, "schedules are removed with their blobs alone"
-        if switch(schedule):
-            await self._arming.go_on(tx, schedule)
-            await self._schedules.touch(tx, schedule)
-        return self._shown(replace(saved, schedule=schedule))
+        if switch(saved.schedule):
+            await self._arming.go_on(tx, saved.schedule)
+            await self._schedules.touch(tx, saved.schedule)
+        return self._shown(saved)
 
     def _shown(self, saved: SavedSchedule) -> pb.Schedule:
         return to_proto(saved, self._host.clock())

@@ -42,11 +42,6 @@ async def put(tx: Transaction, version: ScheduleVersion) -> ScheduleVersion:
     return await tx.one(_FIND, schedule=version.schedule_id, digest=version.digest)
 
 
-async def find(tx: Transaction, schedule_id: str, digest: str) -> ScheduleVersion | None:
-    """The document of a digest that was saved under a schedule."""
-    return await tx.first(_FIND, schedule=schedule_id, digest=digest)
-
-
 _GET = Prepared(_VERSION.select().where(schedule_versions.c.id == sa.bindparam("id")), _VERSION)
 _GET_SOME = Prepared(_VERSION.select().where(is_one_of(schedule_versions.c.id, "ids")), _VERSION)
 
