@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 DOC ?=
 SCALE ?= 0.1
+FUZZ ?= 10000
 PROTOBUF_7 := 7.36.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -35,13 +36,13 @@ demo: $(STAMP) ## Run the main job on a real document: DOC=path, the README unle
 serve: $(STAMP) ## Serve on 127.0.0.1:7443 with data in .data; prints address, key and a line to try
 	@$(BIN)/python tools/serve.py
 
-test: $(STAMP) ## Run all tests, on all cores, small: SCALE=1 is full size
+test: $(STAMP) ## Run all tests, on all cores, small: SCALE=1 is full size, FUZZ the requests that the wire is fuzzed with
 	$(BIN)/python tools/generate.py --image
-	$(PYTEST) --scale $(SCALE)
+	$(PYTEST) --scale $(SCALE) --fuzz $(FUZZ)
 
 soak: $(STAMP) ## Run all tests at full size
 	$(BIN)/python tools/generate.py --image
-	$(PYTEST) --scale 1 --durations 25
+	$(PYTEST) --scale 1 --fuzz 1000000 --durations 25
 
 steady: $(STAMP) ## Run the tests five times in a row on a busy machine
 	@$(BIN)/python tools/steady.py

@@ -16,6 +16,11 @@ from served import Api, Served, ServerProcess, connected, served
 pytest_plugins = ["scale", "databases", "figures", "handover", "issuer", "noise"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that may take long: one of them at the end would leave the other processes with nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def installed_once() -> Iterator[None]:
     """What is installed is looked up once a run, not at every start of a server: nothing is installed meanwhile."""

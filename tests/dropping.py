@@ -69,7 +69,7 @@ class Dropping(grpc.GenericRpcHandler):
             answers = [answer async for answer in call]
         except grpc.aio.AioRpcError as error:
             if fate is Fate.ARRIVES:
-                await context.abort(error.code(), error.details() or "", error.trailing_metadata())
+                await context.abort(error.code(), error.details() or "", tuple(error.trailing_metadata() or ()))
             return
         self.heard[details.method, b"".join(sent)].append(answers)
         for answer in answers if fate is Fate.ARRIVES else answers[: self._random.randrange(len(answers))]:

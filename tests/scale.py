@@ -1,5 +1,8 @@
 """How big the tests are. One knob, `--scale`, sets it: 1 is full size, for a soak; the default shows the point quickly.
 
+Only the fuzz of the wire has a number of its own, `--fuzz`: what it finds is rare and a request is cheap, so it is worth ten
+times the requests in CI, where nothing else is worth more than the default.
+
 The scale is known before any test module is imported, in every worker of a parallel run too, so sizes may stand in
 decorators.
 """
@@ -17,6 +20,7 @@ from hypothesis import HealthCheck, settings
 Item = TypeVar("Item")
 
 DEFAULT = 0.1
+DEFAULT_FUZZ = 10_000
 
 SLOW_MACHINES = (HealthCheck.too_slow,)
 """How long hypothesis takes to think of an example says nothing about us."""
@@ -39,9 +43,11 @@ def parse(text: str) -> float:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the knob."""
+    """Declare the knobs."""
     told = f"how big the tests are: rounds, requests, rows, kills, as a part of full size (default {DEFAULT})"
     parser.addoption("--scale", type=parse, default=DEFAULT, metavar="PART", help=told)
+    told = f"how many requests the wire is fuzzed with, half of them on each database (default {DEFAULT_FUZZ})"
+    parser.addoption("--fuzz", type=int, default=DEFAULT_FUZZ, metavar="REQUESTS", help=told)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,7 +14,7 @@ from blobhub.v1 import execution_pb2
 from blobhub_client import Client, Unreachable, connect
 from certificates import Authority
 from served import Api, ServerProcess, served
-from waiting import until, within_deadline
+from waiting import DEADLINE_SECONDS, until, within_deadline
 
 WAYS: dict[str, Callable[[Client], AsyncIterator[object]]] = {
     "run": lambda hub: hub.run(execution_pb2.RunExecutionRequest(session="s", spec={"definition": "workflow"})),
@@ -81,14 +81,15 @@ async def test_a_watch_whose_server_stays_away_ends_where_it_is_told_to(tmp_path
 
 
 async def test_a_server_that_comes_late_is_waited_for(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-    server = ServerProcess(tmp_path / "data", listen=address)
-    async with connect(address, connect_seconds=60) as hub:
-        watching = asyncio.create_task(all_of(hub.watch_session("acme/pipeline@draft/main")))
-        await asyncio.sleep(0.2)
-        async with server.running():
-            with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await within_deadline(watching)
+    with socket.socket() as kept:
+        # The port stays bound, so nobody but the server gets it; until then a connection to it is refused.
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{kept.getsockname()[1]}"
+        async with connect(address, connect_seconds=DEADLINE_SECONDS) as hub:
+            watching = asyncio.create_task(all_of(hub.watch_session("acme/pipeline@draft/main")))
+            await asyncio.sleep(0.2)
+            async with served(tmp_path / "data", listen=address):
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await within_deadline(watching)
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -14,6 +14,7 @@ import flows
 import pytest
 from blobhub_server.clock import utc_now
 from blobhub_server.scheduler.store.schedule import schedules as table
+from blobhub_server.workflow.runtime.embedded.caution import MAX_RECOVERIES
 from databases import FreshPostgres, execute, select
 from figures import Figure
 from firing import engines
@@ -27,6 +28,8 @@ SCHEDULES = scaled(100, least=12) ** 2
 KILLS = 3
 FIRINGS = "SELECT count(*) FROM firings"
 UNENDED = "SELECT count(*) FROM firings WHERE end_time IS NULL"
+SUSPECTED = f"SELECT count(*) FROM executions WHERE recoveries >= {MAX_RECOVERIES - 1}"
+"""Executions that would be failed if the server went down once more before they have gone on."""
 WORK = flows.delay(0.05)
 
 
@@ -98,6 +101,7 @@ async def test_each_fires_once_whenever_the_server_is_killed(tmp_path: Path, dat
             enough = SCHEDULES * kill // (KILLS + 1)
             await until(lambda enough=enough: has_more(database_url, enough))
             await asyncio.sleep(dice.uniform(0, 0.1))
+            await until(lambda: is_less(database_url, SUSPECTED, 1))
             server.kill()
             await server.start()
         figure(f"{await check(database_url)}, {KILLS} kills")
