@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import BlobHubError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,15 @@ class Invocable(Protocol):
         Raises PermissionDenied, also for a blob that does not exist; InvalidReference, Renamed, NotFound, WrongBlobType,
         InvalidValue, LimitExceeded, and other subclasses of BlobHubError of the offering type. Nothing is written then, and
         the transaction can go on, for example to record the refusal.
+        """
+
+    async def invoke_all(
+        self, tx: Transaction, invocations: Sequence[Invocation]
+    ) -> Mapping[str, InvocationResult | BlobHubError]:
+        """Start several executions as a part of a transaction, in few statements; what came of each, by its cause.
+
+        Each is what `invoke` would return, or what it would raise. The causes are different ones. A transaction that invokes
+        more than once does it with this, or may have to be tried again after a deadlock.
         """
 
     async def find(self, tx: Transaction, causes: Collection[str]) -> Mapping[str, InvocationResult]:

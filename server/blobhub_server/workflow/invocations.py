@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.blobtypes.capabilities import EndListener, Invocable, Invocation, InvocationResult
-from blobhub_server.blobtypes.contract import Host, RevisionView
+from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import BlobHubError, PermissionDenied
 from blobhub_server.workflow.definitions.finder import Definitions
-from blobhub_server.workflow.errors import TYPE, CauseReused, ExecutionEnded
-from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution, checked_input
-from blobhub_server.workflow.rules.session import Session
-from blobhub_server.workflow.runtime.contract import Runtime, Start
+from blobhub_server.workflow.errors import ExecutionEnded
+from blobhub_server.workflow.invoking import Invoking
+from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.runtime.contract import Runtime
 from blobhub_server.workflow.runtime.inbox import Inbox
-from blobhub_server.workflow.sessions import Sessions
 from blobhub_server.workflow.store import execution as execution_store
-from blobhub_server.workflow.store import session as session_store
 
 
 class Invocations(Invocable):
@@ -30,7 +27,7 @@ class Invocations(Invocable):
         self._definitions = definitions
         self._runtime = runtime
         self._inbox = inbox
-        self._sessions = Sessions(host)
+        self._invoking = Invoking(host, definitions, runtime)
 
     def listen(self, on_end: EndListener) -> None:
         async def tell(tx: Transaction, ended: Sequence[Execution]) -> None:
@@ -45,14 +42,16 @@ class Invocations(Invocable):
             await self._definitions.load(digest)
 
     async def invoke(self, tx: Transaction, invocation: Invocation) -> InvocationResult:
-        revision = await self._revision(tx, invocation)
-        input_data = checked_input(invocation.inputs)
-        # The savepoint also undoes a session that was created before a refusal.
-        async with tx.savepoint():
-            execution = await self._start(tx, invocation, revision, input_data)
-            if execution.blob_id != revision.blob_id:
-                raise CauseReused(invocation.cause)
-        return _result(execution)
+        answer = (await self.invoke_all(tx, [invocation]))[invocation.cause]
+        if isinstance(answer, BlobHubError):
+            raise answer
+        return answer
+
+    async def invoke_all(
+        self, tx: Transaction, invocations: Sequence[Invocation]
+    ) -> Mapping[str, InvocationResult | BlobHubError]:
+        answers = await self._invoking.start_all(tx, invocations)
+        return {cause: _result(answer) if isinstance(answer, Execution) else answer for cause, answer in answers.items()}
 
     async def find(self, tx: Transaction, causes: Collection[str]) -> Mapping[str, InvocationResult]:
         results = [_result(execution) for execution in await execution_store.find_invoked(tx, causes)]
@@ -74,48 +73,10 @@ class Invocations(Invocable):
         """The digest of the definition to invoke; None when `invoke` would refuse, the actor's role first of all."""
         async with self._host.db.read() as tx:
             try:
-                revision = await self._revision(tx, invocation)
+                revision = await self._invoking.revision(tx, invocation)
                 return (await self._definitions.entry(tx, revision.id, invocation.definition)).digest
             except BlobHubError:
                 return None
-
-    async def _revision(self, tx: Transaction, invocation: Invocation) -> RevisionView:
-        """The revision to invoke, once the actor is found to be allowed to."""
-        found = await self._host.revisions.resolve(tx, invocation.revision)
-        if found is None or await self._host.actors.role(tx, invocation.actor_id, found.place) < Role.WRITE:
-            raise PermissionDenied
-        if isinstance(found.resource, BlobHubError):
-            raise found.resource
-        return found.resource.require_type(TYPE)
-
-    async def _start(
-        self, tx: Transaction, invocation: Invocation, revision: RevisionView, input_data: Mapping[str, Any]
-    ) -> Execution:
-        """The execution that the cause has started before, or a new one."""
-        cause = _cause(invocation.cause)
-        session = await _find_session(tx, revision, invocation.session)
-        if session is None:
-            # Before the cause is looked up: with the lock, whoever made the session or started the same cause has committed.
-            await self._host.limits.lock(tx, organization_id=revision.organization_id, blob_id=revision.blob_id)
-        first = await execution_store.get_by_cause(tx, cause)
-        if first is not None:
-            return first
-        if session is None:
-            session = await _find_session(tx, revision, invocation.session) or await self._sessions.create(
-                tx, revision, reference=invocation.revision, alias=invocation.session
-            )
-        start = Start(
-            session=session,
-            definition=invocation.definition,
-            input_data=input_data,
-            cause=cause,
-            revision=revision,
-        )
-        return await self._runtime.join(tx, await self._runtime.prepare(start, tx))
-
-
-def _cause(cause: str) -> Cause:
-    return Cause(CauseKind.FIRING, cause)
 
 
 def _result(execution: Execution) -> InvocationResult:
@@ -127,8 +88,3 @@ def _result(execution: Execution) -> InvocationResult:
         state=execution.state,
         end_time=execution.end_time,
     )
-
-
-async def _find_session(tx: Transaction, revision: RevisionView, alias: str) -> Session | None:
-    """The session of a revision that has an alias and is not closed."""
-    return await session_store.get_by_alias(tx, revision.id, alias) if alias else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import IntegrityError, Transaction
-from blobhub_server.errors import AlreadyExists, NotFound
+from blobhub_server.errors import AlreadyExists, BlobHubError, LimitExceeded, NotFound
 from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.rules.session import NO_EVENT_TIME, OPEN, Session
 from blobhub_server.workflow.store import session as store
@@ -20,10 +22,7 @@ class Sessions:
         self, tx: Transaction, revision: RevisionView, *, reference: str, alias: str, description: str = ""
     ) -> Session:
         """Open a session of a revision, which `reference` refers to. Raises NotFound, AlreadyExists, LimitExceeded."""
-        session, scope = (
-            self._new(revision, alias, description),
-            {"organization_id": revision.organization_id, "blob_id": revision.blob_id},
-        )
+        session, scope = self._new(revision, alias, description), _scope(revision)
         await self._host.limits.lock(tx, **scope)
         if await self._host.revisions.resolve(tx, revision.id) is None:
             raise NotFound("revision", reference)
@@ -34,6 +33,24 @@ class Sessions:
             raise AlreadyExists("session", alias) from None
         await self._host.limits.require(tx, limit.SESSIONS, **scope, held=await store.count_open(tx, revision.blob_id))
         return session
+
+    async def create_all(
+        self, tx: Transaction, revision: RevisionView, aliases: Sequence[str], *, reference: str
+    ) -> list[Session | BlobHubError]:
+        """Open a session for each alias, as far as the limit allows; NotFound or LimitExceeded for each of the others.
+
+        The caller has locked the blob, and no session that is not closed has one of the aliases. Empty ones name none.
+        """
+        if not aliases:
+            return []
+        if await self._host.revisions.resolve(tx, revision.id) is None:
+            return [NotFound("revision", reference)] * len(aliases)
+        most = await self._host.limits.value(tx, limit.SESSIONS, **_scope(revision))
+        room = max(0, most - await store.count_open(tx, revision.blob_id))
+        opened = [self._new(revision, alias, "") for alias in aliases[:room]]
+        await store.insert_all(tx, opened)
+        full = LimitExceeded(limit.SESSIONS, most, revision.blob_id)
+        return [*opened, *[full] * (len(aliases) - len(opened))]
 
     def _new(self, revision: RevisionView, alias: str, description: str) -> Session:
         now = self._host.clock()
@@ -53,3 +70,8 @@ class Sessions:
             create_time=now,
             update_time=now,
         )
+
+
+def _scope(revision: RevisionView) -> dict[str, str]:
+    """Where the sessions of a revision are counted."""
+    return {"organization_id": revision.organization_id, "blob_id": revision.blob_id}

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 MAX_SLEEP_SECONDS = 60.0
 """After so long the engine looks again, whatever it slept for: so late is it told that the clock was set."""
-MAX_BATCH = 25
+MAX_BATCH = 100
 """How many schedules a transaction takes. Others wait for it, so it has to be short."""
 MAX_PEEK = 1_000
 """For how many schedules it is settled at once in which order they are taken."""

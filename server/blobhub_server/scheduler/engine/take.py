@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from blobhub_server.background import Turns
-from blobhub_server.blobtypes.capabilities import Invocable, InvocationResult
+from blobhub_server.blobtypes.capabilities import Invocable, Invocation, InvocationResult
 from blobhub_server.blobtypes.expressions import ExpressionError
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import BlobHubError, PermissionDenied, StorageUnavailable
+from blobhub_server.errors import PermissionDenied
 from blobhub_server.ids import Ids
 from blobhub_server.scheduler.engine import firings
 from blobhub_server.scheduler.engine.firings import Armed
@@ -84,11 +84,7 @@ class Take:
 
     async def perform(self, tx: Transaction, invocable: Invocable) -> None:
         """Invoke and stop what is to be, each refusal being told by its firing."""
-        turns = Turns()
-        # In one order for all servers, so that those that fire the same targets do not deadlock.
-        for armed, firing in sorted(self.to_invoke, key=lambda item: (item[1].revision, item[1].session)):
-            self.told.append(await self._invoke(tx, invocable, armed, firing))
-            await turns.pause()
+        await self._invoke(tx, invocable)
         for armed, firing in sorted(self.to_stop, key=lambda item: self._running(item[0]).execution_id):
             try:
                 await invocable.stop(tx, self._running(armed).cause, firing.actor_id)
@@ -96,18 +92,33 @@ class Take:
                 take_queued(armed)
                 self.told.append(firings.refused(firing, error))
 
-    async def _invoke(self, tx: Transaction, invocable: Invocable, armed: Armed, firing: Firing) -> Firing:
+    async def _invoke(self, tx: Transaction, invocable: Invocable) -> None:
+        invocations, turns = [], Turns()
+        for armed, firing in self.to_invoke:
+            invocation = self._invocation(armed, firing)
+            if isinstance(invocation, Firing):
+                self.told.append(invocation)
+            else:
+                invocations.append(invocation)
+            await turns.pause()
+        answers = await invocable.invoke_all(tx, invocations) if invocations else {}
+        for armed, firing in self.to_invoke:
+            answer = answers.get(firing.id)
+            if isinstance(answer, InvocationResult):
+                if answer.end_time is None:
+                    armed.schedule.running_firing_id = firing.id
+                self.told.append(firings.started(firing, answer))
+            elif answer is not None:
+                self.told.append(firings.refused(firing, answer))
+
+    def _invocation(self, armed: Armed, firing: Firing) -> Invocation | Firing:
+        """What a firing invokes, or the firing that tells why there is nothing to invoke."""
         if self.broken:
             return firings.broken(firing)
         try:
-            result = await invocable.invoke(tx, armed.invocation(firing))
-        except StorageUnavailable:
-            raise
-        except (BlobHubError, ExpressionError) as error:
+            return armed.invocation(firing)
+        except ExpressionError as error:
             return firings.refused(firing, error)
-        if result.end_time is None:
-            armed.schedule.running_firing_id = firing.id
-        return firings.started(firing, result)
 
     def _running(self, armed: Armed) -> InvocationResult:
         assert armed.schedule.running_firing_id is not None, "something of it runs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,7 @@ from blobhub_server.blobtypes.contract import Contents
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.cache import Cache
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import NotFound, Violation
+from blobhub_server.errors import InvalidValue, NotFound, Violation
 from blobhub_server.turnstile import Party, Turnstile
 from blobhub_server.workflow.code.contract import ScriptFlaw, ScriptRunner
 from blobhub_server.workflow.components.registry import ComponentRegistry
@@ -71,6 +71,12 @@ class Found:
     entry: Entry
     graph: Graph
 
+    def require_inputs(self, aliases: Iterable[str]) -> None:
+        """Raise InvalidValue for an input that the definition does not have."""
+        unknown = sorted({*aliases} - self.graph.input_aliases)
+        if unknown:
+            raise InvalidValue("spec.input_data", f"the definition has no input {unknown[0]!r}")
+
 
 class Definitions:
     """Finds and compiles definitions, each once, in threads of its own, and caches them by digest.
@@ -99,6 +105,14 @@ class Definitions:
         if entry is None:
             raise NotFound("definition", name_or_id)
         return entry
+
+    async def runnable(self, tx: Transaction, revision_id: str, name_or_id: str) -> Found:
+        """A definition as a transaction sees it, to be run. The transaction waits while it is read, unless it is cached.
+
+        Raises NotFound, DefinitionNotRunnable.
+        """
+        entry = await self.entry(tx, revision_id, name_or_id)
+        return Found(entry, (await self.load(entry.digest)).runnable())
 
     async def load(self, digest: str) -> CompiledDefinition:
         """A stored definition, compiled."""

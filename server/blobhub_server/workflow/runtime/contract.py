@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from blobhub_server.blobtypes.contract import RevisionView, Settlement
 from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import BlobHubError
 from blobhub_server.workflow.definitions.finder import Found
 from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT, Cause, Execution
 from blobhub_server.workflow.rules.session import Session
@@ -67,12 +68,10 @@ class Runtime(Protocol):
         DefinitionNotRunnable, InvalidValue, PermissionDenied, SessionNotOpen, LimitExceeded.
         """
 
-    async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
-        """Prepare for `join`: find, read and compile the definition.
+    async def prepare(self, start: Start) -> PreparedStart:
+        """Prepare for `join`, before the transaction: find, read and compile the definition.
 
-        Do this before the transaction; or in `tx`, when the definition has to be the one that `tx` sees. `tx` then waits for
-        bytes to be read, unless the definition is cached. Raises NotFound, DefinitionNotRunnable, InvalidValue,
-        SessionNotOpen.
+        Raises NotFound, DefinitionNotRunnable, InvalidValue, SessionNotOpen.
         """
 
     async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
@@ -81,8 +80,13 @@ class Runtime(Protocol):
         The definition is the prepared one. When the cause has started one before, that is returned. Raises PermissionDenied,
         SessionNotOpen, LimitExceeded, and NotFound when the definition is of another revision than the session's and that
         revision is gone; nothing is written then.
-        A transaction that starts executions in several sessions goes through them in the order of their ids, or may have to
-        be tried again after a deadlock.
+        """
+
+    async def join_all(self, tx: Transaction, prepared: Sequence[PreparedStart]) -> Sequence[Execution | BlobHubError]:
+        """Start several in few statements; return for each its execution, or what `join` would raise.
+
+        A transaction that starts executions in several sessions does it with one call: they are locked in the order of
+        their ids, or it may have to be tried again after a deadlock.
         """
 
     async def get_ended(self, execution_id: str) -> Execution:

@@ -66,6 +66,11 @@ async def insert(tx: Transaction, session: Session) -> None:
     await tx.run(_INSERT, **_SESSION.row(session))
 
 
+async def insert_all(tx: Transaction, new: Sequence[Session]) -> None:
+    """Store new sessions. Raises IntegrityError when an alias is taken."""
+    await tx.run_each(_INSERT, [_SESSION.row(session) for session in new])
+
+
 _ID = sessions.c.id == sa.bindparam("session")
 _THERE = blob_is_there(sessions.c.blob_id)
 _GET = Prepared(_SESSION.select().where(_ID, _THERE), _SESSION)

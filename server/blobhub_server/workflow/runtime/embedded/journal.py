@@ -18,7 +18,7 @@ from blobhub_server.background import Turns, in_turns
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.group import GroupCommitter
-from blobhub_server.errors import LimitExceeded, PermissionDenied
+from blobhub_server.errors import BlobHubError, LimitExceeded, PermissionDenied
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.errors import SessionNotOpen
 from blobhub_server.workflow.interpreter import Record
@@ -101,20 +101,20 @@ class Journal:
 
         The units of an organization are written in the order they came, and those of several organizations in turns.
 
-        Returns and raises what `join` does. When the storage cannot be used, a new execution raises StorageUnavailable; a
+        Returns and raises what `join` returns, and OwnershipLost, TurnOutdated and LogMovedOn for an execution that is not
+        new; nothing of it is written then. When the storage cannot be used, a new execution raises StorageUnavailable; a
         unit of one that runs waits here, for as long as that takes, and is written once.
         """
         return _unwrap(await self._committer.submit(unit))
 
-    async def join(self, tx: Transaction, unit: Unit) -> Execution:
-        """Write a unit in somebody's transaction; return its execution.
+    async def join(self, tx: Transaction, starts: Sequence[Unit]) -> list[Execution | BlobHubError]:
+        """Write units of new executions in somebody's transaction; return for each its execution, or why there is none.
 
-        When the cause of a new execution has started one before, nothing is written, and that one is returned. Raises
-        PermissionDenied, SessionNotOpen and LimitExceeded for a new execution; OwnershipLost, TurnOutdated and LogMovedOn
-        for others. Nothing is written then.
+        When a cause has started one before, nothing is written for it, and that one is returned. The others are
+        PermissionDenied, SessionNotOpen and LimitExceeded. Nothing is written for those either.
         """
-        (answer,) = await self._write(tx, [unit])
-        return _unwrap(answer)
+        answers = await self._write(tx, starts) if starts else ()
+        return [answer for answer in answers if isinstance(answer, Execution | BlobHubError)]
 
     async def close(self) -> None:
         """Finish what was appended."""

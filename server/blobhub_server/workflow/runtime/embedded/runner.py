@@ -282,15 +282,16 @@ class Runner:
         limit: int,
         work: StartWork | None,
         then: Callable[[], None],
+        budget: int,
     ) -> Unit:
-        """The unit that starts a new execution; `then` is called after its commit."""
+        """The unit that starts a new execution; `then` is called after its commit. `budget` is that of its first turn."""
 
         def keep(decision: Decision) -> None:
             self._keep(decision)
             then()
 
         decide = partial(self._decide, [happening], self._messages)
-        decision = decide(objects.values)
+        decision = decide(objects.values, budget)
         return Unit.of(decision, self._graph, decide, keep, self._fail_full, objects=objects, limit=limit, work=work)
 
     def _decide(

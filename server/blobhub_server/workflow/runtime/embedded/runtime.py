@@ -11,7 +11,7 @@ import structlog
 from blobhub_server.blobtypes.contract import DELETIONS, Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.notify import Listener
-from blobhub_server.errors import PermissionDenied, StorageUnavailable
+from blobhub_server.errors import BlobHubError, PermissionDenied, StorageUnavailable
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.log.log import EventLog
@@ -85,11 +85,14 @@ class EmbeddedRuntime:
     async def start(self, start: Start, work: StartWork | None = None) -> Execution:
         return await self._starts.submit(start, work)
 
-    async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
-        return await self._starts.prepare(start, tx)
+    async def prepare(self, start: Start) -> PreparedStart:
+        return await self._starts.prepare(start)
 
     async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
         return await self._starts.join(tx, prepared)
+
+    async def join_all(self, tx: Transaction, prepared: Sequence[PreparedStart]) -> Sequence[Execution | BlobHubError]:
+        return await self._starts.join_all(tx, prepared)
 
     async def get_ended(self, execution_id: str) -> Execution:
         known = self._runners.find(execution_id)

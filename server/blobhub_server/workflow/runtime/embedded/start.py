@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
-from blobhub_server.blobtypes.contract import Host
+from blobhub_server.background import Turns
+from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue, NotFound
+from blobhub_server.errors import BlobHubError, NotFound, StorageUnavailable
 from blobhub_server.workflow.definitions.finder import Definitions, Found
-from blobhub_server.workflow.interpreter import ExecutionState, Started
+from blobhub_server.workflow.interpreter import BUDGET, ExecutionState, Started
 from blobhub_server.workflow.log.budget import LogBudget
+from blobhub_server.workflow.lookups import Lookups
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
 from blobhub_server.workflow.runtime.contract import PreparedStart, Start, StartWork
 from blobhub_server.workflow.runtime.decision import Progress
+from blobhub_server.workflow.runtime.embedded.current import MAX_SPENT
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.runtime.embedded.unit import Unit
@@ -38,43 +42,56 @@ class Starts:
         if prepared.first is not None:
             return prepared.first
         if start.revision is not None:
-            return await self._host.db.transact(lambda tx: self._begin(tx, prepared, work))
+            return _unwrap(*await self._host.db.transact(lambda tx: self.join_all(tx, [prepared], work)))
         async with self._host.db.read() as tx:
-            unit = await self._unit(tx, prepared, work)
+            unit = await self._unit(tx, prepared, work, Lookups())
         return await self._journal.append(unit)
 
-    async def prepare(self, start: Start, tx: Transaction | None = None) -> PreparedStart:
-        if tx is not None:
-            return await self._prepare(tx, start)
-        async with self._host.db.read() as reading:
-            return await self._prepare(reading, start)
-
-    async def _prepare(self, tx: Transaction, start: Start) -> PreparedStart:
-        first = await self._find_first(tx, start)
-        if first is not None:
-            return PreparedStart(start=start, definition=None, first=first)
-        require_open(start.session.state)
-        revision_id = start.revision.id if start.revision else start.session.revision_id
-        entry = await self._definitions.entry(tx, revision_id, start.definition)
-        graph = (await self._definitions.load(entry.digest)).runnable()
-        unknown = sorted(start.input_data.keys() - graph.input_aliases)
-        if unknown:
-            raise InvalidValue("spec.input_data", f"the definition has no input {unknown[0]!r}")
-        return PreparedStart(start=start, definition=Found(entry, graph), first=None)
+    async def prepare(self, start: Start) -> PreparedStart:
+        async with self._host.db.read() as tx:
+            first = await self._find_first(tx, start)
+            if first is not None:
+                return PreparedStart(start=start, definition=None, first=first)
+            require_open(start.session.state)
+            revision_id = start.revision.id if start.revision else start.session.revision_id
+            definition = await self._definitions.runnable(tx, revision_id, start.definition)
+        definition.require_inputs(start.input_data)
+        return PreparedStart(start=start, definition=definition, first=None)
 
     async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
         first = prepared.first or await self._find_first(tx, prepared.start)
-        return await self._begin(tx, prepared) if first is None else first
+        return _unwrap(*await self.join_all(tx, [prepared])) if first is None else first
 
-    async def _begin(self, tx: Transaction, prepared: PreparedStart, work: StartWork | None = None) -> Execution:
-        """Start in somebody's transaction. The definition's blob is locked, so whoever deletes it counts this execution."""
-        revision = prepared.start.revision
-        if revision is not None:
-            contents = self._host.contents
-            pinned = await contents.pin(tx, revision.blob_id)
-            if not pinned or await contents.find(tx, revision.id, _definition(prepared).entry.id) is None:
-                raise NotFound("definition", prepared.start.definition)
-        return await self._journal.join(tx, await self._unit(tx, prepared, work))
+    async def join_all(
+        self, tx: Transaction, prepared: Sequence[PreparedStart], work: StartWork | None = None
+    ) -> list[Execution | BlobHubError]:
+        lookups = Lookups()
+        for blob_id in sorted({item.start.revision.blob_id for item in prepared if item.start.revision is not None}):
+            await self._pin(tx, blob_id, lookups)
+        answers: list[Unit | Execution | BlobHubError] = []
+        turns, left = Turns(), MAX_SPENT
+        for item in prepared:
+            try:
+                unit = await self._unit(tx, item, work, lookups, min(left, BUDGET))
+            except StorageUnavailable:
+                raise
+            except BlobHubError as error:
+                answers.append(error)
+            else:
+                left = max(0, left - unit.spent)
+                answers.append(unit)
+            await turns.pause()
+        written = iter(await self._journal.join(tx, [unit for unit in answers if isinstance(unit, Unit)]))
+        return [next(written) if isinstance(answer, Unit) else answer for answer in answers]
+
+    async def _pin(self, tx: Transaction, blob_id: str, lookups: Lookups) -> bool:
+        """Lock the blob of a definition, so that whoever deletes it counts the execution; False when it is gone."""
+        return await lookups.once(("pin", blob_id), partial(self._host.contents.pin, tx, blob_id))
+
+    async def _is_there(self, tx: Transaction, revision: RevisionView, entry: Entry, lookups: Lookups) -> bool:
+        """Whether a definition of a blob that is locked is there."""
+        find = partial(self._host.contents.find, tx, revision.id, entry.id)
+        return await self._pin(tx, revision.blob_id, lookups) and await lookups.once(("entry", entry.id), find) is not None
 
     async def _find_first(self, tx: Transaction, start: Start) -> Execution | None:
         """The execution that the cause has started before."""
@@ -82,17 +99,33 @@ class Starts:
             return None
         return await execution_store.get_by_cause(tx, start.cause)
 
-    async def _unit(self, tx: Transaction, prepared: PreparedStart, work: StartWork | None = None) -> Unit:
-        """The unit of a start. Nothing is written yet, and nothing runs before the commit."""
+    async def _unit(
+        self,
+        tx: Transaction,
+        prepared: PreparedStart,
+        work: StartWork | None,
+        lookups: Lookups,
+        budget: int = BUDGET,
+    ) -> Unit:
+        """The unit of a start. Nothing is written yet, and nothing runs before the commit.
+
+        Raises LimitExceeded, and NotFound when its definition is one of a blob that was pinned, and is gone.
+        """
         start, graph = prepared.start, _definition(prepared).graph
-        session_id, blob_id = start.session.id, start.session.blob_id
-        await self._budget.require_room(tx, start.session.organization_id)
-        limit = await self._host.limits.value(tx, EXECUTIONS, organization_id=start.session.organization_id, blob_id=blob_id)
-        objects = await self._journal.objects.read(tx, session_id, graph.session_reads)
-        execution = self._execution(start, _definition(prepared).entry)
+        session, once = start.session, lookups.once
+        entry = _definition(prepared).entry
+        if start.revision is not None and not await self._is_there(tx, start.revision, entry, lookups):
+            raise NotFound("definition", start.definition)
+        organization_id, blob_id = session.organization_id, session.blob_id
+        await once(("room", organization_id), partial(self._budget.require_room, tx, organization_id))
+        value = partial(self._host.limits.value, tx, EXECUTIONS, organization_id=organization_id, blob_id=blob_id)
+        limit = await once(("limit", blob_id), value)
+        reads = graph.session_reads
+        objects = await once(("objects", session.id, reads), partial(self._journal.objects.read, tx, session.id, reads))
+        execution = self._execution(start, entry)
         runner = self._runners.make(graph, Progress(execution, ExecutionState(step_limit=start.step_limit)))
         happening, launch = Started(dict(start.input_data)), partial(self._runners.launch, runner)
-        return runner.start_unit(happening, objects, limit=limit, work=work, then=launch)
+        return runner.start_unit(happening, objects, limit=limit, work=work, then=launch, budget=budget)
 
     def _execution(self, start: Start, entry: Entry) -> Execution:
         return Execution(
@@ -124,3 +157,9 @@ class Starts:
 def _definition(prepared: PreparedStart) -> Found:
     assert prepared.definition is not None, "it is there unless the cause has started an execution before"
     return prepared.definition
+
+
+def _unwrap(answer: Execution | BlobHubError) -> Execution:
+    if isinstance(answer, Execution):
+        return answer
+    raise answer
