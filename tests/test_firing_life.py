@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import acme
 import pytest
@@ -13,8 +14,8 @@ from acme import WRITE
 from blobhub_server.clock import utc_now
 from blobhub_server.scheduler.rules.firing import FiringKind, FiringStatus
 from calling import ask
-from firing import DAY, Firer, SetClock, engines, utc
-from schedules import DEFAULT, DRAFT, NIGHTLY, create, get, house, update
+from firing import DAY, MINUTE, Firer, SetClock, engines, utc
+from schedules import DAILY, DEFAULT, DRAFT, NIGHTLY, ONCE, create, get, house, update
 from served import Api, Served, connected, served
 
 Hub = tuple[Firer, Api, Served]
@@ -106,11 +107,16 @@ async def test_a_schedule_of_a_member_who_was_removed_starts_nothing_until_it_is
     assert (last.status, last.actor_id, last.nominal_time) == (FiringStatus.SUCCESS, key.id, time + 4 * DAY)
 
 
-async def test_what_was_due_when_the_default_moved_fires_as_the_new_one_has_it(hub: Hub) -> None:
+@pytest.mark.parametrize("policy", ["LAST", "ALL"])
+@pytest.mark.parametrize(("late", "kind"), [(0, FiringKind.SCHEDULED), (30, FiringKind.CAUGHT_UP)])
+@pytest.mark.parametrize("spec", [DAILY, ONCE], ids=["daily", "once"])
+async def test_what_was_due_when_the_default_moved_fires_as_the_new_one_has_it(
+    hub: Hub, policy: str, late: int, kind: FiringKind, spec: dict[str, Any]
+) -> None:
     """By the clock of the calls it is due, and the engine, whose clock is behind, has not come to it yet."""
     firer, api, _ = hub
     for alias in ("report", "missing"):
-        await create(api, alias)
+        await create(api, alias, spec | {"catch_up": f"CATCH_UP_POLICY_{policy}"})
     await schedules.publish(api)
     await acme.branch(api, blob=NIGHTLY)
     changed = await update(api, description="Changed")
@@ -119,6 +125,7 @@ async def test_what_was_due_when_the_default_moved_fires_as_the_new_one_has_it(h
     due = utc_now()
     await firer.have_due(due)
     await acme.update_blob(api, NIGHTLY, default_revision="latest")
-    await firer.set(due)
+    await firer.set(due + late * MINUTE)
     (firing,) = await firer.settled()
-    assert (firing.schedule_digest, firing.nominal_time, firing.kind) == (changed.digest, due, FiringKind.SCHEDULED)
+    assert (firing.schedule_digest, firing.nominal_time, firing.kind) == (changed.digest, due, kind)
+    assert firing.status is FiringStatus.SUCCESS
