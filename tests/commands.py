@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
-COMMAND = str(Path(sys.executable).parent / "blobhub-server")
+import forked
 
 
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
@@ -18,5 +17,4 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 
 def run(command: str, data_dir: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a command, which is expected to end by itself."""
-    env = environment(data_dir, **settings)
-    return subprocess.run([COMMAND, command], env=env, capture_output=True, text=True, timeout=60, check=False)
+    return forked.run(command, env=environment(data_dir, **settings))

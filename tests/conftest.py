@@ -32,9 +32,10 @@ def installed_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_server_outlives_its_test() -> Iterator[None]:
-    """End the server processes that a test which failed has left."""
+    """End the server processes that a test which failed has left; those that it shares with others go on."""
+    shared = set(ServerProcess.alive)
     yield
-    for server in list(ServerProcess.alive):
+    for server in ServerProcess.alive - shared:
         server.kill()
 
 

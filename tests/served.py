@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ from blobhub_client import KeyChannel
 from blobhub_server.app import running
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
+from forked import Forked
 from marked import planted
 from waiting import DEADLINE_SECONDS
 
@@ -127,7 +127,7 @@ async def served(data_dir: Path, database_url: str | None = None, **settings) ->
 
 
 class ServerProcess:
-    """`blobhub-server serve` as a process of its own, or another command that says where it serves.
+    """`blobhub-server serve` as a process of its own, forked, or another command that says where it serves.
 
     Its log goes to the file `log`, if there is one.
     """
@@ -143,7 +143,7 @@ class ServerProcess:
         log: Path | None = None,
         **settings: object,
     ) -> None:
-        self._command = command or [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
+        self._command = command
         self._env = os.environ | {
             "BLOBHUB_LISTEN": "127.0.0.1:0",
             "BLOBHUB_DATA_DIR": str(data_dir),
@@ -152,7 +152,7 @@ class ServerProcess:
             **{f"BLOBHUB_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self._log = log
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Forked | subprocess.Popen[str] | None = None
         self.address = ""
         self.admin_key = ""
 
@@ -169,7 +169,10 @@ class ServerProcess:
     async def start(self) -> None:
         """Start, and return when it serves."""
         with self._log.open("ab") if self._log else nullcontext() as log:
-            self._process = subprocess.Popen(self._command, env=self._env, stdout=subprocess.PIPE, stderr=log, text=True)
+            if self._command is None:
+                self._process = Forked(["serve"], self._env, stderr=log)
+            else:
+                self._process = subprocess.Popen(self._command, env=self._env, stdout=subprocess.PIPE, stderr=log, text=True)
         self.alive.add(self)
         assert self._process.stdout is not None
         while True:

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import COMMAND, environment, run
+from commands import environment, run
+from forked import COMMAND
 
 
 def test_it_tells_its_version() -> None:

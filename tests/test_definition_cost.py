@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import flows
@@ -17,10 +16,10 @@ from meter import MeteredServer, hold_the_bound
 from served import Api, connected
 
 
-@pytest.fixture
-async def metered(tmp_path: Path) -> tuple[MeteredServer, Api]:
-    """A server whose loop is measured, which has done everything once."""
-    server = MeteredServer(tmp_path / "data")
+@pytest.fixture(scope="module")
+async def metered(tmp_path_factory: pytest.TempPathFactory) -> tuple[MeteredServer, Api]:
+    """A server whose loop is measured, which has done everything once; all tests here share it."""
+    server = MeteredServer(tmp_path_factory.mktemp("metered"))
     async with server.running(), connected(server.address, server.admin_key) as api:
         await api.session(flows.code("set_data_output('result', 1)"))
         await use(api, flows.code("set_result('elsewhere')"))

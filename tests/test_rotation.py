@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import random
+import signal
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import forked
 import marked
 import pytest
 from blobhub.v1 import organization_pb2
@@ -34,8 +36,10 @@ from blobhub_server.platform.sealing.rotation import MAX_BATCH, adopt, rotate
 from blobhub_server.platform.store import credential as store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.start import StartError
+from forked import Forked
 from scale import scaled
 from served import connected, served
+from waiting import DEADLINE_SECONDS
 
 OLD, NEW, OTHER = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2, 3))
 ORG = "0190a000-0000-7000-8000-000000000001"
@@ -290,13 +294,14 @@ async def test_killed_before_every_step_and_run_again_it_loses_nothing(settings:
 async def test_the_command_killed_at_random_and_run_again_loses_nothing(settings: Settings) -> None:
     dice = random.Random(20261124)
     secrets = await fill(settings, 5 * MAX_BATCH)
-    command = [str(Path(sys.executable).parent / "blobhub-server"), "rotate-master-key"]
     for _ in range(scaled(5, least=2)):
-        with subprocess.Popen(command, env=environment(settings), stdout=subprocess.DEVNULL) as rotating:
-            await asyncio.sleep(0.3 + 0.5 * dice.random())
-            rotating.kill()
+        rotating = Forked(["rotate-master-key"], environment(settings))
+        with rotating.stdout:
+            await asyncio.sleep(0.5 * dice.random())
+            rotating.send_signal(signal.SIGKILL)
+        rotating.wait(DEADLINE_SECONDS)
         await check_started(settings, secrets)
-    ran = await asyncio.to_thread(subprocess.run, command, env=environment(settings), capture_output=True, text=True)
+    ran = await asyncio.to_thread(forked.run, "rotate-master-key", env=environment(settings))
     assert ran.returncode == 0, ran.stderr
     ring = await check(settings, secrets)
     assert ran.stdout.startswith(f"The master key is {ring.current}. ")

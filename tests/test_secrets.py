@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import grpc
 import pytest
 from blobhub.v1 import access_pb2, api_key_pb2, audit_pb2, blob_pb2, caller_pb2, credential_pb2, organization_pb2
@@ -298,7 +297,6 @@ def test_a_start_that_fails_does_not_repeat_the_databases_password(tmp_path: Pat
     password = secret("a database's password")[12:]
     url = f"postgresql://blobhub:{planted(password, 'a database password')}@127.0.0.1:1/blobhub"
     environment = os.environ | {"BLOBHUB_DATA_DIR": str(tmp_path), "BLOBHUB_DATABASE_URL": url}
-    command = [Path(sys.executable).parent / "blobhub-server", "serve"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = forked.run("serve", env=environment)
     assert done.returncode != 0
     assert not Scanner(ISSUED).data("output", f"{done.stdout}{done.stderr}".encode())

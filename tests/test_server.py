@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import flows
+import forked
 import grpc
 import pytest
 import structlog
@@ -34,9 +35,7 @@ BIN = Path(sys.executable).parent
 def start(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `serve`, which is expected to end by itself."""
     env = os.environ | {"BLOBHUB_DATA_DIR": str(tmp_path), "BLOBHUB_LISTEN": "127.0.0.1:0"} | environment
-    return subprocess.run(
-        [BIN / "blobhub-server", "serve"], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
+    return forked.run("serve", env=env)
 
 
 async def test_a_taken_port_is_a_clear_failure(tmp_path: Path) -> None:
@@ -83,14 +82,15 @@ def test_a_bad_setting_is_named_in_one_line_and_not_repeated(tmp_path: Path, env
 
 def test_migrate_says_where_the_database_is(tmp_path: Path) -> None:
     env = os.environ | {"BLOBHUB_DATA_DIR": str(tmp_path)}
-    done = subprocess.run([BIN / "blobhub-server", "migrate"], env=env, capture_output=True, text=True, check=True)
+    done = forked.run("migrate", env=env)
+    assert done.returncode == 0
     assert f"platform is at migration {PLATFORM.head}\n" in done.stdout
     for chain in BlobTypes.load().chains():
         assert f"{chain.name} is at migration {chain.head}\n" in done.stdout
 
 
 async def test_the_administrators_key_is_shown_once_and_can_be_given(tmp_path: Path) -> None:
-    given = subprocess.run([BIN / "blobhub-server", "make-key"], capture_output=True, text=True, check=True).stdout.strip()
+    given = forked.run("make-key", env=os.environ).stdout.strip()
     async with served(tmp_path / "data") as first:
         assert first.admin_key.startswith("bhk_")
     async with served(tmp_path / "data") as second:
