@@ -144,6 +144,19 @@ async def trigger(api: Api, reference: str = f"{DEFAULT}/report", **fields: Any)
     return (await firings(api).TriggerSchedule(request)).firing
 
 
+def backfilling(api: Api, start: str, end: str, reference: str = f"{DEFAULT}/report", **fields: Any) -> Any:
+    """The stream of a backfill, from one time to another: `2024-03-28T00:00:00Z`."""
+    request = firing_pb2.BackfillScheduleRequest(schedule=reference, **fields)
+    request.start_time.FromJsonString(start)
+    request.end_time.FromJsonString(end)
+    return firings(api).BackfillSchedule(request)
+
+
+async def backfill(api: Api, start: str, end: str, **fields: Any) -> list[firing_pb2.Firing]:
+    """All firings that a backfill tells of."""
+    return [firing async for step in backfilling(api, start, end, **fields) for firing in step.firings]
+
+
 async def publish(api: Api, blob: str = NIGHTLY) -> revision_pb2.Revision:
     """Commit and publish the only draft."""
     return await api.publish(blob)

@@ -134,9 +134,11 @@ def require_same(method: Method, answers: list[Any]) -> None:
 
 
 def _merged(messages: list[Any]) -> Any:
-    """A call's answer; of a stream, all of its events, and its execution as it ended."""
+    """A call's answer; of a stream, all of its events, and its execution as it ended, or all of its firings."""
     if len(messages) == 1:
         return messages[0]
+    if "firings" in messages[0].DESCRIPTOR.fields_by_name:
+        return type(messages[0])(firings=[firing for message in messages for firing in message.firings])
     merged = type(messages[0])(execution=messages[-1].execution)
     assert messages[0].execution.id == merged.execution.id
     for message in messages:
@@ -234,6 +236,11 @@ async def scheduler(call: Caller, name: str) -> None:
         await call(method, schedule=kept)
     fired = (await call("TriggerSchedule", schedule=kept)).firing
     await call("CloseSession", session=fired.session_id)
+    spec = schedules.DAILY | {"invocation_target": target | {"session": "backfilled"}}
+    await call("CreateSchedule", revision=f"{name}/nightly", alias="daily", spec=spec)
+    start, end = ({"seconds": 1_700_000_000 + days * 86_400} for days in (0, 3))
+    made = await call("BackfillSchedule", schedule=f"{name}/nightly@draft/daily", start_time=start, end_time=end)
+    await call("CloseSession", session=made.firings[0].session_id)
     await call("DeleteSchedule", schedule=f"{name}/nightly@draft/gone")
 
 

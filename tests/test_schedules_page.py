@@ -10,9 +10,10 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+import flows
 import pytest
 import schedules
-from blobhub.v1 import schedule_pb2
+from blobhub.v1 import firing_pb2, schedule_pb2
 from blobhub_server.scheduler.rules.document import Input, ScheduleDocument
 from blobhub_server.scheduler.rules.template import FiringContext, render
 from blobhub_server.scheduler.timetable import (
@@ -167,7 +168,9 @@ def test_the_page_has_the_numbers_and_names_of_every_field(around: str) -> None:
                 parse_cron(" ".join([*fields[:position], "".join(span), *fields[position + 1 :]]))
 
 
-SPECS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.S)]
+BLOCKS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.S)]
+SPECS = [block for block in BLOCKS if "repeat" in block]
+(BACKFILL,) = [block for block in BLOCKS if "start_time" in block]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=[spec["repeat"] for spec in SPECS])
@@ -176,6 +179,19 @@ async def test_a_spec_of_the_page_is_a_schedule(api: Api, spec: dict[str, Any]) 
     made = await schedules.create(api, "digest", ParseDict(spec, schedule_pb2.ScheduleSpec()))
     assert made.spec == ParseDict(spec, schedule_pb2.ScheduleSpec())
     assert made.HasField("next_nominal_time")
+
+
+async def test_the_backfill_of_the_page_fires_what_it_says(api: Api) -> None:
+    await schedules.house(api)
+    await api.put(flows.steps(1), alias="digest")
+    spec = ParseDict(SPECS[0], schedule_pb2.ScheduleSpec())
+    spec.ClearField("input_data")
+    await schedules.create(api, "digest", spec)
+    request = ParseDict(BACKFILL, firing_pb2.BackfillScheduleRequest())
+    steps = [step async for step in schedules.firings(api).BackfillSchedule(request)]
+    times = [firing.nominal_time.ToJsonString() for step in steps for firing in step.firings]
+    assert times == [code(time) for time, _ in table("backfilled")]
+    assert not steps[-1].HasField("next_start_time")
 
 
 INPUTS = [(code(text), code(value)) for text, value in table("input | value")]

@@ -70,7 +70,7 @@ def setting(value: Callable[[Any], Any]) -> Callable[[Message, Constraint], None
 
 
 def set_span(seconds: int) -> Callable[[Message, Constraint], None]:
-    """Sets a duration to the rule's value and so many seconds more."""
+    """Sets a duration or a timestamp to the rule's value and so many seconds more."""
 
     def set_it(message: Message, constraint: Constraint) -> None:
         span = getattr(message, constraint.field)
@@ -146,6 +146,8 @@ KINDS: dict[str, tuple[Callable[[Message, Constraint], None], Callable[[Constrai
     "duration.gt": (set_span(0), lambda it: [f"greater than {it.rule.seconds}s"]),
     "duration.gte": (set_span(-1), lambda it: [f"greater than or equal to {it.rule.seconds}s"]),
     "duration.lte": (set_span(1), lambda it: [f"less than or equal to {it.rule.seconds}s"]),
+    "timestamp.gte": (set_span(-1), lambda _: ["greater than or equal to 1970-01-01T00:00:00Z"]),
+    "timestamp.lt": (set_span(0), lambda _: ["less than 2200-01-01T00:00:00Z"]),
     "repeated.max_items": (add_one_too_many, lambda it: [f"at most {it.rule} items", f"not {it.rule + 1}"]),
     "required": (leave_out, lambda _: ["must be set"]),
     "oneof.required": (

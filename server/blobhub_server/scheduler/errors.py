@@ -6,6 +6,7 @@ The reasons are the values of `SchedulerErrorReason` in `protos/blobhub/v1/sched
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from blobhub_server.errors import BlobHubError, Violation
 
@@ -47,3 +48,16 @@ class ScheduleNotArmed(SchedulerError):
         super().__init__(
             "the schedule is not that of the default revision; make its revision the default one, or save it there"
         )
+
+
+class BackfillRefused(SchedulerError):
+    """The target refuses a time that is to be backfilled."""
+
+    code, reason = "FAILED_PRECONDITION", "BACKFILL_REFUSED"
+
+    def __init__(self, nominal_time: datetime, refusal: str, message: str) -> None:
+        super().__init__(
+            f"the time {nominal_time.isoformat()} is refused: {message}",
+            metadata={"nominal_time": nominal_time.isoformat(), "refusal": refusal},
+        )
+        self.nominal_time = nominal_time

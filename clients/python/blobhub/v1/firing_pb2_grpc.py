@@ -55,6 +55,11 @@ class FiringServiceStub:
                 request_serializer=blobhub_dot_v1_dot_firing__pb2.TriggerScheduleRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_firing__pb2.TriggerScheduleResponse.FromString,
                 _registered_method=True)
+        self.BackfillSchedule = channel.unary_stream(
+                '/blobhub.v1.FiringService/BackfillSchedule',
+                request_serializer=blobhub_dot_v1_dot_firing__pb2.BackfillScheduleRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_firing__pb2.BackfillScheduleResponse.FromString,
+                _registered_method=True)
 
 
 class FiringServiceServicer:
@@ -127,6 +132,39 @@ class FiringServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BackfillSchedule(self, request, context):
+        """Fires those times of a range in the past that are missing, the oldest first, for the schedule of the default revision,
+        also when it is paused, disabled or completed. It acts for whom the schedule acts for, with the spec as it is now.
+
+        * Missing is a time of the schedule for which no execution was started: neither when it came, nor when it was caught up,
+        nor by a backfill. So a time that was skipped or refused is missing. A time that is backfilled counts as the one that
+        the schedule has by itself: no time starts two executions, however often and by how many this is called. Times that
+        are still to have their turn, after now or waiting for the end of an execution, are left out. A firing that somebody
+        triggered is for no time of the schedule.
+        * Where the overlap policy is ALLOW, all are fired at once. With any other, each waits until nothing that the schedule
+        has started runs, and the stream goes on meanwhile; it neither stops nor skips anything.
+        * The answer streams the firings of kind BACKFILLED of the range in the order of their times, as they fired, those of
+        earlier calls included. A call fires 1,000 times at most; its last message then says where there may be more missing.
+        * To cancel the call stops it: what has fired stays. To call again goes on with what is missing, under the same
+        `request_id` or another one. When the spec changes meanwhile, the call ends with FAILED_PRECONDITION.
+        * Where the target refuses a time, the call ends with the reason, and the time is not recorded, so it is still missing.
+        * `previous_time` of an input is the time before by the timetable.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the range ends before it begins, or is longer than 366 days.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist (any more).
+        * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision; the target refuses
+        a time, or an input has no value for it.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; call again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FiringServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -149,6 +187,11 @@ def add_FiringServiceServicer_to_server(servicer, server):
                     servicer.TriggerSchedule,
                     request_deserializer=blobhub_dot_v1_dot_firing__pb2.TriggerScheduleRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_firing__pb2.TriggerScheduleResponse.SerializeToString,
+            ),
+            'BackfillSchedule': grpc.unary_stream_rpc_method_handler(
+                    servicer.BackfillSchedule,
+                    request_deserializer=blobhub_dot_v1_dot_firing__pb2.BackfillScheduleRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_firing__pb2.BackfillScheduleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -260,6 +303,33 @@ class FiringService:
             '/blobhub.v1.FiringService/TriggerSchedule',
             blobhub_dot_v1_dot_firing__pb2.TriggerScheduleRequest.SerializeToString,
             blobhub_dot_v1_dot_firing__pb2.TriggerScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackfillSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/blobhub.v1.FiringService/BackfillSchedule',
+            blobhub_dot_v1_dot_firing__pb2.BackfillScheduleRequest.SerializeToString,
+            blobhub_dot_v1_dot_firing__pb2.BackfillScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -83,6 +83,35 @@ class FiringServiceStub:
     * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
+    BackfillSchedule: _grpc.UnaryStreamMultiCallable[_firing_pb2.BackfillScheduleRequest, _firing_pb2.BackfillScheduleResponse]
+    """Fires those times of a range in the past that are missing, the oldest first, for the schedule of the default revision,
+    also when it is paused, disabled or completed. It acts for whom the schedule acts for, with the spec as it is now.
+
+    * Missing is a time of the schedule for which no execution was started: neither when it came, nor when it was caught up,
+      nor by a backfill. So a time that was skipped or refused is missing. A time that is backfilled counts as the one that
+      the schedule has by itself: no time starts two executions, however often and by how many this is called. Times that
+      are still to have their turn, after now or waiting for the end of an execution, are left out. A firing that somebody
+      triggered is for no time of the schedule.
+    * Where the overlap policy is ALLOW, all are fired at once. With any other, each waits until nothing that the schedule
+      has started runs, and the stream goes on meanwhile; it neither stops nor skips anything.
+    * The answer streams the firings of kind BACKFILLED of the range in the order of their times, as they fired, those of
+      earlier calls included. A call fires 1,000 times at most; its last message then says where there may be more missing.
+    * To cancel the call stops it: what has fired stays. To call again goes on with what is missing, under the same
+      `request_id` or another one. When the spec changes meanwhile, the call ends with FAILED_PRECONDITION.
+    * Where the target refuses a time, the call ends with the reason, and the time is not recorded, so it is still missing.
+    * `previous_time` of an input is the time before by the timetable.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the range ends before it begins, or is longer than 366 days.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist (any more).
+    * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision; the target refuses
+      a time, or an input has no value for it.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; call again.
+    """
 
 @_typing.type_check_only
 class FiringServiceAsyncStub(FiringServiceStub):
@@ -138,6 +167,35 @@ class FiringServiceAsyncStub(FiringServiceStub):
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    """
+    BackfillSchedule: _aio.UnaryStreamMultiCallable[_firing_pb2.BackfillScheduleRequest, _firing_pb2.BackfillScheduleResponse]  # type: ignore[assignment]
+    """Fires those times of a range in the past that are missing, the oldest first, for the schedule of the default revision,
+    also when it is paused, disabled or completed. It acts for whom the schedule acts for, with the spec as it is now.
+
+    * Missing is a time of the schedule for which no execution was started: neither when it came, nor when it was caught up,
+      nor by a backfill. So a time that was skipped or refused is missing. A time that is backfilled counts as the one that
+      the schedule has by itself: no time starts two executions, however often and by how many this is called. Times that
+      are still to have their turn, after now or waiting for the end of an execution, are left out. A firing that somebody
+      triggered is for no time of the schedule.
+    * Where the overlap policy is ALLOW, all are fired at once. With any other, each waits until nothing that the schedule
+      has started runs, and the stream goes on meanwhile; it neither stops nor skips anything.
+    * The answer streams the firings of kind BACKFILLED of the range in the order of their times, as they fired, those of
+      earlier calls included. A call fires 1,000 times at most; its last message then says where there may be more missing.
+    * To cancel the call stops it: what has fired stays. To call again goes on with what is missing, under the same
+      `request_id` or another one. When the spec changes meanwhile, the call ends with FAILED_PRECONDITION.
+    * Where the target refuses a time, the call ends with the reason, and the time is not recorded, so it is still missing.
+    * `previous_time` of an input is the time before by the timetable.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the range ends before it begins, or is longer than 366 days.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist (any more).
+    * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision; the target refuses
+      a time, or an input has no value for it.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; call again.
     """
 
 class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -215,6 +273,41 @@ class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        """
+
+    @_abc_1.abstractmethod
+    def BackfillSchedule(
+        self,
+        request: _firing_pb2.BackfillScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_firing_pb2.BackfillScheduleResponse], _abc.AsyncIterator[_firing_pb2.BackfillScheduleResponse]]:
+        """Fires those times of a range in the past that are missing, the oldest first, for the schedule of the default revision,
+        also when it is paused, disabled or completed. It acts for whom the schedule acts for, with the spec as it is now.
+
+        * Missing is a time of the schedule for which no execution was started: neither when it came, nor when it was caught up,
+          nor by a backfill. So a time that was skipped or refused is missing. A time that is backfilled counts as the one that
+          the schedule has by itself: no time starts two executions, however often and by how many this is called. Times that
+          are still to have their turn, after now or waiting for the end of an execution, are left out. A firing that somebody
+          triggered is for no time of the schedule.
+        * Where the overlap policy is ALLOW, all are fired at once. With any other, each waits until nothing that the schedule
+          has started runs, and the stream goes on meanwhile; it neither stops nor skips anything.
+        * The answer streams the firings of kind BACKFILLED of the range in the order of their times, as they fired, those of
+          earlier calls included. A call fires 1,000 times at most; its last message then says where there may be more missing.
+        * To cancel the call stops it: what has fired stays. To call again goes on with what is missing, under the same
+          `request_id` or another one. When the spec changes meanwhile, the call ends with FAILED_PRECONDITION.
+        * Where the target refuses a time, the call ends with the reason, and the time is not recorded, so it is still missing.
+        * `previous_time` of an input is the time before by the timetable.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the range ends before it begins, or is longer than 366 days.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist (any more).
+        * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision; the target refuses
+          a time, or an input has no value for it.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; call again.
         """
 
 def add_FiringServiceServicer_to_server(servicer: FiringServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -36,6 +36,10 @@ class _SchedulerErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """FAILED_PRECONDITION. The schedule is not the one of the blob's default revision, and nothing else fires: make its revision
     the default one, or save it there.
     """
+    SCHEDULER_ERROR_REASON_BACKFILL_REFUSED: _SchedulerErrorReason.ValueType  # 4
+    """FAILED_PRECONDITION. The target refuses a time that is to be backfilled, as the message says: repair that and call again,
+    or leave the time out of the range. Metadata: `nominal_time`, and the refusal's reason as `refusal`.
+    """
 
 class SchedulerErrorReason(_SchedulerErrorReason, metaclass=_SchedulerErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -53,5 +57,9 @@ SCHEDULER_ERROR_REASON_SCHEDULE_COMPLETED: SchedulerErrorReason.ValueType  # 2
 SCHEDULER_ERROR_REASON_SCHEDULE_NOT_ARMED: SchedulerErrorReason.ValueType  # 3
 """FAILED_PRECONDITION. The schedule is not the one of the blob's default revision, and nothing else fires: make its revision
 the default one, or save it there.
+"""
+SCHEDULER_ERROR_REASON_BACKFILL_REFUSED: SchedulerErrorReason.ValueType  # 4
+"""FAILED_PRECONDITION. The target refuses a time that is to be backfilled, as the message says: repair that and call again,
+or leave the time out of the range. Metadata: `nominal_time`, and the refusal's reason as `refusal`.
 """
 Global___SchedulerErrorReason: _TypeAlias = SchedulerErrorReason  # noqa: Y015

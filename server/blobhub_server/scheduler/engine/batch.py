@@ -7,6 +7,7 @@ schedules are due as before, and another server takes them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
@@ -22,9 +23,9 @@ from blobhub_server.scheduler.engine.decision import Fire, PassOver, decide
 from blobhub_server.scheduler.engine.firings import Armed
 from blobhub_server.scheduler.engine.log import FiringLog
 from blobhub_server.scheduler.engine.take import Take, take_queued
-from blobhub_server.scheduler.errors import ScheduleNotArmed
-from blobhub_server.scheduler.rules.document import ScheduleDocument
-from blobhub_server.scheduler.rules.firing import Firing, FiringKind
+from blobhub_server.scheduler.errors import BackfillRefused, ScheduleNotArmed
+from blobhub_server.scheduler.rules.document import Overlap, ScheduleDocument
+from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
 from blobhub_server.scheduler.rules.schedule import Schedule
 from blobhub_server.scheduler.rules.timing import Timing
 from blobhub_server.scheduler.store import due as due_store
@@ -35,6 +36,14 @@ from blobhub_server.scheduler.store import version as version_store
 log = structlog.get_logger()
 
 Work = Callable[[Transaction, Sequence[str], bool], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Backfilled:
+    """How many times a transaction has backfilled, and those that are missing yet."""
+
+    fired: int
+    left: Sequence[datetime]
 
 
 class Batches:
@@ -80,11 +89,8 @@ class Batches:
 
         Raises ScheduleNotArmed.
         """
-        every = await self._armed(tx, await due_store.lock(tx, [schedule_id]))
-        if not every or every[0].version.id != version_id:
-            raise ScheduleNotArmed
-        (armed,) = every
-        take = await self._new_take(tx, every, self._host.clock(), broken=False)
+        armed = await self._require_armed(tx, schedule_id, version_id)
+        take = await self._new_take(tx, [armed], self._host.clock(), broken=False)
         firing = take.new_firing(armed, FiringKind.TRIGGERED, take.now)
         if take.is_free(armed):
             take.to_invoke.append((armed, firing))
@@ -94,6 +100,42 @@ class Batches:
         await schedule_store.update(tx, [armed.schedule])
         (told,) = await self._log.append(tx, take.told)
         return told
+
+    async def backfill(self, tx: Transaction, schedule_id: str, version_id: str, times: Sequence[datetime]) -> Backfilled:
+        """Fire those of some times, which are in order, that are missing, as a part of a transaction.
+
+        Where the overlap policy is not ALLOW it fires one, and none while something runs. Raises ScheduleNotArmed,
+        BackfillRefused.
+        """
+        armed = await self._require_armed(tx, schedule_id, version_id)
+        take = await self._new_take(tx, [armed], self._host.clock(), broken=False)
+        missing = await self._missing(tx, armed.schedule, times)
+        one_by_one = armed.document.overlap_policy is not Overlap.ALLOW
+        fired = [] if not take.is_free(armed) else missing[:1] if one_by_one else missing
+        take.to_invoke.extend((armed, take.new_firing(armed, FiringKind.BACKFILLED, time)) for time in fired)
+        await take.perform(tx, self._invocable)
+        refused = [each for each in take.told if each.status is not FiringStatus.SUCCESS]
+        if refused:
+            first = min(refused, key=lambda firing: firing.nominal_time)
+            raise BackfillRefused(first.nominal_time, first.reason, first.message)
+        if fired:
+            last = armed.schedule.last_nominal_time
+            armed.schedule.last_nominal_time = fired[-1] if last is None else max(last, fired[-1])
+            await self._store(tx, take, [armed.schedule])
+        return Backfilled(fired=len(fired), left=missing[len(fired) :])
+
+    async def _missing(self, tx: Transaction, schedule: Schedule, times: Sequence[datetime]) -> list[datetime]:
+        """Those of some times of a locked schedule that have started nothing, and are not to have their turn yet."""
+        there = await log_store.find_started(tx, schedule.id, times[0], times[-1]) | {schedule.queued_nominal_time}
+        to_come = schedule.next_nominal_time
+        return [time for time in times if time not in there and (to_come is None or time < to_come)]
+
+    async def _require_armed(self, tx: Transaction, schedule_id: str, version_id: str) -> Armed:
+        """Lock a schedule of which a document is the one that is at work. Raises ScheduleNotArmed."""
+        every = await self._armed(tx, await due_store.lock(tx, [schedule_id]))
+        if not every or every[0].version.id != version_id:
+            raise ScheduleNotArmed
+        return every[0]
 
     async def _transact(self, schedule_ids: Sequence[str], work: Work) -> int:
         """Do work in a transaction. Where that fails, each schedule has one of its own, so that a bad one fails alone."""

@@ -22,6 +22,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.notify import Listener
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.scheduler.arming import DUE, Arming
+from blobhub_server.scheduler.engine.backfill import Backfills, Range, Step
 from blobhub_server.scheduler.engine.batch import Batches
 from blobhub_server.scheduler.engine.log import FiringLog
 from blobhub_server.scheduler.rules.firing import Firing
@@ -50,6 +51,7 @@ class Engine:
         self._host = host
         self._invocable = invocable
         self._batches = Batches(host, invocable, arming, self._look_at_queued)
+        self._backfills = Backfills(host, self._batches)
         self._log = FiringLog(host.bell)
         self._maybe_free: set[str] = set()  # schedules of which a time may wait for an execution that has ended
         self._serving = asyncio.Event()
@@ -71,6 +73,10 @@ class Engine:
         Raises ScheduleNotArmed.
         """
         return await self._batches.trigger(tx, schedule_id, version_id)
+
+    def backfill(self, wanted: Range) -> AsyncIterator[Step]:
+        """Fire what is missing in a range of the past, as `Backfills.run` says."""
+        return self._backfills.run(wanted)
 
     async def _on_end(self, tx: Transaction, ended: Sequence[InvocationResult]) -> None:
         """Keep how executions have ended, with their ends, and then look whether a time waits for that."""

@@ -65,7 +65,7 @@ class Armed:
         """What a firing invokes. Raises ExpressionError for an input that has no value."""
         context = FiringContext(
             nominal_time=firing.nominal_time,
-            previous_time=self._previous_time(firing.nominal_time),
+            previous_time=self._previous_time(firing),
             schedule_id=firing.schedule_id,
             schedule_alias=firing.schedule_alias,
             timezone=self.document.timezone,
@@ -79,12 +79,12 @@ class Armed:
             inputs=render(self.document, context),
         )
 
-    def _previous_time(self, nominal_time: datetime) -> datetime | None:
-        """The time before another one: the last that had its turn, or, where that is later, the one by the timetable."""
+    def _previous_time(self, firing: Firing) -> datetime | None:
+        """The last time that had its turn; where that is later, and in a backfill, the one before by the timetable."""
         last = self.schedule.last_nominal_time
-        if last is None or last < nominal_time:
+        if firing.kind is not FiringKind.BACKFILLED and (last is None or last < firing.nominal_time):
             return last
-        return self.timing.last_until(nominal_time - _SMALLEST)
+        return self.timing.last_until(firing.nominal_time - _SMALLEST)
 
 
 def started(firing: Firing, result: InvocationResult) -> Firing:

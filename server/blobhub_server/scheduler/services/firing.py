@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC
 
 from blobhub.v1 import execution_pb2, schedule_pb2
 from blobhub.v1 import firing_pb2 as pb
+from blobhub.v1.watch_pb2 import Progress
 
 from blobhub_server.background import in_turns
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import BlobView, Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import WrongBlobType
+from blobhub_server.errors import InvalidValue, WrongBlobType
 from blobhub_server.ids import canonical_id
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import MAX_BATCH, Watch, check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.scheduler.engine.backfill import MAX_RANGE, Range, Step
 from blobhub_server.scheduler.engine.engine import Engine
 from blobhub_server.scheduler.engine.log import topic
-from blobhub_server.scheduler.errors import TYPE
+from blobhub_server.scheduler.errors import TYPE, ScheduleNotArmed
+from blobhub_server.scheduler.rules.document import ScheduleDocument
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
+from blobhub_server.scheduler.rules.timing import Timing
 from blobhub_server.scheduler.schedules import Schedules
 from blobhub_server.scheduler.services.locating import LocatedSchedule
 from blobhub_server.scheduler.store import firing_log as log_store
@@ -134,6 +139,43 @@ class FiringService:
             return pb.TriggerScheduleResponse(firing=to_proto(firing))
 
         return await call.once(make)
+
+    async def BackfillSchedule(
+        self, request: pb.BackfillScheduleRequest, call: Call[LocatedSchedule]
+    ) -> AsyncIterator[pb.BackfillScheduleResponse]:
+        start, end = request.start_time.ToDatetime(UTC), request.end_time.ToDatetime(UTC)
+        if not start <= end <= start + MAX_RANGE:
+            raise InvalidValue("end_time", f"must be start_time, or up to {MAX_RANGE.days} days later")
+        async with self._host.db.read() as tx:
+            saved = await self._schedules.find(tx, call.resource.revision, call.resource.entry.name)
+        if not saved.armed:
+            raise ScheduleNotArmed
+
+        async def note(_: Transaction) -> pb.BackfillScheduleResponse:
+            """Nothing to do: it is in the audit log by now, and what it does is done in transactions of its own."""
+            return pb.BackfillScheduleResponse()
+
+        await call.first_answer(lambda: call.once(note), pb.BackfillScheduleResponse.FromString)
+        wanted = Range(
+            blob_id=saved.schedule.blob_id,
+            schedule_id=saved.schedule.id,
+            version_id=saved.version.id,
+            timing=Timing.read(ScheduleDocument.read(saved.version.document)),
+            start=start,
+            end=min(end, self._host.clock()),
+        )
+        call.last_sequence = 0
+        async for step in self._engine.backfill(wanted):
+            call.last_sequence = max([call.last_sequence, *(firing.sequence for firing in step.firings)])
+            yield self._step(step, call.last_sequence)
+
+    def _step(self, step: Step, sequence: int) -> pb.BackfillScheduleResponse:
+        made = pb.BackfillScheduleResponse(firings=map(to_proto, step.firings))
+        if step.next_time is not None:
+            made.next_start_time.CopyFrom(to_timestamp(step.next_time))
+            if not step.firings:
+                made.progress.MergeFrom(Progress(sequence=sequence, time=to_timestamp(self._host.clock())))
+        return made
 
     async def _read(self, party: Party, blob_id: str, schedule_id: str, after: int) -> list[_Line]:
         async with self._host.db.scan(party, patient=True) as tx:

@@ -36,7 +36,8 @@ class FiredTime:
     nominal_time: datetime
 
 
-_OWN_TIMES = (FiringKind.SCHEDULED, FiringKind.CAUGHT_UP)
+_OWN_TIMES = (FiringKind.SCHEDULED, FiringKind.CAUGHT_UP, FiringKind.BACKFILLED)
+"""The kinds of firings that are for a time of a schedule."""
 _FIRED = Mapper(FiredTime, firings)
 _FIND_FIRED = Prepared(
     _FIRED.select().where(
@@ -49,9 +50,43 @@ _FIND_FIRED = Prepared(
 
 
 async def find_fired(tx: Transaction, times: Iterable[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
-    """Those of some times, each with its schedule's id, that have had their turn by themselves."""
+    """Those of some times, each with its schedule's id, that have had their turn."""
     rows = [{"schedule": schedule_id, "nominal": nominal_time} for schedule_id, nominal_time in times]
     return {(fired.schedule_id, fired.nominal_time) for fired in await tx.run_each(_FIND_FIRED, rows)}
+
+
+_IN_RANGE = (
+    firings.c.schedule_id == sa.bindparam("schedule"),
+    firings.c.nominal_time >= sa.bindparam("start", type_=Time()),
+    firings.c.nominal_time <= sa.bindparam("end", type_=Time()),
+)
+_IN_STARTED = Prepared(
+    sa.select(firings.c.nominal_time).where(
+        *_IN_RANGE, sa.or_(*(firings.c.kind == kind for kind in _OWN_TIMES)), firings.c.status == FiringStatus.SUCCESS
+    ),
+    Scalar(datetime),
+)
+
+
+async def find_started(tx: Transaction, schedule_id: str, start: datetime, end: datetime) -> set[datetime]:
+    """The times of a schedule in a range, both ends included, for which an execution was started."""
+    return set(await tx.all(_IN_STARTED, schedule=schedule_id, start=start, end=end))
+
+
+_BACKFILLED = Prepared(
+    _FIRING.select().where(*_IN_RANGE, firings.c.kind == FiringKind.BACKFILLED).order_by(firings.c.nominal_time), _FIRING
+)
+
+
+async def list_backfilled(tx: Transaction, schedule_id: str, start: datetime, end: datetime) -> list[Firing]:
+    """The backfilled firings of a schedule for the times of a range, both ends included, as they fired."""
+    found = await tx.all(_BACKFILLED, schedule=schedule_id, start=start, end=end)
+    return [_as_fired(firing) for firing in found]
+
+
+def _as_fired(firing: Firing) -> Firing:
+    """A firing as it was before its execution ended."""
+    return replace(firing, execution_state=None, end_time=None)
 
 
 def _counting(insert: sqlite.Insert | postgresql.Insert) -> sa.UpdateBase:
@@ -164,7 +199,7 @@ async def lines(tx: Transaction, blob_id: str, schedule_id: str, *, after: int, 
     only = {"schedule": schedule_id} if schedule_id else {}
     begun = await tx.all(_BEGUN_OF if only else _BEGUN, blob=blob_id, after=after, last=last, most=limit, **only)
     ended = await tx.all(_ENDED_OF if only else _ENDED, blob=blob_id, after=after, last=last, most=limit, **only)
-    made = [replace(firing, execution_state=None, end_time=None) for firing in begun]
+    made = [_as_fired(firing) for firing in begun]
     made += [replace(firing, sequence=firing.end_sequence or 0) for firing in ended]
     return sorted(made, key=lambda firing: firing.sequence)[:limit]
 
