@@ -5,13 +5,11 @@ What is armed is the content of the blob's default revision. All of this runs in
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 
 from blobhub_server.background import Turns
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import StorageUnavailable
 from blobhub_server.scheduler.rules.document import ScheduleDocument
 from blobhub_server.scheduler.rules.schedule import Schedule, ScheduleVersion
 from blobhub_server.scheduler.rules.timing import Timing, due_time
@@ -21,8 +19,6 @@ from blobhub_server.scheduler.timetable import TZDATA_VERSION
 
 DUE = "schedules"
 """The topic that is rung when a schedule may be due earlier than was known."""
-RETRY_SECONDS = 1.0
-"""How long what is done beside the calls waits for a database that is away."""
 PART = 200
 """How many schedules are armed in one go."""
 
@@ -69,7 +65,7 @@ class Arming:
         nominal = None
         if document is not None and schedule.waits_for_time:
             nominal = Timing.read(document).next_after(after)
-        schedule.tzdata = TZDATA_VERSION
+        schedule.tzdata, schedule.reckon_time = TZDATA_VERSION, after
         schedule.next_nominal_time = nominal
         schedule.next_due_time = None
         if document is not None and nominal is not None:
@@ -107,32 +103,6 @@ class Arming:
                 await self.arm(tx, schedule, None)
             await store.update(tx, missing)
             after = armed[-1].id
-
-    async def keep_up(self) -> None:
-        """Reckon anew, with the zone data of today, the next times that were reckoned with other data."""
-        while True:
-            try:
-                if await self._host.db.transact(self._reckon_some) < PART:
-                    return
-            except StorageUnavailable:
-                await asyncio.sleep(RETRY_SECONDS)
-
-    async def _reckon_some(self, tx: Transaction) -> int:
-        """Reckon some next times anew; how many. A time that is due by now is not taken back."""
-        outdated = await store.lock_reckoned_otherwise(tx, TZDATA_VERSION, PART)
-        versions = await version_store.get_some(tx, {each.version_id for each in outdated if each.version_id})
-        now, turns = self._host.clock(), Turns()
-        for schedule in outdated:
-            version = versions.get(schedule.version_id or "")
-            # That of a schedule whose blob was deleted may be collected already.
-            if version is not None and schedule.next_due_time is not None and schedule.next_due_time > now:
-                self.set_next(schedule, ScheduleDocument.read(version.document), now)
-            schedule.tzdata = TZDATA_VERSION
-            await turns.pause()
-        await store.update(tx, outdated)
-        if outdated:
-            await self._host.bell.ring_after_commit(tx, [DUE])
-        return len(outdated)
 
     async def _ring(self, tx: Transaction, schedule: Schedule) -> None:
         if schedule.next_due_time is not None:

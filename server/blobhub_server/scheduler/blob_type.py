@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -33,6 +33,7 @@ from blobhub_server.scheduler.store import firing as firing_store
 from blobhub_server.scheduler.store import schedule as store
 from blobhub_server.scheduler.store import version as version_store
 from blobhub_server.scheduler.timetable import TZDATA_VERSION, find_zone, zone_names
+from blobhub_server.scheduler.upkeep import Upkeep
 from blobhub_server.start import StartError
 
 SCHEDULES_AT_ONCE = 100
@@ -65,10 +66,18 @@ class SchedulerType(BlobType):
         """Serve schedules, and fire them."""
         arming = Arming(host)
         schedules, engine = Schedules(host, arming), Engine(host, given[Invocable], arming)
-        async with in_background(arming.keep_up(), "time zones"), engine.running():
-            yield self._opened(host, schedules, arming, engine)
+        upkeep = Upkeep(host, arming)
 
-    def _opened(self, host: Host, schedules: Schedules, arming: Arming, engine: Engine) -> Opened:
+        def on_serving() -> None:
+            engine.on_serving()
+            upkeep.on_serving()
+
+        async with in_background(upkeep.run(), "upkeep of schedules"), engine.running():
+            yield self._opened(host, schedules, arming, engine, on_serving)
+
+    def _opened(
+        self, host: Host, schedules: Schedules, arming: Arming, engine: Engine, on_serving: Callable[[], None]
+    ) -> Opened:
         return Opened(
             services=[
                 Service("blobhub.v1.ScheduleService", ScheduleService(host, schedules, arming)),
@@ -78,7 +87,7 @@ class SchedulerType(BlobType):
             dependents=_dependents,
             in_use=_in_use,
             collect=_collect,
-            on_serving=engine.on_serving,
+            on_serving=on_serving,
             on_default_moved=arming.arm_blob,
             limits=_limits(host),
         )

@@ -218,6 +218,7 @@ class Schedules:
             next_due_time=None,
             last_nominal_time=None,
             tzdata="",
+            reckon_time=None,
             running_firing_id=None,
             queued_kind=None,
             queued_nominal_time=None,

@@ -13,9 +13,9 @@ class Schedule:
     `version_id` is the document that is armed, the one in the default revision; None when that has no such schedule.
     `repeat` and `target_revision_id` are the armed document's. `saved_revision_id` is where it was last saved.
 
-    `next_nominal_time` and `next_due_time`, which has the jitter added, are None unless the schedule will fire.
-    `last_nominal_time` is the last time that fired or was skipped. `tzdata` is the version of the zone data that the next
-    time was reckoned with. `running_firing_id`, `queued_kind` and `queued_nominal_time` are for overlap policies.
+    `next_nominal_time` and `next_due_time`, which has the jitter added, are None unless the schedule will fire. The next
+    time is the first one after `reckon_time`, as the zone data of the version `tzdata` have it. `last_nominal_time` is the
+    last time that fired or was skipped. `running_firing_id`, `queued_kind` and `queued_nominal_time` are for overlaps.
     """
 
     id: str
@@ -34,6 +34,7 @@ class Schedule:
     next_due_time: datetime | None
     last_nominal_time: datetime | None
     tzdata: str
+    reckon_time: datetime | None
     running_firing_id: str | None
     queued_kind: str | None
     queued_nominal_time: datetime | None

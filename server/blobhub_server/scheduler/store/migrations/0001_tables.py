@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("next_due_time", sa.BigInteger(), nullable=True),
         sa.Column("last_nominal_time", sa.BigInteger(), nullable=True),
         sa.Column("tzdata", sa.String(length=16), nullable=False),
+        sa.Column("reckon_time", sa.BigInteger(), nullable=True),
         sa.Column("running_firing_id", sa.String(length=36), nullable=True),
         sa.Column("queued_kind", sa.String(length=16), nullable=True),
         sa.Column("queued_nominal_time", sa.BigInteger(), nullable=True),
@@ -68,6 +69,14 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("next_due_time IS NOT NULL"),
         postgresql_where=sa.text("next_due_time IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_schedules_reckon_time",
+        "schedules",
+        ["reckon_time", "id"],
+        unique=False,
+        sqlite_where=sa.text("repeat = 'recurring_cron'"),
+        postgresql_where=sa.text("repeat = 'recurring_cron'"),
     )
     op.create_index(
         "ix_schedules_target_revision_id",
