@@ -6,6 +6,7 @@ STAMP := $(VENV)/.complete
 DOC ?=
 SCALE ?= 0.1
 FUZZ ?= 10000
+BENCH ?=
 PROTOBUF_7 := 7.36.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -74,8 +75,8 @@ baseline: $(STAMP) ## At a release: make today's contract the one that `check` h
 migration: $(STAMP) ## Write the next migration: M="what changes", TYPE=name for a blob type's
 	$(BIN)/python tools/make_migration.py "$(M)" $(TYPE)
 
-bench: $(STAMP) ## Measure beside the bare machine, as ratios
-	cd tests && ../$(BIN)/python -m benchmarks
+bench: $(STAMP) ## Measure beside the bare machine, as ratios: BENCH="schedules --due 1000 --stored 100000" a part, or small
+	cd tests && ../$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## Remove everything that was made
 	rm -rf $(VENV) .build .data .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

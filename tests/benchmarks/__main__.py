@@ -1,10 +1,13 @@
 """`make bench`: BlobHub beside the bare machine, in one run, as ratios. Aims are those of docs/architecture.md.
 
+`python -m benchmarks [calls] [schedules] [--due N] [--stored N]`; all, in full size, unless told otherwise.
+
 Nothing here fails: a benchmark tells, it does not judge.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import statistics
@@ -19,8 +22,10 @@ import flows
 import grpc
 import psutil
 import uvloop
+from benchmarks import schedules
 from benchmarks.own_cost import own_cost
 from benchmarks.refusing import CALLS, refusing
+from benchmarks.rows import row, spread
 from blobhub.v1 import blob_pb2, execution_pb2, session_pb2
 from served import Api, connected
 
@@ -30,10 +35,6 @@ SUBSCRIBERS = 100
 EVENTS = 12 * 400
 """How many events each subscriber gets: twelve of an execution."""
 EVENTS_A_MESSAGE = 32
-
-
-def row(name: str, figure: str, ratio: str = "") -> None:
-    print(f"{name:<58} {figure:>26} {ratio:>34}", flush=True)
 
 
 async def rate(call: Callable[[], Awaitable[object]], in_flight: int) -> tuple[float, list[float]]:
@@ -49,11 +50,6 @@ async def rate(call: Callable[[], Awaitable[object]], in_flight: int) -> tuple[f
     start = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(in_flight)))
     return len(took) / (time.perf_counter() - start), took
-
-
-def spread(took: list[float]) -> str:
-    took = sorted(took)
-    return f"p50 {statistics.median(took):.2f} ms  p99 {took[int(len(took) * 0.99)]:.2f} ms"
 
 
 async def alternating(
@@ -191,7 +187,6 @@ async def own_costs(folder: Path) -> None:
 def start_up(data_dir: Path) -> None:
     """From the command to serving, and the memory of a server that has nothing to do."""
     environment = os.environ | {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_DATA_DIR": str(data_dir)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed server is compiled once and not at each start
     command = [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
     took, memory = [], 0.0
     for _ in range(5):
@@ -210,7 +205,7 @@ def start_up(data_dir: Path) -> None:
     row("idle memory (aim 150 MB)", f"{memory:.0f} MB")
 
 
-async def main() -> None:
+async def calls() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start_up(Path(folder) / "start")
         await own_costs(Path(folder) / "own")
@@ -231,6 +226,22 @@ async def main() -> None:
                 await fan_out(api, bare_address, session_id)
         finally:
             process.communicate("")
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("parts", nargs="*", choices=["calls", "schedules"], default=["calls", "schedules"])
+    parser.add_argument("--due", type=int, default=10_000, help="how many schedules are due at once")
+    parser.add_argument("--stored", type=int, default=1_000_000, help="how many schedules are stored")
+    told = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed server is compiled once and not at each start
+    if "calls" in told.parts:
+        await calls()
+    if "schedules" in told.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            # PostgreSQL runs as another user, who has to get in.
+            Path(folder).chmod(0o755)
+            await schedules.main(Path(folder), schedules.Sizes(due=told.due, stored=told.stored))
 
 
 if __name__ == "__main__":
