@@ -65,6 +65,7 @@ class Connection:
         self._reader, self._writer = reader, writer
         self._room: dict[int, int] = {0: WINDOW}
         self._stream_window = WINDOW
+        self._ended: set[int] = set()
         self._more = asyncio.Condition()
         self.closed = asyncio.Event()
         self._next = -1
@@ -82,8 +83,13 @@ class Connection:
         return not self.closed.is_set()
 
     async def send_data(self, stream: int, payload: bytes) -> bool:
-        """Send bytes of a stream as far as the windows open; whether all were sent within some seconds."""
+        """Send bytes of a stream as far as the windows open; whether all were sent within some seconds.
+
+        A stream that the server has ended takes none: its window does not open any more.
+        """
         while payload:
+            if stream in self._ended:
+                return False
             room = min(self._room[0], self._room.setdefault(stream, self._stream_window), 16_384)
             if room <= 0:
                 if not await self._await_room():
@@ -124,6 +130,8 @@ class Connection:
         if kind == WINDOW_UPDATE:
             start = WINDOW if stream == 0 else self._stream_window
             self._room[stream] = self._room.get(stream, start) + int.from_bytes(payload, "big")
+        elif kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM):
+            self._ended.add(stream)
         elif kind == SETTINGS and not flags & ACK:
             for at in range(0, len(payload), 6):
                 if int.from_bytes(payload[at : at + 2], "big") == INITIAL_WINDOW:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import partial
 
 import flows
 
-from hostile.attacker import Attacker, Member
+from hostile.attacker import Attacker, Member, together
 from hostile.expressions import shortened
 
 LOOPS = [
@@ -330,6 +331,8 @@ def members() -> Iterator[Member]:
         yield _member(name, f"flood {text}", beside(text, 20))
     for name, text in GROWING.items():
         yield _member(name, f"growing {text}", again(text))
+    name = "fifteen executions that keep what they make"
+    yield Member(kind="script", name=name, content=lambda: keeping(40), attack=_keep)
 
 
 def _member(name: str, content: str, document: str) -> Member:
@@ -339,6 +342,23 @@ def _member(name: str, content: str, document: str) -> Member:
 async def _attack(document: str, attacker: Attacker) -> None:
     await attacker.ask("CheckDefinition", revision=attacker.draft, document=document)
     await attacker.run(document, step_limit=300)
+
+
+async def _keep(attacker: Attacker) -> None:
+    """Have executions hold all that they may, and wait."""
+    await attacker.put(keeping(40))
+    spec = {"definition": "hostile", "timeout": {"seconds": 20}}
+    await together(*(attacker.ask("RunExecution", session=attacker.session, spec=spec) for _ in range(15)))
+
+
+def keeping(count: int) -> str:
+    """So many scripts one after the other, each with a large output, and then a delay."""
+    source = "set_data_output('result', 'x' * 1048000)"
+    names = [f"it-{number}" for number in range(count)]
+    its = [flows.component(name, "logic.code", code=source) for name in names]
+    links = [flows.control(a, b, "success") for a, b in itertools.pairwise([*names, "wait"])]
+    wait = flows.component("wait", "flow.delay", seconds=600)
+    return flows.document([flows.component("start", "flow.start"), *its, wait], [flows.control("start", names[0]), *links])
 
 
 def beside(source: str, count: int) -> str:

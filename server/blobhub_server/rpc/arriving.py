@@ -66,6 +66,8 @@ class Arriving:
         self._max_seconds = max_seconds
         self._place = AsyncExitStack()
         self._sent_by = NOBODY
+        self.size = 0
+        """The bytes of the request that was read last. To ask a message for them is to encode it, on the event loop."""
 
     async def first(self) -> Message:
         """The first request. Raises Overloaded, RequestUnfinished, UndecodableRequest; InvalidRequest for none."""
@@ -87,7 +89,7 @@ class Arriving:
         """All requests: the first, which the gate has validated, and the others, which are validated here."""
         yield first
         async for request in self._rest():
-            await off_loop(request.ByteSize(), self._sent_by.party, partial(validate, request))
+            await off_loop(self.size, self._sent_by.party, partial(validate, request))
             yield request
 
     async def _rest(self) -> AsyncIterator[Message]:
@@ -106,9 +108,11 @@ class Arriving:
     async def _read(self) -> Any:
         try:
             async with asyncio.timeout(self._max_seconds):
-                return await self._context.read()
+                data = await self._context.read()
         except TimeoutError:
             raise RequestUnfinished(self._max_seconds) from None
+        self.size = 0 if data is grpc.aio.EOF else len(data)
+        return data
 
     async def leave(self) -> None:
         """Give up the place, if it is held still."""

@@ -79,7 +79,7 @@ def _forget_frames(error: grpc.aio.AbortError) -> None:
 class Observed:
     """Logs one call, and turns what it raises into a status. Cancellation passes through unchanged."""
 
-    __slots__ = ("_admission", "_context", "_entrance", "_handled", "_receiving", "_start")
+    __slots__ = ("_admission", "_context", "_entrance", "_handled", "_receiving", "_request_bytes", "_start")
 
     def __init__(self, entrance: Entrance, context: Any) -> None:
         self._entrance = entrance
@@ -87,6 +87,7 @@ class Observed:
         self._start = time.perf_counter()
         self._admission: Admission | None = None
         self._handled = False
+        self._request_bytes = 0
         self._receiving = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -96,7 +97,10 @@ class Observed:
         """The one request of a call, or the first of a stream. Raises what `Arriving.first` raises."""
         if isinstance(request, Arriving):
             self._receiving.push_async_callback(request.leave)
-            return await request.first()
+            first = await request.first()
+            self._request_bytes = request.size
+            return first
+        self._request_bytes = len(request)
         self._receiving.callback(self._entrance.room.leave, asyncio.current_task())
         if len(request) <= LARGE_BYTES:
             await self._receiving.aclose()
@@ -116,7 +120,7 @@ class Observed:
         await admission.identify()
         # Going over 700,000 empty messages takes 20 ms.
         party = admission.sender(self._context.peer()).party
-        await off_loop(request.ByteSize(), party, partial(validate, request))
+        await off_loop(self._request_bytes, party, partial(validate, request))
         return admission
 
     async def begin(self) -> None:

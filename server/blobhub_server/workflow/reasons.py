@@ -15,7 +15,8 @@ OF_EXECUTIONS: Mapping[str, str] = {
     "STEP_LIMIT": f"It entered more components than it may, {DEFAULT_STEP_LIMIT:,} unless its start says otherwise.",
     "TOKEN_LIMIT": f"Control was passed on so often that there are more than {MAX_TOKENS:,} tokens.",
     "LOG_LIMIT": "Its log, or those of its organization together, have grown beyond what there may be.",
-    "STATE_LIMIT": "The values that it works on, which its open steps and outputs hold, take more than 64 MiB of memory.",
+    "STATE_LIMIT": "The values that it works on, which its open steps and outputs hold, take more than 64 MiB of memory, "
+    "or those of all executions of its organization together more than a server has for them.",
     "TIMEOUT": "It, or one attempt at a component, took longer than it may.",
     "UNHANDLED_FAILURE": "A component ended with the route `failure`, which leads nowhere.",
     "POISONED": "It was resumed three times in a row, and each time its server went down before anything was recorded.",

@@ -238,8 +238,9 @@ class Failure(_message.Message):
     tokens that never came, or has some left over; `TOKEN_LIMIT` that control was passed on to more than 10,000 places at
     once. `LOG_LIMIT` means that the execution's log, with all values in it, has become longer than 64 MiB, or that the logs of
     its organization together are beyond the limit `workflow.log_bytes`; `STATE_LIMIT` that
-    what the execution works on takes more than 64 MiB in memory. `POISONED` means that servers went down, one after the other,
-    when they went on with the execution.
+    what the execution works on takes more than 64 MiB in memory, or that the executions of its organization take more together
+    than a server has for them. `POISONED` means that servers went down, one after the other, when they went on with the
+    execution.
     """
     message: _builtins.str
     """The cause in words, cut after 2,000 characters."""

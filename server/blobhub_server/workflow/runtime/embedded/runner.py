@@ -45,6 +45,7 @@ from blobhub_server.workflow.runtime.decision import Decision, Progress, happen
 from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
 from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated
 from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
+from blobhub_server.workflow.runtime.embedded.state_memory import StateMemory
 from blobhub_server.workflow.runtime.embedded.steady import SteadyClock
 from blobhub_server.workflow.runtime.embedded.turn_taking import TurnTaking
 from blobhub_server.workflow.runtime.embedded.underway import Underway
@@ -68,6 +69,7 @@ class RunnerContext:
     object_locks: ObjectLocks = field(default_factory=ObjectLocks)
     monotonic: Callable[[], float] = time.monotonic
     turns: TurnTaking = field(default_factory=TurnTaking)
+    memory: StateMemory = field(default_factory=StateMemory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class Runner:
         A cautious runner evaluates nothing before that has been counted once: a server may have ended of it before.
         """
         self._cautious = cautious
+        self._context.memory.count(self.execution, self._progress.state.holdings.bytes)
         self._arm_deadline()
         self.post(Continue())
         for command in todo(self._graph, self._progress.state, self.now()):
@@ -317,6 +320,10 @@ class Runner:
         if self._counted:  # What was ready has been evaluated, and the server lives; what follows begins from here.
             self._cautious = False
         self._counted = self.execution.recoveries > 0
+        if self._finished:  # It was abandoned during the commit.
+            return
+        if self._context.memory.count(self.execution, decision.progress.state.holdings.bytes):
+            self.post(Failed("STATE_LIMIT", "the executions of its organization take more memory together than they may"))
 
     def _fail_full(self, full: LimitExceeded) -> None:
         """Fail the execution: the logs of its organization have no room for what it goes on to log."""
@@ -350,6 +357,7 @@ class Runner:
     def _finish(self) -> None:
         """Take nothing in any more."""
         self._finished = True
+        self._context.memory.forget(self.execution)
         self._cancel_all()
 
     def _cancel_all(self) -> None:
