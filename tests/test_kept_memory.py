@@ -10,8 +10,10 @@ import flows
 from blobhub.v1 import execution_pb2
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
+from blobhub_server.workflow.definitions.finder import CompiledDefinition, _weight
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.store.event import LoggedEvent
+from interpreting import compiled
 from several_servers import together
 from waiting import until
 
@@ -40,7 +42,7 @@ async def test_all_tails_of_logs_together_hold_a_bounded_number_of_bytes(tmp_pat
         if number % 10 == 0:
             assert len(await log.read_execution("execution 1", 0, ("", ""))) == 1, "what is read stays"
     lines = [line for tail in log._tails.values() for line in tail.lines]
-    assert sum(len(line.event) + len(line.record or "") for line in lines) <= 32 * MIB
+    assert sum(len(line.event) + len(line.record or "") for line in lines) <= 16 * MIB
     assert len(await log.read_execution("execution 100", 0, ("", ""))) == 1
     assert len(await log.read_session("session", 99, ("", ""))) == 1
     assert log._read_tail("execution 2", 0) is None, "the tail that was not used for longest is gone"
@@ -48,6 +50,21 @@ async def test_all_tails_of_logs_together_hold_a_bounded_number_of_bytes(tmp_pat
     log.publish([line(101, bytes(MIB), "")])
     assert log._size == sum(tail.size for tail in log._tails.values())
     await db.close()
+
+
+async def test_all_tails_of_logs_together_have_a_bounded_number_of_lines_however_short(tmp_path: Path) -> None:
+    db = await open_database(f"sqlite:///{tmp_path / 'blobhub.db'}")
+    log = EventLog(db, Doorbell(db))
+    log.publish([line(number, b"", "") for number in range(1, 30_001)])
+    assert 1_000 < sum(len(tail.lines) for tail in log._tails.values()) <= 16_384
+    await db.close()
+
+
+def test_a_short_definition_counts_by_its_components_and_those_without_a_policy_share_one() -> None:
+    graph = compiled(flows.steps(500))
+    nodes = list(graph.components.values())
+    assert _weight(CompiledDefinition(problems=[], graph=graph, violations=()), b"") >= 512 * len(nodes)
+    assert len({id(node.policy) for node in nodes}) == 1
 
 
 async def test_the_results_of_executions_that_have_ended_are_kept_in_a_bounded_number_of_bytes(tmp_path: Path) -> None:

@@ -117,6 +117,10 @@ class Policy:
     retry: Retry = field(default_factory=Retry)
 
 
+NO_POLICY = Policy()
+"""What components have that say nothing of it; one object for the thousands of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """One part of a workflow."""
@@ -126,7 +130,7 @@ class Component:
     type: str
     name: str
     ports: tuple[Port, ...] = ()
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy = NO_POLICY
 
 
 @dataclass(frozen=True, slots=True)

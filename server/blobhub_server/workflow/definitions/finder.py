@@ -28,8 +28,8 @@ _UNREADABLE = (ProblemType.INVALID_DOCUMENT, ProblemType.INVALID_EXPRESSION)
 MAX_WAITING = 64
 """How many documents may wait to be read for calls. Each is in memory, and may have 4 MiB."""
 
-_PROBLEM_BYTES = 100
-"""What a problem counts as, in bytes of a document: a short document can have very many."""
+_PROBLEM_BYTES, _NODE_BYTES = 100, 512
+"""What a problem and a component count as, in bytes of a document: a short document can have very many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +162,12 @@ class Definitions:
 
 
 def _weight(compiled: CompiledDefinition, document: bytes) -> int:
-    """What keeping a compiled definition counts as. In memory its values take up to 25 times the bytes of its document."""
-    return len(document) + _PROBLEM_BYTES * len(compiled.problems)
+    """What keeping a compiled definition counts as. In memory its values take up to 25 times the bytes of its document.
+
+    A component is some ten objects, however short, and each full collection of the garbage collector goes over all of them.
+    """
+    nodes = len(compiled.graph.components) if compiled.graph is not None else 0
+    return len(document) + _PROBLEM_BYTES * len(compiled.problems) + _NODE_BYTES * nodes
 
 
 def _read(document: bytes, registry: ComponentRegistry) -> tuple[Definition, list[str]]:

@@ -16,6 +16,7 @@ from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue
 from blobhub_server.workflow.definitions.document import (
     CATEGORIES,
+    NO_POLICY,
     Component,
     Connection,
     Definition,
@@ -194,7 +195,7 @@ class _Reader:
 
     def _policy(self, fields: dict[str, Any], path: str) -> Policy:
         if "policy" not in fields:
-            return Policy()
+            return NO_POLICY
         policy = self._fields("policy", fields["policy"], path)
         timeout = self._seconds(policy, "timeout", path, None)
         return Policy(timeout, self._retry(policy["retry"], f"{path}.retry")) if "retry" in policy else Policy(timeout)

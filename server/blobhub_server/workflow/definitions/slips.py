@@ -11,10 +11,10 @@ from blobhub_server.workflow.components.data import persistence_of
 from blobhub_server.workflow.definitions.document import (
     CATEGORIES,
     DATA_OUTPUT,
+    NO_POLICY,
     VERSION,
     Component,
     Connection,
-    Policy,
     Problem,
     Retry,
     Severity,
@@ -52,7 +52,7 @@ def _of_component(component: Component, type_: ComponentType, path: str) -> Iter
     if component.category and component.category != type_.category:
         message = f"is not the group of {component.type}, which is `{type_.category}`"
         yield _warning(P.CATEGORY_MISMATCH, component.id, f"{path}.category", message)
-    if component.policy != Policy() and type_.kind is not ComponentKind.EFFECT:
+    if component.policy != NO_POLICY and type_.kind is not ComponentKind.EFFECT:
         message = f"has no effect: {component.type} is evaluated in place, once, and does not wait for anything outside"
         yield _warning(P.POLICY_WITHOUT_EFFECT, component.id, f"{path}.policy", message)
     elif type_.kind is ComponentKind.EFFECT:

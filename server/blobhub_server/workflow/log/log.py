@@ -23,10 +23,10 @@ from blobhub_server.workflow.store.event import LoggedEvent
 _MAX_TAILS = 4096
 _MAX_TAIL_LINES = 256
 _MAX_TAIL_BYTES = 1 << 20
-_MAX_BYTES = 32 << 20
+_MAX_BYTES = 16 << 20
 """All tails together. An event that is in the session's tail and in the execution's counts in both."""
-_LINE_BYTES = 512
-"""What a line takes beside its event."""
+_LINE_BYTES = 1024
+"""What a line counts for beside its event. Each is an object that a full collection of the garbage collector goes over."""
 _LATELY_SECONDS = 10.0
 """For so long after a ring of another server, its tail is not used: commits of both may still be on their way here."""
 
