@@ -7,6 +7,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
@@ -92,6 +93,12 @@ class Invocable(Protocol):
 
         Each is what `invoke` would return, or what it would raise. The causes are different ones. A transaction that invokes
         more than once does it with this, or may have to be tried again after a deadlock.
+        """
+
+    def deferred(self) -> AbstractContextManager[None]:
+        """Have what `invoke_all` starts meanwhile run when the block is left, or after some seconds.
+
+        For whoever invokes so much that it takes many transactions: all of it is started before most of it runs.
         """
 
     async def find(self, tx: Transaction, causes: Collection[str]) -> Mapping[str, InvocationResult]:

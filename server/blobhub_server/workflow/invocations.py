@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.blobtypes.capabilities import EndListener, Invocable, Invocation, InvocationResult
@@ -52,6 +52,9 @@ class Invocations(Invocable):
     ) -> Mapping[str, InvocationResult | BlobHubError]:
         answers = await self._invoking.start_all(tx, invocations)
         return {cause: _result(answer) if isinstance(answer, Execution) else answer for cause, answer in answers.items()}
+
+    def deferred(self) -> AbstractContextManager[None]:
+        return self._runtime.deferred()
 
     async def find(self, tx: Transaction, causes: Collection[str]) -> Mapping[str, InvocationResult]:
         results = [_result(execution) for execution in await execution_store.find_invoked(tx, causes)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from itertools import count
 
 import structlog
@@ -119,15 +118,28 @@ class Engine:
 
     async def _take_due(self) -> tuple[int, int]:
         """Take what is due now, in turns by organization; how many that seemed to be, and how many were taken."""
-        due = await self._peek(self._host.clock())
+        due = await self._peek()
+        if len(due) <= MAX_BATCH:
+            return len(due), await self._take(due)
+        seemed = taken = 0
+        # All fire before most of what they start runs, or each firing would be late for the executions of those before it.
+        with self._invocable.deferred():
+            while len(due) > MAX_BATCH:
+                now_taken = await self._take(due)
+                seemed, taken = seemed + len(due), taken + now_taken
+                due = await self._peek() if now_taken else []
+        return seemed, taken
+
+    async def _take(self, due: Sequence[DueSchedule]) -> int:
+        """Take schedules in their order, so many to a transaction; how many were taken."""
         taken = 0
         for start in range(0, len(due), MAX_BATCH):
-            part = due[start : start + MAX_BATCH]
-            taken += await self._batches.take_due([each.id for each in part])
+            taken += await self._batches.take_due([each.id for each in due[start : start + MAX_BATCH]])
             await self._free_queued()
-        return len(due), taken
+        return taken
 
-    async def _peek(self, now: datetime) -> list[DueSchedule]:
+    async def _peek(self) -> list[DueSchedule]:
+        now = self._host.clock()
         async with self._host.db.read() as tx:
             few = await store.peek(tx, now, MAX_BATCH + 1)
         if len(few) <= MAX_BATCH:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -87,6 +88,12 @@ class Runtime(Protocol):
 
         A transaction that starts executions in several sessions does it with one call: they are locked in the order of
         their ids, or it may have to be tried again after a deadlock.
+        """
+
+    def deferred(self) -> AbstractContextManager[None]:
+        """Have what `join_all` starts meanwhile run when the block is left, or after some seconds.
+
+        For many more transactions than one: all is started before most of it runs.
         """
 
     async def get_ended(self, execution_id: str) -> Execution:

@@ -219,12 +219,13 @@ class Journal:
         if objects:
             written = await in_turns(lambda item: self._object(*item[0], item[1]), objects.items())
             await object_store.put(tx, written)
+        settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
+        # Late, for all who write to the organization's logs share this lock; and before those that listeners take, because
+        # whoever joins a start locks the same after it.
+        full = await self._budget.add(tx, grown) if grown else {}
         fired = [unit.execution for unit in units if unit.execution.ended and unit.limit is None and _was_fired(unit)]
         if fired:
             await self._on_end(tx, fired)
-        settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
-        # Late, for all who write to the organization's logs share this lock; and before the one that all share.
-        full = await self._budget.add(tx, grown) if grown else {}
         await self._host.settle(tx, settled)
         for unit in units:
             tx.after_commit(partial(self._after_commit, unit))

@@ -129,7 +129,9 @@ class Runner:
         return self._progress.execution
 
     def begin(self) -> None:
-        """Begin a new execution, once its start is durable."""
+        """Begin a new execution, once its start is durable, unless it was abandoned or has ended by now."""
+        if self._finished:
+            return
         self._arm_deadline()
         self._perform()
 

@@ -10,6 +10,7 @@ from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
 from blobhub_server.workflow.runtime.decision import Progress
+from blobhub_server.workflow.runtime.embedded.launches import Launches
 from blobhub_server.workflow.runtime.embedded.runner import Runner, RunnerContext
 
 _MAX_RECENTLY_ENDED = 1024
@@ -22,7 +23,8 @@ _EXECUTION_BYTES = 4096
 class Runners:
     """Makes runners, keeps them while they run, and delivers messages to them.
 
-    `on_failure` is called with an execution, a turn of which was not stored, and the error; losing the ownership is none.
+    `launches` begins those that were started many at once. `on_failure` is called with an execution, a turn of which was not
+    stored, and the error; losing the ownership is none.
     """
 
     def __init__(self, context: RunnerContext, on_failure: Callable[[Execution, Exception], None]) -> None:
@@ -31,6 +33,7 @@ class Runners:
         self._runners: dict[str, Runner] = {}
         self._undelivered: dict[str, list[Message]] = {}
         self._recently_ended: Cache[Execution] = Cache(max_count=_MAX_RECENTLY_ENDED, max_bytes=_MAX_RECENTLY_ENDED_BYTES)
+        self.launches = Launches()
         self.leaving = False
 
     @property
@@ -51,6 +54,11 @@ class Runners:
         """Add and begin the runner of a new execution, unless recovery has resumed it already."""
         if self.add(runner):
             runner.begin()
+
+    def launch_later(self, runner: Runner) -> None:
+        """The same for one of many, which begins in its turn."""
+        if self.add(runner):
+            self.launches.append(runner)
 
     def has(self, execution: Execution) -> bool:
         """Whether an execution has a runner under the fence that this server owns it under now."""
@@ -92,6 +100,7 @@ class Runners:
     def leave(self) -> None:
         """Abandon everything, because the server shuts down."""
         self.leaving = True
+        self.launches.end()
         for runner in self._runners.values():
             runner.abandon()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 
 import structlog
 
@@ -93,6 +93,9 @@ class EmbeddedRuntime:
 
     async def join_all(self, tx: Transaction, prepared: Sequence[PreparedStart]) -> Sequence[Execution | BlobHubError]:
         return await self._starts.join_all(tx, prepared)
+
+    def deferred(self) -> AbstractContextManager[None]:
+        return self._starts.deferred()
 
     async def get_ended(self, execution_id: str) -> Execution:
         known = self._runners.find(execution_id)

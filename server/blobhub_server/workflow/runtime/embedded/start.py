@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 from blobhub_server.background import Turns
@@ -19,7 +20,6 @@ from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
 from blobhub_server.workflow.runtime.contract import PreparedStart, Start, StartWork
 from blobhub_server.workflow.runtime.decision import Progress
-from blobhub_server.workflow.runtime.embedded.current import MAX_SPENT
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.runtime.embedded.unit import Unit
@@ -58,6 +58,9 @@ class Starts:
         definition.require_inputs(start.input_data)
         return PreparedStart(start=start, definition=definition, first=None)
 
+    def deferred(self) -> AbstractContextManager[None]:
+        return self._runners.launches.deferred()
+
     async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
         first = prepared.first or await self._find_first(tx, prepared.start)
         return _unwrap(*await self.join_all(tx, [prepared])) if first is None else first
@@ -69,17 +72,14 @@ class Starts:
         for blob_id in sorted({item.start.revision.blob_id for item in prepared if item.start.revision is not None}):
             await self._pin(tx, blob_id, lookups)
         answers: list[Unit | Execution | BlobHubError] = []
-        turns, left = Turns(), MAX_SPENT
+        turns, later = Turns(), self._runners.launches.deferring and len(prepared) > 1
         for item in prepared:
             try:
-                unit = await self._unit(tx, item, work, lookups, min(left, BUDGET))
+                answers.append(await self._unit(tx, item, work, lookups, later=later))
             except StorageUnavailable:
                 raise
             except BlobHubError as error:
                 answers.append(error)
-            else:
-                left = max(0, left - unit.spent)
-                answers.append(unit)
             await turns.pause()
         written = iter(await self._journal.join(tx, [unit for unit in answers if isinstance(unit, Unit)]))
         return [next(written) if isinstance(answer, Unit) else answer for answer in answers]
@@ -105,10 +105,12 @@ class Starts:
         prepared: PreparedStart,
         work: StartWork | None,
         lookups: Lookups,
-        budget: int = BUDGET,
+        *,
+        later: bool = False,
     ) -> Unit:
         """The unit of a start. Nothing is written yet, and nothing runs before the commit.
 
+        One that is to run later evaluates nothing in the transaction.
         Raises LimitExceeded, and NotFound when its definition is one of a blob that was pinned, and is gone.
         """
         start, graph = prepared.start, _definition(prepared).graph
@@ -124,7 +126,8 @@ class Starts:
         objects = await once(("objects", session.id, reads), partial(self._journal.objects.read, tx, session.id, reads))
         execution = self._execution(start, entry)
         runner = self._runners.make(graph, Progress(execution, ExecutionState(step_limit=start.step_limit)))
-        happening, launch = Started(dict(start.input_data)), partial(self._runners.launch, runner)
+        happening, budget = Started(dict(start.input_data)), 0 if later else BUDGET
+        launch = partial(self._runners.launch_later if later else self._runners.launch, runner)
         return runner.start_unit(happening, objects, limit=limit, work=work, then=launch, budget=budget)
 
     def _execution(self, start: Start, entry: Entry) -> Execution:
