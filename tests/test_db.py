@@ -135,6 +135,26 @@ async def test_a_long_read_holds_up_no_short_one_and_changes_nothing(db):
     assert await numbers(db) == [1]
 
 
+async def test_others_have_their_turn_while_thousands_of_rows_are_written(db):
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    others = asyncio.create_task(take_turns())
+    await asyncio.sleep(0)
+    put = Prepared(notes.insert().values(id=sa.bindparam("id")))
+    async with db.write() as tx:
+        before = turns
+        assert await tx.run_each(put, [{"id": number} for number in range(20_000)]) == []
+        assert turns > before
+    others.cancel()
+    assert len(await numbers(db)) == 20_000
+
+
 async def test_an_upsert_changes_the_row_that_is_there(db):
     early, late = datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC)
     for at in (early, late):

@@ -215,6 +215,11 @@ async def test_leaving_goes_in_order_health_then_streams_then_the_server() -> No
     assert info.metadata["last_sequence"] == "7"
 
 
+def test_grpc_cancels_no_call_that_a_busy_loop_takes_up_late() -> None:
+    bound = dict(options(Settings()))["grpc.server_max_unrequested_time_in_server"]
+    assert bound >= 600, "gRPC's own is 30 s, and then the client is told that the call was cancelled"
+
+
 def test_grpc_knows_every_option_it_is_given() -> None:
     library = Path(cygrpc.__file__).read_bytes()
     for name, _ in options(Settings()):

@@ -15,6 +15,7 @@ from blobhub_server.rpc.tls import TlsFiles
 from blobhub_server.start import StartError
 
 MAX_MESSAGE_BYTES = 4 << 20
+MAX_UNREQUESTED_SECONDS = 3600
 
 
 class PortInUse(StartError):
@@ -53,6 +54,9 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", handshake),
         ("grpc.http2.settings_timeout", handshake),
+        # A call that the loop has not taken up yet waits for as long as its caller: after 30 s gRPC would answer CANCELLED,
+        # which clients take for their own doing. More than a thousand that wait are refused one by one.
+        ("grpc.server_max_unrequested_time_in_server", MAX_UNREQUESTED_SECONDS),
         ("grpc.max_connection_idle_ms", _milliseconds(settings.max_connection_idle_seconds)),
         ("grpc.max_connection_age_ms", age),
         ("grpc.max_connection_age_grace_ms", age),
