@@ -10,6 +10,7 @@ import pytest
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import LimitExceeded
 from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.rules import message
 from blobhub_server.workflow.rules.message import MAX_BYTES, MAX_MESSAGES, require_room
 from calling import ask
 from databases import select
@@ -18,12 +19,15 @@ from several_servers import hand_over, inbox, together
 from waiting import until
 
 LARGE = "x" * 900_000
+FEW = 100
+"""The bound on the number of messages here."""
 
 
 @pytest.mark.parametrize(("value", "name"), [(1, "execution.messages"), (LARGE, "execution.message_bytes")])
 async def test_signals_beyond_the_bounds_of_an_inbox_are_refused_by_name_and_a_stop_is_taken(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, value: Any, name: str
 ) -> None:
+    monkeypatch.setattr(message, "MAX_MESSAGES", FEW)
     monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, WaitsForSignal()]))
     async with together(tmp_path, database_url) as found:
         opened, api = found[0]
@@ -34,7 +38,7 @@ async def test_signals_beyond_the_bounds_of_an_inbox_are_refused_by_name_and_a_s
         box, db = inbox(opened), opened.host.db
 
         async def fill(tx: Transaction) -> None:
-            for _ in range(MAX_MESSAGES):
+            for _ in range(FEW):
                 await box.signal(tx, execution_id, name="other", key="mine", value=value)
 
         async def fill_and_one_more(tx: Transaction) -> None:
@@ -46,7 +50,7 @@ async def test_signals_beyond_the_bounds_of_an_inbox_are_refused_by_name_and_a_s
 
         await db.transact(fill_and_one_more)  # what was refused is undone, what came before it is kept
         waiting = await select(database_url, "SELECT * FROM messages")
-        assert len(waiting) == (MAX_MESSAGES if value == 1 else MAX_BYTES // len(LARGE))
+        assert len(waiting) == (FEW if value == 1 else MAX_BYTES // len(LARGE))
         row = await select(database_url, "SELECT last_message FROM executions")
         assert [*row[0]] == [len(waiting)], "no message is counted that is not there"
         await ask(api, "StopExecution", execution=execution_id)

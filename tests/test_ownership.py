@@ -22,9 +22,13 @@ from blobhub_server.clock import utc_now
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.postgresql import POOL_SIZE
 from blobhub_server.errors import StorageUnavailable
+from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.log import log as log_module
 from blobhub_server.workflow.log.log import EventLog
+from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.runtime.embedded.journal import Journal
+from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.store import server as server_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store.server import select_living
@@ -253,14 +257,43 @@ async def test_a_blob_is_deleted_with_what_waits_in_an_inbox(tmp_path: Path, dat
         assert await select(database_url, "SELECT * FROM messages") == []
 
 
-async def test_a_turn_that_was_decided_without_a_stop_is_decided_again(tmp_path: Path, database_url: str) -> None:
-    """The delay passes while a stop is being committed: what follows from it would end the execution as completed."""
+class Ends(EffectComponent):
+    """Ends when it is told to."""
+
+    type = "test.ends"
+    title = "Ends"
+    ports = (PortSpec(category="flow_input", route="in", description="Control enters here."),)
+    routes = ("success",)
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+
+    async def run(self, inputs: Inputs, context: ComponentContext) -> Outcome:
+        await self.told.wait()
+        return Outcome(route="success")
+
+
+async def test_a_turn_that_was_decided_without_a_stop_is_decided_again(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step ends while a stop is being committed: what follows from it would end the execution as completed."""
+    step, append, decided = Ends(), Journal.append, asyncio.Event()
+    monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, step]))
+
+    async def note(journal: Journal, unit: Unit) -> Execution:
+        if step.told.is_set():
+            decided.set()
+        return await append(journal, unit)
+
+    monkeypatch.setattr(Journal, "append", note)
+    components = [flows.component("start", "flow.start"), flows.component("step", step.type)]
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(2)))
+        id_ = await started(api, await api.session(flows.document(components, [flows.control("start", "step")])))
 
         async def stop_slowly(tx: Transaction) -> None:
             await inbox(opened).stop(tx, id_)
-            await asyncio.sleep(2.5)
+            step.told.set()
+            await within_deadline(decided.wait())
 
         await opened.host.db.transact(stop_slowly)
         assert (await ended(api, id_))[-1] == "flow.stopped"

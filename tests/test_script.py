@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import flows
@@ -17,7 +18,8 @@ from blobhub_server.workflow.code.voice import CUT, MAX_EMITTED_BYTES, MAX_PRINT
 from calling import ask
 from google.protobuf.message import Message
 from runs import failing, run
-from served import Api, ServerProcess, connected
+from served import Api, Served, ServerProcess, connected, served
+from waiting import DEADLINE_SECONDS
 
 MAX_SERVER_MIB = 512
 SHARED = "['x' * 1000000] * 990"
@@ -39,6 +41,13 @@ HOSTILE = {
     "printing without end": "while True:\n    print('x' * 1000000)",
     "a large last value": f"{LAUGHS}x",
 }
+
+
+@pytest.fixture
+async def server(tmp_path: Path, database_url: str) -> AsyncIterator[Served]:
+    """A server that leaves a script the time that it takes on a busy machine."""
+    async with served(tmp_path / "data", database_url, code_seconds=DEADLINE_SECONDS) as made:
+        yield made
 
 
 def memory_mib(pid: int) -> int:
@@ -77,7 +86,7 @@ async def test_five_hostile_scripts_at_once_leave_the_server_its_memory(tmp_path
 
 
 async def test_a_worker_that_is_killed_fails_its_step_and_no_other(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path / "data", code_seconds=60)
+    server = ServerProcess(tmp_path / "data", code_seconds=DEADLINE_SECONDS)
     async with server.running(), connected(server.address, server.admin_key) as api:
         session_id = await api.session(flows.code("print('here')\nwhile True:\n    pass"))
         running = asyncio.create_task(run(api, session_id))
