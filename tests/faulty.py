@@ -22,7 +22,7 @@ from blobhub_server.workflow.components.registry import ComponentRegistry
 
 def command(freeze: Path) -> list[str]:
     """The command, for `ServerProcess`."""
-    return [sys.executable, str(Path(__file__).resolve()), str(freeze)]
+    return [str(Path(__file__).resolve()), str(freeze)]
 
 
 class Poison(PureComponent):

@@ -1,6 +1,7 @@
 """Processes of `blobhub-server` that begin with everything imported: importing takes longer than the rest of a start.
 
-A process that has imported the server forks them (multiprocessing's fork server). What they run is the command itself.
+A process that has imported the server forks them (multiprocessing's fork server). What they run is the command itself, or
+another script that serves.
 """
 
 from __future__ import annotations
@@ -40,13 +41,17 @@ _forking.set_forkserver_preload(IMPORTED)
 
 
 class Forked:
-    """A running command; what it prints comes from `stdout`. It has those methods of `subprocess.Popen` that tests use."""
+    """A running script; what it prints comes from `stdout`. It has those methods of `subprocess.Popen` that tests use.
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], stderr: IO[Any] | None = None) -> None:
+    `command` is the script and its arguments.
+    """
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], stderr: IO[Any] | None = None) -> None:
         read, write = os.pipe()
         self.stdout = os.fdopen(read)
         outputs = [DupFd(write), DupFd(stderr.fileno() if stderr else sys.stderr.fileno())]
-        self._process = _forking.Process(target=_run, args=(arguments, dict(env), outputs))
+        self._command = command
+        self._process = _forking.Process(target=_run, args=(command, dict(env), outputs))
         self._process.start()
         os.close(write)
         assert self._process.pid is not None
@@ -66,14 +71,14 @@ class Forked:
         self._process.join(timeout)
         code = self.poll()
         if code is None:
-            raise subprocess.TimeoutExpired(COMMAND, timeout or 0)
+            raise subprocess.TimeoutExpired(self._command, timeout or 0)
         return code
 
 
 def run(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself, to its end. Raises TimeoutExpired."""
+    """Run a command of `blobhub-server` that ends by itself, to its end. Raises TimeoutExpired."""
     with tempfile.TemporaryFile("w+") as stderr:
-        forked = Forked(arguments, env, stderr=stderr)
+        forked = Forked([COMMAND, *arguments], env, stderr=stderr)
         with forked.stdout:
             printed = forked.stdout.read()
         code = forked.wait(DEADLINE_SECONDS)
@@ -81,7 +86,7 @@ def run(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[
         return subprocess.CompletedProcess([COMMAND, *arguments], code, printed, stderr.read())
 
 
-def _run(arguments: Sequence[str], env: Mapping[str, str], outputs: Sequence[Any]) -> None:
+def _run(command: Sequence[str], env: Mapping[str, str], outputs: Sequence[Any]) -> None:
     for descriptor, output in enumerate(outputs, start=1):
         copied = output.detach()
         os.dup2(copied, descriptor)
@@ -89,5 +94,5 @@ def _run(arguments: Sequence[str], env: Mapping[str, str], outputs: Sequence[Any
     os.environ.clear()
     os.environ.update(env)
     sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
-    sys.argv = [COMMAND, *arguments]
-    runpy.run_path(COMMAND, run_name="__main__")
+    sys.argv = [*command]
+    runpy.run_path(command[0], run_name="__main__")

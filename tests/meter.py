@@ -237,8 +237,8 @@ class MeteredServer(ServerProcess):
     """`blobhub-server serve` in a process of its own, metered."""
 
     def __init__(self, data_dir: Path, database_url: str | None = None, **settings: Any) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("metered_server.py")), "serve"]
-        super().__init__(data_dir, database_url, command=command, **settings)
+        command = [str(Path(__file__).with_name("metered_server.py")), "serve"]
+        super().__init__(data_dir, database_url, command=command, fresh=True, **settings)
 
     def read(self) -> Reading:
         """What the meter has seen since it was reset."""

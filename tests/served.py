@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ from blobhub_client import KeyChannel
 from blobhub_server.app import running
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
-from forked import Forked
+from forked import COMMAND, Forked
 from marked import planted
 from waiting import DEADLINE_SECONDS
 
@@ -127,7 +128,9 @@ async def served(data_dir: Path, database_url: str | None = None, **settings) ->
 
 
 class ServerProcess:
-    """`blobhub-server serve` as a process of its own, forked, or another command that says where it serves.
+    """`blobhub-server serve` as a process of its own, or in its place a `command`, a script that says where it serves.
+
+    It is forked by a process that has imported the server, unless it is to be `fresh`: for its own memory and pauses.
 
     Its log goes to the file `log`, if there is one.
     """
@@ -140,10 +143,11 @@ class ServerProcess:
         database_url: str | None = None,
         *,
         command: list[str] | None = None,
+        fresh: bool = False,
         log: Path | None = None,
         **settings: object,
     ) -> None:
-        self._command = command
+        self._command, self._fresh = command or [COMMAND, "serve"], fresh
         self._env = os.environ | {
             "BLOBHUB_LISTEN": "127.0.0.1:0",
             "BLOBHUB_DATA_DIR": str(data_dir),
@@ -169,10 +173,11 @@ class ServerProcess:
     async def start(self) -> None:
         """Start, and return when it serves."""
         with self._log.open("ab") if self._log else nullcontext() as log:
-            if self._command is None:
-                self._process = Forked(["serve"], self._env, stderr=log)
+            if self._fresh:
+                command = [sys.executable, *self._command]
+                self._process = subprocess.Popen(command, env=self._env, stdout=subprocess.PIPE, stderr=log, text=True)
             else:
-                self._process = subprocess.Popen(self._command, env=self._env, stdout=subprocess.PIPE, stderr=log, text=True)
+                self._process = Forked(self._command, self._env, stderr=log)
         self.alive.add(self)
         assert self._process.stdout is not None
         while True:

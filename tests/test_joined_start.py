@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import replace
@@ -94,7 +93,7 @@ async def test_a_start_and_the_row_beside_it_are_both_there_or_neither_whenever_
         connected(first.address, first.admin_key) as api,
     ):
         session_id = await api.session(flows.MIXED)
-    command = [sys.executable, joining.__file__, session_id, str(FIRINGS)]
+    command = [joining.__file__, session_id, str(FIRINGS)]
     server = ServerProcess(tmp_path / "data", database_url, command=command, lease_seconds=1)
     kills, fired = 0, []
     while len(fired) < FIRINGS:

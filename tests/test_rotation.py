@@ -295,7 +295,7 @@ async def test_the_command_killed_at_random_and_run_again_loses_nothing(settings
     dice = random.Random(20261124)
     secrets = await fill(settings, 5 * MAX_BATCH)
     for _ in range(scaled(5, least=2)):
-        rotating = Forked(["rotate-master-key"], environment(settings))
+        rotating = Forked([forked.COMMAND, "rotate-master-key"], environment(settings))
         with rotating.stdout:
             await asyncio.sleep(0.5 * dice.random())
             rotating.send_signal(signal.SIGKILL)
