@@ -23,7 +23,7 @@ class Invocation:
     `revision` is a reference to the revision that has the definition. It is resolved at the invocation, so
     `acme/pipeline@default` is the default of that time. `definition` is an alias or an id. `inputs` are JSON values by
     alias. `session` is the alias of the session to execute it in, which is created when the blob has no open session
-    of that alias; empty for a new session.
+    of that alias; empty for a new session, which is closed when the execution has ended.
 
     `cause` is the UUID of what this is done for, such as a firing. `actor_id` is on whose behalf (`Caller.actor_id`).
     """

@@ -22,7 +22,7 @@ class Sessions:
         self, tx: Transaction, revision: RevisionView, *, reference: str, alias: str, description: str = ""
     ) -> Session:
         """Open a session of a revision, which `reference` refers to. Raises NotFound, AlreadyExists, LimitExceeded."""
-        session, scope = self._new(revision, alias, description), _scope(revision)
+        session, scope = self._new(revision, alias, description, closes_itself=False), _scope(revision)
         await self._host.limits.lock(tx, **scope)
         if await self._host.revisions.resolve(tx, revision.id) is None:
             raise NotFound("revision", reference)
@@ -39,7 +39,8 @@ class Sessions:
     ) -> list[Session | BlobHubError]:
         """Open a session for each alias, as far as the limit allows; NotFound or LimitExceeded for each of the others.
 
-        The caller has locked the blob, and no session that is not closed has one of the aliases. Empty ones name none.
+        The caller has locked the blob, and no session that is not closed has one of the aliases. Empty ones name none: a
+        session without is for one execution, and is closed when that has ended.
         """
         if not aliases:
             return []
@@ -47,12 +48,12 @@ class Sessions:
             return [NotFound("revision", reference)] * len(aliases)
         most = await self._host.limits.value(tx, limit.SESSIONS, **_scope(revision))
         room = max(0, most - await store.count_open(tx, revision.blob_id))
-        opened = [self._new(revision, alias, "") for alias in aliases[:room]]
+        opened = [self._new(revision, alias, "", closes_itself=not alias) for alias in aliases[:room]]
         await store.insert_all(tx, opened)
         full = LimitExceeded(limit.SESSIONS, most, revision.blob_id)
         return [*opened, *[full] * (len(aliases) - len(opened))]
 
-    def _new(self, revision: RevisionView, alias: str, description: str) -> Session:
+    def _new(self, revision: RevisionView, alias: str, description: str, *, closes_itself: bool) -> Session:
         now = self._host.clock()
         return Session(
             id=self._host.ids(),
@@ -62,6 +63,7 @@ class Sessions:
             alias=alias or None,
             description=description,
             state=OPEN,
+            closes_itself=closes_itself,
             last_session_sequence=0,
             last_event_time=NO_EVENT_TIME,
             executions=0,

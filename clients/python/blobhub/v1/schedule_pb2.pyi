@@ -239,7 +239,7 @@ class InvocationTarget(_message.Message):
     """
     session: _builtins.str
     """The alias of the session to execute it in, which is opened where the revision has no open one of that alias. Empty for a
-    new session for each firing.
+    new session for each firing, which is closed when its execution has ended.
     """
     definition: _builtins.str
     """The definition, by its alias in that revision."""

@@ -34,7 +34,8 @@ class Session:
     """A session's record.
 
     `last_session_sequence` and `last_event_time` are the number and the time of the last event of its log, `executions` is
-    how many were started in it. `log_bytes` is how large its log is, `counted_log_bytes` how much of that is counted for its
+    how many were started in it. `closes_itself` says that it was opened for one invocation, and is closed when nothing runs
+    in it any more. `log_bytes` is how large its log is, `counted_log_bytes` how much of that is counted for its
     organization.
     """
 
@@ -45,6 +46,7 @@ class Session:
     alias: str | None
     description: str
     state: str
+    closes_itself: bool
     last_session_sequence: int
     last_event_time: datetime
     executions: int
@@ -57,6 +59,11 @@ class Session:
     def first_session_sequence(self) -> int:
         """The number of the first event that the log keeps; 0 while it is empty. Nothing is ever cut off a log."""
         return min(1, self.last_session_sequence)
+
+    @property
+    def closes_when_idle(self) -> bool:
+        """Whether it is closed with the end of the last execution in it."""
+        return self.state == CLOSING or (self.state == OPEN and self.closes_itself)
 
     def advance(self, at: datetime) -> None:
         """Take the next number and time of the log, for an event that happened at `at`.

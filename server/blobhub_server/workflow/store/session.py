@@ -33,6 +33,7 @@ sessions = sa.Table(
     sa.Column("alias", sa.String(63)),
     sa.Column("description", sa.String(256), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("closes_itself", sa.Boolean, nullable=False),
     sa.Column("last_session_sequence", sa.BigInteger, nullable=False),
     sa.Column("last_event_time", Time(), nullable=False),
     sa.Column("executions", sa.BigInteger, nullable=False),

@@ -30,7 +30,6 @@ from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import CauseKind, Execution
 from blobhub_server.workflow.rules.session import (
     CLOSED,
-    CLOSING,
     SESSION_EVENT_BYTES,
     Session,
     count_growth,
@@ -238,9 +237,9 @@ class Journal:
     async def _close_sessions(
         self, tx: Transaction, units: Sequence[Unit], sessions: Mapping[str, Session]
     ) -> list[LoggedEvent]:
-        """Close those sessions that are closing and in which the last execution ends with these units."""
+        """Close those sessions that wait for it and in which the last execution ends with these units."""
         ids = {unit.execution.session_id for unit in units if unit.execution.ended}
-        closing = {id_ for id_ in ids if sessions[id_].state == CLOSING}
+        closing = {id_ for id_ in ids if sessions[id_].closes_when_idle}
         idle = sorted(closing - await execution_store.find_busy(tx, closing)) if closing else []
         if idle:
             await session_store.set_state(tx, idle, CLOSED, self._host.clock())

@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("alias", sa.String(length=63), nullable=True),
         sa.Column("description", sa.String(length=256), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("closes_itself", sa.Boolean(), nullable=False),
         sa.Column("last_session_sequence", sa.BigInteger(), nullable=False),
         sa.Column("last_event_time", sa.BigInteger(), nullable=False),
         sa.Column("executions", sa.BigInteger(), nullable=False),
