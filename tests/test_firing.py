@@ -12,8 +12,10 @@ import pytest
 from blobhub.v1 import api_key_pb2
 from blobhub_server.blobtypes.capabilities import Invocation
 from blobhub_server.clock import utc_now
+from blobhub_server.errors import ContentLost
 from blobhub_server.scheduler.engine.firings import Armed
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
+from blobhub_server.workflow.definitions.finder import CompiledDefinition, Definitions
 from calling import ask
 from firing import Firer, engines
 from schedules import DAILY, NIGHTLY, create, house
@@ -117,6 +119,43 @@ async def test_an_unforeseen_error_is_told_of_the_one_that_it_met(hub, monkeypat
     monkeypatch.setattr(Armed, "invocation", fail)
     found = {each.schedule_alias: (each.status, each.reason) for each in await fire(firer, 2)}
     assert found == {"bad": (FiringStatus.INVOCATION_ERROR, "INTERNAL"), "good": (FiringStatus.SUCCESS, "")}
+
+
+async def test_a_definition_that_takes_long_to_compile_keeps_no_other_schedule_from_firing(
+    hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firer, api, _ = hub
+    await api.put(flows.steps(7), alias="slow")
+    for alias, definition in (("later", "slow"), ("sooner", "workflow")):
+        await create(api, alias, DAILY | {"invocation_target": DAILY["invocation_target"] | {"definition": definition}})
+    load, compiled = Definitions.load, asyncio.Event()
+
+    async def delayed(self: Definitions, digest: str) -> CompiledDefinition:
+        found = await load(self, digest)
+        if len(found.runnable().components) > 7:
+            await compiled.wait()
+        return found
+
+    monkeypatch.setattr(Definitions, "load", delayed)
+    (first,) = await fire(firer)
+    assert first.schedule_alias == "sooner"
+    await acme.organization(api, "meanwhile")  # nobody who writes waits for it
+    assert [each.id for each in await firer.firings()] == [first.id]
+    compiled.set()
+    _, second = await firer.fired(2)
+    assert (second.schedule_alias, second.status) == ("later", FiringStatus.SUCCESS)
+
+
+async def test_a_definition_that_was_lost_is_told(hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    firer, api, _ = hub
+    await create(api, spec=DAILY)
+
+    async def lose(_self: Definitions, digest: str) -> CompiledDefinition:
+        raise ContentLost(digest)
+
+    monkeypatch.setattr(Definitions, "load", lose)
+    (firing,) = await fire(firer)
+    assert (firing.status, firing.reason) == (FiringStatus.INVOCATION_ERROR, "CONTENT_LOST")
 
 
 async def test_a_deleted_scheduler_fires_nothing(hub) -> None:

@@ -138,14 +138,15 @@ class Batches:
         return every[0]
 
     async def _transact(self, schedule_ids: Sequence[str], work: Work) -> int:
-        """Do work in a transaction. Where that fails, each schedule has one of its own, so that a bad one fails alone."""
+        """Do work in a transaction. Where that fails, each half has one of its own, so that a bad schedule fails alone."""
         try:
             return await self._host.db.transact(lambda tx: work(tx, schedule_ids, False))
         except StorageUnavailable:
             raise
         except Exception:
-            if len(schedule_ids) > 1:
-                return sum([await self._transact([schedule_id], work) for schedule_id in schedule_ids])
+            half = len(schedule_ids) // 2
+            if half:
+                return await self._transact(schedule_ids[:half], work) + await self._transact(schedule_ids[half:], work)
             log.exception("firing_failed", schedule_id=schedule_ids[0])
         try:
             return await self._host.db.transact(lambda tx: work(tx, schedule_ids, True))

@@ -24,6 +24,7 @@ from blobhub_server.scheduler.arming import DUE, Arming
 from blobhub_server.scheduler.engine.backfill import Backfills, Range, Step
 from blobhub_server.scheduler.engine.batch import Batches
 from blobhub_server.scheduler.engine.log import FiringLog
+from blobhub_server.scheduler.engine.preparing import Preparing
 from blobhub_server.scheduler.rules.firing import Firing
 from blobhub_server.scheduler.store import due as store
 from blobhub_server.scheduler.store.due import DueSchedule
@@ -51,6 +52,7 @@ class Engine:
         self._invocable = invocable
         self._batches = Batches(host, invocable, arming, self._look_at_queued)
         self._backfills = Backfills(host, self._batches)
+        self._preparing = Preparing(host, invocable)
         self._log = FiringLog(host.bell)
         self._maybe_free: set[str] = set()  # schedules of which a time may wait for an execution that has ended
         self._serving = asyncio.Event()
@@ -59,8 +61,11 @@ class Engine:
     async def running(self) -> AsyncIterator[None]:
         """Fire until left, from `on_serving` on."""
         self._invocable.listen(self._on_end)
-        async with in_background(self._run(), "schedules"):
-            yield
+        try:
+            async with in_background(self._run(), "schedules"):
+                yield
+        finally:
+            await self._preparing.close()
 
     def on_serving(self) -> None:
         """Begin to fire: the server answers calls by now."""
@@ -132,9 +137,9 @@ class Engine:
 
     async def _take(self, due: Sequence[DueSchedule]) -> int:
         """Take schedules in their order, so many to a transaction; how many were taken."""
-        taken = 0
-        for start in range(0, len(due), MAX_BATCH):
-            taken += await self._batches.take_due([each.id for each in due[start : start + MAX_BATCH]])
+        ready, taken = await self._preparing.ready(due), 0
+        for start in range(0, len(ready), MAX_BATCH):
+            taken += await self._batches.take_due(ready[start : start + MAX_BATCH])
             await self._free_queued()
         return taken
 
