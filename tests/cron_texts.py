@@ -122,7 +122,7 @@ def is_allowed(text: str) -> bool:
     """Whether an expression is of the forms that docs/schedules.md has."""
     if text.strip(" \t").lower() in {"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"}:
         return True
-    if len(text) > 1000 or not text.isascii():
+    if len(text) > 256 or not text.isascii():
         return False
     fields = re.split("[ \t]+", text.upper().strip(" \t"))
     if len(fields) not in {5, 6}:

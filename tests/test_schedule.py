@@ -112,17 +112,42 @@ WRONG: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"invocation_time": "2100-01-01T00:00"}, {"spec.invocation_time": "is for repeat ONE_TIME"}),
     ({"start_date": "tomorrow"}, {"spec.start_date": "must be a time"}),
     ({"start_date": "2027-02-30"}, {"spec.start_date": "is no time"}),
-    ({"end_date": "2020-01-01"}, {"spec.end_date": "no such time"}),
+    ({"end_date": "2020-01-01"}, {"spec.end_date": "has passed"}),
+    ({"start_date": "2040-01-01T00:00:00+24:00"}, {"spec.start_date": "must be a time such as"}),
+    (
+        {"start_date": "2040-01-01", "end_date": "2040-01-01T01:00Z"},
+        {"spec.cron_expression": "there is no such time after now from start_date to end_date"},
+    ),
+    ({"cron_expression": "0 0 30 2 ? *"}, {"spec.cron_expression": "there is no such time after now"}),
+    (ONCE | {"cron_expression": "", "end_date": "2149-01-01"}, {"spec.invocation_time": "is after end_date"}),
+    (ONCE | {"cron_expression": "", "start_date": "2151-01-01"}, {"spec.invocation_time": "is before start_date"}),
+    (ONCE | {"cron_expression": "", "invocation_time": "2200-01-01T00:00"}, {"spec.invocation_time": "1970 to 2199"}),
     ({"start_date": "2040-01-01", "end_date": "2039-01-01"}, {"spec.end_date": "is before start_date"}),
     ({"invocation_target": {}}, {"spec.invocation_target": "is required"}),
     ({"invocation_target": TARGET | {"revision": "acme/pipeline@draft"}}, {"spec.invocation_target.revision": "must pin"}),
     ({"invocation_target": TARGET | {"revision": "acme pipeline"}}, {"spec.invocation_target.revision": "not a reference"}),
+    (
+        {"invocation_target": TARGET | {"revision": NIGHTLY}},
+        {"spec.invocation_target.revision": "is of a blobhub.compute.scheduler, and what is invoked is"},
+    ),
     ({"input_data": [{"alias": "a", "value_json": "{"}]}, {"spec.input_data[0].value_json": "must be one JSON value"}),
     ({"input_data": [{"alias": "a", "value_json": f'"{"x" * 65536}"'}]}, {"spec.input_data[0].value_json": "at most 65536"}),
     ({"input_data": [{"alias": "a", "value_json": "1"}] * 2}, {"spec.input_data": "has a 2 times"}),
     (
         {"input_data": [{"alias": "a", "value_json": '{"type": "template", "template": "{{ nominal }}"}'}]},
         {"spec.input_data[0].value_json.template": "there is no name `nominal`"},
+    ),
+    (
+        {
+            "input_data": [
+                {"alias": "a", "value_json": '{"type": "template", "template": "a\\n {{ schedule }} {{ nominal }}"}'}
+            ]
+        },
+        {"spec.input_data[0].value_json.template": "previous_time, schedule (line 2, column 20)"},
+    ),
+    (
+        {"input_data": [{"alias": "a", "value_json": '{"type": "template", "template": "since {{ previous_time"}'}]},
+        {"spec.input_data[0].value_json.template": "has {{ without }} (line 1, column 7)"},
     ),
     (
         {"input_data": [{"alias": "a", "value_json": '{"type": "expression", "expression": "1 +"}'}]},

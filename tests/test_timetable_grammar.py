@@ -26,6 +26,29 @@ DOCUMENTED = (
     ("*", "1970", "2199", "2026-2030", "2026,2028", "2026/2"),
 )
 
+CRONTAB = (
+    "* * * * *",
+    "5 0 * * *",
+    "15 14 1 * *",
+    "0 22 * * 1-5",
+    "23 0-23/2 * * *",
+    "5 4 * * sun",
+    "0 4 8-14 * *",
+    "0 0 1,15 * 5",
+    "*/5 8-18 * jan-mar,DEC MON",
+    "0 0 * * 7",
+    "0 0 * * 0-7",
+    "0 0 * * FRI-SUN",
+    "\t0  0\t* * * ",
+    "@yearly",
+    "@annually",
+    "@monthly",
+    "@weekly",
+    "@daily",
+    "@midnight",
+    "@Hourly",
+)
+
 REFUSED = {
     "": "expression: has 0 fields; allowed are six as in AWS EventBridge (minutes hours day-of-month month day-of-week"
     " year), or five as in a crontab (minutes hours day-of-month month day-of-week)",
@@ -55,7 +78,13 @@ REFUSED = {
     "0 0 L * *": "day-of-month: L is not of a form that is allowed: *, 5, 1-5, */2, 1/2, 1-5/2 or a list of such, of 1-31",
     "0 0 ? * FRIDAY *": "day-of-week: FRIDAY is not of a form that is allowed: *, 5, 1-5 or a list of such, of 1-7 or"
     " SUN-SAT",
-    "1" * 1001: "expression: has 1001 characters; allowed are 1000",
+    "1" * 257: "expression: has 257 characters; allowed are 256",
+    "cron(0 9 ? * MON-FRI *)": "expression: cron() is not written here: an expression is its fields alone, such as"
+    " 0 9 ? * MON-FRI * or */5 * * * *",
+    "rate(5 minutes)": "expression: rate() is not written here: an expression is its fields alone, such as"
+    " 0 9 ? * MON-FRI * or */5 * * * *",
+    "0 9 ? * MON-FRI": "expression: has 5 fields, and ? is only among six; allowed are six as in AWS EventBridge"
+    " (minutes hours day-of-month month day-of-week year)",
 }
 
 
@@ -75,6 +104,13 @@ def in_field(position: int, text: str) -> str:
 
 @pytest.mark.parametrize("text", [in_field(position, text) for position, texts in enumerate(DOCUMENTED) for text in texts])
 def test_every_form_that_is_documented_is_read(text: str) -> None:
+    assert is_allowed(text)
+    parse_cron(text)
+
+
+@pytest.mark.parametrize("text", CRONTAB)
+def test_every_form_of_a_crontab_is_read(text: str) -> None:
+    """Those of crontab(5), with the words that stand for five fields."""
     assert is_allowed(text)
     parse_cron(text)
 

@@ -58,6 +58,9 @@ EndListener = Callable[[Transaction, Sequence[InvocationResult]], Awaitable[None
 class Invocable(Protocol):
     """Something that can be invoked: definitions, which become executions."""
 
+    blob_type: str
+    """The type of the blobs that have the definitions."""
+
     def listen(self, on_end: EndListener) -> None:
         """Have `on_end` called with the invocations that end, in the transactions that make their ends durable.
 

@@ -65,7 +65,8 @@ class SchedulerType(BlobType):
     async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
         """Serve schedules, and fire them."""
         arming = Arming(host)
-        schedules, engine = Schedules(host, arming), Engine(host, given[Invocable], arming)
+        invocable = given[Invocable]
+        schedules, engine = Schedules(host, invocable, arming), Engine(host, invocable, arming)
         upkeep = Upkeep(host, arming)
 
         def on_serving() -> None:

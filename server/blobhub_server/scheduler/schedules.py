@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from blobhub_server.blobtypes.access import Role
+from blobhub_server.blobtypes.capabilities import Invocable
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
@@ -49,8 +50,9 @@ class SavedSchedule:
 class Schedules:
     """Saves and removes schedules in drafts."""
 
-    def __init__(self, host: Host, arming: Arming) -> None:
+    def __init__(self, host: Host, invocable: Invocable, arming: Arming) -> None:
         self._host = host
+        self._invocable = invocable
         self._arming = arming
 
     async def settled(self, tx: Transaction, document: ScheduleDocument) -> ScheduleDocument:
@@ -78,6 +80,9 @@ class Schedules:
         if isinstance(found.resource, BlobHubError):
             raise found.resource
         revision = found.resource
+        if revision.blob_type != self._invocable.blob_type:
+            message = f"is of a {revision.blob_type}, and what is invoked is a {self._invocable.blob_type}"
+            raise InvalidSchedule([Violation("spec.invocation_target.revision", message)])
         follows = version == "default" if at else canonical_id(target.revision) != revision.id
         return replace(target, blob_id=revision.blob_id, revision_id="" if follows else revision.id)
 

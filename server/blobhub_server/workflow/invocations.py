@@ -11,7 +11,7 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import BlobHubError, PermissionDenied
 from blobhub_server.workflow.definitions.finder import Definitions
-from blobhub_server.workflow.errors import ExecutionEnded
+from blobhub_server.workflow.errors import TYPE, ExecutionEnded
 from blobhub_server.workflow.invoking import Invoking
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.runtime.contract import Runtime
@@ -21,6 +21,8 @@ from blobhub_server.workflow.store import execution as execution_store
 
 class Invocations(Invocable):
     """Implements `blobtypes.capabilities.Invocable`."""
+
+    blob_type = TYPE
 
     def __init__(self, host: Host, definitions: Definitions, runtime: Runtime, inbox: Inbox) -> None:
         self._host = host

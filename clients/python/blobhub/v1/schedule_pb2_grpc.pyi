@@ -55,7 +55,7 @@ class ScheduleServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the spec is not one, or has no time to fire at any
-      more; the target's revision is not `@default`, a snapshot number or a revision's id.
+      more; the target's revision is not `@default`, a snapshot number or a revision's id, or is none of a workflow.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; the caller may not write to the target's
       blob, or that does not exist.
@@ -94,7 +94,8 @@ class ScheduleServiceStub:
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the spec would not be one, or would have no time to fire at any more; `repeat`
-      changes without the time that goes with it.
+      changes without the time that goes with it; the target's revision is not `@default`, a snapshot number or a revision's
+      id, or is none of a workflow.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist; the caller may not write to
       the target's blob, or that does not exist.
@@ -244,7 +245,7 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the spec is not one, or has no time to fire at any
-      more; the target's revision is not `@default`, a snapshot number or a revision's id.
+      more; the target's revision is not `@default`, a snapshot number or a revision's id, or is none of a workflow.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; the caller may not write to the target's
       blob, or that does not exist.
@@ -283,7 +284,8 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the spec would not be one, or would have no time to fire at any more; `repeat`
-      changes without the time that goes with it.
+      changes without the time that goes with it; the target's revision is not `@default`, a snapshot number or a revision's
+      id, or is none of a workflow.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist; the caller may not write to
       the target's blob, or that does not exist.
@@ -436,7 +438,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed; the spec is not one, or has no time to fire at any
-          more; the target's revision is not `@default`, a snapshot number or a revision's id.
+          more; the target's revision is not `@default`, a snapshot number or a revision's id, or is none of a workflow.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist; the caller may not write to the target's
           blob, or that does not exist.
@@ -493,7 +495,8 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the spec would not be one, or would have no time to fire at any more; `repeat`
-          changes without the time that goes with it.
+          changes without the time that goes with it; the target's revision is not `@default`, a snapshot number or a revision's
+          id, or is none of a workflow.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the schedule does not exist; the caller may not write to
           the target's blob, or that does not exist.

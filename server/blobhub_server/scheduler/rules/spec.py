@@ -13,7 +13,7 @@ from blobhub_server.scheduler.rules import template
 from blobhub_server.scheduler.rules.document import MAX_INPUT_BYTES, Repeat, ScheduleDocument
 from blobhub_server.scheduler.rules.timing import Timing, read_timing
 
-NEVER = "there is no such time after now"
+NEVER, WITHIN = "there is no such time after now", " from start_date to end_date"
 _TIMES = {Repeat.ONE_TIME: "invocation_time", Repeat.RECURRING_CRON: "cron_expression"}
 
 
@@ -29,10 +29,22 @@ def require_valid(document: ScheduleDocument, now: datetime) -> Timing:
         raise InvalidSchedule(violations)
     timing = Timing.read(document)
     if timing.next_after(now) is None:
-        assert document.repeat is not None, "it was checked"
-        name = "end_date" if timing.end is not None and timing.end <= now else _TIMES[document.repeat]
-        raise InvalidSchedule([Violation(f"spec.{name}", NEVER)])
+        raise InvalidSchedule([_never(timing, now)])
     return timing
+
+
+def _never(timing: Timing, now: datetime) -> Violation:
+    """Why there is no time after now."""
+    if timing.end is not None and timing.end <= now:
+        return Violation("spec.end_date", "has passed")
+    if timing.cron is not None:
+        bounded = timing.start is not None or timing.end is not None
+        return Violation("spec.cron_expression", f"{NEVER}{WITHIN if bounded else ''}")
+    assert timing.instant is not None, "it was checked"
+    if timing.instant <= now:
+        return Violation("spec.invocation_time", "has passed")
+    early = timing.start is not None and timing.instant < timing.start
+    return Violation("spec.invocation_time", f"is {'before start_date' if early else 'after end_date'}")
 
 
 def _check_target(document: ScheduleDocument) -> Iterator[Violation]:

@@ -56,14 +56,43 @@ def render(document: ScheduleDocument, context: FiringContext) -> dict[str, Any]
 def check(value: Any) -> Iterator[tuple[str, ExpressionError]]:
     """What is wrong with the template or expression that a value is, if it is one: each with its key in the value."""
     kind = _kind(value)
-    texts = [value[kind]] if kind == "expression" else _HOLE.findall(value[kind]) if kind else []
-    for text in texts:
-        try:
-            for use in parse(text).names:
-                if use.name not in NAMES:
-                    yield kind, unknown_name(use.name, NAMES, line=use.line, column=use.column)
-        except InvalidSyntax as error:
-            yield kind, error
+    if kind == "expression":
+        yield from ((kind, error) for error in _check_expression(value[kind], line=1, column=1))
+    if kind == "template":
+        yield from ((kind, error) for error in _check_template(value[kind]))
+
+
+def _check_template(text: str) -> Iterator[ExpressionError]:
+    end = 0
+    for hole in _HOLE.finditer(text):
+        yield from _check_expression(hole[1], *_position(text, hole.start(1)))
+        end = hole.end()
+    if (unclosed := text.find("{{", end)) >= 0:
+        line, column = _position(text, unclosed)
+        yield InvalidSyntax("has {{ without }}", line=line, column=column)
+
+
+def _check_expression(text: str, line: int, column: int) -> Iterator[ExpressionError]:
+    """What is wrong with an expression that begins at a line and column of the text that it is in."""
+    for error in _problems(text):
+        if error.line:
+            error.column += column - 1 if error.line == 1 else 0
+            error.line += line - 1
+        yield error
+
+
+def _problems(text: str) -> Iterator[ExpressionError]:
+    try:
+        for use in parse(text).names:
+            if use.name not in NAMES:
+                yield unknown_name(use.name, NAMES, line=use.line, column=use.column)
+    except InvalidSyntax as error:
+        yield error
+
+
+def _position(text: str, offset: int) -> tuple[int, int]:
+    """The line and the column of a character, counted from 1."""
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 def _kind(value: Any) -> str:

@@ -23,7 +23,7 @@ FIRST_YEAR, LAST_YEAR = 1970, 2199
 """The years that cron expressions have."""
 
 _LOCAL_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?", re.ASCII)
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)?)?", re.ASCII)
 _SMALLEST = timedelta(microseconds=1)
 
 _parse_cron = lru_cache(maxsize=4096)(timetable.parse_cron)

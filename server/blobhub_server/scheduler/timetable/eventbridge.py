@@ -17,7 +17,7 @@ DAY_OF_WEEK = Field(name="day-of-week", low=1, high=7, names=WEEKDAY_NAMES, take
 YEAR = Field(name="year", low=cron.FIRST_YEAR, high=cron.LAST_YEAR)
 FIELDS = (MINUTES, HOURS, DAY_OF_MONTH, MONTH, DAY_OF_WEEK, YEAR)
 
-_ANY = "?"
+ANY = "?"
 _LAST_DAY = re.compile(r"L(?:-([0-9]{1,2}))?")
 _NEAREST = re.compile(r"(?:([0-9]{1,2})|L)W")
 _NTH = re.compile(r"([0-9A-Z]{1,3})#([0-9]{1,2})")
@@ -29,7 +29,7 @@ _MAX_BEFORE_LAST = 30
 def read(texts: list[str]) -> Cron:
     """Read the six fields."""
     minutes, hours, day_of_month, month, day_of_week, year = texts
-    if (day_of_month == _ANY) == (day_of_week == _ANY):
+    if (day_of_month == ANY) == (day_of_week == ANY):
         given = f"{day_of_month} with day-of-week {day_of_week}"
         raise InvalidCron(DAY_OF_MONTH.name, given, "is not allowed:", "one of the two is ?, and one is not")
     hour_set = _numbers(HOURS, hours)
@@ -57,7 +57,7 @@ def _numbers(field: Field, text: str) -> frozenset[int]:
 
 
 def _days_of_month(text: str) -> cron.DaysOfMonth:
-    if text == _ANY:
+    if text == ANY:
         return cron.DAYS
     if last := _LAST_DAY.fullmatch(text.upper()):
         before = int(last[1] or 0)
@@ -68,13 +68,13 @@ def _days_of_month(text: str) -> cron.DaysOfMonth:
         return LastDay(days_before=before)
     if nearest := _NEAREST.fullmatch(text.upper()):
         return NearestWorkday(day=DAY_OF_MONTH.number(nearest[1]) if nearest[1] else None)
-    _refuse_in_list(DAY_OF_MONTH, text, "L", "W", _ANY)
+    _refuse_in_list(DAY_OF_MONTH, text, "L", "W", ANY)
     return _numbers(DAY_OF_MONTH, text)
 
 
 def _days_of_week(text: str) -> cron.DaysOfWeek:
     """AWS counts from Sunday as 1, sets count from Sunday as 0."""
-    if text == _ANY:
+    if text == ANY:
         return cron.WEEKDAYS
     if text.upper() == "L":
         return frozenset([DAY_OF_WEEK.high - 1])
@@ -84,7 +84,7 @@ def _days_of_week(text: str) -> cron.DaysOfWeek:
         if not 1 <= int(nth[2]) <= 5:
             raise InvalidCron(DAY_OF_WEEK.name, text, f"has the number {nth[2]} after #, which is not in", "1-5")
         return NthWeekday(weekday=DAY_OF_WEEK.number(nth[1]) - 1, nth=int(nth[2]))
-    _refuse_in_list(DAY_OF_WEEK, text, "#", _ANY)
+    _refuse_in_list(DAY_OF_WEEK, text, "#", ANY)
     return frozenset(day - 1 for day in _numbers(DAY_OF_WEEK, text))
 
 

@@ -9,10 +9,13 @@ from blobhub_server.scheduler.timetable import crontab, eventbridge
 from blobhub_server.scheduler.timetable.cron import Cron
 from blobhub_server.scheduler.timetable.errors import InvalidCron
 
-MAX_LENGTH = 1000
+MAX_LENGTH = 256
 """Characters of an expression. All sixty minutes in a list have 169."""
 
 _BLANKS = " \t"
+_WRAPPED = re.compile(r"(cron|rate|at)\(", re.IGNORECASE)
+"""How expressions begin where AWS has them beside others."""
+_WRITTEN = "an expression is its fields alone, such as 0 9 ? * MON-FRI * or */5 * * * *"
 
 
 @lru_cache(maxsize=4096)  # croniter takes half a millisecond, and schedules share expressions
@@ -24,10 +27,14 @@ def parse_cron(text: str) -> Cron:
     if len(text) > MAX_LENGTH:
         raise InvalidCron("expression", None, f"has {len(text)} characters; allowed are", str(MAX_LENGTH))
     words = text.strip(_BLANKS)
+    if wrapped := _WRAPPED.match(words):
+        raise InvalidCron("expression", f"{wrapped[1].lower()}()", "is not written here:", _WRITTEN)
     if words.startswith("@"):
         words = _macro(words)
     fields = re.split(f"[{_BLANKS}]+", words)
     if len(fields) == len(crontab.FIELDS):
+        if eventbridge.ANY in fields:
+            raise InvalidCron("expression", None, "has 5 fields, and ? is only among six; allowed are", _six())
         return crontab.read(fields)
     if len(fields) == len(eventbridge.FIELDS):
         return eventbridge.read(fields)
