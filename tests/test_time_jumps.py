@@ -119,7 +119,9 @@ async def test_whatever_the_clock_jumps_over_is_fired_as_the_policy_says_and_tol
     start = change_of(zone, dice) - timedelta(minutes=dice.randrange(1, 1440))
     jumps = [dice.choice(JUMPS) for _ in range(5)]
     looks = [start + sum(jumps[: n + 1], timedelta()) for n in range(len(jumps))]
-    jumpers = [Jumper(dice.choice(FORTY), dice.choice(POLICIES), dice.choice(WINDOWS)) for _ in range(SCHEDULES)]
+    jumpers = [
+        Jumper(cron=dice.choice(FORTY), policy=dice.choice(POLICIES), window=dice.choice(WINDOWS)) for _ in range(SCHEDULES)
+    ]
     found = await fire(tmp_path, database_url, zone, jumpers, start, looks)
     clock = Clock(read_zone(zone), int(start.timestamp()) + 1, int(looks[-1].timestamp()) + 1)
     for number, jumper in enumerate(jumpers):
