@@ -22,6 +22,9 @@ from waiting import DEADLINE_SECONDS
 
 COMMAND = str(Path(sys.executable).parent / "blobhub-server")
 
+STDERR = 2
+"""Where this process writes its errors; `sys.stderr` may be pytest's, and no file."""
+
 IMPORTED = [
     "alembic.command",
     "blobhub_server.app",
@@ -49,7 +52,7 @@ class Forked:
     def __init__(self, command: Sequence[str], env: Mapping[str, str], stderr: IO[Any] | None = None) -> None:
         read, write = os.pipe()
         self.stdout = os.fdopen(read)
-        outputs = [DupFd(write), DupFd(stderr.fileno() if stderr else sys.stderr.fileno())]
+        outputs = [DupFd(write), DupFd(stderr.fileno() if stderr else STDERR)]
         self._command = command
         self._process = _forking.Process(target=_run, args=(command, dict(env), outputs))
         self._process.start()
