@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import flows
 import pytest
 from calling import ask, outcome
 from databases import collected, select
+from exact import passing
 from figures import Figure
 from meter import MeteredServer, Reading, hold_the_bound
 from multiplied import lengthen_log, multiply_blob
@@ -20,6 +22,7 @@ from served import Api, connected
 
 BLOBS = scaled(5_000, least=500)
 EVENTS = scaled(100_000, least=5_000)
+LARGE = scaled(60, least=20)
 IN_BLOBS = ("blobs", "revisions", "entries", "blob_events", "sessions", "executions", "events")
 
 
@@ -34,6 +37,16 @@ async def with_a_long_log(api: Api, url: str) -> None:
     session = await api.session(flows.steps(2))
     await ask(api, "RunExecution", session=session, spec={"definition": "workflow"})
     await lengthen_log(url, session, EVENTS, rarely=10, rare_type="processor.waiting")
+
+
+async def with_large_values(api: Api, url: str) -> None:
+    """A blob with a session whose log, results and objects have a mebibyte each."""
+    session = await api.session(passing())
+    large = {"value_json": json.dumps("x" * 1_040_000)}
+    for number in range(LARGE):
+        await ask(api, "PutSessionObject", session=session, alias=f"large-{number}", **large)
+        spec = {"definition": "workflow", "input_data": [{"alias": "given", **large}]}
+        await ask(api, "RunExecution", session=session, spec=spec)
 
 
 async def measure_cascade(
@@ -60,7 +73,7 @@ async def read_until(api: Api, ended: asyncio.Task[None]) -> int:
     return calls
 
 
-@pytest.mark.parametrize("fill", [with_many_blobs, with_a_long_log])
+@pytest.mark.parametrize("fill", [with_many_blobs, with_a_long_log, with_large_values])
 async def test_a_cascade_holds_the_event_loop_for_moments_and_removes_everything(
     tmp_path: Path, database_url: str, fill: Callable[[Api, str], Awaitable[None]], figure: Figure
 ) -> None:

@@ -95,6 +95,10 @@ class Transaction(ABC):
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> CoreResult:
         """Run a statement of SQLAlchemy Core; with a list of parameters, once for each."""
 
+    async def execute_beside(self, statement: sa.Executable) -> CoreResult:
+        """Run a statement that takes long for how much it goes over, without holding the event loop."""
+        return await self.execute(statement)
+
     @abstractmethod
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         """Have the driver run a statement, and return its rows."""

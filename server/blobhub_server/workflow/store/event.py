@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.parts import delete_large
 from blobhub_server.db.portion import count_within
 from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.records import Mapper, Scalar
@@ -212,26 +212,7 @@ async def first_record(tx: Transaction, execution_id: str) -> str | None:
     return await tx.first(_FIRST_RECORD, execution=execution_id)
 
 
-_PIECE_LINES = 10
-"""How many lines a statement of a collection removes: of a mebibyte and a half each it takes some milliseconds."""
-_ROW_BYTES = 16 << 10
-"""A collected line counts as a row for each so many bytes, or a transaction would remove hundreds of mebibytes."""
-
-
 async def collect(tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
-    """Remove so many lines of the logs of sessions, about, and fewer of large ones; return how many rows they count for.
-
-    That is fewer than `rows` only if none are left.
-    """
-    key = [events.c.session_id, events.c.session_sequence]
-    removed = 0
-    while removed < rows:
-        piece = sa.select(*key).where(events.c.session_id.in_(session_ids)).limit(min(_PIECE_LINES, rows - removed))
-        length = sa.func.length(events.c.event) + sa.func.coalesce(sa.func.length(events.c.record), 0)
-        statement = events.delete().where(sa.tuple_(*key).in_(piece)).returning(length)
-        found = (await tx.execute(statement)).scalars().all()
-        if not found:
-            break
-        removed += sum(1 + size // _ROW_BYTES for size in found)
-        await asyncio.sleep(0)
-    return removed
+    """Remove so many lines of the logs of sessions, about, and fewer of large ones; return how many rows they count for."""
+    length = sa.func.length(events.c.event) + sa.func.coalesce(sa.func.length(events.c.record), 0)
+    return await delete_large(tx, events, events.c.session_id.in_(session_ids), rows, length)

@@ -13,7 +13,7 @@ from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
-from blobhub_server.db.parts import PART, delete_some
+from blobhub_server.db.parts import PART, delete_large
 from blobhub_server.db.portion import count_within
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows, upsert
 from blobhub_server.db.presence import blob_is_there
@@ -380,8 +380,9 @@ async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
 
 
 async def collect(tx: Transaction, execution_ids: Sequence[str], rows: int) -> int:
-    """Remove so many executions, whose messages are removed, at most; return how many were removed."""
-    return await delete_some(tx, executions, executions.c.id.in_(execution_ids), rows)
+    """Remove so many executions, about, and fewer with large results; return how many rows they count for."""
+    length = sa.func.coalesce(sa.func.length(executions.c.result), 0)
+    return await delete_large(tx, executions, executions.c.id.in_(execution_ids), rows, length)
 
 
 assert {"completed", "failed", "stopped"} == TERMINAL, "RUNNING spells the terminal states out for the indexes"

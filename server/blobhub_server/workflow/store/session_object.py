@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.parts import delete_some
+from blobhub_server.db.parts import delete_large
 from blobhub_server.db.prepared import Prepared, is_one_of, upsert
 from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Id, Name, Time, metadata
@@ -123,5 +123,5 @@ async def delete(tx: Transaction, session_id: str, alias: str) -> None:
 
 
 async def collect(tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
-    """Remove so many objects of sessions at most; return how many were removed."""
-    return await delete_some(tx, session_objects, session_objects.c.session_id.in_(session_ids), rows)
+    """Remove so many objects of sessions, about, and fewer of large ones; return how many rows they count for."""
+    return await delete_large(tx, session_objects, _columns.session_id.in_(session_ids), rows, _columns.size)
