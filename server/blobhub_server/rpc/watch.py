@@ -19,13 +19,10 @@ from blobhub_server.db.portion import MAX_BATCH_BYTES, count_within
 from blobhub_server.errors import SequenceOutOfRange
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.transport_error import ShuttingDown
-from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.rpc.wire import repeated, to_timestamp
 
 MAX_BATCH = 512
 """How many lines one read of a log returns at most."""
-
-_EVENTS_TAG = b"\x0a"
-"""Field 1, length-delimited: https://protobuf.dev/programming-guides/encoding/#structure"""
 
 
 class Reader(Protocol):
@@ -115,16 +112,7 @@ def pack(batch: Sequence[Line] | Idle, now: datetime) -> bytes:
     if isinstance(batch, Idle):
         progress = watch_pb2.Progress(sequence=batch.sequence, time=to_timestamp(now))
         return session_pb2.WatchSessionResponse(progress=progress).SerializeToString()
-    return b"".join(part for line in batch for part in (_EVENTS_TAG, _varint(len(line.event)), line.event))
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    return repeated(1, (line.event for line in batch))
 
 
 def check_range(after: int, last: int) -> None:

@@ -7,6 +7,7 @@ a sign that an integer has not.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXACT = 1 << 53
+_LENGTH_DELIMITED = 2
 
 
 def to_value(value: Any) -> Value:
@@ -61,6 +63,25 @@ def from_value(value: Value) -> Any:
     if kind == "bool_value":
         return value.bool_value
     return None
+
+
+def repeated(number: int, messages: Iterable[bytes]) -> bytes:
+    """A message whose field of this number, up to 15, has these messages, encoded as they are.
+
+    Encoded messages of one type, one after the other, are one: so a large answer is put together of parts, none of which is
+    parsed, copied or encoded again. https://protobuf.dev/programming-guides/encoding/#structure
+    """
+    tag = bytes([number << 3 | _LENGTH_DELIMITED])
+    return b"".join(part for message in messages for part in (tag, _varint(len(message)), message))
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def to_timestamp(time: datetime) -> Timestamp:

@@ -27,13 +27,13 @@ from blobhub_server.platform.store import metadata as store
 from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
-from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.rpc.wire import repeated, to_timestamp
 
 KIND = "metadata record"
 
 
 def to_proto(record: MetadataRecord, *, allowance: json_field.ItemAllowance | None = None) -> pb.MetadataRecord:
-    """A record as its message. `room` is that of a list, whose values share it."""
+    """A record as its message. `allowance` is that of a list, whose values share it."""
     made = pb.MetadataRecord(
         parent_id=record.parent_id,
         blob_id=record.blob_id,
@@ -47,11 +47,16 @@ def to_proto(record: MetadataRecord, *, allowance: json_field.ItemAllowance | No
     return made
 
 
-def to_resolved(record: MetadataRecord, *, allowance: json_field.ItemAllowance | None = None) -> pb.ResolvedMetadata:
-    """A record that holds for a revision as its message."""
+def _listed(record: MetadataRecord, allowance: json_field.ItemAllowance) -> bytes:
+    """A record of a list, encoded; the values of the list share the allowance."""
+    return to_proto(record, allowance=allowance).SerializeToString()
+
+
+def _resolved(record: MetadataRecord, allowance: json_field.ItemAllowance) -> bytes:
+    """A record that holds for a revision, encoded, likewise."""
     of_blob = record.parent_id == record.blob_id
     source = pb.METADATA_SOURCE_BLOB if of_blob else pb.METADATA_SOURCE_REVISION
-    return pb.ResolvedMetadata(record=to_proto(record, allowance=allowance), source=source)
+    return pb.ResolvedMetadata(record=to_proto(record, allowance=allowance), source=source).SerializeToString()
 
 
 class MetadataService:
@@ -94,22 +99,18 @@ class MetadataService:
             record = await _get_record(tx, call.resource.id, request.key)
         return pb.GetMetadataResponse(record=to_proto(record))
 
-    async def ListMetadata(
-        self, request: pb.ListMetadataRequest, call: Call[Blob | BlobRevision]
-    ) -> pb.ListMetadataResponse:
+    async def ListMetadata(self, request: pb.ListMetadataRequest, call: Call[Blob | BlobRevision]) -> bytes:
         parent_id, order_by = call.resource.id, request.order_by or "key"
         page = Page.parse(request, parent_id, request.key_prefix, order_by)
         async with self._host.db.scan(call.caller.party) as tx:
             found = await store.page(
                 tx, parent_id, order_by=order_by, prefix=request.key_prefix, after=page.after, limit=page.limit + 1
             )
-        make = partial(to_proto, allowance=json_field.ItemAllowance())
-        records, token = await page.fill(found, attrgetter("key"), make)
-        return pb.ListMetadataResponse(records=records, next_page_token=token)
+        make = partial(_listed, allowance=json_field.ItemAllowance())
+        records, token = await page.fill(found, attrgetter("key"), make, size_of=len)
+        return repeated(1, records) + pb.ListMetadataResponse(next_page_token=token).SerializeToString()
 
-    async def ResolveMetadata(
-        self, request: pb.ResolveMetadataRequest, call: Call[BlobRevision]
-    ) -> pb.ResolveMetadataResponse:
+    async def ResolveMetadata(self, request: pb.ResolveMetadataRequest, call: Call[BlobRevision]) -> bytes:
         found_at = call.resource
         page = Page.parse(request, found_at.revision.id, request.key_prefix, *request.keys)
         async with self._host.db.scan(call.caller.party) as tx:
@@ -122,9 +123,9 @@ class MetadataService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        make = partial(to_resolved, allowance=json_field.ItemAllowance())
-        resolved, token = await page.fill(found, attrgetter("key"), make)
-        return pb.ResolveMetadataResponse(resolved=resolved, next_page_token=token)
+        make = partial(_resolved, allowance=json_field.ItemAllowance())
+        resolved, token = await page.fill(found, attrgetter("key"), make, size_of=len)
+        return repeated(1, resolved) + pb.ResolveMetadataResponse(next_page_token=token).SerializeToString()
 
     async def UpdateMetadata(
         self, request: pb.UpdateMetadataRequest, call: Call[Blob | BlobRevision]

@@ -18,7 +18,7 @@ from blobhub_server.db.portion import MAX_PAGE_BYTES, count_within
 from blobhub_server.errors import AlreadyExists, BlobHubError, NotFound, WrongBlobType
 from blobhub_server.ids import NOTHING
 from blobhub_server.rpc.paging import Page
-from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.rpc.wire import repeated, to_timestamp
 from blobhub_server.turnstile import Party
 from blobhub_server.workflow.definitions.document import InvalidDefinition, Problem, Severity
 from blobhub_server.workflow.definitions.finder import Definitions
@@ -132,15 +132,12 @@ class DefinitionService:
             return request.document.encode()
         return await self._definitions.turnstile.run(party, lambda: to_document(request.content).encode())
 
-    async def GetDefinition(
-        self, request: pb.GetDefinitionRequest, call: Call[LocatedDefinition]
-    ) -> pb.GetDefinitionResponse:
+    async def GetDefinition(self, request: pb.GetDefinitionRequest, call: Call[LocatedDefinition]) -> bytes:
         entry = call.resource.entry
         document = await self._host.contents.read(entry.digest)
         content = await self._contents.obtain(entry.digest, partial(self._content, document, call.caller.party))
         answer = pb.GetDefinitionResponse(definition=to_proto(entry), document=document.decode())
-        answer.content.MergeFromString(content)
-        return answer
+        return answer.SerializeToString() + repeated(pb.GetDefinitionResponse.CONTENT_FIELD_NUMBER, [content])
 
     async def _content(self, document: bytes, party: Party) -> tuple[bytes, int]:
         """The typed message of a document, encoded, and its bytes."""

@@ -22,7 +22,7 @@ from blobhub_server.errors import BlobHubError, InvalidValue, NotFound
 from blobhub_server.ids import canonical_id
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import Idle, check_range, pack
-from blobhub_server.rpc.wire import from_duration, to_timestamp
+from blobhub_server.rpc.wire import from_duration, repeated, to_timestamp
 from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.interpreter import ENDINGS, Record
 from blobhub_server.workflow.log.log import EventLog
@@ -44,7 +44,7 @@ _NAMES = {number: name for name, number in _STATES.items()}
 
 
 def to_proto(execution: Execution, *, allowance: json_field.ItemAllowance | None = None) -> pb.Execution:
-    """An execution as its message. `room` is that of a list, whose results share it."""
+    """An execution as its message. `allowance` is that of a list, whose results share it."""
     made = pb.Execution(
         id=execution.id,
         session_id=execution.session_id,
@@ -74,12 +74,17 @@ def to_inputs(given: Mapping[str, Any]) -> Iterator[pb.ExecutionInput]:
         yield made
 
 
-def to_proto_with_inputs(execution: Execution, first_record: str) -> pb.Execution:
-    """An execution with what it was given, which its first log record says; there is none before it runs."""
+def _answer_with_inputs(execution: Execution, first_record: str) -> bytes:
+    """GetExecution's answer, encoded. The first record of its log says what it was given; there is none before it runs."""
     made = to_proto(execution)
     given = Record.from_json(json.loads(first_record)).private["input_data"] if first_record else {}
     made.input_data.extend(to_inputs(given))
-    return made
+    return repeated(1, [made.SerializeToString()])
+
+
+def _listed(execution: Execution, allowance: json_field.ItemAllowance) -> bytes:
+    """An execution of a list, encoded; the results of the list share the allowance."""
+    return to_proto(execution, allowance=allowance).SerializeToString()
 
 
 def _last_message(execution: Execution) -> bytes:
@@ -174,14 +179,13 @@ class ExecutionService:
             yield head + pack(batch, self._host.clock()) + tail
             head = b""
 
-    async def GetExecution(self, request: pb.GetExecutionRequest, call: Call[Execution]) -> pb.GetExecutionResponse:
+    async def GetExecution(self, request: pb.GetExecutionRequest, call: Call[Execution]) -> bytes:
         found = call.resource
         async with self._host.db.read() as tx:
             kept = await event_store.first_record(tx, found.id) or ""
-        execution = await off_loop(_size(found) + len(kept), call.caller.party, partial(to_proto_with_inputs, found, kept))
-        return pb.GetExecutionResponse(execution=execution)
+        return await off_loop(_size(found) + len(kept), call.caller.party, partial(_answer_with_inputs, found, kept))
 
-    async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[BlobView]) -> pb.ListExecutionsResponse:
+    async def ListExecutions(self, request: pb.ListExecutionsRequest, call: Call[BlobView]) -> bytes:
         blob, order_by = call.resource, request.order_by or "create_time desc"
         only = to_filter(request, await self._session_id(request.session, call))
         page = Page.parse(request, blob.id, repr(only), order_by)
@@ -189,11 +193,11 @@ class ExecutionService:
             found, more = await store.page(
                 tx, blob.id, only, order_by=order_by, after=page.after, limit=page.limit + 1, max_bytes=MAX_PAGE_BYTES
             )
-        make = partial(to_proto, allowance=json_field.ItemAllowance())
+        make = partial(_listed, allowance=json_field.ItemAllowance())
         items, token = await page.fill(
-            found, store.order(order_by).key, make, more=more, weight_of=_size, party=call.caller.party
+            found, store.order(order_by).key, make, size_of=len, more=more, weight_of=_size, party=call.caller.party
         )
-        return pb.ListExecutionsResponse(executions=items, next_page_token=token)
+        return repeated(1, items) + pb.ListExecutionsResponse(next_page_token=token).SerializeToString()
 
     async def _session_id(self, reference: str, call: Call[BlobView]) -> str:
         """The id of the session of a blob whose executions are asked for; empty for all. Raises NotFound."""

@@ -13,7 +13,7 @@ from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import AlreadyExists, NotFound
 from blobhub_server.rpc.paging import Page
-from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.rpc.wire import repeated, to_timestamp
 from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules import session_object as rules
@@ -38,6 +38,11 @@ def to_proto(item: SessionObject) -> pb.SessionObject:
     if item.value:
         json_field.fill_text(made, "value", item.value)
     return made
+
+
+def _answer(item: SessionObject) -> bytes:
+    """GetSessionObject's answer, encoded."""
+    return repeated(1, [to_proto(item).SerializeToString()])
 
 
 class SessionObjectService:
@@ -78,16 +83,12 @@ class SessionObjectService:
 
         return await call.once(make)
 
-    async def GetSessionObject(
-        self, request: pb.GetSessionObjectRequest, call: Call[Session]
-    ) -> pb.GetSessionObjectResponse:
+    async def GetSessionObject(self, request: pb.GetSessionObjectRequest, call: Call[Session]) -> bytes:
         async with self._host.db.read() as tx:
             item = await store.get(tx, call.resource.id, request.alias)
         if item is None:
             raise NotFound("session object", request.alias, _INSTEAD)
-        return pb.GetSessionObjectResponse(
-            session_object=await off_loop(item.size, call.caller.party, partial(to_proto, item))
-        )
+        return await off_loop(item.size, call.caller.party, partial(_answer, item))
 
     async def ListSessionObjects(
         self, request: pb.ListSessionObjectsRequest, call: Call[Session]
