@@ -28,6 +28,8 @@ from blobhub_server.workflow.rules.message import Message, MessageKind
 from blobhub_server.workflow.runtime.decision import Progress, happen
 from interpreting import EXECUTION, compiled
 
+MANY = [[0]] * 4_000
+"""A value that takes some of a budget wherever it is gone over, though it is short as text."""
 STOP = Message(execution_id="e", number=1, kind=MessageKind.STOP)
 
 
@@ -127,3 +129,47 @@ def test_a_decision_that_is_thrown_away_has_not_happened() -> None:
     before = replace(engine.progress.execution), engine.progress.state.copy()
     happen(engine.graph, engine.progress, [Started({})], now=0.0, session={}, messages=[STOP])
     assert (engine.progress.execution, engine.progress.state) == before
+
+
+def parallel(count: int) -> Graph:
+    """So many scripts at once."""
+    names = [f"script-{number}" for number in range(count)]
+    components = [flows.component("start", "flow.start"), flows.component("end", "flow.end")]
+    components += [flows.component(name, "logic.code", code="pass") for name in names]
+    connections = [flows.control("start", name) for name in names] + [
+        flows.control(name, "end", "success") for name in names
+    ]
+    return compiled(flows.document(components, connections))
+
+
+def test_a_turn_takes_in_no_more_than_its_budget_and_what_is_left_happens_in_later_ones() -> None:
+    graph = parallel(40)
+    decision = happen(graph, Progress(EXECUTION, ExecutionState(step_limit=1_000)), [Started({})], now=0.0, session={})
+    outcome = Outcome(route="success", outputs={"result": MANY})
+    left: list[Happening] = [
+        Completion(step=command.step, attempt=1, result=outcome)
+        for command in decision.commands
+        if isinstance(command, RunStep)
+    ]
+    assert len(left) == 40
+    taken = []
+    while left:
+        decision = happen(graph, decision.progress, left, now=0.0, session={})
+        assert decision.taken >= 1
+        taken.append(decision.taken)
+        left = left[decision.taken :]
+    assert max(taken) < 10
+    assert decision.progress.state.phase == "completed"
+
+
+def test_all_messages_are_taken_in_whatever_the_budget_is() -> None:
+    graph = parallel(2)
+    begun = happen(graph, Progress(EXECUTION, ExecutionState(step_limit=1_000)), [Started({})], now=0.0, session={})
+    outcome = Outcome(route="success", outputs={"result": MANY})
+    completions = [Completion(step=step, attempt=1, result=outcome) for step in (2, 3)]
+    stopped = happen(graph, begun.progress, completions, now=0.0, session={}, messages=[STOP], budget=1)
+    assert (stopped.messages, stopped.progress.state.phase) == (1, "stopping")
+    few = happen(graph, begun.progress, completions, now=0.0, session={}, budget=1)
+    assert few.taken == 1
+    # Without a budget nothing is evaluated, and all is taken in: so is what has happened before a recovery.
+    assert happen(graph, begun.progress, completions, now=0.0, session={}, budget=0).taken == 2

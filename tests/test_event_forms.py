@@ -7,7 +7,7 @@ from blobhub.v1 import event_pb2
 from blobhub_server.rpc.wire import stamp
 from blobhub_server.workflow.components.awaits import Await, signal, time
 from blobhub_server.workflow.interpreter import ENDINGS, RECORD_TYPES, TERMINAL, Record
-from blobhub_server.workflow.log.encode import FORMS, encode_record
+from blobhub_server.workflow.log.encode import FORMS, encode_records, number_event
 from interpreting import EXECUTION, compiled
 
 
@@ -28,9 +28,10 @@ def waiting(awaits: Await, until: float | None) -> event_pb2.ProcessorWaiting:
     record = Record(
         type="processor.waiting", at=1.0, step=2, component_id="wait", public={"await": awaits.to_json(), "until": until}
     )
-    graph, at = compiled(flows.delay(1)), stamp(1.0)
-    encoded = encode_record(record, graph, EXECUTION, event_id="i", session_sequence=1, execution_sequence=1, at=at)
-    event = event_pb2.Event.FromString(encoded)
+    (encoded,) = encode_records([record], compiled(flows.delay(1)), EXECUTION)
+    numbered = number_event(encoded, event_id="i", session_sequence=1, execution_sequence=1, at=stamp(1.0))
+    event = event_pb2.Event.FromString(numbered)
+    assert (event.id, event.session_sequence, event.execution_id, event.type) == ("i", 1, EXECUTION.id, record.type)
     assert event.WhichOneof("payload") == "processor_waiting"
     return event.processor_waiting
 

@@ -167,6 +167,25 @@ async def test_a_value_of_as_many_items_as_there_may_be_holds_nobody_up(
     print(f"worst callback {reading.worst_ms:.1f} ms")
 
 
+async def test_many_values_that_are_emitted_at_once_hold_nobody_up_and_come_in_their_order(
+    metered: tuple[MeteredServer, Api, str],
+) -> None:
+    server, api, session_id = metered
+    emitting = "for number in range(60):\n    emit_output([number] + [[0]] * 4900)\nset_data_output('result', 1)"
+    await api.put(flows.code(emitting), alias="emitting")
+    numbers: list[int] = []
+
+    async def emit() -> None:
+        ended = (await ask(api, "RunExecution", session=session_id, spec={"definition": "emitting"})).execution
+        listing = session_pb2.ListEventsRequest(session=session_id, execution=ended.id, types=["processor.output"])
+        listing.page_size = 1000
+        found = [event async for event in page(api.sessions.ListEvents, listing)]
+        numbers[:] = [get_value(event.processor_output)[0] for event in found]
+
+    await hold_the_bound(partial(server.measure, emit))
+    assert numbers == [*range(60)]
+
+
 async def test_a_request_of_very_many_items_is_refused_before_anything_is_made_of_it(
     metered: tuple[MeteredServer, Api, str],
 ) -> None:

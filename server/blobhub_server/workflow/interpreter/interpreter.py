@@ -57,7 +57,8 @@ class Turn:
 
     `written` holds those of the objects that the turn writes. `reads` names those that it has read as they were before it:
     it is not what follows where they are others. `touched` has the steps that something has happened to. `spent` is what of
-    the budget it took. The state that the turn began with is unchanged, so a turn can be thrown away.
+    the budget it took, and `taken` how many of the happenings it has taken in. The state that the turn began with is
+    unchanged, so a turn can be thrown away.
     """
 
     state: ExecutionState
@@ -67,6 +68,7 @@ class Turn:
     reads: set[str] = field(default_factory=set)
     touched: set[int] = field(default_factory=set)
     spent: int = 0
+    taken: int = 0
 
 
 def advance(
@@ -77,8 +79,11 @@ def advance(
     now: float,
     session: Mapping[str, Any],
     budget: int = BUDGET,
+    least: int = 1,
 ) -> Turn:
     """Take happenings in, one after the other; return what they lead to.
+
+    The first `least` are taken in; those after them only while some of the budget is left, and else in a turn to come.
 
     `session` holds the session's objects that the graph touches. When the turn's state is `runnable`, there is more to do:
     let Continue happen. Happenings to an execution or a step that has ended are ignored.
@@ -86,8 +91,11 @@ def advance(
     turn = Turn(state=state.copy(), session=dict(session))
     taking = _Taking(graph, turn, now, budget)
     for happening in happenings:
+        if taking.budget <= 0 and turn.taken >= least:
+            break
         taking.take(happening)
         taking.go_on()
+        turn.taken += 1
     turn.spent = budget - taking.budget
     return turn
 
@@ -342,7 +350,7 @@ class _Taking:
         )
 
     def _append(self, record: Record) -> None:
-        self.budget -= price_of_bytes(apply(self._graph, self._state, record))
+        self.budget -= price_of_bytes(*apply(self._graph, self._state, record))
         self._records.append(record)
         if record.step is not None:
             self._turn.touched.add(record.step)

@@ -13,6 +13,8 @@ _WORK = 50
 """How much work counts as one more component. An expression that does all it may ends the turn."""
 _BYTES = 2 << 10
 """How many bytes of values count as one more component, so that a turn, and what it writes, stay small."""
+_MEMORY = 8 << 10
+"""How many bytes of values in memory do: to go over 10,000 items takes a millisecond, and they may be short as text."""
 _MARKS = 100
 """How many marks that tokens are late count as one more component."""
 
@@ -22,9 +24,9 @@ def price_of_work(work: int) -> int:
     return work // _WORK
 
 
-def price_of_bytes(logged: int) -> int:
-    """What so many bytes that a record adds to the log take of a budget."""
-    return logged // _BYTES
+def price_of_bytes(logged: int, memory: int) -> int:
+    """What a record takes of a budget that adds so many bytes to the log, and whose values take so many in memory."""
+    return logged // _BYTES + memory // _MEMORY
 
 
 def price_of_entering(tokens: int, *, marks: bool) -> int:

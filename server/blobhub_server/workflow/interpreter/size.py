@@ -27,19 +27,22 @@ MAX_VALUE_BYTES = MAX_BYTES + _ITEM_BYTES * MAX_VALUE_ITEMS
 """What a value of a mebibyte takes in memory at most, about."""
 
 
-def measure(record: Record) -> tuple[int, Mapping[str, int]]:
-    """How many bytes a record adds to the log, and what its private values take in memory, by name, in bytes."""
-    logged, kept = EVENT_BYTES, {}
+def measure(record: Record) -> tuple[int, int, Mapping[str, int]]:
+    """How many bytes a record adds to the log, and what all its values take in memory, and the private ones by name."""
+    logged, memory, kept = EVENT_BYTES, 0, {}
     for name in ("value", "printed", "result"):
         if name in record.public:
-            logged += _sizes(record.public[name])[0]
+            length, size = _sizes(record.public[name])
+            logged += length
+            memory += size
     if record.private:
         # Outputs come last: where a route has the name of a session object, it is the output that is kept.
         for part in ("session", "input_data", "outputs"):
             for name, value in record.private.get(part, {}).items():
                 length, kept[name] = _sizes(value)
                 logged += length
-    return logged, kept
+                memory += kept[name]
+    return logged, memory, kept
 
 
 def _sizes(value: Any) -> tuple[int, int]:

@@ -105,9 +105,9 @@ class ExecutionState:
         )
 
 
-def apply(graph: Graph, state: ExecutionState, record: Record) -> int:
-    """Take one record into the state; return how many bytes it adds to the log."""
-    type_, (logged, kept) = RECORD_TYPES[record.type], measure(record)
+def apply(graph: Graph, state: ExecutionState, record: Record) -> tuple[int, int]:
+    """Take one record into the state; return how many bytes it adds to the log, and what its values take in memory."""
+    type_, (logged, memory, kept) = RECORD_TYPES[record.type], measure(record)
     type_.fold(graph, state, record, kept)
     state.logged += logged
     if type_.ends:
@@ -118,7 +118,7 @@ def apply(graph: Graph, state: ExecutionState, record: Record) -> int:
         state.late.clear()
         state.joins.clear()
         state.holdings.clear()
-    return logged
+    return logged, memory
 
 
 def inputs_of(

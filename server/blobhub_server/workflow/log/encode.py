@@ -1,8 +1,15 @@
-"""Events as watchers get them: a record of the interpreter, or a change of the session, as protobuf bytes."""
+"""Events as watchers get them: a record of the interpreter, or a change of the session, as protobuf bytes.
+
+A record may hold values of a mebibyte, which take milliseconds to encode. So it is encoded before the transaction that logs
+it, and what is known there alone, its number and time, is put before it: concatenating two encoded messages of a type merges
+them (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from blobhub.v1 import event_pb2 as pb
@@ -100,27 +107,38 @@ FORMS: Mapping[str, Fill] = {
 """How each type of record is shown to watchers. What it does to the state is in `interpreter/state.py`."""
 
 
-def encode_record(
-    record: Record,
-    graph: Graph,
-    execution: Execution,
-    *,
-    event_id: str,
-    session_sequence: int,
-    execution_sequence: int,
-    at: Timestamp,
-) -> bytes:
-    """An execution's event, serialized."""
-    event = pb.Event(
-        id=event_id,
-        session_sequence=session_sequence,
-        execution_sequence=execution_sequence,
-        type=record.type,
-        create_time=at,
-        session_id=execution.session_id,
-        execution_id=execution.id,
-        revision_id=execution.revision_id,
-    )
+@dataclass(frozen=True, slots=True)
+class EncodedRecord:
+    """A record as the log keeps it: `event` is the public event without what `number_event` adds, `record` is JSON text."""
+
+    type: str
+    at: float
+    event: bytes
+    record: str
+
+
+# `json.dumps` makes one for each call that does not take its defaults, which takes longer than writing a small record.
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
+def encode_records(records: Sequence[Record], graph: Graph, execution: Execution) -> list[EncodedRecord]:
+    """Records of an execution, encoded but for their places in the log."""
+    whose = pb.Event(session_id=execution.session_id, execution_id=execution.id, revision_id=execution.revision_id)
+    prefix = whose.SerializeToString()
+    return [
+        EncodedRecord(
+            type=record.type,
+            at=record.at,
+            event=prefix + _event(record, graph, execution).SerializeToString(),
+            record=_ENCODER.encode(record.to_json()),
+        )
+        for record in records
+    ]
+
+
+def _event(record: Record, graph: Graph, execution: Execution) -> pb.Event:
+    """What of an event is of its record alone."""
+    event = pb.Event()
     if record.component_id is not None:
         component = graph.components[record.component_id]
         processor = event.processor
@@ -130,7 +148,21 @@ def encode_record(
         processor.step = record.step or 0
         processor.attempt = record.attempt or 0
     FORMS[record.type](event, record.public, execution)
-    return event.SerializeToString()
+    return event
+
+
+def number_event(
+    encoded: EncodedRecord, *, event_id: str, session_sequence: int, execution_sequence: int, at: Timestamp
+) -> bytes:
+    """The event of an encoded record, at its place in the log."""
+    head = pb.Event(
+        id=event_id,
+        session_sequence=session_sequence,
+        execution_sequence=execution_sequence,
+        type=encoded.type,
+        create_time=at,
+    )
+    return head.SerializeToString() + encoded.event
 
 
 def encode_session_event(

@@ -44,18 +44,21 @@ class Decision:
     """What follows: the new progress, the records that lead to it, and the commands to perform once they are durable.
 
     The commands are those of the steps that something has happened to; those of other open steps stand as they were given.
-    `messages` says how many messages are taken in, `objects` which session objects are written, by alias. `reads` names the
-    session objects that it rests on: where one of them is another by the time that this is made durable, it is thrown away.
-    `spent` is what of the budget it took.
+    `messages` says how many messages are taken in, and `taken` how many of the happenings: those that are left are to happen
+    again. `objects` says which session objects are written, by alias. `reads` names the session objects that it rests on:
+    where one of them is another by the time that this is made durable, it is thrown away. `spent` is what of the budget it
+    took, `logged` how many bytes the records add to the log.
     """
 
     progress: Progress
     records: Sequence[Record]
     commands: Sequence[Command]
     messages: int
+    taken: int
     objects: Mapping[str, Any]
     reads: Set[str]
     spent: int
+    logged: int
 
 
 def happen(
@@ -68,14 +71,15 @@ def happen(
     messages: Sequence[Message] = (),
     budget: int = BUDGET,
 ) -> Decision:
-    """Take in messages and then happenings, one after the other.
+    """Take in messages and then happenings, one after the other, until the budget is spent; all of them where there is none.
 
-    Messages come first, because their senders have been answered already. `now` is unix time
-    in seconds, `session` holds the session's objects that the graph touches. `budget` is how many components are evaluated
-    in place at most.
+    Messages come first, and all of them, because their senders have been answered already. `now` is unix time in seconds,
+    `session` holds the session's objects that the graph touches. `budget` is how many components are evaluated in place at
+    most.
     """
     taken = [*map(_happening, messages), *happenings]
-    turn = advance(graph, progress.state, taken, now=now, session=session, budget=budget)
+    least = len(messages) + 1 if budget else len(taken)
+    turn = advance(graph, progress.state, taken, now=now, session=session, budget=budget, least=least)
     state = turn.state
     execution = replace(
         progress.execution,
@@ -92,9 +96,11 @@ def happen(
         records=turn.records,
         commands=todo(graph, state, now, turn.touched),
         messages=len(messages),
+        taken=turn.taken - len(messages),
         objects=turn.written,
         reads=turn.reads,
         spent=turn.spent,
+        logged=state.logged - progress.state.logged,
     )
 
 

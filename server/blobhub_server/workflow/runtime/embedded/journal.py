@@ -7,23 +7,20 @@ Watchers are woken after the commit.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
-from blobhub_server.background import Turns, in_turns
+from blobhub_server.background import Turns
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.group import GroupCommitter
 from blobhub_server.errors import BlobHubError, LimitExceeded, PermissionDenied
 from blobhub_server.rpc.wire import to_timestamp
 from blobhub_server.workflow.errors import SessionNotOpen
-from blobhub_server.workflow.interpreter import Record
 from blobhub_server.workflow.log.budget import LogBudget
-from blobhub_server.workflow.log.encode import encode_record
+from blobhub_server.workflow.log.encode import EncodedRecord, number_event
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import session_line
 from blobhub_server.workflow.rules import session_object as object_rules
@@ -40,7 +37,7 @@ from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.embedded.current import bring_up_to_date
 from blobhub_server.workflow.runtime.embedded.failure_log import FailureLog
 from blobhub_server.workflow.runtime.embedded.object_reader import ObjectReader
-from blobhub_server.workflow.runtime.embedded.unit import Key, Unit
+from blobhub_server.workflow.runtime.embedded.unit import EncodedUnit, Key, Unit
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
@@ -104,7 +101,8 @@ class Journal:
         new; nothing of it is written then. When the storage cannot be used, a new execution raises StorageUnavailable; a
         unit of one that runs waits here, for as long as that takes, and is written once.
         """
-        return _unwrap(await self._committer.submit(unit))
+        # Before the transaction: those who share it do not wait for a large unit to be encoded.
+        return _unwrap(await self._committer.submit(await unit.encode()))
 
     async def join(self, tx: Transaction, starts: Sequence[Unit]) -> list[Execution | BlobHubError]:
         """Write units of new executions in somebody's transaction; return for each its execution, or why there is none.
@@ -127,7 +125,7 @@ class Journal:
         answers = await self._insert_new(tx, new, sessions) | await self._check_running(tx, changed, sessions)
         decided = [unit for unit in units if unit.key not in answers]
         if decided:
-            current = await bring_up_to_date(tx, decided, self.objects)
+            current = [await unit.encode() for unit in await bring_up_to_date(tx, decided, self.objects)]
             # The row of a new execution is that of its first decision.
             grown = [now for before, now in zip(decided, current, strict=True) if now.limit is None or now is not before]
             await execution_store.project(tx, [unit.execution for unit in grown])
@@ -186,7 +184,7 @@ class Journal:
         execution = unit.execution
         if row.last_execution_sequence != execution.last_execution_sequence:
             return False
-        before, records = execution.last_execution_sequence - len(unit.records), [_encode(item) for item in unit.records]
+        before, records = execution.last_execution_sequence - len(unit.records), [it.record for it in _encoded(unit).records]
         if await event_store.records_after(tx, execution.id, before, limit=len(records) + 1) != records:
             return False
         tx.after_commit(partial(self._after_commit, unit))
@@ -214,10 +212,9 @@ class Journal:
         if taken:
             await message_store.delete(tx, taken)
         # Of those that write one object the last counts, for the others found each other's in `bring_up_to_date`.
-        objects = {(unit.execution.session_id, alias): value for unit in units for alias, value in unit.objects.items()}
+        objects = {(unit.execution.session_id, alias): unit for unit in units for alias in unit.objects}
         if objects:
-            written = await in_turns(lambda item: self._object(*item[0], item[1]), objects.items())
-            await object_store.put(tx, written)
+            await object_store.put(tx, [self._object(unit, alias) for (_, alias), unit in objects.items()])
         settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
         # Late, for all who write to the organization's logs share this lock; and before those that listeners take, because
         # whoever joins a start locks the same after it.
@@ -248,12 +245,11 @@ class Journal:
         return [self._session_line(sessions[id_], "session_closed", {}) for id_ in idle]
 
     async def _lines(self, units: Sequence[Unit], sessions: Mapping[str, Session]) -> list[LoggedEvent]:
-        # A record may hold a value of a megabyte, which takes 10 ms to encode.
         turns, lines = Turns(), []
         for unit in units:
             execution, session = unit.execution, sessions[unit.execution.session_id]
             number = execution.last_execution_sequence - len(unit.records)
-            for record in unit.records:
+            for record in _encoded(unit).records:
                 session.advance(datetime.fromtimestamp(record.at, UTC))
                 number += 1
                 line = self._line(unit, record, session, number)
@@ -265,12 +261,9 @@ class Journal:
                 lines.append(self._session_line(session, "session_object_modified", fields))
         return lines
 
-    def _line(self, unit: Unit, record: Record, session: Session, number: int) -> LoggedEvent:
-        execution = unit.execution
-        event = encode_record(
+    def _line(self, unit: Unit, record: EncodedRecord, session: Session, number: int) -> LoggedEvent:
+        event = number_event(
             record,
-            unit.graph,
-            execution,
             event_id=self._host.ids(),
             session_sequence=session.last_session_sequence,
             execution_sequence=number,
@@ -279,12 +272,12 @@ class Journal:
         return LoggedEvent(
             session_id=session.id,
             session_sequence=session.last_session_sequence,
-            execution_id=execution.id,
+            execution_id=unit.execution.id,
             execution_sequence=number,
             type=record.type,
             create_time=session.last_event_time,
             event=event,
-            record=_encode(record),
+            record=record.record,
         )
 
     def _session_line(self, session: Session, payload: str, fields: dict[str, str]) -> LoggedEvent:
@@ -299,12 +292,12 @@ class Journal:
             at=session.last_event_time,
         )
 
-    def _object(self, session_id: str, alias: str, value: Any) -> SessionObject:
-        text, now = object_rules.encode(value), self._host.clock()
+    def _object(self, unit: Unit, alias: str) -> SessionObject:
+        text, now = _encoded(unit).objects[alias], self._host.clock()
         return SessionObject(
-            session_id=session_id,
+            session_id=unit.execution.session_id,
             alias=alias,
-            type=object_rules.type_of(value),
+            type=object_rules.type_of(unit.objects[alias]),
             value=text,
             size=len(text.encode()),
             create_time=now,
@@ -322,9 +315,9 @@ def _was_fired(unit: Unit) -> bool:
     return cause is not None and cause.kind is CauseKind.FIRING
 
 
-def _encode(record: Record) -> str:
-    """A record as the log keeps it."""
-    return json.dumps(record.to_json(), separators=(",", ":"))
+def _encoded(unit: Unit) -> EncodedUnit:
+    assert unit.encoded is not None, "units are encoded before they are written"
+    return unit.encoded
 
 
 def _unwrap(answer: Execution | Refusal) -> Execution:

@@ -110,6 +110,7 @@ class Runner:
         self._graph = graph
         self._progress = progress
         self._commands: Sequence[Command] = ()
+        self._taken = 0
         self._on_end = on_end
         self._on_failure = on_failure
         self._arrivals: deque[Arrival] = deque()
@@ -200,10 +201,12 @@ class Runner:
             self._pump = None
 
     async def _take(self, batch: Sequence[Arrival]) -> None:
-        """Take a turn with all that has arrived."""
+        """Take a turn with what has arrived: all of it, or as much as a turn may take in."""
         self._arrivals.clear()
         try:
             await self._commit([item.happening for item in batch])
+            batch, left = batch[: self._taken], batch[self._taken :]
+            self._arrivals.extendleft(reversed(left))
         except Exception as error:
             self._give_up(batch, error)
             return
@@ -235,7 +238,7 @@ class Runner:
             decide = partial(self._decide, happenings, self._messages)
             decision = await self._context.turns.take(self.execution.organization_id, partial(decide, objects.values))
             if not (decision.records or decision.messages or self._counts(decision) or self._starts_step(decision)):
-                self._commands = decision.commands
+                self._commands, self._taken = decision.commands, decision.taken
                 return
             try:
                 unit = Unit.of(decision, self._graph, decide, self._keep, self._fail_full, objects=objects)
@@ -318,7 +321,7 @@ class Runner:
             return decide([Failed("INTERNAL", "the execution could not go on")])
 
     def _keep(self, decision: Decision) -> None:
-        self._progress, self._commands = decision.progress, decision.commands
+        self._progress, self._commands, self._taken = decision.progress, decision.commands, decision.taken
         if self._counted:  # What was ready has been evaluated, and the server lives; what follows begins from here.
             self._cautious = False
         self._counted = self.execution.recoveries > 0

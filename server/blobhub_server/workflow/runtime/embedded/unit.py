@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from blobhub_server.errors import LimitExceeded
+from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import Record
+from blobhub_server.workflow.log.encode import EncodedRecord, encode_records
+from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.contract import StartWork
@@ -20,6 +23,14 @@ Key = tuple[str, int]
 
 Decide = Callable[[Mapping[str, Any], int], Decision]
 """Decides on what has happened, by the values of session objects and with a budget of components to evaluate in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedUnit:
+    """What a unit writes, encoded: its records, and session objects as JSON text, by alias."""
+
+    records: Sequence[EncodedRecord]
+    objects: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,8 @@ class Unit:
 
     `reads` holds the etags of the session objects that the turn rests on, None for one that was absent. Where one of them is
     another by now, `decide_again` makes the unit that follows from the values that it is given, by alias, with a budget of
-    components to evaluate in place. `spent` is how much of its budget a unit took.
+    components to evaluate in place. `spent` is how much of its budget a unit took, `logged` how many bytes it adds to the
+    log. `encoded` is there once `encode` has been called.
     """
 
     execution: Execution
@@ -48,12 +60,26 @@ class Unit:
     objects: Mapping[str, Any] = field(default_factory=dict)
     reads: Mapping[str, str | None] = field(default_factory=dict)
     spent: int = 0
+    logged: int = 0
     work: StartWork | None = None
+    encoded: EncodedUnit | None = None
 
     @property
     def key(self) -> Key:
         """What tells it from all others in a batch."""
         return self.execution.id, self.execution.fence
+
+    async def encode(self) -> Unit:
+        """The unit with what it writes encoded: once, and beside the event loop where that takes long."""
+        if self.encoded is not None:
+            return self
+        return replace(self, encoded=await off_loop(self.logged, (self.execution.organization_id, ""), self._encode))
+
+    def _encode(self) -> EncodedUnit:
+        return EncodedUnit(
+            records=encode_records(self.records, self.graph, self.execution),
+            objects={alias: object_rules.encode(value) for alias, value in self.objects.items()},
+        )
 
     @classmethod
     def of(
@@ -88,5 +114,6 @@ class Unit:
             objects=decision.objects,
             reads={alias: objects.etags.get(alias) for alias in decision.reads} if objects is not None else {},
             spent=decision.spent,
+            logged=decision.logged,
             work=work,
         )
