@@ -10,7 +10,7 @@ import flows
 import pytest
 from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.interpreter import ExecutionState, Started
+from blobhub_server.workflow.interpreter import BUDGET, ExecutionState, Started
 from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.decision import Progress
@@ -88,7 +88,7 @@ async def test_a_step_that_ends_during_a_commit_is_not_run_again() -> None:
     execution = replace(EXECUTION, state="pending")
     progress = Progress(execution, ExecutionState(step_limit=DEFAULT_STEP_LIMIT))
     runner = Runner(around, graph, progress, lambda _: ended.set(), lambda *_: ended.set())
-    unit = runner.start_unit(Started({}), Reading(), limit=1, work=None, then=runner.begin)
+    unit = runner.start_unit(Started({}), Reading(), limit=1, work=None, then=runner.begin, budget=BUDGET)
     unit.on_commit()
     await journal.begun.wait()
     while len(asyncio.all_tasks()) > 2:  # until the second step has ended too: what is left is this test and the commit
