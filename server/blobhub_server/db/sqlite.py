@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 import sqlalchemy as sa
@@ -29,9 +29,10 @@ from blobhub_server.background import Turns, uninterrupted
 from blobhub_server.db.engine import CoreResult, Database, LongRead, Transaction, TransactionAborted
 from blobhub_server.db.lane import LONG_READS
 from blobhub_server.db.records import Row
+from blobhub_server.db.sqlite_error import primary_code, raise_translated
 from blobhub_server.db.sqlite_file import SqliteFile
 from blobhub_server.db.trouble import retry_seconds
-from blobhub_server.errors import StorageFull, StorageUnavailable
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.turnstile import IN_PLACE_BYTES, Party
 
 Value = TypeVar("Value")
@@ -60,19 +61,6 @@ _PROBE = (
 )
 """Takes pages from the file and gives them back. Committing it writes to the log even so."""
 
-_GROUND_TROUBLE = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PROTOCOL,  # others came first too often
-    }
-)
-"""Primary result codes (https://www.sqlite.org/rescode.html)."""
-
 
 class SqliteTransaction(Transaction):
     """A transaction on a SQLite connection."""
@@ -90,49 +78,48 @@ class SqliteTransaction(Transaction):
         try:
             return self._connection.execute(statement, parameters)
         except sa.exc.DBAPIError as error:
-            _raise_translated(error)
+            raise_translated(error)
 
     async def execute_beside(self, statement: sa.Executable) -> CoreResult:
         try:
             return await self._beside(partial(self._connection.execute, statement))
         except sa.exc.DBAPIError as error:
-            _raise_translated(error)
+            raise_translated(error)
 
     async def _beside(self, work: Callable[[], Value]) -> Value:
         """What `work` returns, done in the thread. A rollback must not come in between, so a cancellation waits."""
         return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._thread, work))
 
-    def _is_long(self, values: Sequence[Sequence[Any]]) -> bool:
+    def _is_long(self, values: Sequence[Any]) -> bool:
         """Whether parameters are so large that binding them and finding pages for them would hold the event loop.
 
         To store a value of a mebibyte was seen to take 5 to 30 ms.
         """
-        return self._thread is not None and sum(_size(each) for each in values) > IN_PLACE_BYTES
+        return self._thread is not None and _size(values) > IN_PLACE_BYTES
 
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         try:
-            if self._is_long([values]):
+            if self._is_long(values):
                 return await self._beside(lambda: self._driver.execute(sql, values).fetchall())
             return self._driver.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            _raise_translated(error, sql)
+            raise_translated(error, sql)
 
     async def _fetch_each(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
         # In turns: the lines of one batch of the journal are 600 rows with their indexes, which took up to 60 ms in one go.
         found, turns = list[Row](), Turns()
-        for start in range(0, len(values), ROWS_AT_ONCE):
-            if start:
-                await turns.pause()
-            found += self._fetch_some(sql, values[start : start + ROWS_AT_ONCE], returning=returning)
+        for piece in _pieces(values):
+            await turns.pause()
+            found += await self._fetch_piece(sql, piece, returning=returning)
         return found
 
-    def _fetch_some(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
+    async def _fetch_piece(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
+        run = partial(self._run_each, sql, values, returning=returning)
         try:
-            if self._is_long(values):
-                return await self._beside(partial(self._run_each, sql, values, returning=returning))
-            return self._run_each(sql, values, returning=returning)
+            # A large row is a piece by itself: a thread waits for the interpreter's lock anew with each row.
+            return await self._beside(run) if self._is_long(values[0]) else run()
         except sqlite3.Error as error:
-            _raise_translated(error, sql)
+            raise_translated(error, sql)
 
     def _run_each(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
         if returning:
@@ -152,7 +139,7 @@ class SqliteTransaction(Transaction):
         try:
             self._driver.commit()
         except sqlite3.Error as error:
-            _raise_translated(error, "COMMIT")
+            raise_translated(error, "COMMIT")
 
     def rollback(self) -> None:
         """Roll back what is not committed. Where that fails, the next transaction does it before it begins."""
@@ -200,13 +187,13 @@ class SqliteLongRead(LongRead):
         try:
             return await self._interruptible(self._connection.execute(statement, parameters))
         except sa.exc.DBAPIError as error:
-            _raise_translated(error)
+            raise_translated(error)
 
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         try:
             return [*await self._interruptible(_all_rows(self._driver, sql, values))]
         except sqlite3.Error as error:
-            _raise_translated(error, sql)
+            raise_translated(error, sql)
 
     async def _interruptible(self, statement: Coroutine[Any, Any, Value]) -> Value:
         """What a statement returns. When its caller is cancelled it is ended first, or its thread would go on for nobody."""
@@ -233,27 +220,23 @@ async def _all_rows(driver: aiosqlite.Connection, sql: str, values: Sequence[Any
     return await driver.execute_fetchall(sql, values)
 
 
-def _raise_translated(error: sqlite3.Error | sa.exc.DBAPIError, sql: str | None = None) -> NoReturn:
-    """Raise a driver's error as Core does, or as StorageUnavailable if it is about the file and the disk."""
-    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    code = _primary_code(cause)
-    if code == sqlite3.SQLITE_FULL:
-        raise StorageFull from cause
-    if code in _GROUND_TROUBLE:
-        raise StorageUnavailable from cause
-    if isinstance(error, sa.exc.DBAPIError):
-        raise error
-    raise sa.exc.DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True) from error
-
-
 def _size(values: Sequence[Any]) -> int:
     """How long the texts and bytes among parameters are."""
     return sum([len(value) for value in values if type(value) is str or type(value) is bytes])
 
 
-def _primary_code(error: BaseException | None) -> int:
-    """SQLite's result code without what says more exactly which; 0 for what is no error of a statement."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+def _pieces(rows: Sequence[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
+    """Rows of parameters in their order, in pieces that are written in one go: few and small ones, or a large one alone."""
+    piece, size = list[Sequence[Any]](), 0
+    for row in rows:
+        more = _size(row)
+        if piece and (len(piece) == ROWS_AT_ONCE or size + more > IN_PLACE_BYTES):
+            yield piece
+            piece, size = [], 0
+        piece.append(row)
+        size += more
+    if piece:
+        yield piece
 
 
 class SqliteDatabase(Database):
@@ -369,7 +352,7 @@ async def _when_free(attempt: Callable[[], Awaitable[Value]], until: float | Non
 
 def _is_busy(error: StorageUnavailable) -> bool:
     """Whether another process holds the write lock."""
-    return _primary_code(error.__cause__) == sqlite3.SQLITE_BUSY
+    return primary_code(error.__cause__) == sqlite3.SQLITE_BUSY
 
 
 def _long_engine(file: Path) -> AsyncEngine:
