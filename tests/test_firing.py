@@ -15,6 +15,7 @@ from blobhub_server.clock import utc_now
 from blobhub_server.errors import ContentLost
 from blobhub_server.scheduler.engine.firings import Armed
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
+from blobhub_server.scheduler.timetable import TZDATA_VERSION
 from blobhub_server.workflow.definitions.finder import CompiledDefinition, Definitions
 from calling import ask
 from firing import Firer, engines
@@ -44,6 +45,7 @@ async def test_a_schedule_fires_at_its_time_and_the_end_of_the_execution_is_kept
     (firing,) = await fire(firer)
     assert (firing.status, firing.kind, firing.reason) == (FiringStatus.SUCCESS, FiringKind.SCHEDULED, "")
     assert (firing.schedule_id, firing.schedule_alias) == (made.id, "report")
+    assert (firing.schedule_digest, firing.tzdata) == (made.digest, TZDATA_VERSION)
     assert firing.nominal_time <= firing.fire_time
     await until(lambda: ended(firer))
     (firing,) = await firer.firings()

@@ -12,9 +12,10 @@ import acme
 import pytest
 import schedules
 from blobhub_server.scheduler.engine import engine as engine_module
+from blobhub_server.scheduler.rules.firing import FiringKind
 from databases import FreshPostgres
 from firing import HOUR, Firer, SetClock, engines, utc
-from schedules import DAILY, DRAFT, NIGHTLY, ONCE, create, house, update
+from schedules import DAILY, DRAFT, NIGHTLY, ONCE, create, get, house, update
 from served import Api, Served, connected, served
 
 LONG_AGO, DUE = utc("2001-01-01 00:00"), utc("2150-01-01 00:00")
@@ -83,6 +84,25 @@ async def test_a_server_fires_what_was_changed_on_another_one(
     await change(api)
     (firing,) = await firer.fired(1)
     assert (firing.schedule_alias, firing.status) == ("report", "success")
+
+
+async def test_a_schedule_with_jitter_fires_when_it_is_due_and_not_at_its_time(tmp_path: Path, database_url: str) -> None:
+    with engines(SetClock(LONG_AGO)) as found:
+        async with served(tmp_path / "data", database_url) as server, connected(server.address, server.admin_key) as api:
+            (firer,) = found
+            await house(api)
+            made = await create(api, spec=DAILY | {"jitter": {"seconds": 3600}})
+            await create(api, "other")
+            time, due = (each.ToDatetime(LONG_AGO.tzinfo) for each in (made.next_nominal_time, made.next_due_time))
+            assert time < due < time + HOUR
+            await firer.set(due - timedelta(microseconds=1))
+            assert [firing.schedule_alias for firing in await firer.settled()] == ["other"]
+            await firer.set(due)
+            (_, firing) = await firer.settled()
+            told = (firing.nominal_time, firing.due_time, firing.kind)
+            assert told == (time, due, FiringKind.SCHEDULED)
+            last = (await get(api, made.id)).last_nominal_time
+            assert last.ToDatetime(LONG_AGO.tzinfo) == time
 
 
 async def test_the_engine_sleeps_until_the_next_time_and_does_not_look_meanwhile(
