@@ -15,7 +15,7 @@ from calling import ask
 from databases import select
 from firing import MINUTE, Firer, SetClock, engines, utc
 from scale import scaled
-from schedules import DAILY, DEFAULT, create, house
+from schedules import DAILY, DEFAULT, create, house, reassign
 from served import connected, served
 from waiting import until
 
@@ -152,3 +152,17 @@ async def test_what_waits_is_left_out_when_the_schedule_was_paused_meanwhile(one
     await ask(api, "StopExecution", execution=(await firer.firings())[0].execution_id)
     await firer.fired(2)
     assert shown(await firer.firings()) == [(1, "stopped"), (2, "NOT_ARMED")]
+
+
+@pytest.mark.parametrize("one", ["QUEUE_ONE"], indirect=True)
+async def test_what_waits_is_refused_when_whoever_it_acts_for_was_removed_meanwhile(one) -> None:
+    firer, api = one
+    (first,) = await firer.firings()
+    key = (await acme.key(api, "acme/pipeline", acme.WRITE)).api_key
+    await reassign(api, f"{DEFAULT}/{first.schedule_alias}", api_key=key.id)
+    assert await at(firer, 2) == [(1, "runs")]
+    await acme.revoke_key(api, key.id)
+    await ask(api, "StopExecution", execution=first.execution_id)
+    _, refused = await firer.fired(2)
+    assert (refused.status, refused.reason, refused.actor_id) == (FiringStatus.ACCESS_ERROR, "PERMISSION_DENIED", key.id)
+    assert (await firer.schedule()).queued_nominal_time is None

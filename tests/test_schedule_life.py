@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import acme
@@ -11,8 +12,9 @@ import schedules
 from acme import ADMIN, READ, WRITE
 from blobhub.v1 import schedule_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal
+from blobhub_server.platform.blobs.contents import Contents
 from blobhub_server.scheduler.timetable import TZDATA_VERSION
-from calling import ask
+from calling import ask, outcome
 from databases import execute, select
 from schedules import DAILY, DEFAULT, DRAFT, NIGHTLY, ONCE, TARGET, create, get, house, listed, update
 from served import Api, Served, connected, served
@@ -222,6 +224,46 @@ async def test_a_revision_that_a_schedule_pins_is_not_discarded(api: Api) -> Non
     await schedules.delete(api, f"{DRAFT}/report")
     found = (await ask(api, "GetRevisionDependents", revision=commit.id)).dependents
     assert "schedules that invoke it" not in {item.kind for item in found}
+
+
+async def commits(api: Api, count: int) -> list[str]:
+    """Commits of the workflow that nothing depends on."""
+    base = (await acme.commit(api)).id
+    drafts = [await acme.branch(api, base) for _ in range(count)]
+    return [(await acme.commit(api, f"acme/pipeline@{draft.id}")).id for draft in drafts]
+
+
+async def test_a_revision_that_is_discarded_while_a_schedule_is_saved_that_pins_it_is_not_there_for_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house(api)
+    (commit,) = await commits(api, 1)
+    upload = Contents.upload
+
+    async def discard_first(contents: Contents, data: bytes) -> tuple[str, int]:
+        await ask(api, "DiscardRevision", revision=commit)
+        return await upload(contents, data)
+
+    monkeypatch.setattr(Contents, "upload", discard_first)
+    pinned = create(api, spec=DAILY | {"invocation_target": TARGET | {"revision": commit}})
+    await expect_refusal(pinned, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    assert await schedules.listed(api) == []
+
+
+async def test_of_a_discard_and_a_schedule_that_pins_the_same_revision_at_once_one_is_refused(api: Api) -> None:
+    await house(api)
+    found = await commits(api, 8)
+
+    async def pin(number: int, commit: str) -> str:
+        spec = DAILY | {"invocation_target": TARGET | {"revision": commit}}
+        return await outcome(create(api, f"each-{number}", spec))
+
+    pins = [pin(number, commit) for number, commit in enumerate(found)]
+    discards = [outcome(ask(api, "DiscardRevision", revision=commit)) for commit in found]
+    outcomes = await asyncio.gather(*pins, *discards)
+    pairs = list(zip(outcomes[: len(found)], outcomes[len(found) :], strict=True))
+    for made in pairs:
+        assert made in {("OK", "REVISION_IN_USE"), ("NOT_FOUND", "OK"), ("PERMISSION_DENIED", "OK")}, pairs
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

@@ -183,6 +183,7 @@ class Schedules:
     async def _save(
         self, tx: Transaction, revision: RevisionView, entry: Entry, schedule: Schedule, document: ScheduleDocument
     ) -> SavedSchedule:
+        await self._hold_pinned(tx, document.invocation_target)
         now, ids = self._host.clock(), self._host.ids
         version = await version_store.put(
             tx,
@@ -200,6 +201,15 @@ class Schedules:
             await self._arming.arm(tx, schedule, version)
         await self.touch(tx, schedule)
         return SavedSchedule(revision=revision, entry=entry, schedule=schedule, version=version)
+
+    async def _hold_pinned(self, tx: Transaction, target: Target) -> None:
+        """Keep the revision that a target pins from being discarded until the transaction ends. Raises NotFound."""
+        if not target.revision_id:
+            return
+        # Whoever discards a revision locks its blob, and then counts the schedules that pin it.
+        there = await self._host.contents.pin(tx, target.blob_id)
+        if not there or await self._host.revisions.resolve(tx, target.revision_id) is None:
+            raise NotFound("revision", target.revision)
 
     async def _is_default(self, tx: Transaction, revision: RevisionView) -> bool:
         return await self._arming.default_revision_id(tx, revision.blob_id) == revision.id
