@@ -290,7 +290,7 @@ class Runner:
         limit: int,
         work: StartWork | None,
         then: Callable[[], None],
-        budget: int,
+        budget: int = BUDGET,
     ) -> Unit:
         """The unit that starts a new execution; `then` is called after its commit. `budget` is that of its first turn."""
 
