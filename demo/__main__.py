@@ -228,6 +228,7 @@ async def start_server(data_dir: str) -> tuple[asyncio.subprocess.Process, str, 
     """Start a server of our own on a free port; return it, its address and the administrator's key."""
     environment = os.environ | {
         "BLOBHUB_LISTEN": "127.0.0.1:0",
+        "BLOBHUB_HTTP_LISTEN": "127.0.0.1:0",
         "BLOBHUB_DATA_DIR": data_dir,
         "BLOBHUB_LOG_LEVEL": "warning",
     }

@@ -12,7 +12,8 @@ import forked
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     """The environment of a command: what there is, without settings from elsewhere, a free port, and these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BLOBHUB_")}
-    return kept | {"BLOBHUB_DATA_DIR": str(data_dir), "BLOBHUB_LISTEN": "127.0.0.1:0"} | settings
+    ports = {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_HTTP_LISTEN": "127.0.0.1:0"}
+    return kept | {"BLOBHUB_DATA_DIR": str(data_dir)} | ports | settings
 
 
 def run(command: str, data_dir: Path, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -110,6 +110,7 @@ class Served:
     """A server in this process."""
 
     address: str
+    http_address: str
     admin_key: str
     settings: Settings
 
@@ -118,12 +119,19 @@ class Served:
 async def served(data_dir: Path, database_url: str | None = None, **settings) -> AsyncIterator[Served]:
     """Run a server in this process on a free port. `settings` are its own and those of blob types."""
     own = {name: value for name, value in settings.items() if name in Settings.model_fields}
-    made = Settings(**{"listen": "127.0.0.1:0", "log_level": "debug"} | own, data_dir=data_dir, database_url=database_url)
+    made = Settings(
+        **{"listen": "127.0.0.1:0", "log_level": "debug"} | own,
+        data_dir=data_dir,
+        database_url=database_url,
+    )
     if made.admin_key:
         planted(made.admin_key.get_secret_value(), "an administrator's key that was given")
     async with running(made, BlobTypes.load(settings=settings)) as server:
         yield Served(
-            address=server.address, admin_key=planted(server.admin_key or "", "an administrator's key"), settings=made
+            address=server.address,
+            http_address=server.http_address,
+            admin_key=planted(server.admin_key or "", "an administrator's key"),
+            settings=made,
         )
 
 

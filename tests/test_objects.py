@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,44 +23,13 @@ import pytest
 from blobhub.v1 import definition_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.errors import ContentLost, StorageFull, StorageUnavailable
-from blobhub_server.objects import local, outline
-from blobhub_server.objects.contract import DigestMismatch, ObjectNotFound, ObjectStore, ObjectTooLarge
+from blobhub_server.objects.contract import ObjectNotFound
 from blobhub_server.objects.local import LocalObjects
 from blobhub_server.objects.outline import BLOCK_BYTES
 from google.rpc import error_details_pb2
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scale import SHARED_FIXTURES, scaled
+from scale import scaled
 from served import Api, Served, served
-
-
-@pytest.fixture(params=[LocalObjects])
-def store(request, tmp_path: Path) -> ObjectStore:
-    return request.param(tmp_path / "objects")
-
-
-@settings(max_examples=scaled(30, least=10), deadline=None, suppress_health_check=SHARED_FIXTURES)
-@given(data=st.binary(max_size=5000))
-async def test_what_was_put_is_got_by_its_digest(store: ObjectStore, data: bytes) -> None:
-    digest = await store.put(data)
-    assert digest == hashlib.sha256(data).hexdigest()
-    assert await store.put(data) == digest
-    assert await store.get(digest) == data
-    assert await store.size(digest) == len(data)
-
-
-@pytest.mark.parametrize("digest", ["0" * 64, "", "../../etc/passwd", "0" * 63 + "G", "A" * 64, "0" * 64 + "\n"])
-async def test_what_is_not_there_is_not_found_and_no_name_becomes_a_path(store: ObjectStore, digest: str) -> None:
-    with pytest.raises(ObjectNotFound):
-        await store.size(digest)
-    with pytest.raises(ObjectNotFound):
-        await store.get(digest)
-
-
-async def test_the_same_bytes_from_many_at_once_are_one_object(store: ObjectStore) -> None:
-    data = random.Random(1).randbytes(1 << 20)
-    (digest,) = set(await asyncio.gather(*(store.put(data) for _ in range(16))))
-    assert await store.get(digest) == data
+from stores import read
 
 
 @pytest.mark.parametrize(
@@ -130,76 +98,6 @@ def test_a_killed_put_leaves_all_or_nothing(tmp_path: Path) -> None:
     assert found
     for path in found:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.parent.name + path.name
-
-
-Range = tuple[int, int | None]
-ENDS = ["commit", "expected", "other", "abort", "leave"]
-WRITES = st.tuples(st.lists(st.binary(max_size=40), max_size=8), st.sampled_from(ENDS))
-RANGES = st.tuples(st.integers(0, 220), st.one_of(st.none(), st.integers(0, 220)))
-
-
-@settings(max_examples=scaled(100, least=20), deadline=None, suppress_health_check=SHARED_FIXTURES)
-@given(writes=st.lists(WRITES, max_size=6), ranges=st.lists(RANGES, max_size=6))
-async def test_what_is_committed_and_nothing_else_is_read_as_from_a_dictionary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: list[tuple[list[bytes], str]], ranges: list[Range]
-) -> None:
-    with monkeypatch.context() as patched:
-        for module in (local, outline):
-            patched.setattr(module, "BLOCK_BYTES", 32)
-        store = LocalObjects(Path(tempfile.mkdtemp(dir=tmp_path)))
-        model: dict[str, bytes] = {}
-        for pieces, end in writes:
-            await write(store, model, pieces, end)
-        for digest in {hashlib.sha256(b"".join(pieces)).hexdigest() for pieces, _ in writes} - model.keys():
-            with pytest.raises(ObjectNotFound):
-                await store.get(digest)
-        for digest, data in model.items():
-            assert await store.size(digest) == len(data)
-            for offset, length in [(0, None), *ranges]:
-                expected = data[offset:] if length is None else data[offset : offset + length]
-                assert await read(store, digest, offset, length) == expected
-    assert list(store._parts.iterdir()) == []
-
-
-async def write(store: ObjectStore, model: dict[str, bytes], pieces: list[bytes], end: str) -> None:
-    """Write some pieces, and keep in the model what the store has to keep."""
-    data = b"".join(pieces)
-    digest = hashlib.sha256(data).hexdigest()
-    async with store.write() as writer:
-        for piece in pieces:
-            await writer.append(piece)
-        assert writer.size == len(data)
-        if end == "other":
-            with pytest.raises(DigestMismatch):
-                await writer.commit("0" * 64)
-        elif end == "abort":
-            await writer.abort()
-        elif end != "leave":
-            assert await writer.commit(digest if end == "expected" else None) == digest
-            model[digest] = data
-        if end != "leave":
-            with pytest.raises(RuntimeError):
-                await writer.append(b"more")
-
-
-async def read(store: ObjectStore, digest: str, offset: int = 0, length: int | None = None) -> bytes:
-    return b"".join([chunk async for chunk in store.read(digest, offset, length)])
-
-
-async def test_a_range_outside_of_all_objects_is_refused(store: ObjectStore) -> None:
-    digest = await store.put(b"some bytes")
-    for offset, length in ((-1, None), (0, -1)):
-        with pytest.raises(ValueError, match="range"):
-            await read(store, digest, offset, length)
-
-
-async def test_no_more_is_taken_than_the_writer_may_hold(store: ObjectStore) -> None:
-    async with store.write(max_bytes=10) as writer:
-        await writer.append(b"ten bytes!")
-        with pytest.raises(ObjectTooLarge) as refused_with:
-            await writer.append(b"!")
-        assert refused_with.value.max_bytes == 10
-        assert await store.get(await writer.commit()) == b"ten bytes!"
 
 
 async def test_a_writer_whose_append_was_cancelled_keeps_nothing(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from blobhub_server.config import Settings
 from blobhub_server.db.migrations import PLATFORM
 from blobhub_server.db.sqlite_file import DatabaseInUse
 from blobhub_server.platform.store import blob as store
-from blobhub_server.rpc.server import PortInUse
+from blobhub_server.start import PortInUse
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2

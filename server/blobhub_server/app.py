@@ -15,6 +15,7 @@ from importlib.metadata import version
 
 import grpc
 import structlog
+from starlette.routing import BaseRoute, Router
 
 from blobhub_server import logs
 from blobhub_server.background import in_background
@@ -27,10 +28,14 @@ from blobhub_server.db.engine import Database
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
-from blobhub_server.errors import StorageUnavailable
+from blobhub_server.http.port import listening
+from blobhub_server.http.probes import Probes
+from blobhub_server.http.transfer import Transfers
 from blobhub_server.ids import Uuid7
 from blobhub_server.objects.contract import ObjectStore
+from blobhub_server.objects.grant import Signer
 from blobhub_server.objects.local import LocalObjects
+from blobhub_server.objects.opening import open_objects
 from blobhub_server.platform.admission.gate import TOPIC
 from blobhub_server.platform.assembly import Ground, Platform
 from blobhub_server.platform.bootstrap import bootstrap
@@ -55,9 +60,10 @@ SWITCH_SECONDS = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A running server: its address, and the administrator's key if this was the first start."""
+    """A running server: its addresses, and the administrator's key if this was the first start."""
 
     address: str
+    http_address: str
     admin_key: str | None
 
 
@@ -75,7 +81,8 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         await migrate(settings.url, types.chains())
         keyring = load(settings, entropy)
         await adopt(db, keyring)
-        objects = LocalObjects(settings.data_dir / "objects")
+        signer = Signer(keyring.derive_keys(b"transfers"), keyring.current)
+        objects = open_objects(settings, signer)
         await objects.sweep()
         bell = Doorbell(db)
         await stack.enter_async_context(bell.hearing())
@@ -111,26 +118,39 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         gate = await stack.enter_async_context(platform.gate(access, kinds))
         guard = Guard(bell, clock, TOPIC, max_unread_seconds=settings.max_unread_seconds)
         await stack.enter_async_context(guard.watching())
-        server = make_server(settings, Pipeline(gate, guard, db.trouble, settings))
+        pipeline, tls = Pipeline(gate, guard, db.trouble, settings), TlsFiles.from_settings(settings)
+        server = make_server(settings, pipeline)
         health = _serve(server, services, Comments([OURS, *types.descriptors()]))
-        address = bind(server, settings.listen, TlsFiles.from_settings(settings))
+        address = bind(server, settings.listen, tls)
+        routes = [
+            *Probes(lambda: health.ready, [pipeline.counts]).routes(),
+            *_transfers(objects, signer, platform, settings),
+        ]
+        http = await stack.enter_async_context(listening(Router(routes), settings, tls.context() if tls else None))
+        signer.base_url = settings.http_url or f"{'https' if tls else 'http'}://{http.address}"
         await server.start()
         await health.set_ready(True)
         watching = db.trouble.watch(partial(_probe, db, objects), health.set_ready)
         await stack.enter_async_context(in_background(watching, "trouble"))
-        stack.push_async_callback(shut_down, server, health, platform.host.drain, settings.drain_seconds)
+        stack.push_async_callback(shut_down, server, health, platform.host.drain, settings.drain_seconds, http.shut_down)
         await stack.enter_async_context(in_background(platform.collector.collect_forever(), "collector"))
+        await stack.enter_async_context(in_background(platform.object_collector.collect_forever(), "object collector"))
         types.on_serving()  # Last: what is left from before may be long, or end this server too.
-        yield RunningServer(address, admin_key)
+        yield RunningServer(address, http.address, admin_key)
 
 
 async def _probe(db: Database, objects: ObjectStore) -> None:
     """Write to the database and to the object store. Raises StorageUnavailable."""
     await db.probe()
-    try:
-        await objects.probe()
-    except OSError as error:
-        raise StorageUnavailable from error
+    await objects.probe()
+
+
+def _transfers(objects: ObjectStore, signer: Signer, platform: Platform, settings: Settings) -> Sequence[BaseRoute]:
+    """The routes of presigned URLs. Those of a store in the cloud lead there."""
+    if not isinstance(objects, LocalObjects):
+        return []
+    host, idle_seconds = platform.host, settings.max_unread_seconds
+    return Transfers(objects, signer, platform.may_act, host.clock, host.ids, idle_seconds=idle_seconds).routes()
 
 
 def _serve(server: grpc.aio.Server, services: Sequence[Service], comments: Comments) -> Health:
@@ -162,7 +182,7 @@ async def serve(settings: Settings) -> None:
     async with running(settings, BlobTypes.load()) as server:
         _tune_interpreter()
         logs.announce(server.address, server.admin_key)
-        log.info("serving", address=server.address)
+        log.info("serving", address=server.address, http=server.http_address)
         await asked.wait()
         log.info("draining", seconds=settings.drain_seconds)
     log.info("stopped")

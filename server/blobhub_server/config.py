@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
@@ -44,6 +45,15 @@ class Settings(SettingsModel):
     """What an operator can set of the server itself."""
 
     listen: str = Field("127.0.0.1:7443", description="Address and port to serve gRPC on; port 0 takes a free one.")
+    http_listen: str = Field(
+        "127.0.0.1:7444",
+        description="Address and port of HTTP: `/livez`, `/readyz`, `/metrics`, presigned URLs; port 0 takes a free one.",
+    )
+    http_url: str | None = Field(
+        None,
+        description="What presigned URLs begin with, such as `https://blobs.example.org`; unset means the address that HTTP "
+        "is served on.",
+    )
     listen_in_clear: bool = Field(
         False, description="Serve without TLS where other machines can connect; for a server behind something that ends TLS."
     )
@@ -55,6 +65,11 @@ class Settings(SettingsModel):
         None, description="Authorities in PEM that every client needs a certificate of (mutual TLS), beside its key."
     )
     data_dir: Path = Field(Path(".data"), description="Where the SQLite database and the local objects live.")
+    objects_url: str | None = Field(
+        None,
+        description="Where objects are kept: `file:///…`, or `gs://bucket/prefix` for Google Cloud Storage, with its own "
+        "default credentials; unset means `objects` in the data directory.",
+    )
     database_url: str | None = Field(None, description="`postgresql://…`; unset means SQLite in the data directory.")
     admin_key: SecretStr | None = Field(None, description="The administrator's key; when unset, the first start makes one.")
     master_key: SecretStr | None = Field(
@@ -104,12 +119,19 @@ class Settings(SettingsModel):
     )
     progress_seconds: float = Field(15, gt=0, description="Idle time after which a watch sends a progress message.")
 
-    @field_validator("listen")
+    @field_validator("listen", "http_listen")
     @classmethod
     def _has_host_and_port(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
         if not host or not port.isdecimal() or int(port) > _MAX_PORT:
             raise ValueError("expected an address and a port, such as 127.0.0.1:7443 or [::]:7443")
+        return value
+
+    @field_validator("objects_url")
+    @classmethod
+    def _is_of_a_store(cls, value: str | None) -> str | None:
+        if value is not None and not re.match("file:///|gs://[^/]", value):
+            raise ValueError("expected file:///folder or gs://bucket/prefix")
         return value
 
     @model_validator(mode="after")
@@ -118,11 +140,12 @@ class Settings(SettingsModel):
             raise ValueError("BLOBHUB_TLS_CERTIFICATE_FILE and BLOBHUB_TLS_KEY_FILE go together")
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
             raise ValueError("BLOBHUB_TLS_CLIENT_CA_FILE needs BLOBHUB_TLS_CERTIFICATE_FILE and BLOBHUB_TLS_KEY_FILE")
-        if self.tls_certificate_file is None and not self.listen_in_clear and not _is_loopback(self.listen):
-            raise ValueError(
-                f"other machines can connect to {self.listen}, and keys would pass in clear; set "
-                "BLOBHUB_TLS_CERTIFICATE_FILE and BLOBHUB_TLS_KEY_FILE, or BLOBHUB_LISTEN_IN_CLEAR=true"
-            )
+        for listen in (self.listen, self.http_listen):
+            if self.tls_certificate_file is None and not self.listen_in_clear and not _is_loopback(listen):
+                raise ValueError(
+                    f"other machines can connect to {listen}, and keys would pass in clear; set "
+                    "BLOBHUB_TLS_CERTIFICATE_FILE and BLOBHUB_TLS_KEY_FILE, or BLOBHUB_LISTEN_IN_CLEAR=true"
+                )
         return self
 
     @property

@@ -26,8 +26,9 @@ from blobhub_server.config import Settings, variable
 from blobhub_server.db.migrations import PLATFORM, Chain, position
 from blobhub_server.db.opening import parse_url
 from blobhub_server.db.read_only import NoDatabaseYet, open_read_only, server_time
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.http.outbound import OutboundError
-from blobhub_server.objects.local import LocalObjects
+from blobhub_server.objects.opening import folder_of, open_objects
 from blobhub_server.platform.admission import oidc
 from blobhub_server.platform.rules import api_key as key_rules
 from blobhub_server.platform.rules import oidc as oidc_rules
@@ -37,9 +38,9 @@ from blobhub_server.platform.sealing.keyring import fingerprint
 from blobhub_server.platform.store import audit as audit_store
 from blobhub_server.platform.store import credential as credential_store
 from blobhub_server.platform.store import master_key as master_key_store
-from blobhub_server.rpc.server import PortInUse, bind
+from blobhub_server.rpc.server import bind
 from blobhub_server.rpc.tls import TlsFiles
-from blobhub_server.start import StartError, StartWarning
+from blobhub_server.start import PortInUse, StartError, StartWarning
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 TIMEOUT_SECONDS = 10.0
@@ -192,14 +193,19 @@ def _compare_with_head(chain: Chain, at: str) -> str:
 
 async def _objects(installation: Installation) -> str:
     settings = installation.settings
-    root = settings.data_dir / "objects"
-    if not root.exists():
+    root = folder_of(settings)
+    if root is not None and not root.exists():
         _require_writable(root)
         return f"there is no {root} yet; the first start makes it"
+    where, variables = (root, "BLOBHUB_DATA_DIR") if root is not None else (settings.objects_url, "BLOBHUB_OBJECTS_URL")
     try:
-        await LocalObjects(root).probe()
-    except OSError as error:
-        raise StartError(f"{root} cannot be written to and read: {error.strerror}; see BLOBHUB_DATA_DIR") from None
+        await open_objects(settings).probe()
+    except (OSError, StorageUnavailable) as error:
+        cause = error.__cause__ or error
+        said = getattr(cause, "strerror", None) or type(cause).__name__
+        raise StartError(f"{where} cannot be written to and read: {said}; see {variables}") from None
+    if root is None:
+        return f"{where} was written to and read"
     free = shutil.disk_usage(root).free
     said = f"{free / (1 << 30):.1f} GiB are free"
     if free < MIN_FREE_BYTES:

@@ -9,3 +9,10 @@ class StartError(Exception):
 
 class StartWarning(Exception):
     """Something is probably wrong; the message says what."""
+
+
+class PortInUse(StartError):
+    """An address cannot be listened on."""
+
+    def __init__(self, listen: str) -> None:
+        super().__init__(f"cannot listen on {listen}: the port is taken, or the address is not this machine's")

@@ -30,6 +30,7 @@ from blobhub.v1 import blob_pb2, execution_pb2, session_pb2
 from served import Api, connected
 
 HERE = Path(__file__).resolve().parent
+FREE_PORTS = {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_HTTP_LISTEN": "127.0.0.1:0"}
 SECONDS = float(os.environ.get("SECONDS_EACH", "4"))
 SUBSCRIBERS = 100
 EVENTS = 12 * 400
@@ -186,7 +187,7 @@ async def own_costs(folder: Path) -> None:
 
 def start_up(data_dir: Path) -> None:
     """From the command to serving, and the memory of a server that has nothing to do."""
-    environment = os.environ | {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_DATA_DIR": str(data_dir)}
+    environment = os.environ | {"BLOBHUB_DATA_DIR": str(data_dir)} | FREE_PORTS
     command = [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
     took, memory = [], 0.0
     for _ in range(5):

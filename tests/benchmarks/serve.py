@@ -15,7 +15,7 @@ from blobhub_server.config import Settings
 
 
 async def main(data_dir: Path) -> None:
-    settings = Settings(listen="127.0.0.1:0", data_dir=data_dir, log_level="warning")
+    settings = Settings(listen="127.0.0.1:0", http_listen="127.0.0.1:0", data_dir=data_dir, log_level="warning")
     async with running(settings, BlobTypes.load()) as server:
         bare = grpc.aio.server()
         bare.add_generic_rpc_handlers((handlers(Committer(data_dir / "bare.db")),))

@@ -35,6 +35,7 @@ from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.schema import Table
 from blobhub_server.errors import Violation, WrongBlobType
 from blobhub_server.ids import Ids
+from blobhub_server.objects.contract import ObjectStore
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.turnstile import Party
 
@@ -135,6 +136,10 @@ class Opened:
     one, in the transaction that moves it, and after everything else that it does to the blob, which it has locked. What it
     raises undoes the move and refuses the call. The first draft of a new blob is its default revision from the start: that
     is no move.
+
+    Bytes that no entry refers to are removed after an hour or more. `objects_in_use(tx, digests)` returns those of some
+    objects that rows of the type need beside entries, and `uploads_open(tx, upload_ids)` those of some uploads in parts that
+    it has open. A row that says so is committed within the hour of when the bytes were stored, and before the first part.
     """
 
     services: Sequence[Service]
@@ -147,6 +152,8 @@ class Opened:
     offers: Mapping[type, object] = field(default_factory=dict)
     on_serving: Callable[[], None] | None = None
     on_default_moved: Callable[[Transaction, str, str], Awaitable[None]] | None = None
+    objects_in_use: Callable[[Transaction, Sequence[str]], Awaitable[Collection[str]]] | None = None
+    uploads_open: Callable[[Transaction, Sequence[str]], Awaitable[Collection[str]]] | None = None
 
 
 class Revisions(Protocol):
@@ -309,6 +316,7 @@ class Host:
     revisions: Revisions
     actors: Actors
     contents: Contents
+    objects: ObjectStore
     settle: Settle
     limits: Limits
     credentials: Credentials

@@ -179,6 +179,16 @@ class BlobTypes:
         if tell is not None:
             await tell(tx, blob_id, revision_id)
 
+    async def objects_in_use(self, tx: Transaction, digests: Sequence[str]) -> set[str]:
+        """Those of some objects that the rows of any type need, beside entries."""
+        asks = [opened.objects_in_use for opened in self.opened().values() if opened.objects_in_use is not None]
+        return {digest for ask in asks for digest in await ask(tx, digests)}
+
+    async def uploads_open(self, tx: Transaction, upload_ids: Sequence[str]) -> set[str]:
+        """Those of some uploads in parts that any type has open."""
+        asks = [opened.uploads_open for opened in self.opened().values() if opened.uploads_open is not None]
+        return {upload_id for ask in asks for upload_id in await ask(tx, upload_ids)}
+
     def limits(self, name: str | None = None) -> Sequence[Limit]:
         """The limits that a blob type, or every one, brings."""
         if name is not None:

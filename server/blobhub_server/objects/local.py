@@ -9,34 +9,45 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import re
+import fcntl
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from blobhub_server.background import uninterrupted
-from blobhub_server.errors import ContentLost, StorageFull, StorageUnavailable
-from blobhub_server.objects.contract import DigestMismatch, ObjectNotFound, ObjectStore, ObjectTooLarge, ObjectWriter
-from blobhub_server.objects.outline import BLOCK_BYTES, Hasher, Outline
+from blobhub_server.errors import ContentLost
+from blobhub_server.objects.block_writer import BlockWriter
+from blobhub_server.objects.contract import (
+    ObjectNotFound,
+    ObjectStore,
+    ObjectWriter,
+    StoredObject,
+    UploadPart,
+    is_digest,
+    require_range,
+)
+from blobhub_server.objects.disk import in_thread, locked
+from blobhub_server.objects.grant import Grant, SignedRequest, Signer
+from blobhub_server.objects.local_upload import LocalUploads
+from blobhub_server.objects.outline import BLOCK_BYTES, Outline
 from blobhub_server.objects.part import Part, sweep
 
 Value = TypeVar("Value")
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_OUTLINE = ".outline"
 
 
 class LocalObjects(ObjectStore):
-    """An object store in a folder, which several processes may share."""
+    """An object store in a folder, which several processes may share. What it signs, the server's own HTTP port serves."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, signer: Signer | None = None) -> None:
         self._root, self._parts = root / "sha256", root / "parts"
         for folder in (self._root, self._parts):
             folder.mkdir(parents=True, exist_ok=True)
+        self.part_files = LocalUploads(root / "uploads", self._parts)
+        self._signer = signer
 
     async def sweep(self) -> None:
         """Remove the parts of writers that were killed."""
@@ -51,26 +62,67 @@ class LocalObjects(ObjectStore):
             await writer.abort()
 
     async def read(self, digest: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        if offset < 0 or (length is not None and length < 0):
-            raise ValueError("a range begins and ends within the object")
+        require_range(offset, length)
         path = self._path(digest)
-        outline = await _in_thread(partial(_outline, path, digest))
+        outline = await in_thread(partial(_outline, path, digest))
         # Each block is opened and closed again, so a reader that stops leaves nothing to close.
         for index, part in outline.cover(offset, length):
-            block = await _in_thread(partial(_block, path, outline, index))
+            block = await in_thread(partial(_block, path, outline, index))
             yield block[part]
 
     async def size(self, digest: str) -> int:
-        return (await _in_thread(partial(_outline, self._path(digest), digest))).size
+        return (await in_thread(partial(_outline, self._path(digest), digest))).size
 
     async def probe(self) -> None:
-        await asyncio.to_thread(self._probe)
+        await in_thread(self._probe)
+
+    async def sign(self, grant: Grant) -> SignedRequest:
+        if self._signer is None:
+            raise RuntimeError("an object store without a signer signs nothing")
+        return self._signer.sign(grant)
+
+    async def parts(self, upload_id: str) -> list[UploadPart]:
+        return await self.part_files.parts(upload_id)
+
+    async def compose(
+        self, upload_id: str, parts: Sequence[UploadPart], *, expected: str | None = None, max_bytes: int | None = None
+    ) -> str:
+        async with self.write(max_bytes=max_bytes) as writer:
+            for part in parts:
+                async with aclosing(self.part_files.read(upload_id, part)) as blocks:
+                    async for block in blocks:
+                        await writer.append(block)
+            return await writer.commit(expected)
+
+    async def discard(self, upload_id: str) -> None:
+        await self.part_files.discard(upload_id)
+
+    async def page(self, after: str, limit: int) -> list[StoredObject]:
+        return await in_thread(lambda: self._page(after, limit))
+
+    async def delete(self, stored: StoredObject) -> bool:
+        path = self._path(stored.digest)
+        return await in_thread(lambda: _delete(path, stored.generation))
+
+    async def uploads(self, after: str, limit: int) -> list[str]:
+        return await self.part_files.page(after, limit)
 
     def _path(self, digest: str) -> Path:
         """The file of an object. Raises ObjectNotFound for what is not a digest, so that no other text becomes a path."""
-        if not _DIGEST.fullmatch(digest):
+        if not is_digest(digest):
             raise ObjectNotFound
         return self._root / digest[:2] / digest[2:]
+
+    def _page(self, after: str, limit: int) -> list[StoredObject]:
+        """As `page`. An outline that a killed writer has left alone counts as an object."""
+        found: list[StoredObject] = []
+        for folder in sorted(path for path in self._root.iterdir() if path.name >= after[:2]):
+            digests = {folder.name + path.name.removesuffix(_OUTLINE) for path in folder.iterdir()}
+            for digest in sorted(digest for digest in digests if is_digest(digest) and digest > after):
+                found.append(StoredObject(digest=digest, generation=_generation(self._path(digest))))
+                if len(found) == limit:
+                    return found
+        return found
 
     def _probe(self) -> None:
         part, data = Part(self._parts), secrets.token_bytes(4096)
@@ -82,84 +134,61 @@ class LocalObjects(ObjectStore):
             part.discard()
 
 
-class LocalWriter(ObjectWriter):
-    """Writes an object as a part, a block at a time and in a thread; an object of one block costs one hop."""
+class LocalWriter(BlockWriter):
+    """Writes an object as a part."""
 
     def __init__(self, path_of: Callable[[str], Path], parts: Path, max_bytes: int | None) -> None:
-        self.size = 0
+        super().__init__(max_bytes)
         self._path_of = path_of
         self._parts = parts
-        self._max_bytes = max_bytes
-        self._hasher = Hasher()
-        self._block = bytearray()
         self._part: Part | None = None
-        self._ended = False
-
-    async def append(self, data: bytes) -> None:
-        self._require_open()
-        if self._max_bytes is not None and self.size + len(data) > self._max_bytes:
-            raise ObjectTooLarge(self._max_bytes)
-        self.size += len(data)
-        rest = memoryview(data)
-        while rest:
-            room = BLOCK_BYTES - len(self._block)
-            self._block += rest[:room]
-            rest = rest[room:]
-            if len(self._block) == BLOCK_BYTES:
-                await self._in_thread(self._write_block)
-
-    async def commit(self, expected: str | None = None) -> str:
-        self._require_open()
-        digest = await self._in_thread(lambda: self._keep(expected))
-        self._ended = True
-        return digest
-
-    async def abort(self) -> None:
-        self._ended = True
-        if self._part is not None:
-            await uninterrupted(_in_thread(self._part.discard))
-            self._part = None
-
-    def _require_open(self) -> None:
-        if self._ended:
-            raise RuntimeError("the writer has ended")
 
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
-        """Work on the file in a thread. The writer ends when that fails or is cancelled: the file may then lack bytes."""
-        try:
-            return await uninterrupted(_in_thread(work))
-        except BaseException:
-            self._ended = True
-            raise
+        return await in_thread(work)
 
-    def _write_block(self) -> None:
+    def _write_block(self, block: bytearray) -> None:
         if self._part is None:
             self._part = Part(self._parts)
-        if self._block:
-            self._hasher.update(self._block)
-            self._part.write(self._block)
-            self._block.clear()
+        self._part.write(block)
 
-    def _keep(self, expected: str | None) -> str:
-        self._write_block()
-        outline = self._hasher.outline()
-        if expected is not None and expected != outline.digest:
-            raise DigestMismatch(expected, outline.digest)
-        path = self._path_of(outline.digest)
-        if len(outline.blocks) > 1:
-            _keep_outline(self._parts, path, outline)
+    def _keep(self, outline: Outline) -> None:
         assert self._part is not None
-        self._part.keep(path)
-        self._part = None
-        return outline.digest
+        path = self._path_of(outline.digest)
+        path.parent.mkdir(exist_ok=True)
+        with locked(path.parent, fcntl.LOCK_SH):
+            if len(outline.blocks) > 1:
+                _keep_outline(self._parts, path, outline)
+            self._part.keep(path)
+
+    def _discard(self) -> None:
+        if self._part is not None:
+            self._part.discard()
 
 
-async def _in_thread(work: Callable[[], Value]) -> Value:
-    """Do work on files in a thread. Raises StorageFull or StorageUnavailable in place of an OSError."""
+def _generation(path: Path) -> str:
+    """Which files an object and its outline are. Storing the same bytes again makes others."""
+    return f"{_identity(path)}/{_identity(_outline_path(path))}"
+
+
+def _identity(path: Path) -> str:
     try:
-        return await asyncio.to_thread(work)
-    except OSError as error:
-        raise StorageFull if error.errno in _FULL else StorageUnavailable from error
+        found = path.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{found.st_ino}-{found.st_mtime_ns}"
+
+
+def _delete(path: Path, generation: str) -> bool:
+    """Remove the files of a generation. A writer of the same object keeps both of its own, or comes after this."""
+    try:
+        with locked(path.parent, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if _generation(path) != generation:
+                return False
+            path.unlink(missing_ok=True)
+            _outline_path(path).unlink(missing_ok=True)
+            return True
+    except BlockingIOError:
+        return False
 
 
 def _keep_outline(parts: Path, path: Path, outline: Outline) -> None:
@@ -203,4 +232,4 @@ def _block(path: Path, outline: Outline, index: int) -> bytes:
 
 
 def _outline_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.outline")
+    return path.with_name(path.name + _OUTLINE)

@@ -29,6 +29,7 @@ from blobhub_server.platform.blobs.collection import Collector
 from blobhub_server.platform.blobs.contents import Contents
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.blobs.limits import Limits
+from blobhub_server.platform.blobs.object_collection import ObjectCollector
 from blobhub_server.platform.calls.answer import Answers
 from blobhub_server.platform.calls.audit import Audit
 from blobhub_server.platform.calls.change import Changes
@@ -83,6 +84,8 @@ class Platform:
         self.limits = Limits(ground.types, clock)
         self.contents = Contents(ground.objects, self.limits, clock, ids)
         self.collector = Collector(db, ground.bell, ground.types)
+        self.object_collector = ObjectCollector(db, ground.objects, ground.types)
+        self.actors = Actors(clock)
         self.host = Host(
             server_id=ground.server_id,
             settings=ground.settings,
@@ -92,12 +95,18 @@ class Platform:
             ids=ids,
             drain=Drain(),
             revisions=self.locators,
-            actors=Actors(clock),
+            actors=self.actors,
             contents=self.contents,
+            objects=ground.objects,
             settle=self.changes.settle,
             limits=self.limits,
             credentials=self.credentials,
         )
+
+    async def may_act(self, actor_id: str) -> bool:
+        """Whether a key or user may act now: it is there, and neither revoked, expired nor disabled."""
+        async with self.host.db.read() as tx:
+            return await self.actors.may_act(tx, actor_id)
 
     def opened(self) -> Opened:
         """What the platform brings, in the form of what a blob type brings. The blob types are open."""

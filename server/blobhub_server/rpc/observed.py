@@ -17,6 +17,7 @@ from blobhub_server.bounded_log import BoundedLog
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import StorageUnavailable, UndecodableRequest, is_panic
 from blobhub_server.rpc.arriving import Arriving, Decode
+from blobhub_server.rpc.call_counts import MethodCounts
 from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.rpc.gate import Admission, Gate
 from blobhub_server.rpc.guard import Guard
@@ -49,6 +50,7 @@ class Entrance:
     streams: OpenStreams
     decode: Decode
     request_seconds: float
+    counts: MethodCounts
 
 
 async def unless_gone(sending: Awaitable[None]) -> None:
@@ -85,6 +87,7 @@ class Observed:
         self._entrance = entrance
         self._context = context
         self._start = time.perf_counter()
+        entrance.counts.started += 1
         self._admission: Admission | None = None
         self._handled = False
         self._request_bytes = 0
@@ -131,6 +134,7 @@ class Observed:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         log = self._entrance.log
         if error is None:
+            self._entrance.counts.end("OK", time.perf_counter() - self._start)
             self._log(log.debug, "OK")
         elif isinstance(error, grpc.aio.AbortError):
             self._log_refusal(self._context.code().name)
@@ -154,7 +158,8 @@ class Observed:
         return round((time.perf_counter() - self._start) * 1000, 2)
 
     def _log_refusal(self, code: str, reason: str = "") -> None:
-        """Log a call that was not answered: why, and whose it was. Nothing of what was sent."""
+        """Count and log a call that was not answered: why, and whose it was. Nothing of what was sent."""
+        self._entrance.counts.end(code, time.perf_counter() - self._start)
         peer = self._context.peer()
         sender = self._admission.sender(peer) if self._admission is not None else None
         self._entrance.refusals.write(

@@ -31,6 +31,7 @@ from blobhub_server.errors import (
     Unimplemented,
 )
 from blobhub_server.rpc.arriving import Arriving, Decode, strict_decoder
+from blobhub_server.rpc.call_counts import CallCounts
 from blobhub_server.rpc.gate import Admission, Gate
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.observed import UNKNOWN_METHOD, Entrance, Observed, unless_gone
@@ -71,6 +72,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         # Bound once, because structlog's lazy loggers bind anew for each line, also for lines that are not written.
         self._log = structlog.get_logger().bind()
         self._wrapped: dict[str, _Wrapped] = {}
+        self.counts = CallCounts()
 
     async def intercept_service(
         self,
@@ -98,7 +100,13 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 return wrapped.at_once
         return wrapped.by_turns
 
-    def _entrance(self, method: str, decode: Decode = _decode_nothing) -> Entrance:
+    def _entrance(self, method: str, kind: str = "unary_unary", decode: Decode = _decode_nothing) -> Entrance:
+        counts = self.counts.of(method, kind)
+
+        def counted(data: bytes, party: Party) -> Awaitable[Message]:
+            counts.received += 1
+            return decode(data, party)
+
         return Entrance(
             method=method,
             gate=self._gate,
@@ -108,14 +116,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
             refusals=self._refusals,
             room=self._room,
             streams=self._streams,
-            decode=decode,
+            decode=counted,
             request_seconds=self._request_seconds,
+            counts=counts,
         )
 
     def _wrap(self, method: str, handler: Any) -> _Wrapped:
         encode = _serializer(handler.response_serializer)
-        entrance = self._entrance(method, strict_decoder(handler.request_deserializer))
         kind = _kind_of(handler)
+        entrance = self._entrance(method, kind, strict_decoder(handler.request_deserializer))
         serve = (_wrap_open if method.startswith(OPEN) else _wrap_gated)(entrance, kind, getattr(handler, kind), encode)
         by_turns = _by_turns(entrance, serve, encode, streaming=handler.request_streaming)
         if handler.request_streaming:
@@ -191,7 +200,9 @@ def _open_unary(
         async with Observed(entrance, context) as observed:
             first = await observed.first(request)
             await observed.begin()
-            return encode(await handler(first, context))
+            answer = encode(await handler(first, context))
+            entrance.counts.sent += 1
+            return answer
 
     return call
 
@@ -211,6 +222,7 @@ def _open_stream(
                 async with aclosing(answers):
                     async for answer in answers:
                         await unless_gone(context.write(encode(answer)))
+                        entrance.counts.sent += 1
 
     return call
 
@@ -230,6 +242,7 @@ def _unary_unary(
             unread = _unread_answer(entrance, admission, context)
             encoded = await admission.answer(answer)
             entrance.guard.unread.hold_until_done(unread, len(encoded), refusable=not admission.changes)
+            entrance.counts.sent += 1
             return encoded
 
     return serve
@@ -252,6 +265,7 @@ def _stream_unary(
 
             encoded = await admission.answer(answer)
             entrance.guard.unread.hold_until_done(unread, len(encoded), refusable=not admission.changes)
+            entrance.counts.sent += 1
             return encoded
 
     return serve
@@ -284,16 +298,16 @@ def _streaming(
                 # Alone, because gRPC sends no status while the first answer waits for its reader with the metadata.
                 await unless_gone(context.send_initial_metadata(()))
                 answers = handler(request.validated(first) if streaming else first, call)
-                await _send_all(entrance.guard, admission, context, answers, encode, unread)
+                await _send_all(entrance, admission, context, answers, encode, unread)
 
     return serve
 
 
 async def _send_all(
-    guard: Guard, admission: Admission, context: Any, answers: Any, encode: Callable[[Any], bytes], unread: Answer
+    entrance: Entrance, admission: Admission, context: Any, answers: Any, encode: Callable[[Any], bytes], unread: Answer
 ) -> None:
     """Send the answers of a handler, for as long as the guard lets them."""
-    time = asyncio.get_running_loop().time
+    time, guard = asyncio.get_running_loop().time, entrance.guard
     sent = None
     with guard.watch(admission) as stream:
         async with aclosing(answers):
@@ -307,6 +321,7 @@ async def _send_all(
                 await unless_gone(context.write(message))
                 stream.sending_since = None
                 guard.unread.release(unread)
+                entrance.counts.sent += 1
                 sent = admission.last_sequence
 
 

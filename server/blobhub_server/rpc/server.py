@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -12,14 +13,10 @@ from blobhub_server.config import Settings
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.pipeline import Pipeline
 from blobhub_server.rpc.tls import TlsFiles
-from blobhub_server.start import StartError
+from blobhub_server.start import PortInUse
 
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_UNREQUESTED_SECONDS = 3600
-
-
-class PortInUse(StartError):
-    """The address cannot be bound."""
 
 
 def make_server(settings: Settings, pipeline: Pipeline) -> grpc.aio.Server:
@@ -79,7 +76,7 @@ def bind(server: grpc.aio.Server, listen: str, tls: TlsFiles | None = None) -> s
     except RuntimeError:
         port = 0
     if port == 0:
-        raise PortInUse(f"cannot listen on {listen}: the port is taken, or the address is not this machine's")
+        raise PortInUse(listen)
     return f"{listen.rpartition(':')[0]}:{port}"
 
 
@@ -89,21 +86,30 @@ class Health:
     def __init__(self, server: grpc.aio.Server, services: Sequence[str]) -> None:
         self._servicer = health.aio.HealthServicer()
         self._services = ("", *services)
+        self._ended = False
+        self.ready = False
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     async def set_ready(self, ready: bool) -> None:
         """Report every service as SERVING, or as NOT_SERVING for now. After a shutdown has begun that changes nothing."""
+        self.ready = ready and not self._ended
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in self._services:
             await self._servicer.set(service, status)
 
     async def set_not_serving(self) -> None:
         """Report every service as NOT_SERVING from now on."""
+        self.ready, self._ended = False, True
         await self._servicer.enter_graceful_shutdown()
 
 
-async def shut_down(server: grpc.aio.Server, health: Health, drain: Drain, seconds: float) -> None:
-    """Shut down in order: health reports it, streams end themselves, then calls in flight get `seconds` to finish."""
+async def shut_down(
+    server: grpc.aio.Server, health: Health, drain: Drain, seconds: float, other: Callable[[float], Awaitable[None]]
+) -> None:
+    """Shut down in order: health reports it, streams end themselves, then calls in flight get `seconds` to finish.
+
+    `other` is another port's, which has the same time.
+    """
     await health.set_not_serving()
     drain.start()
-    await server.stop(seconds)
+    await asyncio.gather(server.stop(seconds), other(seconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,36 @@ class TlsFiles:
         # None says that nothing has changed, which the stubs of grpcio do not know.
         fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", changed)
         return grpc.dynamic_ssl_server_credentials(initial, fetch, require_client_authentication=client_auth)
+
+    def context(self) -> ssl.SSLContext:
+        """The same for Python's own TLS: each handshake has the files as they are then. Raises BadCertificate."""
+        seen, current = self._stamp(), self._context()
+
+        def take_current(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            nonlocal seen, current
+            try:
+                now = self._stamp()
+                if now != seen:
+                    seen, current = now, self._context()
+            except BadCertificate as error:
+                log.debug("tls_files_not_read", error=str(error))  # The other port warns of it.
+            connection.context = current
+
+        outer = self._context()
+        outer.sni_callback = take_current
+        return outer
+
+    def _context(self) -> ssl.SSLContext:
+        self._read()
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            made.load_cert_chain(self.certificate, self.key)
+            if self.client_ca is not None:
+                made.load_verify_locations(self.client_ca)
+                made.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as error:
+            raise BadCertificate(f"the files for TLS cannot be used: {error}") from None
+        return made
 
     def leaf(self) -> bytes:
         """The server's own certificate, in DER. Raises BadCertificate."""

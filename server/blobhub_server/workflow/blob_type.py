@@ -101,6 +101,7 @@ class WorkflowType(BlobType):
                     organization_limits=[LOGS],
                     offers={Invocable: Invocations(host, definitions, runtime, Inbox(host, events))},
                     on_serving=runtime.on_serving,
+                    objects_in_use=execution_store.find_running_definitions,
                 )
 
     def _services(

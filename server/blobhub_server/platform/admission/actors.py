@@ -21,6 +21,10 @@ class Actors:
         caller = await self._caller(tx, actor_id)
         return Role.NONE if caller is None else await held_role(tx, caller, place)
 
+    async def may_act(self, tx: Transaction, actor_id: str) -> bool:
+        """Whether a key or user exists, and is neither revoked, expired nor disabled."""
+        return await self._caller(tx, actor_id) is not None
+
     async def _caller(self, tx: Transaction, actor_id: str) -> Caller | None:
         """The caller that a key or a user is now; None when it may not act any more."""
         key = await key_store.get(tx, actor_id)

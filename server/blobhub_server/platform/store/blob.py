@@ -200,3 +200,8 @@ _DELETE = Prepared(blobs.delete().where(is_one_of(blobs.c.id, "ids")))
 async def delete(tx: Transaction, blob_ids: Sequence[str]) -> None:
     """Remove the rows of blobs, which are not there any more. What belongs to them is left, for a deletion."""
     await tx.run(_DELETE, ids=blob_ids)
+
+
+async def all_types(tx: Transaction) -> list[str]:
+    """The types that there are blobs of. It reads all blobs."""
+    return [name for (name,) in await tx.execute(sa.select(blobs.c.type).distinct())]

@@ -30,6 +30,7 @@ entries = sa.Table(
     sa.Column("update_time", Time(), nullable=False),
     sa.Index("uq_entries_revision_id_name", "revision_id", "name", unique=True),
     sa.Index("ix_entries_blob_id_digest", "blob_id", "digest"),
+    sa.Index("ix_entries_digest", "digest"),
 )
 """`blob_id` is that of the revision; it finds other entries of the blob with the same digest."""
 
@@ -134,6 +135,14 @@ _HOLDS = Prepared(
 async def holds(tx: Transaction, blob_id: str, digest: str) -> bool:
     """True when any revision of a blob holds the content of a digest."""
     return await tx.one(_HOLDS, blob=blob_id, wanted=digest)
+
+
+_AMONG = Prepared(sa.select(entries.c.digest).where(is_one_of(entries.c.digest, "digests")).distinct(), Scalar(str))
+
+
+async def find_held(tx: Transaction, digests: Collection[str]) -> set[str]:
+    """The digests, among the given ones, that any entry refers to."""
+    return {*await tx.all(_AMONG, digests=sorted(digests))}
 
 
 async def unshared_bytes(tx: Transaction, revision_id: str) -> int:

@@ -62,6 +62,7 @@ executions = sa.Table(
     sa.Index("ix_executions_blob_id_definition", "blob_id", "definition_alias", "state", "create_time", "id"),
     sa.Index("ix_executions_revision_id", "revision_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_definition_blob_id", "definition_blob_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
+    sa.Index("ix_executions_definition_digest", "definition_digest", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_running", "session_id", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_owner", "owner", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("uq_executions_cause", "cause_kind", "cause_id", unique=True, sqlite_where=_CAUSED, postgresql_where=_CAUSED),
@@ -266,6 +267,19 @@ async def _sizes(tx: Transaction, blob_id: str, only: Filter, chosen: Order, aft
 _BUSY = Prepared(
     sa.select(executions.c.session_id).where(is_one_of(executions.c.session_id, "ids"), RUNNING).distinct(), Scalar(str)
 )
+
+
+_RUNNING_DEFINITIONS = Prepared(
+    sa.select(executions.c.definition_digest)
+    .where(is_one_of(executions.c.definition_digest, "digests"), RUNNING)
+    .distinct(),
+    Scalar(str),
+)
+
+
+async def find_running_definitions(tx: Transaction, digests: Collection[str]) -> set[str]:
+    """The definitions, among those of the given digests, that an execution has not ended with."""
+    return {*await tx.all(_RUNNING_DEFINITIONS, digests=sorted(digests))}
 
 
 async def find_busy(tx: Transaction, session_ids: Collection[str]) -> set[str]:

@@ -1,0 +1,94 @@
+"""Writing an object block by block, which is the same for every store: what is left to a store is where the blocks go."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
+
+from blobhub_server.background import uninterrupted
+from blobhub_server.objects.contract import DigestMismatch, ObjectTooLarge, ObjectWriter
+from blobhub_server.objects.outline import BLOCK_BYTES, Hasher, Outline
+
+Value = TypeVar("Value")
+
+
+class BlockWriter(ObjectWriter):
+    """Writes an object a block at a time and in a thread; an object of one block costs one hop."""
+
+    def __init__(self, max_bytes: int | None) -> None:
+        self.size = 0
+        self._max_bytes = max_bytes
+        self._hasher = Hasher()
+        self._block = bytearray()
+        self._written = False
+        self._ended = False
+
+    @abstractmethod
+    async def _in_thread(self, work: Callable[[], Value]) -> Value:
+        """Do work of the store in a thread. Raises StorageUnavailable in place of the store's own errors."""
+
+    @abstractmethod
+    def _write_block(self, block: bytearray) -> None:
+        """Write the next block; only the last one may be short, or empty where there is no other. In a thread."""
+
+    @abstractmethod
+    def _keep(self, outline: Outline) -> None:
+        """Have what was written appear under its digest, durably. In a thread."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Remove what was written and not kept. In a thread, and only once."""
+
+    async def append(self, data: bytes) -> None:
+        self._require_open()
+        if self._max_bytes is not None and self.size + len(data) > self._max_bytes:
+            raise ObjectTooLarge(self._max_bytes)
+        self.size += len(data)
+        rest = memoryview(data)
+        while rest:
+            room = BLOCK_BYTES - len(self._block)
+            self._block += rest[:room]
+            rest = rest[room:]
+            if len(self._block) == BLOCK_BYTES:
+                await self._to_the_end(self._take_block)
+
+    async def commit(self, expected: str | None = None) -> str:
+        self._require_open()
+        digest = await self._to_the_end(lambda: self._end(expected))
+        self._ended = True
+        return digest
+
+    async def abort(self) -> None:
+        self._ended = True
+        if self._written:
+            self._written = False
+            await uninterrupted(self._in_thread(self._discard))
+
+    def _require_open(self) -> None:
+        if self._ended:
+            raise RuntimeError("the writer has ended")
+
+    async def _to_the_end(self, work: Callable[[], Value]) -> Value:
+        """Work in a thread. The writer ends when that fails or is cancelled: what was written may then lack bytes."""
+        try:
+            return await uninterrupted(self._in_thread(work))
+        except BaseException:
+            self._ended = True
+            raise
+
+    def _take_block(self) -> None:
+        self._hasher.update(self._block)
+        self._written = True
+        self._write_block(self._block)
+        self._block.clear()
+
+    def _end(self, expected: str | None) -> str:
+        if self._block or self.size == 0:
+            self._take_block()
+        outline = self._hasher.outline()
+        if expected is not None and expected != outline.digest:
+            raise DigestMismatch(expected, outline.digest)
+        self._keep(outline)
+        self._written = False
+        return outline.digest
