@@ -126,7 +126,9 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
             *Probes(lambda: health.ready, [pipeline.counts]).routes(),
             *_transfers(objects, signer, platform, settings),
         ]
-        http = await stack.enter_async_context(listening(Router(routes), settings, tls.context() if tls else None))
+        http = await stack.enter_async_context(
+            listening(Router(routes, redirect_slashes=False), settings, tls.context() if tls else None)
+        )
         signer.base_url = settings.http_url or f"{'https' if tls else 'http'}://{http.address}"
         await server.start()
         await health.set_ready(True)

@@ -22,6 +22,8 @@ class Connection(H11Protocol):
         self._max_connections = max_connections
         self._request_seconds = request_seconds
         self._deadline: asyncio.TimerHandle | None = None
+        # What a handler finds in its scope's `state`, so that it can end an answer that it cannot finish.
+        self.app_state = {"abort": self._abort}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -50,6 +52,9 @@ class Connection(H11Protocol):
         elif self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _abort(self) -> None:
+        self.transport.abort()
 
     def _expire(self) -> None:
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():

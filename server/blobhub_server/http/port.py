@@ -6,6 +6,7 @@ uvicorn's own server is left out: it takes the signals, and sleeps in steps of 0
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -68,6 +69,7 @@ async def listening(application: Application, settings: Settings, tls: ssl.SSLCo
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
     )
     config.load()
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # Not a line for each request that is none.
     state = ServerState()
 
     def connected() -> Connection:

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
-from starlette.types import Send
+from starlette.types import Message, Receive, Scope, Send
 
 from blobhub_server.errors import BlobHubError, Internal, Overloaded
 from blobhub_server.http import checksums, ranges
@@ -113,9 +113,9 @@ class Transfers:
         chunks = self._sending(permit, digest, part)
         # The first block is verified before anything is answered.
         first = await anext(chunks, b"")
-        return _Sending(_chain(first, chunks), part.status, headers, self._idle_seconds)
+        return _Sending(first, chunks, part, headers, self._idle_seconds)
 
-    async def _sending(self, permit: _Permit, digest: str, part: ranges.Part) -> AsyncIterator[bytes]:
+    async def _sending(self, permit: _Permit, digest: str, part: ranges.Part) -> AsyncGenerator[bytes, None]:
         with self._counted(permit.actor_id):
             async for chunk in self._objects.read(digest, part.offset, part.length):
                 yield chunk
@@ -211,20 +211,29 @@ class _Permit:
 
 
 class _Sending(StreamingResponse):
-    """An answer that is ended when its client does not read."""
+    """An answer whose connection is cut when it cannot be finished: its client reads nothing, or the bytes are harmed."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], status: int, headers: dict[str, str], idle_seconds: float) -> None:
-        super().__init__(chunks, status, headers, media_type="application/octet-stream")
-        self._idle_seconds = idle_seconds
+    def __init__(
+        self, first: bytes, others: AsyncGenerator[bytes, None], part: ranges.Part, headers: dict[str, str], seconds: float
+    ) -> None:
+        super().__init__(_chain(first, others), part.status, headers, media_type="application/octet-stream")
+        self._others = others
+        self._seconds = seconds
 
-    async def stream_response(self, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, chunk by chunk."""
 
-        async def in_time(message: Any) -> None:
-            async with asyncio.timeout(self._idle_seconds):
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(self._seconds):
                 await send(message)
 
-        await super().stream_response(in_time)
+        async with aclosing(self._others):
+            try:
+                await super().__call__(scope, receive, send_in_time)
+            except (ClientDisconnect, TimeoutError, BlobHubError, ObjectNotFound, Problem) as error:
+                log.info("transfer_ended", path=scope["path"], reason=type(error).__name__)
+                scope["state"]["abort"]()
+                await asyncio.sleep(0)  # uvicorn takes note of that before this call ends.
 
 
 async def _chain(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
