@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +15,10 @@ from importlib.metadata import version
 
 import grpc
 import structlog
-from starlette.routing import BaseRoute, Router
 
 from blobhub_server import logs
 from blobhub_server.background import in_background
-from blobhub_server.blobtypes.contract import Service
+from blobhub_server.blobtypes.contract import Opened, Service
 from blobhub_server.blobtypes.distinct import require_distinct
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
@@ -28,7 +27,7 @@ from blobhub_server.db.engine import Database
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
-from blobhub_server.http.port import listening
+from blobhub_server.http.port import HttpPort, listening
 from blobhub_server.http.probes import Probes
 from blobhub_server.http.transfer import Transfers
 from blobhub_server.ids import Uuid7
@@ -110,26 +109,13 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         # Admission and serving
         brought = {"the platform": platform.opened(), **types.opened()}
         require_distinct(brought)
+        pipeline = await stack.enter_async_context(_pipeline(platform, brought))
         services = [service for opened in brought.values() for service in opened.services]
-        kinds = {kind: locator for opened in brought.values() for kind, locator in opened.locators.items()}
-        access = rules(service.full_name for service in services)
-        check_resources(access, kinds, KINDS)
-        compile_constraints(rule.request for rule in access.values())
-        gate = await stack.enter_async_context(platform.gate(access, kinds))
-        guard = Guard(bell, clock, TOPIC, max_unread_seconds=settings.max_unread_seconds)
-        await stack.enter_async_context(guard.watching())
-        pipeline, tls = Pipeline(gate, guard, db.trouble, settings), TlsFiles.from_settings(settings)
+        tls = TlsFiles.from_settings(settings)
         server = make_server(settings, pipeline)
         health = _serve(server, services, Comments([OURS, *types.descriptors()]))
         address = bind(server, settings.listen, tls)
-        routes = [
-            *Probes(lambda: health.ready, [pipeline.counts]).routes(),
-            *_transfers(objects, signer, platform, settings),
-        ]
-        http = await stack.enter_async_context(
-            listening(Router(routes, redirect_slashes=False), settings, tls.context() if tls else None)
-        )
-        signer.base_url = settings.http_url or f"{'https' if tls else 'http'}://{http.address}"
+        http = await stack.enter_async_context(_http(platform, signer, pipeline, health, tls))
         await server.start()
         await health.set_ready(True)
         watching = db.trouble.watch(partial(_probe, db, objects), health.set_ready)
@@ -138,7 +124,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         await stack.enter_async_context(in_background(platform.collector.collect_forever(), "collector"))
         await stack.enter_async_context(in_background(platform.object_collector.collect_forever(), "object collector"))
         types.on_serving()  # Last: what is left from before may be long, or end this server too.
-        yield RunningServer(address, http.address, admin_key)
+        yield RunningServer(address=address, http_address=http.address, admin_key=admin_key)
 
 
 async def _probe(db: Database, objects: ObjectStore) -> None:
@@ -147,12 +133,34 @@ async def _probe(db: Database, objects: ObjectStore) -> None:
     await objects.probe()
 
 
-def _transfers(objects: ObjectStore, signer: Signer, platform: Platform, settings: Settings) -> Sequence[BaseRoute]:
-    """The routes of presigned URLs. Those of a store in the cloud lead there."""
-    if not isinstance(objects, LocalObjects):
-        return []
-    host, idle_seconds = platform.host, settings.max_unread_seconds
-    return Transfers(objects, signer, platform.may_act, host.clock, host.ids, idle_seconds=idle_seconds).routes()
+@asynccontextmanager
+async def _pipeline(platform: Platform, brought: Mapping[str, Opened]) -> AsyncIterator[Pipeline]:
+    """What every call goes through, for all services that were brought."""
+    host, settings = platform.host, platform.host.settings
+    kinds = {kind: locator for opened in brought.values() for kind, locator in opened.locators.items()}
+    access = rules(service.full_name for opened in brought.values() for service in opened.services)
+    check_resources(access, kinds, KINDS)
+    compile_constraints(rule.request for rule in access.values())
+    async with platform.gate(access, kinds) as gate:
+        guard = Guard(host.bell, host.clock, TOPIC, max_unread_seconds=settings.max_unread_seconds)
+        async with guard.watching():
+            yield Pipeline(gate, guard, host.db.trouble, settings)
+
+
+@asynccontextmanager
+async def _http(
+    platform: Platform, signer: Signer, pipeline: Pipeline, health: Health, tls: TlsFiles | None
+) -> AsyncIterator[HttpPort]:
+    """The HTTP port, to which what is signed leads. Objects in the cloud are transferred there."""
+    host, settings = platform.host, platform.host.settings
+    routes = Probes(lambda: health.ready, [pipeline.counts]).routes()
+    if isinstance(host.objects, LocalObjects):
+        idle_seconds = settings.max_unread_seconds
+        transfers = Transfers(host.objects, signer, platform.may_act, host.clock, host.ids, idle_seconds=idle_seconds)
+        routes += transfers.routes()
+    async with listening(routes, settings, tls.context() if tls else None) as port:
+        signer.base_url = settings.http_url or port.url
+        yield port
 
 
 def _serve(server: grpc.aio.Server, services: Sequence[Service], comments: Comments) -> Health:

@@ -9,10 +9,10 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
+from starlette.routing import BaseRoute, Router
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -23,15 +23,13 @@ from blobhub_server.start import PortInUse
 MAX_HEAD_BYTES = 16 << 10
 """How long the head of a request may be."""
 
-Application = Callable[..., Any]
-"""As ASGI has it."""
-
 
 class HttpPort:
-    """A port that an application is served on."""
+    """A port that is served on, at an address and a URL."""
 
-    def __init__(self, state: ServerState, server: asyncio.Server, address: str) -> None:
+    def __init__(self, state: ServerState, server: asyncio.Server, address: str, *, secure: bool) -> None:
         self.address = address
+        self.url = f"{'https' if secure else 'http'}://{address}"
         self._state = state
         self._server = server
 
@@ -53,10 +51,10 @@ class HttpPort:
 
 
 @asynccontextmanager
-async def listening(application: Application, settings: Settings, tls: ssl.SSLContext | None) -> AsyncIterator[HttpPort]:
-    """Serve on the address of the settings; leave to end everything at once. Raises PortInUse."""
+async def listening(routes: Sequence[BaseRoute], settings: Settings, tls: ssl.SSLContext | None) -> AsyncIterator[HttpPort]:
+    """Serve routes on the address of the settings; leave to end everything at once. Raises PortInUse."""
     config = Config(
-        application,
+        Router(routes, redirect_slashes=False),
         interface="asgi3",
         http=Connection,
         ws="none",
@@ -86,7 +84,8 @@ async def listening(application: Application, settings: Settings, tls: ssl.SSLCo
     server = await asyncio.get_running_loop().create_server(
         connected, sock=listener, ssl=tls, ssl_handshake_timeout=handshake
     )
-    port = HttpPort(state, server, f"{settings.http_listen.rpartition(':')[0]}:{listener.getsockname()[1]}")
+    address = f"{settings.http_listen.rpartition(':')[0]}:{listener.getsockname()[1]}"
+    port = HttpPort(state, server, address, secure=tls is not None)
     try:
         yield port
     finally:

@@ -31,10 +31,10 @@ def choose(headers: Mapping[str, str], etag: str, size: int) -> Part:
     Several ranges at once, other units than bytes and what follows no grammar are answered with the whole, as a server may.
     """
     if "if-match" in headers and not _names(headers["if-match"], etag, weak=False):
-        return Part(412)
+        return Part(status=412)
     if "if-none-match" in headers and _names(headers["if-none-match"], etag, weak=True):
-        return Part(304)
-    return _range(headers, etag, size) or Part(200, 0, size)
+        return Part(status=304)
+    return _range(headers, etag, size) or Part(status=200, length=size)
 
 
 def _range(headers: Mapping[str, str], etag: str, size: int) -> Part | None:
@@ -45,13 +45,13 @@ def _range(headers: Mapping[str, str], etag: str, size: int) -> Part | None:
     first, last, suffix = found.groups()
     if suffix is not None:
         length = min(int(suffix), size)
-        return Part(206, size - length, length) if length else Part(416)
+        return Part(status=206, offset=size - length, length=length) if length else Part(status=416)
     if last and int(last) < int(first):
         return None
     if int(first) >= size:
-        return Part(416)
+        return Part(status=416)
     end = min(int(last) + 1, size) if last else size
-    return Part(206, int(first), end - int(first))
+    return Part(status=206, offset=int(first), length=end - int(first))
 
 
 def _names(header: str, etag: str, *, weak: bool) -> bool:

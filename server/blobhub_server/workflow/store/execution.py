@@ -269,12 +269,8 @@ _BUSY = Prepared(
 )
 
 
-_RUNNING_DEFINITIONS = Prepared(
-    sa.select(executions.c.definition_digest)
-    .where(is_one_of(executions.c.definition_digest, "digests"), RUNNING)
-    .distinct(),
-    Scalar(str),
-)
+_DIGEST = executions.c.definition_digest
+_RUNNING_DEFINITIONS = Prepared(sa.select(_DIGEST).where(is_one_of(_DIGEST, "digests"), RUNNING).distinct(), Scalar(str))
 
 
 async def find_running_definitions(tx: Transaction, digests: Collection[str]) -> set[str]:
