@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
@@ -13,9 +12,6 @@ from blobhub_server.blobtypes import registry as blob_types
 from blobhub_server.config import Settings
 from blobhub_server.workflow.components import registry as components
 from served import Api, Served, ServerProcess, connected, served
-
-# Servers that tests start, in this process or another one, serve HTTP on a free port unless they are told otherwise.
-os.environ["BLOBHUB_HTTP_LISTEN"] = "127.0.0.1:0"
 
 pytest_plugins = ["scale", "databases", "fake_google", "figures", "handover", "issuer", "noise"]
 

@@ -49,6 +49,9 @@ from waiting import DEADLINE_SECONDS
 
 WORKFLOW = "blobhub.compute.workflow"
 
+# Servers that are started here, in this process or another one, serve HTTP on a free port unless they are told otherwise.
+os.environ["BLOBHUB_HTTP_LISTEN"] = "127.0.0.1:0"
+
 
 class Api:
     """Every stub over one channel, with one key."""
