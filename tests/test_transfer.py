@@ -295,7 +295,6 @@ async def test_bytes_that_are_not_read_are_held_back_and_then_ended(tmp_path: Pa
         digest = await opened.host.objects.put(bytes(64 << 20))
         url = httpx.URL((await opened.host.objects.sign(Grant.to_get(digest, actor_id="", now=utc_now()))).url)
         connection = await asyncio.to_thread(socket.create_connection, (url.host, url.port))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(f"GET {url.raw_path.decode()} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         await within_deadline(ended.wait())
 
