@@ -98,3 +98,5 @@ async def test_a_step_that_ends_during_a_commit_is_not_run_again() -> None:
         await ended.wait()
     assert runs == ["first", "second"]
     assert runner.execution.state == "completed"
+    assert runner._progress.state == ExecutionState(step_limit=0), "it is in a cycle with its steps, and holds no values"
+    assert not runner._underway._steps

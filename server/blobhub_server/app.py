@@ -16,7 +16,7 @@ from importlib.metadata import version
 import grpc
 import structlog
 
-from blobhub_server import logs
+from blobhub_server import logs, memory
 from blobhub_server.background import in_background
 from blobhub_server.blobtypes.contract import Opened, Service
 from blobhub_server.blobtypes.distinct import require_distinct
@@ -123,6 +123,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         stack.push_async_callback(shut_down, server, health, platform.host.drain, settings.drain_seconds, http.shut_down)
         await stack.enter_async_context(in_background(platform.collector.collect_forever(), "collector"))
         await stack.enter_async_context(in_background(platform.object_collector.collect_forever(), "object collector"))
+        await stack.enter_async_context(in_background(memory.trim_forever(), "memory"))
         types.on_serving()  # Last: what is left from before may be long, or end this server too.
         yield RunningServer(address=address, http_address=http.address, admin_key=admin_key)
 

@@ -150,7 +150,10 @@ class MontyRunner:
             log.error("script_runner_panicked", panic=str(error)[:500])
             failure = ScriptError("SCRIPT_CRASHED", "the script has made its runner fail", None)
         # Raised out here, as the context of an error keeps what was being handled, with its message.
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # Its traceback leads here: a cycle, which would hold what the script was given.
 
     async def _feed(self, source: str, inputs: Mapping[str, Any], voice: Voice, *, slow: bool) -> object:
         """Run a script in a worker; return what it has left there. Raises MontyError."""

@@ -26,6 +26,7 @@ from blobhub_server.workflow.interpreter import (
     Command,
     Completion,
     Continue,
+    ExecutionState,
     Failed,
     GoOn,
     Halt,
@@ -188,6 +189,8 @@ class Runner:
         if self._pump is not None:
             self._pump.cancel()
         _tell(self._arrivals)
+        if self._pump is None:  # or a turn that is queued to be written may be decided again, on what it was decided on
+            self._let_go()
 
     def _wake(self) -> None:
         if self._pump is None and not self._finished:
@@ -226,6 +229,7 @@ class Runner:
         """
         _tell([*batch, *self._arrivals], error)
         self._finish()
+        self._let_go()
         self._on_end(self)
         if not isinstance(error, OwnershipLost):
             self._on_failure(self, error)
@@ -339,6 +343,7 @@ class Runner:
         if self.execution.ended:
             self._finish()
             _tell(self._arrivals)
+            self._let_go()
             self._on_end(self)
             return
         for command in self._commands:
@@ -364,6 +369,16 @@ class Runner:
         self._finished = True
         self._context.memory.forget(self.execution)
         self._cancel_all()
+
+    def _let_go(self) -> None:
+        """Let go of the state, which may take 64 MiB.
+
+        A runner and its steps lead to each other, so they are there until a full collection of the garbage collector.
+        """
+        self._progress = Progress(self.execution, ExecutionState(step_limit=0))
+        self._commands = ()
+        self._arrivals.clear()
+        self._underway.forget_all()
 
     def _cancel_all(self) -> None:
         self._underway.cancel()

@@ -67,6 +67,10 @@ class Underway:
         if completion.result is not None:
             self._steps.pop((completion.step, completion.attempt), None)
 
+    def forget_all(self) -> None:
+        """Forget the steps that were cancelled, and with them what they were given; none is started any more."""
+        self._steps.clear()
+
     def set_timer(self, command: Wait) -> None:
         """Set the timer of an await that ends at some time. What else it waits for comes from elsewhere."""
         if command.until is None:
