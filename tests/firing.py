@@ -20,6 +20,7 @@ from blobhub_server.scheduler.rules.firing import Firing
 from blobhub_server.scheduler.rules.schedule import Schedule
 from blobhub_server.scheduler.store.firing import firings
 from blobhub_server.scheduler.store.schedule import schedules
+from blobhub_server.scheduler.upkeep import Upkeep
 from waiting import until
 
 _FIRING, _SCHEDULE = Mapper(Firing, firings), Mapper(Schedule, schedules)
@@ -89,21 +90,29 @@ class Firer:
         return await until(enough)
 
     async def settled(self) -> list[Firing]:
-        """All firings, once nothing is due any more."""
+        """All firings, once nothing is due any more; the next one is waited for a minute, however many there are."""
 
-        async def nothing_due() -> bool:
+        async def progress() -> tuple[int, int]:
             now = self.clock()
             due = sa.select(sa.func.count()).where(schedules.c.next_due_time <= now)
             async with self.host.db.read() as tx:
-                return (await tx.execute(due)).scalar_one() == 0
+                left = (await tx.execute(due)).scalar_one()
+                return left, (await tx.execute(sa.select(sa.func.count()).select_from(firings))).scalar_one()
 
-        await until(nothing_due)
+        async def is_further(than: tuple[int, int]) -> bool:
+            return await progress() != than
+
+        while (found := await progress())[0]:
+            await until(lambda found=found: is_further(found))
         return await self.firings()
 
 
 @contextmanager
 def engines(clock: Clock = utc_now) -> Iterator[list[Firer]]:
-    """Collects the engines of the servers that are started meanwhile, which go by a clock."""
+    """Collects the engines of the servers that are started meanwhile, which go by a clock.
+
+    On a clock of the test's, nothing else looks at next times: upkeep goes by the machine's, by which it was ahead.
+    """
     found: list[Firer] = []
 
     class Seen(Engine):
@@ -112,11 +121,16 @@ def engines(clock: Clock = utc_now) -> Iterator[list[Firer]]:
             super().__init__(ticking, invocable, Arming(ticking))
             found.append(Firer(host=host, engine=self, clock=clock, invocable=invocable))
 
+    class Idle(Upkeep):
+        def on_serving(self) -> None:
+            pass
+
     blob_type.Engine = Seen
+    blob_type.Upkeep = Idle if isinstance(clock, SetClock) else Upkeep
     try:
         yield found
     finally:
-        blob_type.Engine = Engine
+        blob_type.Engine, blob_type.Upkeep = Engine, Upkeep
 
 
 def utc(text: str) -> datetime:
