@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import acme
@@ -14,10 +15,10 @@ import pytest
 from blobhub.v1 import caller_pb2
 from blobhub_server.config import Settings
 from blobhub_server.errors import Overloaded
-from blobhub_server.rpc import room
+from blobhub_server.rpc import observed, room
 from blobhub_server.rpc.room import Room, Sender, address_of
-from blobhub_server.turnstile import IN_PLACE_BYTES, off_loop
-from calling import ask
+from blobhub_server.turnstile import IN_PLACE_BYTES, Party, off_loop
+from calling import METHODS, ask
 from figures import Figure
 from hostile.wire import field
 from hypothesis import given
@@ -319,3 +320,23 @@ def test_no_sender_has_more_than_a_part_of_the_places(calls: list[tuple[str, boo
 )
 def test_a_peer_is_known_by_its_address(peer: str, address: str) -> None:
     assert address_of(peer) == address
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["received at once", "by turns"])
+async def test_a_request_counts_by_the_bytes_it_came_in_which_nobody_has_to_encode_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    sizes: list[int] = []
+
+    async def noted(size: int, _party: Party, work: Callable[[], object]) -> object:
+        sizes.append(size)
+        return work()
+
+    monkeypatch.setattr(observed, "off_loop", noted)
+    monkeypatch.setattr(room, "MAX_AT_ONCE", 16 if known else 0)
+    await ask(api, "GetCaller")
+    sizes.clear()
+    twice = field(1, b"acme/absent") * 2  # of a field that is there twice the last counts, and a message has one
+    with pytest.raises(grpc.aio.AioRpcError):
+        await api.channel.unary_unary(METHODS["GetBlob"].path)(twice)
+    assert sizes == [len(twice)]
