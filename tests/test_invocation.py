@@ -14,7 +14,7 @@ import grpc
 import joining
 import pytest
 import stranger_notes
-from blobhub.v1 import api_key_pb2, execution_pb2, limit_pb2, member_pb2, session_pb2
+from blobhub.v1 import api_key_pb2, execution_pb2, member_pb2, session_pb2
 from blobhub_client import get_value
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.blobtypes.capabilities import Invocation
@@ -22,7 +22,6 @@ from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.errors import BlobHubError, InvalidValue, NotFound, PermissionDenied
 from blobhub_server.workflow.errors import CauseReused
 from blobhub_server.workflow.invocations import Invocations
-from blobhub_server.workflow.store import log_size as log_size_store
 from calling import ask
 from databases import collected, select
 from google.rpc import error_details_pb2
@@ -370,34 +369,6 @@ async def test_of_the_invocations_of_a_transaction_each_is_answered_by_itself(in
     assert len({found[name].execution_id for name in ("one", "two", "three", "four", "again")}) == 5
     sessions = await inside.api.sessions.ListSessions(session_pb2.ListSessionsRequest(blob=PIPELINE))
     assert [item.alias for item in sessions.sessions] == ["", "shared", "", ""], "a refusal leaves no session"
-
-
-@pytest.mark.parametrize(
-    ("name", "session", "started", "sessions"),
-    [
-        ("workflow.sessions_per_blob", "", 2, 2),
-        ("workflow.executions_per_session", "shared", 2, 1),
-        ("workflow.log_bytes", "shared", 0, 0),
-        ("workflow.log_bytes", "", 0, 0),
-    ],
-)
-async def test_a_limit_refuses_those_of_a_transaction_that_are_too_many_and_leaves_no_session_of_theirs(
-    inside: Inside, name: str, session: str, started: int, sessions: int
-) -> None:
-    parent = "acme" if name == "workflow.log_bytes" else PIPELINE
-    await inside.api.limits.UpdateLimit(limit_pb2.UpdateLimitRequest(parent=parent, name=name, value=started or 1))
-    if name == "workflow.log_bytes":
-        organization_id = (await acme.get_blob(inside.api, PIPELINE)).organization_id
-        async with inside.host.db.write() as tx:
-            await log_size_store.add(tx, {organization_id: 1})
-    asked = [replace(inside.asked, cause=str(uuid.uuid4()), session=session) for _ in range(4)]
-    async with inside.host.db.write() as tx:
-        answers = await inside.invocations.invoke_all(tx, asked)
-    refused = [answer for answer in answers.values() if isinstance(answer, BlobHubError)]
-    assert {answer.reason for answer in refused} == {"LIMIT_EXCEEDED"}
-    assert len(answers) - len(refused) == started
-    found = await inside.api.sessions.ListSessions(session_pb2.ListSessionsRequest(blob=PIPELINE))
-    assert len(found.sessions) == sessions
 
 
 async def test_who_may_act_is_asked_as_things_are_now(inside: Inside) -> None:

@@ -124,7 +124,8 @@ class Invoking:
             with batch.answering(each):
                 key = ("revision", each.actor_id, each.revision)
                 revision = await batch.lookups.once(key, partial(self.revision, tx, each))
-                batch.asked.append(Asked(each, revision, checked_input(each.inputs)))
+                asked = Asked(invocation=each, revision=revision, input_data=checked_input(each.inputs))
+                batch.asked.append(asked)
             await turns.pause()
 
     async def _lock_blobs(self, tx: Transaction, batch: Batch) -> None:
