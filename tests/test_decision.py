@@ -10,6 +10,7 @@ import flows
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
+    BUDGET,
     Command,
     Completion,
     Continue,
@@ -160,6 +161,24 @@ def test_a_turn_takes_in_no_more_than_its_budget_and_what_is_left_happens_in_lat
         left = left[decision.taken :]
     assert max(taken) < 10
     assert decision.progress.state.phase == "completed"
+
+
+def test_of_very_many_steps_that_end_at_once_a_turn_takes_in_some() -> None:
+    graph, progress = parallel(500), Progress(EXECUTION, ExecutionState(step_limit=1_000))
+    happening: Happening = Started({})
+    commands: list[Command] = []
+    while not commands or isinstance(commands[-1], GoOn):
+        decision = happen(graph, progress, [happening], now=0.0, session={})
+        progress, happening = decision.progress, Continue()
+        commands += decision.commands
+    left = [Completion(step=step, attempt=1, result=Outcome(route="success")) for step in progress.state.open]
+    assert len(left) == 500
+    turns = 0
+    while left:
+        decision = happen(graph, progress, left, now=0.0, session={})
+        assert 1 <= decision.taken <= BUDGET
+        progress, left, turns = decision.progress, left[decision.taken :], turns + 1
+    assert turns >= 3
 
 
 def test_all_messages_are_taken_in_whatever_the_budget_is() -> None:

@@ -83,7 +83,8 @@ def advance(
 ) -> Turn:
     """Take happenings in, one after the other; return what they lead to.
 
-    The first `least` are taken in; those after them only while some of the budget is left, and else in a turn to come.
+    The first `least` are taken in. Those after them are left for a turn to come once the budget is spent, or there have been
+    `BUDGET` of them: the end of a step costs little, but ten thousand may end at once.
 
     `session` holds the session's objects that the graph touches. When the turn's state is `runnable`, there is more to do:
     let Continue happen. Happenings to an execution or a step that has ended are ignored.
@@ -91,7 +92,7 @@ def advance(
     turn = Turn(state=state.copy(), session=dict(session))
     taking = _Taking(graph, turn, now, budget)
     for happening in happenings:
-        if taking.budget <= 0 and turn.taken >= least:
+        if turn.taken >= least and (taking.budget <= 0 or turn.taken >= BUDGET):
             break
         taking.take(happening)
         taking.go_on()
