@@ -19,7 +19,7 @@ from blobhub_server.blobtypes import json_text
 from blobhub_server.blobtypes.conformance import expect_refusal
 from blobhub_server.rpc.value_bound import MAX_MESSAGE_ITEMS, bound_check
 from calling import ask
-from exact import INVALID, passing, same, values
+from exact import INVALID, nested, passing, same, values
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
@@ -145,6 +145,7 @@ FORMS = {
     "lists": [[]] * json_text.MAX_VALUE_ITEMS,
     "pairs": [[0]] * (json_text.MAX_VALUE_ITEMS // 2),
     "objects": [{"k": {}}] * (json_text.MAX_VALUE_ITEMS // 2),
+    "objects in objects": [nested(22, 0, objects=True)] * (json_text.MAX_VALUE_ITEMS // 23),
     "keys": {f"{number:040}": number for number in range(json_text.MAX_VALUE_ITEMS)},
     "texts": ['\\"é' * 7] * json_text.MAX_VALUE_ITEMS,
     "nothing but a text": "\0" * 170_000,

@@ -33,7 +33,7 @@ from blobhub_server.db.sqlite_error import primary_code, raise_translated
 from blobhub_server.db.sqlite_file import SqliteFile
 from blobhub_server.db.trouble import retry_seconds
 from blobhub_server.errors import StorageUnavailable
-from blobhub_server.turnstile import IN_PLACE_BYTES, Party
+from blobhub_server.turnstile import Party
 
 Value = TypeVar("Value")
 
@@ -48,8 +48,8 @@ _PRAGMAS = (
 BUSY_SECONDS = 5.0
 """How long a statement waits for a lock that another process holds on the file."""
 
-ROWS_AT_ONCE = 32
-"""How many rows are written in one go."""
+ROWS_AT_ONCE, LARGE_BYTES = 32, 64 << 10
+"""How many rows, and bytes of them, are written in one go on the event loop."""
 
 INTERRUPT_SECONDS = 0.05
 """How long a statement that was interrupted may take to end, before it is interrupted again."""
@@ -95,7 +95,7 @@ class SqliteTransaction(Transaction):
 
         To store a value of a mebibyte was seen to take 5 to 30 ms.
         """
-        return self._thread is not None and _size(values) > IN_PLACE_BYTES
+        return self._thread is not None and _size(values) > LARGE_BYTES
 
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         try:
@@ -230,7 +230,7 @@ def _pieces(rows: Sequence[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
     piece, size = list[Sequence[Any]](), 0
     for row in rows:
         more = _size(row)
-        if piece and (len(piece) == ROWS_AT_ONCE or size + more > IN_PLACE_BYTES):
+        if piece and (len(piece) == ROWS_AT_ONCE or size + more > LARGE_BYTES):
             yield piece
             piece, size = [], 0
         piece.append(row)

@@ -34,8 +34,7 @@ def strict_decoder(decode: Callable[[bytes], Message]) -> Decode:
         except Exception:
             raise UndecodableRequest from None
 
-    # The fields of a message are counted in Python, which takes several times as long as to read JSON of its size.
-    return lambda data, party: off_loop(4 * len(data), party, partial(strict, data))
+    return lambda data, party: off_loop(len(data), party, partial(strict, data))
 
 
 class Arriving:

@@ -73,7 +73,9 @@ class Unit:
         """The unit with what it writes encoded: once, and beside the event loop where that takes long."""
         if self.encoded is not None:
             return self
-        return replace(self, encoded=await off_loop(self.logged, (self.execution.organization_id, ""), self._encode))
+        # What is logged takes a quarter of the time to encode that it takes to read.
+        made = await off_loop(self.logged // 4, (self.execution.organization_id, ""), self._encode)
+        return replace(self, encoded=made)
 
     def _encode(self) -> EncodedUnit:
         return EncodedUnit(
