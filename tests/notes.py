@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import sqlalchemy as sa
 from blobhub_server.db.engine import Database
+from blobhub_server.db.opening import open_database
 from blobhub_server.db.schema import Time
 
 # Not on the shared metadata: these are no tables of the product.
@@ -14,6 +18,16 @@ notes = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("at", Time()),
 )
+
+
+@asynccontextmanager
+async def database_of_notes(url: str) -> AsyncIterator[Database]:
+    """An open database that has the table."""
+    opened = await open_database(url)
+    async with opened.write() as tx:
+        await tx.execute(sa.schema.CreateTable(notes))
+    yield opened
+    await opened.close()
 
 
 async def numbers(db: Database) -> list[int]:

@@ -1,4 +1,4 @@
-"""The database: transactions, group commit, ids. On SQLite and on PostgreSQL."""
+"""The database: transactions, and how rows come back. On SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,35 +14,28 @@ import pytest
 import sqlalchemy as sa
 from blobhub_server.clock import utc_now
 from blobhub_server.db.engine import MAX_ATTEMPTS, TransactionAborted
-from blobhub_server.db.group import MAX_BATCH, GroupCommitter
 from blobhub_server.db.opening import open_database
 from blobhub_server.db.prepared import Prepared, upsert
 from blobhub_server.db.schema import Time
 from blobhub_server.db.sqlite_file import DatabaseInUse
 from blobhub_server.errors import StorageUnavailable
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from notes import note, notes, numbers
-from scale import SHARED_FIXTURES, scaled
+from notes import database_of_notes, note, notes, numbers
+from scale import scaled
 from waiting import DEADLINE_SECONDS, within_deadline
 
 
 @pytest.fixture
 async def db(database_url):
-    opened = await open_database(database_url)
-    async with opened.write() as tx:
-        await tx.execute(sa.schema.CreateTable(notes))
-    yield opened
-    await opened.close()
+    async with database_of_notes(database_url) as opened:
+        yield opened
 
 
 @pytest.fixture
 async def sqlite(tmp_path):
-    opened = await open_database(f"sqlite:///{tmp_path / 'blobhub.db'}")
-    async with opened.write() as tx:
-        await tx.execute(sa.schema.CreateTable(notes))
-    yield opened
-    await opened.close()
+    async with database_of_notes(f"sqlite:///{tmp_path / 'blobhub.db'}") as opened:
+        yield opened
 
 
 # Transactions
@@ -335,77 +328,3 @@ async def test_times_come_back_from_the_database_as_they_went_in(db):
         await tx.execute(notes.insert(), [{"id": n, "at": at} for n, at in enumerate(ends)])
     async with db.read() as tx:
         assert (await tx.execute(sa.select(notes.c.at).order_by(notes.c.id))).scalars().all() == ends
-
-
-# Group commit
-
-
-async def insert_all(tx, units):
-    """A batch: each unit is a number that is stored; 13 is refused."""
-    await note(tx, *units)
-    if 13 in units:
-        raise ZeroDivisionError
-    return [unit * 2 for unit in units]
-
-
-async def test_units_share_transactions_and_each_gets_its_own_result(db):
-    batches = []
-
-    async def apply(tx, units):
-        batches.append(len(units))
-        return await insert_all(tx, units)
-
-    committer = GroupCommitter(db, apply)
-    units = range(100, 100 + 2 * MAX_BATCH)
-    assert await asyncio.gather(*(committer.submit(n) for n in units)) == [n * 2 for n in units]
-    assert await numbers(db) == list(units)
-    assert max(batches) <= MAX_BATCH
-    assert len(batches) <= 4
-
-
-@settings(max_examples=scaled(15, least=5), deadline=None, suppress_health_check=SHARED_FIXTURES)
-@given(waves=st.lists(st.lists(st.sampled_from(["good", "bad", "left"]), max_size=6), max_size=4))
-async def test_a_bad_unit_fails_alone_and_a_left_one_is_done_all_the_same(sqlite, waves):
-    """`left` is a unit whose caller goes away; `bad` ones break the batch they are in."""
-    order: list[int] = []
-
-    async def apply(tx, units):
-        await note(tx, *(n for n, _ in units))
-        if any(kind == "bad" for _, kind in units):
-            raise ZeroDivisionError
-        tx.after_commit(lambda: order.extend(n for n, _ in units))
-        return [n for n, _ in units]
-
-    async with sqlite.write() as tx:
-        await tx.execute(notes.delete())
-    committer = GroupCommitter(sqlite, apply)
-    count, expected, waiting = 0, [], []
-    for wave in waves:
-        for kind in wave:
-            count += 1
-            task = asyncio.create_task(committer.submit((count, kind)))
-            waiting.append((count, kind, task))
-            expected += [count] if kind != "bad" else []
-        await asyncio.sleep(0)
-        for _, kind, task in waiting:
-            if kind == "left":
-                task.cancel()
-    await committer.close()
-    for number, kind, task in waiting:
-        if kind == "good":
-            assert await task == number
-        else:
-            with pytest.raises(ZeroDivisionError if kind == "bad" else asyncio.CancelledError):
-                await task
-    assert order == expected == await numbers(sqlite)
-
-
-async def test_a_batch_that_answers_too_few_results_fails_instead_of_hanging(sqlite):
-    async def apply(tx, units):
-        await note(tx, *units)
-        return []
-
-    committer = GroupCommitter(sqlite, apply)
-    for outcome in await within_deadline(asyncio.gather(*(committer.submit(n) for n in range(3)), return_exceptions=True)):
-        assert isinstance(outcome, ValueError)
-    assert await numbers(sqlite) == []
