@@ -48,6 +48,7 @@ EVERY = [
     scheduler_errors.ScheduleCompleted(),
     scheduler_errors.ScheduleNotArmed(),
     scheduler_errors.BackfillRefused(datetime(2027, 3, 28, 2, 30, tzinfo=UTC), "NOT_FOUND", "no such definition: digest"),
+    scheduler_errors.BackfillForgotten(datetime(2027, 3, 28, 2, 30, tzinfo=UTC), datetime(2027, 3, 29, 2, 30, tzinfo=UTC)),
     errors.RevisionInUse("2 open sessions"),
     errors.SequenceOutOfRange(1, 9),
     transport_error.ShuttingDown(9),

@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 
 Ids = Callable[[], str]
 
@@ -44,6 +45,11 @@ class Uuid7:
         low = 0x8000_0000_0000_0000 | noise & 0x3FFF_FFFF_FFFF_FFFF
         text = f"{high << 64 | low:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def first_id(instant: datetime) -> str:
+    """The least id that is made at an instant: those made before it are less."""
+    return str(uuid.UUID(int=int(instant.timestamp() * 1000) << 80))
 
 
 def is_uuid(text: str) -> bool:

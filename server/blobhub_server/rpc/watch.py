@@ -115,7 +115,7 @@ def pack(batch: Sequence[Line] | Idle, now: datetime) -> bytes:
     return repeated(1, (line.event for line in batch))
 
 
-def check_range(after: int, last: int) -> None:
-    """Raise SequenceOutOfRange when a watch asks to resume after the log's end."""
-    if after > last:
-        raise SequenceOutOfRange(1, last)
+def check_range(after: int, last: int, *, first: int = 1) -> None:
+    """Raise SequenceOutOfRange when a watch asks to resume after the log's end, or before what is kept of it."""
+    if not first - 1 <= after <= last:
+        raise SequenceOutOfRange(first, last)

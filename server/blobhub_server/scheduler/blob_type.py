@@ -20,6 +20,7 @@ from blobhub_server.errors import Violation
 from blobhub_server.scheduler.arming import Arming
 from blobhub_server.scheduler.engine.engine import Engine
 from blobhub_server.scheduler.errors import TYPE
+from blobhub_server.scheduler.retention import Retention
 from blobhub_server.scheduler.rules import limit
 from blobhub_server.scheduler.rules.document import ScheduleDocument
 from blobhub_server.scheduler.rules.spec import check
@@ -67,7 +68,7 @@ class SchedulerType(BlobType):
         arming = Arming(host)
         invocable = given[Invocable]
         schedules, engine = Schedules(host, invocable, arming), Engine(host, invocable, arming)
-        upkeep = Upkeep(host, arming)
+        upkeep = Upkeep(host, arming, Retention(host, invocable, given[SchedulerSettings]))
 
         def on_serving() -> None:
             engine.on_serving()

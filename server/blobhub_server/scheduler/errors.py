@@ -61,3 +61,21 @@ class BackfillRefused(SchedulerError):
             metadata={"nominal_time": nominal_time.isoformat(), "refusal": refusal},
         )
         self.nominal_time = nominal_time
+
+
+class BackfillForgotten(SchedulerError):
+    """Firings of times that are to be backfilled may have been removed, and the times would fire twice."""
+
+    code, reason = "FAILED_PRECONDITION", "BACKFILL_FORGOTTEN"
+
+    def __init__(self, forgotten: datetime, first_time: datetime | None) -> None:
+        first = "" if first_time is None else first_time.isoformat()
+        super().__init__(
+            f"firings of times up to {forgotten.isoformat()} are not kept any more, so it is not known which of them have "
+            + (
+                f"fired; the first time that can be backfilled is {first}"
+                if first
+                else "fired; no later time can be backfilled"
+            ),
+            metadata={"forgotten_time": forgotten.isoformat(), "first_time": first},
+        )

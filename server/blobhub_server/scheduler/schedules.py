@@ -237,6 +237,8 @@ class Schedules:
             running_firing_id=None,
             queued_kind=None,
             queued_nominal_time=None,
+            firing_count=0,
+            forgotten_nominal_time=None,
             create_time=now,
             update_time=now,
             etag=self._host.ids(),

@@ -1,4 +1,5 @@
-"""Upkeep: next times that were reckoned on grounds that do not hold any more are reckoned anew, beside the calls.
+"""Upkeep, beside the calls: next times that were reckoned on grounds that do not hold any more are reckoned anew, and
+firings that are not kept any longer are removed.
 
 Such grounds are zone data of another version, which is looked for at a start, and a clock that was ahead and was set back,
 which is looked for at a start and each minute: without that, schedules would wait until the time that the clock has shown.
@@ -19,6 +20,7 @@ from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.scheduler.arming import DUE, Arming
+from blobhub_server.scheduler.retention import Retention
 from blobhub_server.scheduler.rules.document import ScheduleDocument
 from blobhub_server.scheduler.rules.schedule import Schedule, ScheduleVersion
 from blobhub_server.scheduler.store import due as due_store
@@ -31,7 +33,7 @@ from blobhub_server.scheduler.timetable import TZDATA_VERSION
 log = structlog.get_logger()
 
 LOOK_SECONDS = 60.0
-"""How often the clock is looked at."""
+"""How often it is looked at the clock, and for firings to remove."""
 RETRY_SECONDS = 1.0
 """How long what is done beside the calls waits for a database that is away."""
 TOLERANCE = timedelta(minutes=1)
@@ -48,11 +50,12 @@ _SMALLEST = timedelta(microseconds=1)
 
 
 class Upkeep:
-    """Reckons next times anew."""
+    """Reckons next times anew, and has old firings removed."""
 
-    def __init__(self, host: Host, arming: Arming) -> None:
+    def __init__(self, host: Host, arming: Arming, retention: Retention) -> None:
         self._host = host
         self._arming = arming
+        self._retention = retention
         self._serving = asyncio.Event()
 
     def on_serving(self) -> None:
@@ -60,11 +63,13 @@ class Upkeep:
         self._serving.set()
 
     async def run(self) -> None:
-        """Look for next times to reckon anew, for ever."""
+        """Look for what is to be done, for ever."""
         await self._serving.wait()
         await self._do(self._renew_zone_data)
         while True:
             await self._do(self._renew_ahead)
+            await self._do(self._retention.remove_old)
+            await self._do(self._retention.remove_surplus)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _do(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -75,7 +80,7 @@ class Upkeep:
             except StorageUnavailable:
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception:
-                log.exception("next_times_not_reckoned")
+                log.exception("upkeep_failed", work=getattr(work, "__name__", ""))
                 return
 
     async def _renew_zone_data(self) -> None:

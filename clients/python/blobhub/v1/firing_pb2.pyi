@@ -330,7 +330,7 @@ class WatchFiringsRequest(_message.Message):
     schedule: _builtins.str
     """Only firings of this schedule, by its alias or its id; empty for all."""
     after_sequence: _builtins.int
-    """The last `sequence` already seen; 0 replays from the beginning."""
+    """The last `sequence` already seen; 0 replays from where the log begins, which is not 1 once firings were removed."""
     replay_only: _builtins.bool
     """True ends when what is there has been sent; false goes on with what comes."""
     def __init__(

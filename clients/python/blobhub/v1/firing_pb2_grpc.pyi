@@ -27,7 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FiringServiceStub:
-    """Answers what schedules have done, and fires them out of turn."""
+    """Answers what schedules have done, and fires them out of turn.
+
+    Firings are kept for some time, and so many of each schedule: 90 days and 10,000, unless the server is set otherwise. Older ones
+    are removed beside the calls, but none whose execution has not ended, and by their number none of the last hour.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -57,7 +61,8 @@ class FiringServiceStub:
     """Streams the firings of a blob, or of one of its schedules: first what is there after `after_sequence`, then, unless
     `replay_only`, what comes. A firing that has started an execution comes twice, when it fires and when the execution
     has ended, each time under a number of its own; a replay shows it first as it fired. Over the blob the numbers have no
-    gap. The stream never skips, repeats or reorders. A message with `progress` comes when nothing has happened for a while.
+    gap. The stream never skips, repeats or reorders. When a firing is removed, the log of its blob begins after the last number
+    that it has there; a stream that has not come so far ends with OUT_OF_RANGE, and ListFirings has what is kept. A message with `progress` comes when nothing has happened for a while.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -66,7 +71,7 @@ class FiringServiceStub:
     * NOT_FOUND: the blob or its organization was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a scheduler.
-    * OUT_OF_RANGE: the log has not reached `after_sequence`.
+    * OUT_OF_RANGE: the log has not reached `after_sequence`, or does not keep all that was after it any more.
     * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     """
     TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_firing_pb2.TriggerScheduleRequest, _firing_pb2.TriggerScheduleResponse]
@@ -98,6 +103,8 @@ class FiringServiceStub:
       earlier calls included. A call fires 1,000 times at most; its last message then says where there may be more missing.
     * To cancel the call stops it: what has fired stays. To call again goes on with what is missing, under the same
       `request_id` or another one. When the spec changes meanwhile, the call ends with FAILED_PRECONDITION.
+    * Of times whose firings may have been removed it is not known whether they have fired. A range with an instant up to the
+      last such time is refused, and the error names the first time that can be backfilled.
     * Where the target refuses a time, the call ends with the reason, and the time is not recorded, so it is still missing.
     * `previous_time` of an input is the time before by the timetable.
 
@@ -108,14 +115,18 @@ class FiringServiceStub:
     * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision; the target refuses
-      a time, or an input has no value for it.
+      a time, or an input has no value for it; firings of the range may have been removed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down, or the stream was not read for too long; call again.
     """
 
 @_typing.type_check_only
 class FiringServiceAsyncStub(FiringServiceStub):
-    """Answers what schedules have done, and fires them out of turn."""
+    """Answers what schedules have done, and fires them out of turn.
+
+    Firings are kept for some time, and so many of each schedule: 90 days and 10,000, unless the server is set otherwise. Older ones
+    are removed beside the calls, but none whose execution has not ended, and by their number none of the last hour.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetFiring: _aio.UnaryUnaryMultiCallable[_firing_pb2.GetFiringRequest, _firing_pb2.GetFiringResponse]  # type: ignore[assignment]
@@ -142,7 +153,8 @@ class FiringServiceAsyncStub(FiringServiceStub):
     """Streams the firings of a blob, or of one of its schedules: first what is there after `after_sequence`, then, unless
     `replay_only`, what comes. A firing that has started an execution comes twice, when it fires and when the execution
     has ended, each time under a number of its own; a replay shows it first as it fired. Over the blob the numbers have no
-    gap. The stream never skips, repeats or reorders. A message with `progress` comes when nothing has happened for a while.
+    gap. The stream never skips, repeats or reorders. When a firing is removed, the log of its blob begins after the last number
+    that it has there; a stream that has not come so far ends with OUT_OF_RANGE, and ListFirings has what is kept. A message with `progress` comes when nothing has happened for a while.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -151,7 +163,7 @@ class FiringServiceAsyncStub(FiringServiceStub):
     * NOT_FOUND: the blob or its organization was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a scheduler.
-    * OUT_OF_RANGE: the log has not reached `after_sequence`.
+    * OUT_OF_RANGE: the log has not reached `after_sequence`, or does not keep all that was after it any more.
     * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
     """
     TriggerSchedule: _aio.UnaryUnaryMultiCallable[_firing_pb2.TriggerScheduleRequest, _firing_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
@@ -183,6 +195,8 @@ class FiringServiceAsyncStub(FiringServiceStub):
       earlier calls included. A call fires 1,000 times at most; its last message then says where there may be more missing.
     * To cancel the call stops it: what has fired stays. To call again goes on with what is missing, under the same
       `request_id` or another one. When the spec changes meanwhile, the call ends with FAILED_PRECONDITION.
+    * Of times whose firings may have been removed it is not known whether they have fired. A range with an instant up to the
+      last such time is refused, and the error names the first time that can be backfilled.
     * Where the target refuses a time, the call ends with the reason, and the time is not recorded, so it is still missing.
     * `previous_time` of an input is the time before by the timetable.
 
@@ -193,13 +207,17 @@ class FiringServiceAsyncStub(FiringServiceStub):
     * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision; the target refuses
-      a time, or an input has no value for it.
+      a time, or an input has no value for it; firings of the range may have been removed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     * UNAVAILABLE: the server shuts down, or the stream was not read for too long; call again.
     """
 
 class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Answers what schedules have done, and fires them out of turn."""
+    """Answers what schedules have done, and fires them out of turn.
+
+    Firings are kept for some time, and so many of each schedule: 90 days and 10,000, unless the server is set otherwise. Older ones
+    are removed beside the calls, but none whose execution has not ended, and by their number none of the last hour.
+    """
 
     @_abc_1.abstractmethod
     def GetFiring(
@@ -242,7 +260,8 @@ class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the firings of a blob, or of one of its schedules: first what is there after `after_sequence`, then, unless
         `replay_only`, what comes. A firing that has started an execution comes twice, when it fires and when the execution
         has ended, each time under a number of its own; a replay shows it first as it fired. Over the blob the numbers have no
-        gap. The stream never skips, repeats or reorders. A message with `progress` comes when nothing has happened for a while.
+        gap. The stream never skips, repeats or reorders. When a firing is removed, the log of its blob begins after the last number
+        that it has there; a stream that has not come so far ends with OUT_OF_RANGE, and ListFirings has what is kept. A message with `progress` comes when nothing has happened for a while.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -251,7 +270,7 @@ class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: the blob or its organization was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a scheduler.
-        * OUT_OF_RANGE: the log has not reached `after_sequence`.
+        * OUT_OF_RANGE: the log has not reached `after_sequence`, or does not keep all that was after it any more.
         * UNAVAILABLE: the server shuts down, or the stream was not read for too long; resume after the last sequence seen.
         """
 
@@ -295,6 +314,8 @@ class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
           earlier calls included. A call fires 1,000 times at most; its last message then says where there may be more missing.
         * To cancel the call stops it: what has fired stays. To call again goes on with what is missing, under the same
           `request_id` or another one. When the spec changes meanwhile, the call ends with FAILED_PRECONDITION.
+        * Of times whose firings may have been removed it is not known whether they have fired. A range with an instant up to the
+          last such time is refused, and the error names the first time that can be backfilled.
         * Where the target refuses a time, the call ends with the reason, and the time is not recorded, so it is still missing.
         * `previous_time` of an input is the time before by the timetable.
 
@@ -305,7 +326,7 @@ class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: there is no such revision in the blob, or no such schedule in it; the blob was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a scheduler; the schedule is not that of the default revision; the target refuses
-          a time, or an input has no value for it.
+          a time, or an input has no value for it; firings of the range may have been removed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
         * UNAVAILABLE: the server shuts down, or the stream was not read for too long; call again.
         """

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n blobhub/v1/scheduler_error.proto\x12\nblobhub.v1*\xf6\x01\n\x14SchedulerErrorReason\x12&\n\"SCHEDULER_ERROR_REASON_UNSPECIFIED\x10\x00\x12+\n\'SCHEDULER_ERROR_REASON_INVALID_SCHEDULE\x10\x01\x12-\n)SCHEDULER_ERROR_REASON_SCHEDULE_COMPLETED\x10\x02\x12-\n)SCHEDULER_ERROR_REASON_SCHEDULE_NOT_ARMED\x10\x03\x12+\n\'SCHEDULER_ERROR_REASON_BACKFILL_REFUSED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n blobhub/v1/scheduler_error.proto\x12\nblobhub.v1*\xa5\x02\n\x14SchedulerErrorReason\x12&\n\"SCHEDULER_ERROR_REASON_UNSPECIFIED\x10\x00\x12+\n\'SCHEDULER_ERROR_REASON_INVALID_SCHEDULE\x10\x01\x12-\n)SCHEDULER_ERROR_REASON_SCHEDULE_COMPLETED\x10\x02\x12-\n)SCHEDULER_ERROR_REASON_SCHEDULE_NOT_ARMED\x10\x03\x12+\n\'SCHEDULER_ERROR_REASON_BACKFILL_REFUSED\x10\x04\x12-\n)SCHEDULER_ERROR_REASON_BACKFILL_FORGOTTEN\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.scheduler_error_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCHEDULERERRORREASON']._serialized_start=49
-  _globals['_SCHEDULERERRORREASON']._serialized_end=295
+  _globals['_SCHEDULERERRORREASON']._serialized_end=342
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,11 @@ class _SchedulerErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """FAILED_PRECONDITION. The target refuses a time that is to be backfilled, as the message says: repair that and call again,
     or leave the time out of the range. Metadata: `nominal_time`, and the refusal's reason as `refusal`.
     """
+    SCHEDULER_ERROR_REASON_BACKFILL_FORGOTTEN: _SchedulerErrorReason.ValueType  # 5
+    """FAILED_PRECONDITION. Firings of the range may have been removed as too old or too many, so it is not known any more which
+    times have fired: begin the range later. Metadata: `forgotten_time`, the last time of which that holds, and `first_time`,
+    the first time that can be backfilled, or nothing when the schedule has no later one.
+    """
 
 class SchedulerErrorReason(_SchedulerErrorReason, metaclass=_SchedulerErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -61,5 +66,10 @@ the default one, or save it there.
 SCHEDULER_ERROR_REASON_BACKFILL_REFUSED: SchedulerErrorReason.ValueType  # 4
 """FAILED_PRECONDITION. The target refuses a time that is to be backfilled, as the message says: repair that and call again,
 or leave the time out of the range. Metadata: `nominal_time`, and the refusal's reason as `refusal`.
+"""
+SCHEDULER_ERROR_REASON_BACKFILL_FORGOTTEN: SchedulerErrorReason.ValueType  # 5
+"""FAILED_PRECONDITION. Firings of the range may have been removed as too old or too many, so it is not known any more which
+times have fired: begin the range later. Metadata: `forgotten_time`, the last time of which that holds, and `first_time`,
+the first time that can be backfilled, or nothing when the schedule has no later one.
 """
 Global___SchedulerErrorReason: _TypeAlias = SchedulerErrorReason  # noqa: Y015

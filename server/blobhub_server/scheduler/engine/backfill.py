@@ -63,7 +63,7 @@ class Backfills:
     async def run(self, wanted: Range) -> AsyncIterator[Step]:
         """Fire what is missing in a range, and tell of all of it that was ever backfilled.
 
-        Raises ScheduleNotArmed, BackfillRefused, ShuttingDown.
+        Raises ScheduleNotArmed, BackfillRefused, BackfillForgotten, ShuttingDown.
         """
         budget = MAX_FIRINGS
         async with self._host.bell.listen(topic(wanted.blob_id)) as listener:

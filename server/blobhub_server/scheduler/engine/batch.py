@@ -6,6 +6,7 @@ schedules are due as before, and another server takes them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,7 @@ from blobhub_server.scheduler.errors import BackfillRefused, ScheduleNotArmed
 from blobhub_server.scheduler.rules.document import Overlap, ScheduleDocument
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
 from blobhub_server.scheduler.rules.schedule import Schedule
+from blobhub_server.scheduler.rules.state import require_known
 from blobhub_server.scheduler.rules.timing import Timing
 from blobhub_server.scheduler.store import due as due_store
 from blobhub_server.scheduler.store import firing_log as log_store
@@ -97,17 +99,17 @@ class Batches:
         else:
             take.told.append(firings.overlapping(firing))
         await take.perform(tx, self._invocable)
-        await schedule_store.update(tx, [armed.schedule])
-        (told,) = await self._log.append(tx, take.told)
+        (told,) = await self._store(tx, take, [armed.schedule])
         return told
 
     async def backfill(self, tx: Transaction, schedule_id: str, version_id: str, times: Sequence[datetime]) -> Backfilled:
         """Fire those of some times, which are in order, that are missing, as a part of a transaction.
 
         Where the overlap policy is not ALLOW it fires one, and none while something runs. Raises ScheduleNotArmed,
-        BackfillRefused.
+        BackfillRefused, BackfillForgotten.
         """
         armed = await self._require_armed(tx, schedule_id, version_id)
+        require_known(armed.schedule, armed.timing, times[0])
         take = await self._new_take(tx, [armed], self._host.clock(), broken=False)
         missing = await self._missing(tx, armed.schedule, times)
         one_by_one = armed.document.overlap_policy is not Overlap.ALLOW
@@ -168,7 +170,7 @@ class Batches:
             tx, [_key(armed, decision) for armed, decision in decided if _old(armed, decision)]
         )
         for armed, decision in decided:
-            if _key(armed, decision) not in again:
+            if _key(armed, decision) not in again and not armed.schedule.has_forgotten(_time(decision)):
                 _tell(take, armed, decision)
         await take.perform(tx, self._invocable)
         for armed, decision in decided:
@@ -221,12 +223,15 @@ class Batches:
         schedule.last_nominal_time = after if last is None else max(last, after)
         self._arming.set_next(schedule, armed.document, after)
 
-    async def _store(self, tx: Transaction, take: Take, schedules: Sequence[Schedule]) -> None:
+    async def _store(self, tx: Transaction, take: Take, schedules: Sequence[Schedule]) -> list[Firing]:
+        counts = Counter(firing.schedule_id for firing in take.told)
+        for schedule in schedules:
+            schedule.firing_count += counts[schedule.id]
         await schedule_store.update(tx, schedules)
-        if take.told:
-            await self._log.append(tx, take.told)
+        told = await self._log.append(tx, take.told) if take.told else []
         if take.queued:
             tx.after_commit(lambda: self._on_queued(take.queued))
+        return told
 
 
 def _decide(armed: Armed, now: datetime) -> Fire | PassOver:

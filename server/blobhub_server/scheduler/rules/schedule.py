@@ -16,6 +16,9 @@ class Schedule:
     `next_nominal_time` and `next_due_time`, which has the jitter added, are None unless the schedule will fire. The next
     time is the first one after `reckon_time`, as the zone data of the version `tzdata` have it. `last_nominal_time` is the
     last time that fired or was skipped. `running_firing_id`, `queued_kind` and `queued_nominal_time` are for overlaps.
+
+    `firing_count` is how many firings are kept. `forgotten_nominal_time` is the last time whose firing was removed: of no
+    time up to it is it known any more whether it has fired.
     """
 
     id: str
@@ -38,9 +41,15 @@ class Schedule:
     running_firing_id: str | None
     queued_kind: str | None
     queued_nominal_time: datetime | None
+    firing_count: int
+    forgotten_nominal_time: datetime | None
     create_time: datetime
     update_time: datetime
     etag: str
+
+    def has_forgotten(self, nominal_time: datetime) -> bool:
+        """Whether it is not known any more if a time has fired."""
+        return self.forgotten_nominal_time is not None and nominal_time <= self.forgotten_nominal_time
 
     @property
     def waits_for_time(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from blobhub_server.scheduler.errors import ScheduleCompleted
+from blobhub_server.scheduler.errors import BackfillForgotten, ScheduleCompleted
 from blobhub_server.scheduler.rules.schedule import Schedule
 from blobhub_server.scheduler.rules.timing import Timing
 
@@ -27,6 +27,13 @@ def state_of(schedule: Schedule, timing: Timing, now: datetime, *, armed: bool) 
     if not waits and timing.next_after(now) is None:
         return State.COMPLETED
     return State.ACTIVE if schedule.pause_time is None else State.PAUSED
+
+
+def require_known(schedule: Schedule, timing: Timing, start: datetime) -> None:
+    """Raise BackfillForgotten when it is not known any more what has fired from an instant on."""
+    forgotten = schedule.forgotten_nominal_time
+    if forgotten is not None and start <= forgotten:
+        raise BackfillForgotten(forgotten, timing.next_after(forgotten))
 
 
 def require_open(state: State) -> None:

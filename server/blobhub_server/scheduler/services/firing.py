@@ -25,6 +25,7 @@ from blobhub_server.scheduler.engine.log import topic
 from blobhub_server.scheduler.errors import TYPE, ScheduleNotArmed
 from blobhub_server.scheduler.rules.document import ScheduleDocument
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
+from blobhub_server.scheduler.rules.state import require_known
 from blobhub_server.scheduler.rules.timing import Timing
 from blobhub_server.scheduler.schedules import Schedules
 from blobhub_server.scheduler.services.locating import LocatedSchedule
@@ -118,16 +119,16 @@ class FiringService:
         blob = _require_scheduler(call.resource)
         schedule_id = await self._schedule_id(blob.id, request.schedule)
         async with self._host.db.read() as tx:
-            check_range(request.after_sequence, await log_store.last_number(tx, blob.id))
+            numbers = await log_store.numbers(tx, blob.id)
+        after = request.after_sequence or numbers.first_sequence - 1
+        check_range(after, numbers.last_sequence, first=numbers.first_sequence)
         watch = Watch(
             topic=topic(blob.id),
             read=lambda after: self._read(call.caller.party, blob.id, schedule_id, after),
             number=lambda line: line.number,
             progress_seconds=self._host.settings.progress_seconds,
         )
-        async for batch in watch.stream(
-            call, self._host.bell, self._host.drain, request.after_sequence, replay_only=request.replay_only
-        ):
+        async for batch in watch.stream(call, self._host.bell, self._host.drain, after, replay_only=request.replay_only):
             yield pack(batch, self._host.clock())
 
     async def TriggerSchedule(
@@ -150,6 +151,8 @@ class FiringService:
             saved = await self._schedules.find(tx, call.resource.revision, call.resource.entry.name)
         if not saved.armed:
             raise ScheduleNotArmed
+        timing = Timing.read(ScheduleDocument.read(saved.version.document))
+        require_known(saved.schedule, timing, start)
 
         async def note(_: Transaction) -> pb.BackfillScheduleResponse:
             """Nothing to do: it is in the audit log by now, and what it does is done in transactions of its own."""
@@ -160,7 +163,7 @@ class FiringService:
             blob_id=saved.schedule.blob_id,
             schedule_id=saved.schedule.id,
             version_id=saved.version.id,
-            timing=Timing.read(ScheduleDocument.read(saved.version.document)),
+            timing=timing,
             start=start,
             end=min(end, self._host.clock()),
         )
@@ -179,8 +182,11 @@ class FiringService:
 
     async def _read(self, party: Party, blob_id: str, schedule_id: str, after: int) -> list[_Line]:
         async with self._host.db.scan(party, patient=True) as tx:
-            last = await log_store.last_number(tx, blob_id)
+            last = (await log_store.numbers(tx, blob_id)).last_sequence
             found = await log_store.lines(tx, blob_id, schedule_id, after=after, last=last, limit=MAX_BATCH)
+            # Lines may be removed while the log is read. So it is looked afterwards whether any of these has been.
+            first = (await log_store.numbers(tx, blob_id)).first_sequence
+        check_range(after, last, first=first)
         return await in_turns(_line, found)
 
     async def _schedule_id(self, blob_id: str, schedule: str) -> str:

@@ -173,12 +173,21 @@ async def end(tx: Transaction, ends: Sequence[FiringEnd]) -> None:
     )
 
 
-_LAST = Prepared(sa.select(firing_logs.c.last_sequence).where(firing_logs.c.blob_id == sa.bindparam("blob")), Scalar(int))
+@dataclass(frozen=True, slots=True)
+class LogNumbers:
+    """The first and the last number of a blob's log: all from one to the other can be read by now."""
+
+    first_sequence: int
+    last_sequence: int
 
 
-async def last_number(tx: Transaction, blob_id: str) -> int:
-    """The last number of a blob's log; all up to it can be read by now."""
-    return await tx.first(_LAST, blob=blob_id) or 0
+_NUMBERS = Mapper(LogNumbers, firing_logs)
+_GET_NUMBERS = Prepared(_NUMBERS.select().where(firing_logs.c.blob_id == sa.bindparam("blob")), _NUMBERS)
+
+
+async def numbers(tx: Transaction, blob_id: str) -> LogNumbers:
+    """The numbers that a blob's log has."""
+    return await tx.first(_GET_NUMBERS, blob=blob_id) or LogNumbers(first_sequence=1, last_sequence=0)
 
 
 _AFTER, _UP_TO = sa.bindparam("after", type_=sa.BigInteger), sa.bindparam("last", type_=sa.BigInteger)
