@@ -1,0 +1,117 @@
+"""Runs the processing of models, each in a process of its own that nothing but its answer comes out of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
+
+from blobhub_server.background import uninterrupted
+from blobhub_server.onnx.processing.limits import ProcessingLimits
+from blobhub_server.onnx.processing.report import Report, decode_outcome
+from blobhub_server.onnx.refusal import RefusalReason, Refused
+from blobhub_server.onnx.runtime import QUIET_ENVIRONMENT, require_extra
+from blobhub_server.turnstile import Party, Turnstile
+
+CHILD = "blobhub_server.onnx.processing.child"
+MAX_SAID_BYTES = 8 << 10
+"""How much is kept of what a process writes to its standard error."""
+
+# One thread and one arena each: what libraries reserve for more counts as address space, which is limited. No home, so that
+# nothing of a user's configuration is read.
+_ENVIRONMENT = QUIET_ENVIRONMENT | {
+    "LC_ALL": "C.UTF-8",
+    "MALLOC_ARENA_MAX": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_MEMORY_WORDS = (b"bad_alloc", b"MemoryError", b"Cannot allocate memory", b"failed to map segment")
+
+
+class ModelProcessor:
+    """Processes models, so many at once. Those who wait go round by their parties."""
+
+    def __init__(self, at_once: int) -> None:
+        self._turnstile = Turnstile(at_once)
+
+    async def process(self, path: Path, limits: ProcessingLimits, party: Party) -> Report | Refused:
+        """What a file with a model's bytes holds, or why it is refused. Raises ExtraMissing, and OSError for the file.
+
+        The process gets the open file, so it knows no path. When it crashes, takes too long or runs out of memory, that is a
+        refusal, too: the model has made it do so. When the caller is cancelled, the process and all that it may have started
+        have ended before this does.
+        """
+        require_extra()
+        async with self._turnstile.turn(party):
+            opened = await asyncio.to_thread(path.open, "rb")
+            with opened as model, TemporaryDirectory(prefix="blobhub-model-") as folder:
+                return await _process(model, limits, folder)
+
+
+async def _process(model: BinaryIO, limits: ProcessingLimits, folder: str) -> Report | Refused:
+    # -I: neither the folder nor the environment adds modules to what the process imports. -B: it writes no files.
+    command = (sys.executable, "-I", "-B", "-m", CHILD, json.dumps(asdict(limits)))
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=_ENVIRONMENT, stdin=model, stdout=PIPE, stderr=PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(limits.max_wall_seconds):
+            answer, said = await asyncio.gather(
+                _read(process.stdout, 4 * limits.max_document_bytes + (1 << 20)), _read(process.stderr, MAX_SAID_BYTES)
+            )
+            await process.wait()
+    except TimeoutError:
+        return _too_long(limits)
+    finally:
+        await uninterrupted(_end(process))
+    with suppress(ValueError, KeyError, TypeError):
+        return decode_outcome(answer)
+    return _end_of(process.returncode, said, limits)
+
+
+async def _read(stream: asyncio.StreamReader, max_bytes: int) -> bytes:
+    """The first bytes of a stream; all others are read as well, so that whoever writes does not wait."""
+    data = bytearray()
+    while chunk := await stream.read(64 << 10):
+        data += chunk[: max_bytes - len(data)]
+    return bytes(data)
+
+
+async def _end(process: Process) -> None:
+    """Kill a process and its group, and wait for its end."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # also when it has ended: what it started may not have
+    await process.wait()
+
+
+def _too_long(limits: ProcessingLimits) -> Refused:
+    return Refused(
+        reason=RefusalReason.LIMITS,
+        message=f"checking the model took more than {limits.max_cpu_seconds} s of processor time"
+        f" or {limits.max_wall_seconds:g} s in all",
+    )
+
+
+def _end_of(returncode: int | None, said: bytes, limits: ProcessingLimits) -> Refused:
+    """What it means that a process has ended without an answer."""
+    if any(words in said for words in _MEMORY_WORDS):
+        return Refused(
+            reason=RefusalReason.LIMITS,
+            message=f"checking the model took more than {limits.max_memory_bytes >> 20} MiB of memory",
+        )
+    if returncode in (-signal.SIGXCPU, -signal.SIGALRM):
+        return _too_long(limits)
+    ending = f"signal {-returncode}" if returncode is not None and returncode < 0 else f"status {returncode}"
+    return Refused(
+        reason=RefusalReason.UNLOADABLE, message=f"the process that checked the model ended with {ending} while it loaded it"
+    )
