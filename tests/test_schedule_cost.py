@@ -28,6 +28,8 @@ SEEN = {
     "what waits for an end": "queued_nominal_time IS NOT NULL",
     "with which zone data the next times were reckoned": "ORDER BY schedules.tzdata",
     "what was reckoned from a time to come": "schedules.reckon_time >",
+    "which schedules have too many firings": "schedules.firing_count >",
+    "which firings are old": "firings.id <",
     "the next times of a blob": "schedules.next_nominal_time, schedules.id)",
     "the numbers of firings": "firings.sequence >",
 }
@@ -61,7 +63,7 @@ async def test_no_statement_goes_over_all_schedules_that_are_stored(
         await acme.blob(api, "acme/other", SCHEDULER)
         made, key = await create(api), server.admin_key
         first_due = round((utc_now() + YEAR).timestamp()) * 1_000_000
-        await copy_schedule(database_url, made.id, STORED, first_due=first_due, step=1)
+        await copy_schedule(database_url, made.id, STORED, first_due=first_due, step=1, firing_count=5)
     with asked() as statements:
         async with served(tmp_path, database_url) as server, connected(server.address, key) as api:
             await use(api, made.id)

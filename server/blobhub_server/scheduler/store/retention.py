@@ -13,7 +13,7 @@ from blobhub_server.db.presence import blob_is_there
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.scheduler.rules.firing import Firing
 from blobhub_server.scheduler.store.firing import firing_logs, firings
-from blobhub_server.scheduler.store.schedule import HAS_FIRED, schedules
+from blobhub_server.scheduler.store.schedule import schedules
 
 _MOST = sa.bindparam("most", type_=sa.BigInteger)
 _MADE_BEFORE = Prepared(
@@ -42,7 +42,6 @@ _COUNTED = Mapper(CountedSchedule, schedules)
 _LONGEST = Prepared(
     _COUNTED.select()
     .where(
-        HAS_FIRED,
         schedules.c.firing_count > sa.bindparam("count", type_=sa.BigInteger),
         sa.tuple_(schedules.c.firing_count, schedules.c.id)
         > sa.tuple_(sa.bindparam("after_count", type_=sa.BigInteger), sa.bindparam("after")),

@@ -18,7 +18,6 @@ from blobhub_server.scheduler.rules.schedule import Schedule
 
 IS_DUE_ONCE = sa.text("next_due_time IS NOT NULL")
 IS_QUEUED = sa.text("queued_nominal_time IS NOT NULL")
-HAS_FIRED = sa.text("firing_count > 0")
 _ARMED = sa.text("version_id IS NOT NULL")
 IS_RECURRING = sa.text("repeat = 'recurring_cron'")
 _PINNED = sa.text("target_revision_id IS NOT NULL")
@@ -60,7 +59,8 @@ schedules = sa.Table(
     ),
     sa.Index("ix_schedules_tzdata", "tzdata", "id", sqlite_where=IS_DUE_ONCE, postgresql_where=IS_DUE_ONCE),
     sa.Index("ix_schedules_reckon_time", "reckon_time", "id", sqlite_where=IS_RECURRING, postgresql_where=IS_RECURRING),
-    sa.Index("ix_schedules_firing_count", "firing_count", "id", sqlite_where=HAS_FIRED, postgresql_where=HAS_FIRED),
+    # Not partial: SQLite would go by the condition of the index, and over all schedules that have fired.
+    sa.Index("ix_schedules_firing_count", "firing_count", "id"),
     sa.Index("ix_schedules_queued", "id", sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED),
     sa.Index("ix_schedules_armed", "blob_id", "id", sqlite_where=_ARMED, postgresql_where=_ARMED),
     sa.Index("ix_schedules_target_revision_id", "target_revision_id", "id", sqlite_where=_PINNED, postgresql_where=_PINNED),

@@ -15,11 +15,4 @@ def upgrade() -> None:
         "UPDATE schedules SET firing_count = (SELECT count(*) FROM firings WHERE firings.schedule_id = schedules.id)"
         " WHERE id IN (SELECT schedule_id FROM firings)"
     )
-    op.create_index(
-        "ix_schedules_firing_count",
-        "schedules",
-        ["firing_count", "id"],
-        unique=False,
-        sqlite_where=sa.text("firing_count > 0"),
-        postgresql_where=sa.text("firing_count > 0"),
-    )
+    op.create_index("ix_schedules_firing_count", "schedules", ["firing_count", "id"], unique=False)
