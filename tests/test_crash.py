@@ -111,7 +111,7 @@ async def test_no_kill_loses_anything(tmp_path: Path, database_url: str, figure:
     start = partial(start_until_killed, session_id=session_id, acknowledged=acknowledged, seed=seed)
     # Which moments find a step in flight is chance: there are as many kills as it takes to show one.
     while kills < ROUNDS or not run_again(events):
-        await work_until_killed(server, start, EXECUTIONS, acknowledged, seed)
+        await work_until_killed(server, database_url, start, EXECUTIONS, acknowledged, seed)
         kills += 1
         if kills >= ROUNDS or kills % ROUNDS_BETWEEN_CHECKS == 0:
             async with connected(server.address, server.admin_key) as api:

@@ -16,11 +16,11 @@ import flows
 import pytest
 from blobhub_server.clock import utc_now
 from blobhub_server.scheduler.store.schedule import schedules as table
-from blobhub_server.workflow.runtime.embedded.caution import MAX_RECOVERIES
 from databases import FreshPostgres, execute, select
 from figures import Figure
 from firing import engines
 from ground import away
+from killing import nothing_suspected
 from scale import scaled
 from schedules import ONCE, SCHEDULER, TARGET, create, house
 from served import Api, ServerProcess, connected, served
@@ -32,8 +32,6 @@ SCHEDULES = BLOBS * PER_BLOB
 KILLS = 3
 FIRINGS = "SELECT count(*) FROM firings"
 UNENDED = "SELECT count(*) FROM firings WHERE end_time IS NULL"
-SUSPECTED = f"SELECT count(*) FROM executions WHERE recoveries >= {MAX_RECOVERIES - 1}"
-"""Executions that would be failed if the server went down once more before they have gone on."""
 WORK = flows.delay(0.05)
 
 
@@ -119,7 +117,7 @@ async def test_each_fires_once_whenever_the_server_is_killed(tmp_path: Path, dat
         for kill in range(KILLS):
             await fired(database_url, SCHEDULES * kill // (KILLS + 1) + 1)
             await asyncio.sleep(dice.uniform(0, 0.1))
-            await until(lambda: is_less(database_url, SUSPECTED, 1))
+            await until(lambda: nothing_suspected(database_url))
             server.kill()
             await server.start()
         figure(f"{await check(database_url)}, {KILLS} kills")

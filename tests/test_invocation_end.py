@@ -93,7 +93,7 @@ async def test_no_end_is_unheard_and_none_is_heard_early_whenever_the_server_is_
         async with connected(server.address, server.admin_key) as api:
             await hub(api, flows.MIXED)
         for _ in range(KILLS):
-            await work_until_killed(server, work, 20, runs, dice)
+            await work_until_killed(server, database_url, work, 20, runs, dice)
             assert await select(database_url, HEARD_OTHERWISE) == []
         await until(lambda: all_ended(database_url))
     finally:

@@ -168,7 +168,7 @@ async def test_however_often_a_server_is_killed_nothing_counts_twice_and_less_th
                 return
 
         for _ in range(KILLS):
-            await work_until_killed(server, work, 3, acknowledged, seed)
+            await work_until_killed(server, database_url, work, 3, acknowledged, seed)
         async with connected(server.address, server.admin_key) as api:
             await until(lambda: nothing_runs(database_url))
             size, counted = await stored(database_url), await held(api)

@@ -13,6 +13,7 @@ import pytest
 from blobhub_server.clock import utc_now
 from databases import execute, select
 from figures import Figure
+from killing import nothing_suspected
 from scale import scaled
 from schedules import ONCE, TARGET, create, house
 from served import Api, ServerProcess, connected
@@ -88,6 +89,7 @@ async def test_no_policy_is_violated_and_no_time_is_lost_whenever_the_server_is_
                 times |= await make_due(api, database_url, round_)
             await asyncio.sleep(dice.uniform(0, 0.3))
             if round_ % KILLS == 0:
+                await until(lambda: nothing_suspected(database_url))
                 server.kill()
                 await server.start()
         await idle(database_url)

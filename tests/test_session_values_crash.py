@@ -81,7 +81,7 @@ async def test_each_execution_counts_once_however_often_servers_are_killed(
 
         async def kill_and_restart(server: ServerProcess) -> None:
             for _ in range(KILLS):
-                await work_until_killed(server, start, AT_ONCE, acknowledged, seed)
+                await work_until_killed(server, database_url, start, AT_ONCE, acknowledged, seed)
 
         await asyncio.gather(*map(kill_and_restart, servers))
         api = await stack.enter_async_context(connected(servers[0].address, servers[0].admin_key))

@@ -31,11 +31,14 @@ from several_servers import FOREVER, ended, hand_over, started, state_of, take_o
 from waiting import until, within_deadline
 
 
-async def test_what_was_taken_over_is_not_written_to_by_the_server_that_had_it(tmp_path: Path, database_url: str) -> None:
+async def test_what_was_taken_over_is_not_written_to_by_the_server_that_had_it(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
-        id_ = await started(api, await api.session(flows.delay(0.3)))
+        id_ = await started(api, await api.session(flows.delay(600)))
         before = await select(database_url, "SELECT * FROM events ORDER BY session_sequence")
         await hand_over(opened, id_)
+        pass_time(opened, id_, monkeypatch)
         await until(lambda: id_ not in opened.runtime._runners.running)
         assert await select(database_url, "SELECT * FROM events ORDER BY session_sequence") == before
         assert await state_of(api, id_) == "WAITING"
