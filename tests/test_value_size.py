@@ -18,7 +18,7 @@ from hypothesis import given
 
 def sizes(value: Any) -> tuple[int, Mapping[str, int]]:
     """What a record with an output counts for."""
-    logged, kept = measure(Record(type="processor.exited", at=0.0, step=1, private={"outputs": {"result": value}}))
+    logged, _, kept = measure(Record(type="processor.exited", at=0.0, step=1, private={"outputs": {"result": value}}))
     return logged - EVENT_BYTES, kept
 
 
