@@ -223,6 +223,6 @@ def hostile() -> list[Hostile]:
         ("functions that call each other deep", calling(100, twice=False), R.TOO_LARGE, "deep"),
     ]
     return [
-        Hostile(name, data if isinstance(data, bytes) else data.SerializeToString(), reason, says)
+        Hostile(name=name, data=data if isinstance(data, bytes) else data.SerializeToString(), reason=reason, says=says)
         for name, data, reason, says in made
     ]
