@@ -144,10 +144,14 @@ class Served:
 
     async def call(self, kind: str, *requests: Request | bytes, timeout: float = DEADLINE_SECONDS) -> list[Answer]:
         """Make a call of that kind; answer all answers."""
+        call = self.begin(kind, *requests, timeout=timeout)
+        return [await call] if kind in ("One", "Up") else [answer async for answer in call]
+
+    def begin(self, kind: str, *requests: Request | bytes, timeout: float = DEADLINE_SECONDS) -> Any:
+        """Begin a call of that kind."""
         data = [request if isinstance(request, bytes) else request.SerializeToString() for request in requests]
         make = getattr(self.channel, KINDS[kind][1])(f"/{self.service}/{kind}", None, Answer.FromString)
-        call = make(data[0] if kind in ("One", "Many") else iter(data), timeout=timeout)
-        return [await call] if kind in ("One", "Up") else [answer async for answer in call]
+        return make(data[0] if kind in ("One", "Many") else iter(data), timeout=timeout)
 
     async def refused(
         self, kind: str, *requests: Request | bytes, timeout: float = DEADLINE_SECONDS
