@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import flows
 import pytest
 from blobhub.v1.execution_pb2 import WatchExecutionRequest
 from blobhub_server import app
-from blobhub_server.clock import utc_now
 from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.interpreter import ExecutionState, Started, todo
@@ -26,18 +24,9 @@ from interpreting import EXECUTION, REGISTRY, compiled, replay
 from served import Api
 from several_servers import ended, started, state_of, together
 from waiting import until
+from wall_clock import WallClock
 
 HOUR = timedelta(hours=1)
-
-
-@dataclass
-class WallClock:
-    """The machine's clock, set ahead by some time."""
-
-    ahead: timedelta = field(default_factory=timedelta)
-
-    def __call__(self) -> datetime:
-        return utc_now() + self.ahead
 
 
 @pytest.fixture

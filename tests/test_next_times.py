@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,20 +23,11 @@ from scale import scaled
 from schedules import DAILY, DEFAULT, DRAFT, ONCE, create, get, house
 from served import Api, connected, served
 from waiting import until
+from wall_clock import WallClock
 
 MANY = scaled(20_000, least=200)
 HOUR, YEAR = timedelta(hours=1), timedelta(days=365)
 MINUTELY = DAILY | {"cron_expression": "* * * * *"}
-
-
-@dataclass
-class WallClock:
-    """The machine's clock, set ahead by some time."""
-
-    ahead: timedelta = field(default_factory=timedelta)
-
-    def __call__(self) -> datetime:
-        return utc_now() + self.ahead
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from blobhub.v1 import firing_pb2 as pb
 from blobhub_server import app
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from blobhub_server.blobtypes.registry import BlobTypes
-from blobhub_server.clock import utc_now
 from blobhub_server.scheduler import retention, upkeep
 from blobhub_server.scheduler.settings import SchedulerSettings
 from blobhub_server.scheduler.store import firing_log as log_store
@@ -28,21 +26,12 @@ from scale import scaled
 from schedules import DAILY, DEFAULT, NIGHTLY, SCHEDULER, backfill, create, disable, firings, house, trigger
 from served import Api, connected, served
 from waiting import until
+from wall_clock import WallClock
 
 HOURLY = DAILY | {"cron_expression": "0 * * * *", "timezone": "UTC"}
 BEGIN, THIRD, FOURTH, SIXTH = (f"2024-03-01T0{hour}:00:00Z" for hour in (0, 2, 3, 5))
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MANY = scaled(2_000, least=250)
-
-
-@dataclass
-class WallClock:
-    """The machine's clock, set ahead by some time."""
-
-    ahead: timedelta = field(default_factory=timedelta)
-
-    def __call__(self) -> Any:
-        return utc_now() + self.ahead
 
 
 @pytest.fixture
