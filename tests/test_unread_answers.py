@@ -131,6 +131,7 @@ async def test_a_connection_that_takes_no_answers_is_ended_and_a_slow_one_is_not
 
 async def test_where_all_hold_too_much_the_connections_that_hold_the_most_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unread, "MAX_BYTES", 12 << 20)
+    monkeypatch.setattr(unread, "EVICTION_SECONDS", 2.5)
     async with (
         serving_kinds(Named(), One=large) as there,
         raw_connection(there.address) as little,
@@ -138,6 +139,7 @@ async def test_where_all_hold_too_much_the_connections_that_hold_the_most_are_en
     ):
         begin(little, 2, "little")
         await until(lambda: there.guard.unread.total_bytes > 2 * ANSWER_BYTES)
+        await asyncio.sleep(1.5)  # so that for a while only the little has waited for long enough
         calls = begin(much, FITTING, "much")
         await until(lambda: any(call.ended for call in calls))
         await within_deadline(much.closed.wait())

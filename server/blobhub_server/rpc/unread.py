@@ -104,20 +104,23 @@ class UnreadAnswers:
         for peer, size in self._unread_since(2 * self._max_seconds).items():
             if size > MAX_LEFT_BYTES:
                 await self._end(peer, size)
-        # Those that hold the most go first, until half of it is free.
+        # Those that hold the most go first, until half of it is free. One that has not held it for long enough may yet be
+        # read, and goes the next time if it is not: no smaller one goes in its place.
         to_free = self._total_bytes - MAX_BYTES // 2 if self._total_bytes > MAX_BYTES - MAX_LEFT_BYTES else 0
-        for peer, size in self._unread_since(EVICTION_SECONDS).most_common():
+        long = self._unread_since(EVICTION_SECONDS)
+        for peer, size in self._unread_since(0).most_common():
             if to_free <= 0:
                 return
             to_free -= size
-            await self._end(peer, size)
+            if peer in long:
+                await self._end(peer, size)
 
     def _unread_since(self, seconds: float) -> Counter[str]:
-        """How many bytes wait for longer than that, by peer."""
+        """How many bytes have waited for so long, by peer."""
         before = asyncio.get_running_loop().time() - seconds
         found: Counter[str] = Counter()
         for answer in self._waiting:
-            if answer.since < before:
+            if answer.since <= before:
                 found[answer.peer] += answer.size
         return found
 
