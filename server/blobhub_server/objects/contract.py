@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from blobhub_server.objects.grant import Grant, SignedRequest
@@ -107,9 +107,18 @@ class ObjectStore(ABC):
     Where bytes cannot be read or written now, all raise StorageUnavailable, or StorageFull; so do writers.
     """
 
-    @abstractmethod
-    def write(self, *, max_bytes: int | None = None) -> AbstractAsyncContextManager[ObjectWriter]:
+    @asynccontextmanager
+    async def write(self, *, max_bytes: int | None = None) -> AsyncIterator[ObjectWriter]:
         """A writer of one object, of at most `max_bytes`; it is aborted when it is left without a commit."""
+        writer = self._writer(max_bytes)
+        try:
+            yield writer
+        finally:
+            await writer.abort()
+
+    @abstractmethod
+    def _writer(self, max_bytes: int | None) -> ObjectWriter:
+        """A new writer, which nothing is written to yet."""
 
     @abstractmethod
     def read(self, digest: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:

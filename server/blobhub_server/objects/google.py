@@ -15,7 +15,6 @@ import base64
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -61,13 +60,8 @@ class GoogleObjects(ObjectStore):
         self._bucket = Bucket(client, bucket, prefix)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
 
-    @asynccontextmanager
-    async def write(self, *, max_bytes: int | None = None) -> AsyncIterator[ObjectWriter]:
-        writer = GoogleWriter(self._bucket, self._threads, max_bytes)
-        try:
-            yield writer
-        finally:
-            await writer.abort()
+    def _writer(self, max_bytes: int | None) -> ObjectWriter:
+        return GoogleWriter(self._bucket, self._threads, max_bytes)
 
     async def read(self, digest: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         require_range(offset, length)

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -53,13 +53,8 @@ class LocalObjects(ObjectStore):
         """Remove the parts of writers that were killed."""
         await asyncio.to_thread(sweep, self._parts)
 
-    @asynccontextmanager
-    async def write(self, *, max_bytes: int | None = None) -> AsyncIterator[ObjectWriter]:
-        writer = LocalWriter(self._path, self._parts, max_bytes)
-        try:
-            yield writer
-        finally:
-            await writer.abort()
+    def _writer(self, max_bytes: int | None) -> ObjectWriter:
+        return LocalWriter(self._path, self._parts, max_bytes)
 
     async def read(self, digest: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         require_range(offset, length)
