@@ -1,11 +1,12 @@
-"""Memory that was freed is given back to the operating system."""
+"""A process holds little more memory than it uses, and what was freed is given back to the operating system."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
-SCRIPT = """
+TRIMMED = """
 import asyncio
 from blobhub_server import memory
 
@@ -24,6 +25,45 @@ asyncio.run(main())
 """
 
 
-def test_what_is_free_between_what_is_used_is_given_back() -> None:
-    ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False)
-    assert (ran.stdout, ran.stderr) == ("1000\n", "")
+HEAPS = """
+import ctypes
+import threading
+from pathlib import Path
+from blobhub_server import memory
+
+memory.tune_allocator()
+libc = ctypes.CDLL(None)
+all_have = threading.Barrier(8)
+
+
+def allocate():
+    libc.malloc(1_000)
+    all_have.wait()
+
+
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.fopen.restype = ctypes.c_void_p
+told = ctypes.c_void_p(libc.fopen(b"told", b"w"))
+libc.malloc_info(0, told)
+libc.fclose(told)
+print(Path("told").read_text().count("<heap nr="))
+"""
+
+
+def printed(script: str, folder: Path) -> str:
+    """What a script prints in a process of its own, which has the folder as its own."""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder, timeout=60, check=False)
+    assert ran.stderr == ""
+    return ran.stdout
+
+
+def test_what_is_free_between_what_is_used_is_given_back(tmp_path: Path) -> None:
+    assert printed(TRIMMED, tmp_path) == "1000\n"
+
+
+def test_all_threads_share_two_heaps(tmp_path: Path) -> None:
+    assert printed(HEAPS, tmp_path) == "2\n"

@@ -41,7 +41,7 @@ DIALECT: sa.Dialect = sqlite.dialect(dbapi=sqlite3)
 
 # SQLite itself waits for no lock, because that would hold the event loop; `_begin` waits for the write lock from the loop.
 _PRAGMAS = (
-    *("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=0", "cache_size=-65536"),
+    *("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=0", "cache_size=-16384"),
     f"journal_size_limit={64 << 20}",  # what the log is cut down to after it was longer
 )
 
