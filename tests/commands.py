@@ -19,3 +19,12 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 def run(command: str, data_dir: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a command, which is expected to end by itself."""
     return forked.run(command, env=environment(data_dir, **settings))
+
+
+def refused(done: subprocess.CompletedProcess[str], said: str) -> None:
+    """See that a command was refused in one line, which says something."""
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("blobhub-server: ")
+    assert said in last

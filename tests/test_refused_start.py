@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,18 +15,9 @@ from blobhub_server.blobtypes.distinct import DuplicateName
 from blobhub_server.blobtypes.registry import BlobTypes, InstalledType
 from blobhub_server.config import Settings
 from blobhub_server.db.migrations import PLATFORM, NewerDatabase
-from commands import run
+from commands import refused, run
 from databases import execute
 from served import served
-
-
-def refused(done: subprocess.CompletedProcess[str], said: str) -> None:
-    """See that a command was refused in one line, which says something."""
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("blobhub-server: ")
-    assert said in last
 
 
 class Kind(BlobType):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import acme
 import grpc
 import pytest
 from blobhub_server.blobtypes.conformance import expect_refusal
-from blobhub_server.db.sqlite_file import DatabaseInUse, LogMissing
+from blobhub_server.db.sqlite_file import DatabaseInUse, LogMissing, SeveralNames
+from calling import ask
+from commands import refused, run
 from databases import select
 from served import ServerProcess, connected, served
 
@@ -24,6 +27,70 @@ async def test_a_symbolic_link_to_a_database_is_the_same_database(tmp_path: Path
             with pytest.raises(DatabaseInUse):
                 async with served(tmp_path / "other", f"sqlite:///{other}"):
                     pass
+
+
+async def test_a_hard_link_to_a_database_is_told_since_its_log_has_another_name(tmp_path: Path) -> None:
+    async with served(tmp_path / "data", f"sqlite:///{tmp_path / 'one.db'}"):
+        (tmp_path / "link.db").hardlink_to(tmp_path / "one.db")
+        await refused_start(tmp_path, tmp_path / "link.db")
+    with pytest.raises(SeveralNames, match="remove the others"):
+        async with served(tmp_path / "other", f"sqlite:///{tmp_path / 'link.db'}"):
+            pass
+    (tmp_path / "link.db").unlink()
+    async with served(tmp_path / "data", f"sqlite:///{tmp_path / 'one.db'}"):
+        pass
+
+
+async def test_a_database_whose_lock_file_was_removed_has_one_server(tmp_path: Path) -> None:
+    async with served(tmp_path / "data", f"sqlite:///{tmp_path / 'one.db'}"):
+        (tmp_path / "one.db.lock").unlink()
+        await refused_start(tmp_path, tmp_path / "one.db")
+
+
+async def test_a_log_that_is_removed_under_a_server_is_noticed_and_nothing_in_it_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "one.db"
+    url, log = f"sqlite:///{path}", Path(f"{path}-wal")
+    server = ServerProcess(tmp_path / "data", url)
+    for number, loss in enumerate((log.unlink, lambda: log.rename(tmp_path / "away"), lambda: replace(log))):
+        async with server.running(), connected(server.address, server.admin_key) as api:
+            await acme.organization(api, f"kept{number}")
+            loss()
+            await expect_refusal(acme.organization(api, "lost"), UNAVAILABLE, "STORAGE_UNAVAILABLE")
+            await ask(api, "GetOrganization", organization=f"kept{number}")
+    async with served(tmp_path / "data", url) as last, connected(last.address, None):
+        found = await select(url, "SELECT alias FROM organizations ORDER BY alias")
+        assert found == [("kept0",), ("kept1",), ("kept2",)]
+
+
+async def test_a_log_that_is_brought_back_under_a_server_is_written_to_again(tmp_path: Path) -> None:
+    path = tmp_path / "one.db"
+    url, log = f"sqlite:///{path}", Path(f"{path}-wal")
+    server = ServerProcess(tmp_path / "data", url)
+    async with server.running(), connected(server.address, server.admin_key) as api:
+        log.rename(tmp_path / "away")
+        await expect_refusal(acme.organization(api, "lost"), UNAVAILABLE, "STORAGE_UNAVAILABLE")
+        (tmp_path / "away").rename(log)
+        await acme.organization(api, "kept")
+    log.rename(tmp_path / "away")
+    with pytest.raises(LogMissing):
+        async with served(tmp_path / "data", url):
+            pass
+    (tmp_path / "away").rename(log)
+    async with served(tmp_path / "data", url):
+        assert await select(url, "SELECT alias FROM organizations") == [("kept",)]
+
+
+async def refused_start(folder: Path, path: Path) -> None:
+    """A server of another process does not open a database that one has."""
+    done = await asyncio.to_thread(run, "serve", folder / "other", BLOBHUB_DATABASE_URL=f"sqlite:///{path}")
+    refused(done, "another process (pid unknown)")
+
+
+def replace(path: Path) -> None:
+    """Put another file of the same bytes in the place of a file."""
+    copy = path.with_suffix(".copy")
+    shutil.copy(path, copy)
+    copy.rename(path)
 
 
 async def test_a_database_that_is_moved_away_under_a_server_is_noticed(tmp_path: Path) -> None:

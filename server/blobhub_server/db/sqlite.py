@@ -29,8 +29,8 @@ from blobhub_server.background import Turns, uninterrupted
 from blobhub_server.db.engine import CoreResult, Database, LongRead, Transaction, TransactionAborted
 from blobhub_server.db.lane import LONG_READS
 from blobhub_server.db.records import Row
-from blobhub_server.db.sqlite_error import primary_code, raise_translated
-from blobhub_server.db.sqlite_file import SqliteFile
+from blobhub_server.db.sqlite_error import is_busy, raise_translated
+from blobhub_server.db.sqlite_file import FileMoved, SqliteFile
 from blobhub_server.db.trouble import retry_seconds
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.turnstile import Party
@@ -255,7 +255,6 @@ class SqliteDatabase(Database):
         except BaseException:
             self._file.release()
             raise
-        self._file.opened()
         self._commits = ThreadPoolExecutor(1, "sqlite-commit")
         self._read = nullcontext(SqliteReader(self._reader))  # It has no state, so all readers share it.
         self._scanning = _long_engine(Path(url.database or ""))
@@ -292,8 +291,9 @@ class SqliteDatabase(Database):
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
-        if not self._file.is_there():
-            raise StorageUnavailable  # A change would go into a file that nobody finds again.
+        if not self._file.is_there():  # A change would go into a file that nobody finds again.
+            await self._save_log()
+            raise StorageUnavailable from FileMoved(f"{self._file.path} or its log was moved or removed; restart the server")
         until = asyncio.get_running_loop().time() + BUSY_SECONDS
         async with self._write_lock:  # An asyncio lock is fair: writers take turns in the order they came.
             tx = SqliteTransaction(self._writer, self._commits)
@@ -315,6 +315,15 @@ class SqliteDatabase(Database):
 
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
         return self.write()  # There is one writer, so a connection of its own would gain nothing.
+
+    async def _save_log(self) -> None:
+        """Bring what is in the log into the database, so that nothing is lost with a log that is gone."""
+        async with self._write_lock:
+            tx = SqliteTransaction(self._writer, self._commits)
+            with suppress(sa.exc.DBAPIError, StorageUnavailable):
+                _, frames, saved = (await tx.execute_beside(sa.text("PRAGMA wal_checkpoint(PASSIVE)"))).one()
+                if frames == saved:
+                    self._file.log_saved()
 
     async def _commit(self, tx: SqliteTransaction) -> None:
         try:
@@ -344,15 +353,10 @@ async def _when_free(attempt: Callable[[], Awaitable[Value]], until: float | Non
         except StorageUnavailable as error:
             now = asyncio.get_running_loop().time()
             until = now + BUSY_SECONDS if until is None else until
-            if not _is_busy(error) or now > until:
+            if not is_busy(error) or now > until:
                 raise
         await asyncio.sleep(retry_seconds(number) / 10)
     raise AssertionError("the loop has no end")
-
-
-def _is_busy(error: StorageUnavailable) -> bool:
-    """Whether another process holds the write lock."""
-    return primary_code(error.__cause__) == sqlite3.SQLITE_BUSY
 
 
 def _long_engine(file: Path) -> AsyncEngine:

@@ -39,3 +39,8 @@ def raise_translated(error: sqlite3.Error | sa.exc.DBAPIError, sql: str | None =
 def primary_code(error: BaseException | None) -> int:
     """SQLite's result code without what says more exactly which; 0 for what is no error of a statement."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def is_busy(error: StorageUnavailable) -> bool:
+    """Whether another process holds the write lock."""
+    return primary_code(error.__cause__) == sqlite3.SQLITE_BUSY

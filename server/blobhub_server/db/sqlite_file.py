@@ -4,6 +4,9 @@ Beside the database lies `<path>.lock`. The process that has the database open h
 however the process ends. It writes in it who it is, and `open` while there is a write-ahead log; SQLite removes that log at
 a clean end. So a file that says `open` beside a database without its log tells that somebody has removed the log, and
 with it changes that were acknowledged.
+
+The database itself is locked as well, for that file may be removed, and a database that is mounted has two paths which no
+link joins. A hard link is refused: SQLite looks for the log beside the name that it is given, and would miss the other's.
 """
 
 from __future__ import annotations
@@ -25,28 +28,38 @@ class LogMissing(StartError):
     """The database was not closed, and its write-ahead log is gone."""
 
 
+class SeveralNames(StartError):
+    """The database has hard links, and its write-ahead log lies beside one of them."""
+
+
+class FileMoved(Exception):
+    """The database, or its write-ahead log, is not where it was opened."""
+
+
 class SqliteFile:
     """A database file that this process holds. Symbolic links are followed, so that every path to a file is one."""
 
     def __init__(self, path: Path) -> None:
-        """Hold the file, which need not be there yet. Raises DatabaseInUse, LogMissing, OSError."""
+        """Hold the file, which need not be there yet. Raises DatabaseInUse, LogMissing, SeveralNames, OSError."""
         self.path = path.resolve()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._marker = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._log = Path(f"{self.path}-wal")
-        self._identity: tuple[int, int] | None = None
+        self._log_identity: tuple[int, int] | None = None
         self._marked = False
+        self._marker = _open(Path(f"{self.path}.lock"))
+        self._held = [self._marker]
         try:
-            self._hold()
+            self._hold(self._marker)
             self._require_log()
+            # Closed after SQLite has closed the file: to close it takes all locks away that this process has on it.
+            self._held.append(_open(self.path))
+            self._hold(self._held[-1])
+            self._identity = _identity(self.path)
+            self._require_one_name()
         except BaseException:
-            os.close(self._marker)
+            self.release()
             raise
         self._mark("")
-
-    def opened(self) -> None:
-        """Note which file was opened."""
-        self._identity = _identity(self.path)
 
     def closing(self) -> None:
         """Note that the log may be removed from here on."""
@@ -54,25 +67,45 @@ class SqliteFile:
 
     def release(self) -> None:
         """Let others have the file."""
-        os.close(self._marker)
+        for descriptor in reversed(self._held):
+            os.close(descriptor)
 
     def is_there(self) -> bool:
-        """Whether the path still leads to the file that was opened. It does not after somebody has moved or removed it.
+        """Whether the paths still lead to the database that was opened and to its log. They do not after a move or removal.
 
         To be asked before each change, because the first one makes the log of a new database.
         """
-        if not self._marked and self._log.exists():
+        return _identity(self.path) == self._identity and self._log_is_there()
+
+    def log_saved(self) -> None:
+        """Note that all that is in the log is in the database, too: a log that is gone is missed by nobody."""
+        self._mark("")
+        self._marked = False
+
+    def _log_is_there(self) -> bool:
+        """Whether the log is the one that the first change has made, or there is none yet."""
+        found = _identity(self._log)
+        self._log_identity = self._log_identity or found
+        if found is not None and found == self._log_identity and not self._marked:
             self._mark(_OPEN)
             self._marked = True
-        return _identity(self.path) == self._identity
+        return found == self._log_identity
 
-    def _hold(self) -> None:
+    def _require_one_name(self) -> None:
+        names = self.path.stat().st_nlink
+        if names > 1:
+            raise SeveralNames(
+                f"the database {self.path} has {names} names (hard links), and its log lies beside one of them; "
+                "remove the others"
+            )
+
+    def _hold(self, descriptor: int) -> None:
         try:
-            fcntl.flock(self._marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = self._read().partition("\n")[0] or "unknown"
+            holder = self._read().partition("\n")[0] if descriptor == self._marker else ""
             raise DatabaseInUse(
-                f"another process (pid {holder}), a server or a migration, has the database {self.path} open; "
+                f"another process (pid {holder or 'unknown'}), a server or a migration, has the database {self.path} open; "
                 "end it, or wait for it"
             ) from None
 
@@ -91,6 +124,11 @@ class SqliteFile:
     def _mark(self, state: str) -> None:
         os.ftruncate(self._marker, 0)
         os.pwrite(self._marker, f"{os.getpid()}\n{state}\n".encode(), 0)
+
+
+def _open(path: Path) -> int:
+    """A descriptor of a file, which is made where there is none."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
