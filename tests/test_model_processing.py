@@ -15,6 +15,7 @@ from pathlib import Path
 import onnx_models
 import psutil
 import pytest
+from blobhub_server.onnx import confinement
 from blobhub_server.onnx.processing import processor
 from blobhub_server.onnx.processing.limits import ProcessingLimits
 from blobhub_server.onnx.processing.processor import CHILD, ModelProcessor
@@ -131,7 +132,7 @@ def traced(folder: Path, log: Path, code: list[str], model: bytes) -> list[str]:
         subprocess.run(
             [*command, sys.executable, "-I", "-B", *code],
             cwd=folder,
-            env=processor._ENVIRONMENT,
+            env=confinement.ENVIRONMENT,
             stdin=file,
             capture_output=True,
             check=False,
@@ -163,7 +164,8 @@ def test_nothing_is_opened_for_a_model(tmp_path: Path) -> None:
 
 UNCHECKED = """
 import sys
-from blobhub_server.onnx.processing.child import confinement, examination, loading
+from blobhub_server.onnx import confinement
+from blobhub_server.onnx.processing.child import examination, loading
 data = sys.stdin.buffer.read()
 confinement.open_nothing_more()
 for load in (loading.check, lambda data: loading.load(data, examination._parse(data))):
@@ -193,7 +195,7 @@ async def test_the_process_has_a_folder_without_anything_and_reads_no_environmen
     await answered(tmp_path, monkeypatch, f"(pwd; ls -A; env) >{told}")
     folder, *rest = told.read_text().splitlines()
     assert not Path(folder).exists()
-    assert {line.partition("=")[0] for line in rest} - {"PWD", "SHLVL", "_", "OLDPWD"} == set(processor._ENVIRONMENT)
+    assert {line.partition("=")[0] for line in rest} - {"PWD", "SHLVL", "_", "OLDPWD"} == set(confinement.ENVIRONMENT)
 
 
 async def answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Report | Refused:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from typing import Any
 
 QUIET_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1"}
 """Since 1.29 the official Linux builds report sessions to Microsoft and keep a device id in the home directory. The variable
 is read once, when the library is loaded; the function that turns telemetry off comes too late for the first report."""
+
+_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate|BFCArena|not enough memory")
+# Where in its sources onnxruntime found it, and its codes.
+_NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z])|==> Context: ")
 
 
 class ExtraMissing(Exception):
@@ -46,3 +51,13 @@ def open_session(model: bytes, *, threads: int) -> Any:
     options.log_severity_level = 4  # Errors are raised, and said to the caller.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def plain_words(said: str) -> str:
+    """What onnx or onnxruntime has said, on one line and without the places in its sources."""
+    return " ".join(_NOISE.sub(" ", said).split())
+
+
+def is_about_memory(said: str) -> bool:
+    """Whether what they have said is that there was not enough memory."""
+    return bool(_MEMORY.search(said))

@@ -15,25 +15,16 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from blobhub_server.background import uninterrupted
+from blobhub_server.onnx import confinement
 from blobhub_server.onnx.processing.limits import ProcessingLimits
 from blobhub_server.onnx.processing.report import Report, decode_outcome
 from blobhub_server.onnx.refusal import RefusalReason, Refused
-from blobhub_server.onnx.runtime import QUIET_ENVIRONMENT, require_extra
+from blobhub_server.onnx.runtime import require_extra
 from blobhub_server.turnstile import Party, Turnstile
 
 CHILD = "blobhub_server.onnx.processing.child"
 MAX_SAID_BYTES = 8 << 10
 """How much is kept of what a process writes to its standard error."""
-
-# One thread and one arena each: what libraries reserve for more counts as address space, which is limited. No home, so that
-# nothing of a user's configuration is read.
-_ENVIRONMENT = QUIET_ENVIRONMENT | {
-    "LC_ALL": "C.UTF-8",
-    "MALLOC_ARENA_MAX": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-_MEMORY_WORDS = (b"bad_alloc", b"MemoryError", b"Cannot allocate memory", b"failed to map segment")
 
 
 class ModelProcessor:
@@ -60,7 +51,7 @@ async def _process(model: BinaryIO, limits: ProcessingLimits, folder: str) -> Re
     # -I: neither the folder nor the environment adds modules to what the process imports. -B: it writes no files.
     command = (sys.executable, "-I", "-B", "-m", CHILD, json.dumps(asdict(limits)))
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env=_ENVIRONMENT, stdin=model, stdout=PIPE, stderr=PIPE, start_new_session=True
+        *command, cwd=folder, env=confinement.ENVIRONMENT, stdin=model, stdout=PIPE, stderr=PIPE, start_new_session=True
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -104,14 +95,14 @@ def _too_long(limits: ProcessingLimits) -> Refused:
 
 def _end_of(returncode: int | None, said: bytes, limits: ProcessingLimits) -> Refused:
     """What it means that a process has ended without an answer."""
-    if any(words in said for words in _MEMORY_WORDS):
+    if confinement.ended_for_memory(said):
         return Refused(
             reason=RefusalReason.LIMITS,
             message=f"checking the model took more than {limits.max_memory_bytes >> 20} MiB of memory",
         )
-    if returncode in (-signal.SIGXCPU, -signal.SIGALRM):
+    if confinement.ended_for_time(returncode):
         return _too_long(limits)
-    ending = f"signal {-returncode}" if returncode is not None and returncode < 0 else f"status {returncode}"
+    ending = confinement.describe_end(returncode)
     return Refused(
         reason=RefusalReason.UNLOADABLE, message=f"the process that checked the model ended with {ending} while it loaded it"
     )

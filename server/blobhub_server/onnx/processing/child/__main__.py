@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from blobhub_server.onnx.processing.child import confinement
+from blobhub_server.onnx import confinement
 from blobhub_server.onnx.processing.limits import ProcessingLimits
 from blobhub_server.onnx.processing.report import encode_outcome
 from blobhub_server.onnx.refusal import ModelRefused, RefusalReason
@@ -19,7 +19,9 @@ from blobhub_server.onnx.refusal import ModelRefused, RefusalReason
 def main() -> None:
     """Limit this process, read the model, open nothing more, and only then look at the model."""
     limits = ProcessingLimits(**json.loads(sys.argv[1]))
-    confinement.limit_resources(limits)
+    confinement.limit_resources(limits.max_memory_bytes)
+    confinement.limit_processor_time(limits.max_cpu_seconds)
+    confinement.limit_time(limits.max_wall_seconds)
     # Under its limits, and before nothing can be opened any more.
     from blobhub_server.onnx.processing.child import examination  # noqa: PLC0415
 

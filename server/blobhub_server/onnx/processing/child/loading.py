@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto, checker
 
 from blobhub_server.onnx.processing.child.walk import name_node, walk
 from blobhub_server.onnx.refusal import ModelRefused, RefusalReason, quoted
-from blobhub_server.onnx.runtime import load_runtime, open_session
+from blobhub_server.onnx.runtime import is_about_memory, load_runtime, open_session, plain_words
 
 # The library is read from its files, which cannot be opened once a model is there.
 load_runtime()
@@ -18,10 +18,7 @@ _UNKNOWN_OPERATOR = re.compile(r"Fatal error: (?P<domain>\S*):(?P<operator>\S+)\
 _UNSUPPORTED = re.compile(
     r"No Op registered|NOT_IMPLEMENTED|is under development|Unsupported model IR version|no schema registered"
 )
-_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate|BFCArena|not enough memory")
 _INVALID = re.compile(r"INVALID_GRAPH|invalid model|INVALID_PROTOBUF|INVALID_ARGUMENT")
-# Where in its sources onnxruntime found it, and its codes.
-_NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z])|==> Context: ")
 
 
 def check(data: bytes) -> None:
@@ -49,8 +46,8 @@ def load(data: bytes, model: ModelProto) -> Any:
 
 
 def _refusal(said: str, otherwise: RefusalReason) -> ModelRefused:
-    words = " ".join(_NOISE.sub(" ", said).split())
-    if _MEMORY.search(said):
+    words = plain_words(said)
+    if is_about_memory(said):
         return ModelRefused(RefusalReason.LIMITS, f"loading the model takes more memory than is allowed: {words}")
     if _UNSUPPORTED.search(said):
         return ModelRefused(RefusalReason.UNSUPPORTED, words)
