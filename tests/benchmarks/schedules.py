@@ -142,7 +142,7 @@ class Bench:
     async def lone(self) -> list[float]:
         """The lags of schedules that are due one after the other, in milliseconds."""
         self._series += 1
-        watching = asyncio.create_task(self._lags("lone", LONE))
+        watching = asyncio.create_task(self._lags("lone", LONE, await self._seen("lone")))
         begin = datetime.now(UTC) + timedelta(seconds=2)
         for number in range(LONE):
             due = max(begin + number * timedelta(seconds=LONE_SECONDS), datetime.now(UTC) + timedelta(seconds=1))
@@ -155,8 +155,9 @@ class Bench:
         quiet = await self._probe(asyncio.sleep(QUIET_SECONDS))
         # They are put there with a time to come, which is then set: how long that takes is not known.
         await self.copies(await self.original("due"), count)
+        seen = await self._seen("due")  # Before they are due: what has fired before them takes a while to read.
         at = datetime.now(UTC) + timedelta(seconds=2 + count / 20_000)
-        watching = asyncio.create_task(self._lags("due", count))
+        watching = asyncio.create_task(self._lags("due", count, seen))
         await self._have_due(at)
         begin = time.perf_counter() + (at - datetime.now(UTC)).total_seconds()
         await asyncio.sleep(max(0.0, begin - time.perf_counter()))
@@ -174,18 +175,22 @@ class Bench:
         )
         await self.create("due", f"bell-{self._series}", at + YEAR)
 
-    async def _lags(self, blob: str, count: int) -> list[float]:
-        """Watch a blob until so many schedules have fired from now on; how late each was, in milliseconds."""
-        stub = firings(self.api)
+    async def _seen(self, blob: str) -> int:
+        """How far the log of a blob's firings goes."""
         seen = 0
-        async for batch in stub.WatchFirings(firing_pb2.WatchFiringsRequest(blob=f"acme/{blob}", replay_only=True)):
+        request = firing_pb2.WatchFiringsRequest(blob=f"acme/{blob}", replay_only=True)
+        async for batch in firings(self.api).WatchFirings(request):
             seen = batch.firings[-1].sequence if batch.firings else seen
+        return seen
+
+    async def _lags(self, blob: str, count: int, seen: int) -> list[float]:
+        """Watch a blob until so many schedules have fired after what was seen; how late each was, in milliseconds."""
         lags: list[float] = []
         deadline = 60 + LONE * LONE_SECONDS + count / LEAST_FIRINGS_A_SECOND
         request = firing_pb2.WatchFiringsRequest(blob=f"acme/{blob}", after_sequence=seen)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline):
-                async for batch in stub.WatchFirings(request):
+                async for batch in firings(self.api).WatchFirings(request):
                     now = time.time()
                     begun = [firing for firing in batch.firings if not firing.HasField("end_time")]
                     lags += [(now - firing.nominal_time.ToNanoseconds() / 1e9) * 1000 for firing in begun]
