@@ -14,7 +14,6 @@ import pytest
 from blobhub.v1 import firing_pb2 as pb
 from blobhub_server import app
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
-from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.scheduler import retention, upkeep
 from blobhub_server.scheduler.settings import SchedulerSettings
 from blobhub_server.scheduler.store import firing_log as log_store
@@ -23,7 +22,7 @@ from databases import execute, select
 from firing import SetClock, engines, utc
 from google.rpc import error_details_pb2
 from scale import scaled
-from schedules import DAILY, DEFAULT, NIGHTLY, SCHEDULER, backfill, create, disable, firings, house, trigger
+from schedules import DAILY, DEFAULT, NIGHTLY, backfill, create, disable, firings, house, trigger
 from served import Api, connected, served
 from waiting import until
 from wall_clock import WallClock
@@ -230,25 +229,6 @@ async def test_a_clock_that_is_set_back_fires_nothing_that_was_forgotten(
             set_back.now = utc("2024-03-01 06:00")
             await firer.have_due(set_back.now)
             assert "scheduled" in {firing.kind for firing in await firer.settled()}
-
-
-async def test_firings_that_were_there_before_they_were_counted_count(tmp_path: Path, database_url: str) -> None:
-    """The database is brought back to what it was before that migration."""
-    async with scheduler(tmp_path, database_url) as api:
-        await create(api, "other", HOURLY)
-        await backfill(api, BEGIN, THIRD)
-        await all_ended(api)
-    (chain,) = (chain for chain in BlobTypes.load().chains() if chain.name == SCHEDULER)
-    for statement in (
-        "DROP INDEX ix_schedules_firing_count",
-        "ALTER TABLE schedules DROP COLUMN firing_count",
-        "ALTER TABLE schedules DROP COLUMN forgotten_nominal_time",
-        f"UPDATE {chain.version_table} SET version_num = '0001'",
-    ):
-        await execute(database_url, statement)
-    async with served(tmp_path, database_url):
-        counts = "SELECT alias, firing_count, forgotten_nominal_time FROM schedules ORDER BY alias"
-        assert [tuple(row) for row in await select(database_url, counts)] == [("other", 0, None), ("report", 3, None)]
 
 
 async def test_many_go_in_short_transactions(

@@ -226,6 +226,43 @@ async def test_a_revision_that_a_schedule_pins_is_not_discarded(api: Api) -> Non
     assert "schedules that invoke it" not in {item.kind for item in found}
 
 
+async def test_a_revision_is_kept_while_any_revision_of_a_scheduler_has_a_schedule_that_pins_it(api: Api) -> None:
+    """For each can become the default one: a draft that is not yet, and a snapshot that was."""
+    await house(api)
+    await create(api, "other")
+    await schedules.publish(api)
+    (commit,) = await commits(api, 1)
+    await acme.branch(api, blob=NIGHTLY)
+    made = await create(api, spec=DAILY | {"invocation_target": TARGET | {"revision": commit}})
+    assert not made.armed
+    await expect_refusal(ask(api, "DiscardRevision", revision=commit), CONDITION, "REVISION_IN_USE")
+    await schedules.publish(api)
+    await acme.branch(api, blob=NIGHTLY)
+    assert (await update(api, invocation_target=TARGET)).target_revision_id == ""
+    await schedules.publish(api)
+    await expect_refusal(ask(api, "DiscardRevision", revision=commit), CONDITION, "REVISION_IN_USE")
+    found = (await ask(api, "GetRevisionDependents", revision=commit)).dependents
+    assert [item.count for item in found if item.kind == "schedules that invoke it"] == [1]
+    await move_default(api, "2")
+    assert (await get(api, f"{DEFAULT}/report")).armed
+
+
+async def test_a_revision_is_let_go_with_the_draft_or_the_blob_whose_schedule_pins_it(api: Api) -> None:
+    await house(api)
+    await create(api, "other")
+    await schedules.publish(api)
+    first, second = await commits(api, 2)
+    draft = await acme.branch(api, blob=NIGHTLY)
+    await create(api, "one", DAILY | {"invocation_target": TARGET | {"revision": first}})
+    await ask(api, "DiscardRevision", revision=draft.id)
+    await ask(api, "DiscardRevision", revision=first)
+    await acme.branch(api, blob=NIGHTLY)
+    await create(api, "two", DAILY | {"invocation_target": TARGET | {"revision": second}})
+    await expect_refusal(ask(api, "DiscardRevision", revision=second), CONDITION, "REVISION_IN_USE")
+    await acme.delete_blob(api, NIGHTLY, cascade=True)
+    await ask(api, "DiscardRevision", revision=second)
+
+
 async def commits(api: Api, count: int) -> list[str]:
     """Commits of the workflow that nothing depends on."""
     base = (await acme.commit(api)).id

@@ -44,7 +44,6 @@ class Arming:
         document = None if version is None else ScheduleDocument.read(version.document)
         schedule.version_id = None if version is None else version.id
         schedule.repeat = None if document is None else document.repeat
-        schedule.target_revision_id = (document.invocation_target.revision_id or None) if document else None
         if document is None or not was_due:
             self.set_next(schedule, document, now)
             await self._ring(tx, schedule)

@@ -124,7 +124,7 @@ def _limits(host: Host) -> list[Limit]:
 
 async def _dependents(tx: Transaction, revision_id: str) -> Sequence[Dependents]:
     """What of all schedulers depends on a revision of any blob."""
-    return [await store.dependents_on_target(tx, revision_id)]
+    return [await version_store.dependents_on_target(tx, revision_id)]
 
 
 async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:

@@ -11,7 +11,7 @@ class Schedule:
     """A schedule over all revisions of its blob: its alias, and what is not content.
 
     `version_id` is the document that is armed, the one in the default revision; None when that has no such schedule.
-    `repeat` and `target_revision_id` are the armed document's. `saved_revision_id` is where it was last saved.
+    `repeat` is the armed document's. `saved_revision_id` is where it was last saved.
 
     `next_nominal_time` and `next_due_time`, which has the jitter added, are None unless the schedule will fire. The next
     time is the first one after `reckon_time`, as the zone data of the version `tzdata` have it. `last_nominal_time` is the
@@ -31,7 +31,6 @@ class Schedule:
     pause_time: datetime | None
     version_id: str | None
     repeat: str | None
-    target_revision_id: str | None
     saved_revision_id: str
     next_nominal_time: datetime | None
     next_due_time: datetime | None
@@ -61,12 +60,14 @@ class Schedule:
 class ScheduleVersion:
     """A document that was saved under a schedule's alias, in any revision.
 
-    `actor_id` is on whose behalf it fires: who saved it, or whom an admin has reassigned it to.
+    `actor_id` is on whose behalf it fires: who saved it, or whom an admin has reassigned it to. `target_revision_id` is the
+    revision that it pins; None where it follows the default.
     """
 
     id: str
     schedule_id: str
     digest: str
     document: str
+    target_revision_id: str | None
     actor_id: str
     create_time: datetime

@@ -11,7 +11,6 @@ from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
-from blobhub_server.db.presence import blob_is_there
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.scheduler.rules.schedule import Schedule
@@ -20,7 +19,6 @@ IS_DUE_ONCE = sa.text("next_due_time IS NOT NULL")
 IS_QUEUED = sa.text("queued_nominal_time IS NOT NULL")
 _ARMED = sa.text("version_id IS NOT NULL")
 IS_RECURRING = sa.text("repeat = 'recurring_cron'")
-_PINNED = sa.text("target_revision_id IS NOT NULL")
 
 schedules = sa.Table(
     "schedules",
@@ -36,7 +34,6 @@ schedules = sa.Table(
     # No foreign key: versions refer to schedules, and both are deleted together.
     sa.Column("version_id", Id()),
     sa.Column("repeat", sa.String(16)),
-    sa.Column("target_revision_id", Id()),
     sa.Column("saved_revision_id", Id(), nullable=False),
     sa.Column("next_nominal_time", Time()),
     sa.Column("next_due_time", Time()),
@@ -63,7 +60,6 @@ schedules = sa.Table(
     sa.Index("ix_schedules_firing_count", "firing_count", "id"),
     sa.Index("ix_schedules_queued", "id", sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED),
     sa.Index("ix_schedules_armed", "blob_id", "id", sqlite_where=_ARMED, postgresql_where=_ARMED),
-    sa.Index("ix_schedules_target_revision_id", "target_revision_id", "id", sqlite_where=_PINNED, postgresql_where=_PINNED),
 )
 
 _SCHEDULE = Mapper(Schedule, schedules)
@@ -150,13 +146,6 @@ async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     """The schedules of a blob that will fire."""
     count, ids = await count_and_name(tx, schedules.c.id, schedules.c.blob_id == blob_id, IS_DUE_ONCE)
     return Dependents(kind="active schedules", count=count, ids=ids)
-
-
-async def dependents_on_target(tx: Transaction, revision_id: str) -> Dependents:
-    """The armed schedules that pin a revision of another blob. They are counted and not named, as they are in others."""
-    is_target = schedules.c.target_revision_id == revision_id
-    query = sa.select(sa.func.count()).select_from(schedules).where(is_target, blob_is_there(schedules.c.blob_id))
-    return Dependents(kind="schedules that invoke it", count=int((await tx.execute(query)).scalar_one()))
 
 
 # Which these are is left to the index. To order all that there are by their ids takes a second where a million are left.

@@ -6,12 +6,17 @@ from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
+from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared, is_one_of, upsert
-from blobhub_server.db.records import Mapper
+from blobhub_server.db.presence import blob_is_there, content_is_there
+from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Id, Time, metadata
 from blobhub_server.scheduler.rules.schedule import ScheduleVersion
+from blobhub_server.scheduler.store.schedule import schedules
+
+_PINS = sa.text("target_revision_id IS NOT NULL")
 
 schedule_versions = sa.Table(
     "schedule_versions",
@@ -20,9 +25,13 @@ schedule_versions = sa.Table(
     sa.Column("schedule_id", Id(), sa.ForeignKey("schedules.id"), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("document", sa.Text, nullable=False),
+    sa.Column("target_revision_id", Id()),
     sa.Column("actor_id", Id(), nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.UniqueConstraint("schedule_id", "digest"),
+    sa.Index(
+        "ix_schedule_versions_target_revision_id", "target_revision_id", "id", sqlite_where=_PINS, postgresql_where=_PINS
+    ),
 )
 
 _VERSION = Mapper(ScheduleVersion, schedule_versions)
@@ -69,6 +78,26 @@ async def find_some(tx: Transaction, wanted: Collection[tuple[str, str]]) -> dic
     schedule_ids, digests = sorted({key[0] for key in wanted}), sorted({key[1] for key in wanted})
     found = await tx.all(_AMONG, schedules=schedule_ids, digests=digests)
     return {(version.schedule_id, version.digest): version for version in found}
+
+
+_PINNING = Prepared(
+    sa.select(sa.func.count(schedules.c.id.distinct()))
+    .join(schedule_versions, schedule_versions.c.schedule_id == schedules.c.id)
+    .where(
+        schedule_versions.c.target_revision_id == sa.bindparam("revision"),
+        blob_is_there(schedules.c.blob_id),
+        content_is_there(schedules.c.blob_id, schedules.c.alias, schedule_versions.c.digest),
+    ),
+    Scalar(int),
+)
+
+
+async def dependents_on_target(tx: Transaction, revision_id: str) -> Dependents:
+    """The schedules that pin a revision of another blob, in whatever revision of their own, so that each can be the default.
+
+    They are counted and not named, as they are in other blobs.
+    """
+    return Dependents(kind="schedules that invoke it", count=await tx.one(_PINNING, revision=revision_id))
 
 
 async def collect(tx: Transaction, schedule_ids: Sequence[str], rows: int) -> int:
