@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import grpc
 import pytest
@@ -19,6 +20,8 @@ from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
 from blobhub_server.config import Settings
 from blobhub_server.doctor import FAIL, OK, WARN, Finding, Installation, examine
+from blobhub_server.scheduler import blob_type
+from blobhub_server.scheduler.timetable import find_zone
 from commands import run
 from databases import execute
 from issuer import Issuer
@@ -306,6 +309,16 @@ async def test_script_workers_that_get_no_time(settings: Settings) -> None:
     what = "blobhub.compute.workflow, script workers"
     assert {finding.check for finding in found.values() if finding.verdict != OK} == {what}
     assert "BLOBHUB_CODE_SECONDS" in found[what].detail
+
+
+async def test_time_zones_whose_rules_cannot_be_read(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(name: str) -> ZoneInfo:
+        if name == "Europe/Berlin":
+            raise FileNotFoundError(name)
+        return find_zone(name)
+
+    monkeypatch.setattr(blob_type, "find_zone", read)
+    await failing(settings, "blobhub.compute.scheduler, time zones", "cannot be read (Europe/Berlin); install tzdata anew")
 
 
 def test_blob_types_that_do_not_fit_together_are_a_finding(tmp_path: Path) -> None:
