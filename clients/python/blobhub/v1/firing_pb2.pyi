@@ -34,7 +34,7 @@ class _FiringKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FiringKind
     FIRING_KIND_SCHEDULED: _FiringKind.ValueType  # 1
     """Its time came."""
     FIRING_KIND_CAUGHT_UP: _FiringKind.ValueType  # 2
-    """Its time had passed while no server ran."""
+    """Its time had passed for more than a minute: no server ran, the clock was put forward, or what runs was so far behind."""
     FIRING_KIND_TRIGGERED: _FiringKind.ValueType  # 3
     """Somebody asked for it."""
     FIRING_KIND_BACKFILLED: _FiringKind.ValueType  # 4
@@ -48,7 +48,7 @@ FIRING_KIND_UNSPECIFIED: FiringKind.ValueType  # 0
 FIRING_KIND_SCHEDULED: FiringKind.ValueType  # 1
 """Its time came."""
 FIRING_KIND_CAUGHT_UP: FiringKind.ValueType  # 2
-"""Its time had passed while no server ran."""
+"""Its time had passed for more than a minute: no server ran, the clock was put forward, or what runs was so far behind."""
 FIRING_KIND_TRIGGERED: FiringKind.ValueType  # 3
 """Somebody asked for it."""
 FIRING_KIND_BACKFILLED: FiringKind.ValueType  # 4

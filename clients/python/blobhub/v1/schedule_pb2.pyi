@@ -91,7 +91,9 @@ class _CatchUpPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CatchUp
     """All that are within the window fire, in order."""
 
 class CatchUpPolicy(_CatchUpPolicy, metaclass=_CatchUpPolicyEnumTypeWrapper):
-    """What becomes of times that passed while no server ran."""
+    """What becomes of times that are taken more than a minute late: they passed while no server ran, the clock was put forward, or
+    what runs is so far behind.
+    """
 
 CATCH_UP_POLICY_UNSPECIFIED: CatchUpPolicy.ValueType  # 0
 """Not set; means LAST."""
@@ -175,7 +177,7 @@ class ScheduleSpec(_message.Message):
     description: _builtins.str
     """What it is for, up to 256 characters."""
     catch_up: Global___CatchUpPolicy.ValueType
-    """What becomes of times that passed while no server ran; unspecified means LAST."""
+    """What becomes of times that are taken more than a minute late, such as after a time without a server; unspecified means LAST."""
     overlap: Global___OverlapPolicy.ValueType
     """What becomes of times that come while an execution still runs; unspecified means ALLOW."""
     @_builtins.property

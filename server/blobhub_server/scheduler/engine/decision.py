@@ -1,8 +1,8 @@
 """Decides what becomes of the times of a schedule that have come. It is pure.
 
 A time is on time within a minute of when it is due, jitter included. What is later has passed while nothing fired: no server
-ran, or the clock was put forward. The schedule's catch-up policy says what becomes of those times. They are taken one after
-the other, so a schedule's firings are never out of order.
+ran, the clock was put forward, or what runs is so far behind. The catch-up policy says what becomes of those times. They are
+taken one after the other, so a schedule's firings are never out of order.
 """
 
 from __future__ import annotations
