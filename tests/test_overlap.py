@@ -15,11 +15,12 @@ from calling import ask
 from databases import select
 from firing import MINUTE, Firer, SetClock, engines, utc
 from scale import scaled
-from schedules import DAILY, DEFAULT, create, house, reassign
+from schedules import DAILY, DEFAULT, create, delete, house, reassign
 from served import connected, served
 from waiting import until
 
-START = utc("2127-05-03 00:00")
+LONG_AGO, START = utc("2001-01-01 00:00"), utc("2127-05-03 00:00")
+MINUTELY = DAILY | {"cron_expression": "* * * * *", "timezone": "UTC"}
 MINUTES = scaled(60, least=12)
 SCHEDULES = scaled(20, least=3)
 SPANS = "SELECT cause_id, create_time, end_time FROM executions WHERE cause_kind = 'firing'"
@@ -33,12 +34,12 @@ async def idle(firer: Firer) -> bool:
 
 async def load(tmp_path: Path, url: str, policy: str) -> tuple[list[Firing], dict[str, tuple[int, int]]]:
     """Have some schedules fire each minute, faster than their executions end; all firings, and when executions ran."""
-    clock = SetClock(utc("2001-01-01 00:00"))
+    clock = SetClock(LONG_AGO)
     with engines(clock) as found:
         async with served(tmp_path / "data", url) as server, connected(server.address, server.admin_key) as api:
             (firer,) = found
             await house(api, flows.delay(0.5))
-            spec = DAILY | {"cron_expression": "* * * * *", "timezone": "UTC", "overlap": f"OVERLAP_POLICY_{policy}"}
+            spec = MINUTELY | {"overlap": f"OVERLAP_POLICY_{policy}"}
             spec["invocation_target"] = spec["invocation_target"] | {"session": ""}
             for number in range(SCHEDULES):
                 await create(api, f"each-{number}", spec)
@@ -79,11 +80,11 @@ async def test_a_policy_is_never_violated_and_every_time_is_told_of_once(
 @pytest.fixture
 async def one(tmp_path: Path, database_url: str, request: pytest.FixtureRequest):
     """A schedule of a policy, of which something runs that does not end by itself."""
-    clock = SetClock(utc("2001-01-01 00:00"))
+    clock = SetClock(LONG_AGO)
     with engines(clock) as found:
         async with served(tmp_path / "data", database_url) as server, connected(server.address, server.admin_key) as api:
             await house(api, flows.delay(3600))
-            spec = DAILY | {"cron_expression": "* * * * *", "timezone": "UTC", "overlap": f"OVERLAP_POLICY_{request.param}"}
+            spec = MINUTELY | {"overlap": f"OVERLAP_POLICY_{request.param}"}
             await create(api, spec=spec)
             await found[0].arm(START)
             await found[0].set(START + MINUTE)
@@ -152,6 +153,20 @@ async def test_what_waits_is_left_out_when_the_schedule_was_paused_meanwhile(one
     await ask(api, "StopExecution", execution=(await firer.firings())[0].execution_id)
     await firer.fired(2)
     assert shown(await firer.firings()) == [(1, "stopped"), (2, "NOT_ARMED")]
+
+
+@pytest.mark.parametrize("one", ["QUEUE_ONE"], indirect=True)
+async def test_what_waits_is_left_out_when_the_schedule_was_deleted_and_does_not_fire_when_there_is_another(one) -> None:
+    firer, api = one
+    await at(firer, 2)
+    await delete(api)
+    await ask(api, "StopExecution", execution=(await firer.firings())[0].execution_id)
+    await firer.fired(2)
+    assert shown(await firer.firings()) == [(1, "stopped"), (2, "NOT_ARMED")]
+    await firer.set(LONG_AGO)
+    await create(api, spec=MINUTELY)
+    await firer.arm(START + 2 * MINUTE)
+    assert await at(firer, 3) == [(1, "stopped"), (2, "NOT_ARMED"), (3, "runs")]
 
 
 @pytest.mark.parametrize("one", ["QUEUE_ONE"], indirect=True)

@@ -351,6 +351,7 @@ class ScheduleServiceServicer:
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: the blob or its organization was renamed;
         or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a scheduler.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -216,6 +216,7 @@ class ScheduleServiceStub:
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: the blob or its organization was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a scheduler.
     """
 
 @_typing.type_check_only
@@ -406,6 +407,7 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
     * NOT_FOUND: the blob or its organization was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a scheduler.
     """
 
 class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -671,6 +673,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
         * NOT_FOUND: the blob or its organization was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a scheduler.
         """
 
 def add_ScheduleServiceServicer_to_server(servicer: ScheduleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

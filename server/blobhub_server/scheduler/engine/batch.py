@@ -31,6 +31,7 @@ from blobhub_server.scheduler.rules.schedule import Schedule
 from blobhub_server.scheduler.rules.state import require_known
 from blobhub_server.scheduler.rules.timing import Timing
 from blobhub_server.scheduler.store import due as due_store
+from blobhub_server.scheduler.store import firing as firing_store
 from blobhub_server.scheduler.store import firing_log as log_store
 from blobhub_server.scheduler.store import schedule as schedule_store
 from blobhub_server.scheduler.store import version as version_store
@@ -179,7 +180,8 @@ class Batches:
         return len(every)
 
     async def _take_queued(self, tx: Transaction, schedule_ids: Sequence[str], now: datetime, *, broken: bool) -> int:
-        every = await self._armed(tx, await due_store.lock_queued(tx, schedule_ids))
+        locked = await due_store.lock_queued(tx, schedule_ids)
+        every = [*await self._armed(tx, locked), *await self._disarmed(tx, locked)]
         take = await self._new_take(tx, every, now, broken=broken)
         taken = []
         for armed in every:
@@ -191,7 +193,9 @@ class Batches:
             if armed.schedule.waits_for_time:
                 take.to_invoke.append((armed, firing))
             else:
-                message = "the schedule was paused or disabled while the time waited for the end of an execution"
+                message = (
+                    "while the time waited for the end of an execution, the schedule was paused, disabled, or taken out"
+                )
                 take.told.append(firings.skipped(firing, firings.NOT_ARMED, message))
             taken.append(armed.schedule)
         await take.perform(tx, self._invocable)
@@ -210,6 +214,21 @@ class Batches:
             armed.append(Armed(schedule=schedule, version=version, document=document, timing=Timing.read(document)))
             await turns.pause()
         return armed
+
+    async def _disarmed(self, tx: Transaction, schedules: Sequence[Schedule]) -> list[Armed]:
+        """Those of some schedules that were disarmed, with the documents that have started what they started last."""
+        disarmed = []
+        for schedule in schedules:
+            if schedule.version_id is not None or schedule.running_firing_id is None:
+                continue
+            firing = await firing_store.get(tx, schedule.running_firing_id)
+            key = schedule.id, firing.schedule_digest if firing is not None else ""
+            version = (await version_store.find_some(tx, [key])).get(key)
+            if version is not None:
+                document = ScheduleDocument.read(version.document)
+                timing = Timing.read(document)
+                disarmed.append(Armed(schedule=schedule, version=version, document=document, timing=timing))
+        return disarmed
 
     async def _new_take(self, tx: Transaction, every: Sequence[Armed], now: datetime, *, broken: bool) -> Take:
         causes = {armed.schedule.running_firing_id for armed in every} - {None}

@@ -24,7 +24,7 @@ _SMALLEST = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Armed:
-    """A schedule whose row is locked, with the document that is at work."""
+    """A schedule whose row is locked, with the document that is at work, or was before the schedule was disarmed."""
 
     schedule: Schedule
     version: ScheduleVersion
