@@ -247,6 +247,7 @@ class Beside:
         documents = {document for revision in blob.revisions for document in revision.content.values()}
         held = {
             "blob.bytes": sum(map(len, documents)),
+            "blob.open_operations": 0,
             "blob.revisions": len(blob.revisions),
             "workflow.definitions_per_revision": max(len(revision.content) for revision in blob.revisions),
             "workflow.executions_per_session": 0,

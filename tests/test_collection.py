@@ -57,6 +57,7 @@ async def ids_in(api: Api) -> dict[str, dict[str, str]]:
     credential, *_ = (await ask(api, "ListCredentials", parent="acme/one")).credentials
     note = await acme.get_revision(api, "acme/notes@draft")
     made = await ask(api, "RunNote", revision=note.id, name="one", workflow=draft.id, definition="workflow")
+    begun = (await ask(api, "CapitalizeNote", revision=note.id, name="one")).operation
     return {
         "GetBlob": {"blob": blob.id},
         "GetLimits": {"parent": blob.id},
@@ -77,6 +78,7 @@ async def ids_in(api: Api) -> dict[str, dict[str, str]]:
         "RevokeApiKey": {"api_key": key.id},
         "GetCredential": {"credential": credential.id},
         "GetNoteRun": {"note_run": made.run_id},
+        **{method: {"operation": begun.id} for method in ("GetOperation", "WatchOperation", "CancelOperation")},
     }
 
 

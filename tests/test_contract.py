@@ -25,7 +25,7 @@ IMPLIED = {
 }
 """What a request with such a field can be answered with."""
 
-SERVERS = {"api_key", "credential", "execution", "firing", "user"}
+SERVERS = {"api_key", "credential", "execution", "firing", "operation", "user"}
 """Kinds whose references name no parent, so that the server is it, which its administrators alone may read."""
 
 UNSEEN = "or it names nothing that the caller may see, in a parent that they may read."

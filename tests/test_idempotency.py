@@ -254,6 +254,8 @@ async def notes(call: Caller, name: str) -> None:
         "RunNote", revision=f"{name}/notes@draft", name="one", workflow=f"{name}/workflow", definition="quick-one"
     )
     await call("CloseSession", session=made.session_id)
+    begun = (await call("CapitalizeNote", revision=f"{name}/notes@draft", name="one")).operation
+    await call("CancelOperation", operation=begun.id)
     await call("DeleteBlob", blob=f"{name}/gone")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import acme
 import flows
 import grpc
+import operations
 import schedules
 from blobhub.v1 import (
     access_pb2,
@@ -38,7 +39,7 @@ from served import WORKFLOW, Api, Served, connected
 from waiting import refused_in_the_end
 
 NOT_AN_ID = "not-a-uuid"
-NEVER_PUBLIC = ("api_key", "credential", "execution", "firing", "note_run", "session", "user")
+NEVER_PUBLIC = ("api_key", "credential", "execution", "firing", "note_run", "operation", "session", "user")
 """Kinds of resource that are not shown to everybody, even where their place is public."""
 NOWHERE = "01890000-0000-7000-8000-000000000000"
 
@@ -191,6 +192,7 @@ class World:
             "api_key": [Subject(value=await self._key_id(s.value), level=s.level) for s in on_all],
             "credential": [Subject(value=await self._credential_id(s.value), level=s.level) for s in on_all],
             "note_run": [Subject(value=await self._run_of_a_note(organization), level="organization")],
+            "operation": [Subject(value=await self._operation(organization), level="organization")],
             "definition": [
                 Subject(value=f"{place}@default/workflow", level="blob"),
                 Subject(value=listed.definitions[0].id, level="blob"),
@@ -214,6 +216,11 @@ class World:
         await ask(self.api, "PutNote", revision=notes, name="one", text="A note.")
         workflow = {"workflow": f"{organization}/main", "definition": "workflow"}
         return (await ask(self.api, "RunNote", revision=notes, name="one", **workflow)).run_id
+
+    async def _operation(self, organization: str) -> str:
+        """An operation on that note, which has ended."""
+        begun = await operations.begin(self.api, f"{organization}/notes")
+        return (await operations.ended(self.api, begun.id)).id
 
     async def _schedule(self, organization: str) -> dict[str, list[Subject]]:
         """A schedule of another blob of an organization, on which the callers have no role of its own, and its firing."""

@@ -17,7 +17,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
+from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
+from google.rpc import status_pb2
 from protovalidate._gen.buf.validate import validate_pb
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +74,7 @@ def third_party() -> Path:
     """Write the descriptors of protos we import but do not own; return the file."""
     BUILD.mkdir(exist_ok=True)
     files = descriptor_pb2.FileDescriptorSet()
-    for module in (descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2):
+    for module in (any_pb2, descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2, status_pb2):
         files.file.add().ParseFromString(module.DESCRIPTOR.serialized_pb)
     files.file.add().ParseFromString(validate_pb.desc().proto.to_binary())
     path = BUILD / "third_party.binpb"

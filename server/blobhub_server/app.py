@@ -124,6 +124,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         await stack.enter_async_context(in_background(platform.collector.collect_forever(), "collector"))
         await stack.enter_async_context(in_background(platform.object_collector.collect_forever(), "object collector"))
         await stack.enter_async_context(in_background(memory.trim_forever(), "memory"))
+        await stack.enter_async_context(platform.operation_runner.running())
         types.on_serving()  # Last: what is left from before may be long, or end this server too.
         yield RunningServer(address=address, http_address=http.address, admin_key=admin_key)
 

@@ -117,6 +117,10 @@ class Settings(SettingsModel):
     drain_seconds: float = Field(
         10, ge=0, description="How long running calls may take to finish once a shutdown has begun."
     )
+    operations_at_once: int = Field(4, gt=0, description="Operations that this server runs at once; further ones wait.")
+    operation_lease_seconds: float = Field(
+        15, gt=0, description="Silence of a server after which another one takes over the operations that it runs."
+    )
     progress_seconds: float = Field(15, gt=0, description="Idle time after which a watch sends a progress message.")
 
     @field_validator("listen", "http_listen")

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 from google.protobuf.descriptor import EnumDescriptor
 
 from blobhub_server.blobtypes.access import Caller, Locator, Place, Resolution, Role
+from blobhub_server.blobtypes.operations import Operations, Perform
 from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings, SettingsModel
@@ -140,6 +141,9 @@ class Opened:
     Bytes that no entry refers to are removed after an hour or more. `objects_in_use(tx, digests)` returns those of some
     objects that rows of the type need beside entries, and `uploads_open(tx, upload_ids)` those of some uploads in parts that
     it has open. A row that says so is committed within the hour of when the bytes were stored, and before the first part.
+
+    `operations` has the performers of the kinds of operation that the type begins, such as `onnx.process_model`
+    (`operations.py`).
     """
 
     services: Sequence[Service]
@@ -154,6 +158,7 @@ class Opened:
     on_default_moved: Callable[[Transaction, str, str], Awaitable[None]] | None = None
     objects_in_use: Callable[[Transaction, Sequence[str]], Awaitable[Collection[str]]] | None = None
     uploads_open: Callable[[Transaction, Sequence[str]], Awaitable[Collection[str]]] | None = None
+    operations: Mapping[str, Perform] = field(default_factory=dict)
 
 
 class Revisions(Protocol):
@@ -320,6 +325,7 @@ class Host:
     settle: Settle
     limits: Limits
     credentials: Credentials
+    operations: Operations
 
 
 class Given:

@@ -13,10 +13,14 @@ class DuplicateName(StartError):
 
 
 def require_distinct(brought: Mapping[str, Opened]) -> None:
-    """Raise DuplicateName when a service, a kind of resource or a limit is brought twice. The keys are the owners."""
+    """Raise DuplicateName when a service, a kind of resource or of operation, or a limit is brought twice.
+
+    The keys are the owners.
+    """
     items = brought.items()
     require_one_owner("gRPC service", ((service.full_name, owner) for owner, own in items for service in own.services))
     require_one_owner("kind of resource", ((kind, owner) for owner, own in items for kind in own.locators))
+    require_one_owner("kind of operation", ((kind, owner) for owner, own in items for kind in own.operations))
     limits = ((limit.name, owner) for owner, own in items for limit in (*own.limits, *own.organization_limits))
     require_one_owner("limit", limits)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from blobhub_server.blobtypes.contract import BlobType, Check, Given, Host, Limit, Opened
 from blobhub_server.blobtypes.distinct import require_one_owner
+from blobhub_server.blobtypes.operations import Perform
 from blobhub_server.blobtypes.order import opening_order
 from blobhub_server.blobtypes.reasons import require_declared
 from blobhub_server.blobtypes.values import Dependents
@@ -188,6 +189,10 @@ class BlobTypes:
         """Those of some uploads in parts that any type has open."""
         asks = [opened.uploads_open for opened in self.opened().values() if opened.uploads_open is not None]
         return {upload_id for ask in asks for upload_id in await ask(tx, upload_ids)}
+
+    def operations(self) -> dict[str, Perform]:
+        """The performers that the open types bring, by the kinds of operation."""
+        return {kind: perform for opened in self.opened().values() for kind, perform in opened.operations.items()}
 
     def limits(self, name: str | None = None) -> Sequence[Limit]:
         """The limits that a blob type, or every one, brings."""

@@ -30,6 +30,8 @@ from blobhub_server.platform.blobs.contents import Contents
 from blobhub_server.platform.blobs.events import BlobEvents
 from blobhub_server.platform.blobs.limits import Limits
 from blobhub_server.platform.blobs.object_collection import ObjectCollector
+from blobhub_server.platform.blobs.operations.operations import Operations
+from blobhub_server.platform.blobs.operations.runner import Runner
 from blobhub_server.platform.calls.answer import Answers
 from blobhub_server.platform.calls.audit import Audit
 from blobhub_server.platform.calls.change import Changes
@@ -44,6 +46,7 @@ from blobhub_server.platform.services.credential import CredentialService
 from blobhub_server.platform.services.limit import LimitService
 from blobhub_server.platform.services.member import MemberService
 from blobhub_server.platform.services.metadata import MetadataService
+from blobhub_server.platform.services.operation import OperationService
 from blobhub_server.platform.services.organization import OrganizationService
 from blobhub_server.platform.services.revision import RevisionService
 from blobhub_server.platform.services.user import UserService
@@ -86,6 +89,7 @@ class Platform:
         self.collector = Collector(db, ground.bell, ground.types)
         self.object_collector = ObjectCollector(db, ground.objects, ground.types)
         self.actors = Actors(clock)
+        self.operations = Operations(ground.types, self.limits, ground.bell, clock, ids)
         self.host = Host(
             server_id=ground.server_id,
             settings=ground.settings,
@@ -101,7 +105,9 @@ class Platform:
             settle=self.changes.settle,
             limits=self.limits,
             credentials=self.credentials,
+            operations=self.operations,
         )
+        self.operation_runner = Runner(self.host, ground.types)
 
     async def may_act(self, actor_id: str) -> bool:
         """Whether a key or user may act now: it is there, and neither revoked, expired nor disabled."""
@@ -126,6 +132,7 @@ class Platform:
             "organization_blob_or_server": locators.organization_blob_or_server,
             "api_key": locators.api_key,
             "credential": locators.credential,
+            "operation": locators.operation,
         }
 
     def services(self) -> list[Service]:
@@ -140,7 +147,8 @@ class Platform:
             Service("blobhub.v1.MemberService", MemberService(host)),
             Service("blobhub.v1.BlobService", BlobService(host, types, events)),
             Service("blobhub.v1.BlobTypeService", BlobTypeService(_describe(types))),
-            Service("blobhub.v1.RevisionService", RevisionService(host, self.contents, types, events)),
+            Service("blobhub.v1.RevisionService", RevisionService(host, self.contents, types, events, self.operations)),
+            Service("blobhub.v1.OperationService", OperationService(host, self.operations)),
             Service("blobhub.v1.CredentialService", CredentialService(host, self.credentials)),
             Service("blobhub.v1.MetadataService", MetadataService(host, events)),
             Service("blobhub.v1.LimitService", LimitService(host, self.limits, self.roles)),

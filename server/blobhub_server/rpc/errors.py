@@ -43,15 +43,19 @@ def to_blobhub_error(error: BaseException, method: str) -> BlobHubError:
 
 def status_of(error: BlobHubError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
     """Code, message and trailers of an error."""
-    code = grpc.StatusCode[error.code]
+    status = to_status(error)
+    return grpc.StatusCode[error.code], status.message, ((TRAILER, status.SerializeToString()),)
+
+
+def to_status(error: BlobHubError) -> status_pb2.Status:
+    """An error as its message."""
     packed = []
     for detail in _details(error):
         item = any_pb2.Any()
         item.Pack(detail)
         packed.append(item)
-    message = _cut(error.message)
-    status = status_pb2.Status(code=code.value[0], message=message, details=packed)
-    return code, message, ((TRAILER, status.SerializeToString()),)
+    code = grpc.StatusCode[error.code].value[0]
+    return status_pb2.Status(code=code, message=_cut(error.message), details=packed)
 
 
 def _details(error: BlobHubError) -> list[Message]:

@@ -16,6 +16,7 @@ from blobhub_server.start import StartError
 from stranger.notes.v1 import notes_pb2
 
 from stranger_notes import store
+from stranger_notes.capitals import CAPITALIZE, Capitals
 from stranger_notes.errors import NAME
 from stranger_notes.service import LIMIT, NotesService, locate_run
 from stranger_notes.settings import NotesSettings
@@ -43,7 +44,9 @@ class NotesType(BlobType):
         """Nothing to start."""
         texts, invocable = Texts(host), given[Invocable]
         invocable.listen(store.end)
-        service = NotesService(host, texts, invocable, given[NotesSettings].notes_session)
+        settings = given[NotesSettings]
+        service = NotesService(host, texts, invocable, settings.notes_session)
+        capitals = Capitals(host, LIMIT, settings.notes_seconds_per_line)
         yield Opened(
             services=[Service("stranger.notes.v1.NotesService", service)],
             locators={"note_run": partial(locate_run, host)},
@@ -53,6 +56,7 @@ class NotesType(BlobType):
             limits=[Limit(name=LIMIT, description="Notes in a revision", default=100, held=host.contents.fullest)],
             offers={NoteTexts: texts},
             on_default_moved=store.supersede,
+            operations={CAPITALIZE: capitals.perform},
         )
 
     async def validate(self, content: Content) -> list[Violation]:

@@ -16,6 +16,7 @@ from blobhub_server.rpc.wire import to_timestamp
 from stranger.notes.v1 import notes_pb2 as pb
 
 from stranger_notes import store
+from stranger_notes.capitals import CAPITALIZE
 from stranger_notes.errors import NAME, EmptyNote
 from stranger_notes.store import Run
 from stranger_notes.texts import Texts
@@ -115,6 +116,23 @@ class NotesService:
             )
             await store.insert(tx, run)
             return pb.RunNoteResponse(run_id=run_id, execution_id=invoked.execution_id, session_id=invoked.session_id)
+
+        return await call.once(make)
+
+    async def CapitalizeNote(self, request: pb.CapitalizeNoteRequest, call: Call[RevisionView]) -> pb.CapitalizeNoteResponse:
+        revision = call.resource.require_type(NAME)
+        entry = await self._texts.find(revision.id, request.name)
+
+        async def make(tx: Transaction) -> pb.CapitalizeNoteResponse:
+            operation = await self._host.operations.begin(
+                tx,
+                kind=CAPITALIZE,
+                revision=revision,
+                actor_id=call.caller.actor_id,
+                data={"note": request.name},
+                digest=entry.digest,
+            )
+            return pb.CapitalizeNoteResponse(operation=operation)
 
         return await call.once(make)
 

@@ -183,6 +183,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. No connection to the database was free for long, as so much goes on. Nothing of the call was done.
     Details: `RetryInfo`.
     """
+    ERROR_REASON_OPERATION_ENDED: _ErrorReason.ValueType  # 39
+    """FAILED_PRECONDITION. The operation cannot be cancelled, because it has succeeded or failed. Metadata: `state`, `SUCCEEDED`
+    or `FAILED`.
+    """
+    ERROR_REASON_OPERATION_POISONED: _ErrorReason.ValueType  # 40
+    """INTERNAL. No call fails with it, but an operation: each of three servers in a row went down while it ran the operation,
+    so no further one tries. Metadata: `attempts`, how many did.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -335,5 +343,13 @@ ERROR_REASON_REQUEST_UNFINISHED: ErrorReason.ValueType  # 37
 ERROR_REASON_STORAGE_BUSY: ErrorReason.ValueType  # 38
 """RESOURCE_EXHAUSTED. No connection to the database was free for long, as so much goes on. Nothing of the call was done.
 Details: `RetryInfo`.
+"""
+ERROR_REASON_OPERATION_ENDED: ErrorReason.ValueType  # 39
+"""FAILED_PRECONDITION. The operation cannot be cancelled, because it has succeeded or failed. Metadata: `state`, `SUCCEEDED`
+or `FAILED`.
+"""
+ERROR_REASON_OPERATION_POISONED: ErrorReason.ValueType  # 40
+"""INTERNAL. No call fails with it, but an operation: each of three servers in a row went down while it ran the operation,
+so no further one tries. Metadata: `attempts`, how many did.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

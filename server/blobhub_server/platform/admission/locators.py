@@ -21,6 +21,7 @@ from blobhub_server.platform.store import alias as alias_store
 from blobhub_server.platform.store import api_key as api_key_store
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import credential as credential_store
+from blobhub_server.platform.store import operation as operation_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.platform.store import user as user_store
@@ -198,6 +199,15 @@ class Locators:
                 never_public=True,
             )
         )
+
+    async def operation(self, value: str, caller: Caller) -> Resolution[object] | None:
+        """An operation, by its id."""
+        async with self._db.read() as tx:
+            found = await operation_store.get(tx, value.lower())
+        if found is None:
+            return None
+        place = Place(organization_id=found.organization_id, blob_id=found.blob_id)
+        return Resolution(place=place, resource=found, never_public=True)
 
 
 def _resolution(found: Match[object] | None) -> Resolution[object] | None:

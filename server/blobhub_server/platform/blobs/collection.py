@@ -28,6 +28,7 @@ from blobhub_server.platform.store import deletion as store
 from blobhub_server.platform.store import limit as limit_store
 from blobhub_server.platform.store import member as member_store
 from blobhub_server.platform.store import metadata as metadata_store
+from blobhub_server.platform.store import operation as operation_store
 from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.platform.store.deletion import Deletion
 
@@ -50,6 +51,7 @@ OF_BLOBS = (
     content_store,
     revision_store,
     blob_event_store,
+    operation_store,
 )
 """What the platform keeps for blobs, rows before those that they refer to."""
 OF_ORGANIZATIONS = (api_key_store, member_store, credential_store, alias_store, limit_store)

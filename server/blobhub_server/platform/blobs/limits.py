@@ -20,6 +20,7 @@ from blobhub_server.platform.store import credential as credential_store
 from blobhub_server.platform.store import limit as store
 from blobhub_server.platform.store import member as member_store
 from blobhub_server.platform.store import metadata as metadata_store
+from blobhub_server.platform.store import operation as operation_store
 from blobhub_server.platform.store import organization as organization_store
 from blobhub_server.platform.store import revision as revision_store
 
@@ -55,6 +56,12 @@ BLOB_LIMITS = (
         description="Bytes of content, each content counted once however often it is held",
         default=10 << 30,
         held=blob_store.total_bytes,
+    ),
+    Limit(
+        name="blob.open_operations",
+        description="Operations of the blob that have not ended",
+        default=100,
+        held=operation_store.count_open,
     ),
     Limit(name="blob.revisions", description="Revisions of the blob", default=10_000, held=revision_store.count),
 )

@@ -19,6 +19,7 @@ from blobhub_server.errors import BlobTypeNotInstalled, StorageUnavailable
 from blobhub_server.objects.contract import ObjectStore, StoredObject
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store
+from blobhub_server.platform.store import operation as operation_store
 
 log = structlog.get_logger()
 
@@ -108,7 +109,9 @@ class ObjectCollector:
         return [stored for stored in some if stored.digest not in needed]
 
     async def _needed(self, tx: Transaction, digests: Sequence[str]) -> set[str]:
-        return await content_store.find_held(tx, digests) | await self._types.objects_in_use(tx, digests)
+        in_content = await content_store.find_held(tx, digests)
+        of_operations = await operation_store.digests_needed(tx, digests)
+        return in_content | of_operations | await self._types.objects_in_use(tx, digests)
 
     async def _not_open(self, upload_ids: Sequence[str]) -> list[str]:
         """Those of some uploads that no type has open."""

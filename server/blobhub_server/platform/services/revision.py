@@ -20,6 +20,7 @@ from blobhub_server.platform.admission.locators import BlobRevision, version_of
 from blobhub_server.platform.blobs.contents import Contents, RevisionContent
 from blobhub_server.platform.blobs.default_revisions import DefaultRevisions
 from blobhub_server.platform.blobs.events import BlobEvents
+from blobhub_server.platform.blobs.operations.operations import Operations
 from blobhub_server.platform.rules import reference as grammar
 from blobhub_server.platform.rules import revision as rules
 from blobhub_server.platform.rules.blob import Blob
@@ -78,8 +79,9 @@ def to_change(change: Change) -> pb.ContentChange:
 class RevisionService:
     """Takes revisions through their phases: draft, commit, snapshot."""
 
-    def __init__(self, host: Host, contents: Contents, types: BlobTypes, events: BlobEvents) -> None:
+    def __init__(self, host: Host, contents: Contents, types: BlobTypes, events: BlobEvents, operations: Operations) -> None:
         self._host = host
+        self._operations = operations
         self._events = events
         self._defaults = DefaultRevisions(host, types, events)
         self._contents = contents
@@ -177,6 +179,7 @@ class RevisionService:
             rules.require_phase(current, DRAFT, COMMIT)
             require_etag(request.etag, current.etag)
             rules.require_unused(await self._dependents(tx, blob, current))
+            await self._operations.cancel_of_revision(tx, current.id)
             await metadata_store.delete_all(tx, current.id)
             await self._contents.discard(tx, blob, current.id)
             await store.delete(tx, current.id)

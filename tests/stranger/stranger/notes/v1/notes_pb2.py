@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from blobhub.v1 import access_pb2 as blobhub_dot_v1_dot_access__pb2
 from blobhub.v1 import alias_pb2 as blobhub_dot_v1_dot_alias__pb2
+from blobhub.v1 import operation_pb2 as blobhub_dot_v1_dot_operation__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstranger/notes/v1/notes.proto\x12\x11stranger.notes.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n\x07NoteRun\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07\x62lob_id\x18\x02 \x01(\tR\x06\x62lobId\x12\x1f\n\x0brevision_id\x18\x03 \x01(\tR\nrevisionId\x12\x12\n\x04note\x18\x04 \x01(\tR\x04note\x12!\n\x0c\x65xecution_id\x18\x05 \x01(\tR\x0b\x65xecutionId\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x18\n\x07outcome\x18\x07 \x01(\tR\x07outcome\x12\x1e\n\nsuperseded\x18\x08 \x01(\x08R\nsuperseded\"\x97\x03\n\x0ePutNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12\x30\n\x04name\x18\x02 \x01(\tB\x1c\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$\xf8\xd4\x18\x01R\x04name\x12\x1c\n\x04text\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\x04text\x12%\n\x0b\x63reate_only\x18\x04 \x01(\x08\x42\x04\xf8\xd4\x18\x01R\ncreateOnly\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId:\x9c\x01\xbaH\x98\x01\x1a\x95\x01\n\x1d\x65tag.not_any_with_create_only\x12K`etag` `*` replaces only, `create_only` creates only: leave one of them out\x1a\'!(this.create_only && this.etag == \'*\')\"6\n\x0fPutNoteResponse\x12#\n\rrevision_etag\x18\x01 \x01(\tR\x0crevisionEtag\"f\n\x0eGetNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12,\n\x04name\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$R\x04name\"%\n\x0fGetNoteResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\"\xb5\x01\n\x11UploadNoteRequest\x12$\n\x08revision\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x01R\x08revision\x12\x30\n\x04name\x18\x02 \x01(\tB\x1c\xbaH\x15r\x13\x32\x11^[a-z0-9-]{0,40}$\xf8\xd4\x18\x01R\x04name\x12\x1c\n\x04text\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\x04text\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"9\n\x12UploadNoteResponse\x12#\n\rrevision_etag\x18\x01 \x01(\tR\x0crevisionEtag\"\x92\x01\n\x0fSignNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12,\n\x04name\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$R\x04name\x12)\n\ncredential\x18\x03 \x01(\tB\t\xbaH\x06r\x04\xf0\xd4\x18\x01R\ncredential\"0\n\x10SignNoteResponse\x12\x1c\n\tsignature\x18\x01 \x01(\tR\tsignature\"\x94\x02\n\x0eRunNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12\x30\n\x04name\x18\x02 \x01(\tB\x1c\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$\xf8\xd4\x18\x01R\x04name\x12*\n\x08workflow\x18\x03 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\xc0\x01\xf8\xd4\x18\x01R\x08workflow\x12-\n\ndefinition\x18\x04 \x01(\tB\r\xbaH\x06r\x04\x80\xd5\x18\x01\xf8\xd4\x18\x01R\ndefinition\x12!\n\x05input\x18\x05 \x01(\tB\x0b\xbaH\x04r\x02\x18@\xf8\xd4\x18\x01R\x05input\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"j\n\x0fRunNoteResponse\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12!\n\x0c\x65xecution_id\x18\x02 \x01(\tR\x0b\x65xecutionId\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\"8\n\x11GetNoteRunRequest\x12#\n\x08note_run\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07noteRun\"B\n\x12GetNoteRunResponse\x12,\n\x03run\x18\x01 \x01(\x0b\x32\x1a.stranger.notes.v1.NoteRunR\x03run*Y\n\x10NotesErrorReason\x12\"\n\x1eNOTES_ERROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dNOTES_ERROR_REASON_EMPTY_NOTE\x10\x01\x32\xc4\x05\n\x0cNotesService\x12l\n\x07PutNote\x12!.stranger.notes.v1.PutNoteRequest\x1a\".stranger.notes.v1.PutNoteResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12q\n\x07GetNote\x12!.stranger.notes.v1.GetNoteRequest\x1a\".stranger.notes.v1.GetNoteResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\x08revision\x1a\x08revision \x01\x12w\n\nUploadNote\x12$.stranger.notes.v1.UploadNoteRequest\x1a%.stranger.notes.v1.UploadNoteResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision(\x01\x12r\n\x08SignNote\x12\".stranger.notes.v1.SignNoteRequest\x1a#.stranger.notes.v1.SignNoteResponse\"\x1d\x90\x02\x01\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12l\n\x07RunNote\x12!.stranger.notes.v1.RunNoteRequest\x1a\".stranger.notes.v1.RunNoteResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12x\n\nGetNoteRun\x12$.stranger.notes.v1.GetNoteRunRequest\x1a%.stranger.notes.v1.GetNoteRunResponse\"\x1d\x90\x02\x01\xf2\xd4\x18\x16\x08\x04\x12\x08note_run\x1a\x08note_runb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstranger/notes/v1/notes.proto\x12\x11stranger.notes.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1a\x62lobhub/v1/operation.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n\x0f\x43\x61pitalizedNote\x12\x12\n\x04note\x18\x01 \x01(\tR\x04note\x12\x14\n\x05lines\x18\x02 \x01(\x05R\x05lines\x12#\n\rrevision_etag\x18\x03 \x01(\tR\x0crevisionEtag\"\x81\x02\n\x07NoteRun\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n\x07\x62lob_id\x18\x02 \x01(\tR\x06\x62lobId\x12\x1f\n\x0brevision_id\x18\x03 \x01(\tR\nrevisionId\x12\x12\n\x04note\x18\x04 \x01(\tR\x04note\x12!\n\x0c\x65xecution_id\x18\x05 \x01(\tR\x0b\x65xecutionId\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x18\n\x07outcome\x18\x07 \x01(\tR\x07outcome\x12\x1e\n\nsuperseded\x18\x08 \x01(\x08R\nsuperseded\"\x97\x03\n\x0ePutNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12\x30\n\x04name\x18\x02 \x01(\tB\x1c\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$\xf8\xd4\x18\x01R\x04name\x12\x1c\n\x04text\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\x04text\x12%\n\x0b\x63reate_only\x18\x04 \x01(\x08\x42\x04\xf8\xd4\x18\x01R\ncreateOnly\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId:\x9c\x01\xbaH\x98\x01\x1a\x95\x01\n\x1d\x65tag.not_any_with_create_only\x12K`etag` `*` replaces only, `create_only` creates only: leave one of them out\x1a\'!(this.create_only && this.etag == \'*\')\"6\n\x0fPutNoteResponse\x12#\n\rrevision_etag\x18\x01 \x01(\tR\x0crevisionEtag\"f\n\x0eGetNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12,\n\x04name\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$R\x04name\"%\n\x0fGetNoteResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\"\xb5\x01\n\x11UploadNoteRequest\x12$\n\x08revision\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0\x01R\x08revision\x12\x30\n\x04name\x18\x02 \x01(\tB\x1c\xbaH\x15r\x13\x32\x11^[a-z0-9-]{0,40}$\xf8\xd4\x18\x01R\x04name\x12\x1c\n\x04text\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\x04text\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"9\n\x12UploadNoteResponse\x12#\n\rrevision_etag\x18\x01 \x01(\tR\x0crevisionEtag\"\x92\x01\n\x0fSignNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12,\n\x04name\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$R\x04name\x12)\n\ncredential\x18\x03 \x01(\tB\t\xbaH\x06r\x04\xf0\xd4\x18\x01R\ncredential\"0\n\x10SignNoteResponse\x12\x1c\n\tsignature\x18\x01 \x01(\tR\tsignature\"\x94\x02\n\x0eRunNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12\x30\n\x04name\x18\x02 \x01(\tB\x1c\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$\xf8\xd4\x18\x01R\x04name\x12*\n\x08workflow\x18\x03 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\xc0\x01\xf8\xd4\x18\x01R\x08workflow\x12-\n\ndefinition\x18\x04 \x01(\tB\r\xbaH\x06r\x04\x80\xd5\x18\x01\xf8\xd4\x18\x01R\ndefinition\x12!\n\x05input\x18\x05 \x01(\tB\x0b\xbaH\x04r\x02\x18@\xf8\xd4\x18\x01R\x05input\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"j\n\x0fRunNoteResponse\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12!\n\x0c\x65xecution_id\x18\x02 \x01(\tR\x0b\x65xecutionId\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\"8\n\x11GetNoteRunRequest\x12#\n\x08note_run\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07noteRun\"B\n\x12GetNoteRunResponse\x12,\n\x03run\x18\x01 \x01(\x0b\x32\x1a.stranger.notes.v1.NoteRunR\x03run\"\x9d\x01\n\x15\x43\x61pitalizeNoteRequest\x12&\n\x08revision\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc0\x01R\x08revision\x12\x30\n\x04name\x18\x02 \x01(\tB\x1c\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,40}$\xf8\xd4\x18\x01R\x04name\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"M\n\x16\x43\x61pitalizeNoteResponse\x12\x33\n\toperation\x18\x01 \x01(\x0b\x32\x15.blobhub.v1.OperationR\toperation*Y\n\x10NotesErrorReason\x12\"\n\x1eNOTES_ERROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dNOTES_ERROR_REASON_EMPTY_NOTE\x10\x01\x32\xc8\x06\n\x0cNotesService\x12l\n\x07PutNote\x12!.stranger.notes.v1.PutNoteRequest\x1a\".stranger.notes.v1.PutNoteResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12q\n\x07GetNote\x12!.stranger.notes.v1.GetNoteRequest\x1a\".stranger.notes.v1.GetNoteResponse\"\x1f\x90\x02\x01\xf2\xd4\x18\x18\x08\x04\x12\x08revision\x1a\x08revision \x01\x12w\n\nUploadNote\x12$.stranger.notes.v1.UploadNoteRequest\x1a%.stranger.notes.v1.UploadNoteResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision(\x01\x12r\n\x08SignNote\x12\".stranger.notes.v1.SignNoteRequest\x1a#.stranger.notes.v1.SignNoteResponse\"\x1d\x90\x02\x01\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12l\n\x07RunNote\x12!.stranger.notes.v1.RunNoteRequest\x1a\".stranger.notes.v1.RunNoteResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revision\x12x\n\nGetNoteRun\x12$.stranger.notes.v1.GetNoteRunRequest\x1a%.stranger.notes.v1.GetNoteRunResponse\"\x1d\x90\x02\x01\xf2\xd4\x18\x16\x08\x04\x12\x08note_run\x1a\x08note_run\x12\x81\x01\n\x0e\x43\x61pitalizeNote\x12(.stranger.notes.v1.CapitalizeNoteRequest\x1a).stranger.notes.v1.CapitalizeNoteResponse\"\x1a\xf2\xd4\x18\x16\x08\x05\x12\x08revision\x1a\x08revisionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -81,6 +82,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNNOTEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETNOTERUNREQUEST'].fields_by_name['note_run']._loaded_options = None
   _globals['_GETNOTERUNREQUEST'].fields_by_name['note_run']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_CAPITALIZENOTEREQUEST'].fields_by_name['revision']._loaded_options = None
+  _globals['_CAPITALIZENOTEREQUEST'].fields_by_name['revision']._serialized_options = b'\272H\007r\005\020\001\030\300\001'
+  _globals['_CAPITALIZENOTEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CAPITALIZENOTEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\025r\0232\021^[a-z0-9-]{1,40}$\370\324\030\001'
+  _globals['_CAPITALIZENOTEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CAPITALIZENOTEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_NOTESSERVICE'].methods_by_name['PutNote']._loaded_options = None
   _globals['_NOTESSERVICE'].methods_by_name['PutNote']._serialized_options = b'\362\324\030\026\010\005\022\010revision\032\010revision'
   _globals['_NOTESSERVICE'].methods_by_name['GetNote']._loaded_options = None
@@ -93,34 +100,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NOTESSERVICE'].methods_by_name['RunNote']._serialized_options = b'\362\324\030\026\010\005\022\010revision\032\010revision'
   _globals['_NOTESSERVICE'].methods_by_name['GetNoteRun']._loaded_options = None
   _globals['_NOTESSERVICE'].methods_by_name['GetNoteRun']._serialized_options = b'\220\002\001\362\324\030\026\010\004\022\010note_run\032\010note_run'
-  _globals['_NOTESERRORREASON']._serialized_start=1987
-  _globals['_NOTESERRORREASON']._serialized_end=2076
-  _globals['_NOTERUN']._serialized_start=164
-  _globals['_NOTERUN']._serialized_end=421
-  _globals['_PUTNOTEREQUEST']._serialized_start=424
-  _globals['_PUTNOTEREQUEST']._serialized_end=831
-  _globals['_PUTNOTERESPONSE']._serialized_start=833
-  _globals['_PUTNOTERESPONSE']._serialized_end=887
-  _globals['_GETNOTEREQUEST']._serialized_start=889
-  _globals['_GETNOTEREQUEST']._serialized_end=991
-  _globals['_GETNOTERESPONSE']._serialized_start=993
-  _globals['_GETNOTERESPONSE']._serialized_end=1030
-  _globals['_UPLOADNOTEREQUEST']._serialized_start=1033
-  _globals['_UPLOADNOTEREQUEST']._serialized_end=1214
-  _globals['_UPLOADNOTERESPONSE']._serialized_start=1216
-  _globals['_UPLOADNOTERESPONSE']._serialized_end=1273
-  _globals['_SIGNNOTEREQUEST']._serialized_start=1276
-  _globals['_SIGNNOTEREQUEST']._serialized_end=1422
-  _globals['_SIGNNOTERESPONSE']._serialized_start=1424
-  _globals['_SIGNNOTERESPONSE']._serialized_end=1472
-  _globals['_RUNNOTEREQUEST']._serialized_start=1475
-  _globals['_RUNNOTEREQUEST']._serialized_end=1751
-  _globals['_RUNNOTERESPONSE']._serialized_start=1753
-  _globals['_RUNNOTERESPONSE']._serialized_end=1859
-  _globals['_GETNOTERUNREQUEST']._serialized_start=1861
-  _globals['_GETNOTERUNREQUEST']._serialized_end=1917
-  _globals['_GETNOTERUNRESPONSE']._serialized_start=1919
-  _globals['_GETNOTERUNRESPONSE']._serialized_end=1985
-  _globals['_NOTESSERVICE']._serialized_start=2079
-  _globals['_NOTESSERVICE']._serialized_end=2787
+  _globals['_NOTESSERVICE'].methods_by_name['CapitalizeNote']._loaded_options = None
+  _globals['_NOTESSERVICE'].methods_by_name['CapitalizeNote']._serialized_options = b'\362\324\030\026\010\005\022\010revision\032\010revision'
+  _globals['_NOTESERRORREASON']._serialized_start=2352
+  _globals['_NOTESERRORREASON']._serialized_end=2441
+  _globals['_CAPITALIZEDNOTE']._serialized_start=191
+  _globals['_CAPITALIZEDNOTE']._serialized_end=287
+  _globals['_NOTERUN']._serialized_start=290
+  _globals['_NOTERUN']._serialized_end=547
+  _globals['_PUTNOTEREQUEST']._serialized_start=550
+  _globals['_PUTNOTEREQUEST']._serialized_end=957
+  _globals['_PUTNOTERESPONSE']._serialized_start=959
+  _globals['_PUTNOTERESPONSE']._serialized_end=1013
+  _globals['_GETNOTEREQUEST']._serialized_start=1015
+  _globals['_GETNOTEREQUEST']._serialized_end=1117
+  _globals['_GETNOTERESPONSE']._serialized_start=1119
+  _globals['_GETNOTERESPONSE']._serialized_end=1156
+  _globals['_UPLOADNOTEREQUEST']._serialized_start=1159
+  _globals['_UPLOADNOTEREQUEST']._serialized_end=1340
+  _globals['_UPLOADNOTERESPONSE']._serialized_start=1342
+  _globals['_UPLOADNOTERESPONSE']._serialized_end=1399
+  _globals['_SIGNNOTEREQUEST']._serialized_start=1402
+  _globals['_SIGNNOTEREQUEST']._serialized_end=1548
+  _globals['_SIGNNOTERESPONSE']._serialized_start=1550
+  _globals['_SIGNNOTERESPONSE']._serialized_end=1598
+  _globals['_RUNNOTEREQUEST']._serialized_start=1601
+  _globals['_RUNNOTEREQUEST']._serialized_end=1877
+  _globals['_RUNNOTERESPONSE']._serialized_start=1879
+  _globals['_RUNNOTERESPONSE']._serialized_end=1985
+  _globals['_GETNOTERUNREQUEST']._serialized_start=1987
+  _globals['_GETNOTERUNREQUEST']._serialized_end=2043
+  _globals['_GETNOTERUNRESPONSE']._serialized_start=2045
+  _globals['_GETNOTERUNRESPONSE']._serialized_end=2111
+  _globals['_CAPITALIZENOTEREQUEST']._serialized_start=2114
+  _globals['_CAPITALIZENOTEREQUEST']._serialized_end=2271
+  _globals['_CAPITALIZENOTERESPONSE']._serialized_start=2273
+  _globals['_CAPITALIZENOTERESPONSE']._serialized_end=2350
+  _globals['_NOTESSERVICE']._serialized_start=2444
+  _globals['_NOTESSERVICE']._serialized_end=3284
 # @@protoc_insertion_point(module_scope)

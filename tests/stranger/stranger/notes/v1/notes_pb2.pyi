@@ -3,6 +3,7 @@
 isort:skip_file
 Notes: short texts under a name, the content of a `stranger.notes` blob."""
 
+from blobhub.v1 import operation_pb2 as _operation_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -39,6 +40,36 @@ NOTES_ERROR_REASON_UNSPECIFIED: NotesErrorReason.ValueType  # 0
 NOTES_ERROR_REASON_EMPTY_NOTE: NotesErrorReason.ValueType  # 1
 """FAILED_PRECONDITION. The note has no text, so there is nothing to run. Metadata: `note`, its name."""
 Global___NotesErrorReason: _TypeAlias = NotesErrorReason  # noqa: Y015
+
+@_typing.final
+class CapitalizedNote(_message.Message):
+    """That a note was put into capitals: the response of an operation of the kind `notes.capitalize`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    REVISION_ETAG_FIELD_NUMBER: _builtins.int
+    note: _builtins.str
+    """The note's name."""
+    lines: _builtins.int
+    """How many lines it has."""
+    revision_etag: _builtins.str
+    """The draft's new etag."""
+    def __init__(
+        self,
+        *,
+        note: _builtins.str = ...,
+        lines: _builtins.int = ...,
+        revision_etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "note", b"note", "revision_etag", b"revision_etag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapitalizedNote: _TypeAlias = CapitalizedNote  # noqa: Y015
 
 @_typing.final
 class NoteRun(_message.Message):
@@ -429,3 +460,57 @@ class GetNoteRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetNoteRunResponse: _TypeAlias = GetNoteRunResponse  # noqa: Y015
+
+@_typing.final
+class CapitalizeNoteRequest(_message.Message):
+    """Request of CapitalizeNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """Reference of the draft."""
+    name: _builtins.str
+    """The note's name."""
+    request_id: _builtins.str
+    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapitalizeNoteRequest: _TypeAlias = CapitalizeNoteRequest  # noqa: Y015
+
+@_typing.final
+class CapitalizeNoteResponse(_message.Message):
+    """Answer of CapitalizeNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> _operation_pb2.Operation:
+        """The operation."""
+
+    def __init__(
+        self,
+        *,
+        operation: _operation_pb2.Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapitalizeNoteResponse: _TypeAlias = CapitalizeNoteResponse  # noqa: Y015

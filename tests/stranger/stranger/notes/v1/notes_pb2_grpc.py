@@ -65,6 +65,11 @@ class NotesServiceStub:
                 request_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunRequest.SerializeToString,
                 response_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunResponse.FromString,
                 _registered_method=True)
+        self.CapitalizeNote = channel.unary_unary(
+                '/stranger.notes.v1.NotesService/CapitalizeNote',
+                request_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.CapitalizeNoteRequest.SerializeToString,
+                response_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.CapitalizeNoteResponse.FromString,
+                _registered_method=True)
 
 
 class NotesServiceServicer:
@@ -171,6 +176,23 @@ class NotesServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CapitalizeNote(self, request, context):
+        """Begins to put a note into capitals, which takes some time for each line. The operation ends with a `CapitalizedNote`.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+        * NOT_FOUND: there is no such revision in the blob, or no such note in it;
+        or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not one of notes.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the blob has as many operations that have not ended as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NotesServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -203,6 +225,11 @@ def add_NotesServiceServicer_to_server(servicer, server):
                     servicer.GetNoteRun,
                     request_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunRequest.FromString,
                     response_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunResponse.SerializeToString,
+            ),
+            'CapitalizeNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.CapitalizeNote,
+                    request_deserializer=stranger_dot_notes_dot_v1_dot_notes__pb2.CapitalizeNoteRequest.FromString,
+                    response_serializer=stranger_dot_notes_dot_v1_dot_notes__pb2.CapitalizeNoteResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -368,6 +395,33 @@ class NotesService:
             '/stranger.notes.v1.NotesService/GetNoteRun',
             stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunRequest.SerializeToString,
             stranger_dot_notes_dot_v1_dot_notes__pb2.GetNoteRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CapitalizeNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stranger.notes.v1.NotesService/CapitalizeNote',
+            stranger_dot_notes_dot_v1_dot_notes__pb2.CapitalizeNoteRequest.SerializeToString,
+            stranger_dot_notes_dot_v1_dot_notes__pb2.CapitalizeNoteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -109,6 +109,19 @@ class NotesServiceStub:
     * PERMISSION_DENIED: the caller may not see the blob of notes, or the run does not exist.
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     """
+    CapitalizeNote: _grpc.UnaryUnaryMultiCallable[_notes_pb2.CapitalizeNoteRequest, _notes_pb2.CapitalizeNoteResponse]
+    """Begins to put a note into capitals, which takes some time for each line. The operation ends with a `CapitalizedNote`.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+    * NOT_FOUND: there is no such revision in the blob, or no such note in it;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not one of notes.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the blob has as many operations that have not ended as it may.
+    """
 
 @_typing.type_check_only
 class NotesServiceAsyncStub(NotesServiceStub):
@@ -190,6 +203,19 @@ class NotesServiceAsyncStub(NotesServiceStub):
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob of notes, or the run does not exist.
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    """
+    CapitalizeNote: _aio.UnaryUnaryMultiCallable[_notes_pb2.CapitalizeNoteRequest, _notes_pb2.CapitalizeNoteResponse]  # type: ignore[assignment]
+    """Begins to put a note into capitals, which takes some time for each line. The operation ends with a `CapitalizedNote`.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+    * NOT_FOUND: there is no such revision in the blob, or no such note in it;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not one of notes.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: the blob has as many operations that have not ended as it may.
     """
 
 class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -305,6 +331,25 @@ class NotesServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob of notes, or the run does not exist.
         * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        """
+
+    @_abc_1.abstractmethod
+    def CapitalizeNote(
+        self,
+        request: _notes_pb2.CapitalizeNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notes_pb2.CapitalizeNoteResponse, _abc.Awaitable[_notes_pb2.CapitalizeNoteResponse]]:
+        """Begins to put a note into capitals, which takes some time for each line. The operation ends with a `CapitalizedNote`.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or it does not exist.
+        * NOT_FOUND: there is no such revision in the blob, or no such note in it;
+          or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not one of notes.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: the blob has as many operations that have not ended as it may.
         """
 
 def add_NotesServiceServicer_to_server(servicer: NotesServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

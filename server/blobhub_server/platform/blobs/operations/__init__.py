@@ -1,0 +1,1 @@
+"""Operations: begun in calls, run beside them, each ended once."""
