@@ -179,7 +179,12 @@ class Engine:
             part = sorted(self._maybe_free)[:MAX_BATCH]
             self._maybe_free.difference_update(part)
             try:
-                await self._batches.take_queued(part)
+                # Read first: of most nothing waits, and every transaction keeps other writers waiting. What is queued from now
+                # on is looked at after that was committed.
+                async with self._host.db.read() as tx:
+                    queued = await store.among_queued(tx, part)
+                if queued:
+                    await self._batches.take_queued(queued)
             except StorageUnavailable:
                 self._maybe_free.update(part)
                 raise

@@ -99,6 +99,16 @@ async def list_queued(tx: Transaction, after: str, limit: int) -> list[str]:
     return await tx.all(_QUEUED, after=after, most=limit)
 
 
+_AMONG_QUEUED = Prepared(
+    sa.select(schedules.c.id).where(is_one_of(schedules.c.id, "ids"), IS_QUEUED).order_by(schedules.c.id), Scalar(str)
+)
+
+
+async def among_queued(tx: Transaction, schedule_ids: Collection[str]) -> list[str]:
+    """Those of some schedules of which a time waits for the end of an execution, in the order of their ids."""
+    return await tx.all(_AMONG_QUEUED, ids=sorted(schedule_ids))
+
+
 _LOCK_QUEUED = Prepared(
     lock_rows(_SCHEDULE.select().where(is_one_of(schedules.c.id, "ids"), IS_QUEUED, _IS_THERE).order_by(schedules.c.id)),
     _SCHEDULE,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from blobhub_server.background import Rounds
+from blobhub_server.garbage import FullCollections
 from blobhub_server.workflow.interpreter import Continue
 from blobhub_server.workflow.runtime.embedded.runner import Runner
 
@@ -17,6 +18,8 @@ AT_ONCE = 64
 """How many take their first turn at a time. Others wait for the commit of those turns, so it has to be short."""
 MAX_DEFERRED_SECONDS = 10.0
 """How long executions wait while more are started. From then on they run beside that, until none of them waits."""
+MAX_PUT_OFF_SECONDS = 30.0
+"""For how long the collector's full collections are put off while executions wait, which are some 25 objects each."""
 TURN_SECONDS = 1.0
 """How long the first turn of one may keep others waiting: it may have to wait for session objects itself."""
 
@@ -32,6 +35,7 @@ class Launches:
         self._patience: asyncio.TimerHandle | None = None
         self._free = asyncio.Event()
         self._free.set()
+        self._collections = FullCollections()
 
     @property
     def deferring(self) -> bool:
@@ -42,12 +46,15 @@ class Launches:
     def deferred(self) -> Iterator[None]:
         """Have what is appended meanwhile begin when the block is left."""
         self._deferring += 1
+        self._collections.put_off(MAX_PUT_OFF_SECONDS)
         self._decide()
         try:
             yield
         finally:
             self._deferring -= 1
             self._decide()
+            if not self._tasks:
+                self._collections.resume()
 
     def append(self, runner: Runner) -> None:
         """Have an execution begin when it is its turn."""
@@ -64,6 +71,7 @@ class Launches:
         self._waiting.clear()
         for task in self._tasks:
             task.cancel()
+        self._collections.resume()
 
     def _run_out_of_patience(self) -> None:
         self._overdue = True
@@ -88,3 +96,5 @@ class Launches:
             self._patience.cancel()
         self._patience, self._overdue = None, False
         self._decide()
+        if not self.deferring:
+            self._collections.resume()

@@ -373,7 +373,7 @@ class Runner:
     def _let_go(self) -> None:
         """Let go of the state, which may take 64 MiB.
 
-        A runner and its steps lead to each other, so they are there until a full collection of the garbage collector.
+        A runner and steps that were cancelled lead to each other until a full collection of the garbage collector.
         """
         self._progress = Progress(self.execution, ExecutionState(step_limit=0))
         self._commands = ()

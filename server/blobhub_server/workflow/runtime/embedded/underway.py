@@ -69,7 +69,12 @@ class Underway:
 
     def forget_all(self) -> None:
         """Forget the steps that were cancelled, and with them what they were given; none is started any more."""
-        self._steps.clear()
+        if self._steps:
+            self._steps.clear()
+            return
+        # Each leads to the other, so both would be there until a full collection of the garbage collector.
+        with suppress(AttributeError):
+            del self._driver
 
     def set_timer(self, command: Wait) -> None:
         """Set the timer of an await that ends at some time. What else it waits for comes from elsewhere."""
