@@ -8,12 +8,13 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 Item = TypeVar("Item")
 
 Result = TypeVar("Result")
 
-TURN_SECONDS = 0.002
+TURN_SECONDS = 0.001
 """How long work that takes turns holds the event loop at once."""
 
 
@@ -44,17 +45,63 @@ async def uninterrupted(work: Awaitable[Result]) -> Result:
     return result
 
 
+class _Slices:
+    """Whose turn it is to hold an event loop. Those who wait for theirs have one each, in the order they came.
+
+    An iteration of the loop has one turn, however many wait: else a call, which takes some iterations, would wait for a turn
+    of each of them in each. What is short has its turn at once.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._end = 0.0
+        self._given = False  # in this iteration
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def pause(self) -> None:
+        if time.monotonic() < self._end:
+            return
+        if not self._given and not self._waiting:
+            self._begin()
+            return
+        turn = self._loop.create_future()
+        self._waiting.append(turn)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._give)
+        await turn
+
+    def _begin(self) -> None:
+        self._end, self._given = time.monotonic() + TURN_SECONDS, True
+        self._loop.call_soon(self._iterate)
+
+    def _iterate(self) -> None:
+        self._given = False
+
+    def _give(self) -> None:
+        """Give the next one its turn."""
+        turn = self._waiting.popleft()
+        while turn.done() and self._waiting:  # Its task was cancelled.
+            turn = self._waiting.popleft()
+        if not turn.done():
+            turn.set_result(None)
+            self._begin()
+        if self._waiting:
+            self._loop.call_soon(self._give)
+
+
+_slices: WeakKeyDictionary[asyncio.AbstractEventLoop, _Slices] = WeakKeyDictionary()
+
+
 class Turns:
     """Breaks long work up, so that whatever else waits for the event loop has its turn in between."""
 
     def __init__(self) -> None:
-        self._end = time.monotonic() + TURN_SECONDS
+        loop = asyncio.get_running_loop()
+        self._slices = _slices.get(loop) or _slices.setdefault(loop, _Slices(loop))
 
     async def pause(self) -> None:
-        """Let others have their turn, if this one has lasted long enough."""
-        if time.monotonic() >= self._end:
-            await asyncio.sleep(0)
-            self._end = time.monotonic() + TURN_SECONDS
+        """Let others have their turn, unless one has begun just now."""
+        await self._slices.pause()
 
 
 async def in_turns(make: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -86,7 +86,7 @@ class Transaction(ABC):
         The first row that the database refuses raises; rows before it are undone with the transaction or its savepoint.
         """
         compiled = statement.compiled(self.dialect)
-        values = [compiled.values(row) for row in rows]
+        values = await in_turns(compiled.values, rows)
         if not values:
             return []
         return compiled.rows(await self._fetch_each(compiled.sql, values, returning=compiled.read is not None))

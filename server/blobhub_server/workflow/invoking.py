@@ -160,7 +160,9 @@ class Invoking:
                 batch.answer(asked, known[asked.cause])
 
     async def _find_definitions(self, tx: Transaction, batch: Batch) -> None:
+        turns = Turns()
         for asked in batch.left:
+            await turns.pause()
             with batch.answering(asked.invocation):
                 revision_id, definition = asked.revision.id, asked.invocation.definition
                 find = partial(self._definitions.runnable, tx, revision_id, definition)

@@ -25,6 +25,7 @@ from blobhub_server.scheduler.engine.backfill import Backfills, Range, Step
 from blobhub_server.scheduler.engine.batch import Batches
 from blobhub_server.scheduler.engine.log import FiringLog
 from blobhub_server.scheduler.engine.preparing import Preparing
+from blobhub_server.scheduler.engine.tails import Tails
 from blobhub_server.scheduler.rules.firing import Firing
 from blobhub_server.scheduler.store import due as store
 from blobhub_server.scheduler.store.due import DueSchedule
@@ -45,15 +46,16 @@ _PARTY = ("", "schedules")
 
 
 class Engine:
-    """Fires schedules."""
+    """Fires schedules. `tails` has the last lines of the logs of firings that are watched here."""
 
     def __init__(self, host: Host, invocable: Invocable, arming: Arming) -> None:
         self._host = host
         self._invocable = invocable
-        self._batches = Batches(host, invocable, arming, self._look_at_queued)
+        self.tails = Tails(host.bell)
+        self._log = FiringLog(host.bell, self.tails)
+        self._batches = Batches(host, invocable, arming, self._log, self._look_at_queued)
         self._backfills = Backfills(host, self._batches)
         self._preparing = Preparing(host, invocable)
-        self._log = FiringLog(host.bell)
         self._maybe_free: set[str] = set()  # schedules of which a time may wait for an execution that has ended
         self._serving = asyncio.Event()
 
@@ -179,8 +181,8 @@ class Engine:
             part = sorted(self._maybe_free)[:MAX_BATCH]
             self._maybe_free.difference_update(part)
             try:
-                # Read first: of most nothing waits, and every transaction keeps other writers waiting. What is queued from now
-                # on is looked at after that was committed.
+                # Read first: of most nothing waits, and a transaction keeps other writers waiting. What is queued from
+                # now on is looked at once that is committed.
                 async with self._host.db.read() as tx:
                     queued = await store.among_queued(tx, part)
                 if queued:

@@ -103,6 +103,7 @@ class Take:
             await turns.pause()
         answers = await invocable.invoke_all(tx, invocations) if invocations else {}
         for armed, firing in self.to_invoke:
+            await turns.pause()
             answer = answers.get(firing.id)
             if isinstance(answer, InvocationResult):
                 if answer.end_time is None:

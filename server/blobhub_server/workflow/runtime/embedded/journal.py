@@ -125,7 +125,10 @@ class Journal:
         answers = await self._insert_new(tx, new, sessions) | await self._check_running(tx, changed, sessions)
         decided = [unit for unit in units if unit.key not in answers]
         if decided:
-            current = [await unit.encode() for unit in await bring_up_to_date(tx, decided, self.objects)]
+            current, turns = [], Turns()
+            for unit in await bring_up_to_date(tx, decided, self.objects):
+                current.append(await unit.encode())
+                await turns.pause()
             # The row of a new execution is that of its first decision.
             grown = [now for before, now in zip(decided, current, strict=True) if now.limit is None or now is not before]
             await execution_store.project(tx, [unit.execution for unit in grown])
@@ -223,7 +226,9 @@ class Journal:
         if fired:
             await self._on_end(tx, fired)
         await self._host.settle(tx, settled)
+        turns = Turns()
         for unit in units:
+            await turns.pause()
             tx.after_commit(partial(self._after_commit, unit))
             if unit.execution.organization_id in full:
                 tx.after_commit(partial(unit.on_full, full[unit.execution.organization_id]))
