@@ -78,6 +78,10 @@ class Doorbell:
         for listener in self._listeners.get(topic, ()):
             listener.ring()
 
+    def is_heard(self, topic: str) -> bool:
+        """Whether anybody listens to a topic on this server."""
+        return topic in self._listeners
+
     def wake_all(self) -> None:
         """Wake every listener, because rings may have been missed or the server shuts down."""
         for listeners in self._listeners.values():

@@ -13,7 +13,7 @@ from blobhub_server.background import Turns, uninterrupted
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.rpc.transport_error import ShuttingDown
 from blobhub_server.scheduler.engine.batch import Backfilled, Batches
-from blobhub_server.scheduler.engine.log import topic
+from blobhub_server.scheduler.engine.tails import topic
 from blobhub_server.scheduler.errors import BackfillRefused
 from blobhub_server.scheduler.rules.firing import Firing
 from blobhub_server.scheduler.rules.timing import Timing

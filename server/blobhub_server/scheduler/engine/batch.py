@@ -57,12 +57,17 @@ class Batches:
     """
 
     def __init__(
-        self, host: Host, invocable: Invocable, arming: Arming, on_queued: Callable[[Collection[str]], None]
+        self,
+        host: Host,
+        invocable: Invocable,
+        arming: Arming,
+        firing_log: FiringLog,
+        on_queued: Callable[[Collection[str]], None],
     ) -> None:
         self._host = host
         self._invocable = invocable
         self._arming = arming
-        self._log = FiringLog(host.bell)
+        self._log = firing_log
         self._on_queued = on_queued
 
     async def take_due(self, schedule_ids: Sequence[str]) -> int:
@@ -171,11 +176,13 @@ class Batches:
             tx, [_key(armed, decision) for armed, decision in decided if _old(armed, decision)]
         )
         for armed, decision in decided:
+            await turns.pause()
             if _key(armed, decision) not in again and not armed.schedule.has_forgotten(_time(decision)):
                 _tell(take, armed, decision)
         await take.perform(tx, self._invocable)
         for armed, decision in decided:
             self._advance(armed, _time(decision))
+            await turns.pause()
         await self._store(tx, take, [armed.schedule for armed in every])
         return len(every)
 
@@ -204,8 +211,9 @@ class Batches:
 
     async def _armed(self, tx: Transaction, schedules: Sequence[Schedule]) -> list[Armed]:
         """Schedules with their documents. One that was disarmed has none and is not among them."""
-        versions = await version_store.get_some(tx, {each.version_id for each in schedules if each.version_id is not None})
         armed, turns = [], Turns()
+        await turns.pause()
+        versions = await version_store.get_some(tx, {each.version_id for each in schedules if each.version_id is not None})
         for schedule in schedules:
             if schedule.version_id is None:
                 continue

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from blobhub_server.blobtypes.capabilities import InvocationResult
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.notify import Doorbell
+from blobhub_server.scheduler.engine.tails import Tails, topic
 from blobhub_server.scheduler.rules.firing import Firing
 from blobhub_server.scheduler.store import firing_log as store
 from blobhub_server.scheduler.store.firing_log import FiringEnd, StartedFiring
 
 
-def topic(blob_id: str) -> str:
-    """The doorbell that is rung when a blob's log of firings has grown."""
-    return f"firings {blob_id}"
-
-
 class FiringLog:
-    """Appends to the logs of firings. Both take numbers, so they come last in a transaction."""
+    """Appends to the logs of firings, and to the tails of those that are watched here.
 
-    def __init__(self, bell: Doorbell) -> None:
+    Both take numbers, so they come last in a transaction.
+    """
+
+    def __init__(self, bell: Doorbell, tails: Tails) -> None:
         self._bell = bell
+        self._tails = tails
 
     async def append(self, tx: Transaction, new: Sequence[Firing]) -> list[Firing]:
         """Store new firings; return them with their numbers. One whose execution has ended at once takes two."""
@@ -38,6 +38,7 @@ class FiringLog:
             numbered.append(replace(firing, sequence=sequence, end_sequence=sequence + 1 if ended else None))
             numbers[firing.blob_id] = sequence + 1 + ended
         await store.insert(tx, numbered)
+        tx.after_commit(lambda: self._tails.add(line for firing in numbered for line in _lines(firing)))
         await self._ring(tx, counts)
         return numbered
 
@@ -61,9 +62,20 @@ class FiringLog:
             )
             numbers[firing.blob_id] += 1
         await store.end(tx, ends)
+        watched = [firing.id for firing in found if self._tails.is_watched(firing.blob_id)]
+        if watched:
+            lines = [store.as_ended(firing) for firing in await store.get_some(tx, watched)]
+            tx.after_commit(lambda: self._tails.add(sorted(lines, key=lambda line: line.sequence)))
         await self._ring(tx, counts)
         return found
 
     async def _ring(self, tx: Transaction, counts: Counter[str]) -> None:
         if counts:
             await self._bell.ring_after_commit(tx, [topic(blob_id) for blob_id in sorted(counts)])
+
+
+def _lines(firing: Firing) -> Iterator[Firing]:
+    """The lines of the log that a new firing is: one, and another where its execution has ended at once."""
+    yield store.as_fired(firing)
+    if firing.end_sequence is not None:
+        yield store.as_ended(firing)

@@ -19,9 +19,10 @@ from blobhub_server.ids import canonical_id
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import MAX_BATCH, Watch, check_range, pack
 from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.scheduler.engine import tails
 from blobhub_server.scheduler.engine.backfill import MAX_RANGE, Range, Step
 from blobhub_server.scheduler.engine.engine import Engine
-from blobhub_server.scheduler.engine.log import topic
+from blobhub_server.scheduler.engine.tails import topic
 from blobhub_server.scheduler.errors import TYPE, ScheduleNotArmed
 from blobhub_server.scheduler.rules.document import ScheduleDocument
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
@@ -84,6 +85,12 @@ class _Line:
 
 def _line(firing: Firing) -> _Line:
     return _Line(number=firing.sequence, event=to_proto(firing).SerializeToString())
+
+
+def _recent_line(line: tails.Line) -> _Line:
+    if line.event is None:
+        line.event = to_proto(line.firing).SerializeToString()
+    return _Line(number=line.firing.sequence, event=line.event)
 
 
 class FiringService:
@@ -181,6 +188,9 @@ class FiringService:
         return made
 
     async def _read(self, party: Party, blob_id: str, schedule_id: str, after: int) -> list[_Line]:
+        recent = self._engine.tails.read(blob_id, schedule_id, after, MAX_BATCH)
+        if recent:
+            return await in_turns(_recent_line, recent)
         async with self._host.db.scan(party, patient=True) as tx:
             last = (await log_store.numbers(tx, blob_id)).last_sequence
             found = await log_store.lines(tx, blob_id, schedule_id, after=after, last=last, limit=MAX_BATCH)

@@ -81,12 +81,20 @@ _BACKFILLED = Prepared(
 async def list_backfilled(tx: Transaction, schedule_id: str, start: datetime, end: datetime) -> list[Firing]:
     """The backfilled firings of a schedule for the times of a range, both ends included, as they fired."""
     found = await tx.all(_BACKFILLED, schedule=schedule_id, start=start, end=end)
-    return [_as_fired(firing) for firing in found]
+    return [as_fired(firing) for firing in found]
 
 
-def _as_fired(firing: Firing) -> Firing:
-    """A firing as it was before its execution ended."""
+def as_fired(firing: Firing) -> Firing:
+    """A firing as it was before its execution ended, as in the line of the log that it began with."""
+    if firing.execution_state is None and firing.end_time is None:
+        return firing
     return replace(firing, execution_state=None, end_time=None)
+
+
+def as_ended(firing: Firing) -> Firing:
+    """A firing as in the line of the log that tells its execution's end, by that line's number."""
+    assert firing.end_sequence is not None, "its execution has ended"
+    return replace(firing, sequence=firing.end_sequence)
 
 
 def _counting(insert: sqlite.Insert | postgresql.Insert) -> sa.UpdateBase:
@@ -138,6 +146,14 @@ async def lock_started(tx: Transaction, firing_ids: Collection[str]) -> list[Sta
     So none of them is collected before the transaction ends, and with it what that adds to the log.
     """
     return await tx.all(_LOCK_STARTED, ids=sorted(firing_ids))
+
+
+_SOME = Prepared(_FIRING.select().where(is_one_of(firings.c.id, "ids")), _FIRING)
+
+
+async def get_some(tx: Transaction, firing_ids: Collection[str]) -> list[Firing]:
+    """Several firings."""
+    return await tx.all(_SOME, ids=sorted(firing_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +224,8 @@ async def lines(tx: Transaction, blob_id: str, schedule_id: str, *, after: int, 
     only = {"schedule": schedule_id} if schedule_id else {}
     begun = await tx.all(_BEGUN_OF if only else _BEGUN, blob=blob_id, after=after, last=last, most=limit, **only)
     ended = await tx.all(_ENDED_OF if only else _ENDED, blob=blob_id, after=after, last=last, most=limit, **only)
-    made = [_as_fired(firing) for firing in begun]
-    made += [replace(firing, sequence=firing.end_sequence or 0) for firing in ended]
+    made = [as_fired(firing) for firing in begun]
+    made += map(as_ended, ended)
     return sorted(made, key=lambda firing: firing.sequence)[:limit]
 
 

@@ -8,61 +8,26 @@ lost what it runs: it was frozen, and the rings of those who took over are still
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from blobhub_server.db.engine import Database
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.portion import MAX_BATCH_BYTES
+from blobhub_server.rpc.tail import Tail
 from blobhub_server.rpc.watch import MAX_BATCH
 from blobhub_server.turnstile import Party
 from blobhub_server.workflow.store import event as store
 from blobhub_server.workflow.store.event import LoggedEvent
 
 _MAX_TAILS = 4096
-_MAX_TAIL_LINES = 256
-_MAX_TAIL_BYTES = 1 << 20
 _MAX_BYTES = 16 << 20
 """All tails together. An event that is in the session's tail and in the execution's counts in both."""
 _LINE_BYTES = 1024
 """What a line counts for beside its event. Each is an object that a full collection of the garbage collector goes over."""
 _LATELY_SECONDS = 10.0
 """For so long after a ring of another server, its tail is not used: commits of both may still be on their way here."""
-
-
-class Tail:
-    """The last lines of one log, without gaps: `first` … `last` in the log's own numbering. `size` is in bytes."""
-
-    __slots__ = ("first", "last", "lines", "size")
-
-    def __init__(self) -> None:
-        self.lines: deque[LoggedEvent] = deque()
-        self.first = 1
-        self.last = 0
-        self.size = 0
-
-    def add(self, number: int, line: LoggedEvent) -> None:
-        """Append a line. A line that does not follow the last empties the tail, so that readers use the database."""
-        if number != self.last + 1:
-            self.lines.clear()
-            self.size = 0
-        if number <= self.last:
-            self.first = self.last + 1
-            return
-        self.lines.append(line)
-        self.last = number
-        self.size += _size(line)
-        while len(self.lines) > _MAX_TAIL_LINES or (self.size > _MAX_TAIL_BYTES and len(self.lines) > 1):
-            self.size -= _size(self.lines.popleft())
-        self.first = number - len(self.lines) + 1
-
-    def read_after(self, number: int, limit: int) -> list[LoggedEvent] | None:
-        """The lines after a number; None when the tail does not have them all."""
-        if not self.first - 1 <= number < self.last:
-            return None
-        start = number - self.first + 1
-        return [self.lines[i] for i in range(start, min(start + limit, len(self.lines)))]
 
 
 def _size(line: LoggedEvent) -> int:
@@ -75,7 +40,7 @@ class EventLog:
     def __init__(self, db: Database, bell: Doorbell) -> None:
         self._db = db
         self._bell = bell
-        self._tails: OrderedDict[str, Tail] = OrderedDict()
+        self._tails: OrderedDict[str, Tail[LoggedEvent]] = OrderedDict()
         self._size = 0
         self._shared: OrderedDict[str, float] = OrderedDict()
         self._all_shared = -_LATELY_SECONDS
@@ -149,7 +114,7 @@ class EventLog:
 
     def _add(self, key: str, numbered: Iterable[tuple[int, LoggedEvent]]) -> None:
         """Add lines to a log's tail; evict the tails that nobody has used for longest until there is room."""
-        tail = self._tails.setdefault(key, Tail())
+        tail = self._tails.setdefault(key, Tail(_size))
         self._tails.move_to_end(key)
         self._size -= tail.size
         for number, line in numbered:
