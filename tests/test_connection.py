@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 from blobhub_server.config import Settings
 from certificates import Authority
@@ -97,6 +101,24 @@ async def test_there_are_no_more_connections_than_the_operator_allows(tmp_path: 
             writer.close()
         async with connected(server.address, None) as api:
             await within_deadline(api.channel.channel_ready())
+
+
+async def test_of_very_many_calls_that_wait_for_a_busy_loop_none_is_answered_as_if_its_caller_had_cancelled_it() -> None:
+    async with serving_kinds() as there, AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(
+                grpc.aio.insecure_channel(there.address, [("grpc.use_local_subchannel_pool", 1)])
+            )
+            for _ in range(4)
+        ]
+        for channel in channels:
+            await within_deadline(channel.channel_ready())
+        calls = [channels[number % 4].unary_unary("/test.v1.Kinds/One")(GOOD.SerializeToString()) for number in range(2_400)]
+        await asyncio.sleep(0)  # All of them begin, and gRPC's own threads go on with them.
+        time.sleep(2)  # noqa: ASYNC251  the loop is busy
+        codes = Counter([await within_deadline(call.code()) for call in calls])
+    assert codes.total() == 2_400
+    assert grpc.StatusCode.CANCELLED not in codes, codes
 
 
 async def _first(reader: asyncio.StreamReader) -> bytes:

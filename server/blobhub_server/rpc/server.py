@@ -17,6 +17,8 @@ from blobhub_server.start import PortInUse
 
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_UNREQUESTED_SECONDS = 3600
+MAX_PENDING_CALLS = 3_000
+"""How many calls may wait for the loop to take them up. Each holds 15 KiB, and up to 80 with what it has sent already."""
 
 
 def make_server(settings: Settings, pipeline: Pipeline) -> grpc.aio.Server:
@@ -52,8 +54,12 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("grpc.server_handshake_timeout_ms", handshake),
         ("grpc.http2.settings_timeout", handshake),
         # A call that the loop has not taken up yet waits for as long as its caller: after 30 s gRPC would answer CANCELLED,
-        # which clients take for their own doing. More than a thousand that wait are refused one by one.
+        # which clients take for their own doing.
         ("grpc.server_max_unrequested_time_in_server", MAX_UNREQUESTED_SECONDS),
+        # Up to 3,000 may wait. As it comes, gRPC throws a die for each call from the thousandth on, and answers CANCELLED to
+        # an honest caller for what others have sent.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
         ("grpc.max_connection_idle_ms", _milliseconds(settings.max_connection_idle_seconds)),
         ("grpc.max_connection_age_ms", age),
         ("grpc.max_connection_age_grace_ms", age),

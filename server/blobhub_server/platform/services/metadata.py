@@ -28,6 +28,7 @@ from blobhub_server.platform.store import revision as revision_store
 from blobhub_server.rpc.masks import changed_fields
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.wire import repeated, to_timestamp
+from blobhub_server.turnstile import off_loop
 
 KIND = "metadata record"
 
@@ -69,7 +70,7 @@ class MetadataService:
     async def CreateMetadata(
         self, request: pb.CreateMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.CreateMetadataResponse:
-        _, value = json_field.read(request, "value", rules.MAX_BYTES)
+        value = await _value(request, call)
 
         async def make(tx: Transaction) -> pb.CreateMetadataResponse:
             parent = await _lock_parent(tx, call)
@@ -131,7 +132,7 @@ class MetadataService:
         self, request: pb.UpdateMetadataRequest, call: Call[Blob | BlobRevision]
     ) -> pb.UpdateMetadataResponse:
         fields = changed_fields(request, "value", "value_json", "description")
-        _, value = json_field.read(request, "value", rules.MAX_BYTES)
+        value = await _value(request, call)
 
         async def make(tx: Transaction) -> pb.UpdateMetadataResponse:
             parent = await _lock_parent(tx, call)
@@ -169,6 +170,12 @@ class _Parent:
     id: str
     blob_id: str
     is_draft: bool
+
+
+async def _value(request: pb.CreateMetadataRequest | pb.UpdateMetadataRequest, call: Call[Any]) -> str:
+    """The value in a request, as compact JSON text. Raises InvalidValue."""
+    read = partial(json_field.read, request, "value", rules.MAX_BYTES)
+    return (await off_loop(request.ByteSize(), call.caller.party, read))[1]
 
 
 async def _lock_parent(tx: Transaction, call: Call[Blob | BlobRevision]) -> _Parent:
