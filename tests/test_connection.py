@@ -115,7 +115,7 @@ async def test_of_very_many_calls_that_wait_for_a_busy_loop_none_is_answered_as_
             await within_deadline(channel.channel_ready())
         calls = [channels[number % 4].unary_unary("/test.v1.Kinds/One")(GOOD.SerializeToString()) for number in range(2_400)]
         await asyncio.sleep(0)  # All of them begin, and gRPC's own threads go on with them.
-        time.sleep(2)  # noqa: ASYNC251  the loop is busy
+        time.sleep(2)  # The loop is busy.
         codes = Counter([await within_deadline(call.code()) for call in calls])
     assert codes.total() == 2_400
     assert grpc.StatusCode.CANCELLED not in codes, codes

@@ -10,6 +10,7 @@ import flows
 from blobhub.v1 import execution_pb2
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
+from blobhub_server.workflow.definitions.examination import verdict_of
 from blobhub_server.workflow.definitions.finder import CompiledDefinition, _weight
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.store.event import LoggedEvent
@@ -63,7 +64,7 @@ async def test_all_tails_of_logs_together_have_a_bounded_number_of_lines_however
 def test_a_short_definition_counts_by_its_components_and_those_without_a_policy_share_one() -> None:
     graph = compiled(flows.steps(500))
     nodes = list(graph.components.values())
-    assert _weight(CompiledDefinition(problems=[], graph=graph, violations=()), b"") >= 512 * len(nodes)
+    assert _weight(CompiledDefinition(verdict=verdict_of([]), graph=graph), b"") >= 512 * len(nodes)
     assert len({id(node.policy) for node in nodes}) == 1
 
 

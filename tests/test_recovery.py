@@ -13,7 +13,7 @@ import pytest
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definitions import finder
+from blobhub_server.workflow.definitions import examination
 from blobhub_server.workflow.definitions.document import Problem, ProblemType
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.runtime.decision import Decision
@@ -160,7 +160,7 @@ async def test_a_running_execution_goes_on_with_a_definition_that_a_newer_check_
         session_id, key = await api.session(flows.delay(1)), api.key
         id_ = await started(api, session_id)
     problem = Problem(type=ProblemType.MISSING_PORT, component_id="wait", path="", message="an error since today")
-    monkeypatch.setattr(finder, "check", lambda *_: [problem])
+    monkeypatch.setattr(examination, "check", lambda *_: [problem])
     async with together(tmp_path, database_url, count=1, key=key) as ((_, api),):
         assert (await ended(api, id_))[-1] == "flow.exited"
         with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -21,6 +21,7 @@ from blobhub_server.workflow.code.monty import MontyRunner
 from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.finder import Definitions
+from blobhub_server.workflow.definitions.process import examining
 from blobhub_server.workflow.errors import TYPE
 from blobhub_server.workflow.invocations import Invocations
 from blobhub_server.workflow.log.log import EventLog
@@ -83,8 +84,8 @@ class WorkflowType(BlobType):
         settings = given[WorkflowSettings]
         log = EventLog(host.db, host.bell)
         events = SessionEvents(host, log)
-        async with _script_workers(settings) as scripts:
-            definitions = self._definitions = Definitions(host.db, host.contents, self._components, scripts)
+        async with _script_workers(settings) as scripts, examining() as examiner:
+            definitions = self._definitions = Definitions(host.db, host.contents, self._components, scripts, examiner)
             runtime = EmbeddedRuntime(host, definitions, Services(scripts=scripts), log, settings.lease_seconds)
             async with runtime.running():
                 yield Opened(
@@ -124,8 +125,8 @@ class WorkflowType(BlobType):
         found = []
         for entry in entries:
             # Read also where it is compiled already: a commit of what has been lost is refused.
-            compiled = await self._definitions.check(await content.read(entry), content.party)
-            for violation in compiled.violations:
+            verdict = await self._definitions.check(await content.read(entry), content.party)
+            for violation in verdict.violations:
                 path = f"definitions[{entry.name}].{violation.field}".rstrip(".")
                 found.append(Violation(path, violation.message))
         return found

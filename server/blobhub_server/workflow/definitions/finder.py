@@ -5,28 +5,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from blobhub_server.blobtypes.contract import Contents
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.cache import Cache
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import InvalidValue, NotFound, Violation
+from blobhub_server.errors import InvalidValue, NotFound
 from blobhub_server.turnstile import Party, Turnstile
 from blobhub_server.workflow.code.contract import ScriptFlaw, ScriptRunner
 from blobhub_server.workflow.components.registry import ComponentRegistry
-from blobhub_server.workflow.definitions.check import check, scripts_of
-from blobhub_server.workflow.definitions.document import Definition, InvalidDefinition, Problem, ProblemType, Severity
+from blobhub_server.workflow.definitions.examination import Examination, Verdict, examine, verdict_of
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.definitions.process import Examiner
 from blobhub_server.workflow.definitions.reader import parse
-from blobhub_server.workflow.errors import DefinitionNotRunnable, InvalidDefinitionContent
-
-_UNREADABLE = (ProblemType.INVALID_DOCUMENT, ProblemType.INVALID_EXPRESSION)
-"""Problems with which a definition is refused, also in a draft. With others it can be stored, as work that goes on."""
+from blobhub_server.workflow.errors import DefinitionNotRunnable
 
 MAX_WAITING = 64
 """How many documents may wait to be read for calls. Each is in memory, and may have 4 MiB."""
+
+LARGE_BYTES = 32 << 10
+"""The size from which on a document is checked in a process of its own: in the server it would contend for the interpreter
+for seconds, and make up to 300,000 objects, which the garbage collector goes over."""
 
 _PROBLEM_BYTES, _NODE_BYTES = 100, 512
 """What a problem and a component count as, in bytes of a document: a short document can have very many."""
@@ -34,34 +35,16 @@ _PROBLEM_BYTES, _NODE_BYTES = 100, 512
 
 @dataclass(frozen=True, slots=True)
 class CompiledDefinition:
-    """What is wrong with a definition, and, when no problem is an error, its graph."""
+    """What is wrong with a definition, and its graph, where no problem is an error and it was needed."""
 
-    problems: list[Problem]
+    verdict: Verdict
     graph: Graph | None
-    violations: tuple[Violation, ...]
-    """The errors among the problems, as errors of calls carry them."""
 
     def runnable(self) -> Graph:
         """The graph. Raises DefinitionNotRunnable with every error when there is none."""
         if self.graph is None:
-            raise DefinitionNotRunnable(self.violations)
+            raise DefinitionNotRunnable(self.verdict.violations)
         return self.graph
-
-    def require_readable(self) -> None:
-        """Raise InvalidDefinitionContent, with every error, unless it is a definition with sound expressions."""
-        if any(problem.type in _UNREADABLE for problem in self.problems):
-            raise InvalidDefinitionContent(self.violations)
-
-
-def _violations(problems: list[Problem]) -> tuple[Violation, ...]:
-    """Called in a thread: a short document can have twenty thousand."""
-    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
-    return tuple(Violation(problem.path or problem.component_id, _words(problem)) for problem in errors)
-
-
-def _words(problem: Problem) -> str:
-    place = f"line {problem.line}, column {problem.column}: " if problem.line else ""
-    return f"{place}{problem.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +67,15 @@ class Definitions:
     Whoever checks, stores and reads definitions takes turns at the `turnstile`. What is started does not wait for them.
     """
 
-    def __init__(self, db: Database, contents: Contents, registry: ComponentRegistry, scripts: ScriptRunner) -> None:
+    def __init__(
+        self, db: Database, contents: Contents, registry: ComponentRegistry, scripts: ScriptRunner, examiner: Examiner
+    ) -> None:
+        """`examiner` is for large documents."""
         self._db = db
         self._contents = contents
         self._registry = registry
         self._scripts = scripts
+        self._examiner = examiner
         self._stored: Cache[CompiledDefinition] = Cache(max_count=1024, max_bytes=4 << 20)
         self._checked: Cache[CompiledDefinition] = Cache(max_count=64, max_bytes=1 << 20)
         self._loading = Turnstile(1)
@@ -135,12 +122,16 @@ class Definitions:
     async def _load(self, digest: str) -> tuple[CompiledDefinition, int]:
         document = await self._contents.read(digest)
         compiled = self._checked.get(digest) or await self._compile(self._loading, (digest, ""), document)
+        if compiled.graph is None and compiled.verdict.is_runnable:
+            graph = await self._loading.run((digest, ""), partial(_graph, document, self._registry))
+            compiled = replace(compiled, graph=graph)
         return compiled, _weight(compiled, document)
 
-    async def check(self, document: bytes, party: Party) -> CompiledDefinition:
-        """A document, compiled, when it is the turn of whoever it is for. Raises Overloaded where too many wait."""
+    async def check(self, document: bytes, party: Party) -> Verdict:
+        """What is wrong with a document, when it is the turn of whoever it is for. Raises Overloaded where too many wait."""
         digest = hashlib.sha256(document).hexdigest()
-        return self._stored.get(digest) or await self._checked.obtain(digest, partial(self._check, document, party))
+        found = self._stored.get(digest) or await self._checked.obtain(digest, partial(self._check, document, party))
+        return found.verdict
 
     async def _check(self, document: bytes, party: Party) -> tuple[CompiledDefinition, int]:
         compiled = await self._compile(self.turnstile, party, document)
@@ -149,16 +140,15 @@ class Definitions:
     async def _compile(self, turnstile: Turnstile, party: Party, document: bytes) -> CompiledDefinition:
         """A document, checked, and compiled when no problem is an error. All of it is one turn.
 
-        It is done in a task of the cache's, which no caller cancels; so the turn lasts as long as its threads.
+        A large one is checked in a process of its own, and not compiled. This is done in a task of the cache's, which no
+        caller cancels; so the turn lasts as long as its threads.
         """
         async with turnstile.turn(party):
-            try:
-                definition, scripts = await asyncio.to_thread(_read, document, self._registry)
-            except InvalidDefinition as error:
-                problems = error.problems
-                return CompiledDefinition(problems=problems, graph=None, violations=_violations(problems))
-            flaws = await self._scripts.read(scripts) if scripts else {}
-            return await asyncio.to_thread(_compiled, definition, self._registry, flaws)
+            if len(document) > LARGE_BYTES:
+                return CompiledDefinition(verdict=await self._examiner.examine(document, self._scripts.read), graph=None)
+            examined = await asyncio.to_thread(examine, document, self._registry)
+            flaws = await self._scripts.read(examined.scripts) if examined.scripts else {}
+            return await asyncio.to_thread(_compiled, examined, self._registry, flaws)
 
 
 def _weight(compiled: CompiledDefinition, document: bytes) -> int:
@@ -167,21 +157,15 @@ def _weight(compiled: CompiledDefinition, document: bytes) -> int:
     A component is some ten objects, however short, and each full collection of the garbage collector goes over all of them.
     """
     nodes = len(compiled.graph.components) if compiled.graph is not None else 0
-    return len(document) + _PROBLEM_BYTES * len(compiled.problems) + _NODE_BYTES * nodes
-
-
-def _read(document: bytes, registry: ComponentRegistry) -> tuple[Definition, list[str]]:
-    """A definition and its scripts. Raises InvalidDefinition."""
-    definition = parse(document)
-    return definition, scripts_of(definition, registry)
+    return len(document) + _PROBLEM_BYTES * len(compiled.verdict.problems) + _NODE_BYTES * nodes
 
 
 def _graph(document: bytes, registry: ComponentRegistry) -> Graph:
     return Graph.compile(parse(document), registry)
 
 
-def _compiled(definition: Definition, registry: ComponentRegistry, flaws: Mapping[str, ScriptFlaw]) -> CompiledDefinition:
-    problems = check(definition, registry, flaws)
-    violations = _violations(problems)
-    graph = None if violations else Graph.compile(definition, registry)
-    return CompiledDefinition(problems=problems, graph=graph, violations=violations)
+def _compiled(examined: Examination, registry: ComponentRegistry, flaws: Mapping[str, ScriptFlaw]) -> CompiledDefinition:
+    verdict = verdict_of(examined.check(registry, flaws))
+    if examined.definition is None or not verdict.is_runnable:
+        return CompiledDefinition(verdict=verdict, graph=None)
+    return CompiledDefinition(verdict=verdict, graph=Graph.compile(examined.definition, registry))

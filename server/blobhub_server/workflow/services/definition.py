@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -186,8 +187,8 @@ class DefinitionService:
                 document = await self._host.contents.read(entry.digest)
             else:
                 document = await self._document(request, form, call.caller.party)
-            compiled = await self._definitions.check(document, call.caller.party)
-            problems, runnable = compiled.problems, compiled.graph is not None
+            verdict = await self._definitions.check(document, call.caller.party)
+            problems, runnable = verdict.problems, verdict.is_runnable
         except InvalidDefinitionContent as error:
             # PutDefinition refuses such a message with the same words.
             problems, runnable = [invalid(broken.field, broken.message) for broken in error.violations], False
@@ -204,7 +205,7 @@ def _encoded_message(document: bytes) -> bytes:
     return to_message(document.decode()).SerializeToString()
 
 
-def _report(problems: list[Problem], *, runnable: bool) -> pb.CheckDefinitionResponse:
+def _report(problems: Sequence[Problem], *, runnable: bool) -> pb.CheckDefinitionResponse:
     """As many problems as fit a message. Where not all do, the errors go first."""
     made = [to_problem(problem) for problem in problems]
     if count_within((item.ByteSize() for item in made), MAX_PAGE_BYTES) < len(made):

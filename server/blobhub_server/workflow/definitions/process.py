@@ -1,0 +1,119 @@
+"""Has large documents examined in a process of their own, which takes neither the server's memory nor its interpreter."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from blobhub_server.background import uninterrupted
+from blobhub_server.errors import Overloaded
+from blobhub_server.workflow.code.contract import ScriptFlaw
+from blobhub_server.workflow.definitions.child import LENGTH_BYTES, Flaws, read_answer, request_of
+from blobhub_server.workflow.definitions.document import Problem
+from blobhub_server.workflow.definitions.examination import Verdict, verdict_of
+
+CHILD = "blobhub_server.workflow.definitions.child"
+TRIES = 2
+"""How often a document is given to a process: one may be killed from outside."""
+MAX_SECONDS = 120.0
+"""How long one document may take. Seconds are usual for the largest, on a machine that is busy with others."""
+IDLE_SECONDS = 60.0
+"""How long the process stays when there is nothing to do."""
+
+ReadScripts = Callable[[Sequence[str]], Awaitable[Mapping[str, ScriptFlaw]]]
+"""Looks at scripts; the flaws of those that have one, by their text."""
+
+
+class Examiner:
+    """Examines documents, one at a time, in a process that is started for the first and stays for a while."""
+
+    def __init__(self) -> None:
+        self._process: Process | None = None
+        self._turn = asyncio.Lock()
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def examine(self, document: bytes, read_scripts: ReadScripts) -> Verdict:
+        """What is wrong with a document. Raises Overloaded when the process does not come to an end of it."""
+        header, problems = await self._ask(document, None)
+        if "scripts" in header:
+            flaws = await read_scripts(header["scripts"])
+            told = {text: (flaw.message, flaw.line, flaw.column) for text, flaw in flaws.items()}
+            header, problems = await self._ask(document, told)
+        if "error" in header:
+            raise RuntimeError(header["error"])
+        return await asyncio.to_thread(verdict_of, problems)
+
+    async def _ask(self, document: bytes, flaws: Flaws | None) -> tuple[dict[str, Any], list[Problem]]:
+        async with self._turn:
+            if self._idle:
+                self._idle.cancel()
+            for _ in range(TRIES):
+                try:
+                    async with asyncio.timeout(MAX_SECONDS):
+                        answer = await self._exchange(request_of(document, flaws))
+                except (OSError, EOFError):
+                    await self.end()
+                    continue
+                except TimeoutError:
+                    break
+                header, problems = await asyncio.to_thread(read_answer, answer)
+                if header["is_last"]:
+                    await self.end()
+                self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._kill)
+                return header, problems
+            await self.end()
+            raise Overloaded
+
+    async def _exchange(self, request: bytes) -> bytes:
+        try:
+            process = self._process = self._process or await _start()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            if process.stdin.is_closing():
+                raise EOFError  # uvloop would raise a RuntimeError.
+            process.stdin.write(request)
+            await process.stdin.drain()
+            length = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES))
+            return await process.stdout.readexactly(length)
+        except asyncio.CancelledError:
+            self._kill()  # What it would answer is nobody's, and not the next one's either.
+            raise
+
+    def _kill(self) -> None:
+        """Kill the process. Whoever asks next finds it gone, and starts another."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def end(self) -> None:
+        """End the process, if there is one; the next document starts another."""
+        if self._idle:
+            self._idle.cancel()
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await uninterrupted(process.wait())
+
+
+async def _start() -> Process:
+    # What it imports is what is imported here. It gets nothing else of the environment, so no secret is there.
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_ARENA_MAX": "1", "LC_ALL": "C.UTF-8"}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", CHILD), env=environment, stdin=PIPE, stdout=PIPE, start_new_session=True
+    )
+
+
+@asynccontextmanager
+async def examining() -> AsyncIterator[Examiner]:
+    """An examiner, whose process ends with the block."""
+    examiner = Examiner()
+    try:
+        yield examiner
+    finally:
+        await examiner.end()
