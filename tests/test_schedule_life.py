@@ -135,6 +135,32 @@ async def test_a_schedule_is_disabled_and_enabled_on_a_frozen_revision(api: Api)
     assert (await schedules.enable(api, f"{DEFAULT}/report")).etag == enabled.etag, "it was enabled already"
 
 
+async def test_a_schedule_that_no_revision_has_any_more_is_neither_paused_nor_disabled_when_it_is_created_again(
+    api: Api,
+) -> None:
+    await house(api)
+    for switch in (schedules.pause, schedules.disable):
+        made = await create(api)
+        await switch(api, f"{DRAFT}/report")
+        await schedules.delete(api)
+        again = await create(api)
+        assert (again.id, again.enabled, again.state, again.HasField("pause")) == (made.id, True, ACTIVE, False)
+        assert again.next_nominal_time == made.next_nominal_time
+        await schedules.delete(api)
+
+
+async def test_a_schedule_that_another_revision_has_is_still_paused_when_it_is_created_again(api: Api) -> None:
+    await house(api)
+    await create(api)
+    await schedules.publish(api)
+    await schedules.pause(api, f"{DEFAULT}/report")
+    await schedules.disable(api, f"{DEFAULT}/report")
+    await acme.branch(api, blob=NIGHTLY)
+    await schedules.delete(api)
+    again = await create(api)
+    assert (again.enabled, again.state) == (False, PAUSED)
+
+
 async def test_a_schedule_acts_for_who_saved_it_last_whoever_commits_and_publishes(server: Served, api: Api) -> None:
     await house(api)
     roles = [("acme/nightly", WRITE), ("acme/pipeline", WRITE)]

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 # same tables is not mistaken for this one's.
 _organizations = sa.table("organizations", sa.column("id")).alias("present_organizations")
 _blobs = sa.table("blobs", sa.column("id"), sa.column("organization_id")).alias("present_blobs")
-_entries = sa.table("entries", sa.column("blob_id"), sa.column("name"), sa.column("digest")).alias("present_entries")
+_entries = sa.table("entries", *map(sa.column, ("revision_id", "blob_id", "name", "digest"))).alias("present_entries")
 
 
 def organization_is_there(organization_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
@@ -29,11 +29,16 @@ def blob_is_there(blob_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
 
 
 def content_is_there(
-    blob_id: sa.ColumnElement[str], name: sa.ColumnElement[str], digest: sa.ColumnElement[str]
+    blob_id: sa.ColumnElement[str],
+    name: sa.ColumnElement[str],
+    digest: sa.ColumnElement[str],
+    *,
+    other_than: sa.ColumnElement[str] | None = None,
 ) -> sa.ColumnElement[bool]:
-    """The condition that some revision of a blob holds bytes of a digest under a name."""
-    own = (_entries.c.blob_id == blob_id, _entries.c.digest == digest, _entries.c.name == name)
-    return sa.exists(sa.select(_entries.c.name).where(*own))
+    """The condition that some revision of a blob, other than one, holds bytes of a digest under a name."""
+    own = [_entries.c.blob_id == blob_id, _entries.c.digest == digest, _entries.c.name == name]
+    others = [] if other_than is None else [_entries.c.revision_id != other_than]
+    return sa.exists(sa.select(_entries.c.name).where(*own, *others))
 
 
 def place_is_there(organization_id: sa.ColumnElement[str], blob_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:

@@ -142,6 +142,10 @@ class Schedules:
         if schedule is None:
             schedule = self._new(revision, alias)
             await store.insert(tx, schedule)
+        elif not await version_store.is_in_another(tx, schedule.id, revision.id):
+            # It was deleted from all revisions, so nobody expects that it was switched off once.
+            schedule.enabled = True
+            schedule.end_pause()
         if enabled is not None and enabled != schedule.enabled:
             schedule.enabled = enabled
             await self._arming.go_on(tx, schedule)

@@ -211,7 +211,8 @@ class ScheduleServiceServicer:
 
     def DeleteSchedule(self, request, context):
         """Removes a schedule from a draft. When the draft is the default revision, it fires no more. Its id and the history of its
-        firings stay with the blob: a schedule of the same alias has the same id again.
+        firings stay with the blob: a schedule of the same alias has the same id again. It is paused or disabled again if another
+        revision has the schedule still, and else begins anew.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.

@@ -108,7 +108,8 @@ class ScheduleServiceStub:
     """
     DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]
     """Removes a schedule from a draft. When the draft is the default revision, it fires no more. Its id and the history of its
-    firings stay with the blob: a schedule of the same alias has the same id again.
+    firings stay with the blob: a schedule of the same alias has the same id again. It is paused or disabled again if another
+    revision has the schedule still, and else begins anew.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
@@ -299,7 +300,8 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     """
     DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
     """Removes a schedule from a draft. When the draft is the default revision, it fires no more. Its id and the history of its
-    firings stay with the blob: a schedule of the same alias has the same id again.
+    firings stay with the blob: a schedule of the same alias has the same id again. It is paused or disabled again if another
+    revision has the schedule still, and else begins anew.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken.
@@ -517,7 +519,8 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.DeleteScheduleResponse, _abc.Awaitable[_schedule_pb2.DeleteScheduleResponse]]:
         """Removes a schedule from a draft. When the draft is the default revision, it fires no more. Its id and the history of its
-        firings stay with the blob: a schedule of the same alias has the same id again.
+        firings stay with the blob: a schedule of the same alias has the same id again. It is paused or disabled again if another
+        revision has the schedule still, and else begins anew.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken.

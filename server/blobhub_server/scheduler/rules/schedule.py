@@ -50,6 +50,10 @@ class Schedule:
         """Whether it is not known any more if a time has fired."""
         return self.forgotten_nominal_time is not None and nominal_time <= self.forgotten_nominal_time
 
+    def end_pause(self) -> None:
+        """Have it not be paused."""
+        self.paused_by, self.pause_note, self.pause_time = None, "", None
+
     @property
     def waits_for_time(self) -> bool:
         """Whether it fires when its time comes, if it has one."""

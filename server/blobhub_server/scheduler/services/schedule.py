@@ -229,7 +229,7 @@ def _enable(schedule: Schedule, *, enabled: bool) -> bool:
 def _resume(schedule: Schedule) -> bool:
     """End a schedule's pause; whether there was one."""
     was_paused = schedule.pause_time is not None
-    schedule.paused_by, schedule.pause_note, schedule.pause_time = None, "", None
+    schedule.end_pause()
     return was_paused
 
 

@@ -92,6 +92,28 @@ _PINNING = Prepared(
 )
 
 
+_IN_ANOTHER = Prepared(
+    sa.select(sa.func.count())
+    .select_from(schedules)
+    .join(schedule_versions, schedule_versions.c.schedule_id == schedules.c.id)
+    .where(
+        schedules.c.id == sa.bindparam("schedule"),
+        content_is_there(
+            schedules.c.blob_id,
+            schedules.c.alias,
+            schedule_versions.c.digest,
+            other_than=sa.bindparam("revision", type_=sa.String),
+        ),
+    ),
+    Scalar(int),
+)
+
+
+async def is_in_another(tx: Transaction, schedule_id: str, revision_id: str) -> bool:
+    """Whether a revision of its blob other than a given one has the schedule."""
+    return await tx.one(_IN_ANOTHER, schedule=schedule_id, revision=revision_id) > 0
+
+
 async def dependents_on_target(tx: Transaction, revision_id: str) -> Dependents:
     """The schedules that pin a revision of another blob, in whatever revision of their own, so that each can be the default.
 
