@@ -135,6 +135,17 @@ async def test_stop_running_stops_it_and_waits_for_its_end(one) -> None:
 
 
 @pytest.mark.parametrize("one", ["QUEUE_ONE"], indirect=True)
+async def test_a_time_that_waits_fires_once_when_it_comes_again_after_the_clock_was_set_back(one) -> None:
+    firer, api = one
+    assert await at(firer, 2) == [(1, "runs")]
+    await firer.set(START + MINUTE)
+    await firer.arm(START + MINUTE)
+    assert await at(firer, 2) == [(1, "runs")]
+    await ask(api, "StopExecution", execution=(await firer.firings())[0].execution_id)
+    assert shown(await firer.fired(2)) == [(1, "stopped"), (2, "runs")]
+
+
+@pytest.mark.parametrize("one", ["QUEUE_ONE"], indirect=True)
 async def test_an_execution_that_was_deleted_holds_nothing_up(one) -> None:
     """Its end is never heard, so the engine has to look."""
     firer, api = one

@@ -177,7 +177,7 @@ class Batches:
         )
         for armed, decision in decided:
             await turns.pause()
-            if _key(armed, decision) not in again and not armed.schedule.has_forgotten(_time(decision)):
+            if _key(armed, decision) not in again and not _is_over(armed.schedule, _time(decision)):
                 _tell(take, armed, decision)
         await take.perform(tx, self._invocable)
         for armed, decision in decided:
@@ -285,6 +285,11 @@ def _time(decision: Fire | PassOver) -> datetime:
 
 def _key(armed: Armed, decision: Fire | PassOver) -> tuple[str, datetime]:
     return armed.schedule.id, _time(decision)
+
+
+def _is_over(schedule: Schedule, nominal_time: datetime) -> bool:
+    """Whether a time of which there is no firing has had its turn: it waits, or its firing may have been removed."""
+    return nominal_time == schedule.queued_nominal_time or schedule.has_forgotten(nominal_time)
 
 
 def _old(armed: Armed, decision: Fire | PassOver) -> bool:
