@@ -127,7 +127,9 @@ async def test_a_one_time_schedule_that_was_missed_is_fired_late_or_not_at_all(
         assert (await firer.schedule()).next_nominal_time is None
 
 
-async def test_a_clock_that_is_set_back_fires_nothing_again(tmp_path: Path, database_url: str) -> None:
+async def test_a_clock_that_is_set_back_fires_nothing_again_but_what_was_told_as_missed(
+    tmp_path: Path, database_url: str
+) -> None:
     async with firing(tmp_path, database_url, START, cron_expression="0 * * * *") as firer:
         await firer.set(utc("2027-05-03 02:00"))
         assert told(await firer.settled()) == ["05-03 01:00 MISSED the", "05-03 02:00 scheduled"]
@@ -137,8 +139,17 @@ async def test_a_clock_that_is_set_back_fires_nothing_again(tmp_path: Path, data
         for hour in (1, 2, 3):
             await firer.set(utc(f"2027-05-03 0{hour}:00"))
             await firer.settled()
-        fired = ["05-03 01:00 MISSED the", "05-03 02:00 scheduled", "05-03 03:00 scheduled"]
-        assert told(await firer.firings()) == fired
+        before = ["05-03 01:00 MISSED the", "05-03 02:00 scheduled"]
+        assert told(await firer.firings()) == [*before, "05-03 01:00 scheduled", "05-03 03:00 scheduled"]
+
+
+async def test_a_clock_that_is_set_back_tells_of_nothing_as_missed_again(tmp_path: Path, database_url: str) -> None:
+    async with firing(tmp_path, database_url, START, cron_expression="0 * * * *", catch_up="CATCH_UP_POLICY_SKIP") as firer:
+        for _ in range(2):
+            await firer.set(utc("2027-05-03 02:30"))
+            assert told(await firer.settled()) == ["05-03 02:00 MISSED 2"]
+            await firer.set(START)
+            await firer.arm(START)
 
 
 async def test_a_day_of_which_an_hour_is_missing_or_twice_has_each_time_once(tmp_path: Path, database_url: str) -> None:

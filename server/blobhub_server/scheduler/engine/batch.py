@@ -173,7 +173,7 @@ class Batches:
             await turns.pause()
         # What comes again only after a clock was set back has had its turn.
         again = await log_store.find_fired(
-            tx, [_key(armed, decision) for armed, decision in decided if _old(armed, decision)]
+            tx, [(*_key(armed, decision), _kind(decision)) for armed, decision in decided if _old(armed, decision)]
         )
         for armed, decision in decided:
             await turns.pause()
@@ -272,15 +272,20 @@ def _decide(armed: Armed, now: datetime) -> Fire | PassOver:
 def _tell(take: Take, armed: Armed, decision: Fire | PassOver) -> None:
     match decision:
         case Fire():
-            take.fire(armed, take.new_firing(armed, decision.kind, decision.nominal_time))
+            take.fire(armed, take.new_firing(armed, _kind(decision), decision.nominal_time))
         case PassOver():
-            firing = take.new_firing(armed, FiringKind.CAUGHT_UP, decision.last)
+            firing = take.new_firing(armed, _kind(decision), decision.last)
             take.told.append(firings.missed(firing, decision, armed.document.catch_up_policy))
 
 
 def _time(decision: Fire | PassOver) -> datetime:
     """The last time that is decided on."""
     return decision.nominal_time if isinstance(decision, Fire) else decision.last
+
+
+def _kind(decision: Fire | PassOver) -> FiringKind:
+    """The kind of the firing that tells of it."""
+    return decision.kind if isinstance(decision, Fire) else FiringKind.CAUGHT_UP
 
 
 def _key(armed: Armed, decision: Fire | PassOver) -> tuple[str, datetime]:

@@ -10,14 +10,14 @@ from blobhub_server.blobtypes.expressions import ExpressionError
 from blobhub_server.errors import BlobHubError, PermissionDenied
 from blobhub_server.scheduler.engine.decision import MAX_COUNTED, PassOver
 from blobhub_server.scheduler.rules.document import ScheduleDocument
-from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
+from blobhub_server.scheduler.rules.firing import MISSED, Firing, FiringKind, FiringStatus
 from blobhub_server.scheduler.rules.schedule import Schedule, ScheduleVersion
 from blobhub_server.scheduler.rules.template import FiringContext, render, time_text
 from blobhub_server.scheduler.rules.timing import Timing, due_time
 from blobhub_server.scheduler.timetable import TZDATA_VERSION
 
-MISSED, OVERLAP, QUEUE_FULL, SUPERSEDED, NOT_ARMED = "MISSED", "OVERLAP", "QUEUE_FULL", "SUPERSEDED", "NOT_ARMED"
-"""Why times are skipped."""
+OVERLAP, QUEUE_FULL, SUPERSEDED, NOT_ARMED = "OVERLAP", "QUEUE_FULL", "SUPERSEDED", "NOT_ARMED"
+"""Why times are skipped, beside MISSED."""
 MAX_MESSAGE = 1000
 _SMALLEST = timedelta(microseconds=1)
 

@@ -25,6 +25,10 @@ class FiringStatus(StrEnum):
     SKIPPED = "skipped"
 
 
+MISSED = "MISSED"
+"""The reason of a firing that tells of times that have passed while nothing fired, at the last of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Firing:
     """A firing's record. Its id is the cause of the execution that it started.

@@ -16,7 +16,7 @@ from blobhub_server.db.prepared import Prepared, is_one_of, lock_rows
 from blobhub_server.db.presence import blob_is_there
 from blobhub_server.db.records import Mapper, Scalar
 from blobhub_server.db.schema import Time
-from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
+from blobhub_server.scheduler.rules.firing import MISSED, Firing, FiringKind, FiringStatus
 from blobhub_server.scheduler.store.firing import firing_logs, firings
 
 _FIRING = Mapper(Firing, firings)
@@ -44,14 +44,17 @@ _FIND_FIRED = Prepared(
         firings.c.schedule_id == sa.bindparam("schedule"),
         firings.c.nominal_time == sa.bindparam("nominal", type_=Time()),
         sa.or_(*(firings.c.kind == kind for kind in _OWN_TIMES)),
+        # A time that was told as missed when a clock was ahead has its turn when it really comes. That is no firing of the
+        # kind that has told of it, of which there is one at a time.
+        sa.or_(firings.c.reason != MISSED, firings.c.kind == sa.bindparam("kind", type_=sa.String)),
     ),
     _FIRED,
 )
 
 
-async def find_fired(tx: Transaction, times: Iterable[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
-    """Those of some times, each with its schedule's id, that have had their turn."""
-    rows = [{"schedule": schedule_id, "nominal": nominal_time} for schedule_id, nominal_time in times]
+async def find_fired(tx: Transaction, times: Iterable[tuple[str, datetime, FiringKind]]) -> set[tuple[str, datetime]]:
+    """Those of some times, each with its schedule's id, that have had their turn, or have a firing of a kind."""
+    rows = [{"schedule": schedule_id, "nominal": nominal_time, "kind": kind} for schedule_id, nominal_time, kind in times]
     return {(fired.schedule_id, fired.nominal_time) for fired in await tx.run_each(_FIND_FIRED, rows)}
 
 
