@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import flows
 import grpc
 import pytest
+from blobhub.v1 import execution_pb2
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.workflow.components.contract import ComponentContext, EffectComponent, Inputs, Outcome, PortSpec
 from blobhub_server.workflow.components.registry import ComponentRegistry
@@ -22,6 +24,7 @@ from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
 from blobhub_server.workflow.runtime.embedded.runner import Runner
 from blobhub_server.workflow.runtime.embedded.runners import Runners
+from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store.execution import executions
 from calling import ask
 from databases import select
@@ -226,3 +229,26 @@ async def test_an_execution_is_cautious_until_it_has_gone_on_once(
 async def _counts(url: str) -> bool:
     """Whether no count is left: all of them wait, and have nothing to evaluate."""
     return await select(url, "SELECT DISTINCT recoveries FROM executions") == [(0,)]
+
+
+async def test_of_a_log_that_is_replayed_no_more_is_in_memory_than_a_portion(tmp_path: Path, database_url: str) -> None:
+    given = execution_pb2.ExecutionInput(alias="v", value_json=json.dumps("x" * 900_000))
+    steps = [flows.component(f"s{number}", "logic.expression", expression="v") for number in range(8)]
+    components = [flows.component("start", "flow.start"), flows.value("v", "v", persistence="execution"), *steps]
+    connections = [flows.data("v", "value", step["id"], "v") for step in steps]
+    connections += [flows.control("start", "s0"), *(flows.control(f"s{n}", f"s{n + 1}", "success") for n in range(7))]
+    document = flows.document(components, connections)
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        spec = execution_pb2.ExecutionSpec(definition="workflow", input_data=[given])
+        run = execution_pb2.RunExecutionRequest(session=await api.session(document), spec=spec)
+        last = [message async for message in api.executions.RunExecution(run)][-1].execution
+        assert last.state == execution_pb2.EXECUTION_STATE_COMPLETED, last.failure
+        portions: list[list[str]] = []
+        async with opened.host.db.scan(("", "")) as tx:
+            whole = await event_store.records_after(tx, last.id, 0, limit=1_000)
+            bounds = {"limit": 1_000, "max_characters": 2_000_000}
+            while found := await event_store.records_to_replay(tx, last.id, sum(map(len, portions)), **bounds):
+                portions.append(found)
+    assert [record for portion in portions for record in portion] == whole
+    assert sum(map(len, whole)) > 8 * 900_000
+    assert max(sum(map(len, portion[:-1])) for portion in portions) < 2_000_000

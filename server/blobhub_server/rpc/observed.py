@@ -23,6 +23,7 @@ from blobhub_server.rpc.gate import Admission, Gate
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.open_streams import OpenStreams
 from blobhub_server.rpc.room import LARGE_BYTES, NOBODY, Room
+from blobhub_server.rpc.under_way import UnderWay
 from blobhub_server.rpc.validation import validate
 from blobhub_server.turnstile import off_loop
 
@@ -48,6 +49,7 @@ class Entrance:
     refusals: BoundedLog
     room: Room
     streams: OpenStreams
+    under_way: UnderWay
     decode: Decode
     request_seconds: float
     counts: MethodCounts
@@ -81,7 +83,7 @@ def _forget_frames(error: grpc.aio.AbortError) -> None:
 class Observed:
     """Logs one call, and turns what it raises into a status. Cancellation passes through unchanged."""
 
-    __slots__ = ("_admission", "_context", "_entrance", "_handled", "_receiving", "_request_bytes", "_start")
+    __slots__ = ("_admission", "_context", "_entrance", "_handled", "_receiving", "_start", "request_bytes")
 
     def __init__(self, entrance: Entrance, context: Any) -> None:
         self._entrance = entrance
@@ -90,7 +92,8 @@ class Observed:
         entrance.counts.started += 1
         self._admission: Admission | None = None
         self._handled = False
-        self._request_bytes = 0
+        self.request_bytes = 0
+        """The bytes that the request which was read last came in."""
         self._receiving = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -101,9 +104,9 @@ class Observed:
         if isinstance(request, Arriving):
             self._receiving.push_async_callback(request.leave)
             first = await request.first()
-            self._request_bytes = request.size
+            self.request_bytes = request.size
             return first
-        self._request_bytes = len(request)
+        self.request_bytes = len(request)
         self._receiving.callback(self._entrance.room.leave, asyncio.current_task())
         if len(request) <= LARGE_BYTES:
             await self._receiving.aclose()
@@ -123,7 +126,7 @@ class Observed:
         await admission.identify()
         # Going over 700,000 empty messages takes 20 ms.
         party = admission.sender(self._context.peer()).party
-        await off_loop(self._request_bytes, party, partial(validate, request))
+        await off_loop(self.request_bytes, party, partial(validate, request))
         return admission
 
     async def begin(self) -> None:

@@ -38,6 +38,7 @@ from blobhub_server.rpc.observed import UNKNOWN_METHOD, Entrance, Observed, unle
 from blobhub_server.rpc.open_streams import OpenStreams
 from blobhub_server.rpc.room import Room, Sender, address_of
 from blobhub_server.rpc.transport_error import StreamUnread
+from blobhub_server.rpc.under_way import UnderWay
 from blobhub_server.rpc.unread import Answer
 from blobhub_server.turnstile import Party
 
@@ -65,6 +66,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._room = Room()
         self._refusals = BoundedLog("call")
         self._streams = OpenStreams(per_caller=settings.max_streams_per_caller, per_address=settings.max_streams_per_address)
+        self._under_way = UnderWay()
         self._request_seconds = settings.request_seconds
         self._gate = gate
         self._trouble = trouble
@@ -116,6 +118,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             refusals=self._refusals,
             room=self._room,
             streams=self._streams,
+            under_way=self._under_way,
             decode=counted,
             request_seconds=self._request_seconds,
             counts=counts,
@@ -240,7 +243,8 @@ def _unary_unary(
 
             admission = await observed.arrive(request)
             unread = _unread_answer(entrance, admission, context)
-            encoded = await admission.answer(answer)
+            with entrance.under_way.one_more(unread.sender, observed.request_bytes):
+                encoded = await admission.answer(answer)
             entrance.guard.unread.hold_until_done(unread, len(encoded), refusable=not admission.changes)
             entrance.counts.sent += 1
             return encoded

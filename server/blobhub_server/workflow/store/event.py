@@ -190,18 +190,25 @@ async def session_sequence_of(tx: Transaction, execution_id: str, execution_sequ
     return await tx.first(_SESSION_SEQUENCE, execution=execution_id, number=execution_sequence) or 0
 
 
-_RECORDS = Prepared(
-    sa.select(events.c.record)
-    .where(_EXECUTION, events.c.execution_sequence > _AFTER)
-    .order_by(events.c.execution_sequence)
-    .limit(_MOST),
-    Scalar(str),
-)
+def _after(column: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    wanted = sa.select(column).where(_EXECUTION, events.c.execution_sequence > _AFTER)
+    return wanted.order_by(events.c.execution_sequence).limit(_MOST)
+
+
+_RECORDS = Prepared(_after(events.c.record), Scalar(str))
+_RECORD_SIZES = Prepared(_after(sa.func.length(events.c.record).label("size")), Scalar(int))
 
 
 async def records_after(tx: Transaction, execution_id: str, after: int, *, limit: int) -> list[str]:
-    """The first records of an execution after an execution sequence, in order, for replay."""
+    """The first records of an execution after an execution sequence, in order."""
     return await tx.all(_RECORDS, execution=execution_id, after=after, most=limit)
+
+
+async def records_to_replay(tx: Transaction, execution_id: str, after: int, *, limit: int, max_characters: int) -> list[str]:
+    """The same, but no more than up to the one that makes them `max_characters` or more."""
+    sizes = await tx.all(_RECORD_SIZES, execution=execution_id, after=after, most=limit)
+    count = count_within(sizes, max_characters)
+    return await records_after(tx, execution_id, after, limit=count) if count else []
 
 
 _FIRST_RECORD = Prepared(sa.select(events.c.record).where(_EXECUTION, events.c.execution_sequence == 1), Scalar(str))

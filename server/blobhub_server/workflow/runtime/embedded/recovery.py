@@ -35,8 +35,8 @@ log = structlog.get_logger()
 
 _PARTY = ("", "recovery")
 """Whose turn its long reads are."""
-_LINES_AT_ONCE = 128
-"""How many lines of a log are in memory at most while it is replayed; each may have a value of 1 MiB."""
+_LINES_AT_ONCE, _CHARACTERS_AT_ONCE = 128, 2 << 20
+"""How many lines of a log are in memory at most while it is replayed, and from how many characters on no more are."""
 
 _LOADED_AT_ONCE = 4
 """How many logs are read side by side; the state of each may take 64 MiB."""
@@ -228,7 +228,9 @@ async def _replay(tx: Transaction, graph: Graph, execution: Execution) -> tuple[
     A log may be long, so it is read in parts and folded in turns.
     """
     state, turns, after, journaled = ExecutionState(step_limit=execution.step_limit), Turns(), 0, 0.0
-    while lines := await event_store.records_after(tx, execution.id, after, limit=_LINES_AT_ONCE):
+    while lines := await event_store.records_to_replay(
+        tx, execution.id, after, limit=_LINES_AT_ONCE, max_characters=_CHARACTERS_AT_ONCE
+    ):
         for line in lines:
             record = Record.from_json(json.loads(line))
             apply(graph, state, record)
