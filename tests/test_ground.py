@@ -10,7 +10,7 @@ from pathlib import Path
 import flows
 import grpc
 import pytest
-from blobhub_server.blobtypes.conformance import reason_of, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, reason_of, unpack
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.postgresql import PostgresqlTransaction
 from blobhub_server.db.sqlite import SqliteTransaction
@@ -22,7 +22,7 @@ from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store.execution import LockedExecution
 from calling import ask
-from databases import FreshPostgres, select
+from databases import FreshPostgres, execute, select
 from failing_component import Fails
 from google.rpc import error_details_pb2
 from ground import CUT_OFF, WORK, away, check_all, connect_beside, lose_answers, start_many, uncertain_commits
@@ -114,6 +114,22 @@ async def test_executions_go_on_when_the_database_is_back(tmp_path: Path, databa
         async with away(opened.host.db):
             await asyncio.sleep(1)
         await check_all(database_url, session_id, ids)
+
+
+@pytest.mark.parametrize("thing", ["TABLE events", "TABLE executions", "SCHEMA public"])
+async def test_executions_wait_for_tables_that_are_away_as_while_they_are_restored(
+    tmp_path: Path, fresh_postgres: FreshPostgres, thing: str
+) -> None:
+    url, (kind, name) = await fresh_postgres(), thing.split()
+    async with together(tmp_path, url, count=1) as ((_, api),):
+        session_id = await api.session(WORK)
+        ids = await start_many(api, session_id, EXECUTIONS)
+        await execute(url, f"ALTER {thing} RENAME TO away")
+        refused = ask(api, "StartExecution", session=session_id, spec={"definition": "workflow"})
+        await expect_refusal(refused, grpc.StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+        await asyncio.sleep(1)
+        await execute(url, f"ALTER {kind} away RENAME TO {name}")
+        await check_all(url, session_id, ids)
 
 
 async def test_a_turn_that_was_stored_unnoticed_is_not_stored_again_and_its_steps_are_not_run_again(

@@ -85,10 +85,15 @@ _GROUND_TROUBLE = (
     "08",  # the connection was lost
     "25006",  # read only: the database has become a replica
     "25P03",  # the transaction was idle for too long
+    "3F000",  # with the next three: what was migrated at the start is gone, or is not for us, as while it is restored
+    "42501",
+    "42703",
+    "42P01",
     "53",  # no disk, memory or connection is left
     "55P03",  # somebody held a lock for too long
     "57",  # the server is shut down or starts, or the statement was cancelled, for example after its timeout
     "58",  # the system below the database failed
+    "XX",  # the database has met what it does not understand, such as a damaged page
 )
 """SQLSTATEs, or how they begin (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 
