@@ -119,14 +119,20 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run a command. A StartError or a wrong setting is printed as one line."""
+    """Run a command. What keeps it from its work, such as a wrong setting or a full disk, is printed as one line."""
     from pydantic import ValidationError  # noqa: PLC0415  so that --help is quick
 
+    from blobhub_server.errors import StorageUnavailable  # noqa: PLC0415  so that --help is quick
     from blobhub_server.start import StartError  # noqa: PLC0415  so that --help is quick
 
     try:
         commands()
     except StartError as error:
+        sys.exit(f"blobhub-server: {error}")
+    except StorageUnavailable as error:
+        why = str(error.__cause__ or "").partition("\n")[0]
+        sys.exit(f"blobhub-server: {error}: {why}" if why else f"blobhub-server: {error}")
+    except OSError as error:
         sys.exit(f"blobhub-server: {error}")
     except ValidationError as error:
         sys.exit(f"blobhub-server: {_wrong(error)}")

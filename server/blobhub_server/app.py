@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -67,8 +67,13 @@ class RunningServer:
 
 
 @asynccontextmanager
-async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[RunningServer]:
-    """Start a server; leave to shut it down gracefully. Raises StartError when it cannot start."""
+async def running(
+    settings: Settings, types: BlobTypes, show_key: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[RunningServer]:
+    """Start a server; leave to shut it down gracefully. Raises StartError, StorageUnavailable, OSError when it cannot start.
+
+    `show_key` gets the administrator's key at the first start, before that is made.
+    """
     logs.set_up(settings)
     log.info("starting", version=version("blobhub-server"), database=settings.url.partition(":")[0])
     clock, ids, entropy = utc_now, Uuid7(), os.urandom
@@ -103,7 +108,7 @@ async def running(settings: Settings, types: BlobTypes) -> AsyncIterator[Running
         stack.push_async_callback(platform.audit.close)
         platform.host.drain.on_start(bell.wake_all)
         given = settings.admin_key.get_secret_value() if settings.admin_key else None
-        admin_key = await bootstrap(db, platform.audit, clock, ids, entropy, given)
+        admin_key = await bootstrap(db, platform.audit, clock, ids, entropy, given, show_key)
         await stack.enter_async_context(types.running(platform.host))
 
         # Admission and serving
@@ -192,9 +197,9 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    async with running(settings, BlobTypes.load()) as server:
+    async with running(settings, BlobTypes.load(), logs.show_key) as server:
         _tune_interpreter()
-        logs.announce(server.address, server.admin_key)
+        logs.announce(server.address)
         log.info("serving", address=server.address, http=server.http_address)
         await asked.wait()
         log.info("draining", seconds=settings.drain_seconds)

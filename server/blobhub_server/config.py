@@ -138,6 +138,13 @@ class Settings(SettingsModel):
             raise ValueError("expected file:///folder or gs://bucket/prefix")
         return value
 
+    @field_validator("http_url")
+    @classmethod
+    def _is_url_of_http(cls, value: str | None) -> str | None:
+        if value is not None and not re.match("https?://[^/]", value):
+            raise ValueError("expected a URL such as https://blobs.example.org")
+        return value
+
     @model_validator(mode="after")
     def _serves_beyond_this_machine_in_tls_alone(self) -> Settings:
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):

@@ -52,11 +52,25 @@ def set_up(settings: Settings) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
-def announce(address: str, admin_key: str | None) -> None:
-    """Print the server's address and, at the first start, the administrator's key."""
-    if admin_key is not None:
-        print(f"Administrator's key, shown once: {admin_key}")  # noqa: T201  this is the program's output
-    print(f"BlobHub serves on {address}", flush=True)  # noqa: T201  this is the program's output
+class KeyNotShown(StartError):
+    """The administrator's key, which is shown once, cannot be printed."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the administrator's key cannot be printed on standard output, and was not made: {error}")
+
+
+def show_key(admin_key: str) -> None:
+    """Print the administrator's key, which is about to be made. Raises KeyNotShown."""
+    try:
+        print(f"Administrator's key, shown once: {admin_key}", flush=True)  # noqa: T201  this is the program's output
+    except OSError as error:
+        raise KeyNotShown(error) from None
+
+
+def announce(address: str) -> None:
+    """Print the server's address, if anybody reads that."""
+    with suppress(OSError):
+        print(f"BlobHub serves on {address}", flush=True)  # noqa: T201  this is the program's output
 
 
 def format_error(error: BaseException) -> str:

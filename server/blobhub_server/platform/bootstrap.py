@@ -23,11 +23,18 @@ class BadAdminKey(StartError):
 
 
 async def bootstrap(
-    db: Database, audit: Audit, clock: Clock, ids: Ids, entropy: Callable[[int], bytes], given: str | None
+    db: Database,
+    audit: Audit,
+    clock: Clock,
+    ids: Ids,
+    entropy: Callable[[int], bytes],
+    given: str | None,
+    show: Callable[[str], None] = lambda _: None,
 ) -> str | None:
     """Make sure that there is an administrator, and that `given`, unless None, is a key of theirs.
 
-    Returns the key made at the first start, which is stored nowhere; None when none was made. A new `given` key is added to
+    Returns the key made at the first start, which is stored nowhere; None when none was made. `show` gets it before the
+    commit, and may raise: a key that nobody has seen would keep everybody out for ever. A new `given` key is added to
     those that the administrator has; removing the variable does not revoke it. Raises BadAdminKey, also for a key that is
     revoked or belongs to somebody else.
     """
@@ -57,6 +64,8 @@ async def bootstrap(
             await audit.append(tx, [own_audit_row("bootstrap", user_id, f"key={record.id}")])
         elif not _opens(known, record, {user.id for user in administrators}, clock()):
             raise BadAdminKey("BLOBHUB_ADMIN_KEY is a key that was revoked or is not an administrator's; give another one")
+        if given is None:
+            show(key)
     return None if given else key
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import event
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.opening import open_database, parse_url
 from blobhub_server.db.schema import metadata
+from blobhub_server.db.sqlite_error import raise_translated
 from blobhub_server.start import StartError
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ async def migrate(url: str, type_chains: Sequence[Chain]) -> None:
     """Bring a database up to date: first the platform's tables, then those of the types. Does nothing when it is.
 
     Whoever calls this has the database open. Raises StartError for a URL of no such database, NewerDatabase when it is at a
-    migration that this program does not have, OSError and DBAPIError when it cannot be reached or a statement fails.
+    migration that this program does not have, StorageUnavailable, OSError and DBAPIError when it cannot be reached or a
+    statement fails.
     """
     made, bring_up = parse_url(url), partial(_bring_up, chains=(PLATFORM, *type_chains))
     if made.get_backend_name() == "sqlite":
@@ -98,6 +100,8 @@ async def migrate(url: str, type_chains: Sequence[Chain]) -> None:
         try:
             with engine.begin() as connection:
                 bring_up(connection)
+        except sa.exc.DBAPIError as error:
+            raise_translated(error)
         finally:
             engine.dispose()
         return
