@@ -44,6 +44,7 @@ EXECUTION = Execution(
     cause=None,
     owner=None,
     fence=1,
+    actor_id="",
     last_message=0,
     recoveries=0,
     state="running",

@@ -45,7 +45,7 @@ class Opened:
             session = await session_store.get(tx, session_id)
         assert session is not None
         cause = Cause(CauseKind.FIRING, str(number))
-        start = Start(session=session, definition="workflow", input_data={}, cause=cause)
+        start = Start(session=session, definition="workflow", input_data={}, actor_id="", cause=cause)
         return replace(start, **fields)
 
     async def fire(self, start: Start, number: int) -> Execution:

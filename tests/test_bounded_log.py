@@ -56,9 +56,7 @@ async def test_a_refused_call_is_logged_with_reason_and_caller(api: Api, anonymo
 async def test_a_failed_execution_is_logged_with_reason_component_and_caller(api: Api) -> None:
     caller = (await ask(api, "GetCaller")).caller
     session_id = await api.session(flows.code(FAILING))
-    request = execution_pb2.RunExecutionRequest(
-        session=session_id, spec={"definition": "workflow"}, request_id="01890000-0000-7000-8000-000000000001"
-    )
+    request = execution_pb2.RunExecutionRequest(session=session_id, spec={"definition": "workflow"})
     with structlog.testing.capture_logs() as logged:
         messages = [message async for message in api.executions.RunExecution(request)]
         (line,) = await until(lambda: [line for line in logged if line["event"] == "execution_failed"])
@@ -66,7 +64,7 @@ async def test_a_failed_execution_is_logged_with_reason_component_and_caller(api
     assert execution.failure.reason
     assert (line["execution_id"], line["blob_id"]) == (execution.id, execution.blob_id)
     assert (line["definition"], line["reason"]) == ("workflow", execution.failure.reason)
-    assert (line["component"], line["caller"], line["log_level"]) == ("script", caller.user_id, "warning")
+    assert (line["component"], line["caller"], line["log_level"]) == ("script", caller.api_key_id, "warning")
     assert "swordfish" not in str(logged)
 
 

@@ -27,6 +27,7 @@ from blobhub_server.db.engine import Database
 from blobhub_server.db.migrations import migrate
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.opening import open_database
+from blobhub_server.descriptors import with_room
 from blobhub_server.http.port import HttpPort, listening
 from blobhub_server.http.probes import Probes
 from blobhub_server.http.transfer import Transfers
@@ -75,40 +76,17 @@ async def running(
     `show_key` gets the administrator's key at the first start, before that is made.
     """
     logs.set_up(settings)
+    settings = with_room(settings)
     log.info("starting", version=version("blobhub-server"), database=settings.url.partition(":")[0])
-    clock, ids, entropy = utc_now, Uuid7(), os.urandom
     async with AsyncExitStack() as stack:
-        # Storage
-        server_id = ids()
-        db = await open_database(settings.url, application_name=server_id)
-        stack.push_async_callback(db.close)
-        await migrate(settings.url, types.chains())
-        keyring = load(settings, entropy)
-        await adopt(db, keyring)
-        signer = Signer(keyring.derive_keys(b"transfers"), keyring.current)
-        objects = open_objects(settings, signer)
-        await objects.sweep()
-        bell = Doorbell(db)
-        await stack.enter_async_context(bell.hearing())
+        ground, signer = await _ground(stack, settings, types)
 
         # The platform, and the blob types on it
-        ground = Ground(
-            server_id=server_id,
-            settings=settings,
-            types=types,
-            db=db,
-            bell=bell,
-            objects=objects,
-            keyring=keyring,
-            clock=clock,
-            ids=ids,
-            entropy=entropy,
-        )
         platform = Platform(ground)
         stack.push_async_callback(platform.audit.close)
-        platform.host.drain.on_start(bell.wake_all)
+        platform.host.drain.on_start(ground.bell.wake_all)
         given = settings.admin_key.get_secret_value() if settings.admin_key else None
-        admin_key = await bootstrap(db, platform.audit, clock, ids, entropy, given, show_key)
+        admin_key = await bootstrap(ground.db, platform.audit, ground.clock, ground.ids, ground.entropy, given, show_key)
         await stack.enter_async_context(types.running(platform.host))
 
         # Admission and serving
@@ -123,7 +101,7 @@ async def running(
         http = await stack.enter_async_context(_http(platform, signer, pipeline, health, tls))
         await server.start()
         await health.set_ready(True)
-        watching = db.trouble.watch(partial(_probe, db, objects), health.set_ready)
+        watching = ground.db.trouble.watch(partial(_probe, ground.db, ground.objects), health.set_ready)
         await stack.enter_async_context(in_background(watching, "trouble"))
         stack.push_async_callback(shut_down, server, health, platform.host.drain, settings.drain_seconds, http.shut_down)
         await stack.enter_async_context(in_background(platform.collector.collect_forever(), "collector"))
@@ -132,6 +110,35 @@ async def running(
         await stack.enter_async_context(platform.operation_runner.running())
         types.on_serving()  # Last: what is left from before may be long, or end this server too.
         yield RunningServer(address=address, http_address=http.address, admin_key=admin_key)
+
+
+async def _ground(stack: AsyncExitStack, settings: Settings, types: BlobTypes) -> tuple[Ground, Signer]:
+    """Open the storage, which is closed with the stack; what signs presigned URLs beside it."""
+    ids, entropy = Uuid7(), os.urandom
+    server_id = ids()
+    db = await open_database(settings.url, application_name=server_id)
+    stack.push_async_callback(db.close)
+    await migrate(settings.url, types.chains())
+    keyring = load(settings, entropy)
+    await adopt(db, keyring)
+    signer = Signer(keyring.derive_keys(b"transfers"), keyring.current)
+    objects = open_objects(settings, signer)
+    await objects.sweep()
+    bell = Doorbell(db)
+    await stack.enter_async_context(bell.hearing())
+    ground = Ground(
+        server_id=server_id,
+        settings=settings,
+        types=types,
+        db=db,
+        bell=bell,
+        objects=objects,
+        keyring=keyring,
+        clock=utc_now,
+        ids=ids,
+        entropy=entropy,
+    )
+    return ground, signer
 
 
 async def _probe(db: Database, objects: ObjectStore) -> None:

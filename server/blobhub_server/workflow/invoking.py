@@ -53,6 +53,7 @@ class Asked:
             session=self.session,
             definition=self.invocation.definition,
             input_data=self.input_data,
+            actor_id=self.invocation.actor_id,
             cause=self.cause,
             revision=self.revision,
         )

@@ -39,8 +39,9 @@ class Execution:
     """An execution: what was requested, and the projection of its log.
 
     `blob_id` is the blob that the session is in; the definition is in the revision `revision_id` of `definition_blob_id`.
-    `cause` is None for a start that cannot be repeated. `owner` is the server that runs it. `fence` counts the changes of
-    owner; a write under an older one is refused. `last_message` is the number of the last message to it.
+    `actor_id` is on whose behalf it was started (`Caller.actor_id`). `cause` is None for a start that cannot be repeated.
+    `owner` is the server that runs it. `fence` counts the changes of owner; a write under an older one is refused.
+    `last_message` is the number of the last message to it.
     `recoveries` says how often in a row it was recovered and went on, and journaled nothing of that. `timeout` is None for
     no limit. `result` is JSON text in UTF-8, None where there is none. `failure` is `{reason, message, line}`.
     """
@@ -54,6 +55,7 @@ class Execution:
     definition_id: str
     definition_alias: str
     definition_digest: str
+    actor_id: str
     cause: Cause | None
     owner: str | None
     fence: int

@@ -32,12 +32,14 @@ class Start:
     """What to start: a definition (alias or id), with inputs by alias, in a session.
 
     The definition is one of the session's revision, or of `revision`, which may belong to any blob: the caller has checked
-    that it may be run. `cause` is what the execution is started for; None for a start that cannot be repeated.
+    that it may be run. `actor_id` is on whose behalf (`Caller.actor_id`). `cause` is what the execution is started for; None
+    for a start that cannot be repeated.
     """
 
     session: Session
     definition: str
     input_data: Mapping[str, Any]
+    actor_id: str
     cause: Cause | None
     revision: RevisionView | None = None
     timeout: timedelta | None = None

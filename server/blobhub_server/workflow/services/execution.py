@@ -109,6 +109,7 @@ def to_start(call: Call[Session], request: StartRequest, definition: str) -> Sta
         session=call.resource,
         definition=definition,
         input_data={alias: value for alias, (value, _) in given.items()},
+        actor_id=call.caller.actor_id,
         cause=Cause(CauseKind.REQUEST, call.idempotency_key) if call.idempotency_key else None,
         timeout=from_duration(spec.timeout) if spec.HasField("timeout") else None,
         step_limit=spec.step_limit or DEFAULT_STEP_LIMIT,

@@ -42,6 +42,7 @@ executions = sa.Table(
     sa.Column("definition_id", Id(), nullable=False),
     sa.Column("definition_alias", sa.String(63), nullable=False),
     sa.Column("definition_digest", sa.String(64), nullable=False),
+    sa.Column("actor_id", Id(), nullable=False),
     sa.Column("cause_kind", Choice(CauseKind, sa.String(16))),
     sa.Column("cause_id", sa.String(160)),
     sa.Column("owner", Id()),

@@ -28,13 +28,12 @@ class FailureLog:
             definition=execution.definition_alias,
             reason=reason,
             component=errors[-1].component_id if errors else "",
-            caller=_caller(execution),
+            caller=execution.actor_id,
+            **_origin(execution),
         )
 
 
-def _caller(execution: Execution) -> str:
-    """Who started an execution, as far as its cause says."""
+def _origin(execution: Execution) -> dict[str, str]:
+    """What started an execution, where that was no call."""
     cause = execution.cause
-    if cause is None:
-        return ""
-    return cause.id.partition(" ")[0] if cause.kind is CauseKind.REQUEST else f"{cause.kind} {cause.id}"
+    return {} if cause is None or cause.kind is CauseKind.REQUEST else {cause.kind: cause.id}

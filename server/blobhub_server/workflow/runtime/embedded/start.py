@@ -141,6 +141,7 @@ class Starts:
             definition_id=entry.id,
             definition_alias=entry.name,
             definition_digest=entry.digest,
+            actor_id=start.actor_id,
             cause=start.cause,
             owner=self._server_id,
             fence=1,

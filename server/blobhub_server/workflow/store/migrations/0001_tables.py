@@ -104,6 +104,7 @@ def upgrade() -> None:
         sa.Column("definition_id", sa.String(length=36), nullable=False),
         sa.Column("definition_alias", sa.String(length=63), nullable=False),
         sa.Column("definition_digest", sa.String(length=64), nullable=False),
+        sa.Column("actor_id", sa.String(length=36), nullable=False),
         sa.Column("cause_kind", sa.String(length=16), nullable=True),
         sa.Column("cause_id", sa.String(length=160), nullable=True),
         sa.Column("owner", sa.String(length=36), nullable=True),
