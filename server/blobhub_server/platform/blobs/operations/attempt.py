@@ -49,6 +49,8 @@ class Attempt:
 
     def cancel(self) -> None:
         """Stop the performer; `task` then ends soon."""
+        if not self._stopped:
+            log.info("operation_stopped", id=self.operation.id, kind=self.operation.kind)
         self._stopped = True
         self.task.cancel()
 
@@ -113,6 +115,7 @@ class Attempt:
         # The order of locks is that of calls: the blob, then what belongs to it. Whoever discards the revision is one.
         blob = await blob_store.get(tx, self.operation.blob_id, lock=True)
         if blob is None or not await store.lock(tx, self.operation):
+            log.info("operation_lost", id=self.operation.id, kind=self.operation.kind)
             return
         response = Any()
         response.Pack(await finish(tx))

@@ -50,6 +50,7 @@ class Runner:
         self._lease = timedelta(seconds=host.settings.operation_lease_seconds)
         self._retention = Retention(host.db, host.clock)
         self._running: dict[str, Attempt] = {}
+        self._taken: list[str] = []  # the organizations of which something waited, whose turn was longest ago first
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -130,10 +131,15 @@ class Runner:
         return LOCKED_SECONDS if missed else await self._seconds_to_takeover()
 
     def _choose(self, waiting: Sequence[Waiting]) -> list[str]:
-        """The operations to take one of: in each organization one under which a server went down, then the oldest.
+        """The operations to take one of, by organization: those of which fewest run, then those whose turn was longest ago.
 
-        Of the former one runs at a time, so that each of them is found out and none is counted for another.
+        First come those under which a server went down. Of these one runs at a time, so that each of them is found out and
+        none is counted for another.
         """
+        known = {item.organization_id for item in waiting}
+        self._taken = [id_ for id_ in self._taken if id_ in known]
+        turns = {id_: turn for turn, id_ in enumerate(self._taken)}
+        waiting = sorted(waiting, key=lambda item: (item.running, turns.get(item.organization_id, -1)))
         suspected = any(attempt.operation.attempts > 1 for attempt in self._running.values())
         suspects = [] if suspected else [item.suspect_id for item in waiting if item.suspect_id]
         return suspects + [item.fresh_id for item in waiting if item.fresh_id]
@@ -160,6 +166,7 @@ class Runner:
         return operation
 
     def _begin(self, operation: Operation, perform: Perform) -> None:
+        self._taken = [*(id_ for id_ in self._taken if id_ != operation.organization_id), operation.organization_id]
         attempt = Attempt(self._host, operation, perform)
         self._running[operation.id] = attempt
         attempt.task.add_done_callback(partial(self._end, attempt))
