@@ -35,6 +35,12 @@ SHOWN_ONCE = {"key"}
 """Fields of answers that are empty when the answer comes again, as api_key.proto says."""
 
 
+@pytest.fixture(autouse=True)
+def operations_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have operations take so long that they are there to be cancelled."""
+    monkeypatch.setenv("BLOBHUB_NOTES_SECONDS_PER_LINE", "3600")
+
+
 class Caller:
     """Makes calls of methods that change something, and does not give up before each is answered.
 
