@@ -8,16 +8,18 @@ import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from blobhub_server.config import Settings
 from certificates import Authority
-from kinds import GOOD, answering
+from hostile.http2 import END_HEADERS, HEADERS, call_headers, connection, frame, literal
+from kinds import GOOD, Admitted, answering
 from kinds import served as serving_kinds
 from raw_http2 import raw_connection
 from served import connected, served
-from waiting import within_deadline
+from waiting import until, within_deadline
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"
@@ -101,6 +103,24 @@ async def test_there_are_no_more_connections_than_the_operator_allows(tmp_path: 
             writer.close()
         async with connected(server.address, None) as api:
             await within_deadline(api.channel.channel_ready())
+
+
+async def test_metadata_that_becomes_a_thousand_times_what_was_sent_is_gone_through_once() -> None:
+    """It needs no key: HPACK remembers a value of 4,000 bytes, and a byte stands for it from then on."""
+    path = "/test.v1.Kinds/One"
+    remembered = frame(HEADERS, 1, call_headers(path) + literal(b"x", b"a" * 4_000, indexed=True), END_HEADERS)
+    repeated = frame(HEADERS, 3, call_headers(path) + b"\xbe" * 16_000, END_HEADERS)
+    sizes = []
+
+    class Gate(Admitted):
+        def screen(self, metadata: Any) -> None:
+            sizes.append(sum(len(key) + len(value) for key, value in metadata))
+
+    async with serving_kinds(Gate()) as there, connection(there.address) as raw:
+        await raw.send(remembered, repeated)
+        await until(lambda: 3 in raw._ended)
+        await there.call("One", GOOD)
+    assert 4_000 < max(sizes) < 5_000
 
 
 async def test_of_very_many_calls_that_wait_for_a_busy_loop_none_is_answered_as_if_its_caller_had_cancelled_it() -> None:

@@ -25,10 +25,12 @@ from blobhub_server.config import Settings
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import (
     BlobHubError,
+    InvalidRequest,
     Overloaded,
     Unauthenticated,
     UndecodableRequest,
     Unimplemented,
+    Violation,
 )
 from blobhub_server.rpc.arriving import Arriving, Decode, strict_decoder
 from blobhub_server.rpc.call_counts import CallCounts
@@ -44,6 +46,13 @@ from blobhub_server.turnstile import Party
 
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 """gRPC's own services. They tell no secrets, so they need no admission; they get gRPC's context."""
+
+
+MAX_METADATA_BYTES = 32 << 10
+"""What names and values of a call's metadata have in all. gRPC bounds what is sent, and not what it stands for: a value that
+HPACK has remembered takes a byte each time, so 16 KiB became 16 MiB, anew each time that the metadata was read."""
+
+_TOO_MUCH_METADATA = Violation("", f"the metadata may have at most {MAX_METADATA_BYTES} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 return _refusing(self._entrance(UNKNOWN_METHOD), Unimplemented())
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         metadata = handler_call_details.invocation_metadata
+        if sum([len(key) + len(value) for key, value in metadata]) > MAX_METADATA_BYTES:
+            return _refusing(self._entrance(method), InvalidRequest([_TOO_MUCH_METADATA]))
         if not method.startswith(OPEN):
             try:
                 self._gate.screen(metadata)
