@@ -15,9 +15,20 @@ from pathlib import Path
 import acme
 import flows
 import grpc
+import models
 import pytest
 import schedules
-from blobhub.v1 import blob_pb2, definition_pb2, definition_pb2_grpc, limit_pb2, organization_pb2
+from blobhub.v1 import (
+    blob_pb2,
+    definition_pb2,
+    definition_pb2_grpc,
+    limit_pb2,
+    model_pb2,
+    model_pb2_grpc,
+    operation_pb2,
+    operation_pb2_grpc,
+    organization_pb2,
+)
 from blobhub_client import KeyChannel
 from blobhub_server.app import running
 from blobhub_server.blobtypes import registry
@@ -29,6 +40,8 @@ from blobhub_server.errors import NotFound
 from calling import ask, outcome
 from databases import collected, execute, select
 from google.rpc import error_details_pb2
+from onnx import ModelProto, helper
+from onnx_models import model, relu
 from served import Api, Served, ServerProcess, connected, served
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
 from stranger_notes import NotesType
@@ -100,6 +113,30 @@ class TestScheduler(BlobTypeConformance):
 
     async def edit(self, hub: Hub, revision: str) -> None:
         await schedules.update(await self._api(hub), f"{revision}/report", description="Changed")
+
+
+class TestModels(BlobTypeConformance):
+    """`blobhub.model.onnx` keeps them as well."""
+
+    blob_type = models.ONNX
+
+    async def _put(self, hub: Hub, revision: str, model: ModelProto) -> None:
+        stub = model_pb2_grpc.ModelServiceStub(hub.channel)
+        request = model_pb2.PutModelRequest(revision=revision, content=model.SerializeToString())
+        operation = (await stub.PutModel(request, metadata=hub.metadata)).operation
+        watch = operation_pb2.WatchOperationRequest(operation=operation.id)
+        stream = operation_pb2_grpc.OperationServiceStub(hub.channel).WatchOperation(watch, metadata=hub.metadata)
+        last = [each async for each in stream][-1].operations[-1]
+        assert last.HasField("response"), last
+
+    async def put_valid(self, hub: Hub, revision: str) -> None:
+        await self._put(hub, revision, relu())
+
+    async def put_invalid(self, hub: Hub, revision: str) -> None:
+        """A draft without a model is all that is invalid: what is no model never gets in."""
+
+    async def edit(self, hub: Hub, revision: str) -> None:
+        await self._put(hub, revision, model([helper.make_node("Abs", ["x"], ["y"])]))
 
 
 class TestNotes(BlobTypeConformance):

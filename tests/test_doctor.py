@@ -32,6 +32,7 @@ WHATS = [
     *("object store", "master key", "token issuer", "clock"),
     "blobhub.compute.scheduler, time zones",
     "blobhub.compute.workflow, script workers",
+    "blobhub.model.onnx, ONNX packages",
     "stranger.notes, session",
 ]
 

@@ -10,6 +10,9 @@ import structlog
 from blobhub_server import errors
 from blobhub_server.db.trouble import StorageBusy
 from blobhub_server.errors import BlobHubError, Violation
+from blobhub_server.onnx import errors as onnx_errors
+from blobhub_server.onnx.inference import errors as inference_errors
+from blobhub_server.platform.rules.operation import OperationEnded, OperationPoisoned, OperationState
 from blobhub_server.rpc import transport_error
 from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.scheduler import errors as scheduler_errors
@@ -49,6 +52,26 @@ EVERY = [
     scheduler_errors.ScheduleNotArmed(),
     scheduler_errors.BackfillRefused(datetime(2027, 3, 28, 2, 30, tzinfo=UTC), "NOT_FOUND", "no such definition: digest"),
     scheduler_errors.BackfillForgotten(datetime(2027, 3, 28, 2, 30, tzinfo=UTC), datetime(2027, 3, 29, 2, 30, tzinfo=UTC)),
+    onnx_errors.ExtraNotInstalled(),
+    onnx_errors.RefusedArchive("there are bytes after its end"),
+    onnx_errors.UnreadableModel("it is truncated"),
+    onnx_errors.ModelTooLarge("it has too many nodes"),
+    onnx_errors.ExternalData("the tensor 'w' is in another file"),
+    onnx_errors.InvalidModel("the graph has a cycle"),
+    onnx_errors.UnsupportedModel("there is no operator 'Foo'"),
+    onnx_errors.UnloadableModel("the node 'n' has no input"),
+    onnx_errors.ProcessingLimitReached("it took more than 300 s"),
+    inference_errors.InvalidTensor("x", "has another shape", expected="FP32[-1,4]", got="FP32[2,5]"),
+    inference_errors.TensorNotServable("y", "seq(map(int64,tensor(float)))", is_input=False),
+    inference_errors.InferenceRefused("the index 9 is out of bounds", operator="Gather", node="n"),
+    inference_errors.InferenceExhausted("time", "it took more than 30 s"),
+    inference_errors.InferenceCrashed("signal 11"),
+    inference_errors.ModelNotLoaded("it has no operator 'Foo'"),
+    inference_errors.ModelResting("it ended its process", 2.5),
+    inference_errors.InferenceQueueFull(),
+    inference_errors.InferenceMemoryFull(),
+    OperationEnded(OperationState.SUCCEEDED),
+    OperationPoisoned(3),
     errors.RevisionInUse("2 open sessions"),
     errors.SequenceOutOfRange(1, 9),
     transport_error.ShuttingDown(9),

@@ -64,7 +64,7 @@ async def test_a_model_that_runs_for_ever_is_killed_and_rests_while_others_answe
             await ask(running, made, n=np.array(1))
         assert 500 < resting.value.retry_after_seconds <= 600
         assert len(processes()) == 1
-        assert running.statistics(*made.key).failures == {"INFERENCE_EXHAUSTED": 1, "MODEL_RESTING": 4}
+        assert running.statistics(*made.key).failures == {"INFERENCE_EXHAUSTED": 1, "INFERENCE_RESTING": 4}
 
 
 @contextmanager
@@ -125,7 +125,7 @@ async def test_after_a_batch_of_several_has_crashed_requests_are_not_put_togethe
             tasks = await queue(running, made, ["a", "b", "c"])
             await asyncio.sleep(0.05)
             process.kill()
-        assert await outcomes(tasks) == ["MODEL_RESTING"] * 3, "none of them is told that it was the one"
+        assert await outcomes(tasks) == ["INFERENCE_RESTING"] * 3, "none of them is told that it was the one"
         await until(lambda: answers(running, made))
         before = running.statistics(*made.key).execution_count
         await asyncio.gather(*await queue(running, made, list("abcdef")))

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx_models
@@ -19,7 +19,7 @@ from blobhub_server.onnx import confinement
 from blobhub_server.onnx.processing import processor
 from blobhub_server.onnx.processing.limits import ProcessingLimits
 from blobhub_server.onnx.processing.processor import CHILD, ModelProcessor
-from blobhub_server.onnx.processing.report import Report, TensorSpec
+from blobhub_server.onnx.processing.report import Report, Signature, TensorSpec
 from blobhub_server.onnx.refusal import RefusalReason, Refused
 from onnx import TensorProto, helper
 from onnx_models import Hostile, hostile, magika, relu
@@ -30,7 +30,8 @@ PARTY = ("organization", "caller")
 
 
 async def process(path: Path, limits: ProcessingLimits = LIMITS) -> Report | Refused:
-    return await ModelProcessor(1).process(path, limits, PARTY)
+    with path.open("rb") as model:
+        return await ModelProcessor(1).process(model, limits, PARTY)
 
 
 async def process_bytes(tmp_path: Path, data: bytes, limits: ProcessingLimits = LIMITS) -> Report | Refused:
@@ -270,7 +271,8 @@ async def test_no_more_processes_run_at_once_than_may(tmp_path: Path, monkeypatc
     behave(tmp_path, monkeypatch, f"mkdir {held} || touch {overlapped}; sleep 0.1; rmdir {held}")
     (tmp_path / "uploaded").write_bytes(b"model")
     models = ModelProcessor(1)
-    await asyncio.gather(*(models.process(tmp_path / "uploaded", LIMITS, (str(n), "")) for n in range(5)))
+    with (tmp_path / "uploaded").open("rb") as model:
+        await asyncio.gather(*(models.process(model, LIMITS, (str(n), "")) for n in range(5)))
     assert not overlapped.exists()
 
 
@@ -291,9 +293,12 @@ async def test_nodes_are_limited(tmp_path: Path) -> None:
     assert outcome == Refused(RefusalReason.TOO_LARGE, "the model has more than 10 nodes")
 
 
-async def test_a_file_that_is_not_there_is_no_refusal(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        await process(tmp_path / "nowhere")
+async def test_a_signature_is_stored_and_read_as_it_was() -> None:
+    report = await process(magika())
+    assert isinstance(report, Report)
+    stored = report.encode()
+    assert b"model_json" not in stored
+    assert asdict(Signature.decode(stored)) == {name: told for name, told in asdict(report).items() if name != "model_json"}
 
 
 def test_the_libraries_are_not_loaded_with_the_server() -> None:

@@ -214,15 +214,15 @@ class Contents(Protocol):
         name: str,
         stored: tuple[str, int],
         *,
-        limit: str,
+        limit: str | None,
         etag: str = "",
         create_only: bool = False,
     ) -> tuple[Entry, str]:
         """Create an entry of a draft, or replace it unless `create_only`; return it and the draft's new etag.
 
-        `limit` names the limit on the number of entries of a revision. Raises WrongPhase outside a draft, StaleEtag
-        when `etag` is given and is not the current one, AlreadyExists when `create_only` and the name is taken,
-        NotFound when `etag` is `*` and there is no entry to replace, LimitExceeded.
+        `limit` names the limit on the number of entries of a revision; None for a type whose entries have a few fixed names.
+        Raises WrongPhase outside a draft, StaleEtag when `etag` is given and is not the current one, AlreadyExists when
+        `create_only` and the name is taken, NotFound when `etag` is `*` and there is no entry to replace, LimitExceeded.
         """
 
     async def delete(self, tx: Transaction, revision_id: str, name: str, *, etag: str = "") -> str:
@@ -257,6 +257,9 @@ class Contents(Protocol):
 
     async def fullest(self, tx: Transaction, blob_id: str) -> int:
         """The number of entries in the blob's fullest revision, for counting against a limit on entries."""
+
+    async def largest(self, tx: Transaction, blob_id: str, name: str) -> int:
+        """The bytes of the blob's largest entry of that name, for counting against a limit on bytes; 0 without one."""
 
     async def read(self, digest: str) -> bytes:
         """The bytes of an entry. Raises ContentLost when they are missing or corrupt."""

@@ -102,7 +102,7 @@ class Arriving:
 
     async def _enter(self) -> None:
         self._sent_by = await self._sender()
-        await self._place.enter_async_context(self._room.place(self._sent_by, self._method))
+        await self._place.enter_async_context(self._room.place(self._sent_by, self._method, streaming=self._streaming))
 
     async def _read(self) -> Any:
         try:

@@ -23,6 +23,9 @@ MAX_AT_ONCE, MAX_AT_ONCE_PER_CALLER = 16, 8
 """How many calls of known callers are received at the same time without taking a place, and how many of one of them."""
 KNOWN_PLACES, UNKNOWN_PLACES = 8, 4
 """Places for known callers, and for those whom nothing identifies."""
+STREAM_PLACES = 32
+"""Places for the messages of known callers' streams of requests. A sender of small pieces is waited for most of the time: so
+they are apart, and keep no other calls waiting. A place that waits holds 64 KiB."""
 APART = {
     "/grpc.health.v1.Health/Check": 16,
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": 4,
@@ -107,6 +110,12 @@ class Room:
             max_calls=MAX_WAITING,
             max_calls_each=MAX_WAITING_PER_CALLER,
         )
+        self._streams = _Places(
+            free=asyncio.Semaphore(STREAM_PLACES),
+            each=STREAM_PLACES // 2,
+            max_calls=MAX_WAITING,
+            max_calls_each=MAX_WAITING_PER_CALLER,
+        )
         self._unknown = _Places(
             free=asyncio.Semaphore(UNKNOWN_PLACES),
             each=UNKNOWN_PLACES // 2,
@@ -140,9 +149,9 @@ class Room:
             self._at_once.pop(task, None)
 
     @asynccontextmanager
-    async def place(self, sender: Sender, method: str = "") -> AsyncIterator[None]:
+    async def place(self, sender: Sender, method: str = "", *, streaming: bool = False) -> AsyncIterator[None]:
         """Wait for a place, and have it until the block is left. Raises Overloaded when there is none for too long."""
-        places = self._apart.get(method) or (self._known if sender.known else self._unknown)
+        places = self._apart.get(method) or self._places_of(sender, streaming=streaming)
         share = places.share(sender)
         share.calls += 1
         places.calls += 1
@@ -161,3 +170,8 @@ class Room:
             share.calls -= 1
             if share.calls == 0:
                 del places.shares[sender.name]
+
+    def _places_of(self, sender: Sender, *, streaming: bool) -> _Places:
+        if not sender.known:
+            return self._unknown
+        return self._streams if streaming else self._known

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from blobhub_server.errors import BlobHubError
-
-TYPE = "blobhub.model.onnx"
-"""The name of the blob type, which is the domain of its reasons."""
+from blobhub_server.onnx.errors import OnnxError
 
 
-class InferenceError(BlobHubError):
+class InferenceError(OnnxError):
     """The base class of the errors of inference."""
-
-    domain = TYPE
 
 
 class InvalidTensor(InferenceError):
@@ -74,7 +69,7 @@ class InferenceCrashed(InferenceError):
 class ModelNotLoaded(InferenceError):
     """onnxruntime does not load the model, although it did when the model was processed."""
 
-    code, reason = "FAILED_PRECONDITION", "MODEL_NOT_LOADED"
+    code, reason = "FAILED_PRECONDITION", "INFERENCE_UNLOADABLE"
 
     def __init__(self, message: str) -> None:
         super().__init__(f"the model cannot be loaded: {message}")
@@ -83,7 +78,7 @@ class ModelNotLoaded(InferenceError):
 class ModelResting(InferenceError):
     """The model has ended its process, or that of others' requests with it, and is loaded again in a while."""
 
-    code, reason = "UNAVAILABLE", "MODEL_RESTING"
+    code, reason = "UNAVAILABLE", "INFERENCE_RESTING"
 
     def __init__(self, cause: str, retry_after_seconds: float) -> None:
         super().__init__(

@@ -10,7 +10,6 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
@@ -33,17 +32,17 @@ class ModelProcessor:
     def __init__(self, at_once: int) -> None:
         self._turnstile = Turnstile(at_once)
 
-    async def process(self, path: Path, limits: ProcessingLimits, party: Party) -> Report | Refused:
-        """What a file with a model's bytes holds, or why it is refused. Raises ExtraMissing, and OSError for the file.
+    async def process(self, model: BinaryIO, limits: ProcessingLimits, party: Party) -> Report | Refused:
+        """What an open file with a model's bytes holds, or why it is refused. It is read from its beginning.
 
         The process gets the open file, so it knows no path. When it crashes, takes too long or runs out of memory, that is a
         refusal, too: the model has made it do so. When the caller is cancelled, the process and all that it may have started
-        have ended before this does.
+        have ended before this does. Raises ExtraMissing.
         """
         require_extra()
         async with self._turnstile.turn(party):
-            opened = await asyncio.to_thread(path.open, "rb")
-            with opened as model, TemporaryDirectory(prefix="blobhub-model-") as folder:
+            model.seek(0)
+            with TemporaryDirectory(prefix="blobhub-model-") as folder:
                 return await _process(model, limits, folder)
 
 

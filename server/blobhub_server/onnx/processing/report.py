@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from blobhub_server.onnx.refusal import RefusalReason, Refused
@@ -23,7 +23,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Signature:
     """What a model is, as far as one can say without running it."""
 
     sha256: str
@@ -37,10 +37,27 @@ class Report:
     parameter_count: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    model_json: str
-    """The graph without weights, as JSON text."""
     dot: str
     mermaid: str
+
+    def encode(self) -> bytes:
+        """The JSON that is stored of it."""
+        own = {each.name for each in fields(Signature)}
+        said = {name: value for name, value in asdict(self).items() if name in own}
+        return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, text: bytes) -> Signature:
+        """What was stored. Raises ValueError, KeyError or TypeError if it is nothing of the kind."""
+        return Signature(**_with_specs(json.loads(text)))
+
+
+@dataclass(frozen=True, slots=True)
+class Report(Signature):
+    """What processing finds out about a model."""
+
+    model_json: str
+    """The graph without weights, as JSON text."""
 
 
 def encode_outcome(outcome: Report | Refused) -> bytes:
@@ -54,8 +71,11 @@ def decode_outcome(text: bytes) -> Report | Refused:
     said = json.loads(text)
     if "refused" in said:
         return Refused(reason=RefusalReason(said["refused"]["reason"]), message=said["refused"]["message"])
-    report = said["report"]
-    return Report(**report | {each: tuple(map(_spec, report[each])) for each in ("inputs", "outputs")})
+    return Report(**_with_specs(said["report"]))
+
+
+def _with_specs(said: dict[str, Any]) -> dict[str, Any]:
+    return said | {each: tuple(map(_spec, said[each])) for each in ("inputs", "outputs")}
 
 
 def _spec(said: dict[str, Any]) -> TensorSpec:

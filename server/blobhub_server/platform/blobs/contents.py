@@ -39,7 +39,7 @@ class Contents:
         name: str,
         stored: tuple[str, int],
         *,
-        limit: str,
+        limit: str | None,
         etag: str = "",
         create_only: bool = False,
     ) -> tuple[Entry, str]:
@@ -63,7 +63,8 @@ class Contents:
                 update_time=now,
             )
             await store.insert(tx, blob.id, entry)
-            await self._require(tx, blob, limit, revision.entries + 1)
+            if limit is not None:
+                await self._require(tx, blob, limit, revision.entries + 1)
             await revision_store.update(tx, revision_id, entries=revision.entries + 1)
         else:
             entry = Entry(
@@ -143,6 +144,9 @@ class Contents:
 
     async def fullest(self, tx: Transaction, blob_id: str) -> int:
         return await revision_store.most_entries(tx, blob_id)
+
+    async def largest(self, tx: Transaction, blob_id: str, name: str) -> int:
+        return await store.most_bytes(tx, blob_id, name)
 
     async def read(self, digest: str) -> bytes:
         try:

@@ -137,6 +137,19 @@ async def holds(tx: Transaction, blob_id: str, digest: str) -> bool:
     return await tx.one(_HOLDS, blob=blob_id, wanted=digest)
 
 
+_MOST_BYTES = Prepared(
+    sa.select(sa.func.coalesce(sa.func.max(entries.c.size), 0)).where(
+        entries.c.blob_id == sa.bindparam("blob"), entries.c.name == _WANTED
+    ),
+    Scalar(int),
+)
+
+
+async def most_bytes(tx: Transaction, blob_id: str, name: str) -> int:
+    """The size of the largest entry of a name in any revision of a blob; 0 when there is none."""
+    return await tx.one(_MOST_BYTES, blob=blob_id, wanted=name)
+
+
 _AMONG = Prepared(sa.select(entries.c.digest).where(is_one_of(entries.c.digest, "digests")).distinct(), Scalar(str))
 
 

@@ -1,0 +1,90 @@
+"""The ONNX blob type: what `blobhub.model.onnx` is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from blobhub.v1.onnx_error_pb2 import OnnxErrorReason
+
+from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, Host, Limit, Opened, Service
+from blobhub_server.config import Settings
+from blobhub_server.db.engine import Transaction
+from blobhub_server.errors import ContentLost, Violation
+from blobhub_server.objects.contract import ObjectNotFound, ObjectStore
+from blobhub_server.onnx import limit
+from blobhub_server.onnx.errors import TYPE
+from blobhub_server.onnx.intake import PROCESS_MODEL, Intake
+from blobhub_server.onnx.models import ENTRIES, MODEL, Models
+from blobhub_server.onnx.process_model import ProcessModel
+from blobhub_server.onnx.runtime import ExtraMissing, require_extra
+from blobhub_server.onnx.services.model import ModelService
+from blobhub_server.onnx.settings import OnnxSettings
+from blobhub_server.start import StartWarning
+
+
+class OnnxType(BlobType):
+    """Models that are checked, described, handed out and asked."""
+
+    name = TYPE
+    title = "ONNX model"
+    description = (
+        "Stores a model in the ONNX format: checked before it is there, described by what it takes and gives, and "
+        "handed out byte for byte as it was sent."
+    )
+
+    settings = OnnxSettings
+    reasons = OnnxErrorReason.DESCRIPTOR
+
+    def __init__(self) -> None:
+        self._objects: ObjectStore
+
+    def checks(self, settings: Settings, given: Given) -> list[Check]:
+        """A check that there is what models need."""
+        return [Check("ONNX packages", _look_at_packages)]
+
+    @asynccontextmanager
+    async def open(self, host: Host, given: Given) -> AsyncIterator[Opened]:
+        """Serve models."""
+        self._objects = host.objects
+        models = Models(host)
+        process_model = ProcessModel(host, models, given[OnnxSettings])
+        yield Opened(
+            services=[Service("blobhub.v1.ModelService", ModelService(host, models, Intake(host)))],
+            limits=_limits(host),
+            operations={PROCESS_MODEL: process_model.perform},
+        )
+
+    async def validate(self, content: Content) -> list[Violation]:
+        """There must be a model, with all that belongs to one. The type is open."""
+        entries = {entry.name: entry for entry in await content.list()}
+        if entries.keys() != set(ENTRIES):
+            return [Violation("model", "a model is missing; PutModel or UploadModel stores one")]
+        for entry in entries.values():
+            try:
+                await self._objects.size(entry.digest)
+            except ObjectNotFound:
+                raise ContentLost(entry.digest) from None
+        return []
+
+
+async def _look_at_packages() -> str:
+    """Look for the packages of the extra."""
+    try:
+        require_extra()
+    except ExtraMissing as error:
+        raise StartWarning(f"{error}; without them, models can be downloaded, and none can be stored") from None
+    return "numpy, onnx and onnxruntime are installed"
+
+
+def _limits(host: Host) -> list[Limit]:
+    """How large a model may be."""
+
+    async def largest(tx: Transaction, blob_id: str) -> int:
+        return await host.contents.largest(tx, blob_id, MODEL)
+
+    return [
+        Limit(
+            name=limit.MODEL_BYTES, description="Bytes of a model, and of what it is sent as", default=1 << 30, held=largest
+        )
+    ]

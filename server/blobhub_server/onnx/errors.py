@@ -1,0 +1,103 @@
+"""The errors of models, each with its gRPC status code and its reason.
+
+The reasons are the values of `OnnxErrorReason` in `protos/blobhub/v1/onnx_error.proto`. Those that begin with `MODEL_` are
+those of `RefusalReason`: INVALID_ARGUMENT where no server would take the bytes, FAILED_PRECONDITION where one with other
+versions or settings may.
+"""
+
+from __future__ import annotations
+
+from blobhub_server.errors import BlobHubError
+from blobhub_server.onnx.refusal import Refused
+
+TYPE = "blobhub.model.onnx"
+"""The name of the blob type, which is the domain of its reasons."""
+
+
+class OnnxError(BlobHubError):
+    """The base class of the errors of models."""
+
+    domain = TYPE
+
+
+class ExtraNotInstalled(OnnxError):
+    """The server was installed without the packages that models need."""
+
+    code, reason = "FAILED_PRECONDITION", "EXTRA_MISSING"
+
+    def __init__(self) -> None:
+        super().__init__("this server was installed without the packages that models need; its operator has to install them")
+
+
+class RefusedModel(OnnxError):
+    """The base class of why a model is refused; the message says it in words."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class RefusedArchive(RefusedModel):
+    """The archive is not a gzipped tar with exactly one member, `model.onnx`."""
+
+    reason = "MODEL_ARCHIVE"
+
+
+class UnreadableModel(RefusedModel):
+    """The bytes are not an ONNX model."""
+
+    reason = "MODEL_UNREADABLE"
+
+
+class ModelTooLarge(RefusedModel):
+    """The model has more of something than this server takes."""
+
+    code, reason = "FAILED_PRECONDITION", "MODEL_TOO_LARGE"
+
+
+class ExternalData(RefusedModel):
+    """A tensor keeps its data in another file."""
+
+    reason = "MODEL_EXTERNAL_DATA"
+
+
+class InvalidModel(RefusedModel):
+    """The model breaks a rule of the ONNX specification."""
+
+    reason = "MODEL_INVALID"
+
+
+class UnsupportedModel(RefusedModel):
+    """The model has an operator, domain or opset that onnxruntime does not have."""
+
+    code, reason = "FAILED_PRECONDITION", "MODEL_UNSUPPORTED"
+
+
+class UnloadableModel(RefusedModel):
+    """The model is valid, but onnxruntime cannot make a session of it."""
+
+    code, reason = "FAILED_PRECONDITION", "MODEL_UNLOADABLE"
+
+
+class ProcessingLimitReached(RefusedModel):
+    """Processing the model took more time or memory than it may."""
+
+    code, reason = "FAILED_PRECONDITION", "MODEL_LIMITS"
+
+
+_REFUSALS: dict[str, type[RefusedModel]] = {
+    kind.reason: kind
+    for kind in (
+        RefusedArchive,
+        UnreadableModel,
+        ModelTooLarge,
+        ExternalData,
+        InvalidModel,
+        UnsupportedModel,
+        UnloadableModel,
+        ProcessingLimitReached,
+    )
+}
+
+
+def refusal_error(refused: Refused) -> RefusedModel:
+    """The error that says why a model is refused."""
+    return _REFUSALS[refused.reason](refused.message)

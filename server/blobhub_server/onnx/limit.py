@@ -1,0 +1,5 @@
+"""The names of the limits that models have."""
+
+from __future__ import annotations
+
+MODEL_BYTES = "onnx.model_bytes"

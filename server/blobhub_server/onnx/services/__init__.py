@@ -1,0 +1,1 @@
+"""The services of the ONNX slice: its nouns on the wire."""
