@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 from pathlib import Path
 
 import acme
@@ -12,8 +13,9 @@ import pytest
 from blobhub_server.blobtypes.conformance import expect_refusal
 from blobhub_server.db.sqlite_file import DatabaseInUse, LogMissing, SeveralNames
 from calling import ask
-from commands import refused, run
+from commands import environment, refused, run
 from databases import select
+from forked import COMMAND
 from served import ServerProcess, connected, served
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -78,6 +80,26 @@ async def test_a_log_that_is_brought_back_under_a_server_is_written_to_again(tmp
     (tmp_path / "away").rename(log)
     async with served(tmp_path / "data", url):
         assert await select(url, "SELECT alias FROM organizations") == [("kept",)]
+
+
+async def test_a_start_that_has_no_room_does_not_forget_that_the_database_was_not_closed(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "blobhub.db"
+    server = ServerProcess(tmp_path / "data")
+    async with server.running(), connected(server.address, server.admin_key) as api:
+        await acme.organization(api)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        ["sh", "-c", 'ulimit -f 0; exec "$0" serve', COMMAND],
+        env=environment(tmp_path / "data"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    refused(done, "File too large")
+    Path(f"{path}-wal").rename(tmp_path / "away")
+    with pytest.raises(LogMissing):
+        async with served(tmp_path / "data"):
+            pass
 
 
 async def refused_start(folder: Path, path: Path) -> None:

@@ -15,9 +15,12 @@ import fcntl
 import os
 from pathlib import Path
 
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.start import StartError
 
 _OPEN = "open"
+_MARK_LENGTH = 32
+"""How long a mark is, whatever it says."""
 
 
 class DatabaseInUse(StartError):
@@ -73,9 +76,12 @@ class SqliteFile:
     def is_there(self) -> bool:
         """Whether the paths still lead to the database that was opened and to its log. They do not after a move or removal.
 
-        To be asked before each change, because the first one makes the log of a new database.
+        To be asked before each change, because the first one makes the log of a new database. Raises StorageUnavailable.
         """
-        return _identity(self.path) == self._identity and self._log_is_there()
+        try:
+            return _identity(self.path) == self._identity and self._log_is_there()
+        except OSError as error:
+            raise StorageUnavailable from error
 
     def log_saved(self) -> None:
         """Note that all that is in the log is in the database, too: a log that is gone is missed by nobody."""
@@ -122,8 +128,8 @@ class SqliteFile:
         return os.pread(self._marker, 64, 0).decode(errors="replace")
 
     def _mark(self, state: str) -> None:
-        os.ftruncate(self._marker, 0)
-        os.pwrite(self._marker, f"{os.getpid()}\n{state}\n".encode(), 0)
+        # In the bytes that are there: on a full disk a file that was cut could not be written again, and said nothing.
+        os.pwrite(self._marker, f"{os.getpid()}\n{state}\n".ljust(_MARK_LENGTH).encode(), 0)
 
 
 def _open(path: Path) -> int:
