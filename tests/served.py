@@ -30,6 +30,7 @@ from blobhub.v1 import (
     limit_pb2_grpc,
     member_pb2_grpc,
     metadata_pb2_grpc,
+    model_upload_pb2_grpc,
     operation_pb2_grpc,
     organization_pb2,
     organization_pb2_grpc,
@@ -73,6 +74,7 @@ class Api:
         self.members = member_pb2_grpc.MemberServiceStub(channel)
         self.metadata = metadata_pb2_grpc.MetadataServiceStub(channel)
         self.operations = operation_pb2_grpc.OperationServiceStub(channel)
+        self.model_uploads = model_upload_pb2_grpc.ModelUploadServiceStub(channel)
         self.organizations = organization_pb2_grpc.OrganizationServiceStub(channel)
         self.revisions = revision_pb2_grpc.RevisionServiceStub(channel)
         self.session_objects = session_object_pb2_grpc.SessionObjectServiceStub(channel)

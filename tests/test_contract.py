@@ -26,7 +26,7 @@ IMPLIED = {
 }
 """What a request with such a field can be answered with."""
 
-SERVERS = {"api_key", "credential", "execution", "firing", "operation", "user"}
+SERVERS = {"api_key", "credential", "execution", "firing", "model_upload", "operation", "user"}
 """Kinds whose references name no parent, so that the server is it, which its administrators alone may read."""
 
 UNSEEN = "or it names nothing that the caller may see, in a parent that they may read."
@@ -35,7 +35,7 @@ ADMINISTRATORS = "there is no such thing, which only administrators of the serve
 
 LIMITED = {f"Create{noun}" for noun in ("ApiKey", "Blob", "Credential", "Member", "Metadata", "Revision", "Session")}
 LIMITED |= {"CreateOrganization", "CreateSchedule", "RotateApiKey", "PutDefinition", "StartExecution", "RunExecution"}
-LIMITED |= {"PutSessionObject", "PutModel", "UploadModel"}
+LIMITED |= {"PutSessionObject", "PutModel", "UploadModel", "CreateModelUpload", "CompleteModelUpload"}
 """Methods that add to what is counted, which the tests of limits go through."""
 
 each_method = pytest.mark.parametrize("method", served_methods(), ids=lambda method: method.path)

@@ -8,13 +8,11 @@ import asyncio
 import random
 import uuid
 from collections import Counter
-from functools import partial
-from hashlib import sha256
 from typing import Any
 
 import flows
 import grpc
-import models
+import model_uploads
 import pytest
 import schedules
 from blobhub.v1 import audit_pb2, session_pb2
@@ -31,7 +29,6 @@ from google.protobuf.message_factory import GetMessageClass
 from methods import Method
 from scale import scaled
 from served import WORKFLOW, Api, Served, connected
-from waiting import until
 
 CHANGES = {name: method for name, method in METHODS.items() if method.changes}
 LIVES, IN_FLIGHT = scaled(38, least=4), 16
@@ -167,7 +164,7 @@ async def live(call: Caller, name: str) -> None:
     await workflow(call, name)
     await notes(call, name)
     await scheduler(call, name)
-    await model(call, name)
+    await model_uploads.live(call, name)
     await call("CreateOrganization", alias=f"{name}-gone")
     await call("CreateBlob", organization=f"{name}-gone", alias="gone", type=WORKFLOW)
     await call("DeleteOrganization", organization=f"{name}-gone", cascade=True)
@@ -253,17 +250,6 @@ async def scheduler(call: Caller, name: str) -> None:
     made = await call("BackfillSchedule", schedule=f"{name}/nightly@draft/daily", start_time=start, end_time=end)
     await call("CloseSession", session=made.firings[0].session_id)
     await call("DeleteSchedule", schedule=f"{name}/nightly@draft/gone")
-
-
-async def model(call: Caller, name: str) -> None:
-    """A model: one that is refused, and one that is accepted and removed."""
-    draft, good = f"{name}/scorer@draft", models.SMALL
-    await call("CreateBlob", organization=name, alias="scorer", type=models.ONNX)
-    refused = await call("PutModel", revision=draft, content=b"no archive", form="MODEL_FORM_TAR_GZ")
-    accepted = await call("UploadModel", revision=draft, chunk=good, sha256=sha256(good).hexdigest())
-    for begun in (refused.operation, accepted.operation):
-        await until(partial(models.has_ended, call.api, begun.id))
-    await call("DeleteModel", revision=draft)
 
 
 async def notes(call: Caller, name: str) -> None:

@@ -42,7 +42,7 @@ DOC = Path(__file__).resolve().parent.parent / "docs" / "limits.md"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 DENIED = grpc.StatusCode.PERMISSION_DENIED
-ELSEWHERE = {"blob.open_operations", "onnx.model_bytes", "workflow.log_bytes"}
+ELSEWHERE = {"blob.open_operations", "onnx.model_bytes", "onnx.uploads_per_blob", "workflow.log_bytes"}
 """They are in test_operation_life.py, test_model_refused.py and test_log_bytes.py."""
 DEFAULT, ORGANIZATION, BLOB = (
     limit_pb2.LIMIT_SOURCE_DEFAULT,

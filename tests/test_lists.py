@@ -123,6 +123,8 @@ async def test_a_list_is_complete_and_a_page_costs_the_same_anywhere(place: Plac
 OTHERWISE = {
     "ListSchedules": "reads entries as ListDefinitions does, fifty at a time; filters and pages are in test_schedule.py",
     "ListFirings": "is read by the ids of a blob or a schedule; filters and pages are in test_firing_service.py",
+    "ListModelUploads": "is read by the ids of a blob; filters and pages are in test_model_upload.py",
+    "ListModelUploadParts": "lists what is in the object store, and no rows; its pages are in test_model_upload.py",
     "ListOperations": "is read by the ids of a blob; filters and pages are in test_operation_service.py",
     "ListUpcomingFirings": "lists times that are reckoned, and no rows; its pages are in test_schedule.py",
 }

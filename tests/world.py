@@ -13,6 +13,7 @@ from pathlib import Path
 import acme
 import flows
 import grpc
+import model_uploads
 import operations
 import schedules
 from blobhub.v1 import (
@@ -39,7 +40,7 @@ from served import WORKFLOW, Api, Served, connected
 from waiting import refused_in_the_end
 
 NOT_AN_ID = "not-a-uuid"
-NEVER_PUBLIC = ("api_key", "credential", "execution", "firing", "note_run", "operation", "session", "user")
+NEVER_PUBLIC = ("api_key", "credential", "execution", "firing", "model_upload", "note_run", "operation", "session", "user")
 """Kinds of resource that are not shown to everybody, even where their place is public."""
 NOWHERE = "01890000-0000-7000-8000-000000000000"
 
@@ -193,6 +194,7 @@ class World:
             "credential": [Subject(value=await self._credential_id(s.value), level=s.level) for s in on_all],
             "note_run": [Subject(value=await self._run_of_a_note(organization), level="organization")],
             "operation": [Subject(value=await self._operation(organization), level="organization")],
+            "model_upload": [Subject(value=await self._model_upload(organization), level="organization")],
             "definition": [
                 Subject(value=f"{place}@default/workflow", level="blob"),
                 Subject(value=listed.definitions[0].id, level="blob"),
@@ -221,6 +223,12 @@ class World:
         """An operation on that note, which has ended."""
         begun = await operations.begin(self.api, f"{organization}/notes")
         return (await operations.ended(self.api, begun.id)).id
+
+    async def _model_upload(self, organization: str) -> str:
+        """An upload to another blob of an organization, on which the callers have no role of its own."""
+        await acme.blob(self.api, f"{organization}/scorer", model_uploads.ONNX)
+        async with model_uploads.sending(self.api, b"a model", revision=f"{organization}/scorer@draft") as sender:
+            return sender.id
 
     async def _schedule(self, organization: str) -> dict[str, list[Subject]]:
         """A schedule of another blob of an organization, on which the callers have no role of its own, and its firing."""

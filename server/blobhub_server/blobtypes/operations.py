@@ -7,7 +7,7 @@ of it is written in the transaction that ends the operation, once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -67,7 +67,7 @@ another one.
 
 
 class Operations(Protocol):
-    """Begins operations."""
+    """Begins operations, and finds them."""
 
     async def begin(
         self,
@@ -87,3 +87,6 @@ class Operations(Protocol):
         performs, NotFound when the revision is gone, PermissionDenied when the blob is, LimitExceeded for
         `blob.open_operations`.
         """
+
+    async def find(self, tx: Transaction, operation_ids: Collection[str]) -> Mapping[str, operation_pb2.Operation]:
+        """Some operations as they are now, by id; those that are kept."""

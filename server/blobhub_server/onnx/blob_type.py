@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
 
 from blobhub.v1.onnx_error_pb2 import OnnxErrorReason
 
+from blobhub_server.background import in_background
 from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import ContentLost, Violation
 from blobhub_server.objects.contract import ObjectNotFound, ObjectStore
 from blobhub_server.onnx import limit
+from blobhub_server.onnx.completion import UploadCompletion
 from blobhub_server.onnx.errors import TYPE
 from blobhub_server.onnx.intake import PROCESS_MODEL, Intake
 from blobhub_server.onnx.models import ENTRIES, MODEL, Models
 from blobhub_server.onnx.process_model import ProcessModel
 from blobhub_server.onnx.runtime import ExtraMissing, require_extra
 from blobhub_server.onnx.services.model import ModelService
+from blobhub_server.onnx.services.model_upload import ModelUploadService, locate_upload
 from blobhub_server.onnx.settings import OnnxSettings
+from blobhub_server.onnx.store import MIGRATIONS, TABLES
+from blobhub_server.onnx.store import upload as upload_store
+from blobhub_server.onnx.upload_upkeep import UploadUpkeep
+from blobhub_server.onnx.uploads import COMPLETE, Uploads
 from blobhub_server.start import StartWarning
 
 
@@ -35,6 +44,8 @@ class OnnxType(BlobType):
 
     settings = OnnxSettings
     reasons = OnnxErrorReason.DESCRIPTOR
+    tables = TABLES
+    migrations = MIGRATIONS
 
     def __init__(self) -> None:
         self._objects: ObjectStore
@@ -49,11 +60,23 @@ class OnnxType(BlobType):
         self._objects = host.objects
         models = Models(host)
         process_model = ProcessModel(host, models, given[OnnxSettings])
-        yield Opened(
-            services=[Service("blobhub.v1.ModelService", ModelService(host, models, Intake(host)))],
-            limits=_limits(host),
-            operations={PROCESS_MODEL: process_model.perform},
-        )
+        lifetime = timedelta(days=given[OnnxSettings].model_upload_days)
+        uploads = Uploads(host, lifetime)
+        upkeep = UploadUpkeep(host, uploads, lifetime)
+        async with in_background(upkeep.run(), "upkeep of uploads"):
+            yield Opened(
+                services=[
+                    Service("blobhub.v1.ModelService", ModelService(host, models, Intake(host))),
+                    Service("blobhub.v1.ModelUploadService", ModelUploadService(host, uploads, upkeep)),
+                ],
+                locators={"model_upload": partial(locate_upload, host)},
+                collect=upload_store.collect,
+                limits=_limits(host),
+                on_serving=upkeep.on_serving,
+                objects_in_use=upload_store.objects_in_use,
+                uploads_open=upload_store.unended,
+                operations={PROCESS_MODEL: process_model.perform, COMPLETE: UploadCompletion(host, process_model).perform},
+            )
 
     async def validate(self, content: Content) -> list[Violation]:
         """There must be a model, with all that belongs to one. The type is open."""
@@ -86,5 +109,11 @@ def _limits(host: Host) -> list[Limit]:
     return [
         Limit(
             name=limit.MODEL_BYTES, description="Bytes of a model, and of what it is sent as", default=1 << 30, held=largest
-        )
+        ),
+        Limit(
+            name=limit.UPLOADS,
+            description="Uploads in parts that have not ended",
+            default=20,
+            held=upload_store.count_unended,
+        ),
     ]

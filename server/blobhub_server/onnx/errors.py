@@ -7,7 +7,9 @@ versions or settings may.
 
 from __future__ import annotations
 
-from blobhub_server.errors import BlobHubError
+from collections.abc import Sequence
+
+from blobhub_server.errors import BlobHubError, Violation
 from blobhub_server.onnx.refusal import Refused
 
 TYPE = "blobhub.model.onnx"
@@ -101,3 +103,38 @@ _REFUSALS: dict[str, type[RefusedModel]] = {
 def refusal_error(refused: Refused) -> RefusedModel:
     """The error that says why a model is refused."""
     return _REFUSALS[refused.reason](refused.message)
+
+
+class UploadNotOpen(OnnxError):
+    """The upload takes no parts any more, and cannot be completed or cancelled."""
+
+    code, reason = "FAILED_PRECONDITION", "UPLOAD_NOT_OPEN"
+
+    def __init__(self, state: str, operation_id: str) -> None:
+        """`operation_id` is the operation that completes the upload; empty without one."""
+        told = f"its operation is {operation_id}" if operation_id else "begin another one"
+        super().__init__(f"the upload is {state}; {told}", metadata={"state": state, "operation": operation_id})
+
+
+class PartsMismatch(OnnxError):
+    """Parts of an upload have not come, or are not those that were named."""
+
+    code, reason = "FAILED_PRECONDITION", "PARTS_MISMATCH"
+
+    def __init__(self, count: int, violations: Sequence[Violation] = ()) -> None:
+        """`count` is how many are wrong; `violations` say it of the first ones."""
+        said = "; ".join(each.message for each in violations[:5]) or "a part was sent again meanwhile"
+        super().__init__(f"{count} parts are not there as named: {said}", violations=violations)
+
+
+class ChecksumMismatch(OnnxError):
+    """The file that has come does not have the checksum that was announced."""
+
+    code, reason = "INVALID_ARGUMENT", "CHECKSUM_MISMATCH"
+
+    def __init__(self, name: str, expected: str, actual: str) -> None:
+        """`name` is `sha256` or `crc32c`; the values are lower-case hex."""
+        super().__init__(
+            f"the {name} of the file is {actual}, and {expected} was announced; send it again",
+            metadata={"checksum": name, "expected": expected, "actual": actual},
+        )

@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 MODEL_BYTES = "onnx.model_bytes"
+UPLOADS = "onnx.uploads_per_blob"

@@ -16,6 +16,9 @@ class OnnxSettings(SettingsModel):
     model_memory_mib: int = Field(
         8192, ge=512, description="How much address space the check of one model may use; a model is there up to four times."
     )
+    model_upload_days: float = Field(
+        7, gt=0, description="How long an upload in parts stays open, and how long it is known after its end."
+    )
 
     def processing_limits(self, max_model_bytes: int) -> ProcessingLimits:
         """What the check of a model of so many bytes at most may take."""

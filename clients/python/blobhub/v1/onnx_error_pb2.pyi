@@ -44,6 +44,20 @@ class _OnnxErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnnxE
     """FAILED_PRECONDITION. Processing the model took more time or memory than the server's settings allow."""
     ONNX_ERROR_REASON_EXTRA_MISSING: _OnnxErrorReason.ValueType  # 9
     """FAILED_PRECONDITION. The server was installed without the packages that models need; its operator has to install them."""
+    ONNX_ERROR_REASON_UPLOAD_NOT_OPEN: _OnnxErrorReason.ValueType  # 10
+    """FAILED_PRECONDITION. The upload takes no parts any more, and cannot be completed or cancelled: it has ended, or is being
+    completed by an operation, or its draft was discarded. Metadata: `state`, which is `orphaned` then, and the id of the
+    operation as `operation`, empty without one.
+    """
+    ONNX_ERROR_REASON_PARTS_MISMATCH: _OnnxErrorReason.ValueType  # 11
+    """FAILED_PRECONDITION. Parts of the upload have not come, or have come with other ETags than those that were named: send
+    them, and complete the upload again. An operation fails with it when a part was sent anew while it ran. Details:
+    `BadRequest` with the first hundred parts.
+    """
+    ONNX_ERROR_REASON_CHECKSUM_MISMATCH: _OnnxErrorReason.ValueType  # 12
+    """INVALID_ARGUMENT. The file that has come has another checksum than was announced. Metadata: `checksum`, which is `sha256`
+    or `crc32c`, and `expected` and `actual` in lower-case hex.
+    """
     ONNX_ERROR_REASON_INVALID_TENSOR: _OnnxErrorReason.ValueType  # 20
     """INVALID_ARGUMENT. A tensor of a request is not what the model's signature says. Metadata: `tensor`, its name; `expected` and
     `got`, such as `FP32[-1,4]` and `FP64[2,4]`.
@@ -100,6 +114,20 @@ ONNX_ERROR_REASON_MODEL_LIMITS: OnnxErrorReason.ValueType  # 8
 """FAILED_PRECONDITION. Processing the model took more time or memory than the server's settings allow."""
 ONNX_ERROR_REASON_EXTRA_MISSING: OnnxErrorReason.ValueType  # 9
 """FAILED_PRECONDITION. The server was installed without the packages that models need; its operator has to install them."""
+ONNX_ERROR_REASON_UPLOAD_NOT_OPEN: OnnxErrorReason.ValueType  # 10
+"""FAILED_PRECONDITION. The upload takes no parts any more, and cannot be completed or cancelled: it has ended, or is being
+completed by an operation, or its draft was discarded. Metadata: `state`, which is `orphaned` then, and the id of the
+operation as `operation`, empty without one.
+"""
+ONNX_ERROR_REASON_PARTS_MISMATCH: OnnxErrorReason.ValueType  # 11
+"""FAILED_PRECONDITION. Parts of the upload have not come, or have come with other ETags than those that were named: send
+them, and complete the upload again. An operation fails with it when a part was sent anew while it ran. Details:
+`BadRequest` with the first hundred parts.
+"""
+ONNX_ERROR_REASON_CHECKSUM_MISMATCH: OnnxErrorReason.ValueType  # 12
+"""INVALID_ARGUMENT. The file that has come has another checksum than was announced. Metadata: `checksum`, which is `sha256`
+or `crc32c`, and `expected` and `actual` in lower-case hex.
+"""
 ONNX_ERROR_REASON_INVALID_TENSOR: OnnxErrorReason.ValueType  # 20
 """INVALID_ARGUMENT. A tensor of a request is not what the model's signature says. Metadata: `tensor`, its name; `expected` and
 `got`, such as `FP32[-1,4]` and `FP64[2,4]`.

@@ -73,6 +73,14 @@ async def get(tx: Transaction, operation_id: str) -> Operation | None:
     return await tx.first(_GET, operation=operation_id)
 
 
+_FIND_SOME = Prepared(_SELECT.where(is_one_of(operations.c.id, "ids")), OPERATION)
+
+
+async def find_some(tx: Transaction, operation_ids: Collection[str]) -> list[Operation]:
+    """Some operations, by their ids; those that exist."""
+    return await tx.all(_FIND_SOME, ids=sorted(operation_ids))
+
+
 async def page(
     tx: Transaction, blob_id: str, *, state: OperationState | None, kind: str, order_by: str, after: str, limit: int
 ) -> list[Operation]:

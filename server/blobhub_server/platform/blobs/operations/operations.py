@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from blobhub.v1 import operation_pb2 as pb
@@ -80,6 +80,9 @@ class Operations:
         await store.insert(tx, operation)
         await self._bell.ring_after_commit(tx, [WORK])
         return to_proto(operation)
+
+    async def find(self, tx: Transaction, operation_ids: Collection[str]) -> dict[str, pb.Operation]:
+        return {found.id: to_proto(found) for found in await store.find_some(tx, operation_ids)}
 
     async def cancel(self, tx: Transaction, operation_id: str) -> Operation:
         """Cancel an operation, or leave one that is cancelled; return it.

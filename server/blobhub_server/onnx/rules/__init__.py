@@ -1,0 +1,1 @@
+"""What uploads of models are, and what may be done with them. No SQL, gRPC or protobuf."""
