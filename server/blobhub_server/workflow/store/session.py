@@ -150,10 +150,14 @@ async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     return Dependents(kind="open sessions", count=count, ids=ids)
 
 
+_COUNT_OPEN = Prepared(
+    sa.select(sa.func.count().label("open")).where(sessions.c.blob_id == sa.bindparam("blob"), NOT_CLOSED), Scalar(int)
+)
+
+
 async def count_open(tx: Transaction, blob_id: str) -> int:
     """How many sessions of a blob are not closed."""
-    query = sa.select(sa.func.count()).select_from(sessions).where(sessions.c.blob_id == blob_id, NOT_CLOSED)
-    return int((await tx.execute(query)).scalar_one())
+    return await tx.one(_COUNT_OPEN, blob=blob_id)
 
 
 async def most_executions(tx: Transaction, blob_id: str) -> int:

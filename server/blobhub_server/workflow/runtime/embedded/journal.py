@@ -125,14 +125,15 @@ class Journal:
         answers = await self._insert_new(tx, new, sessions) | await self._check_running(tx, changed, sessions)
         decided = [unit for unit in units if unit.key not in answers]
         if decided:
-            current, turns = [], Turns()
-            for unit in await bring_up_to_date(tx, decided, self.objects):
-                current.append(await unit.encode())
-                await turns.pause()
+            current, turns = await bring_up_to_date(tx, decided, self.objects), Turns()
             # The row of a new execution is that of its first decision.
             grown = [now for before, now in zip(decided, current, strict=True) if now.limit is None or now is not before]
             await execution_store.project(tx, [unit.execution for unit in grown])
-            await self._store(tx, current, sessions)
+            encoded = []
+            for unit in current:
+                encoded.append(await unit.encode())
+                await turns.pause()
+            await self._store(tx, encoded, sessions)
             answers |= {unit.key: unit.execution for unit in current}
         return [answers[unit.key] for unit in units]
 

@@ -18,6 +18,7 @@ from blobhub_server.workflow.lookups import Lookups
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
+from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.contract import PreparedStart, Start, StartWork
 from blobhub_server.workflow.runtime.decision import Progress
 from blobhub_server.workflow.runtime.embedded.journal import Journal
@@ -123,7 +124,8 @@ class Starts:
         value = partial(self._host.limits.value, tx, EXECUTIONS, organization_id=organization_id, blob_id=blob_id)
         limit = await once(("limit", blob_id), value)
         reads = graph.session_reads
-        objects = await once(("objects", session.id, reads), partial(self._journal.objects.read, tx, session.id, reads))
+        read = partial(self._journal.objects.read, tx, session.id, reads)
+        objects = await once(("objects", session.id, reads), read) if reads else Reading()
         execution = self._execution(start, entry)
         runner = self._runners.make(graph, Progress(execution, ExecutionState(step_limit=start.step_limit)))
         happening, budget = Started(dict(start.input_data)), 0 if later else BUDGET
