@@ -93,15 +93,15 @@ _slices: WeakKeyDictionary[asyncio.AbstractEventLoop, _Slices] = WeakKeyDictiona
 
 
 class Turns:
-    """Breaks long work up, so that whatever else waits for the event loop has its turn in between."""
+    """Breaks long work up, so that whatever else waits for the event loop has its turn in between.
+
+    `await turns.pause()` lets others have their turn, unless one has begun just now.
+    """
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self._slices = _slices.get(loop) or _slices.setdefault(loop, _Slices(loop))
-
-    async def pause(self) -> None:
-        """Let others have their turn, unless one has begun just now."""
-        await self._slices.pause()
+        slices = _slices.get(loop) or _slices.setdefault(loop, _Slices(loop))
+        self.pause = slices.pause
 
 
 async def in_turns(make: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

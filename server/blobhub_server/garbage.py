@@ -10,7 +10,7 @@ _NEVER = 1 << 30
 
 
 class FullCollections:
-    """Puts off the collector's full collections, those of the oldest generation, for some seconds.
+    """Puts off all collections but those of what was made just now, for some seconds.
 
     It is for whoever makes very many objects that stay for a while: the collector goes over all of them whenever they have
     become a quarter more, and finds nothing. Garbage whose objects lead to each other stays meanwhile.
@@ -31,7 +31,8 @@ class FullCollections:
         self._end = loop.call_later(max_seconds, self._run_out, max_seconds)
         if not self._putting_off:
             FullCollections._thresholds = gc.get_threshold()
-            gc.set_threshold(*self._thresholds[:2], _NEVER)
+            # Nor those of the middle one: what has stayed for one collection stays.
+            gc.set_threshold(self._thresholds[0], _NEVER, _NEVER)
         self._putting_off.add(self)
 
     def resume(self) -> None:

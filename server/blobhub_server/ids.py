@@ -14,6 +14,19 @@ NOTHING = "00000000-0000-0000-0000-000000000000"
 """The id of nothing. It is looked up where there is no id, so that absent things cost the same statements as others."""
 
 
+class _Noise:
+    """Random bytes of the operating system, which is asked for some hundred ids at once: a call takes as long as an id."""
+
+    def __init__(self) -> None:
+        self._left = b""
+
+    def __call__(self, count: int) -> bytes:
+        if len(self._left) < count:
+            self._left = os.urandom(4096)
+        taken, self._left = self._left[:count], self._left[count:]
+        return taken
+
+
 class Uuid7:
     """Makes UUIDv7 strings (RFC 9562 §5.7), ascending within this process.
 
@@ -24,10 +37,10 @@ class Uuid7:
     def __init__(
         self,
         milliseconds: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        entropy: Callable[[int], bytes] = os.urandom,
+        entropy: Callable[[int], bytes] | None = None,
     ) -> None:
         self._milliseconds = milliseconds
-        self._entropy = entropy
+        self._entropy = entropy or _Noise()
         self._last = 0
         self._counter = 0
 

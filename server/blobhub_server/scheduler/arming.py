@@ -59,11 +59,16 @@ class Arming:
         self.set_next(schedule, document, self._host.clock())
         await self._ring(tx, schedule)
 
-    def set_next(self, schedule: Schedule, document: ScheduleDocument | None, after: datetime) -> None:
-        """Set the first time after an instant, of the document that is armed, as the next one; none unless it will fire."""
+    def set_next(
+        self, schedule: Schedule, document: ScheduleDocument | None, after: datetime, timing: Timing | None = None
+    ) -> None:
+        """Set the first time after an instant, of the document that is armed, as the next one; none unless it will fire.
+
+        `timing` is the document's, if that has been read.
+        """
         nominal = None
         if document is not None and schedule.waits_for_time:
-            nominal = Timing.read(document).next_after(after)
+            nominal = (timing or Timing.read(document)).next_after(after)
         schedule.tzdata, schedule.reckon_time = TZDATA_VERSION, after
         schedule.next_nominal_time = nominal
         schedule.next_due_time = None

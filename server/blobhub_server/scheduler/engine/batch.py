@@ -25,11 +25,10 @@ from blobhub_server.scheduler.engine.firings import Armed
 from blobhub_server.scheduler.engine.log import FiringLog
 from blobhub_server.scheduler.engine.take import Take, take_queued
 from blobhub_server.scheduler.errors import BackfillRefused, ScheduleNotArmed
-from blobhub_server.scheduler.rules.document import Overlap, ScheduleDocument
+from blobhub_server.scheduler.rules.document import Overlap
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
 from blobhub_server.scheduler.rules.schedule import Schedule
 from blobhub_server.scheduler.rules.state import require_known
-from blobhub_server.scheduler.rules.timing import Timing
 from blobhub_server.scheduler.store import due as due_store
 from blobhub_server.scheduler.store import firing as firing_store
 from blobhub_server.scheduler.store import firing_log as log_store
@@ -218,8 +217,8 @@ class Batches:
             if schedule.version_id is None:
                 continue
             version = versions[schedule.version_id]
-            document = ScheduleDocument.read(version.document)
-            armed.append(Armed(schedule=schedule, version=version, document=document, timing=Timing.read(document)))
+            document, timing = firings.read_document(version.document)
+            armed.append(Armed(schedule=schedule, version=version, document=document, timing=timing))
             await turns.pause()
         return armed
 
@@ -233,8 +232,7 @@ class Batches:
             key = schedule.id, firing.schedule_digest if firing is not None else ""
             version = (await version_store.find_some(tx, [key])).get(key)
             if version is not None:
-                document = ScheduleDocument.read(version.document)
-                timing = Timing.read(document)
+                document, timing = firings.read_document(version.document)
                 disarmed.append(Armed(schedule=schedule, version=version, document=document, timing=timing))
         return disarmed
 
@@ -248,13 +246,13 @@ class Batches:
         schedule = armed.schedule
         last = schedule.last_nominal_time
         schedule.last_nominal_time = after if last is None else max(last, after)
-        self._arming.set_next(schedule, armed.document, after)
+        self._arming.set_next(schedule, armed.document, after, armed.timing)
 
     async def _store(self, tx: Transaction, take: Take, schedules: Sequence[Schedule]) -> list[Firing]:
         counts = Counter(firing.schedule_id for firing in take.told)
         for schedule in schedules:
             schedule.firing_count += counts[schedule.id]
-        await schedule_store.update(tx, schedules)
+        await schedule_store.advance(tx, schedules)
         told = await self._log.append(tx, take.told) if take.told else []
         if take.queued:
             tx.after_commit(lambda: self._on_queued(take.queued))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from blobhub_server.blobtypes.capabilities import Invocation, InvocationResult
 from blobhub_server.blobtypes.expressions import ExpressionError
@@ -20,6 +21,23 @@ OVERLAP, QUEUE_FULL, SUPERSEDED, NOT_ARMED = "OVERLAP", "QUEUE_FULL", "SUPERSEDE
 """Why times are skipped, beside MISSED."""
 MAX_MESSAGE = 1000
 _SMALLEST = timedelta(microseconds=1)
+
+
+MAX_KEPT_CHARACTERS = 4096
+
+
+@lru_cache(maxsize=4096)
+def _read_short(text: str) -> tuple[ScheduleDocument, Timing]:
+    document = ScheduleDocument.read(text)
+    return document, Timing.read(document)
+
+
+def read_document(text: str) -> tuple[ScheduleDocument, Timing]:
+    """A document and its times. Those of short documents are kept, because a schedule fires again and again.
+
+    Raises what `ScheduleDocument.read` and `Timing.read` raise.
+    """
+    return _read_short(text) if len(text) <= MAX_KEPT_CHARACTERS else _read_short.__wrapped__(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,32 +107,30 @@ class Armed:
 
 def started(firing: Firing, result: InvocationResult) -> Firing:
     """A firing that has started an execution, which may have ended at once."""
-    ended = result.end_time is not None
-    return replace(
-        firing,
-        execution_id=result.execution_id,
-        session_id=result.session_id,
-        execution_state=result.state if ended else None,
-        end_time=result.end_time,
-    )
+    firing.execution_id, firing.session_id, firing.end_time = result.execution_id, result.session_id, result.end_time
+    firing.execution_state = None if result.end_time is None else result.state
+    return firing
 
 
 def refused(firing: Firing, error: BlobHubError | ExpressionError) -> Firing:
     """A firing whose target was not invoked, for a reason."""
     access = isinstance(error, PermissionDenied)
     status = FiringStatus.ACCESS_ERROR if access else FiringStatus.INVOCATION_ERROR
-    return replace(firing, status=status, reason=error.reason, message=error.message[:MAX_MESSAGE])
+    firing.status, firing.reason, firing.message = status, error.reason, error.message[:MAX_MESSAGE]
+    return firing
 
 
 def broken(firing: Firing) -> Firing:
     """A firing that an unforeseen error has ended."""
     message = "an unforeseen error, which the server has logged"
-    return replace(firing, status=FiringStatus.INVOCATION_ERROR, reason="INTERNAL", message=message)
+    firing.status, firing.reason, firing.message = FiringStatus.INVOCATION_ERROR, "INTERNAL", message
+    return firing
 
 
 def skipped(firing: Firing, reason: str, message: str) -> Firing:
     """A firing that was left out."""
-    return replace(firing, status=FiringStatus.SKIPPED, reason=reason, message=message)
+    firing.status, firing.reason, firing.message = FiringStatus.SKIPPED, reason, message
+    return firing
 
 
 def overlapping(firing: Firing) -> Firing:

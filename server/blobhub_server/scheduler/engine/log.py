@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from blobhub_server.blobtypes.capabilities import InvocationResult
 from blobhub_server.db.engine import Transaction
@@ -26,21 +25,20 @@ class FiringLog:
         self._tails = tails
 
     async def append(self, tx: Transaction, new: Sequence[Firing]) -> list[Firing]:
-        """Store new firings; return them with their numbers. One whose execution has ended at once takes two."""
+        """Number new firings and store them; return them. One whose execution has ended at once takes two numbers."""
         counts = Counter[str]()
         for firing in new:
             counts[firing.blob_id] += 1 + (firing.end_time is not None)
         numbers = await store.take_numbers(tx, counts)
-        numbered = []
         for firing in new:
-            sequence = numbers[firing.blob_id]
+            sequence = firing.sequence = numbers[firing.blob_id]
             ended = firing.end_time is not None
-            numbered.append(replace(firing, sequence=sequence, end_sequence=sequence + 1 if ended else None))
+            firing.end_sequence = sequence + 1 if ended else None
             numbers[firing.blob_id] = sequence + 1 + ended
-        await store.insert(tx, numbered)
-        tx.after_commit(lambda: self._tails.add(line for firing in numbered for line in _lines(firing)))
+        await store.insert(tx, new)
+        tx.after_commit(lambda: self._tails.add(line for firing in new for line in _lines(firing)))
         await self._ring(tx, counts)
-        return numbered
+        return [*new]
 
     async def end(self, tx: Transaction, ended: Sequence[InvocationResult]) -> list[StartedFiring]:
         """Keep how executions have ended; return the firings that had started them. Others are passed over."""

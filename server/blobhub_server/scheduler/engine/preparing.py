@@ -14,7 +14,7 @@ from blobhub_server.blobtypes.capabilities import Invocable, Invocation
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.errors import BlobHubError
 from blobhub_server.scheduler.arming import DUE
-from blobhub_server.scheduler.rules.document import ScheduleDocument
+from blobhub_server.scheduler.engine.firings import read_document
 from blobhub_server.scheduler.store import version as version_store
 from blobhub_server.scheduler.store.due import DueSchedule
 
@@ -65,7 +65,7 @@ class Preparing:
             async with self._host.db.read() as tx:
                 versions = await version_store.get_some(tx, version_ids[start : start + PART])
             for version in versions.values():
-                target = ScheduleDocument.read(version.document).invocation_target
+                target = read_document(version.document)[0].invocation_target
                 targets[version.id] = (version.actor_id, target.reference, target.definition)
             await asyncio.sleep(0)
         return targets

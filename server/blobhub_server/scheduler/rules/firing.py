@@ -29,9 +29,9 @@ MISSED = "MISSED"
 """The reason of a firing that tells of times that have passed while nothing fired, at the last of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Firing:
-    """A firing's record. Its id is the cause of the execution that it started.
+    """A firing's record, which is filled in until it is stored. Its id is the cause of the execution that it started.
 
     `revision`, `session` and `definition` are the target as it was invoked. `reason` and `message` say why it is no success.
     `execution_state` and `end_time` tell how the execution ended; None until it has.

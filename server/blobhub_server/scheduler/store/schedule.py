@@ -109,6 +109,20 @@ async def update(tx: Transaction, changed: Sequence[Schedule]) -> None:
     await tx.run_each(_UPDATE, rows)
 
 
+_ADVANCED = (
+    *("next_nominal_time", "next_due_time", "last_nominal_time", "tzdata", "reckon_time"),
+    *("running_firing_id", "queued_kind", "queued_nominal_time", "firing_count"),
+)
+_ADVANCE = Prepared(schedules.update().where(_ID).values({name: sa.bindparam(name) for name in _ADVANCED}))
+
+
+async def advance(tx: Transaction, fired: Sequence[Schedule]) -> None:
+    """Store what a firing changes of schedules, which the caller has locked."""
+    await tx.run_each(
+        _ADVANCE, [{"schedule": each.id} | {name: getattr(each, name) for name in _ADVANCED} for each in fired]
+    )
+
+
 _ARMED_AFTER = (
     _SCHEDULE.select()
     .where(schedules.c.blob_id == sa.bindparam("blob"), schedules.c.id > sa.bindparam("after"), _ARMED)
