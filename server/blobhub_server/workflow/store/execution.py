@@ -105,8 +105,6 @@ async def insert(tx: Transaction, new: Sequence[Execution]) -> Collection[str]:
     free = [execution for execution in new if execution.cause is None]
     caused = [execution for execution in new if execution.cause is not None]
     await tx.run_each(_INSERT, [_EXECUTION.row(execution) for execution in free])
-    if not caused:
-        return {execution.id for execution in free}
     await tx.run_each(_INSERT_FIRST, [_EXECUTION.row(execution) for execution in caused])
     return {*await tx.all(_STORED, ids=[execution.id for execution in new])}
 
