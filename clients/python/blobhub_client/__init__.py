@@ -38,6 +38,8 @@ from blobhub.v1 import (
     limit_pb2_grpc,
     member_pb2_grpc,
     metadata_pb2_grpc,
+    model_pb2_grpc,
+    operation_pb2_grpc,
     organization_pb2_grpc,
     revision_pb2_grpc,
     schedule_pb2_grpc,
@@ -149,6 +151,8 @@ class Client:
         self.limits = limit_pb2_grpc.LimitServiceStub(channel)
         self.members = member_pb2_grpc.MemberServiceStub(channel)
         self.metadata = metadata_pb2_grpc.MetadataServiceStub(channel)
+        self.models = model_pb2_grpc.ModelServiceStub(channel)
+        self.operations = operation_pb2_grpc.OperationServiceStub(channel)
         self.organizations = organization_pb2_grpc.OrganizationServiceStub(channel)
         self.revisions = revision_pb2_grpc.RevisionServiceStub(channel)
         self.schedules = schedule_pb2_grpc.ScheduleServiceStub(channel)
