@@ -27,6 +27,8 @@ async def send(api: Api, method: Method, request: Message) -> list[Any]:
         "request_serializer": type(request).SerializeToString,
         "response_deserializer": GetMessageClass(method.output).FromString,
     }
+    if method.client_streaming and method.server_streaming:
+        return [answer async for answer in api.channel.stream_stream(method.path, **codec)(_alone(request))]
     if method.client_streaming:
         return [await api.channel.stream_unary(method.path, **codec)(_alone(request))]
     if method.server_streaming:

@@ -106,6 +106,17 @@ def looping() -> ModelProto:
     return model([loop], [("n", INT64, [])], [("y", INT64, [1])], initializer=[zero, one, true])
 
 
+ONNX_TYPES = {"FP16": "FLOAT16", "FP32": "FLOAT", "FP64": "DOUBLE", "BYTES": "STRING"}
+
+
+def identity() -> bytes:
+    """A model that answers two items of each datatype as they are; an input is named as its datatype."""
+    kinds = {name: TensorProto.DataType.Value(ONNX_TYPES.get(name, name)) for name in (*DATATYPES, BYTES)}
+    nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name in kinds]
+    inputs = [(name, kind, [2]) for name, kind in kinds.items()]
+    return model(nodes, inputs, [(f"{name}_out", kind, [2]) for name, kind in kinds.items()]).SerializeToString()
+
+
 def stored(data: ModelProto | bytes, organization_id: str = "organization") -> StoredModel:
     """A model as the engine gets it."""
     text = data if isinstance(data, bytes) else data.SerializeToString()

@@ -95,7 +95,11 @@ def at_the_gate() -> Iterator[None]:
 async def answer(api: Api, method: Method, data: bytes) -> grpc.aio.AioRpcError | None:
     """Make a call; the error it is answered with. Streams are read to their first message."""
     try:
-        if method.client_streaming:
+        if method.client_streaming and method.server_streaming:
+            async for _ in (both := api.channel.stream_stream(method.path)(iter([data]))):
+                both.cancel()
+                break
+        elif method.client_streaming:
             await api.channel.stream_unary(method.path)(iter([data]))
         elif method.server_streaming:
             call = api.channel.unary_stream(method.path)(data)

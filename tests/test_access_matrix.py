@@ -164,6 +164,10 @@ async def refusals(world: World) -> Counter[str]:
     return Counter([entry.code async for entry in page(world.api.audit.ListAuditEntries, request)])
 
 
+OTHERS = ("grpc.", "inference.")
+"""Packages of others: gRPC's own, which need no admission, and the Open Inference Protocol, whose tests are its own."""
+
+
 async def test_every_method_that_is_served_has_a_row(world: World) -> None:
     """Whatever service is added, here or by a plug-in, is in the matrix or fails here."""
     paths = {row.method.path for row in world.rows(METHODS.values())}
@@ -179,7 +183,7 @@ async def test_every_method_that_is_served_has_a_row(world: World) -> None:
     served_paths = {
         f"/{name}/{method.name}"
         for name in services
-        if not name.startswith("grpc.")
+        if not name.startswith(OTHERS)
         for method in pool.FindServiceByName(name).methods
     }
     assert served_paths == paths

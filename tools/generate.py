@@ -29,6 +29,8 @@ BUILD = ROOT / ".build"
 class Tree:
     """Protos, and where the stubs made of them go. `extra` are protos of others whose stubs go there too.
 
+    `services` says whether there are stubs of services, which only clients need.
+
     `descriptors` is where, below `out`, the descriptors with comments go, which reflection answers.
     """
 
@@ -36,6 +38,7 @@ class Tree:
     out: Path
     descriptors: str
     extra: tuple[str, ...] = ()
+    services: bool = True
 
     def sources(self) -> list[str]:
         """The tree's own proto files, by name."""
@@ -53,7 +56,14 @@ STRANGERS = Tree(
     out=ROOT / "tests" / "stranger",
     descriptors="stranger/notes/v1/descriptors.binpb",
 )
-TREES = (OURS, STRANGERS)
+INFERENCE = Tree(
+    protos=ROOT / "server",
+    out=ROOT / "server",
+    descriptors="blobhub_server/onnx/oip/descriptors.binpb",
+    services=False,
+)
+"""The Open Inference Protocol, whose names other distributions have too: no client's process may get it from us."""
+TREES = (OURS, STRANGERS, INFERENCE)
 
 
 def protoc(*arguments: str) -> None:
@@ -101,7 +111,8 @@ def stubs(descriptors: Path, tree: Tree, out: Path) -> None:
     """Generate messages, services and their types into `out`."""
     given, sources = f"--descriptor_set_in={descriptors}", tree.sources()
     protoc(given, f"--python_out={out}", f"--mypy_out={out}", *tree.extra, *sources)
-    protoc(given, f"--grpc_python_out={out}", f"--mypy_grpc_out={out}", *sources)
+    if tree.services:
+        protoc(given, f"--grpc_python_out={out}", f"--mypy_grpc_out={out}", *sources)
 
 
 def commented(descriptors: Path, tree: Tree, out: Path) -> None:

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ import structlog
 
 from blobhub_server import logs, memory
 from blobhub_server.background import in_background
-from blobhub_server.blobtypes.contract import Opened, Service
+from blobhub_server.blobtypes.contract import ForeignService, Opened, Service
 from blobhub_server.blobtypes.distinct import require_distinct
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.clock import utc_now
@@ -42,7 +42,7 @@ from blobhub_server.platform.bootstrap import bootstrap
 from blobhub_server.platform.rules.reference import KINDS
 from blobhub_server.platform.sealing.keyring import load
 from blobhub_server.platform.sealing.rotation import adopt
-from blobhub_server.rpc.access_options import check_resources, rules
+from blobhub_server.rpc.access_options import AccessRule, check_resources, rules, table_rules
 from blobhub_server.rpc.comments import OURS, Comments
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.handlers import generic_handler
@@ -152,7 +152,7 @@ async def _pipeline(platform: Platform, brought: Mapping[str, Opened]) -> AsyncI
     """What every call goes through, for all services that were brought."""
     host, settings = platform.host, platform.host.settings
     kinds = {kind: locator for opened in brought.values() for kind, locator in opened.locators.items()}
-    access = rules(service.full_name for opened in brought.values() for service in opened.services)
+    access = _access(service for opened in brought.values() for service in opened.services)
     check_resources(access, kinds, KINDS)
     compile_constraints(rule.request for rule in access.values())
     async with platform.gate(access, kinds) as gate:
@@ -175,6 +175,17 @@ async def _http(
     async with listening(routes, settings, tls.context() if tls else None) as port:
         signer.base_url = settings.http_url or port.url
         yield port
+
+
+def _access(services: Iterable[Service]) -> dict[str, AccessRule]:
+    """What each method needs, by its path. Raises MissingAccess."""
+    found: dict[str, AccessRule] = {}
+    for service in services:
+        if isinstance(service, ForeignService):
+            found.update(table_rules(service.full_name, service.access))
+        else:
+            found.update(rules([service.full_name]))
+    return found
 
 
 def _serve(server: grpc.aio.Server, services: Sequence[Service], comments: Comments) -> Health:

@@ -37,6 +37,7 @@ from blobhub_server.db.schema import Table
 from blobhub_server.errors import Violation, WrongBlobType
 from blobhub_server.ids import Ids
 from blobhub_server.objects.contract import ObjectStore
+from blobhub_server.rpc.access_options import MethodAccess
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.turnstile import Party
 
@@ -92,6 +93,13 @@ class Service:
 
     full_name: str
     handlers: object
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignService(Service):
+    """A service whose proto is not the type's own, so that it has no access options: `access` says it, by method."""
+
+    access: Mapping[str, MethodAccess]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from blobhub.v1.onnx_error_pb2 import OnnxErrorReason
 
 from blobhub_server.background import in_background
-from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, Host, Limit, Opened, Service
+from blobhub_server.blobtypes.contract import BlobType, Check, Content, ForeignService, Given, Host, Limit, Opened, Service
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import ContentLost, Violation
@@ -18,12 +19,18 @@ from blobhub_server.objects.contract import ObjectNotFound, ObjectStore
 from blobhub_server.onnx import limit
 from blobhub_server.onnx.completion import UploadCompletion
 from blobhub_server.onnx.errors import TYPE
+from blobhub_server.onnx.inference.engine import InferenceEngine
 from blobhub_server.onnx.intake import PROCESS_MODEL, Intake
 from blobhub_server.onnx.models import ENTRIES, MODEL, Models
+from blobhub_server.onnx.oip import open_inference_pb2
+from blobhub_server.onnx.oip.access import ACCESS, SERVICE
+from blobhub_server.onnx.predictions import Predictions
 from blobhub_server.onnx.process_model import ProcessModel
 from blobhub_server.onnx.runtime import ExtraMissing, require_extra
+from blobhub_server.onnx.services.inference import InferenceService
 from blobhub_server.onnx.services.model import ModelService
 from blobhub_server.onnx.services.model_upload import ModelUploadService, locate_upload
+from blobhub_server.onnx.services.open_inference import OpenInferenceService
 from blobhub_server.onnx.settings import OnnxSettings
 from blobhub_server.onnx.store import MIGRATIONS, TABLES
 from blobhub_server.onnx.store import upload as upload_store
@@ -46,6 +53,7 @@ class OnnxType(BlobType):
     reasons = OnnxErrorReason.DESCRIPTOR
     tables = TABLES
     migrations = MIGRATIONS
+    descriptors = Path(open_inference_pb2.__file__).with_name("descriptors.binpb")
 
     def __init__(self) -> None:
         self._objects: ObjectStore
@@ -63,11 +71,15 @@ class OnnxType(BlobType):
         lifetime = timedelta(days=given[OnnxSettings].model_upload_days)
         uploads = Uploads(host, lifetime)
         upkeep = UploadUpkeep(host, uploads, lifetime)
-        async with in_background(upkeep.run(), "upkeep of uploads"):
+        engine = InferenceEngine(given[OnnxSettings].engine_limits(), lambda: int(host.clock().timestamp() * 1000))
+        predictions = Predictions(host, models, engine)
+        async with in_background(upkeep.run(), "upkeep of uploads"), engine.running():
             yield Opened(
                 services=[
                     Service("blobhub.v1.ModelService", ModelService(host, models, Intake(host))),
                     Service("blobhub.v1.ModelUploadService", ModelUploadService(host, uploads, upkeep)),
+                    Service("blobhub.v1.InferenceService", InferenceService(host, predictions)),
+                    ForeignService(full_name=SERVICE, handlers=OpenInferenceService(predictions), access=ACCESS),
                 ],
                 locators={"model_upload": partial(locate_upload, host)},
                 collect=upload_store.collect,

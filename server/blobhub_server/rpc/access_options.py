@@ -1,9 +1,13 @@
-"""The `blobhub.v1.access` option of every method. A method without it stops the server from starting."""
+"""The `blobhub.v1.access` option of every method. A method without it stops the server from starting.
+
+Protos that are not ours have no such option. A table beside them says the same, and is checked at the start in the same way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from blobhub.v1 import access_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -21,12 +25,36 @@ class MissingAccess(StartError):
 
 @dataclass(frozen=True, slots=True)
 class ResourceRule:
-    """A request field that names a resource of a kind, and the permission that the method needs on it."""
+    """A request field that names a resource of a kind, and the permission that the method needs on it.
+
+    `compose` makes the reference of a request in which no one field has all of it.
+    """
 
     permission: access_pb2.Permission.ValueType
     field: str
     kind: str
     public_read: bool
+    compose: Callable[[Any], str] | None = None
+
+    def reference(self, request: Any) -> str:
+        """What a request says of the resource."""
+        text: str = getattr(request, self.field) if self.compose is None else self.compose(request)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class MethodAccess:
+    """What a method needs whose proto is not ours. It changes nothing.
+
+    `resource` and `field` are those of the access option. `compose` makes the reference of a request in which the field has
+    not all of it.
+    """
+
+    permission: access_pb2.Permission.ValueType
+    resource: str = ""
+    field: str = ""
+    public_read: bool = False
+    compose: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +81,36 @@ def rules(services: Iterable[str]) -> dict[str, AccessRule]:
         for service in services
         for method in pool.FindServiceByName(service).methods
     }
+
+
+def table_rules(service: str, table: Mapping[str, MethodAccess]) -> dict[str, AccessRule]:
+    """The same for a service whose methods have their access in a table, by name. Raises MissingAccess."""
+    methods = descriptor_pool.Default().FindServiceByName(service).methods_by_name
+    if differing := sorted(set(table) ^ set(methods)):
+        raise MissingAccess(f"the access table of {service} and its methods differ: {', '.join(differing)}")
+    return {f"/{service}/{name}": _table_rule(f"{service}.{name}", methods[name], access) for name, access in table.items()}
+
+
+def _table_rule(name: str, method: MethodDescriptor, access: MethodAccess) -> AccessRule:
+    resources = []
+    if access.permission in BOUND:
+        option = access_pb2.AccessRule(
+            permission=access.permission,
+            field=access.field,
+            resource=access.resource,
+            public_read=access.public_read,
+        )
+        resources.append(replace(_resource(name, method.input_type, option), compose=access.compose))
+    elif access.permission == access_pb2.PERMISSION_UNSPECIFIED or access.field or access.resource:
+        raise MissingAccess(f"{name} does not say what access it needs, or on a resource that its permission is not about")
+    return AccessRule(
+        permission=access.permission,
+        resources=resources,
+        references={},
+        public_read=access.public_read,
+        changes=False,
+        request=method.input_type,
+    )
 
 
 def _rule(service: str, method: MethodDescriptor) -> AccessRule:

@@ -135,7 +135,7 @@ class Admission:
         """Raise InvalidReference for a reference that does not follow the grammar, whatever it may lead to."""
         request = self._call.request
         for resource in self._rule.resources:
-            grammar.parse_if_known(resource.kind, resource.field, getattr(request, resource.field))
+            grammar.parse_if_known(resource.kind, resource.field, resource.reference(request))
         for field, kind in self._rule.references.items():
             if text := getattr(request, field):
                 grammar.parse(kind, field, text)
@@ -153,7 +153,7 @@ class Admission:
     async def _resolve(self, resource: ResourceRule) -> Resolution[object]:
         """A resource that the caller may use. The same is done for what is absent as for what is hidden."""
         gate, call = self._gate, self._call
-        value = getattr(call.request, resource.field)
+        value = resource.reference(call.request)
         call.reference = (resource.kind, value)
         resolved = await gate.locators[resource.kind](value, call.caller)
         place = NOWHERE if resolved is None else resolved.place
@@ -174,7 +174,7 @@ class Admission:
     async def _refusal(self, resource: ResourceRule) -> BlobHubError:
         """The error for a resource that does not exist, or that the caller may not see."""
         call = self._call
-        reference = getattr(call.request, resource.field)
+        reference = resource.reference(call.request)
         gate, kind = self._gate, resource.kind
         error, parent = await gate.absence.refusal(
             call.caller, kind, reference, since=self._arrived, lister=gate.lister(kind)
@@ -187,7 +187,7 @@ class Admission:
 
     def _require(self, role: Role, place: Place, resource: ResourceRule) -> None:
         """Check the role on a resource that the caller may see."""
-        permission, name = Permission(resource.permission), getattr(self._call.request, resource.field)
+        permission, name = Permission(resource.permission), resource.reference(self._call.request)
         try:
             access.require_role(role, place, permission, public_read=resource.public_read, name=name)
         except PermissionDenied as error:
@@ -247,4 +247,4 @@ def _reference(rule: AccessRule, request: Message) -> tuple[str, str]:
     """The kind of the main resource that a request names, and what it says; empty for none."""
     if not rule.resources:
         return "", ""
-    return rule.resources[0].kind, getattr(request, rule.resources[0].field)
+    return rule.resources[0].kind, rule.resources[0].reference(request)
