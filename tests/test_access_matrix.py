@@ -122,11 +122,13 @@ OF_THE_RUNTIME = (
     "UPDATE servers",
     "INTO servers",
     "FROM deletions",
+    "operations.server_id",
     "schedules.next_due_time <=",
     "SELECT schedules.next_due_time \nFROM",
     "SELECT schedules.id \nFROM schedules",
 )
-"""What queries of the runtime, the collector and the engine of schedules have in them, and no call's."""
+"""What queries of the runtime, the collector, the engine of schedules and the runner of operations have in them, and no
+call's."""
 
 
 async def statements(api: Api, row: Row, world: World, value: str) -> Counter[str]:

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import acme
 import flows
+import operations
 import pytest
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.errors import BlobTypeNotInstalled
@@ -18,9 +19,12 @@ from blobhub_server.platform.blobs import object_collection
 from blobhub_server.platform.blobs.object_collection import ObjectCollector
 from calling import ask
 from databases import collected
+from operations import Gate, gate
 from scale import scaled
 from several_servers import ended, started, together
 from stores import put_part
+
+__all__ = ["gate"]
 
 NOTES = "stranger.notes"
 
@@ -182,3 +186,15 @@ async def test_of_random_changes_beside_passes_none_loses_what_is_there(tmp_path
         assert await digests(opened) == {digest_of(document) for document in put.values()}
         for document in put.values():
             assert await opened.host.objects.get(digest_of(document)) == document.encode()
+
+
+async def test_what_an_operation_needs_stays_until_it_has_ended(gate: Gate, tmp_path, database_url, collectors) -> None:
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
+        await operations.blob(api, text="needed")
+        begun = await operations.begin(api)
+        await operations.put(api, text="other")
+        assert await passes(collectors, 3) == 0
+        assert await digests(opened) == {digest_of("needed"), digest_of("other")}
+        await operations.cancel(api, begun.id)
+        assert await passes(collectors) == 1
+        assert await digests(opened) == {digest_of("other")}

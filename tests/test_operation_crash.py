@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from blobhub.v1 import operation_pb2 as pb
+from blobhub_client import connect
 from blobhub_server.clock import utc_now
 from blobhub_server.platform.store.operation import operations
 from databases import FreshPostgres
@@ -31,7 +34,7 @@ from operations import (
 )
 from served import Api, ServerProcess, connected, served
 from several_servers import together
-from waiting import until
+from waiting import until, within_deadline
 
 __all__ = ["gate"]
 
@@ -66,6 +69,28 @@ async def runs(api: Api, operation_id: str, after: int = 0) -> int:
         return operation.sequence if operation.state == RUNNING and operation.sequence > after else 0
 
     return await until(running)
+
+
+async def test_a_client_watches_an_operation_over_the_end_of_its_server(
+    gate: Gate, tmp_path: Path, database_url: str
+) -> None:
+    async with AsyncExitStack() as clients:
+        async with served(tmp_path / "data", database_url) as server:
+            async with connected(server.address, server.admin_key) as api:
+                await blob(api)
+                begun = await begin(api)
+                await gate.next()
+            hub = await clients.enter_async_context(connect(server.address, server.admin_key))
+            watching = asyncio.create_task(collected(hub.watch_operation(begun.id)))
+        gate.is_open.set()
+        async with served(tmp_path / "data", database_url, listen=server.address):
+            shown = await within_deadline(watching)
+    sequences = [operation.sequence for operation in shown]
+    assert (shown[-1].state, sequences) == (SUCCEEDED, sorted(set(sequences)))
+
+
+async def collected(watch: AsyncIterator[pb.Operation]) -> list[pb.Operation]:
+    return [operation async for operation in watch]
 
 
 async def test_an_operation_whose_server_is_killed_is_run_again_and_ends_once(tmp_path: Path, database_url: str) -> None:

@@ -53,6 +53,7 @@ from blobhub.v1.blob_pb2 import WatchBlobRequest
 from blobhub.v1.event_pb2 import Event
 from blobhub.v1.execution_pb2 import RunExecutionRequest, WatchExecutionRequest
 from blobhub.v1.firing_pb2 import Firing, WatchFiringsRequest
+from blobhub.v1.operation_pb2 import Operation, WatchOperationRequest
 from blobhub.v1.session_pb2 import WatchSessionRequest
 from google.rpc import error_details_pb2, status_pb2
 
@@ -206,6 +207,17 @@ class Client:
             return self.firings.WatchFirings(request)
 
         return self._resume(call, after_sequence, "sequence", dense=not schedule)
+
+    def watch_operation(
+        self, operation: str, *, after_sequence: int = 0, replay_only: bool = False
+    ) -> AsyncIterator[Operation]:
+        """An operation as it is now, unless that was seen; then, unless `replay_only`, each time it changes, to its end."""
+
+        def call(after: int) -> Any:
+            request = WatchOperationRequest(operation=operation, after_sequence=after, replay_only=replay_only)
+            return self.operations.WatchOperation(request)
+
+        return self._resume(call, after_sequence, "sequence", dense=False)
 
     def watch_audit(self, parent: str, *, after_sequence: int = 0, replay_only: bool = False) -> AsyncIterator[AuditEntry]:
         """The audit log's entries of a parent after a sequence, and, unless `replay_only`, those to come."""
