@@ -35,6 +35,7 @@ from blobhub.v1 import (
     definition_pb2_grpc,
     execution_pb2_grpc,
     firing_pb2_grpc,
+    inference_pb2_grpc,
     limit_pb2_grpc,
     member_pb2_grpc,
     metadata_pb2_grpc,
@@ -149,6 +150,7 @@ class Client:
         self.definitions = definition_pb2_grpc.DefinitionServiceStub(channel)
         self.executions = execution_pb2_grpc.ExecutionServiceStub(channel)
         self.firings = firing_pb2_grpc.FiringServiceStub(channel)
+        self.inference = inference_pb2_grpc.InferenceServiceStub(channel)
         self.limits = limit_pb2_grpc.LimitServiceStub(channel)
         self.members = member_pb2_grpc.MemberServiceStub(channel)
         self.metadata = metadata_pb2_grpc.MetadataServiceStub(channel)
