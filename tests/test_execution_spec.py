@@ -36,6 +36,16 @@ async def test_what_an_execution_was_given_is_read_from_the_execution_alone(api:
     assert (listed.id, len(listed.input_data)) == (started.id, 0)
 
 
+@pytest.mark.parametrize("method", ["StartExecution", "RunExecution"])
+async def test_an_input_that_is_given_twice_is_refused(api: Api, method: str) -> None:
+    session_id = await api.session(flows.code(CODE))
+    twice = {"definition": "workflow", "input_data": [{"alias": "given", "value_json": text} for text in ("1", "2")]}
+    error = await expect_refusal(
+        ask(api, method, session=session_id, spec=twice), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE"
+    )
+    assert error.details() == "spec.input_data[1].alias: each input has one value; 'given' is there twice"
+
+
 async def test_an_execution_that_was_given_nothing_shows_nothing(api: Api) -> None:
     session_id = await api.session(flows.steps(1))
     started = (await ask(api, "StartExecution", session=session_id, spec={"definition": "workflow"})).execution

@@ -98,8 +98,9 @@ def _size(execution: Execution) -> int:
 
 
 def to_start(call: Call[Session], request: StartRequest, definition: str) -> Start:
-    """The start that a request asks for. Raises InvalidValue when its input is too large."""
+    """The start that a request asks for. Raises InvalidValue when its input is too large, or an input has two values."""
     spec = request.spec
+    _require_each_once([item.alias for item in spec.input_data])
     given = {
         item.alias: json_field.read(item, "value", path=f"spec.input_data[{place}].value")
         for place, item in enumerate(spec.input_data)
@@ -114,6 +115,15 @@ def to_start(call: Call[Session], request: StartRequest, definition: str) -> Sta
         timeout=from_duration(spec.timeout) if spec.HasField("timeout") else None,
         step_limit=spec.step_limit or DEFAULT_STEP_LIMIT,
     )
+
+
+def _require_each_once(aliases: Sequence[str]) -> None:
+    """Raise InvalidValue where an alias is there a second time: one of its values would be lost without a word."""
+    seen = set[str]()
+    for place, alias in enumerate(aliases):
+        if alias in seen:
+            raise InvalidValue(f"spec.input_data[{place}].alias", f"each input has one value; {alias!r} is there twice")
+        seen.add(alias)
 
 
 def to_filter(request: pb.ListExecutionsRequest, session_id: str) -> store.Filter:
