@@ -10,7 +10,9 @@ from pathlib import Path
 import acme
 import grpc
 import pytest
+import sqlalchemy as sa
 from blobhub_server.blobtypes.conformance import expect_refusal
+from blobhub_server.db.opening import open_database
 from blobhub_server.db.sqlite_file import DatabaseInUse, LogMissing, SeveralNames
 from calling import ask
 from commands import environment, refused, run
@@ -80,6 +82,22 @@ async def test_a_log_that_is_brought_back_under_a_server_is_written_to_again(tmp
     (tmp_path / "away").rename(log)
     async with served(tmp_path / "data", url):
         assert await select(url, "SELECT alias FROM organizations") == [("kept",)]
+
+
+async def test_a_log_that_was_long_is_cut_down(tmp_path: Path) -> None:
+    db = await open_database(f"sqlite:///{tmp_path / 'one.db'}")
+    log = tmp_path / "one.db-wal"
+    try:
+        lengths = []
+        for size in (80 << 20, 1, 1):  # The log begins anew with the second change, or with the third.
+            async with db.write() as tx:
+                await tx.execute(sa.text("CREATE TABLE IF NOT EXISTS things (bytes BLOB)"))
+                await tx.execute(sa.text(f"INSERT INTO things VALUES (zeroblob({size}))"))
+            lengths.append(log.stat().st_size)
+        assert max(lengths) > 80 << 20
+        assert lengths[-1] <= 64 << 20
+    finally:
+        await db.close()
 
 
 async def test_a_start_that_has_no_room_does_not_forget_that_the_database_was_not_closed(tmp_path: Path) -> None:
