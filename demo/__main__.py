@@ -1,4 +1,5 @@
-"""`make demo`: a server from nothing, driven as a client would: a real document goes through a workflow, schedules fire it.
+"""`make demo`: a server from nothing, driven as a client would: a real document goes through a
+workflow, schedules fire it, and a model is asked about it.
 
 `python -m demo [DOCUMENT]`; the default is the project's own README.
 """
@@ -32,6 +33,8 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
+
+from demo import model
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFINITION = ROOT / "demo" / "document_summary.json"
@@ -166,6 +169,14 @@ def show_firing(firing: firing_pb2.Firing) -> None:
     console.print(f"  {clock(when)} {firing.sequence:>3}  [{colour}]{what:<18}[/] {firing.schedule_alias:<24} {about}")
 
 
+async def ask(hub: Client, document: Path) -> None:
+    """Store a model, show what it is, and ask it about the document and about the definition."""
+    stored = await model.upload(hub, console)
+    step("described", model.describe(stored))
+    step("asked", f"{document.name} is {await model.kind_of(hub, document.read_bytes())}")
+    step("asked", f"the definition is {await model.kind_of(hub, DEFINITION.read_bytes())}")
+
+
 def step(what: str, about: str) -> None:
     """Print a line about what the client did."""
     console.print(f"  [bold]{what:<10}[/] {about}")
@@ -265,6 +276,8 @@ async def main(document: Path) -> None:
                 console.rule("schedules that fire it, as they do", align="left")
                 await schedule(hub)
                 await watch(hub)
+                console.rule("a model that tells the kind of a file", align="left")
+                await ask(hub, document)
             tour()
         except grpc.aio.AioRpcError as error:
             sys.exit(f"demo: {error.code().name} {reason(error)}: {error.details()}")

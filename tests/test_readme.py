@@ -31,8 +31,8 @@ async def test_the_tour_and_the_program_in_the_readme_work(tmp_path: Path) -> No
     server = ServerProcess(tmp_path / "data")
     await server.start()
     lines = printed("tour", "sh").replace("bhk_…", server.admin_key).replace("127.0.0.1:7443", server.address)
-    lines = lines.replace("/tmp/definition.json", str(tmp_path / "definition.json"))
-    lines = lines.replace(".venv/bin/grpcurl", str(Path(sys.executable).parent / "grpcurl"))
+    lines = lines.replace("/tmp/", f"{tmp_path}/").replace(".venv/bin/grpcurl", str(Path(sys.executable).parent / "grpcurl"))
+    lines = lines.replace(".venv/lib/", f"{Path(sys.executable).parent.parent}/lib/")
     said = run("bash", "-euo", "pipefail", "-c", lines)
     assert '"runnable": true' in said
     assert '"number": "1"' in said
@@ -40,6 +40,8 @@ async def test_the_tour_and_the_program_in_the_readme_work(tmp_path: Path) -> No
     assert '"kind": "small"' in said
     assert '"type": "session_object_modified"' in said
     assert '"status": "FIRING_STATUS_SUCCESS"' in said
+    assert '"state": "OPERATION_STATE_SUCCEEDED"' in said
+    assert '"name": "target_label"' in said
     program = tmp_path / "program.py"
     program.write_text(printed("python", "python").replace("127.0.0.1:7443", server.address))
     assert run(sys.executable, str(program), KEY=server.admin_key).splitlines()[-1] == "flow.exited"

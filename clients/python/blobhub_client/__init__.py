@@ -40,6 +40,7 @@ from blobhub.v1 import (
     member_pb2_grpc,
     metadata_pb2_grpc,
     model_pb2_grpc,
+    model_upload_pb2_grpc,
     operation_pb2_grpc,
     organization_pb2_grpc,
     revision_pb2_grpc,
@@ -155,6 +156,7 @@ class Client:
         self.members = member_pb2_grpc.MemberServiceStub(channel)
         self.metadata = metadata_pb2_grpc.MetadataServiceStub(channel)
         self.models = model_pb2_grpc.ModelServiceStub(channel)
+        self.model_uploads = model_upload_pb2_grpc.ModelUploadServiceStub(channel)
         self.operations = operation_pb2_grpc.OperationServiceStub(channel)
         self.organizations = organization_pb2_grpc.OrganizationServiceStub(channel)
         self.revisions = revision_pb2_grpc.RevisionServiceStub(channel)
