@@ -169,12 +169,12 @@ def show_firing(firing: firing_pb2.Firing) -> None:
     console.print(f"  {clock(when)} {firing.sequence:>3}  [{colour}]{what:<18}[/] {firing.schedule_alias:<24} {about}")
 
 
-async def ask(hub: Client, document: Path) -> None:
+async def ask(hub: Client, name: str, text: str) -> None:
     """Store a model, show what it is, and ask it about the document and about the definition."""
     stored = await model.upload(hub, console)
     step("described", model.describe(stored))
-    step("asked", f"{document.name} is {await model.kind_of(hub, document.read_bytes())}")
-    step("asked", f"the definition is {await model.kind_of(hub, DEFINITION.read_bytes())}")
+    step("asked", f"{name} is {await model.kind_of(hub, text.encode())}")
+    step("asked", f"{DEFINITION.name} is {await model.kind_of(hub, DEFINITION.read_text().encode())}")
 
 
 def step(what: str, about: str) -> None:
@@ -277,7 +277,7 @@ async def main(document: Path) -> None:
                 await schedule(hub)
                 await watch(hub)
                 console.rule("a model that tells the kind of a file", align="left")
-                await ask(hub, document)
+                await ask(hub, document.name, text)
             tour()
         except grpc.aio.AioRpcError as error:
             sys.exit(f"demo: {error.code().name} {reason(error)}: {error.details()}")

@@ -17,14 +17,12 @@ CHUNK_BYTES = 256 << 10
 DRAFT = "acme/kinds@draft"
 
 ENDS_BYTES, PADDING = 1024, 256
-"""The model takes the first bytes of a file and the last ones, so many each, less blanks, and this number where there are none."""
+"""The model takes the first bytes of a file and the last ones, so many each, and this number for those that it has not."""
 
 
 async def upload(hub: Client, console: Console) -> model_pb2.Model:
     """Send the model in a stream, and wait until it is processed. Exits when it is refused."""
-    await hub.blobs.CreateBlob(
-        blob_pb2.CreateBlobRequest(organization="acme", alias="kinds", type="blobhub.model.onnx")
-    )
+    await hub.blobs.CreateBlob(blob_pb2.CreateBlobRequest(organization="acme", alias="kinds", type="blobhub.model.onnx"))
     content = (FOLDER / "model.onnx").read_bytes()
     columns = TextColumn("  [bold]uploading [/]"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=console) as progress:
@@ -37,8 +35,9 @@ async def upload(hub: Client, console: Console) -> model_pb2.Model:
                 yield model_pb2.UploadModelRequest(chunk=chunk)
                 progress.advance(sent, len(chunk))
 
-        operation = (await hub.models.UploadModel(messages())).operation
-    async for operation in hub.watch_operation(operation.id):
+        begun = (await hub.models.UploadModel(messages())).operation
+    operation = begun
+    async for operation in hub.watch_operation(begun.id):
         state = operation_pb2.OperationState.Name(operation.state).removeprefix("OPERATION_STATE_").lower()
         console.print(f"  [bold]{'operation':<10}[/] {operation.kind} is {state}  {operation.progress.stage}")
     if operation.HasField("error"):
