@@ -182,7 +182,7 @@ async def test_a_refused_row_is_an_integrity_error_and_undone_with_its_savepoint
 
 
 async def test_other_errors_are_those_of_core(db):
-    nothing = Prepared(sa.select(sa.column("nothing")).select_from(sa.table("test_nowhere")), Scalar(str))
+    nothing = Prepared(sa.select(sa.func.test_nowhere()), Scalar(str))
     with pytest.raises(sa.exc.DBAPIError, match="test_nowhere"):
         async with db.read() as tx:
             await tx.first(nothing)
