@@ -203,7 +203,7 @@ async def test_what_became_of_requests_is_counted(api: Api, anonymous: Api) -> N
     counted = (await stub(api).GetInferenceStatistics(request)).statistics
     assert (counted.loaded, counted.request_count, counted.row_count, counted.execution_count) == (True, 3, 3, 3)
     assert [(each.reason, each.count) for each in counted.failures] == [("INVALID_TENSOR", 1)]
-    assert [(each.max_rows, each.count) for each in counted.batches] == [(1, 3)]
+    assert [(each.maximum_rows, each.count) for each in counted.batches] == [(1, 3)]
     assert counted.HasField("last_request_time")
     assert counted.total_duration.ToNanoseconds() >= counted.compute_duration.ToNanoseconds() > 0
     assert await outcome(stub(anonymous).GetInferenceStatistics(request)) == "UNAUTHENTICATED"

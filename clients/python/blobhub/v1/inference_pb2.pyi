@@ -342,10 +342,10 @@ class InferenceBatch(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MAX_ROWS_FIELD_NUMBER: _builtins.int
+    MAXIMUM_ROWS_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     COMPUTE_DURATION_FIELD_NUMBER: _builtins.int
-    max_rows: _builtins.int
+    maximum_rows: _builtins.int
     """At most so many rows, and more than half of it: a power of two."""
     count: _builtins.int
     """How many runs."""
@@ -356,13 +356,13 @@ class InferenceBatch(_message.Message):
     def __init__(
         self,
         *,
-        max_rows: _builtins.int = ...,
+        maximum_rows: _builtins.int = ...,
         count: _builtins.int = ...,
         compute_duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compute_duration", b"compute_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_duration", b"compute_duration", "count", b"count", "max_rows", b"max_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_duration", b"compute_duration", "count", b"count", "maximum_rows", b"maximum_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -125,7 +125,7 @@ def _to_proto(statistics: Statistics, digest: str, *, loaded: bool) -> pb.Infere
         total_duration=to_duration(statistics.total_ns / 1e9),
         failures=[pb.InferenceFailure(reason=each, count=count) for each, count in sorted(statistics.failures.items())],
         batches=[
-            pb.InferenceBatch(max_rows=rows, count=count, compute_duration=to_duration(took / 1e9))
+            pb.InferenceBatch(maximum_rows=rows, count=count, compute_duration=to_duration(took / 1e9))
             for rows, (count, took) in sorted(statistics.batches.items())
         ],
     )
