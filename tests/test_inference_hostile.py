@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -74,7 +74,8 @@ def frozen(process: psutil.Process):
     try:
         yield
     finally:
-        process.resume()
+        with suppress(psutil.NoSuchProcess):  # or it was killed meanwhile
+            process.resume()
 
 
 async def queue(running: InferenceEngine, model: StoredModel, names: list[str]) -> list[asyncio.Task]:

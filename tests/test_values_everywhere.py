@@ -41,7 +41,14 @@ WAYS_IN = {
     "UpdateMetadata value",
     "UpdateSchedule spec.input_data.value",
 }
-NOT_TAKEN_IN = {"PreviewSchedule spec.input_data.value": "a preview is about times, and looks at no inputs"}
+NOT_TAKEN_IN = {
+    "PreviewSchedule spec.input_data.value": "a preview is about times, and looks at no inputs",
+    **dict.fromkeys(("PutModel content", "UploadModel chunk"), "bytes of a file, which are no values"),
+    **dict.fromkeys(
+        (f"{method} inputs.{kind}" for method in ("Infer", "StreamInfer") for kind in ("raw", "texts")),
+        "items of tensors, which are no values",
+    ),
+}
 WAYS_OUT = {
     "CreateMetadata record.value",
     "GetDefinition content.components.ports.value",
@@ -73,6 +80,11 @@ LEFT_OUT = {
         "the same as GetSchedule answers",
     ),
     "ListSchedules schedules.spec.input_data.value": "the same as GetSchedule answers",
+    "DownloadModel chunk": "bytes of a file, which are no values",
+    **dict.fromkeys(
+        (f"{method} outputs.{kind}" for method in ("Infer", "StreamInfer") for kind in ("raw", "texts")),
+        "items of tensors, which are no values",
+    ),
     "ListExecutions executions.input_data.value": "GetExecution alone has what was given",
     "ListSessionObjects session_objects.value": "lists leave values out",
     "PutSessionObject session_object.value": "who has put it has it",
@@ -122,6 +134,8 @@ def carriers(message: Descriptor, path: str = "", within: tuple[str, ...] = ()) 
     """The fields of a message, and of those within it, that carry values or bytes."""
     for field in message.fields:
         inner, at = field.message_type, f"{path}{field.name}"
+        if inner is not None and inner.full_name == "google.protobuf.Any":
+            continue  # an error's details, or the response of an operation, whose messages are looked at by themselves
         carries = inner is not None and inner.full_name in ("google.protobuf.Value", "google.protobuf.Struct")
         if carries or field.type == FieldDescriptor.TYPE_BYTES:
             yield at

@@ -91,8 +91,12 @@ def leave_out(_message: Message, _constraint: Constraint) -> None:
 def add_one_too_many(message: Message, constraint: Constraint) -> None:
     items = getattr(message, constraint.field)
     field = constraint.message.fields_by_name[constraint.field]
-    item = "key" if field.message_type is None else GetMessageClass(field.message_type)()
+    item = GetMessageClass(field.message_type)() if field.message_type else 1 if field.type in NUMBERS else "key"
     items.extend([item] * (constraint.rule + 1))
+
+
+def add_twice(message: Message, constraint: Constraint) -> None:
+    getattr(message, constraint.field).extend([1, 1])
 
 
 def break_cel(message: Message, constraint: Constraint) -> None:
@@ -104,11 +108,14 @@ def break_cel(message: Message, constraint: Constraint) -> None:
 
 
 def names_of(constraint: Constraint) -> list[str]:
-    """The names of the enum values that a rule allows, and no other."""
-    values = constraint.message.fields_by_name[constraint.field].enum_type.values
-    return [value.name for value in values if constraint.rule is True or value.number in constraint.rule]
+    """The names of the enum values that a field's rules allow, and no other."""
+    field = constraint.message.fields_by_name[constraint.field]
+    rules = field.GetOptions().Extensions[validate_pb2.field].enum
+    listed, values = getattr(rules, "in"), field.enum_type.values
+    return [each.name for each in values if each.number not in rules.not_in and (not listed or each.number in listed)]
 
 
+NUMBERS = (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64)
 UUID_LIKE = "01890000-0000-7000-8000-000000000000"
 CEL: dict[str, str | None] = {
     "alias.no_dot_segments": "a/../b",
@@ -131,7 +138,7 @@ KINDS: dict[str, tuple[Callable[[Message, Constraint], None], Callable[[Constrai
         lambda it: [f"at most {it.rule} bytes", f"not {it.rule + 1}"],
     ),
     "string.uuid": (setting(lambda _: "x"), lambda _: ["a UUID, such as "]),
-    "string.pattern": (setting(lambda _: "!"), lambda it: ["characters", " of `", "`a-z`"]),
+    "string.pattern": (setting(lambda _: "!"), lambda it: ["characters", " of `", "`a-z`" if "a-z" in it.rule else "`0-9`"]),
     "string.alias": (setting(lambda _: UUID_LIKE), lambda _: ["must not have the form of an id"]),
     "string.alias_or_id": (setting(lambda _: "no alias"), lambda _: ["an alias or an id"]),
     "string.alias_or_within": (setting(lambda _: "no alias"), lambda _: ["an alias", "`acme/pipeline@3/alias`", "an id"]),
@@ -140,6 +147,15 @@ KINDS: dict[str, tuple[Callable[[Message, Constraint], None], Callable[[Constrai
     "int32.gte": (setting(lambda least: least - 1), lambda it: [it.rule, f"not {it.rule - 1}"]),
     "int32.lte": (setting(lambda most: most + 1), lambda it: [it.rule, f"not {it.rule + 1}"]),
     "int64.gte": (setting(lambda least: least - 1), lambda it: [it.rule, f"not {it.rule - 1}"]),
+    "int64.lte": (setting(lambda most: most + 1), lambda it: [it.rule, f"not {it.rule + 1}"]),
+    "bytes.min_len": (leave_out, lambda _: ["must not be empty"]),
+    "bytes.max_len": (
+        setting(lambda most: b"x" * (most + 1)),
+        lambda it: [f"at most {it.rule} bytes", f"not {it.rule + 1}"],
+    ),
+    "repeated.min_items": (leave_out, lambda _: ["must not be empty"]),
+    "repeated.unique": (add_twice, lambda _: ["no item twice"]),
+    "enum.not_in": (setting(lambda numbers: numbers[0]), names_of),
     "enum.in": (setting(lambda _: UNKNOWN), lambda it: [*names_of(it), f"not {UNKNOWN}"]),
     "enum.defined_only": (setting(lambda _: UNKNOWN), lambda it: [*names_of(it), f"not {UNKNOWN}"]),
     "field_mask.in": (set_paths, lambda it: [*it.rule, "not `nothing`"]),
@@ -186,6 +202,10 @@ def rules_in(rules: Message, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{field.name}", value
 
 
+OF_MESSAGES = {"etag.not_any_with_create_only", "request_id.with_sha256", "chunk.alone"}
+"""Rules for whole messages, which have words of their own."""
+
+
 def constraints() -> list[Constraint]:
     found = []
     for message in in_requests():
@@ -196,7 +216,7 @@ def constraints() -> list[Constraint]:
             if oneof.GetOptions().Extensions[validate_pb2.oneof].required:
                 found.append(Constraint(message=message, field=oneof.name, kind="oneof.required", rule=True))
         of_message = message.GetOptions().Extensions[validate_pb2.message].cel
-        assert {rule.id for rule in of_message} <= {"etag.not_any_with_create_only"}, f"{message.name}: not tried here"
+        assert {rule.id for rule in of_message} <= OF_MESSAGES, f"{message.name}: not tried here"
     return sorted(found, key=str)
 
 

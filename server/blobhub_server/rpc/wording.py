@@ -20,7 +20,7 @@ UUID = "a UUID, such as 0198c0de-7a11-7000-8000-5a3d1c2b4e6f"
 
 _CLASS = r"\[((?:[^\]\\])+)\]"
 _WORD = re.compile(r"[A-Za-z][A-Za-z_. ]{0,31}")
-_COUNTED = re.compile(rf"\^{_CLASS}\{{(\d+),(\d+)\}}\$")
+_COUNTED = re.compile(rf"\^{_CLASS}\{{(\d+)(?:,(\d+))?\}}\$")
 _ENDS = re.compile(rf"\^{_CLASS}\({_CLASS}\{{0,(\d+)\}}{_CLASS}\)\?\$")
 _SEGMENTS = re.compile(rf"\^{_CLASS}\+\(/{_CLASS}\+\)\*\$")
 
@@ -87,7 +87,7 @@ def _shown_enum(field: FieldDescriptor, number: Any) -> str:
 def pattern(regex: str) -> str:
     """What a text of a pattern looks like, in words for the forms that the protos use."""
     if found := _COUNTED.fullmatch(regex):
-        return f"must be {_count(int(found[2]), int(found[3]))} of {_characters(found[1])}"
+        return f"must be {_count(int(found[2]), int(found[3] or found[2]))} of {_characters(found[1])}"
     if found := _ENDS.fullmatch(regex):
         first, inner, most, last = found.groups()
         count = f"must be {_count(1, int(most) + 2)} of {_characters(inner)}"
@@ -127,9 +127,13 @@ def _paths(failure: Failure) -> str:
     return f"must only name {all_of(failure.rule_value)}{_given(others[:3])}"
 
 
-def _too_short(failure: Failure) -> str:
+def _too_short(failure: Failure, unit: str = "characters") -> str:
     given, least = len(failure.field_value), failure.rule_value
-    return f"must be at least {least} characters long, not {given}" if given else "must not be empty"
+    return f"must be at least {least} {unit} long, not {given}" if given else "must not be empty"
+
+
+def _too_few(given: int, least: int) -> str:
+    return f"must have at least {least} items, not {given}" if given else "must not be empty"
 
 
 _WORDS: dict[str, Callable[[Failure], str]] = {
@@ -142,6 +146,10 @@ _WORDS: dict[str, Callable[[Failure], str]] = {
     "string.min_len": _too_short,
     "string.max_len": lambda it: f"must be at most {it.rule_value} characters long, not {len(it.field_value)}",
     "string.max_bytes": lambda it: f"must be at most {it.rule_value} bytes long, not {len(it.field_value.encode())}",
+    "bytes.min_len": lambda it: _too_short(it, "bytes"),
+    "bytes.max_len": lambda it: f"must be at most {it.rule_value} bytes long, not {len(it.field_value)}",
+    "repeated.min_items": lambda it: _too_few(len(it.field_value), it.rule_value),
+    "repeated.unique": lambda _: "must have no item twice",
     "repeated.max_items": lambda it: f"must have at most {it.rule_value} items, not {len(it.field_value)}",
     "field_mask.in": _paths,
 }

@@ -346,6 +346,8 @@ class Runner:
             self._let_go()
             self._on_end(self)
             return
+        if self._finished:  # It was abandoned while this turn was written: nothing of it is begun here.
+            return
         for command in self._commands:
             match command:
                 case RunStep():

@@ -72,6 +72,9 @@ class Underway:
         if self._steps:
             self._steps.clear()
             return
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
         # Each leads to the other, so both would be there until a full collection of the garbage collector.
         with suppress(AttributeError):
             del self._driver
