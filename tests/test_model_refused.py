@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import acme
@@ -25,6 +26,7 @@ from served import Api, Served, connected, served
 from waiting import until
 
 SMALL = relu().SerializeToString()
+STALL_SECONDS = 10.0
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -121,10 +123,12 @@ async def test_a_model_with_too_many_bytes_is_refused_while_they_arrive(api: Api
 
 
 async def _and_wait(over: asyncio.Event, *messages: Start) -> AsyncIterator[Start]:
-    """Some messages of an upload that then stalls, until it is over. gRPC's client waits for that, too."""
+    """Some messages of an upload that then stalls, until it is over, or for long: gRPC's client may wait for that itself."""
     for message in messages:
         yield message
-    await over.wait()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STALL_SECONDS):
+            await over.wait()
 
 
 async def test_the_bytes_of_the_blob_are_limited(api: Api) -> None:
