@@ -86,7 +86,7 @@ class Underway:
         key = (command.step, command.attempt, command.until)
         if key not in self._timers:
             delay = max(0.0, command.until - self._driver.now())
-            self._timers[key] = asyncio.get_running_loop().call_later(delay, self._fire, key)
+            self._timers[key] = asyncio.get_running_loop().call_later(delay, self._fire, self._driver, key)
 
     def cancel(self) -> None:
         """End everything; nothing comes of it any more."""
@@ -96,9 +96,9 @@ class Underway:
             timer.cancel()
         self._timers.clear()
 
-    def _fire(self, key: tuple[int, int, float]) -> None:
+    def _fire(self, driver: Driver, key: tuple[int, int, float]) -> None:
         self._timers.pop(key, None)
-        self._driver.post(Completion(step=key[0], attempt=key[1]))
+        driver.post(Completion(step=key[0], attempt=key[1]))
 
     async def _run(self, command: RunStep) -> None:
         node = self._graph.components[command.component_id]
