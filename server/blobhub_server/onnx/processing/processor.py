@@ -8,11 +8,10 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import asdict
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from blobhub_server.background import uninterrupted
 from blobhub_server.onnx import confinement
@@ -68,23 +67,6 @@ async def _process(model: BinaryIO, limits: ProcessingLimits, folder: str) -> Re
     with suppress(ValueError, KeyError, TypeError):
         return decode_outcome(answer)
     return _end_of(process.returncode, said, limits)
-
-
-async def _begun(creation: Coroutine[Any, Any, Process]) -> Process:
-    """A process, once it is there. When the caller is cancelled meanwhile it is ended with its group.
-
-    asyncio would end it alone, and then wait for whatever it had started and has its pipes.
-    """
-    creating = asyncio.create_task(creation)
-    try:
-        return await asyncio.shield(creating)
-    except asyncio.CancelledError:
-
-        async def end() -> None:
-            await _end(await creating)
-
-        await uninterrupted(end())
-        raise
 
 
 async def _read(stream: asyncio.StreamReader, max_bytes: int) -> bytes:
