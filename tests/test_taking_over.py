@@ -67,7 +67,8 @@ def pass_time(opened: Opened, execution_id: str, monkeypatch: pytest.MonkeyPatch
     """Have what an execution waits for come now, instead of within the hour."""
     runner = opened.runtime._runners._runners[execution_id]
     monkeypatch.setattr(runner, "_time", SimpleNamespace(now=lambda: utc_now().timestamp() + 3600))
-    runner._underway._fire(*runner._underway._timers)
+    (key,) = runner._underway._timers
+    runner._underway._fire(runner, key)
 
 
 async def _waits(api: Api, execution_id: str) -> bool:
