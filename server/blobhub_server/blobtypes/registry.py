@@ -6,7 +6,8 @@ import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,13 @@ def _require_offers(type_: BlobType, opened: Opened) -> None:
 
 
 def _origin(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+    return _called(point.dist) if point.dist else point.value
+
+
+@cache
+def _called(distribution: Distribution) -> str:
+    """Both are read from a file, which is parsed each time."""
+    return f"{distribution.name} {distribution.version}"
 
 
 def _installed(point: EntryPoint, settings: Mapping[str, Any]) -> InstalledType:
