@@ -21,7 +21,6 @@ PAGE = 4096
 """Bytes; both kinds of databases are written in pages of this or of a multiple of it."""
 
 
-
 def patterns(secret: str) -> dict[bytes, str]:
     """What to look for, as `pattern → encoding`; wherever in an encoded text the secret lies, its pattern is there.
 
@@ -126,7 +125,7 @@ class Scanner:
         return self._leaks(where, data)
 
     def stream(self, where: str, stream: BinaryIO) -> set[Leak]:
-        """The leaks in a stream of any length. Those in pages that were looked at before were named where those were found."""
+        """The leaks in a stream of any length. Those in a page that was looked at before are named once."""
         leaks: set[Leak] = set()
         kept = b""
         while block := stream.read(BLOCK):
@@ -138,7 +137,7 @@ class Scanner:
         return leaks | self._leaks_in_pages(where, kept, len(kept))
 
     def _leaks_in_pages(self, where: str, data: bytes, end: int) -> set[Leak]:
-        """The leaks that begin before `end` in pages unlike any before, each with as much of what follows as a leak may take."""
+        """The leaks that begin before `end` in pages unlike any before; one may go on in what follows."""
         leaks: set[Leak] = set()
         begin: int | None = None
         for at in range(0, end, PAGE):
