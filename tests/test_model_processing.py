@@ -13,14 +13,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx_models
-import psutil
 import pytest
 from blobhub_server.onnx import confinement
-from blobhub_server.onnx.processing import processor
 from blobhub_server.onnx.processing.limits import ProcessingLimits
 from blobhub_server.onnx.processing.processor import CHILD, ModelProcessor
 from blobhub_server.onnx.processing.report import Report, Signature, TensorSpec
 from blobhub_server.onnx.refusal import RefusalReason, Refused
+from impostor import any_runs, behave, linger
 from onnx import TensorProto, helper
 from onnx_models import Hostile, hostile, magika, relu
 from waiting import until
@@ -205,13 +204,6 @@ async def answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str)
     return await process_bytes(tmp_path, b"model")
 
 
-def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    program = tmp_path / "program"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(processor.sys, "executable", str(program))
-
-
 @pytest.mark.parametrize(
     ("script", "reason", "says"),
     [
@@ -238,32 +230,22 @@ async def test_a_process_that_ends_without_an_answer_is_a_refusal(
 async def test_a_process_that_takes_too_long_is_ended_with_all_that_it_has_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pids = tmp_path / "pids"
-    behave(tmp_path, monkeypatch, f"sleep 600 & echo $! $$ >{pids}.new; mv {pids}.new {pids}; wait")
+    pids = linger(tmp_path, monkeypatch)
     limits = replace(LIMITS, max_wall_seconds=3)
     outcome = await process_bytes(tmp_path, b"model", limits)
     assert isinstance(outcome, Refused)
     assert outcome.reason is RefusalReason.LIMITS
-    assert not any(runs(pid) for pid in (pids.read_text().split() if pids.exists() else ()))
+    await until(lambda: not (pids.exists() and any_runs(pids)))
 
 
 async def test_a_cancelled_caller_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pids = tmp_path / "pids"
-    behave(tmp_path, monkeypatch, f"sleep 600 & echo $! $$ >{pids}.new; mv {pids}.new {pids}; wait")
+    pids = linger(tmp_path, monkeypatch)
     task = asyncio.create_task(process_bytes(tmp_path, b"model"))
     await until(pids.exists)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not any(runs(pid) for pid in pids.read_text().split())
-
-
-def runs(pid: str) -> bool:
-    """Whether a process runs; one that nobody has asked for its end does not."""
-    try:
-        return psutil.Process(int(pid)).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
+    await until(lambda: not any_runs(pids))
 
 
 async def test_no_more_processes_run_at_once_than_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import socket
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -23,6 +20,7 @@ from blobhub_server.onnx.inference.errors import InferenceCrashed, InferenceExha
 from blobhub_server.onnx.inference.frame import BrokenFrame, FrameReader, read_tensors
 from blobhub_server.onnx.inference.limits import ProcessLimits
 from blobhub_server.onnx.inference.tensor import Tensor
+from blobhub_server.process_group import Output, ProcessGroup
 
 CHILD = "blobhub_server.onnx.inference.child"
 MAX_SAID_BYTES = 8 << 10
@@ -62,8 +60,8 @@ class ModelProcess(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._frames = FrameReader()
         self._transport: asyncio.Transport | None = None
-        self._process: Process | None = None
-        self._said: asyncio.Task[bytes] | None = None
+        self._process: ProcessGroup | None = None
+        self._said = Output(MAX_SAID_BYTES)
         self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._asked: deque[tuple[asyncio.Future[Answer], int]] = deque()
         self._writable = asyncio.Event()
@@ -111,23 +109,18 @@ class ModelProcess(asyncio.Protocol):
 
     async def _begin(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        command = (sys.executable, "-I", "-B", "-m", CHILD, json.dumps(asdict(self._limits)))
+        try:
             # The folder is gone as soon as the process is in it: there is nothing to find in it, and nothing to clean up.
-            with TemporaryDirectory(prefix="blobhub-model-") as folder:
-                command = (sys.executable, "-I", "-B", "-m", CHILD, json.dumps(asdict(self._limits)))
-                self._process = await asyncio.create_subprocess_exec(
-                    *command,
-                    cwd=folder,
-                    env=confinement.ENVIRONMENT,
-                    stdin=theirs.fileno(),
-                    stdout=DEVNULL,
-                    stderr=PIPE,
-                    start_new_session=True,
-                )
-            assert self._process.stderr is not None
-            self._said = asyncio.create_task(_read_some(self._process.stderr))
+            with theirs, TemporaryDirectory(prefix="blobhub-model-") as folder:
+                env = confinement.ENVIRONMENT
+                self._process = ProcessGroup(*command, cwd=folder, env=env, stdin=theirs, stderr=self._said)
+        except BaseException:
+            ours.close()
+            raise
         ours.setblocking(False)
-        await self._loop.create_unix_connection(lambda: self, sock=ours)
+        # Of a connection that is cancelled once it is made uvloop tells no end, which `end` waits for.
+        await uninterrupted(self._loop.create_unix_connection(lambda: self, sock=ours))
 
     async def _send_model(self, model: AsyncIterator[bytes], size: int) -> None:
         assert self._transport is not None
@@ -168,10 +161,7 @@ class ModelProcess(asyncio.Protocol):
             self._transport.abort()
         if self._process is None:
             return
-        self._kill()
-        await self._process.wait()
-        if self._said is not None:
-            await asyncio.wait({self._said})
+        await self._process.end()
         if self._transport is not None:
             await self._over.wait()
         if self._telling is not None:
@@ -179,8 +169,7 @@ class ModelProcess(asyncio.Protocol):
 
     def _kill(self) -> None:
         assert self._process is not None
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # also when it has ended: what it started may not have
+        self._process.kill()
 
     # What asyncio calls.
 
@@ -238,10 +227,8 @@ class ModelProcess(asyncio.Protocol):
     async def _tell_end(self) -> None:
         """Tell all that wait how the process has ended."""
         assert self._process is not None
-        assert self._said is not None
-        self._kill()
-        returncode = await self._process.wait()
-        said = await self._said
+        await self._process.end()
+        returncode, said = await self._process.wait(), self._said.data
         if not self._ready.done():
             self._ready.set_result(self._failed_load(returncode, said))
         error = self._error(returncode, said)
@@ -280,11 +267,3 @@ def _read_answer(header: dict[str, Any], body: bytes) -> Answer | BlobHubError:
         found = {key: str(header[key]) for key in ("operator", "node", "tensor") if key in header}
         return InferenceRefused(message, **found)
     return InferenceExhausted("answer" if kind == "too_large" else "memory", message)
-
-
-async def _read_some(stream: asyncio.StreamReader) -> bytes:
-    """The first bytes of a stream; all others are read as well, so that whoever writes does not wait."""
-    data = bytearray()
-    while chunk := await stream.read(4 << 10):
-        data += chunk[: MAX_SAID_BYTES - len(data)]
-    return bytes(data)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sys
-from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from dataclasses import asdict
 from tempfile import TemporaryDirectory
@@ -19,6 +16,7 @@ from blobhub_server.onnx.processing.limits import ProcessingLimits
 from blobhub_server.onnx.processing.report import Report, decode_outcome
 from blobhub_server.onnx.refusal import RefusalReason, Refused
 from blobhub_server.onnx.runtime import require_extra
+from blobhub_server.process_group import Output, ProcessGroup
 from blobhub_server.turnstile import Party, Turnstile
 
 CHILD = "blobhub_server.onnx.processing.child"
@@ -37,7 +35,7 @@ class ModelProcessor:
 
         The process gets the open file, so it knows no path. When it crashes, takes too long or runs out of memory, that is a
         refusal, too: the model has made it do so. When the caller is cancelled, the process and all that it may have started
-        have ended before this does. Raises ExtraMissing.
+        are killed before this ends. Raises ExtraMissing.
         """
         require_extra()
         async with self._turnstile.turn(party):
@@ -49,39 +47,18 @@ class ModelProcessor:
 async def _process(model: BinaryIO, limits: ProcessingLimits, folder: str) -> Report | Refused:
     # -I: neither the folder nor the environment adds modules to what the process imports. -B: it writes no files.
     command = (sys.executable, "-I", "-B", "-m", CHILD, json.dumps(asdict(limits)))
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env=confinement.ENVIRONMENT, stdin=model, stdout=PIPE, stderr=PIPE, start_new_session=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    answer, said = Output(4 * limits.max_document_bytes + (1 << 20)), Output(MAX_SAID_BYTES)
+    process = ProcessGroup(*command, cwd=folder, env=confinement.ENVIRONMENT, stdin=model, stdout=answer, stderr=said)
     try:
         async with asyncio.timeout(limits.max_wall_seconds):
-            answer, said = await asyncio.gather(
-                _read(process.stdout, 4 * limits.max_document_bytes + (1 << 20)), _read(process.stderr, MAX_SAID_BYTES)
-            )
-            await process.wait()
+            returncode = await process.wait()
     except TimeoutError:
         return _too_long(limits)
     finally:
-        await uninterrupted(_end(process))
+        await uninterrupted(process.end())
     with suppress(ValueError, KeyError, TypeError):
-        return decode_outcome(answer)
-    return _end_of(process.returncode, said, limits)
-
-
-async def _read(stream: asyncio.StreamReader, max_bytes: int) -> bytes:
-    """The first bytes of a stream; all others are read as well, so that whoever writes does not wait."""
-    data = bytearray()
-    while chunk := await stream.read(64 << 10):
-        data += chunk[: max_bytes - len(data)]
-    return bytes(data)
-
-
-async def _end(process: Process) -> None:
-    """Kill a process and its group, and wait for its end."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # also when it has ended: what it started may not have
-    await process.wait()
+        return decode_outcome(answer.data)
+    return _end_of(returncode, said.data, limits)
 
 
 def _too_long(limits: ProcessingLimits) -> Refused:
@@ -92,7 +69,7 @@ def _too_long(limits: ProcessingLimits) -> Refused:
     )
 
 
-def _end_of(returncode: int | None, said: bytes, limits: ProcessingLimits) -> Refused:
+def _end_of(returncode: int, said: bytes, limits: ProcessingLimits) -> Refused:
     """What it means that a process has ended without an answer."""
     if confinement.ended_for_memory(said):
         return Refused(

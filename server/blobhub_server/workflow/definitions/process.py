@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from blobhub_server.background import uninterrupted
 from blobhub_server.errors import Overloaded
+from blobhub_server.process_group import ProcessGroup
 from blobhub_server.workflow.code.contract import ScriptFlaw
 from blobhub_server.workflow.definitions.child import LENGTH_BYTES, Flaws, read_answer, request_of
 from blobhub_server.workflow.definitions.document import Problem
@@ -33,7 +34,8 @@ class Examiner:
     """Examines documents, one at a time, in a process that is started for the first and stays for a while."""
 
     def __init__(self) -> None:
-        self._process: Process | None = None
+        self._process: ProcessGroup | None = None
+        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._turn = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
 
@@ -71,42 +73,46 @@ class Examiner:
 
     async def _exchange(self, request: bytes) -> bytes:
         try:
-            process = self._process = self._process or await _start()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            if process.stdin.is_closing():
+            if self._process is None:
+                await self._start()
+            if self._connection is None or self._connection[1].is_closing():
                 raise EOFError  # uvloop would raise a RuntimeError.
-            process.stdin.write(request)
-            await process.stdin.drain()
-            length = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES))
-            return await process.stdout.readexactly(length)
+            reader, writer = self._connection
+            writer.write(request)
+            await writer.drain()
+            length = int.from_bytes(await reader.readexactly(LENGTH_BYTES))
+            return await reader.readexactly(length)
         except asyncio.CancelledError:
-            self._kill()  # What it would answer is nobody's, and not the next one's either.
+            self._kill()  # What it answers, or has answered by now, is nobody's, and not the next one's either.
             raise
 
+    async def _start(self) -> None:
+        # What it imports is what is imported here. It gets nothing else of the environment, so no secret is there.
+        environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_ARENA_MAX": "1", "LC_ALL": "C.UTF-8"}
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = ProcessGroup(sys.executable, "-m", CHILD, env=environment, stdin=theirs, stdout=theirs)
+        except BaseException:
+            ours.close()
+            raise
+        self._connection = await asyncio.open_unix_connection(sock=ours)
+
     def _kill(self) -> None:
-        """Kill the process. Whoever asks next finds it gone, and starts another."""
+        """Kill the process, and hear no more of it. Whoever asks next finds it gone, and starts another."""
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+            self._process.kill()
+        if self._connection is not None:
+            self._connection[1].close()
 
     async def end(self) -> None:
         """End the process, if there is one; the next document starts another."""
         if self._idle:
             self._idle.cancel()
-        process, self._process = self._process, None
+        self._kill()
+        process, self._process, self._connection = self._process, None, None
         if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await uninterrupted(process.wait())
-
-
-async def _start() -> Process:
-    # What it imports is what is imported here. It gets nothing else of the environment, so no secret is there.
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_ARENA_MAX": "1", "LC_ALL": "C.UTF-8"}
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", CHILD), env=environment, stdin=PIPE, stdout=PIPE, start_new_session=True
-    )
+            await uninterrupted(process.end())
 
 
 @asynccontextmanager
