@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
@@ -19,6 +20,11 @@ pytest_plugins = ["scale", "databases", "fake_google", "figures", "handover", "i
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that may take long: one of them at the end would leave the other processes with nothing to do."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests are no garbage: they would be gone through again and again in search of some."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

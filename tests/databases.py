@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -29,7 +30,31 @@ SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "'256MB'"
 """It waits for no disk, and does not go through hundreds of databases a minute, none of which is used for longer."""
 
 
+EITHER = "either_database"
+EITHER_MEANS = "has little to do with the database: below full scale it runs on one kind, half of such tests on each"
+
 _numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark."""
+    config.addinivalue_line("markers", f"{EITHER}: {EITHER_MEANS}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the other kind of what runs on one."""
+    if config.getoption("scale") == 1:
+        return
+    left_out = {item for item in items if item.get_closest_marker(EITHER) and not _is_its_kind(item)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _is_its_kind(item: pytest.Item) -> bool:
+    """Whether a test is on the kind that its name and its other parameters lead to, the same in every process."""
+    callspec = getattr(item, "callspec", None)
+    kind = callspec.params.get("database_url") if callspec else None
+    return kind is None or kind == KINDS[zlib.crc32(item.nodeid.replace(kind, "").encode()) % len(KINDS)]
 
 
 @contextmanager

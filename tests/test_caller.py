@@ -11,6 +11,8 @@ from blobhub_server.blobtypes.conformance import expect_refusal
 from plans import asked
 from served import Api, Served, connected
 
+pytestmark = pytest.mark.either_database
+
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOWHERE = "01890000-0000-7000-8000-000000000000"
 

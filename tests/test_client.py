@@ -16,6 +16,8 @@ from served import WORKFLOW, Api, Served, ServerProcess
 from stranger.notes.v1 import notes_pb2, notes_pb2_grpc
 from waiting import until
 
+pytestmark = pytest.mark.either_database
+
 
 async def test_pages_are_walked(server: Served, api: Api) -> None:
     await api.organizations.CreateOrganization(organization_pb2.CreateOrganizationRequest(alias="acme"))

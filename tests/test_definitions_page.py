@@ -17,6 +17,8 @@ from calling import ask
 from runs import run
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "definitions.md").read_text()
 RUN = re.compile(r"^With `(.*?)` (?:the result is|it fails with) `(.*?)`\.$", re.M)

@@ -19,6 +19,8 @@ from google.protobuf.struct_pb2 import Value
 from hypothesis import given
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 
 @ONE
 @every_edge

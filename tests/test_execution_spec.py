@@ -16,6 +16,8 @@ from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 CODE = "set_data_output('result', inputs.given)"
 GIVEN = {"text": "hi", "numbers": [1, 2.5, None, True], "": {}}
 

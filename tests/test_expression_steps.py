@@ -22,6 +22,8 @@ from interpreting import Run, compiled
 from runs import failing
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 NESTED = "len([[x * y for x in given] for y in given])"
 
 

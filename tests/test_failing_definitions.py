@@ -10,6 +10,8 @@ from calling import ask
 from runs import failing
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 CASES = "components[1].ports[0].value[0]"
 
 

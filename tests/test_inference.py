@@ -22,6 +22,8 @@ from models import DRAFT
 from onnx import helper
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 Tensor = pb.InferenceTensor
 X = Tensor(name="x", datatype="FP32", shape=[1, 4], floats=[1, 2, 3, 4])
 

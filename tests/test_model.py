@@ -21,6 +21,8 @@ from models import DRAFT, describe, download, put, upload
 from onnx_models import magika, relu
 from served import Api, Served
 
+pytestmark = pytest.mark.either_database
+
 SMALL = relu().SerializeToString()
 Send = Callable[..., Awaitable[operation_pb2.Operation]]
 

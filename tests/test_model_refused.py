@@ -25,6 +25,8 @@ from onnx_models import hostile, magika, relu
 from served import Api, Served, connected, served
 from waiting import until
 
+pytestmark = pytest.mark.either_database
+
 SMALL = relu().SerializeToString()
 STALL_SECONDS = 10.0
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -28,6 +28,8 @@ from models import DRAFT
 from onnx_models import relu
 from served import Api, Served
 
+pytestmark = pytest.mark.either_database
+
 ROOT = Path(__file__).resolve().parent.parent
 OWN_ENVIRONMENT = ROOT / ".build" / "tritonclient"
 

@@ -7,6 +7,8 @@ import pytest
 from blobhub.v1 import definition_pb2
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 ERROR = definition_pb2.DEFINITION_PROBLEM_SEVERITY_ERROR
 
 

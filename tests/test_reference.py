@@ -14,6 +14,8 @@ from blobhub_server.blobtypes.conformance import expect_refusal
 from calling import ask
 from served import Api, Served
 
+pytestmark = pytest.mark.either_database
+
 NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 ABSENT = "01890000-0000-7000-8000-000000000000"

@@ -18,6 +18,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from served import Served, connected
 
+pytestmark = pytest.mark.either_database
+
 GRPCURL = Path(sys.executable).parent / "grpcurl"
 OF_BLOBS = FileDescriptorProto.FromString(blob_pb2.DESCRIPTOR.serialized_pb)
 """A file as the pool knows it, without comments."""

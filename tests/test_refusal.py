@@ -16,6 +16,8 @@ from calling import METHODS, ask, request_of, send
 from methods import Method
 from served import Api, Served, connected
 
+pytestmark = pytest.mark.either_database
+
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND

@@ -21,6 +21,8 @@ from runs import failing, run
 from served import Api, Served, ServerProcess, connected, served
 from waiting import DEADLINE_SECONDS
 
+pytestmark = pytest.mark.either_database
+
 MAX_SERVER_MIB = 512
 SHARED = "['x' * 1000000] * 990"
 """A megabyte in a script, and a gigabyte as JSON."""

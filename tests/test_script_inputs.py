@@ -15,6 +15,8 @@ from hypothesis import given
 from runs import run
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 BOTH = """
 absent = [get_data_input('no'), inputs.get('no'), inputs.get('no', 1)]
 set_data_output('result', [inputs.given, inputs['given'], data_inputs['given'], get_data_input('given'), absent])

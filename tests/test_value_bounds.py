@@ -23,6 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 WRONG = {
     '{"a": 1, "b": {"c": 1, "c": 1}}': '"c" is there twice',
     '"\\ud800"': "surrogate",

@@ -6,11 +6,14 @@ from typing import Any
 
 import counters
 import flows
+import pytest
 from blobhub.v1 import execution_pb2 as pb
 from blobhub_client import get_value
 from calling import ask
 from runs import run
 from served import Api
+
+pytestmark = pytest.mark.either_database
 
 INSIDE: dict[str, tuple[Any, Any]] = {
     "text": ({"type": "text", "text": "hi"}, "hi"),

@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from runs import failing
 from served import Api, connected, served
 
+pytestmark = pytest.mark.either_database
+
 UNREADABLE = {
     definition_pb2.DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT,
     definition_pb2.DEFINITION_PROBLEM_TYPE_INVALID_EXPRESSION,
