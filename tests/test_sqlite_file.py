@@ -12,13 +12,17 @@ import grpc
 import pytest
 import sqlalchemy as sa
 from blobhub_server.blobtypes.conformance import expect_refusal
+from blobhub_server.db.engine import CoreResult, Database
 from blobhub_server.db.opening import open_database
-from blobhub_server.db.sqlite_file import DatabaseInUse, LogMissing, SeveralNames
+from blobhub_server.db.sqlite import SqliteTransaction
+from blobhub_server.db.sqlite_file import DatabaseInUse, LogMissing, SeveralNames, SqliteFile
+from blobhub_server.errors import StorageUnavailable
 from calling import ask
 from commands import environment, refused, run
 from databases import select
 from forked import COMMAND
 from served import ServerProcess, connected, served
+from waiting import within_deadline
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -75,8 +79,80 @@ async def test_a_log_that_is_brought_back_under_a_server_is_written_to_again(tmp
         await expect_refusal(acme.organization(api, "lost"), UNAVAILABLE, "STORAGE_UNAVAILABLE")
         (tmp_path / "away").rename(log)
         await acme.organization(api, "kept")
+    log.rename(tmp_path / "away")
+    with pytest.raises(LogMissing):
+        async with served(tmp_path / "data", url):
+            pass
+    (tmp_path / "away").rename(log)
     async with served(tmp_path / "data", url):
         assert await select(url, "SELECT alias FROM organizations") == [("kept",)]
+
+
+async def test_a_log_that_is_brought_back_while_a_refused_change_saves_it_is_missed_when_it_is_gone_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, log = await open_database(f"sqlite:///{tmp_path / 'one.db'}"), tmp_path / "one.db-wal"
+    saving, go_on = asyncio.Event(), asyncio.Event()
+    execute_beside = SqliteTransaction.execute_beside
+
+    async def wait_before_saving(tx: SqliteTransaction, statement: sa.Executable) -> CoreResult:
+        found = await execute_beside(tx, statement)
+        saving.set()
+        await go_on.wait()
+        return found
+
+    await change(db, "CREATE TABLE things (name TEXT)")
+    monkeypatch.setattr(SqliteTransaction, "execute_beside", wait_before_saving)
+    log.rename(tmp_path / "away")
+    refused_change = asyncio.create_task(change(db, "INSERT INTO things VALUES ('lost')"))
+    await within_deadline(saving.wait())
+    (tmp_path / "away").rename(log)
+    kept = asyncio.create_task(change(db, "INSERT INTO things VALUES ('kept')"))
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(StorageUnavailable):
+        await refused_change
+    await kept
+    assert is_marked(tmp_path)
+    await db.close()
+
+
+async def test_a_database_says_that_it_is_open_from_its_first_change_until_its_log_is_not_needed_any_more(
+    tmp_path: Path,
+) -> None:
+    for _ in range(2):
+        db = await open_database(f"sqlite:///{tmp_path / 'one.db'}")
+        assert not is_marked(tmp_path)
+        await change(db, "CREATE TABLE IF NOT EXISTS things (name TEXT)")
+        assert is_marked(tmp_path)
+        await db.close()
+        assert not is_marked(tmp_path)
+
+
+async def test_a_start_that_writes_nothing_does_not_forget_that_the_database_was_not_closed(tmp_path: Path) -> None:
+    path = tmp_path / "one.db"
+    db = await open_database(f"sqlite:///{path}")
+    await change(db, "CREATE TABLE things (name TEXT)")
+    for name in ("one.db", "one.db-wal", "one.db.lock"):
+        (tmp_path / "copy").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / name, tmp_path / "copy" / name)
+    await db.close()
+    copy = SqliteFile(tmp_path / "copy" / "one.db")
+    copy.release()
+    (tmp_path / "copy" / "one.db-wal").unlink()
+    with pytest.raises(LogMissing):
+        SqliteFile(tmp_path / "copy" / "one.db")
+
+
+def is_marked(folder: Path) -> bool:
+    """Whether the file beside a database says that it is open."""
+    return "open" in (folder / "one.db.lock").read_text(encoding="utf-8").splitlines()
+
+
+async def change(db: Database, statement: str) -> None:
+    """A transaction of one statement."""
+    async with db.write() as tx:
+        await tx.execute(sa.text(statement))
 
 
 async def test_a_log_that_was_long_is_cut_down(tmp_path: Path) -> None:

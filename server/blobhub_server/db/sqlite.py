@@ -262,12 +262,15 @@ class SqliteDatabase(Database):
 
     async def close(self) -> None:
         await self._scanning.dispose()
-        self._commits.shutdown()
+        async with self._write_lock:
+            await self._save_log()
+            self._commits.shutdown()
         self._file.closing()
         for connection in (self._reader, self._writer):
             connection.close()
         for engine in (self._reading, self._writing):
             engine.dispose()
+        self._file.closed()
         self._file.release()  # Last, so that no other server opens the database before this one is done.
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
@@ -291,14 +294,14 @@ class SqliteDatabase(Database):
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
-        if not self._file.is_there():  # A change would go into a file that nobody finds again.
-            await self._save_log()
-            raise StorageUnavailable from FileMoved(f"{self._file.path} or its log was moved or removed; restart the server")
         until = asyncio.get_running_loop().time() + BUSY_SECONDS
         async with self._write_lock:  # An asyncio lock is fair: writers take turns in the order they came.
+            # Under the lock, or another writer, who found the log gone, would take away the mark that this one has made.
+            await self._require_file()
             tx = SqliteTransaction(self._writer, self._commits)
             await _when_free(tx.begin, until)
             try:
+                self._file.begun()
                 yield tx
                 await uninterrupted(self._commit(tx))
             except BaseException:
@@ -316,14 +319,22 @@ class SqliteDatabase(Database):
     def reserved(self) -> AbstractAsyncContextManager[Transaction]:
         return self.write()  # There is one writer, so a connection of its own would gain nothing.
 
+    async def _require_file(self) -> None:
+        """Raise StorageUnavailable where a change would go into a file that nobody finds again."""
+        if not self._file.is_there():
+            await self._save_log()
+            raise StorageUnavailable from FileMoved(f"{self._file.path} or its log was moved or removed; restart the server")
+
     async def _save_log(self) -> None:
-        """Bring what is in the log into the database, so that nothing is lost with a log that is gone."""
-        async with self._write_lock:
-            tx = SqliteTransaction(self._writer, self._commits)
-            with suppress(sa.exc.DBAPIError, StorageUnavailable):
-                _, frames, saved = (await tx.execute_beside(sa.text("PRAGMA wal_checkpoint(PASSIVE)"))).one()
-                if frames == saved:
-                    self._file.log_saved()
+        """Bring what is in the log into the database, so that nothing is lost with a log that is gone.
+
+        The caller has the write lock.
+        """
+        tx = SqliteTransaction(self._writer, self._commits)
+        with suppress(sa.exc.DBAPIError, StorageUnavailable):
+            _, frames, saved = (await tx.execute_beside(sa.text("PRAGMA wal_checkpoint(PASSIVE)"))).one()
+            if frames == saved:
+                self._file.log_saved()
 
     async def _commit(self, tx: SqliteTransaction) -> None:
         try:

@@ -49,11 +49,12 @@ class SqliteFile:
         self._log = Path(f"{self.path}-wal")
         self._log_identity: tuple[int, int] | None = None
         self._marked = False
+        self._closing = False
         self._marker = _open(Path(f"{self.path}.lock"))
         self._held = [self._marker]
         try:
             self._hold(self._marker)
-            self._require_log()
+            self._marked = self._require_log()
             # Closed after SQLite has closed the file: to close it takes all locks away that this process has on it.
             self._held.append(_open(self.path))
             self._hold(self._held[-1])
@@ -62,11 +63,22 @@ class SqliteFile:
         except BaseException:
             self.release()
             raise
-        self._mark("")
+        # A log that an unclean end has left holds changes until SQLite is closed, so the mark stays with it.
+        self._mark(_OPEN if self._marked else "")
+
+    def begun(self) -> None:
+        """Note that a change has begun, with which a log is there. Raises StorageUnavailable."""
+        if not self._marked:  # The very first one: before it began there was no log yet.
+            self.is_there()
 
     def closing(self) -> None:
-        """Note that the log may be removed from here on."""
-        self._mark("")
+        """Note that there are no more changes, and that SQLite may remove the log from here on."""
+        self._closing = _identity(self._log) is not None
+
+    def closed(self) -> None:
+        """Note that SQLite has let go of the database: a log that it has removed is all in there."""
+        if self._closing and not self._log.exists():
+            self._mark("")
 
     def release(self) -> None:
         """Let others have the file."""
@@ -94,6 +106,7 @@ class SqliteFile:
         self._log_identity = self._log_identity or found
         if found is not None and found == self._log_identity and not self._marked:
             self._mark(_OPEN)
+            os.fdatasync(self._marker)  # or it would be gone after a power cut, which the log itself outlasts
             self._marked = True
         return found == self._log_identity
 
@@ -115,14 +128,16 @@ class SqliteFile:
                 "end it, or wait for it"
             ) from None
 
-    def _require_log(self) -> None:
-        unclean = _OPEN in self._read().splitlines()
-        if unclean and self.path.exists() and not self._log.exists():
+    def _require_log(self) -> bool:
+        """Whether there is a log of an unclean end. Raises LogMissing where there should be one."""
+        unclean = _OPEN in self._read().splitlines() and self.path.exists()
+        if unclean and not self._log.exists():
             raise LogMissing(
                 f"the database {self.path} was not closed, and {self._log.name} beside it is gone: changes that were "
                 "acknowledged may be in it alone. Bring it back; or remove "
                 f"{self.path.name}.lock if they may be lost, another program has closed it since, or it was restored"
             )
+        return unclean
 
     def _read(self) -> str:
         return os.pread(self._marker, 64, 0).decode(errors="replace")
