@@ -75,6 +75,7 @@ def of_data(*ends: str) -> str:
 POLICY = {"timeout": "5s"}
 FIRST, SECOND = flows.data("script", "result", "end", "value"), flows.data("other", "result", "end", "value")
 TWO = (flows.component("script", "logic.code", code=SCRIPT), flows.component("other", "logic.code", code=SCRIPT))
+WRITTEN = flows.data("x", "result", "kept", "value")
 WARNING = "WARNING"
 
 
@@ -96,6 +97,16 @@ TABLE = [
     warning("UNKNOWN_VERSION", "version", raw(version="9")),
     warning(
         "REPEATED_CONNECTION", "connections[1]", flows.document([START, END], [THROUGH, THROUGH | {"id": "again"}]), "start"
+    ),
+    warning(
+        "REPEATED_CONNECTION",
+        "connections[4]",
+        between(
+            flows.component("x", "logic.expression", expression="1"),
+            flows.value("kept", "kept", persistence="execution"),
+            more=(WRITTEN, flows.data("kept", "value", "end", "value"), WRITTEN | {"id": "again"}),
+        ),
+        "x",
     ),
     error("UNKNOWN_COMPONENT_TYPE", "components[2].type", between(flows.component("x", "no.such")), "x"),
     error("DUPLICATE_ID", "components", flows.document([START, END, END], [THROUGH]), "end"),
@@ -169,6 +180,30 @@ TABLE = [
         "components[0].position.z",
         raw(components=[START | {"position": {"z": 1}}]),
         "start",
+    ),
+    warning(
+        "UNKNOWN_KEY",
+        "components[2].ports[0].value[0].then",
+        switch({"route": "a", "when": "n > 1", "then": "b"}, routes=("a", "default")),
+        "which",
+    ),
+    *(
+        warning(
+            "NEVER_TAKEN",
+            f"components[2].ports[0].value[{number}].when",
+            switch(*cases, routes=("a", "b", "default")),
+            "which",
+        )
+        for number, cases in (
+            (1, [{"route": "a", "when": "n > 1"}, {"route": "b", "when": " n > 1"}]),
+            (1, [{"route": "a", "when": "False"}, {"route": "b", "when": "n > 1"}][::-1]),
+        )
+    ),
+    warning(
+        "NEVER_TAKEN",
+        "components[2].ports[0].value[1].when",
+        switch({"route": "a", "when": "True"}, {"route": "b", "when": "n > 1"}, routes=("a", "b")),
+        "which",
     ),
     warning(
         "UNKNOWN_KEY",
@@ -251,6 +286,19 @@ TABLE = [
             flows.component("x", "flow.delay", ports=[flows.port("data_input", "seconds", 1)], seconds=2), routes=("next",)
         ),
         "x",
+    ),
+    *(
+        warning(
+            "SEVERAL_SOURCES",
+            "components[4].ports[2].value",
+            between(
+                flows.component("x", "logic.expression", expression="a + b"),
+                *(flows.value(id_, "n", persistence=persistence, value=value) for id_, value in (("one", 1), ("two", 1.0))),
+                more=(flows.data("one", "value", "x", "a"), flows.data("two", "value", "x", "b")),
+            ),
+            "two",
+        )
+        for persistence in ("execution", "session")
     ),
     warning(
         "UNUSED_VALUE",

@@ -65,7 +65,7 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_INVALID_SCRIPT: _DefinitionProblemType.ValueType  # 15
     """A script that the sandbox cannot read: it is no Python, or uses what the sandbox does not have of it."""
     DEFINITION_PROBLEM_TYPE_UNKNOWN_KEY: _DefinitionProblemType.ValueType  # 16
-    """A warning: a key that the format does not know. It is stored, and means nothing."""
+    """A warning: a key that the format, or a case of a switch, does not know. It is stored, and means nothing."""
     DEFINITION_PROBLEM_TYPE_POLICY_WITHOUT_EFFECT: _DefinitionProblemType.ValueType  # 17
     """A warning: a policy on a component that is evaluated in place, which has no use for one; or what a retry says of waits
     and reasons where there is one attempt, or a longest wait that is shorter than the first.
@@ -77,7 +77,9 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_UNSET_OUTPUT: _DefinitionProblemType.ValueType  # 19
     """A warning: a data connection from an output that its component never sets."""
     DEFINITION_PROBLEM_TYPE_SEVERAL_SOURCES: _DefinitionProblemType.ValueType  # 20
-    """A warning: an input with two data connections, or a port with two values. The last one that is there holds."""
+    """A warning: an input with two data connections, or a port with two values: the last one that is there holds. Also two
+    `data.value` of one persistence and alias whose own values differ.
+    """
     DEFINITION_PROBLEM_TYPE_UNUSED_VALUE: _DefinitionProblemType.ValueType  # 21
     """A warning: a `data.value` that nobody reads."""
     DEFINITION_PROBLEM_TYPE_CATEGORY_MISMATCH: _DefinitionProblemType.ValueType  # 22
@@ -89,8 +91,12 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_UNKNOWN_VERSION: _DefinitionProblemType.ValueType  # 24
     """A warning: `version` is not one that this server knows. The document is read as one of 1.0.1."""
     DEFINITION_PROBLEM_TYPE_REPEATED_CONNECTION: _DefinitionProblemType.ValueType  # 25
-    """A warning: a connection of control that is there already under another id, with the same source, route and target. The
-    target gets control once for each.
+    """A warning: a connection of control, or of data into a `data.value`, that is there already under another id, with the same
+    source, route and target. The target gets control, or is written, once for each.
+    """
+    DEFINITION_PROBLEM_TYPE_NEVER_TAKEN: _DefinitionProblemType.ValueType  # 26
+    """A warning: a case of a switch that is never taken, because its `when` is `False`, or that of a case before it, or a case
+    before it is `True`.
     """
 
 class DefinitionProblemType(_DefinitionProblemType, metaclass=_DefinitionProblemTypeEnumTypeWrapper):
@@ -133,7 +139,7 @@ up, or swallowed in a later one.
 DEFINITION_PROBLEM_TYPE_INVALID_SCRIPT: DefinitionProblemType.ValueType  # 15
 """A script that the sandbox cannot read: it is no Python, or uses what the sandbox does not have of it."""
 DEFINITION_PROBLEM_TYPE_UNKNOWN_KEY: DefinitionProblemType.ValueType  # 16
-"""A warning: a key that the format does not know. It is stored, and means nothing."""
+"""A warning: a key that the format, or a case of a switch, does not know. It is stored, and means nothing."""
 DEFINITION_PROBLEM_TYPE_POLICY_WITHOUT_EFFECT: DefinitionProblemType.ValueType  # 17
 """A warning: a policy on a component that is evaluated in place, which has no use for one; or what a retry says of waits
 and reasons where there is one attempt, or a longest wait that is shorter than the first.
@@ -145,7 +151,9 @@ may lead nowhere, and so may `failure`.
 DEFINITION_PROBLEM_TYPE_UNSET_OUTPUT: DefinitionProblemType.ValueType  # 19
 """A warning: a data connection from an output that its component never sets."""
 DEFINITION_PROBLEM_TYPE_SEVERAL_SOURCES: DefinitionProblemType.ValueType  # 20
-"""A warning: an input with two data connections, or a port with two values. The last one that is there holds."""
+"""A warning: an input with two data connections, or a port with two values: the last one that is there holds. Also two
+`data.value` of one persistence and alias whose own values differ.
+"""
 DEFINITION_PROBLEM_TYPE_UNUSED_VALUE: DefinitionProblemType.ValueType  # 21
 """A warning: a `data.value` that nobody reads."""
 DEFINITION_PROBLEM_TYPE_CATEGORY_MISMATCH: DefinitionProblemType.ValueType  # 22
@@ -157,8 +165,12 @@ writes half of a surrogate pair, which becomes U+FFFD.
 DEFINITION_PROBLEM_TYPE_UNKNOWN_VERSION: DefinitionProblemType.ValueType  # 24
 """A warning: `version` is not one that this server knows. The document is read as one of 1.0.1."""
 DEFINITION_PROBLEM_TYPE_REPEATED_CONNECTION: DefinitionProblemType.ValueType  # 25
-"""A warning: a connection of control that is there already under another id, with the same source, route and target. The
-target gets control once for each.
+"""A warning: a connection of control, or of data into a `data.value`, that is there already under another id, with the same
+source, route and target. The target gets control, or is written, once for each.
+"""
+DEFINITION_PROBLEM_TYPE_NEVER_TAKEN: DefinitionProblemType.ValueType  # 26
+"""A warning: a case of a switch that is never taken, because its `when` is `False`, or that of a case before it, or a case
+before it is `True`.
 """
 Global___DefinitionProblemType: _TypeAlias = DefinitionProblemType  # noqa: Y015
 

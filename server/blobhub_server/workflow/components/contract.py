@@ -111,6 +111,20 @@ class RouteSetting:
     column: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Slip:
+    """What is probably a slip in a value set on a component: in which input's value, where in it, and in words.
+
+    `within` is as in ExpressionSetting. `unknown_key` is a key there that means nothing. Without one what is there is never
+    taken.
+    """
+
+    message: str
+    input: str
+    within: str
+    unknown_key: str | None = None
+
+
 class ComponentError(Exception):
     """A component failed. `reason` is an upper-case word, `line` one of the user's script, from 1.
 
@@ -233,6 +247,11 @@ class Component(ABC):
         """The routes, known from the values set on the component, that it may take; `QUIET_ROUTES` may be left out."""
         del settings
         return [RouteSetting(route=route) for route in self.routes]
+
+    def slips(self, settings: Inputs) -> list[Slip]:
+        """What is probably a slip in the values set on the component, and keeps it from nothing."""
+        del settings
+        return []
 
     def outputs_set(self, settings: Inputs) -> frozenset[str] | None:
         """The data outputs that it can give a value, as far as the values set on it say; None when it may be any."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from blobhub_server.workflow.components.awaits import Await, time
@@ -18,6 +19,7 @@ from blobhub_server.workflow.components.contract import (
     PortSpec,
     PureComponent,
     RouteSetting,
+    Slip,
 )
 from blobhub_server.workflow.components.expressions import Evaluation
 from blobhub_server.workflow.values import is_number, unwrap
@@ -27,6 +29,10 @@ _NEXT = PortSpec(category="flow_output", route="next", description="Control leav
 MAX_SECONDS = 366 * 86400.0
 MAX_CASES = 256
 """How many cases a switch has at most; they may come through a connection, and are looked at before any is evaluated."""
+
+
+MAX_SLIPS = 5
+"""Of how many keys of a case it is said that they mean nothing."""
 
 
 class Start(PureComponent):
@@ -126,6 +132,21 @@ class Switch(PureComponent):
         always = any(_is_case(case) and case["when"].strip() == "True" for case in known)
         return taken if always else [*taken, RouteSetting(route="default")]
 
+    def slips(self, settings: Inputs) -> list[Slip]:
+        """Keys of cases that mean nothing, and cases that are never taken."""
+        cases = unwrap(settings.get("cases"))
+        found, before = list[Slip](), dict[str, int]()
+        for number, case in enumerate(cases[:MAX_CASES] if isinstance(cases, list) else []):
+            if not _is_case(case):
+                continue
+            for key in sorted(case.keys() - {"route", "when"})[:MAX_SLIPS]:
+                message = f"means nothing: a case has `route` and `when`, and no {key[:60]!r}"
+                found.append(Slip(message=message, input="cases", within=f"[{number}]", unknown_key=key))
+            if (message := _never_taken(case["when"].strip(), before)) is not None:
+                found.append(Slip(message=message, input="cases", within=f"[{number}].when"))
+            before.setdefault(case["when"].strip(), number)
+        return found
+
     def outputs_set(self, settings: Inputs) -> frozenset[str]:
         """None: it chooses, and makes nothing."""
         return frozenset()
@@ -136,6 +157,17 @@ def _case_problems(cases: Any) -> list[tuple[str, str]]:
         return [("cases", f"must be a list of {{route, when}}, at most {MAX_CASES} of them")]
     message = f"must be an object with texts `route`, of 1 to {MAX_ROUTE} characters, and `when`"
     return [("cases", f"case {number} {message}") for number, case in enumerate(cases) if not _is_case(case)]
+
+
+def _never_taken(when: str, before: Mapping[str, int]) -> str | None:
+    """Why a case is never taken, as far as one can see; `before` has the numbers of those before it, by their `when`."""
+    if when == "False":
+        return "is never true, so this case is never taken"
+    if "True" in before:
+        return f"is never looked at: case {before['True']} is always taken before it"
+    if when in before:
+        return f"is that of case {before[when]}, which is taken before it, so this case never is"
+    return None
 
 
 def _is_case(case: Any) -> bool:

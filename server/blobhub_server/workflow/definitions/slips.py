@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from blobhub_server.workflow.code.missing import missing_uses
 from blobhub_server.workflow.components.contract import QUIET_ROUTES, ComponentKind
@@ -20,7 +21,9 @@ from blobhub_server.workflow.definitions.document import (
     Severity,
 )
 from blobhub_server.workflow.definitions.document import ProblemType as P
+from blobhub_server.workflow.definitions.json_document import in_path
 from blobhub_server.workflow.definitions.lookup import Lookup, places_of
+from blobhub_server.workflow.values import are_same, unwrap
 
 
 def slips(lookup: Lookup) -> Iterator[Problem]:
@@ -40,12 +43,14 @@ def slips(lookup: Lookup) -> Iterator[Problem]:
         yield from _of_component(component, type_, path)
         yield from _routes(lookup, component, type_, path)
         yield from _scripts(lookup, component, type_, path)
+        yield from _settings(lookup, component, type_, path)
         if type_.kind is ComponentKind.DATA and not _used(lookup, component):
             message = "nothing is connected to this value, so nobody reads it"
             yield _warning(P.UNUSED_VALUE, component.id, path, message)
     yield from _outputs(lookup)
     yield from _inputs(lookup)
     yield from _repeated(lookup)
+    yield from _beginnings(lookup)
 
 
 def _of_component(component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
@@ -99,6 +104,17 @@ def _scripts(lookup: Lookup, component: Component, type_: ComponentType, path: s
             yield _warning(P.NOT_IN_SANDBOX, component.id, place, use.message, line=use.line, column=use.column)
 
 
+def _settings(lookup: Lookup, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
+    """What a component type finds in the values that are set on it."""
+    places = places_of(component)
+    for slip in type_.slips(lookup.settings[component.id]):
+        place = f"{path}.{places.get(slip.input, 'ports')}{slip.within}"
+        if slip.unknown_key is None:
+            yield _warning(P.NEVER_TAKEN, component.id, place, slip.message)
+        else:
+            yield _warning(P.UNKNOWN_KEY, component.id, f"{place}{in_path(slip.unknown_key)}", slip.message)
+
+
 def _used(lookup: Lookup, component: Component) -> bool:
     """Whether somebody reads a value, or it is written for whoever looks into the session."""
     if any(not connection.control for connection in lookup.outgoing.get(component.id, ())):
@@ -146,16 +162,38 @@ def _inputs(lookup: Lookup) -> Iterator[Problem]:
 
 
 def _repeated(lookup: Lookup) -> Iterator[Problem]:
-    """Connections of control that are there already, under another id: what they lead to is entered once for each."""
-    first: dict[tuple[str, str, str], str] = {}
+    """Connections that are there already, under another id: what they lead to is entered, or written, once for each."""
+    first: dict[tuple[bool, str, str, str], str] = {}
     for number, connection in enumerate(lookup.definition.connections):
-        if not connection.control:
-            continue
-        ends = (connection.source_id, connection.route, connection.target_id)
-        other = first.setdefault(ends, connection.id)
+        type_ = lookup.types.get(connection.target_id)
+        if not connection.control and (type_ is None or type_.kind is not ComponentKind.DATA):
+            continue  # Two into one input are told by `_inputs`.
+        source, target = connection.source_id, connection.target_id
+        route = connection.route if connection.control else connection.source_route
+        other = first.setdefault((connection.control, source, route, target), connection.id)
         if other != connection.id:
-            message = f"leads where {other[:60]!r} leads on the same route, so {ends[2][:60]!r} gets control once for each"
-            yield _warning(P.REPEATED_CONNECTION, ends[0], f"connections[{number}]", message)
+            happens = "gets control" if connection.control else "is written"
+            message = f"leads where {other[:60]!r} leads from the same route, so {target[:60]!r} {happens} once for each"
+            yield _warning(P.REPEATED_CONNECTION, source, f"connections[{number}]", message)
+
+
+def _beginnings(lookup: Lookup) -> Iterator[Problem]:
+    """Components that stand for one value and give it different beginnings."""
+    first: dict[tuple[str, str], tuple[str, Any]] = {}
+    for number, component in enumerate(lookup.definition.components):
+        type_, settings = lookup.types[component.id], lookup.settings[component.id]
+        if type_ is None or type_.kind is not ComponentKind.DATA:
+            continue
+        persistence, alias = persistence_of(settings), unwrap(settings.get("alias"))
+        own = next((item for item in enumerate(component.ports) if item[1].route == "value" and item[1].has_value), None)
+        if persistence == "definition" or not isinstance(alias, str) or own is None:
+            continue
+        place, port = own
+        other, begins = first.setdefault((str(persistence), alias), (component.id, port.value))
+        if not are_same(begins, port.value):
+            holds = "the last one holds" if persistence == "execution" else "each holds for what is connected to it"
+            message = f"the value {alias[:60]!r} begins with something else at {other[:60]!r}; {holds}"
+            yield _warning(P.SEVERAL_SOURCES, component.id, f"components[{number}].ports[{place}].value", message)
 
 
 def _warning(type_: P, component_id: str, path: str, message: str, *, line: int = 0, column: int = 0) -> Problem:
