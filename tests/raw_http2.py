@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
+from h2.settings import SettingCodes, Settings
 from waiting import until
 
 ROOM = 1 << 20
@@ -45,13 +46,18 @@ class RawCall:
 class RawConnection:
     """One connection. What is not read of its calls stays with the server, beyond what their windows take."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, deaf: bool) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, deaf: bool, window: int | None
+    ) -> None:
         self._reader = reader
         self._deaf = deaf
         self._writer = writer
         self._http = H2Connection(H2Configuration(client_side=True, header_encoding="latin-1"))
         self.calls: dict[int, RawCall] = {}
         self.closed = asyncio.Event()
+        if window is not None:
+            values = {SettingCodes.INITIAL_WINDOW_SIZE: window}
+            self._http.local_settings = Settings(client=True, initial_values=values)
         self._http.initiate_connection()
         self._flush()
 
@@ -147,11 +153,14 @@ def details(call: RawCall) -> tuple[error_details_pb2.ErrorInfo, error_details_p
 
 
 @asynccontextmanager
-async def raw_connection(address: str, *, deaf: bool = False) -> AsyncIterator[RawConnection]:
-    """A connection to a server that serves in clear. A deaf one takes nothing in, and so answers nothing."""
+async def raw_connection(address: str, *, deaf: bool = False, window: int | None = None) -> AsyncIterator[RawConnection]:
+    """A connection to a server that serves in clear. A deaf one takes nothing in, and so answers nothing.
+
+    `window` is how many bytes each call may send before it is read, 64 KiB unless told otherwise.
+    """
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    made = RawConnection(reader, writer, deaf=deaf)
+    made = RawConnection(reader, writer, deaf=deaf, window=window)
     hearing = asyncio.create_task(made.hear())
     try:
         yield made

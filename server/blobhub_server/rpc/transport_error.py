@@ -29,7 +29,7 @@ class StreamUnread(StreamEnded):
     """The stream's client did not read for too long, or leaves too much unread."""
 
     reason = "STREAM_UNREAD"
-    text = "what was sent is not read, and the stream was ended; watch again after the last sequence received"
+    text = "what was sent is not read, and the stream was ended; go on after what was received last"
 
 
 class TooManyStreams(LimitExceeded):
