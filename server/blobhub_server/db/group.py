@@ -1,7 +1,8 @@
 """Group commit: many units of work share one transaction.
 
 A batch is what queued up during the last commit, as far as it is not too much for one transaction. Whoever brings much does
-not crowd others out: a batch takes one unit of each party, then another one of each, and so on. An idle committer starts at
+not crowd others out: a batch takes one unit of each party, then another one of each, and so on; where parties have parties
+of their own, these take turns in the same way. An idle committer starts at
 once. When the storage cannot be used, this is where work waits for it: one loop tries again for all.
 """
 
@@ -27,7 +28,7 @@ MAX_WEIGHT = 600
 class GroupCommitter(Generic[Unit, Result]):
     """Makes units durable, those of one party in the order they were submitted.
 
-    `party` says whose a unit is, and `weight` how much there is to write for it.
+    `parties` say whose a unit is, first by the larger group, and `weight` how much there is to write for it.
 
     `apply` does a batch of units in a transaction and returns one result for each. When a batch fails, its units are
     committed one by one, so that a bad unit fails alone.
@@ -44,14 +45,14 @@ class GroupCommitter(Generic[Unit, Result]):
         apply: Callable[[Transaction, Sequence[Unit]], Awaitable[Sequence[Result]]],
         *,
         kept: Callable[[Unit], bool] = lambda _: False,
-        party: Callable[[Unit], Hashable] = lambda _: None,
+        parties: Sequence[Callable[[Unit], Hashable]] = (lambda _: None,),
         weight: Callable[[Unit], int] = lambda _: 1,
     ) -> None:
         self._db = db
         self._apply = apply
         self._kept = kept
         self._weight = weight
-        self._queue: Rounds[tuple[Unit, asyncio.Future[Result]]] = Rounds(lambda item: party(item[0]))
+        self._queue: Rounds[tuple[Unit, asyncio.Future[Result]]] = Rounds(*map(_of_unit, parties))
         self._task: asyncio.Task[None] | None = None
         self._trouble: StorageUnavailable | None = None  # while kept units wait
         self._pausing: asyncio.Task[None] | None = None
@@ -147,3 +148,8 @@ class GroupCommitter(Generic[Unit, Result]):
         self._pausing = asyncio.create_task(self._db.trouble.pause(attempt), name="pause of the group commit")
         await asyncio.wait({self._pausing})
         self._trouble = self._pausing = None
+
+
+def _of_unit(party: Callable[[Unit], Hashable]) -> Callable[[tuple[Unit, asyncio.Future[Result]]], Hashable]:
+    """Whose an item of the queue is."""
+    return lambda item: party(item[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from blobhub_server.workflow.interpreter.interpreter import MAX_TOKENS
+from blobhub_server.workflow.interpreter.session_values import MAX_STEP_BYTES
 from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 
 OF_EXECUTIONS: Mapping[str, str] = {
@@ -45,6 +46,8 @@ OF_COMPONENTS: Mapping[str, str] = {
     "SCRIPT_MEMORY": "A script took more memory than it may.",
     "SCRIPT_RECURSION": "A script called functions within functions too deep.",
     "SCRIPT_OUTPUT": "An output of a script, or what it emits, is not JSON or too large.",
+    "SESSION_READ_LIMIT": f"The session objects that a step reads, or changes in place, have more than "
+    f"{MAX_STEP_BYTES >> 20} MiB together as JSON.",
     "SESSION_CONFLICT": "Others changed the session objects of a script each time before it had ended, 100 times.",
     "SCRIPT_CRASHED": "The process that ran a script ended under it.",
 }

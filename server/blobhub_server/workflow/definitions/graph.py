@@ -63,8 +63,9 @@ class Node:
 
     `settings` are the values set on its data inputs, `sources` the connections into them, `control` the targets by
     route, `incoming` the control connections into it, `writes` the values written by each of its outputs, `session_reads`
-    the aliases of session objects among its sources. `reread` are those of its sources whose session objects are read
-    whenever it is run, because it writes such objects too and can be run again. `late_mark` is the bit that marks tokens
+    the aliases of session objects among its sources, `session_changes` those that its outputs change in place,
+    `session_needs` both. `reread` are those of its sources whose session objects are read whenever it is run, because it
+    writes such objects too and can be run again. `late_mark` is the bit that marks tokens
     which are late for this join; 0 for what is no join of mode `first`.
     """
 
@@ -81,6 +82,8 @@ class Node:
     incoming: tuple[str, ...]
     writes: Mapping[str, tuple[Write, ...]]
     session_reads: tuple[str, ...]
+    session_changes: frozenset[str]
+    session_needs: frozenset[str]
     reread: tuple[Source, ...]
     late_mark: int
 
@@ -140,7 +143,7 @@ class _Compiler:
             initial={alias: constants[id_][0] for id_, alias in execution.items() if id_ in constants},
             input_aliases=frozenset(execution.values()),
             session_aliases=frozenset(alias for persistence, alias in self._values.values() if persistence == "session"),
-            session_reads=frozenset(_read_of_session(nodes.values())),
+            session_reads=frozenset(alias for node in nodes.values() for alias in node.session_needs),
             has_first_joins=bool(self._late_marks),
         )
 
@@ -150,6 +153,8 @@ class _Compiler:
         incoming = self._lookup.incoming.get(component.id, [])
         sources = tuple(self._source(c) for c in incoming if not c.control)
         settings, writes = self._lookup.settings[component.id], self._writes(outgoing)
+        session_reads = tuple(source.alias for source in sources if source.persistence == "session")
+        session_changes = frozenset(_changed_of_session(writes))
         return Node(
             id=component.id,
             type=component.type,
@@ -163,7 +168,9 @@ class _Compiler:
             control=_control(outgoing),
             incoming=tuple(c.id for c in incoming if c.control),
             writes=writes,
-            session_reads=tuple(s.alias for s in sources if s.persistence == "session"),
+            session_reads=session_reads,
+            session_changes=session_changes,
+            session_needs=session_changes.union(session_reads),
             reread=_reread(type_, sources, writes),
             late_mark=self._late_marks.get(component.id, 0),
         )
@@ -197,12 +204,10 @@ class _Compiler:
         )
 
 
-def _read_of_session(nodes: Iterable[Node]) -> Iterator[str]:
-    """The session objects that components read, or change in place."""
-    for node in nodes:
-        yield from node.session_reads
-        for writes in node.writes.values():
-            yield from (write.alias for write in writes if write.persistence == "session" and write.operation != SET)
+def _changed_of_session(writes: Mapping[str, Iterable[Write]]) -> Iterator[str]:
+    """The session objects that a component's outputs make of what they were."""
+    for made in writes.values():
+        yield from (write.alias for write in made if write.persistence == "session" and write.operation != SET)
 
 
 def _reread(

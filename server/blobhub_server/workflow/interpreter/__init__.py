@@ -2,6 +2,7 @@
 
 from blobhub_server.workflow.interpreter.commands import todo
 from blobhub_server.workflow.interpreter.interpreter import Turn, advance
+from blobhub_server.workflow.interpreter.needs import needs
 from blobhub_server.workflow.interpreter.price import BUDGET
 from blobhub_server.workflow.interpreter.records import (
     Command,
@@ -22,12 +23,13 @@ from blobhub_server.workflow.interpreter.records import (
     TimedOut,
     Wait,
 )
-from blobhub_server.workflow.interpreter.session_values import reread
+from blobhub_server.workflow.interpreter.session_values import MAX_STEP_BYTES, Unread, are_unread, beyond_reading, reread
 from blobhub_server.workflow.interpreter.state import ENDINGS, RECORD_TYPES, TERMINAL, ExecutionState, apply
 
 __all__ = [
     "BUDGET",
     "ENDINGS",
+    "MAX_STEP_BYTES",
     "RECORD_TYPES",
     "TERMINAL",
     "Command",
@@ -48,9 +50,13 @@ __all__ = [
     "Stopped",
     "TimedOut",
     "Turn",
+    "Unread",
     "Wait",
     "advance",
     "apply",
+    "are_unread",
+    "beyond_reading",
+    "needs",
     "reread",
     "todo",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from blobhub_server.workflow.components.awaits import RECEIVED, Await, AwaitKind, signal
+from blobhub_server.workflow.components.awaits import RECEIVED, Await, AwaitKind
 from blobhub_server.workflow.components.contract import (
     ComponentError,
     ComponentKind,
@@ -22,6 +22,7 @@ from blobhub_server.workflow.components.contract import (
 from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter.failure import failure, is_lost, leads_nowhere
 from blobhub_server.workflow.interpreter.holdings import MAX_STATE_BYTES
+from blobhub_server.workflow.interpreter.needs import needs_of_end, waiting_steps
 from blobhub_server.workflow.interpreter.price import BUDGET, price_of_bytes, price_of_entering, price_of_work
 from blobhub_server.workflow.interpreter.records import (
     Completion,
@@ -38,6 +39,8 @@ from blobhub_server.workflow.interpreter.records import (
 )
 from blobhub_server.workflow.interpreter.session_values import (
     apply_writes,
+    are_unread,
+    beyond_reading,
     changed_in_place,
     have_changed,
     require_writable,
@@ -86,13 +89,16 @@ def advance(
     The first `least` are taken in. Those after them are left for a turn to come once the budget is spent, or there have been
     `BUDGET` of them: the end of a step costs little, but ten thousand may end at once.
 
-    `session` holds the session's objects that the graph touches. When the turn's state is `runnable`, there is more to do:
-    let Continue happen. Happenings to an execution or a step that has ended are ignored.
+    `session` holds the session's objects that the graph touches, those that `needs` names at least; for others there may be
+    an `Unread`. What comes to one of these is left for a turn to come. When the turn's state is `runnable`, there is more to
+    do: let Continue happen. Happenings to an execution or a step that has ended are ignored.
     """
     turn = Turn(state=state.copy(), session=dict(session))
     taking = _Taking(graph, turn, now, budget)
     for happening in happenings:
         if turn.taken >= least and (taking.budget <= 0 or turn.taken >= BUDGET):
+            break
+        if turn.taken and taking.lacks(happening):
             break
         taking.take(happening)
         taking.go_on()
@@ -112,6 +118,14 @@ class _Taking:
         self._session = turn.session
         self._records = turn.records
         self._now = now
+        # What the first component needs was read for it, as far as it may be.
+        self._first = bool(turn.state.ready)
+
+    def lacks(self, happening: Happening) -> bool:
+        """Whether it ends a step that rests on session objects which were not read for this turn."""
+        if not self._graph.session_reads or not isinstance(happening, Completion):
+            return False
+        return are_unread(needs_of_end(self._graph, self._state, happening.step), self._session)
 
     def take(self, happening: Happening) -> None:
         """Emit the records that the happening itself leads to."""
@@ -126,7 +140,7 @@ class _Taking:
                 self._take_completion(happening)
             case StepOutput(step, value, printed) if self._current(step):
                 self._emit("processor.output", step, {"printed": printed} if printed else {"value": value})
-            case Signalled(name, key, value) if (waits := self._waits_for(name, key)) is not None:
+            case Signalled(name, key, value) if (waits := next(waiting_steps(state, name, key), None)) is not None:
                 self._end_await(waits, Outcome(route=RECEIVED, outputs={"value": value}), 0.0)
             case Interrupted(step) if self._current(step):
                 self._interrupt(step)
@@ -154,6 +168,8 @@ class _Taking:
             elif state.holdings.bytes > MAX_STATE_BYTES:
                 self._end_with("STATE_LIMIT", f"its values take more than {MAX_STATE_BYTES} bytes in memory")
             elif state.ready and self.budget > 0:
+                if not self._first and self._is_unread(self._graph.components[state.ready[0][0]]):
+                    return
                 self.budget -= price_of_entering(state.tokens, marks=self._graph.has_first_joins)
                 self._enter()
             elif state.ready or state.open:
@@ -163,14 +179,19 @@ class _Taking:
             else:
                 self._finish()
 
+    def _is_unread(self, node: Node) -> bool:
+        """Whether a component rests on session objects that were not read for this turn."""
+        return bool(node.session_needs) and are_unread(node.session_needs, self._session)
+
     def _enter(self) -> None:
-        state = self._state
+        state, self._first = self._state, False
         if state.steps >= state.step_limit:
             self._end_with("STEP_LIMIT", f"more than {state.step_limit} components were entered")
             return
         node = self._graph.components[state.ready[0][0]]
         step = state.steps + 1
-        read = self._read_session(node.session_reads) if node.session_reads else {}
+        beyond = self._is_unread(node)
+        read = self._read_session(node.session_reads) if node.session_reads and not beyond else {}
         record = Record(
             type="processor.entered",
             at=self._now,
@@ -181,6 +202,10 @@ class _Taking:
             private={"session": read} if read else {},
         )
         self._append(record)
+        if beyond:
+            self._note_reads(node.session_needs)
+            self._fail(step, beyond_reading(node.session_needs))
+            return
         if node.kind is ComponentKind.JOIN:
             self._complete(step, Outcome(route="next"), 0.0)
             return
@@ -215,6 +240,9 @@ class _Taking:
         if read is not None and isinstance(result, Outcome) and any(writes_of(node, result.outputs, "session")):
             aliases = [source.alias for source in node.reread]
             self._note_reads(aliases)
+            if are_unread(aliases, self._session):
+                self._fail(completion.step, beyond_reading(aliases))
+                return
             if have_changed(aliases, read, self._session):
                 return
             read = read if have_changed(aliases, read, step.session) else None
@@ -268,7 +296,10 @@ class _Taking:
 
         The execution's own values are written by the fold of the record, so here it is only seen that they can be.
         """
-        self._note_reads(changed_in_place(node, outputs, "session"))
+        changed = changed_in_place(node, outputs, "session")
+        self._note_reads(changed)
+        if are_unread(changed, self._session):
+            raise beyond_reading(changed)
         work = require_writable(node, outputs, "session", self._session)
         work += require_writable(node, outputs, "execution", self._state.values)
         self.budget -= price_of_work(work)
@@ -319,13 +350,6 @@ class _Taking:
         """Whether a step is open and, when asked, at that attempt, and the execution is not being stopped."""
         found = self._state.open.get(step)
         return found is not None and attempt in (None, found.attempt) and self._state.phase == "running"
-
-    def _waits_for(self, name: str, key: str) -> int | None:
-        """The first step that waits for a signal; None when none does."""
-        if self._state.phase != "running":
-            return None
-        awaited = signal(name, key)
-        return next((number for number, step in self._state.open.items() if awaited.same_as(step.awaits)), None)
 
     def _node(self, step: int) -> Node:
         return self._graph.components[self._state.open[step].component_id]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.components.operations import ADD, SET, operate, require_bounds
 from blobhub_server.workflow.definitions.graph import Graph, Node, Write
 from blobhub_server.workflow.interpreter.size import MAX_VALUE_BYTES
@@ -12,6 +14,26 @@ from blobhub_server.workflow.values import are_same
 
 _NUMBER_BYTES = 200
 """What a number takes in memory, in a value object or by itself."""
+MAX_STEP_BYTES = 4 << 20
+"""How much of session objects one step may read, or change in place, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Stands for a session object that is there and was not read for a turn, because it is large and no next step's."""
+
+
+def are_unread(aliases: Iterable[str], session: Mapping[str, Any]) -> bool:
+    """Whether one of some objects was not read for this turn."""
+    return any(type(session.get(alias)) is Unread for alias in aliases)
+
+
+def beyond_reading(aliases: Iterable[str]) -> ComponentError:
+    """The error of a step that needs more of session objects than it may read."""
+    named = sorted(aliases)
+    names = ", ".join(map(repr, named[:5])) + (" and others" if len(named) > 5 else "")
+    message = f"the session objects {names} have more than {MAX_STEP_BYTES} bytes together, which is what a step may read"
+    return ComponentError(message, reason="SESSION_READ_LIMIT", retryable=False)
 
 
 def reread(graph: Graph, node: Node, inputs: Mapping[str, Any], session: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,10 @@ class SessionObject:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one read of some objects of a session has found: values and etags, by alias. Absent ones are in neither."""
+    """What one read of some objects of a session has found: values and etags, by alias. Absent ones are in neither.
+
+    A value that was left out has something in its place that stands for it.
+    """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     etags: Mapping[str, str] = field(default_factory=dict)

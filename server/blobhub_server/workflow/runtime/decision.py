@@ -24,6 +24,7 @@ from blobhub_server.workflow.interpreter import (
     advance,
     todo,
 )
+from blobhub_server.workflow.interpreter import needs as needs_of_turn
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message, MessageKind
 
@@ -74,8 +75,8 @@ def happen(
     """Take in messages and then happenings, one after the other, until the budget is spent; all of them where there is none.
 
     Messages come first, and all of them, because their senders have been answered already. `now` is unix time in seconds,
-    `session` holds the session's objects that the graph touches. `budget` is how many components are evaluated in place at
-    most.
+    `session` holds the session's objects that the graph touches, those that `needs` names at least. `budget` is how many
+    components are evaluated in place at most.
     """
     taken = [*map(_happening, messages), *happenings]
     least = len(messages) + 1 if budget else len(taken)
@@ -102,6 +103,15 @@ def happen(
         spent=turn.spent,
         logged=state.logged - progress.state.logged,
     )
+
+
+def needs(
+    graph: Graph, progress: Progress, happenings: Sequence[Happening], messages: Sequence[Message]
+) -> Sequence[frozenset[str]]:
+    """The aliases of session objects that `happen` is to be given, in groups of which the first comes first."""
+    if not graph.session_reads:
+        return ()
+    return needs_of_turn(graph, progress.state, [*map(_happening, messages), *happenings])
 
 
 def _happening(message: Message) -> Happening:

@@ -62,10 +62,11 @@ SMALL_BYTES = 8 << 10
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """An object's etag and value, as JSON text; None for a value that was not read."""
+    """An object's etag, size and value, as JSON text; None for a value that was not read."""
 
     alias: str
     etag: str
+    size: int
     value: str | None
 
 
@@ -73,8 +74,10 @@ _CONTENT = Mapper(_Content, session_objects)
 _SMALL_CONTENT = Mapper(
     _Content, session_objects, looked_up={"value": sa.case((_columns.size <= SMALL_BYTES, _columns.value))}
 )
+_SIZE = Mapper(_Content, session_objects, looked_up={"value": sa.null()})
 _READ = Prepared(_CONTENT.select().where(*_NAMED), _CONTENT)
 _READ_SMALL = Prepared(_SMALL_CONTENT.select().where(*_NAMED), _SMALL_CONTENT)
+_READ_SIZES = Prepared(_SIZE.select().where(*_NAMED), _SIZE)
 
 
 async def read(tx: Transaction, session_id: str, aliases: Iterable[str]) -> list[tuple[str, str, str]]:
@@ -83,10 +86,16 @@ async def read(tx: Transaction, session_id: str, aliases: Iterable[str]) -> list
     return [(item.alias, item.etag, item.value or "") for item in found]
 
 
-async def read_small(tx: Transaction, session_id: str, aliases: Iterable[str]) -> list[tuple[str, str, str | None]]:
-    """The same, without the values that are larger than `SMALL_BYTES`, which may be known by their etags."""
+async def read_small(tx: Transaction, session_id: str, aliases: Iterable[str]) -> list[tuple[str, str, int, str | None]]:
+    """Alias, etag, size and value; no value of more than `SMALL_BYTES`, which may be known by its etag."""
     found = await tx.all(_READ_SMALL, session=session_id, aliases=sorted(aliases))
-    return [(item.alias, item.etag, item.value) for item in found]
+    return [(item.alias, item.etag, item.size, item.value) for item in found]
+
+
+async def read_sizes(tx: Transaction, session_id: str, aliases: Iterable[str]) -> list[tuple[str, str, int, None]]:
+    """The same without any values."""
+    found = await tx.all(_READ_SIZES, session=session_id, aliases=sorted(aliases))
+    return [(item.alias, item.etag, item.size, None) for item in found]
 
 
 _ETAGS = Prepared(

@@ -68,7 +68,13 @@ class _Objects:
         """The values of the objects that a unit's graph reads."""
         session_id, aliases = unit.execution.session_id, unit.graph.session_reads
         written = self._written.get(session_id, {})
-        stored = await self._reader.read(self._tx, session_id, aliases - written.keys())
+        stored = await self._reader.read(
+            self._tx,
+            session_id,
+            aliases - written.keys(),
+            unit.needs,
+            organization_id=unit.execution.organization_id,
+        )
         return {**stored.values, **written}
 
     def write(self, unit: Unit) -> None:

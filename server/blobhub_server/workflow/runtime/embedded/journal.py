@@ -88,14 +88,14 @@ class Journal:
             host.db,
             self._write,
             kept=lambda unit: unit.limit is None,
-            party=lambda unit: unit.execution.organization_id,
+            parties=(lambda unit: unit.execution.organization_id, lambda unit: unit.execution.actor_id),
             weight=lambda unit: len(unit.records) + unit.spent,
         )
 
     async def append(self, unit: Unit) -> Execution:
         """Write a unit in a transaction that it shares with others; return once it is durable.
 
-        The units of an organization are written in the order they came, and those of several organizations in turns.
+        The units of an actor are written in the order they came, and those of several organizations, and actors, in turns.
 
         Returns and raises what `join` returns, and OwnershipLost, TurnOutdated and LogMovedOn for an execution that is not
         new; nothing of it is written then. When the storage cannot be used, a new execution raises StorageUnavailable; a

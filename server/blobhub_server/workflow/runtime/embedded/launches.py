@@ -25,10 +25,12 @@ TURN_SECONDS = 1.0
 
 
 class Launches:
-    """Begins executions in their order, those of several organizations in turns."""
+    """Begins executions in their order, those of several organizations in turns, and so those of its actors."""
 
     def __init__(self) -> None:
-        self._waiting: Rounds[Runner] = Rounds(lambda runner: runner.execution.organization_id)
+        self._waiting: Rounds[Runner] = Rounds(
+            lambda runner: runner.execution.organization_id, lambda runner: runner.execution.actor_id
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._deferring = 0
         self._overdue = False

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -42,7 +43,7 @@ from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
 from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.contract import StartWork
-from blobhub_server.workflow.runtime.decision import Decision, Progress, happen
+from blobhub_server.workflow.runtime.decision import Decision, Progress, happen, needs
 from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
 from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated
 from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
@@ -238,14 +239,14 @@ class Runner:
         """Decide on happenings and messages, and make it durable. Decide again when a message was committed meanwhile."""
         while True:
             await self._context.object_locks.wait(self.execution.session_id, self._graph.session_aliases, self.execution.id)
-            objects = await self._session_objects()
+            needed = needs(self._graph, self._progress, happenings, self._messages)
             decide = partial(self._decide, happenings, self._messages)
-            decision = await self._context.turns.take(self.execution.organization_id, partial(decide, objects.values))
+            decision, objects = await self._decide_on(decide, needed)
             if not (decision.records or decision.messages or self._counts(decision) or self._starts_step(decision)):
                 self._commands, self._taken = decision.commands, decision.taken
                 return
             try:
-                unit = Unit.of(decision, self._graph, decide, self._keep, self._fail_full, objects=objects)
+                unit = Unit.of(decision, self._graph, decide, self._keep, self._fail_full, objects=objects, needs=needed)
                 await self._context.journal.append(unit)
                 return
             except TurnOutdated:
@@ -273,18 +274,23 @@ class Runner:
             await self._context.db.trouble.pause(attempt)
         raise AssertionError("the loop has no end")
 
-    async def _session_objects(self) -> Reading:
-        """The session's objects that the graph reads."""
+    async def _decide_on(
+        self, decide: Callable[[Mapping[str, Any]], Decision], needed: Sequence[Collection[str]]
+    ) -> tuple[Decision, Reading]:
+        """Decide on the session objects that the graph reads. Their etags are kept, and not the values, which are large."""
+        take = partial(self._context.turns.take, (self.execution.organization_id, self.execution.actor_id))
         if not self._graph.session_reads:
-            return Reading()
-        return await self._read_objects(self._graph.session_reads)
+            return await take(partial(decide, {})), Reading()
+        async with self._reading(self._graph.session_reads, needed) as objects:
+            return await take(partial(decide, objects.values)), Reading(etags=objects.etags)
 
-    async def _read_objects(self, aliases: Collection[str]) -> Reading:
-        return await self._read(lambda tx: self._context.journal.objects.read(tx, self.execution.session_id, aliases))
+    def _reading(self, aliases: Collection[str], needed: Sequence[Collection[str]]) -> AbstractAsyncContextManager[Reading]:
+        return self._context.journal.objects.reading(self._read, self.execution, aliases, needed)
 
     async def read_objects(self, aliases: Collection[str]) -> Mapping[str, Any]:
         """The values of session objects as they are now, by alias."""
-        return (await self._read_objects(aliases)).values
+        async with self._reading(aliases, [aliases]) as objects:
+            return objects.values
 
     def start_unit(
         self,

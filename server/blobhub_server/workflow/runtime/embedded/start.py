@@ -124,8 +124,8 @@ class Starts:
         value = partial(self._host.limits.value, tx, EXECUTIONS, organization_id=organization_id, blob_id=blob_id)
         limit = await once(("limit", blob_id), value)
         reads = graph.session_reads
-        read = partial(self._journal.objects.read, tx, session.id, reads)
-        objects = await once(("objects", session.id, reads), read) if reads else Reading()
+        read = partial(self._journal.objects.read, tx, session.id, reads, organization_id=organization_id)
+        objects = await once(("objects", session.id, reads), read) if reads and not later else Reading()
         execution = self._execution(start, entry)
         runner = self._runners.make(graph, Progress(execution, ExecutionState(step_limit=start.step_limit)))
         happening, budget = Started(dict(start.input_data)), 0 if later else BUDGET

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.definitions.graph import Graph, Node
-from blobhub_server.workflow.interpreter import Completion, Happening, RunStep, Wait, reread
+from blobhub_server.workflow.interpreter import Completion, Happening, RunStep, Wait, are_unread, beyond_reading, reread
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
 from blobhub_server.workflow.runtime.performer import Performer
@@ -34,7 +34,7 @@ class Driver(Protocol):
         """Queue a happening; return when what follows from it is durable. Raises what kept it from being stored."""
 
     async def read_objects(self, aliases: Collection[str]) -> Mapping[str, Any]:
-        """The values of session objects as they are now, by alias."""
+        """The values of session objects as they are now, by alias; an Unread where that is more than a step may read."""
 
     def now(self) -> float:
         """The unix time that timers go by."""
@@ -123,6 +123,10 @@ class Underway:
         alone_for = execution.id if conflicts >= FREE_CONFLICTS else ""
         async with self._locks.hold(execution.session_id, read | node.session_writes, alone_for):
             session = await self._driver.read_objects(read)
+            if are_unread(read, session):
+                beyond = beyond_reading(read)
+                self._driver.post(Completion(step=command.step, attempt=command.attempt, result=beyond))
+                return
             command = replace(command, inputs=reread(self._graph, node, command.inputs, session))
             completion = await self._perform(command)
             given = {alias: session[alias] for alias in read & session.keys()}

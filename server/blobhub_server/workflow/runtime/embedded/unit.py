@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -45,8 +45,8 @@ class Unit:
 
     `reads` holds the etags of the session objects that the turn rests on, None for one that was absent. Where one of them is
     another by now, `decide_again` makes the unit that follows from the values that it is given, by alias, with a budget of
-    components to evaluate in place. `spent` is how much of its budget a unit took, `logged` how many bytes it adds to the
-    log. `encoded` is there once `encode` has been called.
+    components to evaluate in place; `needs` says which it has to be given, in groups. `spent` is how much of its budget a
+    unit took, `logged` how many bytes it adds to the log. `encoded` is there once `encode` has been called.
     """
 
     execution: Execution
@@ -59,6 +59,7 @@ class Unit:
     limit: int | None = None
     objects: Mapping[str, Any] = field(default_factory=dict)
     reads: Mapping[str, str | None] = field(default_factory=dict)
+    needs: Sequence[Collection[str]] = ()
     spent: int = 0
     logged: int = 0
     work: StartWork | None = None
@@ -93,10 +94,13 @@ class Unit:
         on_full: Callable[[LimitExceeded], None],
         *,
         objects: Reading | None,
+        needs: Sequence[Collection[str]] = (),
         limit: int | None = None,
         work: StartWork | None = None,
     ) -> Unit:
         """The unit of a decision that `decide` made on some session objects; on None if they cannot change any more.
+
+        `needs` says which of them it had to be given.
 
         `keep` gets the decision that was made durable, after its commit; `on_full` is the unit's.
         """
@@ -115,6 +119,7 @@ class Unit:
             limit=limit,
             objects=decision.objects,
             reads={alias: objects.etags.get(alias) for alias in decision.reads} if objects is not None else {},
+            needs=needs,
             spent=decision.spent,
             logged=decision.logged,
             work=work,
