@@ -142,8 +142,8 @@ class Switch(PureComponent):
             for key in sorted(case.keys() - {"route", "when"})[:MAX_SLIPS]:
                 message = f"means nothing: a case has `route` and `when`, and no {key[:60]!r}"
                 found.append(Slip(message=message, input="cases", within=f"[{number}]", unknown_key=key))
-            if (message := _never_taken(case["when"].strip(), before)) is not None:
-                found.append(Slip(message=message, input="cases", within=f"[{number}].when"))
+            if (why := _never_taken(case["when"].strip(), before)) is not None:
+                found.append(Slip(message=why, input="cases", within=f"[{number}].when"))
             before.setdefault(case["when"].strip(), number)
         return found
 
