@@ -143,7 +143,10 @@ def test_an_end_that_changes_an_object_which_was_not_read_is_left_for_the_next_t
     joined += [flows.data(f"make-{side}", "result", side, "value") for side in sides]
     graph = compiled(flows.document(parts, joined))
     begun = turn(graph, ExecutionState(step_limit=10), Started({}), left=[], right=[])
-    ends = [Completion(step, 1, Outcome(route="success", outputs={"result": step})) for step in begun.state.open]
+    ends = [
+        Completion(step=step, attempt=1, result=Outcome(route="success", outputs={"result": step}))
+        for step in begun.state.open
+    ]
     assert len(ends) == len(sides)
     assert needs(graph, begun.state, ends) == [{"left"}, {"right"}]
     first = turn(graph, begun.state, *ends, left=[1], right=Unread())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
@@ -28,6 +28,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 from blobhub_server.background import Turns, uninterrupted
 from blobhub_server.db.engine import CoreResult, Database, LongRead, Transaction, TransactionAborted
 from blobhub_server.db.lane import LONG_READS
+from blobhub_server.db.pieces import LARGE_BYTES, pieces, size_of
 from blobhub_server.db.records import Row
 from blobhub_server.db.sqlite_error import is_busy, raise_translated
 from blobhub_server.db.sqlite_file import FileMoved, SqliteFile
@@ -47,9 +48,6 @@ _PRAGMAS = (
 
 BUSY_SECONDS = 5.0
 """How long a statement waits for a lock that another process holds on the file."""
-
-ROWS_AT_ONCE, LARGE_BYTES = 32, 64 << 10
-"""How many rows, and bytes of them, are written in one go on the event loop."""
 
 INTERRUPT_SECONDS = 0.05
 """How long a statement that was interrupted may take to end, before it is interrupted again."""
@@ -95,7 +93,7 @@ class SqliteTransaction(Transaction):
 
         To store a value of a mebibyte was seen to take 5 to 30 ms.
         """
-        return self._thread is not None and _size(values) > LARGE_BYTES
+        return self._thread is not None and size_of(values) > LARGE_BYTES
 
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
         try:
@@ -108,7 +106,7 @@ class SqliteTransaction(Transaction):
     async def _fetch_each(self, sql: str, values: Sequence[Sequence[Any]], *, returning: bool) -> Sequence[Row]:
         # In turns: the lines of one batch of the journal are 600 rows with their indexes, which took up to 60 ms in one go.
         found, turns = list[Row](), Turns()
-        for piece in _pieces(values):
+        for piece in pieces(values):
             await turns.pause()
             found += await self._fetch_piece(sql, piece, returning=returning)
         return found
@@ -218,25 +216,6 @@ class SqliteLongRead(LongRead):
 async def _all_rows(driver: aiosqlite.Connection, sql: str, values: Sequence[Any]) -> Iterable[Row]:
     """The rows of a statement, in one hop to the driver's thread and back."""
     return await driver.execute_fetchall(sql, values)
-
-
-def _size(values: Sequence[Any]) -> int:
-    """How long the texts and bytes among parameters are."""
-    return sum([len(value) for value in values if type(value) is str or type(value) is bytes])
-
-
-def _pieces(rows: Sequence[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
-    """Rows of parameters in their order, in pieces that are written in one go: few and small ones, or a large one alone."""
-    piece, size = list[Sequence[Any]](), 0
-    for row in rows:
-        more = _size(row)
-        if piece and (len(piece) == ROWS_AT_ONCE or size + more > LARGE_BYTES):
-            yield piece
-            piece, size = [], 0
-        piece.append(row)
-        size += more
-    if piece:
-        yield piece
 
 
 class SqliteDatabase(Database):
