@@ -19,6 +19,7 @@ import numpy as np
 import onnx_models
 import pytest
 from blobhub.v1 import model_upload_pb2 as pb
+from blobhub.v1 import operation_pb2
 from blobhub_server import app
 from blobhub_server.platform.blobs.object_collection import ObjectCollector
 from calling import ask
@@ -171,6 +172,19 @@ async def sending(api: Api, data: bytes, **fields: object) -> AsyncIterator[Send
     made = await api.model_uploads.CreateModelUpload(pb.CreateModelUploadRequest(**fields))
     async with httpx.AsyncClient(timeout=60) as client:
         yield Sender(api, client, made.model_upload, data)
+
+
+async def in_parts(
+    api: Api, content: bytes, revision: str = DRAFT, *, etag: str = "", create_only: bool = False, **fields: Any
+) -> operation_pb2.Operation:
+    """Send a model in parts, from the last one on; the operation that completes the upload."""
+    async with sending(api, content, revision=revision, **{"part_size": 1 << 20} | fields) as sender:
+        await sender.put_all([*sender.numbers][::-1])
+        return operation_pb2.Operation(id=await sender.complete(etag=etag, create_only=create_only))
+
+
+async def in_parts_archive(api: Api, content: bytes, revision: str = DRAFT, **fields: Any) -> operation_pb2.Operation:
+    return await in_parts(api, models.archive(content), revision, form="MODEL_FORM_TAR_GZ", **fields)
 
 
 async def stored(api: Api, revision: str = DRAFT) -> str:

@@ -56,6 +56,14 @@ async def upload(api: Api, content: bytes, revision: str = DRAFT, **fields: Any)
     return await send(api, messages(content, revision, **fields))
 
 
+async def put_archive(api: Api, content: bytes, revision: str = DRAFT, **fields: Any) -> operation_pb2.Operation:
+    return await put(api, archive(content), revision, form="MODEL_FORM_TAR_GZ", **fields)
+
+
+async def upload_archive(api: Api, content: bytes, revision: str = DRAFT, **fields: Any) -> operation_pb2.Operation:
+    return await upload(api, archive(content), revision, form="MODEL_FORM_TAR_GZ", **fields)
+
+
 def messages(content: bytes, revision: str = DRAFT, **fields: Any) -> Iterator[Start]:
     """The messages of an upload."""
     yield Start(revision=revision, **fields)

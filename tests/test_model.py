@@ -6,7 +6,6 @@ import hashlib
 import json
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import acme
 import flows
@@ -17,40 +16,26 @@ import pytest
 from blobhub.v1 import operation_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal
 from calling import outcome
-from models import DRAFT, describe, download, put, upload
+from inferring import doubling
+from model_uploads import in_parts, in_parts_archive
+from models import DRAFT, describe, download, put, put_archive, upload, upload_archive
 from onnx_models import magika, relu
 from served import Api, Served
 
 pytestmark = pytest.mark.either_database
 
 SMALL = relu().SerializeToString()
+OTHER = doubling().SerializeToString()
 Send = Callable[..., Awaitable[operation_pb2.Operation]]
 
 
-async def put_archive(api: Api, content: bytes, **fields: Any) -> operation_pb2.Operation:
-    return await put(api, models.archive(content), form="MODEL_FORM_TAR_GZ", **fields)
+CALLS = (put, upload, put_archive, upload_archive)
+"""The ways that are one call."""
 
 
-async def upload_archive(api: Api, content: bytes, **fields: Any) -> operation_pb2.Operation:
-    return await upload(api, models.archive(content), form="MODEL_FORM_TAR_GZ", **fields)
-
-
-each_way = pytest.mark.parametrize("send", [put, upload, put_archive, upload_archive], ids=lambda send: send.__name__)
-
-
-@each_way
-async def test_a_real_model_comes_back_byte_for_byte_whatever_way_it_was_sent(api: Api, send: Send) -> None:
-    sent = magika().read_bytes()
-    await models.blob(api)
-    before = await acme.get_revision(api, DRAFT)
-    processed = await models.processed(api, await send(api, sent))
-    model = await describe(api)
-    assert model == processed.model
-    assert (await acme.get_revision(api, DRAFT)).etag == processed.revision_etag != before.etag
-    assert model.digest == hashlib.sha256(sent).hexdigest()
-    artifact, received = await download(api)
-    assert received == sent
-    assert (artifact.path, artifact.size, artifact.digest) == ("model.onnx", len(sent), model.digest)
+def each(*ways: Send) -> pytest.MarkDecorator:
+    """Try each of some ways to send a model."""
+    return pytest.mark.parametrize("send", ways, ids=lambda send: send.__name__)
 
 
 async def test_a_model_is_described(api: Api) -> None:
@@ -125,7 +110,7 @@ async def test_a_model_is_kept_in_a_commit_and_replaced_and_removed_in_a_draft(a
     assert (await download(api, "acme/scorer@latest"))[1] == SMALL
 
 
-@each_way
+@each(*CALLS, in_parts, in_parts_archive)
 async def test_a_model_is_refused_at_once_where_it_could_not_be_written(api: Api, send: Send) -> None:
     await models.blob(api)
     etag = (await acme.get_revision(api, DRAFT)).etag
@@ -140,18 +125,29 @@ async def test_a_model_is_refused_at_once_where_it_could_not_be_written(api: Api
     assert await outcome(send(api, SMALL, revision="acme/pipeline@draft")) == "WRONG_BLOB_TYPE"
 
 
-async def test_an_etag_holds_until_the_model_is_written(api: Api) -> None:
+@each(put, in_parts)
+async def test_an_etag_holds_until_the_model_is_written(api: Api, send: Send) -> None:
     """Of two that begin with the same etag the one that ends first is written, and the other one fails."""
     await models.blob(api)
     etag = (await acme.get_revision(api, DRAFT)).etag
-    begun = [await put(api, SMALL, etag=etag), await put(api, magika().read_bytes(), etag=etag)]
+    begun = [await send(api, SMALL, etag=etag), await send(api, OTHER, etag=etag)]
     done = [await models.ended(api, operation) for operation in begun]
     assert sorted(each.WhichOneof("result") for each in done) == ["error", "response"]
     (failed,) = [each for each in done if each.HasField("error")]
     assert (await models.failure(api, failed))[:2] == ("blobhub", "STALE_ETAG")
 
 
-@each_way
+@each(put, in_parts)
+async def test_what_only_creates_leaves_a_model_that_has_come_meanwhile(api: Api, send: Send) -> None:
+    await models.blob(api)
+    begun = [await send(api, content, create_only=True) for content in (SMALL, OTHER)]
+    done = [await models.ended(api, operation) for operation in begun]
+    (failed,) = [each for each in done if each.HasField("error")]
+    assert (await models.failure(api, failed))[:2] == ("blobhub", "ALREADY_EXISTS")
+    assert (await download(api))[1] in (SMALL, OTHER)
+
+
+@each(*CALLS)
 async def test_a_repeated_request_gets_the_first_operation(api: Api, send: Send) -> None:
     await models.blob(api)
     packed = models.archive(SMALL) if "archive" in send.__name__ else SMALL

@@ -8,8 +8,10 @@ from uuid import uuid4
 import acme
 import google_crc32c
 import grpc
+import models
 import pytest
 from blobhub.v1 import model_upload_pb2 as pb
+from blobhub.v1 import operation_pb2
 from calling import ask, outcome
 from model_uploads import DRAFT, PART, STORES, model_of, scorer, sending, sha256, store_objects, stored
 from served import Api
@@ -52,6 +54,37 @@ async def test_a_model_comes_in_parts_in_any_order(owner: Api) -> None:
         assert await stored(owner) == sha256(MODEL)
         assert await sender.complete() == operation_id
         assert await sender.parts() == []
+
+
+async def test_an_archive_comes_in_parts(owner: Api) -> None:
+    """What was announced is about the archive, and what is there in the end about the model in it."""
+    packed = models.archive(MODEL)
+    for data, state in ((packed[:-PART], "FAILED"), (packed, "COMPLETED")):
+        announced = {"sha256": sha256(data), "crc32c": google_crc32c.value(data)}
+        async with sending(owner, data, form="MODEL_FORM_TAR_GZ", **announced) as sender:
+            assert sender.upload.part_count > 1
+            await sender.put_all()
+            operation_id = await sender.complete()
+            assert await sender.ended() == state
+            assert await stored(owner) == (sha256(MODEL) if state == "COMPLETED" else "")
+        if state == "FAILED":
+            failed = await models.failure(owner, operation_pb2.Operation(id=operation_id))
+            assert failed[:2] == (models.ONNX, "MODEL_ARCHIVE")
+
+
+async def test_completing_again_asks_nothing_more_of_the_draft(owner: Api) -> None:
+    """A call that is repeated because its answer was lost gets it, although the draft has a model and a new etag by then."""
+    etag = (await acme.get_revision(owner, DRAFT)).etag
+    async with sending(owner, MODEL) as sender:
+        await sender.put_all()
+        assert await outcome(sender.complete(etag="stale")) == "STALE_ETAG"
+        assert await outcome(sender.complete(etag="*")) == "NOT_FOUND"
+        assert await outcome(sender.complete(etag="*", create_only=True)) == "INVALID_REQUEST"
+        assert await sender.state() == "OPEN"
+        operation_id = await sender.complete(etag=etag, create_only=True)
+        assert await sender.ended() == "COMPLETED"
+        for again in ({"etag": etag, "create_only": True}, {"etag": "stale"}, {}):
+            assert await sender.complete(**again) == operation_id
 
 
 async def test_parts_are_listed_by_pages(owner: Api) -> None:

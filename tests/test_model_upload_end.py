@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import acme
+import models
 import pytest
 from blobhub_server import app
 from blobhub_server.onnx import upload_upkeep
@@ -131,14 +132,28 @@ async def test_what_failed_leaves_nothing(owner: Api, collectors) -> None:
         assert await left_after_collecting(collectors[0]) == (set(), [])
 
 
-async def test_a_discarded_draft_and_a_deleted_blob_leave_nothing(owner: Api, database_url: str, collectors) -> None:
+async def test_of_an_archive_the_model_alone_is_left(owner: Api, collectors) -> None:
+    packed = models.archive(MODEL)
+    async with sending(owner, packed, form="MODEL_FORM_TAR_GZ") as sender:
+        await sender.put_all()
+        await sender.complete()
+        assert await sender.ended() == "COMPLETED"
+    described = await models.describe(owner)
+    objects, uploads = await left_after_collecting(collectors[0])
+    assert uploads == []
+    assert {artifact.digest for artifact in described.artifacts} < objects
+    assert (described.digest, len(objects)) == (sha256(MODEL), 3)
+
+
+async def test_a_published_draft_and_a_deleted_blob_leave_nothing(owner: Api, database_url: str, collectors) -> None:
     async with sending(owner, MODEL) as sender, sending(owner, MODEL) as other:
         for each in (sender, other):
             await each.put_all()
         await sender.complete()
         assert await sender.ended() == "COMPLETED"
         await owner.publish("acme/scorer")
-        assert await outcome(other.complete()) == "WRONG_PHASE"
+        for call in (other.sign(1), other.complete()):
+            assert await outcome(call) == "WRONG_PHASE"
         await acme.delete_blob(owner, "acme/scorer", cascade=True)
         assert await outcome(other.complete()) in ("PERMISSION_DENIED", "NOT_FOUND")
         await collected(database_url)

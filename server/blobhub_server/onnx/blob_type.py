@@ -69,14 +69,14 @@ class OnnxType(BlobType):
         models = Models(host)
         process_model = ProcessModel(host, models, given[OnnxSettings])
         lifetime = timedelta(days=given[OnnxSettings].model_upload_days)
-        uploads = Uploads(host, lifetime)
+        uploads = Uploads(host, models, lifetime)
         upkeep = UploadUpkeep(host, uploads, lifetime)
         engine = InferenceEngine(given[OnnxSettings].engine_limits(), lambda: int(host.clock().timestamp() * 1000))
         predictions = Predictions(host, models, engine)
         async with in_background(upkeep.run(), "upkeep of uploads"), engine.running():
             yield Opened(
                 services=[
-                    Service("blobhub.v1.ModelService", ModelService(host, models, Intake(host))),
+                    Service("blobhub.v1.ModelService", ModelService(host, models, Intake(host, models))),
                     Service("blobhub.v1.ModelUploadService", ModelUploadService(host, uploads, upkeep)),
                     Service("blobhub.v1.InferenceService", InferenceService(host, predictions)),
                     ForeignService(full_name=SERVICE, handlers=OpenInferenceService(predictions), access=ACCESS),

@@ -35,7 +35,13 @@ class UploadCompletion:
         """Raises PartsMismatch, ChecksumMismatch, and what processing raises."""
         upload = await self._get(work.data["upload_id"])
         digest = upload.object_digest or await self._put_together(work, upload)
-        incoming = Incoming(digest=digest, size=upload.size, archive=upload.form is UploadForm.TAR_GZ)
+        incoming = Incoming(
+            digest=digest,
+            size=upload.size,
+            archive=upload.form is UploadForm.TAR_GZ,
+            etag=work.data["etag"],
+            create_only=work.data["create_only"],
+        )
         finish = await self._process_model.perform(replace(work, data=asdict(incoming), digest=digest))
 
         async def end(tx: Transaction) -> Message:

@@ -11,13 +11,12 @@ from typing import Any
 from blobhub.v1 import operation_pb2
 
 from blobhub_server.blobtypes.contract import Host, RevisionView
-from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists, InvalidValue, LimitExceeded, NotFound, Overloaded, WrongPhase
+from blobhub_server.errors import InvalidValue, LimitExceeded, Overloaded
 from blobhub_server.objects.contract import DigestMismatch, ObjectTooLarge
 from blobhub_server.onnx.errors import TYPE, ExtraNotInstalled
 from blobhub_server.onnx.limit import MODEL_BYTES
-from blobhub_server.onnx.models import INSTEAD, MODEL
+from blobhub_server.onnx.models import Models
 from blobhub_server.onnx.runtime import ExtraMissing, require_extra
 
 PROCESS_MODEL = "onnx.process_model"
@@ -58,8 +57,9 @@ class Announced:
 class Intake:
     """Takes in models."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, models: Models) -> None:
         self._host = host
+        self._models = models
         self._under_way: Counter[str] = Counter()
         try:
             require_extra()
@@ -75,17 +75,9 @@ class Intake:
         revision.require_type(TYPE)
         if not self._has_extra:
             raise ExtraNotInstalled
-        if revision.phase != "draft":
-            raise WrongPhase(revision.phase, "draft")
-        require_etag(etag, revision.etag)
         async with self._host.db.read() as tx:
-            current = await self._host.contents.find(tx, revision.id, MODEL)
-            max_bytes = await self.max_bytes(tx, revision)
-        if create_only and current is not None:
-            raise AlreadyExists("model", reference)
-        if etag == ANY and current is None:
-            raise NotFound("model", reference, INSTEAD)
-        return max_bytes
+            await self._models.require_writable(tx, revision, reference, etag=etag, create_only=create_only)
+            return await self.max_bytes(tx, revision)
 
     async def max_bytes(self, tx: Transaction, revision: RevisionView) -> int:
         """How many bytes a model of a blob may have, and what it is sent as."""

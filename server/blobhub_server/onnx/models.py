@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from blobhub_server.blobtypes.contract import Host
+from blobhub_server.blobtypes.contract import Host, RevisionView
+from blobhub_server.blobtypes.etag import ANY, require_etag
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.cache import Cache
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import AlreadyExists, ContentLost, NotFound
+from blobhub_server.errors import AlreadyExists, ContentLost, NotFound, WrongPhase
 from blobhub_server.onnx.processing.report import Signature
 from blobhub_server.turnstile import Party, off_loop
 
@@ -67,6 +68,21 @@ class Models:
         except (ValueError, KeyError, TypeError):
             raise ContentLost(entry.digest) from None
 
+    async def require_writable(
+        self, tx: Transaction, revision: RevisionView, reference: str, *, etag: str, create_only: bool
+    ) -> None:
+        """Refuse a model that `write` would refuse as things are now, before work is spent on it.
+
+        Raises WrongPhase, StaleEtag; AlreadyExists for `create_only`, and NotFound for the etag `*`.
+        """
+        require_draft(revision)
+        require_etag(etag, revision.etag)
+        current = await self._host.contents.find(tx, revision.id, MODEL)
+        if create_only and current is not None:
+            raise AlreadyExists("model", reference)
+        if etag == ANY and current is None:
+            raise NotFound("model", reference, INSTEAD)
+
     async def write(
         self,
         tx: Transaction,
@@ -100,3 +116,9 @@ class Models:
             except NotFound as error:
                 raise (NotFound("model", reference, INSTEAD) if error.kind == "entry" else error) from None
         return etag
+
+
+def require_draft(revision: RevisionView) -> None:
+    """Raise WrongPhase unless a revision is a draft."""
+    if revision.phase != "draft":
+        raise WrongPhase(revision.phase, "draft")

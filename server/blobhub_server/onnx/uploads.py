@@ -10,15 +10,17 @@ from blobhub.v1 import operation_pb2
 
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import BlobHubError, NotFound, WrongPhase
+from blobhub_server.errors import BlobHubError, NotFound
 from blobhub_server.onnx.errors import UploadNotOpen
 from blobhub_server.onnx.limit import MODEL_BYTES, UPLOADS
+from blobhub_server.onnx.models import Models, require_draft
 from blobhub_server.onnx.rules import upload as rules
 from blobhub_server.onnx.rules.upload import SentPart, Upload, UploadForm, UploadState
 from blobhub_server.onnx.store import upload as store
 
 COMPLETE = "onnx.complete_upload"
-"""The kind of the operations that complete uploads; their data is the upload's id, as `upload_id`."""
+"""The kind of the operations that complete uploads; their data is the upload's id, as `upload_id`, and the `etag` and
+`create_only` of the call, which are looked at again when the model is written."""
 
 _STATES = {
     operation_pb2.OPERATION_STATE_PENDING: UploadState.COMPLETING,
@@ -31,9 +33,10 @@ _STATES = {
 class Uploads:
     """Begins, completes and cancels uploads."""
 
-    def __init__(self, host: Host, lifetime: timedelta) -> None:
+    def __init__(self, host: Host, models: Models, lifetime: timedelta) -> None:
         """`lifetime` is how long an upload stays open."""
         self._host = host
+        self._models = models
         self._lifetime = lifetime
 
     async def create(
@@ -77,13 +80,27 @@ class Uploads:
         await store.insert(tx, upload)
         return upload
 
+    async def require_takes_parts(self, upload: Upload) -> None:
+        """Refuse to sign for parts that could never be completed. Raises UploadNotOpen, WrongPhase."""
+        upload.require_open(self._host.clock())
+        async with self._host.db.read() as tx:
+            require_draft(await self._revision(tx, upload.revision_id))
+
     async def complete(
-        self, tx: Transaction, upload: Upload, sent: Sequence[SentPart], stored: Sequence[SentPart], actor_id: str
+        self,
+        tx: Transaction,
+        upload: Upload,
+        sent: Sequence[SentPart],
+        stored: Sequence[SentPart],
+        actor_id: str,
+        *,
+        etag: str,
+        create_only: bool,
     ) -> operation_pb2.Operation:
         """Begin the operation that completes an upload; the one that was begun, where that was with the same parts.
 
-        `stored` are the parts that had come before the transaction. Raises UploadNotOpen, PartsMismatch, NotFound,
-        WrongPhase.
+        `stored` are the parts that had come before the transaction. Raises UploadNotOpen, PartsMismatch, and what
+        `Models.require_writable` raises.
         """
         upload, digest = await self._lock(tx, upload), rules.digest_of_parts(sent)
         if upload.operation_id is not None and upload.parts_digest == digest:
@@ -94,8 +111,13 @@ class Uploads:
         upload.require_open(self._host.clock())
         rules.require_stored(upload, sent, stored)
         revision = await self._revision(tx, upload.revision_id)
+        await self._models.require_writable(tx, revision, revision.id, etag=etag, create_only=create_only)
         operation = await self._host.operations.begin(
-            tx, kind=COMPLETE, revision=revision, actor_id=actor_id, data={"upload_id": upload.id}
+            tx,
+            kind=COMPLETE,
+            revision=revision,
+            actor_id=actor_id,
+            data={"upload_id": upload.id, "etag": etag, "create_only": create_only},
         )
         upload.state, upload.parts_digest, upload.operation_id = UploadState.COMPLETING, digest, operation.id
         await store.update(tx, [upload])
@@ -139,20 +161,13 @@ class Uploads:
         return locked
 
     async def _revision(self, tx: Transaction, revision_id: str) -> RevisionView:
-        """The draft of an upload. Raises UploadNotOpen when it was discarded, WrongPhase."""
+        """The revision of an upload. Raises UploadNotOpen when it was discarded."""
         found = await self._host.revisions.resolve(tx, revision_id)
         if found is None:
             raise UploadNotOpen(_ORPHANED, "")
         if isinstance(found.resource, BlobHubError):
             raise found.resource
-        require_draft(found.resource)
         return found.resource
-
-
-def require_draft(revision: RevisionView) -> None:
-    """Raise WrongPhase unless a revision is a draft."""
-    if revision.phase != "draft":
-        raise WrongPhase(revision.phase, "draft")
 
 
 _ORPHANED = "orphaned"

@@ -578,9 +578,19 @@ class CompleteModelUploadRequest(_message.Message):
 
     MODEL_UPLOAD_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
+    CREATE_ONLY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     model_upload: _builtins.str
     """The upload's id."""
+    create_only: _builtins.bool
+    """True creates only: where the draft has a model, the call is refused with ALREADY_EXISTS, and where it has one by the time
+    that this one is processed, the operation fails with it. False creates or replaces.
+    """
+    etag: _builtins.str
+    """The draft's etag, which has to be the current one now and when the model is processed; empty writes over whatever is there,
+    `*` replaces only, and is NOT_FOUND where there is no model.
+    """
     request_id: _builtins.str
     """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
     @_builtins.property
@@ -592,11 +602,13 @@ class CompleteModelUploadRequest(_message.Message):
         *,
         model_upload: _builtins.str = ...,
         parts: _abc.Iterable[Global___SentModelUploadPart] | None = ...,
+        create_only: _builtins.bool = ...,
+        etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_upload", b"model_upload", "parts", b"parts", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_only", b"create_only", "etag", b"etag", "model_upload", b"model_upload", "parts", b"parts", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -152,7 +152,7 @@ class ModelUploadServiceServicer:
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the upload does not exist.
         * NOT_FOUND: there is no such thing, which only administrators of the server are told.
-        * FAILED_PRECONDITION: the upload is not open any more.
+        * FAILED_PRECONDITION: the upload is not open any more; the revision is not a draft any more, or was discarded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,17 +175,18 @@ class ModelUploadServiceServicer:
         """Begins the operation that makes the parts the draft's model. Its kind is `onnx.complete_upload`, and its response a ProcessedModel.
         It fails with PARTS_MISMATCH when a part is sent anew meanwhile, with CHECKSUM_MISMATCH when the whole is not what
         CreateModelUpload has announced, and as any operation that processes a model. Completing an upload again with the same
-        parts answers the same operation, whatever has become of it. A call that is refused changes nothing: send what is missing,
-        and call again.
+        parts answers the same operation, whatever has become of it, and whatever `create_only` and `etag` say this time. A call
+        that is refused changes nothing: send what is missing, or take the new etag, and call again.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the parts are not 1 to `part_count`, each once and in order.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not write to the blob, or the upload does not exist.
-        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * NOT_FOUND: the etag is `*` and there is no model; there is no such thing, which only administrators of the server are told.
         * FAILED_PRECONDITION: parts have not come, or not with that ETag; the upload is not open, and was not completed with these
         parts; the revision is not a draft any more, or was discarded.
-        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * ABORTED: the etag is stale.
+        * ALREADY_EXISTS: `create_only` is set and there is a model; the `request_id` was used with another body.
         * RESOURCE_EXHAUSTED: the blob has as many operations that have not ended as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -110,7 +110,7 @@ class ModelUploadService:
         self, request: pb.SignModelUploadPartsRequest, call: Call[Upload]
     ) -> pb.SignModelUploadPartsResponse:
         upload, now = call.resource, self._host.clock()
-        upload.require_open(now)
+        await self._uploads.require_takes_parts(upload)
         parts = []
         for number in request.numbers:
             size = upload.size_of(number)
@@ -136,7 +136,15 @@ class ModelUploadService:
         stored = _known(await self._host.objects.parts(call.resource.id))
 
         async def make(tx: Transaction) -> pb.CompleteModelUploadResponse:
-            operation = await self._uploads.complete(tx, call.resource, sent, stored, call.caller.actor_id)
+            operation = await self._uploads.complete(
+                tx,
+                call.resource,
+                sent,
+                stored,
+                call.caller.actor_id,
+                etag=request.etag,
+                create_only=request.create_only,
+            )
             return pb.CompleteModelUploadResponse(operation=operation)
 
         return await call.once(make)
