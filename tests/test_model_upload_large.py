@@ -13,7 +13,7 @@ from model_uploads import ONNX, model_of, sending, sha256, stored
 from scale import scaled
 from served import ServerProcess, connected
 
-LARGE_BYTES = scaled(1000, least=64) << 20
+LARGE_BYTES = scaled(1000, least=200) << 20
 GROWTH_BYTES = 48 << 20
 AT_ONCE = 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -11,12 +12,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import acme
+import models
 import pytest
 from blobhub.v1 import model_upload_pb2 as pb
 from blobhub_server import app
 from blobhub_server.onnx import upload_upkeep
 from calling import ask, outcome
 from databases import select
+from figures import Figure
 from model_uploads import (
     ONNX,
     PART,
@@ -35,11 +38,12 @@ from served import Api, connected, served
 from waiting import until
 from wall_clock import WallClock
 
-SCRIPTS = scaled(scaled(500, least=50), least=12)
+SCRIPTS = scaled(scaled(500, least=50), least=13)
 """On each of two databases and two object stores. Each takes a second or two, so there are far fewer on a small scale."""
 MODEL = model_of(4 * PART)
+ARCHIVE = models.archive(MODEL)
 WEIGHTS = 3
-"""A part of the model that has nothing but weights: with others it is another sound model."""
+"""A part of the model that has nothing but weights: with others it is another sound model, and the archive is damaged."""
 
 
 class Place:
@@ -71,6 +75,7 @@ class Script:
 
     def __init__(self, dice: random.Random, place: Place, sender: Sender) -> None:
         self.dice, self.place, self.sender = dice, place, sender
+        self.is_archive = sender.data is ARCHIVE
         self.content = {number: sender.part(number) for number in sender.numbers}
         self.sent: dict[int, bytes] = {}
         self.operation_id = ""
@@ -140,8 +145,9 @@ class Script:
 
     def expected(self, beside: str) -> list[str]:
         """The states that the upload may end in."""
-        announced = self.sender.upload.sha256
-        right = "COMPLETED" if announced in ("", sha256(b"".join(self.content.values()))) else "FAILED"
+        announced, whole = self.sender.upload.sha256, b"".join(self.content.values())
+        is_sound = not self.is_archive or whole == ARCHIVE
+        right = "COMPLETED" if is_sound and announced in ("", sha256(whole)) else "FAILED"
         others = {"cancel_operation": ["CANCELLED"], "send_again": ["FAILED"]}
         return [right, *others.get(beside, [])]
 
@@ -167,7 +173,8 @@ class Script:
     async def check(self, blob: str) -> str:
         """Look whether the draft has just what it has to have; the digest of the model."""
         state, digest = await self.sender.state(), await stored(self.place.api, f"acme/{blob}@draft")
-        assert digest == (sha256(b"".join(self.content.values())) if state == "COMPLETED" else "")
+        model = MODEL if self.is_archive else b"".join(self.content.values())
+        assert digest == (sha256(model) if state == "COMPLETED" else "")
         return digest
 
 
@@ -184,24 +191,32 @@ async def standing(folder: Path, url: str, clock: WallClock) -> AsyncIterator[Pl
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", STORES)
 async def test_uploads_by_random_scripts_end_as_they_have_to(
-    tmp_path: Path, database_url: str, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    database_url: str,
+    kind: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    figure: Figure,
 ) -> None:
     clock, collectors = WallClock(), collectors_at_rest(monkeypatch)
     store_objects(kind, request, monkeypatch)
     monkeypatch.setattr(app, "utc_now", clock)
     monkeypatch.setattr(upload_upkeep, "LOOK_SECONDS", 0.1)
-    kept = set()
+    kept, ends = set(), Counter[str]()
     async with standing(tmp_path / "data", database_url, clock) as place:
         for number in range(SCRIPTS):
             dice = random.Random(number)
             await acme.blob(place.api, f"acme/scorer-{number}", ONNX)
-            announced = {"sha256": sha256(MODEL)} if dice.random() < 0.5 else {}
-            async with sending(place.api, MODEL, revision=f"acme/scorer-{number}@draft", **announced) as sender:
+            data, form = (MODEL, "MODEL_FORM_ONNX") if dice.random() < 0.8 else (ARCHIVE, "MODEL_FORM_TAR_GZ")
+            announced = {"form": form} | ({"sha256": sha256(data)} if dice.random() < 0.5 else {})
+            async with sending(place.api, data, revision=f"acme/scorer-{number}@draft", **announced) as sender:
                 script = Script(dice, place, sender)
                 await script.play()
                 kept.add(await script.check(f"scorer-{number}"))
+                ends[await sender.state()] += 1
         await place.settled()
         objects, uploads = await left_after_collecting(collectors[-1])
         assert uploads == []
         assert objects == {digest for (digest,) in await select(database_url, "SELECT DISTINCT digest FROM entries")}
         assert kept - {""} <= objects
+    figure(f"{SCRIPTS} scripts: {', '.join(f'{count} {state}' for state, count in sorted(ends.items()))}")
