@@ -148,8 +148,9 @@ class ProcessGroup:
 
     def _watch(self) -> None:
         """Wait for its end, in a thread as asyncio does: uvloop hears of no process but those it has begun itself."""
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        self._kill_group()  # before anybody asks for its return code: until then no other process gets its id
         self._popen.wait()
-        self._kill_group()  # No process gets its id as long as one of the group is left.
         with suppress(RuntimeError):  # The loop is closed.
             self._loop.call_soon_threadsafe(self._over.set)
 
