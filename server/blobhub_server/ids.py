@@ -10,6 +10,8 @@ from datetime import datetime
 
 Ids = Callable[[], str]
 
+LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+"""An id that no id is greater than."""
 NOTHING = "00000000-0000-0000-0000-000000000000"
 """The id of nothing. It is looked up where there is no id, so that absent things cost the same statements as others."""
 

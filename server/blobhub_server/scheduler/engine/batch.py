@@ -164,7 +164,9 @@ class Batches:
             return 0
 
     async def _take_due(self, tx: Transaction, schedule_ids: Sequence[str], now: datetime, *, broken: bool) -> int:
-        every = await self._armed(tx, await due_store.claim(tx, schedule_ids, now))
+        claimed = await due_store.claim(tx, schedule_ids, now)
+        gone = [schedule for schedule, is_there in claimed if not is_there]
+        every = await self._armed(tx, [schedule for schedule, is_there in claimed if is_there])
         take = await self._new_take(tx, every, now, broken=broken)
         decided, turns = [], Turns()
         for armed in every:
@@ -182,8 +184,10 @@ class Batches:
         for armed, decision in decided:
             self._advance(armed, _time(decision))
             await turns.pause()
-        await self._store(tx, take, [armed.schedule for armed in every])
-        return len(every)
+        for schedule in gone:  # It waits to be collected, and is due no more until then.
+            schedule.next_nominal_time = schedule.next_due_time = None
+        await self._store(tx, take, [*(armed.schedule for armed in every), *gone])
+        return len(claimed)
 
     async def _take_queued(self, tx: Transaction, schedule_ids: Sequence[str], now: datetime, *, broken: bool) -> int:
         locked = await due_store.lock_queued(tx, schedule_ids)

@@ -23,6 +23,7 @@ from blobhub_server.errors import StorageUnavailable
 from blobhub_server.scheduler.arming import DUE, Arming
 from blobhub_server.scheduler.engine.backfill import Backfills, Range, Step
 from blobhub_server.scheduler.engine.batch import Batches
+from blobhub_server.scheduler.engine.due_queue import DueQueue
 from blobhub_server.scheduler.engine.log import FiringLog
 from blobhub_server.scheduler.engine.preparing import Preparing
 from blobhub_server.scheduler.engine.tails import Tails
@@ -36,13 +37,12 @@ MAX_SLEEP_SECONDS = 60.0
 """After so long the engine looks again, whatever it slept for: so late is it told that the clock was set."""
 MAX_BATCH = 100
 """How many schedules a transaction takes. Others wait for it, so it has to be short."""
-MAX_PEEK = 1_000
-"""For how many schedules it is settled at once in which order they are taken."""
+MAX_AT_ONCE = 200
+"""How many schedules are taken out of the queue at once. Others whose time comes meanwhile wait for them."""
+MAX_FOUND = 1_000
+"""How many schedules of which a time waits are looked up at once."""
 MIN_RETRY_SECONDS = 1.0
 """How long to wait for schedules that are due and that another server has locked; twice as long each time."""
-
-_PARTY = ("", "schedules")
-"""Who the engine is where it takes turns."""
 
 
 class Engine:
@@ -57,6 +57,7 @@ class Engine:
         self._backfills = Backfills(host, self._batches)
         self._preparing = Preparing(host, invocable)
         self._maybe_free: set[str] = set()  # schedules of which a time may wait for an execution that has ended
+        self._looked = host.clock()  # until when it was looked at what is due
         self._serving = asyncio.Event()
 
     @asynccontextmanager
@@ -125,16 +126,17 @@ class Engine:
 
     async def _take_due(self) -> tuple[int, int]:
         """Take what is due now, in turns by organization; how many that seemed to be, and how many were taken."""
-        due = await self._peek()
+        self._looked = self._host.clock()
+        async with self._host.db.read() as tx:
+            due = await store.peek(tx, self._looked, MAX_BATCH + 1)
         if len(due) <= MAX_BATCH:
             return len(due), await self._take(due)
-        seemed = taken = 0
+        queue, seemed, taken = DueQueue(self._host.db, self._host.clock), 0, 0
         # All fire before most of what they start runs, or each firing would be late for the executions of those before it.
         with self._invocable.deferred():
-            while len(due) > MAX_BATCH:
-                now_taken = await self._take(due)
-                seemed, taken = seemed + len(due), taken + now_taken
-                due = await self._peek() if now_taken else []
+            await queue.fill()
+            while due := await queue.take(MAX_AT_ONCE):
+                seemed, taken = seemed + len(due), taken + await self._take(due)
         return seemed, taken
 
     async def _take(self, due: Sequence[DueSchedule]) -> int:
@@ -145,31 +147,21 @@ class Engine:
             await self._free_queued()
         return taken
 
-    async def _peek(self) -> list[DueSchedule]:
-        now = self._host.clock()
-        async with self._host.db.read() as tx:
-            few = await store.peek(tx, now, MAX_BATCH + 1)
-        if len(few) <= MAX_BATCH:
-            return few
-        async with self._host.db.scan(_PARTY, patient=True) as tx:
-            return await store.peek_in_turns(tx, now, MAX_PEEK)
-
     async def _sleep_seconds(self, fruitless: int) -> float:
-        """For how long nothing is due, as far as is known; less when what is due could not be taken."""
-        if fruitless:
-            return min(MIN_RETRY_SECONDS * (1 << min(fruitless - 1, 16)), MAX_SLEEP_SECONDS)
+        """For how long nothing is due, as far as is known, but for what could not be taken; that is tried again."""
+        most = min(MIN_RETRY_SECONDS * (1 << min(fruitless - 1, 16)), MAX_SLEEP_SECONDS) if fruitless else MAX_SLEEP_SECONDS
         async with self._host.db.read() as tx:
-            due = await store.next_due_time(tx)
+            due = await store.next_due_time(tx, self._looked if fruitless else store.BEGINNING[0])
         if due is None:
-            return MAX_SLEEP_SECONDS
-        return min(max((due - self._host.clock()).total_seconds(), 0.0), MAX_SLEEP_SECONDS)
+            return most
+        return min(max((due - self._host.clock()).total_seconds(), 0.0), most)
 
     async def _find_queued(self) -> None:
         """Look at all schedules of which a time waits, in case that an end was not heard: its server ended, say."""
         after = ""
         while True:
             async with self._host.db.read() as tx:
-                found = await store.list_queued(tx, after, MAX_PEEK)
+                found = await store.list_queued(tx, after, MAX_FOUND)
             if not found:
                 return
             self._maybe_free.update(found)

@@ -41,14 +41,15 @@ class Preparing:
         """Those of some schedules, by id and in their order, whose definitions need not be waited for any more."""
         targets = await self._targets(due)
         wanted = {*targets.values()}
-        for target in wanted - self._tasks.keys():
+        new = wanted - self._tasks.keys()
+        for target in new:
             self._tasks[target] = asyncio.create_task(self._prepare(target), name="prepare")
-        if wanted:
-            await asyncio.wait({self._tasks[target] for target in wanted}, timeout=PATIENCE_SECONDS)
+        if new:  # Those that were waited for before keep nobody waiting again.
+            await asyncio.wait({self._tasks[target] for target in new}, timeout=PATIENCE_SECONDS)
         done = {target for target in wanted if self._tasks[target].done()}
         for target in done:
             del self._tasks[target]
-        for target in wanted - done:
+        for target in new - done:
             self._tasks[target].add_done_callback(self._ring)
         return [each.id for each in due if each.version_id not in targets or targets[each.version_id] in done]
 
