@@ -90,8 +90,8 @@ class Doorbell:
 
     async def announce(self, tx: Transaction, topics: Iterable[str]) -> None:
         """Ring on all other servers when `tx` commits."""
-        if not self._db.exclusive:
-            payloads = [f"{self._listener_pid} {topic}" for topic in topics]
+        payloads = [f"{self._listener_pid} {topic}" for topic in topics]
+        if payloads and not self._db.exclusive:
             await tx.run(_NOTIFY, payloads=payloads)
 
     async def ring_after_commit(self, tx: Transaction, topics: Sequence[str]) -> None:

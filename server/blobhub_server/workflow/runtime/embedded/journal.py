@@ -209,9 +209,7 @@ class Journal:
         await session_store.advance(tx, [sessions[id_] for id_ in sorted(touched)])
         if lines:
             await event_store.append(tx, lines)
-            await self._host.bell.announce(
-                tx, {id_ for line in lines for id_ in (line.session_id, line.execution_id) if id_}
-            )
+            await self._host.bell.announce(tx, _topics(units, lines, sessions))
         taken = {unit.execution.id: unit.execution.last_message for unit in units if unit.messages}
         if taken:
             await message_store.delete(tx, taken)
@@ -314,6 +312,17 @@ class Journal:
 
 def _key(execution: Execution) -> Key:
     return execution.id, execution.fence
+
+
+def _topics(units: Sequence[Unit], lines: Sequence[LoggedEvent], sessions: Mapping[str, Session]) -> set[str]:
+    """The logs that somebody on another server may listen to: not those of what is made in this transaction.
+
+    That is every new execution, and with it the session that was made for it alone.
+    """
+    new = {unit.execution.id for unit in units if unit.limit is not None}
+    alone = {unit.execution.session_id for unit in units if unit.limit is not None}
+    new |= {id_ for id_ in alone if sessions[id_].closes_itself and sessions[id_].executions == 1}
+    return {id_ for line in lines for id_ in (line.session_id, line.execution_id) if id_ and id_ not in new}
 
 
 def _was_fired(unit: Unit) -> bool:
