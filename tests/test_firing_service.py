@@ -105,8 +105,27 @@ async def test_firings_are_listed_the_newest_first_by_schedule_and_status(three:
     assert [firing.sequence for firing in await listed(three, order_by="create_time")] == [1, 3, 5]
     (other,) = await listed(three, schedule="other")
     assert await listed(three, schedule=other.schedule_id.upper()) == [other]
-    assert await listed(three, schedule="absent") == await listed(three, status=SKIPPED) == []
+    assert await listed(three, status=SKIPPED) == []
     assert len(await listed(three, status=SUCCESS)) == 3
+    assert await listed(three, schedule="other", status=SUCCESS) == [other]
+
+
+@pytest.mark.parametrize("read", [listed, replayed])
+async def test_a_schedule_that_the_blob_does_not_have_is_not_found(api: Api, read: Callable[..., Awaitable[object]]) -> None:
+    await house(api)
+    await acme.blob(api, "acme/weekly", schedules.SCHEDULER)
+    elsewhere = await create(api, revision="acme/weekly@draft")
+    for reference in ("absent", str(uuid.uuid4()), elsewhere.id):
+        await expect_refusal(read(api, schedule=reference), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+
+
+async def test_firings_of_a_schedule_are_read_after_it_was_taken_out(api: Api) -> None:
+    await house(api)
+    made = await create(api)
+    fired = await trigger(api)
+    await schedules.delete(api)
+    for reference in ("report", made.id):
+        assert [firing.id for firing in await listed(api, schedule=reference)] == [fired.id]
 
 
 async def test_a_watch_has_each_firing_as_it_fired_and_then_with_its_end(three: Api) -> None:

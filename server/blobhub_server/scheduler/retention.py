@@ -71,13 +71,13 @@ class Retention:
 
     async def _remove_surplus_of(self, schedule: CountedSchedule, surplus: list[str]) -> list[str]:
         """Remove what a schedule has too many. Takes and returns ids that are left, for a transaction together."""
-        left, after = schedule.firing_count - self._max_count, NOTHING
+        left, after = schedule.firing_count - self._max_count, 0
         while left:
             async with self._host.db.read() as tx:
                 found = await store.list_oldest(tx, schedule.id, after=after, limit=min(left, ROWS - len(surplus)))
             if not found:
                 break
-            surplus, left, after = [*surplus, *found], left - len(found), found[-1]
+            surplus, left, after = [*surplus, *(each.id for each in found)], left - len(found), found[-1].sequence
             if len(surplus) == ROWS:
                 await self._remove(surplus, self._host.clock() - LEAST_AGE)
                 surplus = []

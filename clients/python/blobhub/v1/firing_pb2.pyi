@@ -258,7 +258,7 @@ class ListFiringsRequest(_message.Message):
     blob: _builtins.str
     """`acme/nightly`, or the blob's id."""
     schedule: _builtins.str
-    """Only firings of this schedule, by its alias or its id; empty for all."""
+    """Only firings of this schedule, by its alias or its id, in whatever revision it is or was; empty for all."""
     status: Global___FiringStatus.ValueType
     """Only firings of which the invocation became this; unspecified for all."""
     page_size: _builtins.int
@@ -328,7 +328,7 @@ class WatchFiringsRequest(_message.Message):
     blob: _builtins.str
     """`acme/nightly`, or the blob's id."""
     schedule: _builtins.str
-    """Only firings of this schedule, by its alias or its id; empty for all."""
+    """Only firings of this schedule, by its alias or its id, in whatever revision it is or was; empty for all."""
     after_sequence: _builtins.int
     """The last `sequence` already seen; 0 replays from where the log begins, which is not 1 once firings were removed."""
     replay_only: _builtins.bool

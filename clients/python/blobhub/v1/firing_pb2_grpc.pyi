@@ -53,7 +53,7 @@ class FiringServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed;
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such schedule;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a scheduler.
     """
@@ -68,7 +68,7 @@ class FiringServiceStub:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
-    * NOT_FOUND: the blob or its organization was renamed;
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such schedule;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a scheduler.
     * OUT_OF_RANGE: the log has not reached `after_sequence`, or does not keep all that was after it any more.
@@ -145,7 +145,7 @@ class FiringServiceAsyncStub(FiringServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-    * NOT_FOUND: the blob or its organization was renamed;
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such schedule;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a scheduler.
     """
@@ -160,7 +160,7 @@ class FiringServiceAsyncStub(FiringServiceStub):
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
     * UNAUTHENTICATED: no valid key came with the call.
     * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
-    * NOT_FOUND: the blob or its organization was renamed;
+    * NOT_FOUND: the blob or its organization was renamed; the blob has no such schedule;
       or it names nothing that the caller may see, in a parent that they may read.
     * FAILED_PRECONDITION: the blob is not a scheduler.
     * OUT_OF_RANGE: the log has not reached `after_sequence`, or does not keep all that was after it any more.
@@ -246,7 +246,7 @@ class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the page token is not of this list.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
-        * NOT_FOUND: the blob or its organization was renamed;
+        * NOT_FOUND: the blob or its organization was renamed; the blob has no such schedule;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a scheduler.
         """
@@ -267,7 +267,7 @@ class FiringServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
         * UNAUTHENTICATED: no valid key came with the call.
         * PERMISSION_DENIED: the caller may not see the blob (any more), or it does not exist (any more).
-        * NOT_FOUND: the blob or its organization was renamed;
+        * NOT_FOUND: the blob or its organization was renamed; the blob has no such schedule;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a scheduler.
         * OUT_OF_RANGE: the log has not reached `after_sequence`, or does not keep all that was after it any more.

@@ -14,7 +14,7 @@ from blobhub_server.background import in_turns
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import BlobView, Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import InvalidValue, WrongBlobType
+from blobhub_server.errors import InvalidValue, NotFound, WrongBlobType
 from blobhub_server.ids import canonical_id
 from blobhub_server.rpc.paging import Page
 from blobhub_server.rpc.watch import MAX_BATCH, Watch, check_range, pack
@@ -119,7 +119,7 @@ class FiringService:
                 after=page.after,
                 limit=page.limit + 1,
             )
-        items, token = await page.fill(found, lambda firing: firing.id, to_proto)
+        items, token = await page.fill(found, lambda firing: str(firing.sequence), to_proto)
         return pb.ListFiringsResponse(firings=items, next_page_token=token)
 
     async def WatchFirings(self, request: pb.WatchFiringsRequest, call: Call[BlobView]) -> AsyncIterator[bytes]:
@@ -199,13 +199,19 @@ class FiringService:
         check_range(after, last, first=first)
         return await in_turns(_line, found)
 
-    async def _schedule_id(self, blob_id: str, schedule: str) -> str:
-        """The id of the schedule that a filter names; itself where there is none in the blob, so nothing is found."""
-        if not schedule or canonical_id(schedule):
-            return canonical_id(schedule) or ""
+    async def _schedule_id(self, blob_id: str, reference: str) -> str:
+        """The id of the schedule of a blob that a filter names; empty where it names none. Raises NotFound."""
+        if not reference:
+            return ""
+        schedule_id = canonical_id(reference)
         async with self._host.db.read() as tx:
-            found = await schedule_store.find(tx, blob_id, schedule)
-        return found.id if found else schedule
+            if schedule_id:
+                found = await schedule_store.get(tx, schedule_id)
+            else:
+                found = await schedule_store.find(tx, blob_id, reference)
+        if found is None or found.blob_id != blob_id:
+            raise NotFound("schedule", reference, "ListSchedules lists those of a revision")
+        return found.id
 
 
 def _require_scheduler(blob: BlobView) -> BlobView:

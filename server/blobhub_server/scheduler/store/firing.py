@@ -13,7 +13,6 @@ from blobhub_server.db.records import Mapper
 from blobhub_server.db.schema import Choice, Id, Time, metadata
 from blobhub_server.scheduler.rules.firing import Firing, FiringKind, FiringStatus
 
-_STARTED = sa.text("execution_id IS NOT NULL")
 _ENDED = sa.text("end_sequence IS NOT NULL")
 
 firings = sa.Table(
@@ -49,9 +48,15 @@ firings = sa.Table(
     sa.Index(
         "uq_firings_end_sequence", "blob_id", "end_sequence", unique=True, sqlite_where=_ENDED, postgresql_where=_ENDED
     ),
-    sa.Index("ix_firings_schedule_id", "schedule_id", "id"),
-    sa.Index("ix_firings_blob_id", "blob_id", "id"),
-    sa.Index("ix_firings_execution_id", "execution_id", sqlite_where=_STARTED, postgresql_where=_STARTED),
+    # What a blob's log says of one schedule, whatever it says of others.
+    sa.Index("ix_firings_schedule_id_sequence", "schedule_id", "sequence"),
+    sa.Index(
+        "ix_firings_schedule_id_end_sequence",
+        "schedule_id",
+        "end_sequence",
+        sqlite_where=_ENDED,
+        postgresql_where=_ENDED,
+    ),
 )
 
 firing_logs = sa.Table(

@@ -212,21 +212,21 @@ async def numbers(tx: Transaction, blob_id: str) -> LogNumbers:
 _AFTER, _UP_TO = sa.bindparam("after", type_=sa.BigInteger), sa.bindparam("last", type_=sa.BigInteger)
 
 
-def _lines(number: sa.Column[Any], *conditions: sa.ColumnElement[bool]) -> Prepared[Firing]:
-    query = _FIRING.select().where(firings.c.blob_id == sa.bindparam("blob"), number > _AFTER, number <= _UP_TO, *conditions)
+def _lines(number: sa.Column[Any], whose: sa.ColumnElement[bool]) -> Prepared[Firing]:
+    query = _FIRING.select().where(whose, number > _AFTER, number <= _UP_TO)
     return Prepared(query.order_by(number).limit(sa.bindparam("most", type_=sa.BigInteger)), _FIRING)
 
 
-_OF_SCHEDULE = firings.c.schedule_id == sa.bindparam("schedule")
-_BEGUN, _ENDED = _lines(firings.c.sequence), _lines(firings.c.end_sequence)
+_OF_BLOB, _OF_SCHEDULE = firings.c.blob_id == sa.bindparam("blob"), firings.c.schedule_id == sa.bindparam("schedule")
+_BEGUN, _ENDED = _lines(firings.c.sequence, _OF_BLOB), _lines(firings.c.end_sequence, _OF_BLOB)
 _BEGUN_OF, _ENDED_OF = _lines(firings.c.sequence, _OF_SCHEDULE), _lines(firings.c.end_sequence, _OF_SCHEDULE)
 
 
 async def lines(tx: Transaction, blob_id: str, schedule_id: str, *, after: int, last: int, limit: int) -> list[Firing]:
     """The log of a blob, or what it says of one schedule, after a number and up to another: firings as they were then."""
-    only = {"schedule": schedule_id} if schedule_id else {}
-    begun = await tx.all(_BEGUN_OF if only else _BEGUN, blob=blob_id, after=after, last=last, most=limit, **only)
-    ended = await tx.all(_ENDED_OF if only else _ENDED, blob=blob_id, after=after, last=last, most=limit, **only)
+    whose = {"schedule": schedule_id} if schedule_id else {"blob": blob_id}
+    begun = await tx.all(_BEGUN_OF if schedule_id else _BEGUN, after=after, last=last, most=limit, **whose)
+    ended = await tx.all(_ENDED_OF if schedule_id else _ENDED, after=after, last=last, most=limit, **whose)
     made = [as_fired(firing) for firing in begun]
     made += map(as_ended, ended)
     return sorted(made, key=lambda firing: firing.sequence)[:limit]
@@ -242,10 +242,10 @@ async def page(
     after: str,
     limit: int,
 ) -> list[Firing]:
-    """The firings of a blob, or of one schedule of it, in an order, those after a key."""
-    query = _FIRING.select().where(firings.c.blob_id == blob_id)
-    if schedule_id:
-        query = query.where(firings.c.schedule_id == schedule_id)
+    """The firings of a blob, or of one schedule of it, in an order, those after a key. By creation is by their numbers."""
+    whose = firings.c.schedule_id == schedule_id if schedule_id else firings.c.blob_id == blob_id
+    query = _FIRING.select().where(whose)
     if status is not None:
         query = query.where(firings.c.status == status)
-    return _FIRING.all(await tx.execute(Order.parse(firings, order_by).apply(query, after, limit)))
+    order = Order.parse(firings, order_by, create_time=("sequence",))
+    return _FIRING.all(await tx.execute(order.apply(query, after, limit)))

@@ -58,17 +58,29 @@ async def list_longer(tx: Transaction, count: int, after: CountedSchedule, limit
     return await tx.all(_LONGEST, count=count, after_count=after.firing_count, after=after.id, most=limit)
 
 
+@dataclass(frozen=True, slots=True)
+class NumberedFiring:
+    """A firing, and its number in the log of its blob."""
+
+    sequence: int
+    id: str
+
+
+_NUMBERED = Mapper(NumberedFiring, firings)
 _OLDEST = Prepared(
-    sa.select(firings.c.id)
-    .where(firings.c.schedule_id == sa.bindparam("schedule"), firings.c.id > sa.bindparam("after"))
-    .order_by(firings.c.id)
+    _NUMBERED.select()
+    .where(
+        firings.c.schedule_id == sa.bindparam("schedule"),
+        firings.c.sequence > sa.bindparam("after", type_=sa.BigInteger),
+    )
+    .order_by(firings.c.sequence)
     .limit(_MOST),
-    Scalar(str),
+    _NUMBERED,
 )
 
 
-async def list_oldest(tx: Transaction, schedule_id: str, *, after: str, limit: int) -> list[str]:
-    """Some firings of a schedule, the oldest first, those after an id."""
+async def list_oldest(tx: Transaction, schedule_id: str, *, after: int, limit: int) -> list[NumberedFiring]:
+    """Some firings of a schedule, the oldest first, those after a number."""
     return await tx.all(_OLDEST, schedule=schedule_id, after=after, most=limit)
 
 
