@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import acme
 import flows
 import joining
 import pytest
+from blobhub.v1.execution_pb2 import WatchExecutionRequest
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.runtime.embedded import launches
 from calling import ask
@@ -57,6 +59,29 @@ async def test_what_is_started_meanwhile_runs_when_all_is_started(opened: tuple[
     await until(lambda: are_completed(database_url, 3 * COUNT + 1))
     types = await select(database_url, "SELECT type, count(*) FROM events GROUP BY type")
     assert dict(types)["flow.entered"] == dict(types)["flow.exited"] == 3 * COUNT + 1
+
+
+async def test_each_of_those_that_are_started_at_once_has_its_own_inputs_and_is_told_of_as_itself(
+    opened: tuple[Opened, Api], database_url: str
+) -> None:
+    """What those begin with that are given the same is decided and encoded once."""
+    here, api = opened
+    session_ids = [await api.session(flows.rounds(1)), (await acme.session(api, "acme/pipeline@draft")).id]
+    given = [5, 5, 7, 5, 7, 5]
+    starts = [await here.start(session_ids[number % 2], number, input_data={"n": n}) for number, n in enumerate(given)]
+    prepared = [await here.runtime.prepare(start) for start in starts]
+    with here.runtime.deferred():
+        started = await here.host.db.transact(lambda tx: here.runtime.join_all(tx, prepared))
+    await until(lambda: are_completed(database_url, len(given)))
+    for number, execution in enumerate(started):
+        ended = (await ask(api, "GetExecution", execution=execution.id)).execution
+        assert ended.result.number_value == given[number] + 1
+        request = WatchExecutionRequest(execution=execution.id, replay_only=True)
+        events = [event async for batch in api.executions.WatchExecution(request) for event in batch.events]
+        assert {event.execution_id for event in events} == {execution.id}
+        assert {event.session_id for event in events} == {session_ids[number % 2]}
+        assert [event.execution_sequence for event in events] == [*range(1, len(events) + 1)]
+        assert min(event.create_time.ToNanoseconds() for event in events) >= ended.create_time.ToNanoseconds()
 
 
 async def test_what_is_started_for_long_begins_to_run_meanwhile(

@@ -109,10 +109,14 @@ FORMS: Mapping[str, Fill] = {
 
 @dataclass(frozen=True, slots=True)
 class EncodedRecord:
-    """A record as the log keeps it: `event` is the public event without what `number_event` adds, `record` is JSON text."""
+    """A record as the log keeps it: `event` is the public event without what `number_event` adds, `record` is JSON text.
+
+    `whose` is the part of the event that says of which execution it is.
+    """
 
     type: str
     at: float
+    whose: bytes
     event: bytes
     record: str
 
@@ -123,17 +127,28 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 def encode_records(records: Sequence[Record], graph: Graph, execution: Execution) -> list[EncodedRecord]:
     """Records of an execution, encoded but for their places in the log."""
-    whose = pb.Event(session_id=execution.session_id, execution_id=execution.id, revision_id=execution.revision_id)
-    prefix = whose.SerializeToString()
+    whose = _whose(execution)
     return [
         EncodedRecord(
             type=record.type,
             at=record.at,
-            event=prefix + _event(record, graph, execution).SerializeToString(),
+            whose=whose,
+            event=_event(record, graph, execution).SerializeToString(),
             record=_ENCODER.encode(record.to_json()),
         )
         for record in records
     ]
+
+
+def encode_alike(encoded: Sequence[EncodedRecord], execution: Execution) -> list[EncodedRecord]:
+    """The records that an execution has in common with another one of the same definition, those of which are encoded."""
+    whose = _whose(execution)
+    return [EncodedRecord(type=it.type, at=it.at, whose=whose, event=it.event, record=it.record) for it in encoded]
+
+
+def _whose(execution: Execution) -> bytes:
+    event = pb.Event(session_id=execution.session_id, execution_id=execution.id, revision_id=execution.revision_id)
+    return event.SerializeToString()
 
 
 def _event(record: Record, graph: Graph, execution: Execution) -> pb.Event:
@@ -162,7 +177,7 @@ def number_event(
         type=encoded.type,
         create_time=at,
     )
-    return head.SerializeToString() + encoded.event
+    return head.SerializeToString() + encoded.whose + encoded.event
 
 
 def encode_session_event(

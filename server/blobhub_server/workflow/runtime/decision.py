@@ -114,6 +114,23 @@ def needs(
     return needs_of_turn(graph, progress.state, [*map(_happening, messages), *happenings])
 
 
+def decide_alike(first: Decision, execution: Execution) -> Decision:
+    """The first decision on an execution that begins as another one does: with the same definition and the same inputs.
+
+    The state is that of the other one: it is never changed in place.
+    """
+    begun = first.progress.execution
+    own = replace(
+        execution,
+        state=begun.state,
+        result=begun.result,
+        failure=begun.failure,
+        last_execution_sequence=begun.last_execution_sequence,
+        end_time=begun.end_time,
+    )
+    return replace(first, progress=Progress(own, first.progress.state))
+
+
 def _happening(message: Message) -> Happening:
     """The happening that a message stands for."""
     match message.kind:

@@ -129,9 +129,11 @@ class Journal:
             # The row of a new execution is that of its first decision.
             grown = [now for before, now in zip(decided, current, strict=True) if now.limit is None or now is not before]
             await execution_store.project(tx, [unit.execution for unit in grown])
-            encoded = []
+            encoded, alike = list[Unit](), dict[int, Unit]()
             for unit in current:
-                encoded.append(await unit.encode())
+                # Executions that are started many at once share their first records.
+                encoded.append(await unit.encode(alike.get(id(unit.records))))
+                alike[id(unit.records)] = encoded[-1]
                 await turns.pause()
             await self._store(tx, encoded, sessions)
             answers |= {unit.key: unit.execution for unit in current}

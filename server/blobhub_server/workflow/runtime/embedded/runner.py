@@ -301,15 +301,17 @@ class Runner:
         work: StartWork | None,
         then: Callable[[], None],
         budget: int = BUDGET,
+        decision: Decision | None = None,
     ) -> Unit:
-        """The unit that starts a new execution; `then` is called after its commit. `budget` is that of its first turn."""
+        """The unit that starts a new execution, with a budget for its first turn, or its `decision`; `then` is called after
+        its commit."""
 
         def keep(decision: Decision) -> None:
             self._keep(decision)
             then()
 
         decide = partial(self._decide, [happening], self._messages)
-        decision = decide(objects.values, budget)
+        decision = decision or decide(objects.values, budget)
         return Unit.of(decision, self._graph, decide, keep, self._fail_full, objects=objects, limit=limit, work=work)
 
     def _decide(

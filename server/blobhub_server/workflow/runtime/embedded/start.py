@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import partial
 
 from blobhub_server.background import Turns
+from blobhub_server.blobtypes import json_text
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.blobtypes.values import Entry
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import BlobHubError, NotFound, StorageUnavailable
 from blobhub_server.workflow.definitions.finder import Definitions, Found
-from blobhub_server.workflow.interpreter import BUDGET, ExecutionState, Started
+from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.interpreter import ExecutionState, Started
 from blobhub_server.workflow.log.budget import LogBudget
 from blobhub_server.workflow.lookups import Lookups
 from blobhub_server.workflow.rules.execution import Execution
@@ -20,8 +23,9 @@ from blobhub_server.workflow.rules.limit import EXECUTIONS
 from blobhub_server.workflow.rules.session import require_open
 from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.contract import PreparedStart, Start, StartWork
-from blobhub_server.workflow.runtime.decision import Progress
+from blobhub_server.workflow.runtime.decision import Decision, Progress, decide_alike, happen
 from blobhub_server.workflow.runtime.embedded.journal import Journal
+from blobhub_server.workflow.runtime.embedded.runner import Runner
 from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.store import execution as execution_store
@@ -45,7 +49,7 @@ class Starts:
         if start.revision is not None:
             return _unwrap(*await self._host.db.transact(lambda tx: self.join_all(tx, [prepared], work)))
         async with self._host.db.read() as tx:
-            unit = await self._unit(tx, prepared, work, Lookups())
+            unit = await self._unit(tx, prepared, work, Lookups(), self._host.clock())
         return await self._journal.append(unit)
 
     async def prepare(self, start: Start) -> PreparedStart:
@@ -73,10 +77,10 @@ class Starts:
         for blob_id in sorted({item.start.revision.blob_id for item in prepared if item.start.revision is not None}):
             await self._pin(tx, blob_id, lookups)
         answers: list[Unit | Execution | BlobHubError] = []
-        turns, later = Turns(), self._runners.launches.deferring and len(prepared) > 1
+        turns, now, later = Turns(), self._host.clock(), self._runners.launches.deferring and len(prepared) > 1
         for item in prepared:
             try:
-                answers.append(await self._unit(tx, item, work, lookups, later=later))
+                answers.append(await self._unit(tx, item, work, lookups, now, later=later))
             except StorageUnavailable:
                 raise
             except BlobHubError as error:
@@ -106,12 +110,13 @@ class Starts:
         prepared: PreparedStart,
         work: StartWork | None,
         lookups: Lookups,
+        now: datetime,
         *,
         later: bool = False,
     ) -> Unit:
         """The unit of a start. Nothing is written yet, and nothing runs before the commit.
 
-        One that is to run later evaluates nothing in the transaction.
+        One that is to run later evaluates nothing in the transaction, and shares what it begins with with others.
         Raises LimitExceeded, and NotFound when its definition is one of a blob that was pinned, and is gone.
         """
         start, graph = prepared.start, _definition(prepared).graph
@@ -126,13 +131,17 @@ class Starts:
         reads = graph.session_reads
         read = partial(self._journal.objects.read, tx, session.id, reads, organization_id=organization_id)
         objects = await once(("objects", session.id, reads), read) if reads and not later else Reading()
-        execution = self._execution(start, entry)
+        execution = self._execution(start, entry, now)
         runner = self._runners.make(graph, Progress(execution, ExecutionState(step_limit=start.step_limit)))
-        happening, budget = Started(dict(start.input_data)), 0 if later else BUDGET
-        launch = partial(self._runners.launch_later if later else self._runners.launch, runner)
-        return runner.start_unit(happening, objects, limit=limit, work=work, then=launch, budget=budget)
+        happening = Started(dict(start.input_data))
+        if not later:
+            launch = partial(self._runners.launch, runner)
+            return runner.start_unit(happening, objects, limit=limit, work=work, then=launch)
+        decision = await _decide_start(runner, graph, happening, lookups)
+        launch = partial(self._runners.launch_later, runner)
+        return runner.start_unit(happening, objects, limit=limit, work=work, then=launch, budget=0, decision=decision)
 
-    def _execution(self, start: Start, entry: Entry) -> Execution:
+    def _execution(self, start: Start, entry: Entry, now: datetime) -> Execution:
         return Execution(
             id=self._host.ids(),
             organization_id=start.session.organization_id,
@@ -155,9 +164,22 @@ class Starts:
             result=None,
             failure=None,
             last_execution_sequence=0,
-            create_time=self._host.clock(),
+            create_time=now,
             end_time=None,
         )
+
+
+async def _decide_start(runner: Runner, graph: Graph, happening: Started, lookups: Lookups) -> Decision:
+    """What a start leads to that evaluates nothing yet. It is decided once for all that begin in the same way."""
+    execution = runner.execution
+    progress = Progress(execution, ExecutionState(step_limit=execution.step_limit))
+
+    async def decide() -> Decision:
+        return happen(graph, progress, [happening], now=runner.now(), session={}, budget=0)
+
+    key = ("start", execution.definition_id, execution.step_limit, json_text.write(dict(happening.input_data)))
+    first = await lookups.once(key, decide)
+    return first if first.progress.execution.id == execution.id else decide_alike(first, execution)
 
 
 def _definition(prepared: PreparedStart) -> Found:

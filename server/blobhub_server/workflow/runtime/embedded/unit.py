@@ -11,7 +11,7 @@ from blobhub_server.errors import LimitExceeded
 from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import Record
-from blobhub_server.workflow.log.encode import EncodedRecord, encode_records
+from blobhub_server.workflow.log.encode import EncodedRecord, encode_alike, encode_records
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.session_object import Reading
@@ -70,10 +70,16 @@ class Unit:
         """What tells it from all others in a batch."""
         return self.execution.id, self.execution.fence
 
-    async def encode(self) -> Unit:
-        """The unit with what it writes encoded: once, and beside the event loop where that takes long."""
+    async def encode(self, alike: Unit | None = None) -> Unit:
+        """The unit with what it writes encoded: once, and beside the event loop where that takes long.
+
+        `alike` is an encoded unit with the very same records, of another execution of the same definition.
+        """
         if self.encoded is not None:
             return self
+        if alike is not None and alike.encoded is not None:
+            records = encode_alike(alike.encoded.records, self.execution)
+            return replace(self, encoded=EncodedUnit(records=records, objects=alike.encoded.objects))
         # What is logged takes a quarter of the time to encode that it takes to read.
         made = await off_loop(self.logged // 4, (self.execution.organization_id, ""), self._encode)
         return replace(self, encoded=made)
