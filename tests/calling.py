@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import grpc
-from blobhub_server.blobtypes.conformance import reason_of
+from blobhub_server.blobtypes.conformance import reason_of, unpack
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2
 from methods import Method, served_methods
 from served import Api
 
@@ -49,6 +50,13 @@ async def outcome(call: Coroutine[Any, Any, Any]) -> str:
     except grpc.aio.AioRpcError as error:
         return reason_of(error)
     return "OK"
+
+
+def seconds_to_retry(error: grpc.aio.AioRpcError) -> float:
+    """After how long a refusal says that the call may be made again."""
+    again = error_details_pb2.RetryInfo()
+    assert unpack(error, again)
+    return again.retry_delay.ToTimedelta().total_seconds()
 
 
 async def _alone(request: Message) -> AsyncIterator[Message]:

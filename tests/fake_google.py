@@ -1,7 +1,8 @@
 """Google Cloud Storage as far as the tests need it: fake-gcs-server, and before it what that leaves out.
 
 The fake ignores preconditions, sends no ETag for what is put by a signed URL, and accepts any signature. This proxy enforces
-the preconditions on generations, verifies V4 signatures with their expiry and their signed headers, and answers ETags.
+the preconditions on generations, verifies V4 signatures with their expiry and their signed headers, and answers ETags. It
+fails in whatever way it is told to, too.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -33,8 +35,11 @@ from google.oauth2 import service_account
 from waiting import DEADLINE_SECONDS
 
 BUCKET = "blobs"
-OBJECT = re.compile(r"/(?:download/)?storage/v1/b/[^/]+/o/([^/]+)(/compose)?")
+OBJECT = re.compile(r"/(?:download/)?storage/v1/b/[^/]+/o/([^/]+)(/compose|/rewriteTo/b/[^/]+/o/[^/]+)?")
 HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
+
+
+Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
 @cache
@@ -60,7 +65,8 @@ class Proxy(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     upstream: str
-    down = threading.Event()
+    fault: ClassVar[Callable[[str, str], str]] = staticmethod(lambda method, path: "")
+    """How a request fails: a status; `cut`, before anything is done; `lost`, when it is done; `half`, within the answer."""
 
     def log_message(self, *_: object) -> None:
         pass
@@ -69,15 +75,22 @@ class Proxy(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         if self.headers.get("transfer-encoding") == "chunked":
             body = b"".join(iter(self.chunk, b""))
+        fault = type(self).fault(self.command, unquote(self.path))
+        self.close_connection = fault in {"cut", "lost", "half"}
+        if fault.isdecimal():
+            self.answer((int(fault), [], b"trouble"))
+        elif fault != "cut":
+            answer = self.respond(body)
+            if fault != "lost":
+                self.answer(answer, 2 if fault == "half" else 1)
+
+    def respond(self, body: bytes) -> Answer:
         url = urlsplit(self.path)
-        if self.down.is_set():
-            self.answer(503, [], b"down")
-        elif "X-Goog-Signature=" in url.query:
-            self.signed(url.path, url.query, body)
-        elif self.unmet(url.path, parse_qs(url.query), body):
-            self.answer(412, [("content-type", "application/json")], b'{"error": {"code": 412, "message": "generation"}}')
-        else:
-            self.answer(*self.forward(self.command, self.path, body))
+        if "X-Goog-Signature=" in url.query:
+            return self.signed(url.path, url.query, body)
+        if self.unmet(url.path, parse_qs(url.query), body):
+            return 412, [("content-type", "application/json")], b'{"error": {"code": 412, "message": "generation"}}'
+        return self.forward(self.command, self.path, body)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = serve
 
@@ -86,14 +99,16 @@ class Proxy(BaseHTTPRequestHandler):
         self.rfile.readline()
         return data
 
-    def forward(self, method: str, path: str, body: bytes = b"") -> tuple[int, list[tuple[str, str]], bytes]:
+    def forward(self, method: str, path: str, body: bytes = b"") -> Answer:
         headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
         with closing(HTTPConnection(self.upstream, timeout=DEADLINE_SECONDS)) as connection:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()
 
-    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def answer(self, answer: Answer, part: int = 1) -> None:
+        """Send an answer, or its head with only a part of the body."""
+        status, headers, body = answer
         self.send_response(status)
         for name, value in headers:
             if name.lower() not in HOP | {"date", "server"}:
@@ -101,7 +116,7 @@ class Proxy(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // part])
 
     def metadata(self, name: str) -> dict[str, str]:
         status, _, body = self.forward("GET", f"/storage/v1/b/{BUCKET}/o/{name}")
@@ -113,7 +128,9 @@ class Proxy(BaseHTTPRequestHandler):
         if found is None:
             return False
         named = [(found[1], value) for value in query.get("ifGenerationMatch", [])]
-        if found[2]:
+        if found[2] and found[2] != "/compose":
+            named = [(found[1], value) for value in query.get("ifSourceGenerationMatch", [])]
+        elif found[2]:
             for source in json.loads(body)["sourceObjects"]:
                 generation = source.get("objectPreconditions", {}).get("ifGenerationMatch")
                 name = source["name"].replace("/", "%2F")
@@ -121,20 +138,18 @@ class Proxy(BaseHTTPRequestHandler):
         known = [(self.metadata(name), generation) for name, generation in named]
         return any(there and there["generation"] != generation for there, generation in known)
 
-    def signed(self, path: str, query: str, body: bytes) -> None:
+    def signed(self, path: str, query: str, body: bytes) -> Answer:
         if not self.is_signed(path, query):
-            self.answer(403, [], b"SignatureDoesNotMatch")
-            return
+            return 403, [], b"SignatureDoesNotMatch"
         allowed = self.headers.get("x-goog-content-length-range", f"0,{1 << 40}").split(",")
         if self.command == "PUT" and not int(allowed[0]) <= len(body) <= int(allowed[1]):
-            self.answer(400, [], b"EntityTooLarge")
-            return
+            return 400, [], b"EntityTooLarge"
         status, headers, data = self.forward(self.command, f"{path}?{query}", body)
         if self.command == "PUT" and status == 200:
             name = path.removeprefix(f"/{BUCKET}/").replace("/", "%2F")
             etag = base64.b64decode(self.metadata(name)["md5Hash"]).hex()
             headers = [*((key, value) for key, value in headers if key.lower() != "etag"), ("ETag", f'"{etag}"')]
-        self.answer(status, headers, data)
+        return status, headers, data
 
     def is_signed(self, path: str, query: str) -> bool:
         """https://cloud.google.com/storage/docs/authentication/canonical-requests"""
@@ -203,8 +218,6 @@ def google_objects(client: storage.Client, prefix: str) -> GoogleObjects:
 
 @contextmanager
 def google_down() -> Iterator[None]:
-    Proxy.down.set()
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Proxy, "fault", staticmethod(lambda method, path: "503"))
         yield
-    finally:
-        Proxy.down.clear()

@@ -1,13 +1,11 @@
-"""Models for tests, sound and hostile, made with onnx's own helper."""
+"""Models for tests, made with onnx's own helper. Some of them are parts of hostile ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from blobhub_server.onnx.refusal import RefusalReason
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper
 
 FLOAT = TensorProto.FLOAT
@@ -153,76 +151,3 @@ def filled(*dims: int, products: int = 0) -> ModelProto:
     nodes += (helper.make_node("MatMul", [f"m{number}"] * 2, [f"m{number + 1}"]) for number in range(products))
     nodes += [helper.make_node("ReduceSum", [f"m{products}"], ["s"]), helper.make_node("Add", ["x", "s"], ["y"])]
     return model(nodes, initializer=[shape])
-
-
-def _opset(version: int) -> ModelProto:
-    made = relu()
-    made.opset_import[0].version = version
-    return made
-
-
-def _declared(*dims: int) -> ModelProto:
-    return in_initializer(TensorProto(name="w", data_type=FLOAT, dims=dims, float_data=[1]))
-
-
-def _wide_input() -> ModelProto:
-    made = relu()
-    del made.graph.input[0].type.tensor_type.shape.dim[:]
-    for _ in range(3):
-        made.graph.input[0].type.tensor_type.shape.dim.add(dim_value=1 << 40)
-    return made
-
-
-@dataclass(frozen=True)
-class Hostile:
-    """Bytes that are refused, and what the message says."""
-
-    name: str
-    data: bytes
-    reason: RefusalReason
-    says: str
-
-
-def hostile() -> list[Hostile]:
-    """What is no good model, one of each kind; models with external data stand for themselves, in `PLACES`."""
-    node, good, R = helper.make_node, relu().SerializeToString(), RefusalReason
-    cycle = model([node("Add", ["x", "b"], ["a"], name="first"), node("Relu", ["a"], ["b"]), node("Relu", ["b"], ["y"])])
-    polyglot = ModelProto(producer_name="xxORTM" + "x" * 200, ir_version=10)
-    made: list[tuple[str, ModelProto | bytes, RefusalReason, str]] = [
-        ("nothing", b"", R.UNREADABLE, "not an ONNX model"),
-        ("garbage", bytes(range(256)) * 40, R.UNREADABLE, "not an ONNX model"),
-        ("text", b"<html>no model</html>" * 100, R.UNREADABLE, "not an ONNX model"),
-        ("truncated", magika().read_bytes()[:100_000], R.UNREADABLE, "truncated"),
-        ("without a graph", polyglot, R.UNREADABLE, "no graph"),
-        ("names that are no text", good.replace(b"cut", b"c\xff\xfe"), R.UNREADABLE, "not UTF-8"),
-        ("a cycle", cycle, R.INVALID, "'b' of node: name: first"),
-        ("an output that nobody gives", model([node("Relu", ["x"], ["z"])]), R.INVALID, "y"),
-        ("an unknown operator", model([node("Foo", ["x"], ["y"], name="n")]), R.UNSUPPORTED, "Foo"),
-        (
-            "an unknown domain",
-            model([node("Foo", ["x"], ["y"], name="n", domain="my")], domains=["my"]),
-            R.UNSUPPORTED,
-            "'n'",
-        ),
-        (
-            "an unknown operator of a known domain",
-            model([node("Foo", ["x"], ["y"], domain="com.microsoft")], domains=["com.microsoft"]),
-            R.UNSUPPORTED,
-            "'Foo' of the domain 'com.microsoft'",
-        ),
-        ("an opset to come", _opset(999), R.UNSUPPORTED, "999"),
-        ("more elements than bytes", _declared(1 << 20, 1 << 10), R.INVALID, "'w'"),
-        ("huge dimensions", _declared(1 << 40, 1 << 40), R.TOO_LARGE, "'w'"),
-        ("a product of dimensions that overflows", _declared(1 << 32, 1 << 32), R.TOO_LARGE, "'w'"),
-        ("a negative dimension", _declared(-5), R.INVALID, "negative"),
-        ("an input with huge dimensions", _wide_input(), R.TOO_LARGE, "'x'"),
-        ("graphs nested deep", nested(20), R.TOO_LARGE, "nested more than 16"),
-        ("graphs nested deeper than protobuf reads", nested_bytes(60), R.UNREADABLE, "nested too deep"),
-        ("functions in a circle", calling(3, twice=False, circle=True), R.INVALID, "calls itself"),
-        ("functions that become very many nodes", calling(40, twice=True), R.TOO_LARGE, "become"),
-        ("functions that call each other deep", calling(100, twice=False), R.TOO_LARGE, "deep"),
-    ]
-    return [
-        Hostile(name=name, data=data if isinstance(data, bytes) else data.SerializeToString(), reason=reason, says=says)
-        for name, data, reason, says in made
-    ]

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
+import onnx_models
 import psutil
 import pytest
 from blobhub_server.errors import StorageUnavailable
@@ -22,7 +23,25 @@ from blobhub_server.onnx.inference.errors import (
     ModelNotLoaded,
     ModelResting,
 )
-from inferring import ask, doubling, engine, filling, limited, looping, processes, spreading, stored
+from blobhub_server.onnx.inference.process import ModelProcess
+from inferring import (
+    INT64,
+    LIMITS,
+    PARTY,
+    ask,
+    doubling,
+    engine,
+    filling,
+    limited,
+    looping,
+    model,
+    processes,
+    spreading,
+    stored,
+    tensor,
+)
+from onnx import helper
+from onnx_hostile import CRASHING
 from waiting import until, within_deadline
 
 ROWS = np.ones((1, 4), np.float32)
@@ -36,6 +55,35 @@ async def test_a_model_that_takes_all_memory_is_refused_that_and_answers_the_nex
             await ask(running, made, n=np.array([1 << 30]))
         assert refused.value.metadata == {"what": "memory"}
         assert (await ask(running, made, n=np.array([10])))["y"] == 0
+
+
+async def test_a_model_that_takes_a_hundred_gigabytes_of_its_own_is_refused_that() -> None:
+    made = stored(onnx_models.filled(160_000, 160_000))
+    async with engine() as running:
+        for _ in range(2):
+            with pytest.raises(InferenceExhausted, match="more than 2048 MiB of memory"):
+                await ask(running, made, x=ROWS[0])
+
+
+async def test_a_model_that_kills_onnxruntime_rests_and_others_answer() -> None:
+    nodes = [helper.make_node("Div", ["a", "b"], ["q"])]
+    made, other = stored(model(nodes, [("a", INT64, [1]), ("b", INT64, [1])], [("q", INT64, [1])])), stored(doubling())
+    a, b = (np.array([each]) for each in CRASHING)
+    async with engine(limited(min_rest_seconds=600)) as running:
+        assert (await ask(running, made, a=a, b=-b))["q"] == a
+        with pytest.raises(InferenceCrashed, match="signal 8"):
+            await ask(running, made, a=a, b=b)
+        with pytest.raises(ModelResting, match="signal 8"):
+            await ask(running, made, a=a, b=-b)
+        assert (await ask(running, other, x=ROWS))["y"][0][0] == 2
+
+
+async def test_a_model_with_one_output_twice_answers_it_once() -> None:
+    made = doubling()
+    made.graph.output.append(made.graph.output[0])
+    async with engine() as running:
+        answer = await running.infer(stored(made), [tensor("x", ROWS)], (), PARTY)
+        assert [each.name for each in answer.outputs] == ["y"]
 
 
 async def test_an_answer_that_is_too_large_is_refused_where_it_is_made() -> None:
@@ -238,6 +286,21 @@ async def test_a_model_whose_bytes_cannot_be_read_now_is_tried_again() -> None:
             with pytest.raises(StorageUnavailable):
                 await ask(running, replace(made, read=read), x=ROWS)
         assert (await ask(running, made, x=ROWS))["y"][0][0] == 2
+
+
+async def test_the_clock_of_a_model_stands_while_its_bytes_are_awaited() -> None:
+    process = ModelProcess(LIMITS.process, lambda *_: None)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        assert clock.when() is None
+        await asyncio.sleep(0.1)
+        yield b"some"
+
+    async with asyncio.timeout(60) as clock:
+        before, model = clock.when(), slowly()
+        assert await process._next_chunk(model, clock) == b"some"
+        assert clock.when() >= before + 0.09
+        assert await process._next_chunk(model, clock) == b""
 
 
 async def test_a_model_that_takes_too_long_or_too_much_to_load_is_not_loaded() -> None:

@@ -1,12 +1,10 @@
-"""What is found out about models, in a process that hostile ones may end, and that opens nothing for them."""
+"""What is found out about models, in a process that hostile ones may end."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -16,12 +14,15 @@ import onnx_models
 import pytest
 from blobhub_server.onnx import confinement
 from blobhub_server.onnx.processing.limits import ProcessingLimits
-from blobhub_server.onnx.processing.processor import CHILD, ModelProcessor
+from blobhub_server.onnx.processing.processor import ModelProcessor
 from blobhub_server.onnx.processing.report import Report, Signature, TensorSpec
 from blobhub_server.onnx.refusal import RefusalReason, Refused
+from examining import examine_all
 from impostor import any_runs, behave, linger
 from onnx import TensorProto, helper
-from onnx_models import Hostile, hostile, magika, relu
+from onnx_hostile import Hostile, hostile
+from onnx_models import magika, relu
+from scale import sample
 from waiting import until
 
 LIMITS = replace(ProcessingLimits(), max_memory_bytes=2 << 30, max_wall_seconds=120)
@@ -93,15 +94,36 @@ async def test_what_the_protocol_has_no_name_for_is_told_by_onnxruntimes_name(tm
     assert report.outputs == (TensorSpec(name="y", datatype="", type="seq(map(int64,tensor(float)))", shape=None),)
 
 
-@pytest.mark.parametrize("case", hostile(), ids=lambda case: case.name)
+def require_refusal(case: Hostile, outcome: Report | Refused) -> None:
+    """Fail unless a model was refused for its reason, in words for its sender."""
+    print(f"{case.name}: {outcome}")
+    assert isinstance(outcome, Refused), case.name
+    assert outcome.reason is case.reason, case.name
+    assert case.says in outcome.message, case.name
+    assert outcome.message.isprintable(), case.name
+    assert "/onnxruntime" not in outcome.message, case.name
+
+
+async def test_every_hostile_model_is_refused_in_words(tmp_path: Path) -> None:
+    cases = hostile()
+    for case, outcome in zip(cases, await examine_all(tmp_path, [case.data for case in cases], LIMITS), strict=True):
+        require_refusal(case, outcome)
+
+
+SOME = sample(hostile(), lambda case: [case.reason], seed=12)
+"""For each a process is started, as the server does it; the others are examined in processes that are forked."""
+
+
+@pytest.mark.parametrize("case", SOME, ids=lambda case: case.name)
 async def test_a_hostile_model_is_refused_in_words(tmp_path: Path, case: Hostile) -> None:
-    outcome = await process_bytes(tmp_path, case.data)
-    print(outcome)
+    require_refusal(case, await process_bytes(tmp_path, case.data))
+
+
+async def test_a_model_that_computes_for_minutes_while_it_is_loaded_is_refused(tmp_path: Path) -> None:
+    endless = onnx_models.filled(4_000, 4_000, products=1_000).SerializeToString()
+    (outcome,) = await examine_all(tmp_path, [endless], replace(LIMITS, max_cpu_seconds=1))
     assert isinstance(outcome, Refused)
-    assert outcome.reason is case.reason
-    assert case.says in outcome.message
-    assert outcome.message.isprintable()
-    assert "/onnxruntime" not in outcome.message
+    assert (outcome.reason, "1 s of processor time" in outcome.message) == (RefusalReason.LIMITS, True)
 
 
 @pytest.mark.parametrize("place", onnx_models.PLACES, ids=lambda place: place.__name__)
@@ -111,80 +133,6 @@ async def test_external_data_is_refused_wherever_it_stands(tmp_path: Path, place
     assert isinstance(outcome, Refused)
     assert outcome.reason is RefusalReason.EXTERNAL_DATA
     assert "'secret.bin'" in outcome.message
-
-
-def secrets(folder: Path) -> list[str]:
-    """Locations of one number in a file, by every kind of path."""
-    folder.mkdir()
-    (folder / "weights.bin").write_bytes(bytes(4))
-    (folder / "symlink.bin").symlink_to(folder / "weights.bin")
-    (folder / "hardlink.bin").hardlink_to(folder / "weights.bin")
-    names = ["weights.bin", "symlink.bin", "hardlink.bin"]
-    return [*names, *(f"./{name}" for name in names), f"../{folder.name}/weights.bin", str(folder / "weights.bin")]
-
-
-def traced(folder: Path, log: Path, code: list[str], model: bytes) -> list[str]:
-    """What a process does with files and sockets after it has let go of them, run in a folder."""
-    path = log.with_suffix(".onnx")
-    path.write_bytes(model)
-    command = ["strace", "-f", "-qq", "-e", "trace=%file,%network,prlimit64,setrlimit", "-o", str(log)]
-    with path.open("rb") as file:
-        subprocess.run(
-            [*command, sys.executable, "-I", "-B", *code],
-            cwd=folder,
-            env=confinement.ENVIRONMENT,
-            stdin=file,
-            capture_output=True,
-            check=False,
-        )
-    lines = log.read_text().splitlines()
-    assert not any("AF_INET" in line for line in lines), "nothing is told to anybody"
-    assert not any("O_WRONLY" in line or "O_RDWR" in line or "mkdir" in line for line in lines), "nothing is written"
-    closed = next(n for n, line in enumerate(lines) if "RLIMIT_NOFILE, {rlim_cur=0," in line)
-    return lines[closed + 1 :]
-
-
-def opened(lines: list[str]) -> list[str]:
-    """The calls that have opened something."""
-    return [line for line in lines if re.match(r"\d+ open\w*\(", line) and "= -1" not in line]
-
-
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-
-
-@needs_strace
-def test_nothing_is_opened_for_a_model(tmp_path: Path) -> None:
-    lines = traced(tmp_path, tmp_path / "sound", ["-m", CHILD, "{}"], magika().read_bytes())
-    assert opened(lines) == []
-    for number, location in enumerate(secrets(tmp_path / "folder")):
-        data = onnx_models.in_initializer(onnx_models.external(location)).SerializeToString()
-        lines = traced(tmp_path / "folder", tmp_path / f"log-{number}", ["-m", CHILD, "{}"], data)
-        assert [line for line in lines if ".bin" in line] == []
-
-
-UNCHECKED = """
-import sys
-from blobhub_server.onnx import confinement
-from blobhub_server.onnx.processing.child import examination, loading
-data = sys.stdin.buffer.read()
-confinement.open_nothing_more()
-for load in (loading.check, lambda data: loading.load(data, examination._parse(data))):
-    try:
-        load(data)
-    except Exception as error:
-        print(error)
-"""
-
-
-@needs_strace
-def test_a_model_that_got_past_our_checks_would_open_nothing_either(tmp_path: Path) -> None:
-    tried = []
-    for number, location in enumerate(secrets(tmp_path / "folder")):
-        data = onnx_models.in_initializer(onnx_models.external(location)).SerializeToString()
-        lines = traced(tmp_path / "folder", tmp_path / f"log-{number}", ["-c", UNCHECKED], data)
-        tried += [line for line in lines if ".bin" in line]
-        assert opened(lines) == []
-    assert tried, "onnxruntime looks for them, so this shows something"
 
 
 async def test_the_process_has_a_folder_without_anything_and_reads_no_environment(

@@ -21,7 +21,9 @@ from blobhub_server.onnx.refusal import RefusalReason, Refused
 from blobhub_server.onnx.runtime import ExtraMissing
 from calling import ask, outcome
 from models import DRAFT, ONNX, Start, describe, put, upload
-from onnx_models import hostile, magika, relu
+from onnx_hostile import hostile
+from onnx_models import magika, relu
+from scale import sample
 from served import Api, Served, connected, served
 from waiting import until
 
@@ -43,7 +45,8 @@ async def test_each_kind_of_bad_model_fails_its_operation_with_its_reason_and_le
     async with connected(served_once.address, served_once.admin_key) as api:
         await models.blob(api)
         before = await acme.get_revision(api, DRAFT)
-        bad = [(each.name, each.data, each.reason) for each in hostile() if each.data]
+        picked = sample([each for each in hostile() if each.data], lambda each: [each.reason], seed=3)
+        bad = [(each.name, each.data, each.reason) for each in picked]
         outside = onnx_models.in_initializer(onnx_models.external("/etc/passwd")).SerializeToString()
         bad.append(("data in another file", outside, RefusalReason.EXTERNAL_DATA))
         sent = [(name, reason, await upload(api, data)) for name, data, reason in bad]

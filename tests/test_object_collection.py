@@ -142,6 +142,14 @@ async def test_an_upload_that_nobody_has_open_is_discarded(
         assert await objects.uploads("", 10) == []
 
 
+async def test_what_a_writer_could_not_remove_is_swept(tmp_path, database_url, collectors) -> None:
+    async with together(tmp_path, database_url, count=1) as ((opened, _),):
+        left = opened.host.settings.data_dir / "objects" / "parts" / "left-behind"
+        left.write_bytes(b"half of it")
+        await passes(collectors, 1)
+        assert not left.exists()
+
+
 async def test_nothing_is_removed_while_a_type_that_may_need_it_is_not_installed(tmp_path, database_url, collectors) -> None:
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
         await acme.organization(api)

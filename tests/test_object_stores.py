@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gc
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import fake_google
@@ -21,6 +24,9 @@ from blobhub_server.objects.contract import (
     PartMismatch,
     UploadPart,
 )
+from blobhub_server.objects.google import GoogleObjects
+from blobhub_server.objects.local import LocalObjects
+from blobhub_server.objects.local_upload import LocalUploads
 from blobhub_server.objects.outline import BLOCK_BYTES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -227,6 +233,36 @@ async def test_uploads_are_listed_by_id(store: ObjectStore) -> None:
     assert await store.uploads(ids[2], 3) == ids[3:]
 
 
+async def test_a_part_that_is_sent_again_while_it_is_composed_is_another_one(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is kept under a digest that it does not have, and nothing is told as lost."""
+    upload_id, former, latter = str(uuid4()), bytes(2 * BLOCK_BYTES), b"x" * (2 * BLOCK_BYTES)
+    part = await put_part(store, upload_id, 1, former)
+    hash_, read_ = GoogleObjects._hash, LocalUploads.read
+
+    async def hash_meanwhile(*given: Any) -> outline.Outline:
+        found = await hash_(*given)
+        await put_part(store, upload_id, 1, latter)
+        return found
+
+    async def read_meanwhile(*given: Any) -> AsyncGenerator[bytes, None]:
+        async for block in read_(*given):
+            await put_part(store, upload_id, 1, latter)
+            yield block
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GoogleObjects, "_hash", hash_meanwhile)
+        patched.setattr(LocalUploads, "read", read_meanwhile)
+        with pytest.raises(PartMismatch) as refused:
+            await store.compose(upload_id, [part])
+    assert refused.value.number == 1
+    for data in (former, latter):
+        with pytest.raises(ObjectNotFound):
+            await store.get(hashlib.sha256(data).hexdigest())
+    assert await store.get(await store.compose(upload_id, await store.parts(upload_id))) == latter
+
+
 # Deleting
 
 
@@ -282,3 +318,38 @@ async def test_a_store_that_is_away_says_so_and_comes_back(google_client, monkey
     assert await store.get(digest) == b"some bytes"
     assert [stored.digest for stored in await store.page("", 10)] == [digest]
     assert await store.uploads("", 10) == [upload_id]
+
+
+async def test_what_was_broken_off_is_not_finished_later(google_client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google's library closes a file that is collected as garbage, which would make the object."""
+    store = fake_google.google_objects(google_client, str(uuid4()))
+    monkeypatch.setattr(google_bucket, "_RETRY", None)
+
+    async def write_and_lose(patched: pytest.MonkeyPatch) -> None:
+        async with store.write() as writer:
+            await writer.append(bytes(9 * BLOCK_BYTES))  # more than is sent at once
+            patched.setattr(fake_google.Proxy, "fault", staticmethod(lambda method, path: "cut"))
+            await writer.commit()
+
+    with monkeypatch.context() as patched, pytest.raises(StorageUnavailable):
+        await write_and_lose(patched)
+    gc.collect()
+    assert await store.uploads("", 10) == []
+
+
+async def test_what_cannot_be_removed_is_swept_and_hides_no_other_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalObjects(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "no name can be removed")
+
+    with monkeypatch.context() as patched, pytest.raises(DigestMismatch):
+        patched.setattr(Path, "unlink", fail)
+        async with store.write() as writer:
+            await writer.append(b"some bytes")
+            await writer.commit("0" * 64)
+    assert len([*(tmp_path / "parts").iterdir()]) == 1
+    await store.sweep()
+    assert [*(tmp_path / "parts").iterdir()] == []

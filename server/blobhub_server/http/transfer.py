@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from blobhub_server.errors import BlobHubError, Internal, Overloaded
+from blobhub_server.errors import BlobHubError, Internal, Overloaded, StorageUnavailable
 from blobhub_server.http import checksums, ranges
 from blobhub_server.http.problem import Problem
 from blobhub_server.ids import Ids
@@ -53,14 +53,18 @@ class Transfers:
         ids: Ids,
         *,
         idle_seconds: float,
+        on_trouble: Callable[[StorageUnavailable], None],
     ) -> None:
-        """`idle_seconds` is how long either side may wait for the other within a transfer."""
+        """`idle_seconds` is how long either side may wait for the other within a transfer. `on_trouble` hears of the
+        transfers that the storage has failed.
+        """
         self._objects = objects
         self._signer = signer
         self._may_act = may_act
         self._clock = clock
         self._ids = ids
         self._idle_seconds = idle_seconds
+        self._on_trouble = on_trouble
         self._under_way: Counter[str] = Counter()
 
     def routes(self) -> list[BaseRoute]:
@@ -79,6 +83,7 @@ class Transfers:
             except Problem as problem:
                 return problem.response()
             except BlobHubError as error:
+                self._report(error)
                 return Problem.of(error).response()
             except ClientDisconnect:
                 return Response(status_code=400)  # Nobody reads it.
@@ -117,9 +122,17 @@ class Transfers:
 
     async def _sending(self, permit: _Permit, digest: str, part: ranges.Part) -> AsyncGenerator[bytes, None]:
         with self._counted(permit.actor_id):
-            async for chunk in self._objects.read(digest, part.offset, part.length):
-                yield chunk
-                await permit.require()
+            try:
+                async for chunk in self._objects.read(digest, part.offset, part.length):
+                    yield chunk
+                    await permit.require()
+            except StorageUnavailable as error:  # The answer has begun, so nobody else hears of it.
+                self._report(error)
+                raise
+
+    def _report(self, error: BlobHubError) -> None:
+        if isinstance(error, StorageUnavailable):
+            self._on_trouble(error)
 
     async def _put(self, request: Request) -> Response:
         upload_id, number = request.path_params["upload_id"], request.path_params["part"]

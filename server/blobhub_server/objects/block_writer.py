@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from blobhub_server.background import uninterrupted
+from blobhub_server.errors import StorageUnavailable
 from blobhub_server.objects.contract import DigestMismatch, ObjectTooLarge, ObjectWriter
 from blobhub_server.objects.outline import BLOCK_BYTES, Hasher, Outline
 
@@ -63,7 +65,9 @@ class BlockWriter(ObjectWriter):
         self._ended = True
         if self._written:
             self._written = False
-            await uninterrupted(self._in_thread(self._discard))
+            # Whoever aborts has an error of their own to tell, and the collector removes what cannot be removed now.
+            with suppress(StorageUnavailable):
+                await uninterrupted(self._in_thread(self._discard))
 
     def _require_open(self) -> None:
         if self._ended:

@@ -98,7 +98,10 @@ class ObjectWriter(ABC):
 
     @abstractmethod
     async def abort(self) -> None:
-        """Forget what was appended. Changes nothing once it is committed."""
+        """Forget what was appended. Changes nothing once it is committed.
+
+        What cannot be removed now is left to the store's sweep, or to the collector.
+        """
 
 
 class ObjectStore(ABC):
@@ -136,7 +139,7 @@ class ObjectStore(ABC):
         """Write test bytes, read them back and remove them. Raises StorageUnavailable, with the cause that is to be told."""
 
     async def sweep(self) -> None:
-        """Remove what writers that were killed have left, before the first one begins. What is left as an upload stays."""
+        """Remove what writers have left that were killed, or could not remove it. What is left as an upload stays."""
         return
 
     @abstractmethod

@@ -18,12 +18,19 @@ Value = TypeVar("Value")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-async def in_thread(work: Callable[[], Value]) -> Value:
-    """Do work on files in a thread. Raises StorageFull or StorageUnavailable in place of an OSError."""
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Raise StorageFull or StorageUnavailable in place of an OSError."""
     try:
-        return await asyncio.to_thread(work)
+        yield
     except OSError as error:
         raise StorageFull if error.errno in _FULL else StorageUnavailable from error
+
+
+async def in_thread(work: Callable[[], Value]) -> Value:
+    """Do work on files in a thread. Raises StorageFull or StorageUnavailable in place of an OSError."""
+    with storage_errors():
+        return await asyncio.to_thread(work)
 
 
 @contextmanager

@@ -96,10 +96,13 @@ class GoogleObjects(ObjectStore):
         if not parts:
             return await self.put(b"")
         name, generation = await self._in_thread(partial(self._compose, upload_id, parts, size))
-        outline = await self._hash(name, generation, size)
-        if expected is not None and expected != outline.digest:
-            raise DigestMismatch(expected, outline.digest)
-        await self._in_thread(partial(_publish, self._bucket, name, outline))
+        try:
+            outline = await self._hash(name, generation, size)
+            if expected is not None and expected != outline.digest:
+                raise DigestMismatch(expected, outline.digest)
+            await self._in_thread(partial(_publish, self._bucket, name, outline, generation))
+        except (Missing, Unmet):  # A part that is the whole was sent again, or another server has composed it, too.
+            raise PartMismatch(await self._in_thread(partial(self._changed, upload_id, parts))) from None
         return outline.digest
 
     async def discard(self, upload_id: str) -> None:
@@ -276,7 +279,10 @@ class GoogleWriter(BlockWriter):
             self._bucket.write(_name(outline.digest), self._first or b"")
             return
         self._stream.close()
-        _publish(self._bucket, self._name, outline)
+        try:
+            _publish(self._bucket, self._name, outline)
+        except (Missing, Unmet):  # Nobody else knows the name, so what was acknowledged is lost.
+            raise StorageUnavailable from None
         self._bucket.delete(self._name)
 
     def _discard(self) -> None:
@@ -290,11 +296,11 @@ async def _in_thread(threads: ThreadPoolExecutor, work: Callable[[], Value]) -> 
     return await asyncio.get_running_loop().run_in_executor(threads, translated(work))
 
 
-def _publish(bucket: Bucket, name: str, outline: Outline) -> None:
-    """Have an object that is there under another name appear under its digest."""
+def _publish(bucket: Bucket, name: str, outline: Outline, generation: int | None = None) -> None:
+    """Have an object that is there under another name appear under its digest. Raises Missing, Unmet."""
     if len(outline.blocks) > 1:
         bucket.write(_name(outline.digest) + _OUTLINE, outline.encode())
-    bucket.copy(name, _name(outline.digest))
+    bucket.copy(name, _name(outline.digest), generation)
 
 
 def _update(hasher: Hasher, crc32c: google_crc32c.Checksum, data: bytes) -> None:

@@ -15,6 +15,7 @@ import google.auth.credentials
 import google.auth.exceptions
 import google.auth.transport.requests
 import requests
+import urllib3.exceptions
 from google.api_core import exceptions
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
@@ -33,6 +34,7 @@ _ERRORS = (
     exceptions.GoogleAPIError,
     google.auth.exceptions.GoogleAuthError,
     requests.RequestException,
+    urllib3.exceptions.HTTPError,  # of bytes that are read as they come, around `requests`
     DataCorruption,
     InvalidResponse,
     OSError,
@@ -113,15 +115,26 @@ class Bucket:
     def abandon(self, stream: storage.fileio.BlobWriter) -> None:
         """End a resumable upload without an object, unless it has one already."""
         if not stream.closed:
-            stream.terminate()
+            try:
+                stream.terminate()
+            finally:
+                # An open one would be closed when it is collected as garbage, which sends what it has and makes the object.
+                stream._buffer.close()
 
-    def copy(self, name: str, target: str) -> None:
-        """Store an object under another name, without its bytes coming here."""
+    def copy(self, name: str, target: str, generation: int | None = None) -> None:
+        """Store an object under another name, without its bytes coming here. Raises Missing, Unmet."""
         token = None
-        while True:
-            token, _, _ = self._blob(target).rewrite(self._blob(name), token=token, timeout=_TIMEOUT, retry=_RETRY)
-            if token is None:
-                return
+        with _outcomes():
+            while True:
+                token, _, _ = self._blob(target).rewrite(
+                    self._blob(name),
+                    token=token,
+                    if_source_generation_match=generation,
+                    timeout=_TIMEOUT,
+                    retry=_RETRY,
+                )
+                if token is None:
+                    return
 
     def compose(self, name: str, sources: Sequence[tuple[str, int]]) -> tuple[int, int]:
         """Make an object of others, each of a generation; return its size and generation. Raises Missing, Unmet."""

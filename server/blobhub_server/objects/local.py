@@ -7,7 +7,6 @@ object has its outline.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import secrets
@@ -50,8 +49,8 @@ class LocalObjects(ObjectStore):
         self._signer = signer
 
     async def sweep(self) -> None:
-        """Remove the parts of writers that were killed."""
-        await asyncio.to_thread(sweep, self._parts)
+        """Remove the parts that no writer has open."""
+        await in_thread(partial(sweep, self._parts))
 
     def _writer(self, max_bytes: int | None) -> ObjectWriter:
         return LocalWriter(self._path, self._parts, max_bytes)

@@ -16,7 +16,7 @@ from pathlib import Path
 import google_crc32c
 
 from blobhub_server.background import uninterrupted
-from blobhub_server.errors import ContentLost
+from blobhub_server.errors import ContentLost, StorageUnavailable
 from blobhub_server.ids import is_uuid
 from blobhub_server.objects.contract import MAX_PARTS, ObjectTooLarge, PartMismatch, UploadPart
 from blobhub_server.objects.disk import in_thread
@@ -72,6 +72,8 @@ class LocalUploads:
                 raise PartMismatch(part.number)
             yield block
         if hasher.hexdigest() != part.etag:
+            if await in_thread(lambda: _look_at(path, part.number)) != part:  # It was sent again while it was read.
+                raise PartMismatch(part.number)
             raise ContentLost(part.etag)
 
     async def discard(self, upload_id: str) -> None:
@@ -127,7 +129,8 @@ class PartWriter:
     async def abort(self) -> None:
         """Forget what was taken. Changes nothing once it is committed."""
         if self._part is not None:
-            await uninterrupted(in_thread(self._part.discard))
+            with suppress(StorageUnavailable):  # as `BlockWriter.abort`
+                await uninterrupted(in_thread(self._part.discard))
             self._part = None
 
     def _write(self) -> None:

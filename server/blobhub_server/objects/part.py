@@ -39,10 +39,12 @@ class Part:
         sync_folder(path.parent.parent)
 
     def discard(self) -> None:
-        """Remove the file, unless it was kept."""
-        self._path.unlink(missing_ok=True)
-        with suppress(OSError):  # close writes what is buffered, which fails again on a full disk
-            self._file.close()
+        """Remove the file, unless it was kept. One that cannot be removed is left to a sweep, which needs its lock."""
+        try:
+            self._path.unlink(missing_ok=True)
+        finally:
+            with suppress(OSError):  # close writes what is buffered, which fails again on a full disk
+                self._file.close()
 
     def _sync(self) -> None:
         self._file.flush()
@@ -71,7 +73,12 @@ def _create(folder: Path) -> tuple[Path, BufferedWriter]:
     while True:
         path = folder / secrets.token_hex(16)
         file = path.open("xb")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            file.close()
+            path.unlink(missing_ok=True)
+            raise
         if os.fstat(file.fileno()).st_nlink:
             return path, file
         file.close()  # A sweep removed it before it was locked.

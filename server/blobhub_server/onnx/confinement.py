@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import resource
 import signal
+from contextlib import suppress
 
+from blobhub_server.onnx import landlock
 from blobhub_server.onnx.runtime import QUIET_ENVIRONMENT
 
 # One thread and one arena each: what libraries reserve for more counts as address space, which is limited. No home, so that
@@ -18,6 +21,7 @@ ENVIRONMENT = QUIET_ENVIRONMENT | {
 }
 """All that such a process has of an environment."""
 
+_MOST_KILLABLE = "1000"
 _MEMORY_WORDS = (b"bad_alloc", b"MemoryError", b"Cannot allocate memory", b"failed to map segment")
 
 
@@ -30,6 +34,13 @@ def limit_resources(max_memory_bytes: int) -> None:
         (resource.RLIMIT_NOFILE, 64),
     ):
         resource.setrlimit(which, (most, most))
+
+
+def let_others_go_first() -> None:
+    """Where the processor or the memory is short, the server does not suffer for its models."""
+    os.nice(5)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(_MOST_KILLABLE)
 
 
 def limit_processor_time(max_seconds: int) -> None:
@@ -50,8 +61,10 @@ def limit_time(max_seconds: float) -> None:
 def open_nothing_more() -> None:
     """Let nothing be opened any more, neither files nor sockets, by no library and no native code; what is open stays.
 
-    A model that leads onnx or onnxruntime to a path gets an error of the kernel, on any Unix and without privileges.
+    A model that leads onnx or onnxruntime to a path gets an error of the kernel, on any Unix and without privileges. Where
+    the kernel has Landlock, names of files cannot be made, changed or removed either.
     """
+    landlock.give_up_files()
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from blobhub_server.blobtypes.contract import Host, RevisionView
@@ -63,8 +63,6 @@ class Predictions:
             return await self.engine.infer(model.stored, inputs, outputs, party)
         except ExtraMissing:
             raise ExtraNotInstalled from None
-        except ObjectNotFound:  # The entry exists, so the bytes were lost.
-            raise ContentLost(model.digest) from None
 
     async def _read(self, revision: RevisionView, reference: str, party: Party) -> Askable:
         model = await self._models.find(revision.id, reference, party)
@@ -76,5 +74,13 @@ class Predictions:
             digest=entry.digest,
             size=entry.size,
             signature=Signature(inputs=model.signature.inputs, outputs=model.signature.outputs),
-            read=lambda: self._host.objects.read(entry.digest),
+            read=lambda: self._read_bytes(entry.digest),
         )
+
+    async def _read_bytes(self, digest: str) -> AsyncIterator[bytes]:
+        """The bytes of a model. Raises ContentLost, StorageUnavailable."""
+        try:
+            async for chunk in self._host.objects.read(digest):
+                yield chunk
+        except ObjectNotFound:  # The entry exists, so the bytes were lost.
+            raise ContentLost(digest) from None

@@ -12,8 +12,12 @@ QUIET_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1"}
 is read once, when the library is loaded; the function that turns telemetry off comes too late for the first report."""
 
 _MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate|BFCArena|not enough memory")
-# Where in its sources onnxruntime found it, and its codes.
-_NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z])|==> Context: ")
+# Its codes, and then where in its sources it found something, with the function and the condition, or in short.
+_NOISE = (
+    re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |==> Context: |\s+"),
+    re.compile(r"/\S+\.(?:cc|h):\d+ .*?(?: was false\. |\) (?=[A-Z]|\w+\.(?:cc|h):\d))"),
+    re.compile(r"\b\w+\.(?:cc|h):\d+ \w+ "),
+)
 
 
 class ExtraMissing(Exception):
@@ -55,7 +59,10 @@ def open_session(model: bytes, *, threads: int) -> Any:
 
 def plain_words(said: str) -> str:
     """What onnx or onnxruntime has said, on one line and without the places in its sources."""
-    return " ".join(_NOISE.sub(" ", said).split())
+    for noise in _NOISE:
+        said = noise.sub(" ", said)
+        said = " ".join(said.split())
+    return said
 
 
 def is_about_memory(said: str) -> bool:

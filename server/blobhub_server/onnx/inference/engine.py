@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from blobhub_server.background import in_background
-from blobhub_server.errors import BlobHubError, StorageUnavailable
+from blobhub_server.errors import BlobHubError, ContentLost, Overloaded, StorageUnavailable
 from blobhub_server.onnx.inference.batch import RequestAnswer
 from blobhub_server.onnx.inference.errors import InferenceMemoryFull, ModelNotLoaded, ModelResting
 from blobhub_server.onnx.inference.limits import EngineLimits
@@ -34,6 +34,9 @@ MODEL_FACTOR = 3
 """How many times its size a model takes while it is loaded."""
 RESTS_WELL = 10
 """A model that has been well for so many times its last rest begins with the shortest one again."""
+
+_NOT_ITS_FAULT = (StorageUnavailable, ContentLost, Overloaded)
+"""Why a model is not loaded that is tried again at the next request: it has ended no process."""
 
 Key = tuple[str, str]
 
@@ -177,7 +180,7 @@ class InferenceEngine:
             if failure is not error:
                 self._log.exception("model_not_started", digest=model.digest)
             self._forget(model.key, served)
-            if not isinstance(failure, StorageUnavailable):
+            if not isinstance(failure, _NOT_ITS_FAULT):
                 self._rest(model.key, failure, 0, batching=True)
             served.fail(failure)
             return

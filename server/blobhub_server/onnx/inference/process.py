@@ -15,11 +15,13 @@ from typing import Any, cast
 
 from blobhub_server.background import uninterrupted
 from blobhub_server.errors import BlobHubError
+from blobhub_server.objects.disk import storage_errors
 from blobhub_server.onnx import confinement
 from blobhub_server.onnx.inference.errors import InferenceCrashed, InferenceExhausted, InferenceRefused, ModelNotLoaded
 from blobhub_server.onnx.inference.frame import BrokenFrame, FrameReader, read_tensors
 from blobhub_server.onnx.inference.limits import ProcessLimits
 from blobhub_server.onnx.inference.tensor import Tensor
+from blobhub_server.onnx.scarcity import scarcity_errors
 from blobhub_server.process_group import Output, ProcessGroup
 
 CHILD = "blobhub_server.onnx.inference.child"
@@ -84,13 +86,14 @@ class ModelProcess(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     async def start(self, model: AsyncIterator[bytes], size: int) -> None:
-        """Start the process and have it load the model of so many bytes. Raises ModelNotLoaded, InferenceExhausted, and
-        what reading the model raises; then no process is left.
+        """Start the process and have it load the model of so many bytes. Raises ModelNotLoaded, InferenceExhausted, what
+        reading the model raises, and, where no process can be started now, Overloaded, StorageFull or StorageUnavailable;
+        then no process is left.
         """
         try:
-            async with asyncio.timeout(self._limits.max_load_seconds):
+            async with asyncio.timeout(self._limits.max_load_seconds) as clock:
                 await self._begin()
-                await self._send_model(model, size)
+                await self._send_model(model, size, clock)
                 loaded = await self._ready
         except TimeoutError:
             await uninterrupted(self.end())
@@ -108,28 +111,39 @@ class ModelProcess(asyncio.Protocol):
         self.batchable, self._loaded = loaded.get("batchable") is True, True
 
     async def _begin(self) -> None:
-        ours, theirs = socket.socketpair()
         command = (sys.executable, "-I", "-B", "-m", CHILD, json.dumps(asdict(self._limits)))
-        try:
-            # The folder is gone as soon as the process is in it: there is nothing to find in it, and nothing to clean up.
-            with theirs, TemporaryDirectory(prefix="blobhub-model-") as folder:
-                env = confinement.ENVIRONMENT
-                self._process = ProcessGroup(*command, cwd=folder, env=env, stdin=theirs, stderr=self._said)
-        except BaseException:
-            ours.close()
-            raise
+        env = confinement.ENVIRONMENT
+        # The folder is gone as soon as the process is in it: there is nothing to find in it, and nothing to clean up.
+        with storage_errors():
+            made = TemporaryDirectory(prefix="blobhub-model-", ignore_cleanup_errors=True)
+        with made as folder, scarcity_errors():
+            ours, theirs = socket.socketpair()
+            try:
+                with theirs:
+                    self._process = ProcessGroup(*command, cwd=folder, env=env, stdin=theirs, stderr=self._said)
+            except BaseException:
+                ours.close()
+                raise
         ours.setblocking(False)
         # Of a connection that is cancelled once it is made uvloop tells no end, which `end` waits for.
         await uninterrupted(self._loop.create_unix_connection(lambda: self, sock=ours))
 
-    async def _send_model(self, model: AsyncIterator[bytes], size: int) -> None:
+    async def _send_model(self, model: AsyncIterator[bytes], size: int, clock: asyncio.Timeout) -> None:
         assert self._transport is not None
         self._transport.write(size.to_bytes(8, "little"))
-        async for chunk in model:
-            if self._over.is_set():
-                return
+        while (chunk := await self._next_chunk(model, clock)) and not self._over.is_set():
             self._transport.write(chunk)
             await self._writable.wait()
+
+    async def _next_chunk(self, model: AsyncIterator[bytes], clock: asyncio.Timeout) -> bytes:
+        """More of a model; nothing at its end. The clock stands meanwhile: a slow object store is not the model's fault."""
+        when = clock.when()
+        assert when is not None
+        left = when - self._loop.time()
+        clock.reschedule(None)
+        chunk = await anext(model, b"")
+        clock.reschedule(self._loop.time() + left)
+        return chunk
 
     def ask(self, frame: Sequence[bytes | memoryview], requests: int) -> asyncio.Future[Answer]:
         """Have it answer a batch of so many requests, after those before, while it is open.

@@ -11,11 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from blobhub_server.background import uninterrupted
+from blobhub_server.objects.disk import storage_errors
 from blobhub_server.onnx import confinement
 from blobhub_server.onnx.processing.limits import ProcessingLimits
 from blobhub_server.onnx.processing.report import Report, decode_outcome
 from blobhub_server.onnx.refusal import RefusalReason, Refused
 from blobhub_server.onnx.runtime import require_extra
+from blobhub_server.onnx.scarcity import scarcity_errors
 from blobhub_server.process_group import Output, ProcessGroup
 from blobhub_server.turnstile import Party, Turnstile
 
@@ -35,12 +37,15 @@ class ModelProcessor:
 
         The process gets the open file, so it knows no path. When it crashes, takes too long or runs out of memory, that is a
         refusal, too: the model has made it do so. When the caller is cancelled, the process and all that it may have started
-        are killed before this ends. Raises ExtraMissing.
+        are killed before this ends. Raises ExtraMissing; where no process can be started now, Overloaded, StorageFull or
+        StorageUnavailable.
         """
         require_extra()
         async with self._turnstile.turn(party):
             model.seek(0)
-            with TemporaryDirectory(prefix="blobhub-model-") as folder:
+            with storage_errors():
+                made = TemporaryDirectory(prefix="blobhub-model-", ignore_cleanup_errors=True)
+            with made as folder:
                 return await _process(model, limits, folder)
 
 
@@ -48,7 +53,8 @@ async def _process(model: BinaryIO, limits: ProcessingLimits, folder: str) -> Re
     # -I: neither the folder nor the environment adds modules to what the process imports. -B: it writes no files.
     command = (sys.executable, "-I", "-B", "-m", CHILD, json.dumps(asdict(limits)))
     answer, said = Output(4 * limits.max_document_bytes + (1 << 20)), Output(MAX_SAID_BYTES)
-    process = ProcessGroup(*command, cwd=folder, env=confinement.ENVIRONMENT, stdin=model, stdout=answer, stderr=said)
+    with scarcity_errors():
+        process = ProcessGroup(*command, cwd=folder, env=confinement.ENVIRONMENT, stdin=model, stdout=answer, stderr=said)
     try:
         async with asyncio.timeout(limits.max_wall_seconds):
             returncode = await process.wait()

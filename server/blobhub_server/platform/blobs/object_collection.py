@@ -66,6 +66,7 @@ class ObjectCollector:
         async with self._db.scan(_PARTY, patient=True) as tx:
             for name in await blob_store.all_types(tx):
                 await self._types.require_installed(tx, name)
+        await self._objects.sweep()
         removed = await self._remove_objects()
         await self._remove_uploads()
         await self._look_for_objects()

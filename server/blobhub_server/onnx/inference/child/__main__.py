@@ -7,10 +7,8 @@ closed.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
-from contextlib import suppress
 from typing import IO
 
 from blobhub_server.onnx import confinement
@@ -19,14 +17,13 @@ from blobhub_server.onnx.inference.limits import Batching, ProcessLimits
 
 SPARE_SECONDS = 5
 """How much longer than the server this process waits for its own end."""
-_MOST_KILLABLE = "1000"
 
 
 def main() -> None:
-    """Limit this process, load the model, open nothing more, and only then answer."""
+    """Limit this process, read the model, open nothing more, and only then load it and answer."""
     said = json.loads(sys.argv[1])
     limits = ProcessLimits(**said | {"batching": Batching(said["batching"])})
-    _let_others_go_first()
+    confinement.let_others_go_first()
     confinement.limit_resources(limits.max_memory_bytes)
     confinement.limit_time(limits.max_load_seconds + SPARE_SECONDS)
     connection = socket.socket(fileno=0)
@@ -34,20 +31,18 @@ def main() -> None:
         _serve(incoming, outgoing, limits)
 
 
-def _let_others_go_first() -> None:
-    """Where the processor or the memory is short, the server does not suffer for its models."""
-    os.nice(5)
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(_MOST_KILLABLE)
-
-
 def _serve(incoming: IO[bytes], outgoing: IO[bytes], limits: ProcessLimits) -> None:
     from blobhub_server.onnx.inference.child import session  # noqa: PLC0415  under the limits of this process
 
-    size = int.from_bytes(_read(incoming, 8), "little")
-    loaded = session.load(_read(incoming, size), limits)
-    confinement.open_nothing_more()
+    # The server bounds how long the model takes to come, and its end is the end of the socket.
     confinement.limit_time(0)
+    size = int.from_bytes(_read(incoming, 8), "little")
+    model = _read(incoming, size)
+    confinement.open_nothing_more()
+    confinement.limit_time(limits.max_load_seconds + SPARE_SECONDS)
+    loaded = session.load(model, limits)
+    confinement.limit_time(0)
+    del model
     outgoing.writelines(encode_frame(loaded.description))
     outgoing.flush()
     while prefix := incoming.read(PREFIX.size):

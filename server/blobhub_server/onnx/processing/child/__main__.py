@@ -19,6 +19,7 @@ from blobhub_server.onnx.refusal import ModelRefused, RefusalReason
 def main() -> None:
     """Limit this process, read the model, open nothing more, and only then look at the model."""
     limits = ProcessingLimits(**json.loads(sys.argv[1]))
+    confinement.let_others_go_first()
     confinement.limit_resources(limits.max_memory_bytes)
     confinement.limit_processor_time(limits.max_cpu_seconds)
     confinement.limit_time(limits.max_wall_seconds)
