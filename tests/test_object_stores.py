@@ -321,18 +321,15 @@ async def test_a_store_that_is_away_says_so_and_comes_back(google_client, monkey
 
 
 async def test_what_was_broken_off_is_not_finished_later(google_client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Google's library closes a file that is collected as garbage, which would make the object."""
+    """Google's library closes an open file that is collected as garbage, which would make the object."""
     store = fake_google.google_objects(google_client, str(uuid4()))
-    monkeypatch.setattr(google_bucket, "_RETRY", None)
-
-    async def write_and_lose(patched: pytest.MonkeyPatch) -> None:
-        async with store.write() as writer:
-            await writer.append(bytes(9 * BLOCK_BYTES))  # more than is sent at once
-            patched.setattr(fake_google.Proxy, "fault", staticmethod(lambda method, path: "cut"))
-            await writer.commit()
-
-    with monkeypatch.context() as patched, pytest.raises(StorageUnavailable):
-        await write_and_lose(patched)
+    stream = store._bucket.open("uploads/lost/writing")
+    stream.write(bytes(9 * BLOCK_BYTES))  # more than is sent at once, so the upload has begun
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Connection aborted"):
+        patched.setattr(fake_google.Proxy, "fault", staticmethod(lambda method, path: "cut"))
+        store._bucket.abandon(stream)
+    assert stream.closed
+    del stream
     gc.collect()
     assert await store.uploads("", 10) == []
 
