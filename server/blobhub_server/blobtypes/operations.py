@@ -2,7 +2,8 @@
 
 A call begins one in its transaction with `host.operations.begin`. After the commit some server runs the performer that
 the type has brought for the kind, `Opened.operations`; again from its begin, where a server goes down meanwhile. What comes
-of it is written in the transaction that ends the operation, once.
+of it is written in the transaction that ends the operation, once. When the actor has lost the role `write` on the blob by
+then, the operation fails with PermissionDenied instead.
 """
 
 from __future__ import annotations

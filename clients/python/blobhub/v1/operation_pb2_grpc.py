@@ -33,6 +33,9 @@ class OperationServiceStub:
     the same one when it is back; what an operation does to its blob it does in the transaction of its end, so nothing of an
     earlier run is to be seen. An operation under which three servers in a row went down fails with OPERATION_POISONED.
 
+    An operation is done on behalf of whoever began it (`actor_id`). When it is to end and they may not write to the blob any
+    more, it fails with PERMISSION_DENIED: they have lost the role, or the key that they came with was revoked or has expired.
+
     Operations that have ended are kept for 30 days, and the newest 1,000 of each blob. Others are removed beside the calls.
     """
 
@@ -71,6 +74,9 @@ class OperationServiceServicer:
     the server. It is run by one server at a time. When that goes down, another one runs the operation again from its begin, or
     the same one when it is back; what an operation does to its blob it does in the transaction of its end, so nothing of an
     earlier run is to be seen. An operation under which three servers in a row went down fails with OPERATION_POISONED.
+
+    An operation is done on behalf of whoever began it (`actor_id`). When it is to end and they may not write to the blob any
+    more, it fails with PERMISSION_DENIED: they have lost the role, or the key that they came with was revoked or has expired.
 
     Operations that have ended are kept for 30 days, and the newest 1,000 of each blob. Others are removed beside the calls.
     """
@@ -174,6 +180,9 @@ class OperationService:
     the server. It is run by one server at a time. When that goes down, another one runs the operation again from its begin, or
     the same one when it is back; what an operation does to its blob it does in the transaction of its end, so nothing of an
     earlier run is to be seen. An operation under which three servers in a row went down fails with OPERATION_POISONED.
+
+    An operation is done on behalf of whoever began it (`actor_id`). When it is to end and they may not write to the blob any
+    more, it fails with PERMISSION_DENIED: they have lost the role, or the key that they came with was revoked or has expired.
 
     Operations that have ended are kept for 30 days, and the newest 1,000 of each blob. Others are removed beside the calls.
     """

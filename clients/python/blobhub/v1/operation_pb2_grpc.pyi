@@ -34,6 +34,9 @@ class OperationServiceStub:
     the same one when it is back; what an operation does to its blob it does in the transaction of its end, so nothing of an
     earlier run is to be seen. An operation under which three servers in a row went down fails with OPERATION_POISONED.
 
+    An operation is done on behalf of whoever began it (`actor_id`). When it is to end and they may not write to the blob any
+    more, it fails with PERMISSION_DENIED: they have lost the role, or the key that they came with was revoked or has expired.
+
     Operations that have ended are kept for 30 days, and the newest 1,000 of each blob. Others are removed beside the calls.
     """
 
@@ -96,6 +99,9 @@ class OperationServiceAsyncStub(OperationServiceStub):
     the same one when it is back; what an operation does to its blob it does in the transaction of its end, so nothing of an
     earlier run is to be seen. An operation under which three servers in a row went down fails with OPERATION_POISONED.
 
+    An operation is done on behalf of whoever began it (`actor_id`). When it is to end and they may not write to the blob any
+    more, it fails with PERMISSION_DENIED: they have lost the role, or the key that they came with was revoked or has expired.
+
     Operations that have ended are kept for 30 days, and the newest 1,000 of each blob. Others are removed beside the calls.
     """
 
@@ -153,6 +159,9 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
     the server. It is run by one server at a time. When that goes down, another one runs the operation again from its begin, or
     the same one when it is back; what an operation does to its blob it does in the transaction of its end, so nothing of an
     earlier run is to be seen. An operation under which three servers in a row went down fails with OPERATION_POISONED.
+
+    An operation is done on behalf of whoever began it (`actor_id`). When it is to end and they may not write to the blob any
+    more, it fails with PERMISSION_DENIED: they have lost the role, or the key that they came with was revoked or has expired.
 
     Operations that have ended are kept for 30 days, and the newest 1,000 of each blob. Others are removed beside the calls.
     """

@@ -15,11 +15,12 @@ from typing import TypeVar
 import structlog
 from google.protobuf.any_pb2 import Any
 
+from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.operations import Finish, Perform, Work
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.trouble import retry_seconds
-from blobhub_server.errors import BlobHubError, Overloaded, StorageUnavailable, is_panic
+from blobhub_server.errors import BlobHubError, Overloaded, PermissionDenied, StorageUnavailable, is_panic
 from blobhub_server.platform.blobs.operations.message import MILLION
 from blobhub_server.platform.blobs.operations.operations import topic
 from blobhub_server.platform.rules.operation import Operation
@@ -117,6 +118,9 @@ class Attempt:
         if blob is None or not await store.lock(tx, self.operation):
             log.info("operation_lost", id=self.operation.id, kind=self.operation.kind)
             return
+        place = Place(organization_id=blob.organization_id, blob_id=blob.id, public=blob.public)
+        if await self._host.actors.role(tx, self.operation.actor_id, place) < Role.WRITE:
+            raise PermissionDenied("who began this may not write to the blob any more", role="write")
         response = Any()
         response.Pack(await finish(tx))
         await store.succeed(tx, self.operation, response.SerializeToString(), self._host.clock())
