@@ -46,12 +46,13 @@ class Work:
 
 
 @contextmanager
-def asked() -> Iterator[list[Statement]]:
-    """The queries that every database of this process is asked meanwhile."""
+def asked(*begins: str) -> Iterator[list[Statement]]:
+    """The queries that every database of this process is asked meanwhile: those that begin so, with SELECT unless told."""
+    begins = begins or ("SELECT",)
     found: list[Statement] = []
 
     def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
-        if not many and sql.startswith("SELECT"):
+        if not many and sql.startswith(begins):
             parts = list(visitors.iterate(context.compiled.statement))
             skips = any(getattr(part, "_offset_clause", None) is not None for part in parts)
             counts = any(isinstance(part, sa.Function) and part.name == "count" for part in parts)

@@ -17,6 +17,8 @@ from blobhub_server.db.schema import Choice, Id, Json, Name, Time, metadata
 from blobhub_server.platform.rules.operation import Operation, OperationState
 
 _OPEN = sa.text("end_time IS NULL")
+_BEGUN = sa.text("end_time IS NULL AND attempts > 0")
+_CLAIMED = sa.text("lease_until IS NOT NULL")
 _OVER = sa.text("end_time IS NOT NULL")
 
 operations = sa.Table(
@@ -45,10 +47,12 @@ operations = sa.Table(
     sa.Column("lease_until", Time()),
     sa.Index("ix_operations_blob_id_id", "blob_id", "id"),
     sa.Index("ix_operations_open", "organization_id", "id", sqlite_where=_OPEN, postgresql_where=_OPEN),
+    sa.Index("ix_operations_begun", "organization_id", "id", sqlite_where=_BEGUN, postgresql_where=_BEGUN),
     sa.Index("ix_operations_open_blob_id", "blob_id", sqlite_where=_OPEN, postgresql_where=_OPEN),
     sa.Index("ix_operations_open_revision_id", "revision_id", sqlite_where=_OPEN, postgresql_where=_OPEN),
     sa.Index("ix_operations_open_digest", "digest", sqlite_where=_OPEN, postgresql_where=_OPEN),
     sa.Index("ix_operations_open_server_id", "server_id", sqlite_where=_OPEN, postgresql_where=_OPEN),
+    sa.Index("ix_operations_lease_until", "lease_until", sqlite_where=_CLAIMED, postgresql_where=_CLAIMED),
     sa.Index("ix_operations_end_time", "end_time", sqlite_where=_OVER, postgresql_where=_OVER),
 )
 """`server_id` is the server that runs the operation, `lease_until` when others may take it over, by the database's clock."""
@@ -57,6 +61,8 @@ OPERATION = Mapper(Operation, operations)
 _SELECT = OPERATION.select()
 _INSERT = Prepared(operations.insert())
 IS_OPEN = operations.c.end_time.is_(None)
+IS_BEGUN = operations.c.attempts > sa.literal_column("0")
+"""With `IS_OPEN`: that a server runs it, or went down under it. These are few, and have an index of this condition."""
 
 
 async def insert(tx: Transaction, operation: Operation) -> None:

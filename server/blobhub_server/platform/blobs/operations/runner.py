@@ -36,6 +36,8 @@ LOCKED_SECONDS = 1.0
 """How soon it looks again when what waits was locked, by another server that takes it, say."""
 STOP_SECONDS = 5.0
 """How long runs that were cancelled may take to end at a shutdown; their operations are given back all the same."""
+ORGANIZATIONS = 64
+"""In how many organizations it looks for the next operation at once; it goes round."""
 _PARTY = ("", "operations")
 """Who this is where it takes turns."""
 
@@ -50,7 +52,7 @@ class Runner:
         self._lease = timedelta(seconds=host.settings.operation_lease_seconds)
         self._retention = Retention(host.db, host.clock)
         self._running: dict[str, Attempt] = {}
-        self._taken: list[str] = []  # the organizations of which something waited, whose turn was longest ago first
+        self._last = ""  # the organization whose turn was last
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -117,9 +119,7 @@ class Runner:
             return LOOK_SECONDS
         kinds, missed = sorted(performers), False
         while len(self._running) < self._at_once:
-            async with self._host.db.scan(_PARTY, patient=True) as tx:
-                waiting = await store.list_waiting(tx, self._host.server_id, kinds)
-            chosen = self._choose(waiting)
+            chosen = self._choose(await self._list_waiting(kinds))
             if not chosen:
                 break
             operation = await self._claim_first(chosen)
@@ -130,16 +130,25 @@ class Runner:
                 self._begin(operation, performers[operation.kind])
         return LOCKED_SECONDS if missed else await self._seconds_to_takeover()
 
+    async def _list_waiting(self, kinds: Sequence[str]) -> list[Waiting]:
+        """The organizations in which something waits, those first whose turn comes after the last one's; so many at most."""
+        async with self._host.db.scan(_PARTY, patient=True) as tx:
+            list_ = partial(store.list_waiting, tx, self._host.server_id, kinds)
+            waiting = await list_(after=self._last, max_organizations=ORGANIZATIONS)
+            left = ORGANIZATIONS - len(waiting)
+            if left and self._last:
+                known = {item.organization_id for item in waiting}
+                begin = await list_(after="", max_organizations=left)
+                waiting += [item for item in begin if item.organization_id not in known]
+        return waiting
+
     def _choose(self, waiting: Sequence[Waiting]) -> list[str]:
-        """The operations to take one of, by organization: those of which fewest run, then those whose turn was longest ago.
+        """The operations to take one of, by organization: those of which fewest run, then those whose turn comes first.
 
         First come those under which a server went down. Of these one runs at a time, so that each of them is found out and
         none is counted for another.
         """
-        known = {item.organization_id for item in waiting}
-        self._taken = [id_ for id_ in self._taken if id_ in known]
-        turns = {id_: turn for turn, id_ in enumerate(self._taken)}
-        waiting = sorted(waiting, key=lambda item: (item.running, turns.get(item.organization_id, -1)))
+        waiting = sorted(waiting, key=lambda item: item.running)
         suspected = any(attempt.operation.attempts > 1 for attempt in self._running.values())
         suspects = [] if suspected else [item.suspect_id for item in waiting if item.suspect_id]
         return suspects + [item.fresh_id for item in waiting if item.fresh_id]
@@ -166,7 +175,7 @@ class Runner:
         return operation
 
     def _begin(self, operation: Operation, perform: Perform) -> None:
-        self._taken = [*(id_ for id_ in self._taken if id_ != operation.organization_id), operation.organization_id]
+        self._last = operation.organization_id
         attempt = Attempt(self._host, operation, perform)
         self._running[operation.id] = attempt
         attempt.task.add_done_callback(partial(self._end, attempt))
