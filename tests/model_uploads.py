@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -23,8 +24,9 @@ from blobhub.v1 import operation_pb2
 from blobhub_server import app
 from blobhub_server.platform.blobs.object_collection import ObjectCollector
 from calling import ask
+from databases import select
 from onnx import helper, numpy_helper
-from served import Api
+from served import Api, connected, served
 from waiting import until
 
 ONNX = "blobhub.model.onnx"
@@ -73,6 +75,17 @@ async def left_after_collecting(collector: ObjectCollector) -> tuple[set[str], l
         await collector.take_pass()
     objects = collector._objects
     return {each.digest for each in await objects.page("", 1000)}, await objects.uploads("", 1000)
+
+
+async def nothing_is_left(tmp_path: Path, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look whether there is nothing in the object store but what revisions hold, once it was collected."""
+    collectors = collectors_at_rest(monkeypatch)
+    async with served(tmp_path / "data", url) as server, connected(server.address, key):
+        await until(lambda: bool(collectors))
+        objects, uploads = await left_after_collecting(collectors[0])
+    assert uploads == []
+    assert objects == {digest for (digest,) in await select(url, "SELECT DISTINCT digest FROM entries")}
+    assert [*(tmp_path / "data" / "objects" / "parts").iterdir()] == []
 
 
 class Caller(Protocol):

@@ -11,11 +11,9 @@ from pathlib import Path
 import acme
 import httpx
 import pytest
-from databases import select
-from model_uploads import ONNX, PART, Sender, collectors_at_rest, left_after_collecting, model_of, sending, sha256, stored
+from model_uploads import ONNX, PART, Sender, model_of, nothing_is_left, sending, sha256, stored
 from scale import scaled
-from served import ServerProcess, connected, served
-from waiting import until
+from served import ServerProcess, connected
 
 KILLS = scaled(30, least=2)
 MODEL = model_of(12 * PART)
@@ -80,14 +78,3 @@ async def test_a_model_outlives_kills_of_its_server(
             assert await stored(api, f"acme/scorer-{number}@draft") == sha256(MODEL)
     assert server.stop() == 0
     await nothing_is_left(tmp_path, database_url, server.admin_key, monkeypatch)
-
-
-async def nothing_is_left(tmp_path: Path, url: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look whether there is nothing in the object store but what revisions hold, once it was collected."""
-    collectors = collectors_at_rest(monkeypatch)
-    async with served(tmp_path / "data", url) as server, connected(server.address, key):
-        await until(lambda: bool(collectors))
-        objects, uploads = await left_after_collecting(collectors[0])
-    assert uploads == []
-    assert objects == {digest for (digest,) in await select(url, "SELECT DISTINCT digest FROM entries")}
-    assert [*(tmp_path / "data" / "objects" / "parts").iterdir()] == []
