@@ -1,5 +1,5 @@
 """`make demo`: a server from nothing, driven as a client would: a real document goes through a
-workflow, schedules fire it, and a model is asked about it.
+workflow, schedules fire it, and a model is asked about it, by the client and by a workflow.
 
 `python -m demo [DOCUMENT]`; the default is the project's own README.
 """
@@ -38,6 +38,8 @@ from demo import model
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFINITION = ROOT / "demo" / "document_summary.json"
+DEFINITIONS = (DEFINITION, ROOT / "demo" / "document_kind.json")
+"""The second one asks a model, which comes later."""
 MAX_BYTES = 900_000
 """A size that fits into an execution's input, also when it is quoted as JSON."""
 
@@ -74,16 +76,15 @@ async def prepare(hub: Client) -> str:
     )
     step("created", "organization acme, workflow blob acme/pipeline with an empty draft")
 
-    draft, document = "acme/pipeline@draft", DEFINITION.read_text()
-    put = definition_pb2.PutDefinitionRequest(revision=draft, alias="document_summary", document=document)
-    await hub.definitions.PutDefinition(put)
-    checked = await hub.definitions.CheckDefinition(
-        definition_pb2.CheckDefinitionRequest(revision=draft, definition="document_summary")
-    )
-    step(
-        "uploaded",
-        f"definition document_summary, {len(document)} bytes, {len(checked.problems)} problems found",
-    )
+    draft = "acme/pipeline@draft"
+    for path in DEFINITIONS:
+        alias, document = path.stem, path.read_text()
+        put = definition_pb2.PutDefinitionRequest(revision=draft, alias=alias, document=document)
+        await hub.definitions.PutDefinition(put)
+        checked = await hub.definitions.CheckDefinition(
+            definition_pb2.CheckDefinitionRequest(revision=draft, definition=alias)
+        )
+        step("uploaded", f"definition {alias}, {len(document)} bytes, {len(checked.problems)} problems found")
 
     commit = await hub.revisions.CommitRevision(
         revision_pb2.CommitRevisionRequest(revision=draft, comment="Summarise a document")
@@ -101,13 +102,15 @@ async def prepare(hub: Client) -> str:
     return opened.session.id
 
 
-async def run(hub: Client, session_id: str, text: str) -> None:
-    """Run the workflow on the document, printing the events as they come."""
+async def run(hub: Client, session_id: str, definition: str, text: str) -> event_pb2.Event:
+    """Run a definition on the document, printing the events as they come; return the last one."""
     given = execution_pb2.ExecutionInput(alias="document", value=Value(string_value=text))
-    spec = execution_pb2.ExecutionSpec(definition="document_summary", input_data=[given])
+    spec = execution_pb2.ExecutionSpec(definition=definition, input_data=[given])
     request = execution_pb2.RunExecutionRequest(session=session_id, spec=spec)
+    event = event_pb2.Event()
     async for event in hub.run(request):
         show(event)
+    return event
 
 
 def to_spec(*, cron_expression: str = "", invocation_time: str = "") -> schedule_pb2.ScheduleSpec:
@@ -169,12 +172,14 @@ def show_firing(firing: firing_pb2.Firing) -> None:
     console.print(f"  {clock(when)} {firing.sequence:>3}  [{colour}]{what:<18}[/] {firing.schedule_alias:<24} {about}")
 
 
-async def ask(hub: Client, name: str, text: str) -> None:
-    """Store a model, show what it is, and ask it about the document and about the definition."""
+async def ask(hub: Client, session_id: str, name: str, text: str) -> None:
+    """Store a model, show what it is, and ask it about the document and a definition; then have the workflow ask it."""
     stored = await model.upload(hub, console)
     step("described", model.describe(stored))
     step("asked", f"{name} is {await model.kind_of(hub, text.encode())}")
     step("asked", f"{DEFINITION.name} is {await model.kind_of(hub, DEFINITION.read_text().encode())}")
+    event = await run(hub, session_id, "document_kind", text)
+    step("answered", f"the workflow says that {name} is {plain(event.flow_exited.result)}")
 
 
 def step(what: str, about: str) -> None:
@@ -271,13 +276,13 @@ async def main(document: Path) -> None:
             async with connect(address, key) as hub:
                 session_id = await prepare(hub)
                 console.rule(f"running on {document.name}, {len(text)} characters", align="left")
-                await run(hub, session_id, text)
+                await run(hub, session_id, "document_summary", text)
                 await result(hub, session_id)
                 console.rule("schedules that fire it, as they do", align="left")
                 await schedule(hub)
                 await watch(hub)
                 console.rule("a model that tells the kind of a file", align="left")
-                await ask(hub, document.name, text)
+                await ask(hub, session_id, document.name, text)
             tour()
         except grpc.aio.AioRpcError as error:
             sys.exit(f"demo: {error.code().name} {reason(error)}: {error.details()}")

@@ -48,9 +48,15 @@ class Kind(BlobType):
     title = description = "A test's"
 
     def __init__(
-        self, name: str, *, needs: Sequence[type] = (), offers: Sequence[type] = (), brings: dict | None = None
+        self,
+        name: str,
+        *,
+        needs: Sequence[type] = (),
+        wants: Sequence[type] = (),
+        offers: Sequence[type] = (),
+        brings: dict | None = None,
     ) -> None:
-        self.name, self.needs, self.offers = name, needs, offers
+        self.name, self.needs, self.wants, self.offers = name, needs, wants, offers
         self.brings = {kind: MAKERS[kind]() for kind in offers} if brings is None else brings
         self.diary: list[str] = []
         self.given: dict[type, object] = {}
@@ -58,7 +64,7 @@ class Kind(BlobType):
     @asynccontextmanager
     async def open(self, host, given):
         self.diary.append(f"{self.name} opens")
-        self.given = {kind: given[kind] for kind in self.needs}
+        self.given = {kind: given[kind] for kind in self.needs} | {kind: given.find(kind) for kind in self.wants}
         yield Opened(services=(), offers=self.brings)
         self.diary.append(f"{self.name} closes")
 
@@ -94,6 +100,15 @@ async def test_types_are_opened_in_the_order_of_their_needs_and_closed_in_revers
     opened = [line.removesuffix(" opens") for line in first.diary[:4]]
     assert opened.index("c.c") < opened.index("b.b") < opened.index("a.a")
     assert [line.removesuffix(" closes") for line in first.diary[4:]] == opened[::-1]
+
+
+async def test_what_a_type_wants_is_opened_before_it_where_somebody_offers_it_and_nothing_where_nobody_does(host) -> None:
+    wanting, offering = Kind("a.a", wants=[Heats, Cools]), Kind("b.b", offers=[Heats])
+    async with types_of(wanting, offering).running(host):
+        assert wanting.given == {Heats: offering.brings[Heats], Cools: None}
+    assert wanting.diary == ["b.b opens", "a.a opens", "a.a closes", "b.b closes"]
+    with pytest.raises(CircularNeeds, match=r"a\.a needs Heats of b\.b"):
+        types_of(Kind("a.a", wants=[Heats], offers=[Cools]), Kind("b.b", needs=[Cools], offers=[Heats]))
 
 
 async def test_what_a_type_brought_is_forgotten_when_it_is_closed(host) -> None:

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 from blobhub_server.blobtypes import json_field
+from blobhub_server.blobtypes.reasons import error_classes
+from blobhub_server.errors import AmbiguousReference, ContentLost, NotFound, PermissionDenied, Renamed, WrongBlobType
+from blobhub_server.onnx.errors import ExtraNotInstalled
+from blobhub_server.onnx.inference.errors import InferenceError
 from blobhub_server.workflow import reasons
 from calling import ask
 from runs import run
@@ -27,6 +31,8 @@ SOURCES = [
     for folder in ("workflow", "blobtypes/expressions")
     for path in (ROOT / "server/blobhub_server" / folder).rglob("*.py")
 ]
+OF_QUESTIONS = (PermissionDenied, NotFound, Renamed, AmbiguousReference, WrongBlobType, ContentLost, ExtraNotInstalled)
+"""What the question to a model is refused with, beside the errors of inference."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,11 @@ def test_every_reason_that_is_given_is_told_and_no_other() -> None:
     assert {reason for tree in trees for reason in given_in(tree)} - told == set()
     written = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     assert told - written == set()
+
+
+def test_every_reason_why_a_model_has_no_answer_is_told_and_no_other() -> None:
+    own = {kind.reason for kind in error_classes(InferenceError)}
+    assert reasons.OF_MODELS.keys() == own | {kind.reason for kind in OF_QUESTIONS}
 
 
 def given_in(tree: ast.Module) -> Iterator[str]:

@@ -42,6 +42,7 @@ async def test_the_tour_and_the_program_in_the_readme_work(tmp_path: Path) -> No
     assert '"status": "FIRING_STATUS_SUCCESS"' in said
     assert '"state": "OPERATION_STATE_SUCCEEDED"' in said
     assert '"name": "target_label"' in said
+    assert '"label": "markdown"' in said
     program = tmp_path / "program.py"
     program.write_text(printed("python", "python").replace("127.0.0.1:7443", server.address))
     assert run(sys.executable, str(program), KEY=server.admin_key).splitlines()[-1] == "flow.exited"

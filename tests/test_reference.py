@@ -11,7 +11,12 @@ import pytest
 from acme import PUBLIC, READ
 from blobhub.v1 import blob_pb2, definition_pb2, revision_pb2, session_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal
+from blobhub_server.blobtypes.reference import names_revision
+from blobhub_server.errors import InvalidReference
+from blobhub_server.platform.rules.reference import parse
 from calling import ask
+from hypothesis import given
+from hypothesis import strategies as st
 from served import Api, Served
 
 pytestmark = pytest.mark.either_database
@@ -225,3 +230,18 @@ async def test_who_watches_a_public_blob_without_a_role_is_not_sent_its_drafts(a
 async def test_what_is_no_reference_to_a_revision_is_refused(api: Api, text: str) -> None:
     reason = "INVALID_REFERENCE" if text else "INVALID_REQUEST"
     await expect_refusal(acme.get_revision(api, text), INVALID, reason)
+
+
+PIECES = st.sampled_from(
+    ["acme", "scorer", "/", "@", "-", "default", "draft", "latest", "3", "03", ABSENT, ABSENT.replace("89", "AB"), "é"]
+)
+
+
+@given(st.lists(PIECES, max_size=6).map("".join))
+def test_a_reference_to_a_revision_has_the_form_that_calls_take(text: str) -> None:
+    try:
+        parse("revision", "revision", text)
+        taken = True
+    except InvalidReference:
+        taken = False
+    assert names_revision(text) == taken

@@ -69,7 +69,11 @@ def _prefix(enum: descriptor_pb2.EnumDescriptorProto) -> str:
 
 
 def _reasons() -> str:
-    tables = (("reason of an execution", reasons.OF_EXECUTIONS), ("reason of a component", reasons.OF_COMPONENTS))
+    tables = (
+        ("reason of an execution", reasons.OF_EXECUTIONS),
+        ("reason of a component", reasons.OF_COMPONENTS),
+        ("reason of `model.infer`", reasons.OF_MODELS),
+    )
     return "".join("\n" + _table((title, "cause"), _rows(causes)) for title, causes in tables)
 
 

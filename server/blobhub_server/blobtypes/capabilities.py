@@ -1,7 +1,7 @@
 """The capabilities that blob types offer each other: protocols, and the values they use.
 
 A type that needs one names the protocol in `needs` and finds an object of it in `given`. It does not know which type offers
-it.
+it. `Infers` is in a module of its own (`inference.py`), for components.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
+from blobhub_server.blobtypes.inference import Infers
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import BlobHubError
+
+__all__ = ["EndListener", "Infers", "Invocable", "Invocation", "InvocationResult"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

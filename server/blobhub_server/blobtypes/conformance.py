@@ -269,7 +269,7 @@ class BlobTypeConformance:
     async def test_its_capabilities_can_be_told_apart_from_other_objects(self) -> None:
         """They are classes or `runtime_checkable` protocols, which nothing fulfils by chance."""
         _, installed = self._installed()
-        for kind in (*installed.type.needs, *installed.type.offers):
+        for kind in (*installed.type.needs, *installed.type.wants, *installed.type.offers):
             assert not isinstance(object(), kind)
 
     async def test_its_settings_are_described_and_read_from_the_environment(self) -> None:

@@ -3,13 +3,13 @@
 A blob type is a class in the entry-point group `blobhub.blob_types`, named after the type. Its life:
 
 1. the registry instantiates it (no arguments) and reads its class variables;
-2. at start, `open(host, given)` is entered, after the types that offer what this one needs; what it yields says which
-   services, access kinds and capabilities the type brings; once the server answers calls, `on_serving` is called;
+2. at start, `open(host, given)` is entered, after the types that offer what this one needs or wants; what it yields says
+   which services, access kinds and capabilities the type brings; once the server answers calls, `on_serving` is called;
 3. when a draft of such a blob is committed, `validate` returns everything that is wrong with its content;
-4. at shutdown, after the streams have ended, `open` is left, before the types that offer what this one needs.
+4. at shutdown, after the streams have ended, `open` is left, before the types that offer what this one needs or wants.
 
 Types know nothing of each other. They meet through capabilities: one type *offers* an object that fulfils a protocol, others
-*need* it. Those that ship are in `blobtypes/capabilities.py`.
+*need* it, or *want* it and do without. Those that ship are in `blobtypes/capabilities.py`.
 
 Content is a set of named entries; each is bytes in the object store, identified by their SHA-256. The platform provides
 revisions, digests, access, idempotency and paging; the type defines what the content means.
@@ -194,6 +194,12 @@ class Actors(Protocol):
         NONE for a key that is revoked or expired, and for a key or user that is disabled or deleted.
         """
 
+    async def find_revision(self, actor_id: str, reference: str) -> RevisionView:
+        """The revision that a reference leads to, for a key or user that may read it now.
+
+        Raises what a call of theirs is refused with: PermissionDenied, NotFound, Renamed and errors of the reference.
+        """
+
 
 class Content(Protocol):
     """A revision's content as `validate` sees it."""
@@ -350,6 +356,10 @@ class Given:
         """The object of a kind. Raises KeyError for what was not asked for."""
         return cast(Thing, self._things[kind])
 
+    def find(self, kind: Callable[..., Thing]) -> Thing | None:
+        """The object of a capability that the type wants; None where no installed type offers it."""
+        return cast("Thing | None", self._things.get(kind))
+
 
 class BlobType(ABC):
     """A type of blob. Subclasses set the first three class variables, and the others as needed."""
@@ -360,6 +370,8 @@ class BlobType(ABC):
     description: ClassVar[str]
     needs: ClassVar[Sequence[type]] = ()
     """The capabilities it needs of others, as `runtime_checkable` protocols; `given` has an object for each."""
+    wants: Sequence[type] = ()
+    """The capabilities that it uses where an installed type offers them; `given.find` has an object for each, or None."""
     offers: ClassVar[Sequence[type]] = ()
     """The capabilities it offers, as `runtime_checkable` protocols; only one installed type may offer each."""
     settings: ClassVar[type[SettingsModel]] = SettingsModel

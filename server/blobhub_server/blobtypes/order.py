@@ -1,4 +1,4 @@
-"""The order in which blob types are opened: a type comes after those that offer what it needs."""
+"""The order in which blob types are opened: a type comes after those that offer what it needs or wants."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CircularNeeds(StartError):
 
 
 def opening_order(types: Iterable[BlobType]) -> list[BlobType]:
-    """The types, each after those that offer what it needs, otherwise by name.
+    """The types, each after those that offer what it needs or wants, otherwise by name.
 
     Raises CapabilityMissing, CapabilityAmbiguous, CircularNeeds.
     """
@@ -32,6 +32,7 @@ def opening_order(types: Iterable[BlobType]) -> list[BlobType]:
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for item in by_name.values():
         sorter.add(item.name, *(_provider(item, kind, offered_by).name for kind in item.needs))
+        sorter.add(item.name, *(offered_by[kind].name for kind in item.wants if kind in offered_by))
     try:
         return [by_name[name] for name in sorter.static_order()]
     except CycleError as error:
@@ -63,6 +64,6 @@ def _provider(item: BlobType, kind: type, offered_by: Mapping[type, BlobType]) -
 def _describe(circle: list[BlobType], offered_by: Mapping[type, BlobType]) -> str:
     steps = []
     for item, provider in pairwise(circle):
-        kind = next(kind for kind in item.needs if offered_by[kind] is provider)
+        kind = next(kind for kind in (*item.needs, *item.wants) if offered_by.get(kind) is provider)
         steps.append(f"{item.name} needs {kind.__name__} of {provider.name}")
     return ", ".join(steps)

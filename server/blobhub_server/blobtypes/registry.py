@@ -111,6 +111,7 @@ class BlobTypes:
         async with AsyncExitStack() as stack:
             for installed in self.in_opening_order():
                 given: dict[object, object] = {kind: offered[kind] for kind in installed.type.needs}
+                given |= {kind: offered[kind] for kind in installed.type.wants if kind in offered}
                 given[installed.type.settings] = installed.settings
                 stack.callback(installed.forget)  # After it is closed: what it does last may ask for its own limits.
                 opened = await stack.enter_async_context(installed.type.open(host, Given(given)))

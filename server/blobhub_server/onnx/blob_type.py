@@ -11,6 +11,7 @@ from pathlib import Path
 from blobhub.v1.onnx_error_pb2 import OnnxErrorReason
 
 from blobhub_server.background import in_background
+from blobhub_server.blobtypes.capabilities import Infers
 from blobhub_server.blobtypes.contract import BlobType, Check, Content, ForeignService, Given, Host, Limit, Opened, Service
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
@@ -26,6 +27,7 @@ from blobhub_server.onnx.oip import open_inference_pb2
 from blobhub_server.onnx.oip.access import ACCESS, SERVICE
 from blobhub_server.onnx.predictions import Predictions
 from blobhub_server.onnx.process_model import ProcessModel
+from blobhub_server.onnx.questions import Questions
 from blobhub_server.onnx.runtime import ExtraMissing, require_extra
 from blobhub_server.onnx.services.inference import InferenceService
 from blobhub_server.onnx.services.model import ModelService
@@ -49,6 +51,7 @@ class OnnxType(BlobType):
         "handed out byte for byte as it was sent."
     )
 
+    offers = (Infers,)
     settings = OnnxSettings
     reasons = OnnxErrorReason.DESCRIPTOR
     tables = TABLES
@@ -84,6 +87,7 @@ class OnnxType(BlobType):
                 locators={"model_upload": partial(locate_upload, host)},
                 collect=upload_store.collect,
                 limits=_limits(host),
+                offers={Infers: Questions(host, predictions)},
                 on_serving=upkeep.on_serving,
                 objects_in_use=upload_store.objects_in_use,
                 uploads_open=upload_store.unended,

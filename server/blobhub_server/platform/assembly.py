@@ -88,7 +88,7 @@ class Platform:
         self.contents = Contents(ground.objects, self.limits, clock, ids)
         self.collector = Collector(db, ground.bell, ground.types)
         self.object_collector = ObjectCollector(db, ground.objects, ground.types)
-        self.actors = Actors(clock)
+        self.actors = Actors(db, clock, self.locators, self.absence)
         self.operations = Operations(ground.types, self.limits, ground.bell, clock, ids)
         self.host = Host(
             server_id=ground.server_id,

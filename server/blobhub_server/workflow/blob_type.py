@@ -72,6 +72,7 @@ class WorkflowType(BlobType):
 
     def __init__(self) -> None:
         self._components = ComponentRegistry.load()
+        self.wants = self._components.needs
         self._definitions: Definitions
 
     def checks(self, settings: Settings, given: Given) -> list[Check]:
@@ -84,9 +85,14 @@ class WorkflowType(BlobType):
         settings = given[WorkflowSettings]
         log = EventLog(host.db, host.bell)
         events = SessionEvents(host, log)
-        async with _script_workers(settings) as scripts, examining() as examiner:
-            definitions = self._definitions = Definitions(host.db, host.contents, self._components, scripts, examiner)
-            runtime = EmbeddedRuntime(host, definitions, Services(scripts=scripts), log, settings.lease_seconds)
+        capabilities: dict[object, object] = {
+            kind: offered for kind in self.wants if (offered := given.find(kind)) is not None
+        }
+        components = self._components.match_offers(capabilities)
+        async with _script_workers(settings) as scripts, examining(components.lacking) as examiner:
+            definitions = self._definitions = Definitions(host.db, host.contents, components, scripts, examiner)
+            services = Services(scripts=scripts, capabilities=capabilities)
+            runtime = EmbeddedRuntime(host, definitions, services, log, settings.lease_seconds)
             async with runtime.running():
                 yield Opened(
                     services=self._services(host, definitions, runtime, log, events),

@@ -50,5 +50,26 @@ OF_COMPONENTS: Mapping[str, str] = {
     f"{MAX_STEP_BYTES >> 20} MiB together as JSON.",
     "SESSION_CONFLICT": "Others changed the session objects of a script each time before it had ended, 100 times.",
     "SCRIPT_CRASHED": "The process that ran a script ended under it.",
+    "CAPABILITY_MISSING": "It needs something of a blob type that is not installed any more.",
 }
 """Of components, which go on by their route `failure` where a connection carries it."""
+
+OF_MODELS: Mapping[str, str] = {
+    "PERMISSION_DENIED": "Whoever started the execution may not see the model, or may not act any more, or there is none.",
+    "NOT_FOUND": "There is no such blob or revision, or no model in it.",
+    "RENAMED": "The blob or its organization has another alias now, which the message says.",
+    "AMBIGUOUS_REFERENCE": "`@draft` of a blob with several drafts.",
+    "WRONG_BLOB_TYPE": "The blob holds no model.",
+    "INVALID_TENSOR": "A tensor is not one that the model takes or gives; the message says which, and what was expected.",
+    "TENSOR_NOT_SERVABLE": "The model takes or gives what JSON cannot hold, such as a sequence of maps.",
+    "INFERENCE_REFUSED": "An operator of the model refuses these inputs.",
+    "INFERENCE_EXHAUSTED": "The answer takes more time or memory than it may, or is larger than a value may be.",
+    "INFERENCE_CRASHED": "The process of the model ended while it computed the answer.",
+    "INFERENCE_UNLOADABLE": "The model does not load, although it did when it was processed.",
+    "INFERENCE_RESTING": "The model has ended its process, and rests. It may pass.",
+    "INFERENCE_QUEUE_FULL": "Too many requests wait for the model. It may pass.",
+    "INFERENCE_MEMORY_FULL": "The models that are answering leave no memory to load this one. It may pass.",
+    "EXTRA_MISSING": "The server was installed without the packages that models need.",
+    "CONTENT_LOST": "The stored bytes of the model are missing or corrupt.",
+}
+"""Of `model.infer`, beside those of all components. Those that may pass are tried again where a policy says so."""

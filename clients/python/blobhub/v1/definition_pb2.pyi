@@ -33,7 +33,7 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT: _DefinitionProblemType.ValueType  # 1
     """Not JSON, not the shape of a definition, or larger than one may be. PutDefinition refuses it."""
     DEFINITION_PROBLEM_TYPE_UNKNOWN_COMPONENT_TYPE: _DefinitionProblemType.ValueType  # 2
-    """No component of that type is installed."""
+    """No component of that type is installed, or it needs a blob type that is not."""
     DEFINITION_PROBLEM_TYPE_DUPLICATE_ID: _DefinitionProblemType.ValueType  # 3
     """Two components or two connections have the same id."""
     DEFINITION_PROBLEM_TYPE_MISSING_PORT: _DefinitionProblemType.ValueType  # 4
@@ -107,7 +107,7 @@ DEFINITION_PROBLEM_TYPE_UNSPECIFIED: DefinitionProblemType.ValueType  # 0
 DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT: DefinitionProblemType.ValueType  # 1
 """Not JSON, not the shape of a definition, or larger than one may be. PutDefinition refuses it."""
 DEFINITION_PROBLEM_TYPE_UNKNOWN_COMPONENT_TYPE: DefinitionProblemType.ValueType  # 2
-"""No component of that type is installed."""
+"""No component of that type is installed, or it needs a blob type that is not."""
 DEFINITION_PROBLEM_TYPE_DUPLICATE_ID: DefinitionProblemType.ValueType  # 3
 """Two components or two connections have the same id."""
 DEFINITION_PROBLEM_TYPE_MISSING_PORT: DefinitionProblemType.ValueType  # 4

@@ -42,7 +42,7 @@ class Signature:
             _check(tensor, spec)
         for name, spec in specs.items():
             if name not in seen:
-                if not _is_servable(spec):
+                if not is_servable(spec):
                     raise TensorNotServable(name, spec.type, is_input=True)
                 raise InvalidTensor(name, "is missing", expected=describe(spec), got="no such input")
 
@@ -56,7 +56,7 @@ class Signature:
             twice = next(each for each in wanted if wanted.count(each) > 1)
             raise InvalidTensor(twice, "is wanted twice", expected="each output once", got="another one of it")
         for name in wanted or specs:
-            if not _is_servable(specs[name]):
+            if not is_servable(specs[name]):
                 raise TensorNotServable(name, specs[name].type, is_input=False)
         return tuple(wanted or specs)
 
@@ -67,7 +67,8 @@ def describe(spec: TensorSpec) -> str:
     return f"{spec.datatype or spec.type}[{shape}]"
 
 
-def _is_servable(spec: TensorSpec) -> bool:
+def is_servable(spec: TensorSpec) -> bool:
+    """Whether a tensor can be sent in requests and answers."""
     return spec.datatype == BYTES or spec.datatype in ITEM_BYTES
 
 
@@ -79,7 +80,7 @@ def _names(specs: Sequence[TensorSpec]) -> str:
 def _check(tensor: Tensor, spec: TensorSpec) -> None:
     expected = describe(spec)
     got = f"{tensor.datatype}[{','.join(map(str, tensor.shape))}]"
-    if not _is_servable(spec):
+    if not is_servable(spec):
         raise TensorNotServable(spec.name, spec.type, is_input=True)
     if tensor.datatype != spec.datatype:
         raise InvalidTensor(tensor.name, "has another datatype", expected=expected, got=got)

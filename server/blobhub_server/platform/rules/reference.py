@@ -18,20 +18,15 @@ an id needs no prefix. A lone id is looked up among the kinds that the field all
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from blobhub_server.blobtypes.reference import DEFAULT, DRAFT, EVERYWHERE, LATEST, is_alias, read_version
 from blobhub_server.errors import InvalidReference
 from blobhub_server.ids import canonical_id, is_uuid
 
-_ALIAS = re.compile(r"[a-z0-9_-]{1,63}")
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+__all__ = ["DEFAULT", "DRAFT", "EVERYWHERE", "KINDS", "LATEST", "ME", "Reference", "named_blob", "parse", "parse_if_known"]
 
-DEFAULT = "default"
-DRAFT = "draft"
-LATEST = "latest"
 ME = "me"
-EVERYWHERE = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +59,10 @@ def named_blob(text: str) -> Reference | None:
     return found if found is not None and found.blob else None
 
 
-def _alias(text: str) -> bool:
-    return _ALIAS.fullmatch(text) is not None and text != EVERYWHERE and not is_uuid(text)
-
-
 def _organization(text: str) -> Reference | None:
     if id_ := canonical_id(text):
         return Reference(id=id_)
-    return Reference(organization=text) if _alias(text) else None
+    return Reference(organization=text) if is_alias(text) else None
 
 
 def _blob(text: str) -> Reference | None:
@@ -79,7 +70,7 @@ def _blob(text: str) -> Reference | None:
         return Reference(id=id_)
     organization, slash, blob = text.partition("/")
     organization = canonical_id(organization) or organization
-    if slash and (_alias(organization) or is_uuid(organization)) and _alias(blob):
+    if slash and (is_alias(organization) or is_uuid(organization)) and is_alias(blob):
         return Reference(organization=organization, blob=blob)
     return None
 
@@ -88,7 +79,7 @@ def _revision(text: str) -> Reference | None:
     if id_ := canonical_id(text):
         return Reference(id=id_)
     blob, at, version = text.partition("@")
-    found, version = _blob(blob), _version(version) if at else DEFAULT
+    found, version = _blob(blob), read_version(version) if at else DEFAULT
     if found is None or not version:
         return None
     return Reference(organization=found.organization, blob=found.blob, version=version, id=found.id)
@@ -105,7 +96,7 @@ def _blob_or_revision(text: str) -> Reference | None:
 def _user(text: str) -> Reference | None:
     if id_ := canonical_id(text):
         return Reference(id=id_)
-    return Reference(user=text[1:]) if text.startswith("@") and _alias(text[1:]) else None
+    return Reference(user=text[1:]) if text.startswith("@") and is_alias(text[1:]) else None
 
 
 def _organization_blob_or_user(text: str) -> Reference | None:
@@ -116,19 +107,13 @@ def _organization_blob_or_server(text: str) -> Reference | None:
     return Reference(organization=EVERYWHERE) if text == EVERYWHERE else _organization_or_blob(text)
 
 
-def _version(text: str) -> str:
-    if text in (DEFAULT, DRAFT, LATEST) or _NUMBER.fullmatch(text):
-        return text
-    return canonical_id(text)
-
-
 _PARSERS = {
     "organization": _organization,
     "blob": _blob,
     "revision": _revision,
     "organization_or_blob": _organization_or_blob,
     "blob_or_revision": _blob_or_revision,
-    "version": lambda text: Reference(version=version) if (version := _version(text)) else None,
+    "version": lambda text: Reference(version=version) if (version := read_version(text)) else None,
     "user": _user,
     "organization_blob_or_user": _organization_blob_or_user,
     "organization_blob_or_server": _organization_blob_or_server,

@@ -18,7 +18,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar, cast
 
 from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue
@@ -32,6 +33,9 @@ QUIET_ROUTES = frozenset({"success", "next", "failure"})
 """Routes that need no connection: the first two end their branch without one, and the last the execution."""
 
 Inputs = Mapping[str, Any]
+Thing = TypeVar("Thing")
+Capability = type
+"""A protocol that a blob type offers an object of (`blobtypes/capabilities.py`)."""
 
 
 class ComponentKind(Enum):
@@ -58,6 +62,10 @@ class PortSpec:
 
 CONTROL_IN = PortSpec(category="flow_input", route="in", description="Control enters here.")
 """The port of every component that takes control, whichever way it came."""
+SUCCESS = PortSpec(category="flow_output", route="success", description="Control leaves here.")
+FAILURE = PortSpec(
+    category="flow_output", route="failure", description="Control leaves here when it has failed, if this is connected."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,18 +191,32 @@ class Services:
     """What the server offers to effect components. Where one needs the server's storage, it waits for that."""
 
     scripts: ScriptRunner
+    capabilities: Mapping[object, object] = field(default_factory=dict)
+    """What blob types offer, by capability: those that components need and somebody offers."""
+
+    def capability(self, kind: Callable[..., Thing]) -> Thing:
+        """What a blob type offers. Raises ComponentError where none does."""
+        if kind not in self.capabilities:
+            message = "no blob type that is installed now offers what it needs; the check of its definition says what"
+            raise ComponentError(message, reason="CAPABILITY_MISSING", retryable=False)
+        return cast(Thing, self.capabilities[kind])
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentContext:
     """What an effect component gets beside its inputs. `idempotency_key` is the same for all attempts at one step.
 
+    `actor_id` is on whose behalf the execution was started (`Caller.actor_id`): what a component does for it, it does with
+    the rights that the actor has then.
+
     `emit_output` shows watchers a value before the component ends, `print_text` a text that is for people.
     `emit_bounded` emits what is known to be plain JSON within the bounds of a value, so nobody looks at it again.
     """
 
+    organization_id: str
     session_id: str
     execution_id: str
+    actor_id: str
     idempotency_key: str
     attempt: int
     emit_output: Callable[[Any], None]
@@ -217,6 +239,8 @@ class Component(ABC):
     """True when further data inputs and outputs than the declared ones are accepted."""
     open_routes: ClassVar[bool] = False
     """True when a definition may name further routes."""
+    needs: ClassVar[Mapping[Capability, str]] = MappingProxyType({})
+    """The capabilities of blob types that it needs, each in words. Where no installed type offers one, the check says so."""
 
     @property
     def category(self) -> str:

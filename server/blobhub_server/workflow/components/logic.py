@@ -6,6 +6,8 @@ from blobhub_server.workflow.code.calls import calls_of
 from blobhub_server.workflow.code.contract import ScriptError
 from blobhub_server.workflow.components.contract import (
     CONTROL_IN,
+    FAILURE,
+    SUCCESS,
     ComponentContext,
     ComponentError,
     EffectComponent,
@@ -20,11 +22,6 @@ from blobhub_server.workflow.components.contract import (
 from blobhub_server.workflow.components.expressions import Evaluation
 from blobhub_server.workflow.values import unwrap
 
-_SUCCESS = PortSpec(category="flow_output", route="success", description="Control leaves here.")
-_FAILURE = PortSpec(
-    category="flow_output", route="failure", description="Control leaves here when it has failed, if this is connected."
-)
-
 
 class Expression(PureComponent):
     """Evaluates an expression, one line of Python whose names are all other data inputs; the value is the output `result`.
@@ -35,8 +32,8 @@ class Expression(PureComponent):
     title = "Expression"
     ports = (
         CONTROL_IN,
-        _SUCCESS,
-        _FAILURE,
+        SUCCESS,
+        FAILURE,
         PortSpec(
             category="data_input",
             route="expression",
@@ -76,8 +73,8 @@ class Code(EffectComponent):
     title = "Code"
     ports = (
         CONTROL_IN,
-        _SUCCESS,
-        _FAILURE,
+        SUCCESS,
+        FAILURE,
         PortSpec(category="data_input", route="language", description="`python`.", value_type="choice"),
         PortSpec(
             category="data_input",

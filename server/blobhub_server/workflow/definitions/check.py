@@ -114,6 +114,8 @@ class _Check:
                 message = f"no component type {component.type!r} is installed"
                 yield _error(P.UNKNOWN_COMPONENT_TYPE, component.id, f"{path}.type", message)
                 continue
+            if component.type in self._lookup.lacking:
+                yield _error(P.UNKNOWN_COMPONENT_TYPE, component.id, f"{path}.type", _lack_message(type_))
             yield from self._ports(component, type_, path)
             yield from self._values(component, type_, path)
             yield from _policy(component, path)
@@ -268,6 +270,11 @@ class _Check:
 
     def _constant(self, id_: str) -> bool:
         return bool(persistence_of(self._lookup.settings[id_]) == "definition")
+
+
+def _lack_message(type_: ComponentType) -> str:
+    """That what a component needs is not there."""
+    return f"{type_.type} needs {' and '.join(type_.needs.values())}; no blob type that is installed here offers that"
 
 
 def _error(type_: P, component_id: str, path: str, message: str, *, line: int = 0, column: int = 0) -> Problem:

@@ -1,4 +1,6 @@
-"""Examine documents of definitions: `python -m …`. Requests come on the standard input, answers go to the standard output.
+"""Examine documents of definitions: `python -m … [COMPONENT…]`, where those components are named that lack what they need.
+
+Requests come on the standard input, answers go to the standard output.
 
 A request is two frames: the document, and the flaws of its scripts as JSON, null before the scripts were looked at.
 An answer is one frame of JSON texts, a line each: a header, and then the problems. A frame is four bytes that say its
@@ -64,8 +66,8 @@ def _problem(type_: str, component_id: str, path: str, message: str, severity: s
 class _Child:
     """Answers requests. The document of the last one is kept until its scripts were looked at."""
 
-    def __init__(self) -> None:
-        self._registry = ComponentRegistry.load()
+    def __init__(self, lacking: Iterable[str]) -> None:
+        self._registry = ComponentRegistry.load().mark_lacking(lacking)
         self._last: tuple[bytes, Examination] | None = None
 
     def answer(self, document: bytes, flaws: Flaws | None) -> tuple[dict[str, Any], Sequence[Problem]]:
@@ -102,7 +104,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # What a component prints is no answer.
-    child = _Child()
+    child = _Child(sys.argv[1:])
     while (document := _read_frame(sys.stdin.buffer)) is not None:
         header, problems = child.answer(document, json.loads(_read_frame(sys.stdin.buffer) or b"null"))
         is_last = "scripts" not in header and resident_bytes() > MAX_KEPT_BYTES

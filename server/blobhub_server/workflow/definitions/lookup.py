@@ -19,6 +19,8 @@ class Lookup:
 
     def __init__(self, definition: Definition, registry: ComponentRegistry) -> None:
         self.definition = definition
+        self.lacking = registry.lacking
+        """The types of components that need what no blob type offers."""
         self.components = {component.id: component for component in definition.components}
         self.types = {component.id: registry.get(component.type) for component in definition.components}
         self.settings = {component.id: settings_of(component) for component in definition.components}

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,7 +33,9 @@ ReadScripts = Callable[[Sequence[str]], Awaitable[Mapping[str, ScriptFlaw]]]
 class Examiner:
     """Examines documents, one at a time, in a process that is started for the first and stays for a while."""
 
-    def __init__(self) -> None:
+    def __init__(self, lacking: Iterable[str] = ()) -> None:
+        """`lacking` are the types of components that lack what they need here."""
+        self._lacking = sorted(lacking)
         self._process: ProcessGroup | None = None
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._turn = asyncio.Lock()
@@ -92,7 +94,8 @@ class Examiner:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                self._process = ProcessGroup(sys.executable, "-m", CHILD, env=environment, stdin=theirs, stdout=theirs)
+                command = (sys.executable, "-m", CHILD, *self._lacking)
+                self._process = ProcessGroup(*command, env=environment, stdin=theirs, stdout=theirs)
         except BaseException:
             ours.close()
             raise
@@ -116,9 +119,9 @@ class Examiner:
 
 
 @asynccontextmanager
-async def examining() -> AsyncIterator[Examiner]:
+async def examining(lacking: Iterable[str] = ()) -> AsyncIterator[Examiner]:
     """An examiner, whose process ends with the block."""
-    examiner = Examiner()
+    examiner = Examiner(lacking)
     try:
         yield examiner
     finally:

@@ -35,8 +35,10 @@ class Performer:
     async def run(self, graph: Graph, execution: Execution, step: RunStep, tell: Callable[[StepOutput], None]) -> Completion:
         """Run one attempt at a step; return its completion. `tell` gets the outputs that it emits before."""
         context = ComponentContext(
+            organization_id=execution.organization_id,
             session_id=execution.session_id,
             execution_id=execution.id,
+            actor_id=execution.actor_id,
             idempotency_key=f"{execution.id}/{step.step}",
             attempt=step.attempt,
             emit_output=lambda value: tell(StepOutput(step=step.step, value=require_json("emitted", value, step.inputs))),
