@@ -1,6 +1,7 @@
 """`make bench`: BlobHub beside the bare machine, in one run, as ratios. Aims are those of docs/architecture.md.
 
-`python -m benchmarks [calls | schedules] [--due N] [--stored N]`; all, in full size, unless told otherwise.
+`python -m benchmarks [calls | schedules | models] [--due N] [--stored N] [--mebibytes N]`; all, in full size, unless told
+otherwise.
 
 Nothing here fails: a benchmark tells, it does not judge.
 """
@@ -15,58 +16,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import flows
 import grpc
 import psutil
 import uvloop
-from benchmarks import schedules
+from benchmarks import models, schedules
+from benchmarks.measuring import alternating
 from benchmarks.own_cost import own_cost
 from benchmarks.refusing import CALLS, refusing
 from benchmarks.rows import row, spread
+from benchmarks.serving import serving
 from blobhub.v1 import blob_pb2, execution_pb2, session_pb2
-from served import Api, connected
+from served import Api
 
-HERE = Path(__file__).resolve().parent
 FREE_PORTS = {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_HTTP_LISTEN": "127.0.0.1:0"}
-SECONDS = float(os.environ.get("SECONDS_EACH", "4"))
-PARTS = ("calls", "schedules")
+PARTS = ("calls", "schedules", "models")
 SUBSCRIBERS = 100
 EVENTS = 12 * 400
 """How many events each subscriber gets: twelve of an execution."""
 EVENTS_A_MESSAGE = 32
-
-
-async def rate(call: Callable[[], Awaitable[object]], in_flight: int) -> tuple[float, list[float]]:
-    """Calls a second with so many in flight, and how long each took, in milliseconds."""
-    took: list[float] = []
-    end = time.perf_counter() + SECONDS
-
-    async def caller() -> None:
-        while (start := time.perf_counter()) < end:
-            await call()
-            took.append((time.perf_counter() - start) * 1000)
-
-    start = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(in_flight)))
-    return len(took) / (time.perf_counter() - start), took
-
-
-async def alternating(
-    ours: Callable[[], Awaitable[object]], bare: Callable[[], Awaitable[object]], in_flight: int
-) -> tuple[float, float, list[float]]:
-    """Rates of two calls, measured in turns so that a drifting machine touches both."""
-    totals: list[list[float]] = [[], []]
-    took: list[float] = []
-    for _ in range(3):
-        for place, call in enumerate((ours, bare)):
-            figure, each = await rate(call, in_flight)
-            totals[place].append(figure)
-            if place == 0:
-                took += each
-    return statistics.median(totals[0]), statistics.median(totals[1]), took
 
 
 async def reads(api: Api, bare: grpc.aio.Channel) -> None:
@@ -211,23 +181,15 @@ async def calls() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start_up(Path(folder) / "start")
         await own_costs(Path(folder) / "own")
-        data_dir = Path(folder) / "data"
-        data_dir.mkdir()
-        command = [sys.executable, str(HERE / "serve.py"), str(data_dir)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        address, bare_address, key = (await asyncio.to_thread(process.stdout.readline)).split()
-        try:
-            async with connected(address, key) as api, grpc.aio.insecure_channel(bare_address) as bare:
-                session_id = await api.session(flows.steps(3), alias="five-steps")
-                await api.put(flows.scripts(), alias="three-scripts")
-                await reads(api, bare)
-                await refusals(api, address)
-                await executions(api, bare, session_id, "5-step executions (evaluated in place)", "five-steps")
-                await executions(api, bare, session_id, "5-step executions, 3 of them scripts", "three-scripts")
-                await fan_out(api, bare_address, session_id)
-        finally:
-            process.communicate("")
+        async with serving(Path(folder) / "data") as server:
+            api, bare = server.api, server.bare
+            session_id = await api.session(flows.steps(3), alias="five-steps")
+            await api.put(flows.scripts(), alias="three-scripts")
+            await reads(api, bare)
+            await refusals(api, server.address)
+            await executions(api, bare, session_id, "5-step executions (evaluated in place)", "five-steps")
+            await executions(api, bare, session_id, "5-step executions, 3 of them scripts", "three-scripts")
+            await fan_out(api, server.bare_address, session_id)
 
 
 async def main() -> None:
@@ -235,6 +197,7 @@ async def main() -> None:
     parser.add_argument("part", nargs="?", choices=PARTS, help="what to measure; all unless told")
     parser.add_argument("--due", type=int, default=10_000, help="how many schedules are due at once")
     parser.add_argument("--stored", type=int, default=1_000_000, help="how many schedules are stored")
+    parser.add_argument("--mebibytes", type=int, default=128, help="how large the model is that is sent and fetched")
     told = parser.parse_args()
     parts = [told.part] if told.part else PARTS
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed server is compiled once and not at each start
@@ -245,6 +208,9 @@ async def main() -> None:
             # PostgreSQL runs as another user, who has to get in.
             Path(folder).chmod(0o755)
             await schedules.main(Path(folder), schedules.Sizes(due=told.due, stored=told.stored))
+    if "models" in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            await models.main(Path(folder), told.mebibytes << 20)
 
 
 if __name__ == "__main__":

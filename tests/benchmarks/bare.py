@@ -4,11 +4,14 @@
 * `/bare/Stream`: sends a number of messages of a given size as fast as it can.
 * `/bare/Run`: the bare loop of an execution: one streaming call, twelve events made, stored and sent as protobuf, two
   group-committed SQLite transactions with `synchronous=FULL`, no engine.
+* `/bare/Upload`: writes the messages of a stream to a file, and answers when that is on disk.
+* `/bare/Download`: sends that file in messages of 1 MiB.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +20,7 @@ from pathlib import Path
 import grpc
 from blobhub.v1 import event_pb2, execution_pb2
 
+CHUNK_BYTES = 1 << 20
 ID = "01890000-0000-7000-8000-000000000000"
 
 
@@ -78,8 +82,8 @@ class Committer:
         self._connection.execute("COMMIT")
 
 
-def handlers(committer: Committer) -> grpc.GenericRpcHandler:
-    """The bare service; requests and answers are bytes."""
+def handlers(committer: Committer, file: Path) -> grpc.GenericRpcHandler:
+    """The bare service; requests and answers are bytes. `file` is what is sent and fetched."""
 
     async def empty(request: bytes, context: object) -> bytes:
         return b""
@@ -96,11 +100,28 @@ def handlers(committer: Committer) -> grpc.GenericRpcHandler:
             await committer.commit([(1, event.SerializeToString()) for event in made])
             yield execution_pb2.RunExecutionResponse(events=made).SerializeToString()
 
+    async def upload(requests: AsyncIterator[bytes], context: object) -> bytes:
+        part = file.with_suffix(".part")
+        with part.open("wb") as written:
+            async for chunk in requests:
+                written.write(chunk)
+            written.flush()
+            await asyncio.to_thread(os.fsync, written.fileno())
+        part.replace(file)
+        return b""
+
+    async def download(request: bytes, context: object) -> AsyncIterator[bytes]:
+        with file.open("rb") as read:
+            while chunk := read.read(CHUNK_BYTES):
+                yield chunk
+
     return grpc.method_handlers_generic_handler(
         "bare",
         {
             "Empty": grpc.unary_unary_rpc_method_handler(empty),
             "Stream": grpc.unary_stream_rpc_method_handler(stream),
             "Run": grpc.unary_stream_rpc_method_handler(run),
+            "Upload": grpc.stream_unary_rpc_method_handler(upload),
+            "Download": grpc.unary_stream_rpc_method_handler(download),
         },
     )

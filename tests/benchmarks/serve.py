@@ -18,7 +18,7 @@ async def main(data_dir: Path) -> None:
     settings = Settings(listen="127.0.0.1:0", http_listen="127.0.0.1:0", data_dir=data_dir, log_level="warning")
     async with running(settings, BlobTypes.load()) as server:
         bare = grpc.aio.server()
-        bare.add_generic_rpc_handlers((handlers(Committer(data_dir / "bare.db")),))
+        bare.add_generic_rpc_handlers((handlers(Committer(data_dir / "bare.db"), data_dir / "bare.bin"),))
         port = bare.add_insecure_port("127.0.0.1:0")
         await bare.start()
         print(server.address, f"127.0.0.1:{port}", server.admin_key, flush=True)
