@@ -119,6 +119,18 @@ def identity() -> bytes:
     return model(nodes, inputs, [(f"{name}_out", kind, [2]) for name, kind in kinds.items()]).SerializeToString()
 
 
+def brains(texts: bool = False) -> bytes:
+    """A model of BF16: what comes in as `x`, and FP32 and BF16 of it. With `texts` it takes some, too."""
+    kinds = {"FP32": FLOAT, "BF16": TensorProto.BFLOAT16}
+    nodes = [helper.make_node("Cast", ["x"], [name], to=kind) for name, kind in kinds.items()]
+    inputs, outputs = [("x", kinds["BF16"], ["batch"])], [(name, kind, ["batch"]) for name, kind in kinds.items()]
+    if texts:
+        nodes.append(helper.make_node("Identity", ["t"], ["u"]))
+        inputs.append(("t", TensorProto.STRING, ["batch"]))
+        outputs.append(("u", TensorProto.STRING, ["batch"]))
+    return bytes(model(nodes, inputs, outputs).SerializeToString())
+
+
 def stored(data: ModelProto | bytes, organization_id: str = "organization") -> StoredModel:
     """A model as the engine gets it."""
     text = data if isinstance(data, bytes) else data.SerializeToString()

@@ -106,8 +106,9 @@ class Api:
 
 @asynccontextmanager
 async def connected(address: str, key: str | None) -> AsyncIterator[Api]:
-    """A client of a server."""
+    """A client of a server, which itself takes messages of any size."""
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    options += [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
     async with grpc.aio.insecure_channel(address, options) as channel:
         yield Api(KeyChannel(channel, key) if key else channel, key)
 
@@ -118,6 +119,7 @@ class Served:
 
     address: str
     http_address: str
+    inference_address: str
     admin_key: str
     settings: Settings
 
@@ -137,6 +139,7 @@ async def served(data_dir: Path, database_url: str | None = None, **settings) ->
         yield Served(
             address=server.address,
             http_address=server.http_address,
+            inference_address=server.inference_address or "",
             admin_key=planted(server.admin_key or "", "an administrator's key"),
             settings=made,
         )

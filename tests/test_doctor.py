@@ -28,7 +28,7 @@ from issuer import Issuer
 from served import connected, served
 
 WHATS = [
-    *("configuration", "blob types", "address", "database", "migrations"),
+    *("configuration", "blob types", "address", "inference address", "database", "migrations"),
     *("object store", "master key", "token issuer", "clock"),
     "blobhub.compute.scheduler, time zones",
     "blobhub.compute.workflow, script workers",
@@ -62,9 +62,9 @@ async def settings(tmp_path: Path, database_url: str) -> Settings:
 
 
 async def test_all_is_well_beside_a_running_server(tmp_path: Path, database_url: str, issuer: Issuer) -> None:
-    async with served(tmp_path / "data", database_url, **issuer.settings) as server:
+    async with served(tmp_path / "data", database_url, **issuer.settings, inference_listen="127.0.0.1:0") as server:
         environment = {name.upper(): str(value) for name, value in issuer.settings.items()}
-        environment |= {"LISTEN": server.address, "DATABASE_URL": database_url}
+        environment |= {"LISTEN": server.address, "INFERENCE_LISTEN": server.inference_address, "DATABASE_URL": database_url}
         done = await asyncio.to_thread(
             run, "doctor", tmp_path / "data", **{f"BLOBHUB_{name}": value for name, value in environment.items()}
         )
@@ -73,7 +73,8 @@ async def test_all_is_well_beside_a_running_server(tmp_path: Path, database_url:
     assert done.returncode == 0
     assert "blobhub.compute.workflow of blobhub-server" in lines[1]
     assert f"serves on {server.address}" in lines[2]
-    assert "has 3 keys" in lines[7]
+    assert f"serves on {server.inference_address}; messages have up to 32 MiB there" in lines[3]
+    assert "has 3 keys" in lines[8]
 
 
 async def test_all_is_well_when_the_server_is_down_and_before_it_ever_ran(settings: Settings, tmp_path: Path) -> None:
@@ -218,7 +219,10 @@ async def listener(kind: str) -> AsyncIterator[str]:
 @pytest.mark.parametrize("kind", ["grpc", "mute"])
 async def test_an_address_that_another_program_has(tmp_path: Path, kind: str) -> None:
     async with listener(kind) as address:
-        await failing(Settings(data_dir=tmp_path, listen=address), "address", f"cannot listen on {address}")
+        said = f"cannot listen on {address}"
+        await failing(Settings(data_dir=tmp_path, listen=address), "address", said)
+        settings = Settings(data_dir=tmp_path, listen="127.0.0.1:0", inference_listen=address)
+        await failing(settings, "inference address", said)
 
 
 async def test_an_address_that_is_not_this_machines(tmp_path: Path) -> None:

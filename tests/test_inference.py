@@ -7,6 +7,7 @@ from typing import Any
 
 import acme
 import grpc
+import ml_dtypes
 import models
 import numpy as np
 import onnx_models
@@ -17,7 +18,7 @@ from blobhub_server.blobtypes.conformance import expect_refusal
 from calling import outcome
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from inferring import DATATYPES, FLOAT, doubling, identity, in_process, model, picking
+from inferring import DATATYPES, FLOAT, brains, doubling, identity, in_process, model, picking
 from models import DRAFT
 from onnx import helper
 from served import Api
@@ -86,6 +87,34 @@ async def test_items_of_every_datatype_come_back_in_the_field_that_they_were_sen
     assert {each.name: each for each in await infer(api, *again)} == answers
 
 
+async def test_bf16_goes_in_and_out(api: Api) -> None:
+    await served_model(api, brains())
+    # Between 1 and 1 + 1/64 there is one number, and what lies in the middle of two goes to the even one.
+    items = [0.5, 1 + 1 / 256, 1 + 3 / 256, -3e38, float("inf"), 0]
+    expected = np.array(items, np.float32).astype(ml_dtypes.bfloat16)
+    sent = Tensor(name="x", datatype="BF16", shape=[6], floats=items)
+    whole, half = await infer(api, sent)
+    assert list(whole.floats) == list(half.floats) == expected.astype(np.float32).tolist()
+    raw = Tensor(name="x", datatype="BF16", shape=[6], raw=expected.tobytes())
+    _, half = await infer(api, raw, raw_outputs=True)
+    assert (half.datatype, half.raw) == ("BF16", expected.tobytes())
+    _, half = await infer(api, Tensor(name="x", datatype="BF16", shape=[1], floats=[float("nan")]))
+    assert np.isnan(half.floats[0])
+
+
+async def test_bf16_of_a_model_that_takes_texts_is_refused_by_name(api: Api) -> None:
+    await served_model(api, brains(texts=True))
+    sent = [
+        Tensor(name="x", datatype="BF16", shape=[1], floats=[2]),
+        Tensor(name="t", datatype="BYTES", shape=[1], texts=[b"two"]),
+    ]
+    whole, text = await infer(api, *sent, outputs=["FP32", "u"])
+    assert (list(whole.floats), list(text.texts)) == ([2], [b"two"])
+    refused = await expect_refusal(infer(api, *sent), grpc.StatusCode.INVALID_ARGUMENT, "INFERENCE_REFUSED")
+    assert "'BF16'" in refused.details()
+    assert "takes texts" in refused.details()
+
+
 @pytest.mark.parametrize(
     ("sent", "says"),
     [
@@ -99,7 +128,8 @@ async def test_items_of_every_datatype_come_back_in_the_field_that_they_were_sen
             "expected `floats` or `raw` for FP32, got `raw`, `floats`",
         ),
         (Tensor(name="x", datatype="INT8", shape=[1], integers=[128]), "has an item out of range: expected items of INT8"),
-        (Tensor(name="x", datatype="BF16", shape=[1], raw=b"xx"), "has a datatype that cannot be sent"),
+        (Tensor(name="x", datatype="BF16", shape=[1], floats=[3.4e38]), "has an item out of range: expected items of BF16"),
+        (Tensor(name="x", datatype="INT4", shape=[1], raw=b"x"), "has a datatype that cannot be sent"),
         (Tensor(name="z", datatype="FP32", shape=[1], floats=[1]), "tensor 'z' is no input of the model: expected x, got z"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import acme
 import grpc
+import ml_dtypes
 import models
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from blobhub_server.rpc.access_options import MethodAccess, MissingAccess, table
 from calling import outcome
 from google.protobuf import descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
-from inferring import doubling, identity
+from inferring import brains, doubling, identity
 from models import DRAFT
 from onnx_models import relu
 from served import Api, Served
@@ -77,6 +78,7 @@ async def test_tritonclient_works_unmodified(server: Served, api: Api) -> None:
     said = json.loads(done.stdout)
     assert (said["live"], said["ready"], said["model_ready"]) == (True, True, True)
     assert said["server"]["name"] == "blobhub"
+    assert said["index"]["models"] == [{"name": "acme/scorer", "version": "1", "state": "READY"}]
     (taken,), (given,) = said["metadata"]["inputs"], said["metadata"]["outputs"]
     assert taken == {"name": "x", "datatype": "FP32", "shape": ["-1", "4"]}
     assert given["name"] == "y"
@@ -139,10 +141,23 @@ async def test_items_of_every_datatype_come_back(api: Api) -> None:
     assert "expected 4 bytes for FP16[2], got 0 bytes" in refused.details()
     raw = [(await packed(api, each, numbers)) for each in numbers]
     raw.append(np.array([0.5, 2], np.float16).tobytes())
-    bare = [pb.ModelInferRequest.InferInputTensor(name=name, datatype=name, shape=[2]) for name in (*numbers, "FP16")]
+    names = (*numbers, "FP16")
+    bare = [pb.ModelInferRequest.InferInputTensor(name=name, datatype=name, shape=[2]) for name in names]
     answer = await call(api, "ModelInfer", model_name=DRAFT, inputs=bare, raw_input_contents=raw)
     found = {each.name: data for each, data in zip(answer.outputs, answer.raw_output_contents, strict=True)}
-    assert found == {f"{name}_out": data for name, data in zip((*numbers, "FP16"), raw, strict=True)}
+    assert found == {f"{name}_out": data for name, data in zip(names, raw, strict=True)}
+
+
+async def test_bf16_is_answered_in_raw_bytes(api: Api) -> None:
+    await models.blob(api)
+    await models.stored(api, brains())
+    sent = np.array([0.5, -3e38], ml_dtypes.bfloat16)
+    x = pb.ModelInferRequest.InferInputTensor(name="x", datatype="BF16", shape=[2])
+    answer = await call(api, "ModelInfer", model_name=DRAFT, inputs=[x], raw_input_contents=[sent.tobytes()])
+    assert [each.datatype for each in answer.outputs] == ["FP32", "BF16"]
+    assert list(answer.raw_output_contents) == [sent.astype(np.float32).tobytes(), sent.tobytes()]
+    config = (await call(api, "ModelConfig", name=DRAFT)).config
+    assert config.input[0].data_type == pb.TYPE_BF16
 
 
 async def packed(api: Api, name: str, numbers: dict[str, tuple[str, list[Any]]]) -> bytes:
@@ -183,7 +198,7 @@ async def test_what_cannot_be_answered_is_refused(api: Api, fields: dict[str, An
 async def test_access_is_that_of_the_revision(api: Api, anonymous: Api) -> None:
     await snapshot(api, doubling().SerializeToString())
     reads = ["ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"]
-    for name in ("ServerLive", "ServerReady", "ServerMetadata"):
+    for name in ("ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex"):
         assert await outcome(call(anonymous, name)) == "OK"
     for name in reads:
         assert await outcome(call(anonymous, name, name="acme/scorer")) == "UNAUTHENTICATED"

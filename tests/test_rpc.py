@@ -13,7 +13,7 @@ from blobhub_server.blobtypes.conformance import reason_of, unpack
 from blobhub_server.config import Settings
 from blobhub_server.errors import NotFound, PermissionDenied
 from blobhub_server.rpc.drain import Drain
-from blobhub_server.rpc.server import options, shut_down
+from blobhub_server.rpc.server import Port, Ports, options
 from blobhub_server.rpc.transport_error import ShuttingDown
 from google.rpc import error_details_pb2
 from grpc._cython import cygrpc
@@ -209,7 +209,8 @@ async def test_leaving_goes_in_order_health_then_streams_then_the_server() -> No
             assert seconds == DEADLINE_SECONDS
             order.append(f"the other port ends, draining: {drain.draining}")
 
-        await shut_down(there.server, there.health, drain, DEADLINE_SECONDS, other_port)
+        port = Port(server=there.server, health=there.health, address=there.address)
+        await Ports([port]).shut_down(drain, DEADLINE_SECONDS, other_port)
         order.append("the server has stopped")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call.read()

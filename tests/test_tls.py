@@ -12,7 +12,9 @@ from blobhub_client import connect
 from blobhub_server.config import Settings
 from blobhub_server.doctor import _shows
 from blobhub_server.rpc.tls import BadCertificate, TlsFiles
+from calling import outcome
 from certificates import Authority
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 from served import served
 
@@ -28,6 +30,13 @@ async def refused(address: str, key: str, credentials: grpc.ChannelCredentials |
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await is_administrator(address, key, credentials)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def is_serving(address: str, credentials: grpc.ChannelCredentials) -> bool:
+    """Whether a port is reached, and answers."""
+    async with grpc.aio.secure_channel(address, credentials) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+        return await outcome(check) == "OK"
 
 
 def shown(address: str) -> bytes:
@@ -65,15 +74,17 @@ async def test_with_an_authority_of_clients_a_key_alone_does_not_suffice(tmp_pat
     client_ca = tmp_path / "clients.pem"
     client_ca.write_bytes(clients.certificate)
     files = {"tls_certificate_file": certificate, "tls_key_file": key, "tls_client_ca_file": client_ca}
-    async with served(tmp_path / "data", **files) as server:
+    async with served(tmp_path / "data", **files, inference_listen="127.0.0.1:0") as server:
         for issuer, comes_in in ((clients, True), (other, False), (None, False)):
             pair = issuer.issue("client") if issuer else None
             own = (pair.key, pair.certificate) if pair else (None, None)
             credentials = grpc.ssl_channel_credentials(authority.certificate, *own)
             if comes_in:
                 assert await is_administrator(server.address, server.admin_key, credentials)
+                assert await is_serving(server.inference_address, credentials)
             else:
                 await refused(server.address, server.admin_key, credentials)
+                assert not await is_serving(server.inference_address, credentials)
 
 
 def test_files_that_do_not_fit_together_stop_the_start(tmp_path: Path) -> None:

@@ -49,5 +49,10 @@ def test_what_one_has_under_way_keeps_nobody_else_out_and_leaves_nothing_behind(
         pass
     with pytest.raises(Overloaded), counted.one_more(ONE, under_way.MAX_BYTES + 1):
         pass
+    together = UnderWay(max_all_bytes=10)
+    with together.one_more(ONE, 6), pytest.raises(Overloaded), together.one_more(OTHER, 5):
+        pass
+    with together.one_more(OTHER, 10):
+        pass
     assert not +counted._calls
     assert not +counted._bytes

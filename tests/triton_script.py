@@ -21,6 +21,7 @@ def main(address: str, key: str, model: str, version: str) -> None:
         "live": client.is_server_live(),
         "ready": client.is_server_ready(),
         "server": client.get_server_metadata(as_json=True),
+        "index": client.get_model_repository_index(headers=headers, as_json=True),
         "model_ready": client.is_model_ready(**named),
         "metadata": client.get_model_metadata(**named, as_json=True),
         "config": client.get_model_config(**named, as_json=True),

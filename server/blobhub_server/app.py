@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 
-import grpc
 import structlog
 
 from blobhub_server import logs, memory
@@ -47,10 +46,12 @@ from blobhub_server.rpc.comments import OURS, Comments
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.handlers import generic_handler
 from blobhub_server.rpc.pipeline import Pipeline
+from blobhub_server.rpc.port import ORDINARY, PortBounds
 from blobhub_server.rpc.reflection import add_reflection
-from blobhub_server.rpc.server import Health, bind, make_server, shut_down
+from blobhub_server.rpc.server import Health, Port, Ports, bind, make_server
 from blobhub_server.rpc.tls import TlsFiles
 from blobhub_server.rpc.validation import compile_constraints
+from blobhub_server.start import NothingToServe
 
 log = structlog.get_logger()
 
@@ -64,6 +65,7 @@ class RunningServer:
 
     address: str
     http_address: str
+    inference_address: str | None
     admin_key: str | None
 
 
@@ -92,24 +94,28 @@ async def running(
         # Admission and serving
         brought = {"the platform": platform.opened(), **types.opened()}
         require_distinct(brought)
-        pipeline = await stack.enter_async_context(_pipeline(platform, brought))
+        pipelines = await stack.enter_async_context(_pipelines(platform, brought))
         services = [service for opened in brought.values() for service in opened.services]
         tls = TlsFiles.from_settings(settings)
-        server = make_server(settings, pipeline)
-        health = _serve(server, services, Comments([OURS, *types.descriptors()]))
-        address = bind(server, settings.listen, tls)
-        http = await stack.enter_async_context(_http(platform, signer, pipeline, health, tls))
-        await server.start()
-        await health.set_ready(True)
-        watching = ground.db.trouble.watch(partial(_probe, ground.db, ground.objects), health.set_ready)
+        port = _open_port(settings, pipelines, services, tls, Comments([OURS, *types.descriptors()]))
+        inference = _open_inference_port(settings, pipelines, brought.values(), tls)
+        ports = Ports([port, inference] if inference else [port])
+        http = await stack.enter_async_context(_http(platform, signer, pipelines.ordinary, ports, tls))
+        await ports.start()
+        watching = ground.db.trouble.watch(partial(_probe, ground.db, ground.objects), ports.set_ready)
         await stack.enter_async_context(in_background(watching, "trouble"))
-        stack.push_async_callback(shut_down, server, health, platform.host.drain, settings.drain_seconds, http.shut_down)
+        stack.push_async_callback(ports.shut_down, platform.host.drain, settings.drain_seconds, http.shut_down)
         await stack.enter_async_context(in_background(platform.collector.collect_forever(), "collector"))
         await stack.enter_async_context(in_background(platform.object_collector.collect_forever(), "object collector"))
         await stack.enter_async_context(in_background(memory.trim_forever(), "memory"))
         await stack.enter_async_context(platform.operation_runner.running())
         types.on_serving()  # Last: what is left from before may be long, or end this server too.
-        yield RunningServer(address=address, http_address=http.address, admin_key=admin_key)
+        yield RunningServer(
+            address=port.address,
+            http_address=http.address,
+            inference_address=inference.address if inference else None,
+            admin_key=admin_key,
+        )
 
 
 async def _ground(stack: AsyncExitStack, settings: Settings, types: BlobTypes) -> tuple[Ground, Signer]:
@@ -147,27 +153,43 @@ async def _probe(db: Database, objects: ObjectStore) -> None:
     await objects.probe()
 
 
+@dataclass(frozen=True, slots=True)
+class _Pipelines:
+    """What calls go through, by the port that they come to; there may be none for large messages."""
+
+    ordinary: Pipeline
+    large: Pipeline | None
+
+
 @asynccontextmanager
-async def _pipeline(platform: Platform, brought: Mapping[str, Opened]) -> AsyncIterator[Pipeline]:
+async def _pipelines(platform: Platform, brought: Mapping[str, Opened]) -> AsyncIterator[_Pipelines]:
     """What every call goes through, for all services that were brought."""
     host, settings = platform.host, platform.host.settings
     kinds = {kind: locator for opened in brought.values() for kind, locator in opened.locators.items()}
     access = _access(service for opened in brought.values() for service in opened.services)
     check_resources(access, kinds, KINDS)
     compile_constraints(rule.request for rule in access.values())
-    async with platform.gate(access, kinds) as gate:
-        guard = Guard(host.bell, host.clock, TOPIC, max_unread_seconds=settings.max_unread_seconds)
-        async with guard.watching():
-            yield Pipeline(gate, guard, host.db.trouble, settings)
+    async with platform.gate(access, kinds) as gate, AsyncExitStack() as stack:
+
+        async def make(bounds: PortBounds, beside: Pipeline | None = None) -> Pipeline:
+            seconds = settings.max_unread_seconds
+            guard = Guard(host.bell, host.clock, TOPIC, max_unread_seconds=seconds, bounds=bounds)
+            await stack.enter_async_context(guard.watching())
+            return Pipeline(gate, guard, host.db.trouble, settings, bounds=bounds, beside=beside)
+
+        ordinary, large = await make(ORDINARY), None
+        if settings.inference_listen is not None:
+            large = await make(PortBounds.for_large_messages(settings.inference_message_mib << 20), ordinary)
+        yield _Pipelines(ordinary=ordinary, large=large)
 
 
 @asynccontextmanager
 async def _http(
-    platform: Platform, signer: Signer, pipeline: Pipeline, health: Health, tls: TlsFiles | None
+    platform: Platform, signer: Signer, pipeline: Pipeline, ports: Ports, tls: TlsFiles | None
 ) -> AsyncIterator[HttpPort]:
     """The HTTP port, to which what is signed leads. Objects in the cloud are transferred there."""
     host, settings = platform.host, platform.host.settings
-    routes = Probes(lambda: health.ready, [pipeline.counts]).routes()
+    routes = Probes(lambda: ports.ready, [pipeline.counts]).routes()
     if isinstance(host.objects, LocalObjects):
         idle_seconds = settings.max_unread_seconds
         transfers = Transfers(
@@ -196,12 +218,33 @@ def _access(services: Iterable[Service]) -> dict[str, AccessRule]:
     return found
 
 
-def _serve(server: grpc.aio.Server, services: Sequence[Service], comments: Comments) -> Health:
-    """Register the services, and health and reflection of them."""
+def _open_port(
+    settings: Settings, pipelines: _Pipelines, services: Sequence[Service], tls: TlsFiles | None, comments: Comments
+) -> Port:
+    """The port that has all services, and health and reflection of them. Raises PortInUse, BadCertificate."""
+    server = make_server(settings, pipelines.ordinary)
     server.add_generic_rpc_handlers([generic_handler(service.full_name, service.handlers) for service in services])
     names = [service.full_name for service in services]
     add_reflection(server, [*names, "grpc.health.v1.Health"], comments)
-    return Health(server, names)
+    return Port(server=server, health=Health(server, names), address=bind(server, settings.listen, tls))
+
+
+def _open_inference_port(
+    settings: Settings, pipelines: _Pipelines, brought: Iterable[Opened], tls: TlsFiles | None
+) -> Port | None:
+    """The port for large messages, if there is to be one. Raises PortInUse, BadCertificate, NothingToServe.
+
+    It has health, and no reflection: that is on the other port, and here a stream of it could hold large messages.
+    """
+    if settings.inference_listen is None or pipelines.large is None:
+        return None
+    large = {service.full_name: service.handlers for opened in brought for service in opened.large_services}
+    if not large:
+        raise NothingToServe
+    server = make_server(settings, pipelines.large)
+    server.add_generic_rpc_handlers([generic_handler(name, handlers) for name, handlers in large.items()])
+    health = Health(server, [*large])
+    return Port(server=server, health=health, address=bind(server, settings.inference_listen, tls))
 
 
 def _tune_interpreter() -> None:
@@ -225,7 +268,8 @@ async def serve(settings: Settings) -> None:
     async with running(settings, BlobTypes.load(), logs.show_key) as server, ShortCollections().kept():
         _tune_interpreter()
         logs.announce(server.address)
-        log.info("serving", address=server.address, http=server.http_address)
+        also = {} if server.inference_address is None else {"inference": server.inference_address}
+        log.info("serving", address=server.address, http=server.http_address, **also)
         await asked.wait()
         log.info("draining", seconds=settings.drain_seconds)
     log.info("stopped")

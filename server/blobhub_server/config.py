@@ -49,6 +49,13 @@ class Settings(SettingsModel):
         "127.0.0.1:7444",
         description="Address and port of HTTP: `/livez`, `/readyz`, `/metrics`, presigned URLs; port 0 takes a free one.",
     )
+    inference_listen: str | None = Field(
+        None,
+        description="Address of a second gRPC port that has inference alone, with larger messages; unset means none.",
+    )
+    inference_message_mib: int = Field(
+        32, ge=4, le=64, description="How large a message may be there. Everywhere else it has up to 4 MiB."
+    )
     http_url: str | None = Field(
         None,
         description="What presigned URLs begin with, such as `https://blobs.example.org`; unset means the address that HTTP "
@@ -123,9 +130,11 @@ class Settings(SettingsModel):
     )
     progress_seconds: float = Field(15, gt=0, description="Idle time after which a watch sends a progress message.")
 
-    @field_validator("listen", "http_listen")
+    @field_validator("listen", "http_listen", "inference_listen")
     @classmethod
-    def _has_host_and_port(cls, value: str) -> str:
+    def _has_host_and_port(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
         host, _, port = value.rpartition(":")
         if not host or not port.isdecimal() or int(port) > _MAX_PORT:
             raise ValueError("expected an address and a port, such as 127.0.0.1:7443 or [::]:7443")
@@ -151,7 +160,7 @@ class Settings(SettingsModel):
             raise ValueError("BLOBHUB_TLS_CERTIFICATE_FILE and BLOBHUB_TLS_KEY_FILE go together")
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
             raise ValueError("BLOBHUB_TLS_CLIENT_CA_FILE needs BLOBHUB_TLS_CERTIFICATE_FILE and BLOBHUB_TLS_KEY_FILE")
-        for listen in (self.listen, self.http_listen):
+        for listen in filter(None, (self.listen, self.http_listen, self.inference_listen)):
             if self.tls_certificate_file is None and not self.listen_in_clear and not _is_loopback(listen):
                 raise ValueError(
                     f"other machines can connect to {listen}, and keys would pass in clear; set "

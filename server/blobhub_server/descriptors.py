@@ -20,7 +20,6 @@ RESERVED = 128
 """How many are kept for what the server itself opens: its database, objects, script workers."""
 
 MIN_CONNECTIONS = 16
-PORTS = 2
 
 
 class TooFewDescriptors(StartError):
@@ -36,11 +35,12 @@ def with_room(settings: Settings) -> Settings:
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    connections = (allowed - RESERVED) // PORTS
+    ports = 2 if settings.inference_listen is None else 3
+    connections = (allowed - RESERVED) // ports
     if connections >= settings.max_connections:
         return settings
     if connections < MIN_CONNECTIONS:
-        least = RESERVED + PORTS * MIN_CONNECTIONS
+        least = RESERVED + ports * MIN_CONNECTIONS
         raise TooFewDescriptors(f"a process may have {allowed} files open here, and a server needs {least}; see `ulimit -n`")
     log.warning("few_file_descriptors", allowed=allowed, max_connections=connections, wanted=settings.max_connections)
     return settings.model_copy(update={"max_connections": connections})

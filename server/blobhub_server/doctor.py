@@ -126,15 +126,27 @@ async def _types(installation: Installation) -> str:
 
 
 async def _address(installation: Installation) -> str:
+    return await _look_at(installation.settings, "listen", "blobhub.v1.BlobService")
+
+
+async def _inference_address(installation: Installation) -> str:
     settings = installation.settings
-    listen, tls = settings.listen, TlsFiles.from_settings(settings)
-    if await (asyncio.to_thread(_shows, listen, tls) if tls else _serves(listen)):
+    if settings.inference_listen is None:
+        return "BLOBHUB_INFERENCE_LISTEN is not set, so no message has more than 4 MiB"
+    found = await _look_at(settings, "inference_listen", "blobhub.v1.InferenceService")
+    return f"{found}; messages have up to {settings.inference_message_mib} MiB there"
+
+
+async def _look_at(settings: Settings, name: str, service: str) -> str:
+    """Look at the address that a setting has, where a server of ours that is running serves a service."""
+    listen, tls = getattr(settings, name), TlsFiles.from_settings(settings)
+    if await (asyncio.to_thread(_shows, listen, tls) if tls else _serves(listen, service)):
         return f"a BlobHub server serves on {listen}"
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     try:
         bind(server, listen, tls)
     except PortInUse as error:
-        raise StartError(f"{error}; end what has it, or set BLOBHUB_LISTEN") from None
+        raise StartError(f"{error}; end what has it, or set {variable(name)}") from None
     finally:
         await server.stop(None)
     return f"{listen} is free"
@@ -150,12 +162,12 @@ def _shows(listen: str, tls: TlsFiles) -> bool:
     return ssl.PEM_cert_to_DER_cert(shown) == tls.leaf()
 
 
-async def _serves(listen: str) -> bool:
+async def _serves(listen: str, service: str) -> bool:
     """Whether a BlobHub server, draining or not, listens there. Another program does not know the service."""
     async with grpc.aio.insecure_channel(listen) as channel:
         check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         try:
-            await check(health_pb2.HealthCheckRequest(service="blobhub.v1.BlobService").SerializeToString(), timeout=2)
+            await check(health_pb2.HealthCheckRequest(service=service).SerializeToString(), timeout=2)
         except grpc.aio.AioRpcError:
             return False
         return True
@@ -288,6 +300,7 @@ _CHECKS: dict[str, Callable[[Installation], Awaitable[str]]] = {
     "configuration": _configuration,
     "blob types": _types,
     "address": _address,
+    "inference address": _inference_address,
     "database": _database,
     "migrations": _migrations,
     "object store": _objects,

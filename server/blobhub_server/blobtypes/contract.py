@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 from google.protobuf.descriptor import EnumDescriptor
 
 from blobhub_server.blobtypes.access import Caller, Locator, Place, Resolution, Role
+from blobhub_server.blobtypes.listing import Blobs
 from blobhub_server.blobtypes.operations import Operations, Perform
 from blobhub_server.blobtypes.values import Dependents, Entry
 from blobhub_server.clock import Clock
@@ -138,20 +139,19 @@ class Opened:
     a transaction of their own, in short statements. It returns how many it has removed; fewer than it may remove mean that
     nothing of these blobs is left. It is called until it says so, some time after the deletion, and again after a kill.
     `limits` are those of its blobs, beside the platform's; `organization_limits` those on what all blobs of an organization
-    hold together. `offers` has an object for every capability that the type says
-    it offers. `on_serving` begins work that was left from before the start: calls are not to wait for it.
+    hold together. `offers` has an object for every capability that the type says it offers. `on_serving` begins work that
+    was left from before the start: calls are not to wait for it. `large_services` are those of its services that the port
+    for larger messages has as well, with the handlers for it.
 
     `on_default_moved(tx, blob_id, revision_id)` is called when the default revision of a blob of the type becomes another
     one, in the transaction that moves it, and after everything else that it does to the blob, which it has locked. What it
-    raises undoes the move and refuses the call. The first draft of a new blob is its default revision from the start: that
-    is no move.
+    raises undoes the move and refuses the call. The first draft of a new blob is its default revision: that is no move.
 
     Bytes that no entry refers to are removed after an hour or more. `objects_in_use(tx, digests)` returns those of some
     objects that rows of the type need beside entries, and `uploads_open(tx, upload_ids)` those of some uploads in parts that
     it has open. A row that says so is committed within the hour of when the bytes were stored, and before the first part.
 
-    `operations` has the performers of the kinds of operation that the type begins, such as `onnx.process_model`
-    (`operations.py`).
+    `operations` has the performers of the kinds of operation that it begins, such as `onnx.process_model`.
     """
 
     services: Sequence[Service]
@@ -167,6 +167,7 @@ class Opened:
     objects_in_use: Callable[[Transaction, Sequence[str]], Awaitable[Collection[str]]] | None = None
     uploads_open: Callable[[Transaction, Sequence[str]], Awaitable[Collection[str]]] | None = None
     operations: Mapping[str, Perform] = field(default_factory=dict)
+    large_services: Sequence[Service] = ()
 
 
 class Revisions(Protocol):
@@ -335,6 +336,7 @@ class Host:
     clock: Clock
     ids: Ids
     drain: Drain
+    blobs: Blobs
     revisions: Revisions
     actors: Actors
     contents: Contents

@@ -76,13 +76,18 @@ class OnnxType(BlobType):
         upkeep = UploadUpkeep(host, uploads, lifetime)
         engine = InferenceEngine(given[OnnxSettings].engine_limits(), lambda: int(host.clock().timestamp() * 1000))
         predictions = Predictions(host, models, engine)
+        large = host.settings.inference_message_mib << 20
         async with in_background(upkeep.run(), "upkeep of uploads"), engine.running():
             yield Opened(
                 services=[
                     Service("blobhub.v1.ModelService", ModelService(host, models, Intake(host, models))),
                     Service("blobhub.v1.ModelUploadService", ModelUploadService(host, uploads, upkeep)),
                     Service("blobhub.v1.InferenceService", InferenceService(host, predictions)),
-                    ForeignService(full_name=SERVICE, handlers=OpenInferenceService(predictions), access=ACCESS),
+                    ForeignService(full_name=SERVICE, handlers=OpenInferenceService(host, predictions), access=ACCESS),
+                ],
+                large_services=[
+                    Service("blobhub.v1.InferenceService", InferenceService(host, predictions, large)),
+                    Service(SERVICE, OpenInferenceService(host, predictions, large)),
                 ],
                 locators={"model_upload": partial(locate_upload, host)},
                 collect=upload_store.collect,

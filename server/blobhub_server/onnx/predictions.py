@@ -57,10 +57,20 @@ class Predictions:
 
         return await self._frozen.obtain(revision.id, make)
 
-    async def ask(self, model: Askable, inputs: Sequence[Tensor], outputs: Sequence[str], party: Party) -> RequestAnswer:
-        """The outputs of a model. Raises InferenceError, ExtraNotInstalled, ContentLost, StorageUnavailable."""
+    async def ask(
+        self,
+        model: Askable,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[str],
+        party: Party,
+        max_answer_bytes: int | None = None,
+    ) -> RequestAnswer:
+        """The outputs of a model, which have so many bytes at most, unless that is the usual number.
+
+        Raises InferenceError, ExtraNotInstalled, ContentLost, StorageUnavailable.
+        """
         try:
-            return await self.engine.infer(model.stored, inputs, outputs, party)
+            return await self.engine.infer(model.stored, inputs, outputs, party, max_answer_bytes)
         except ExtraMissing:
             raise ExtraNotInstalled from None
 

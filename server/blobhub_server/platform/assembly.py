@@ -25,6 +25,7 @@ from blobhub_server.platform.admission.locators import Locators
 from blobhub_server.platform.admission.oidc import open_tokens
 from blobhub_server.platform.admission.roles import Roles
 from blobhub_server.platform.admission.usage import KeyUsage
+from blobhub_server.platform.admission.visible_blobs import VisibleBlobs
 from blobhub_server.platform.blobs.collection import Collector
 from blobhub_server.platform.blobs.contents import Contents
 from blobhub_server.platform.blobs.events import BlobEvents
@@ -98,6 +99,7 @@ class Platform:
             clock=clock,
             ids=ids,
             drain=Drain(),
+            blobs=VisibleBlobs(db),
             revisions=self.locators,
             actors=self.actors,
             contents=self.contents,

@@ -15,7 +15,7 @@ from blobhub_server.errors import InvalidRequest, UndecodableRequest, Violation
 from blobhub_server.rpc.room import LARGE_BYTES, NOBODY, Room, Sender
 from blobhub_server.rpc.transport_error import RequestUnfinished
 from blobhub_server.rpc.validation import validate
-from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_MESSAGE_ITEMS, bound_check
+from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_LISTED_BYTES, MAX_MESSAGE_ITEMS, bound_check
 from blobhub_server.turnstile import Party, off_loop
 
 Decode = Callable[[bytes, Party], Awaitable[Message]]
@@ -28,7 +28,11 @@ def strict_decoder(decode: Callable[[bytes], Message]) -> Decode:
     def strict(data: bytes) -> Message:
         if has_too_much(data):
             bound = f"may have {MAX_FIELDS} fields, and {MAX_MESSAGE_ITEMS} items in all its Values"
-            raise InvalidRequest([Violation("", f"{bound}; send larger values as JSON text, in the field beside them")])
+            other = "send larger values as JSON text, in the field beside them"
+            if len(data) > MAX_LISTED_BYTES:
+                bound += f", and {MAX_LISTED_BYTES} bytes in lists of numbers"
+                other += ", and more numbers as raw bytes"
+            raise InvalidRequest([Violation("", f"{bound}; {other}")])
         try:
             return decode(data)
         except Exception:

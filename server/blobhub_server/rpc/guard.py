@@ -20,6 +20,7 @@ from blobhub_server.background import in_background
 from blobhub_server.clock import Clock
 from blobhub_server.db.notify import Doorbell
 from blobhub_server.errors import BlobHubError, StorageUnavailable
+from blobhub_server.rpc.port import ORDINARY, PortBounds
 from blobhub_server.rpc.transport_error import StreamUnread
 from blobhub_server.rpc.unread import UnreadAnswers
 
@@ -76,15 +77,21 @@ class Stream:
 
 
 class Guard:
-    """Watches over the open streams of a server."""
+    """Watches over the open streams of a port."""
 
-    def __init__(self, bell: Doorbell, clock: Clock, topic: str, *, max_unread_seconds: float) -> None:
+    def __init__(
+        self, bell: Doorbell, clock: Clock, topic: str, *, max_unread_seconds: float, bounds: PortBounds = ORDINARY
+    ) -> None:
         """`topic` is what the bell is rung for when access is lost; no answer waits longer than `max_unread_seconds`."""
         self._bell = bell
         self._clock = clock
         self._topic = topic
         self._max_unread_seconds = max_unread_seconds
-        self.unread = UnreadAnswers(max_seconds=max_unread_seconds)
+        self.unread = UnreadAnswers(
+            max_seconds=max_unread_seconds,
+            max_bytes_per_sender=bounds.max_unread_bytes_per_sender,
+            max_bytes=bounds.max_unread_bytes,
+        )
         self._streams: set[Stream] = set()
         self._unsure: set[Stream] = set()
 

@@ -55,11 +55,11 @@ class Page:
     _scope: bytes
 
     @classmethod
-    def parse(cls, request: ListRequest, *filters: str) -> Page:
+    def parse(cls, request: ListRequest, *filters: str, default_size: int = DEFAULT_PAGE_SIZE) -> Page:
         """The page a request asks for. `filters` are the resolved filters of the list. Raises InvalidPageToken."""
         scope = hashlib.sha256("\0".join((request.DESCRIPTOR.full_name, *filters)).encode()).digest()
         after = _decode_token(request.page_token, scope) if request.page_token else ""
-        return cls(limit=request.page_size or DEFAULT_PAGE_SIZE, after=after, _scope=scope)
+        return cls(limit=request.page_size or default_size, after=after, _scope=scope)
 
     async def fill(
         self,

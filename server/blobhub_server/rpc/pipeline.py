@@ -38,6 +38,7 @@ from blobhub_server.rpc.gate import Admission, Gate
 from blobhub_server.rpc.guard import Guard
 from blobhub_server.rpc.observed import UNKNOWN_METHOD, Entrance, Observed, unless_gone
 from blobhub_server.rpc.open_streams import OpenStreams
+from blobhub_server.rpc.port import ORDINARY, PortBounds
 from blobhub_server.rpc.room import Room, Sender, address_of
 from blobhub_server.rpc.transport_error import StreamUnread
 from blobhub_server.rpc.under_way import UnderWay
@@ -70,12 +71,30 @@ async def _decode_nothing(_: bytes, _party: Party) -> Message:
 class Pipeline(grpc.aio.ServerInterceptor):
     """Wraps every handler."""
 
-    def __init__(self, gate: Gate, guard: Guard, trouble: Trouble, settings: Settings) -> None:
-        """Calls that the storage has failed are reported to `trouble`."""
-        self._room = Room()
-        self._refusals = BoundedLog("call")
-        self._streams = OpenStreams(per_caller=settings.max_streams_per_caller, per_address=settings.max_streams_per_address)
-        self._under_way = UnderWay()
+    def __init__(
+        self,
+        gate: Gate,
+        guard: Guard,
+        trouble: Trouble,
+        settings: Settings,
+        *,
+        bounds: PortBounds = ORDINARY,
+        beside: Pipeline | None = None,
+    ) -> None:
+        """Calls that the storage has failed are reported to `trouble`.
+
+        `beside` is the pipeline of another port of the server: what is counted by caller or by method is counted over both.
+        """
+        self.bounds = bounds
+        self._room = Room(bounds.room)
+        self._under_way = UnderWay(bounds.max_under_way_bytes)
+        self._refusals: BoundedLog = beside._refusals if beside else BoundedLog("call")
+        self._streams: OpenStreams = (
+            beside._streams
+            if beside
+            else OpenStreams(per_caller=settings.max_streams_per_caller, per_address=settings.max_streams_per_address)
+        )
+        self.counts: CallCounts = beside.counts if beside else CallCounts()
         self._request_seconds = settings.request_seconds
         self._gate = gate
         self._trouble = trouble
@@ -83,7 +102,6 @@ class Pipeline(grpc.aio.ServerInterceptor):
         # Bound once, because structlog's lazy loggers bind anew for each line, also for lines that are not written.
         self._log = structlog.get_logger().bind()
         self._wrapped: dict[str, _Wrapped] = {}
-        self.counts = CallCounts()
 
     async def intercept_service(
         self,

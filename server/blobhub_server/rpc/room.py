@@ -1,16 +1,16 @@
 """Room for requests that are being received: what callers send, and have not sent to its end, takes memory.
 
-gRPC takes in a whole message, up to 4 MiB, for every call that asks for one, and asks as soon as it has a handler. So calls
-are let in by turns: a call of somebody who was identified a moment ago is received at once, as long as few are under way.
-Every other call waits for a place before it asks for its message; until then it holds no more than its window, 64 KiB. Those
-whom nothing identifies have places of their own, so they keep nobody else waiting. No sender has more than a part of the
-places, and no message may take longer than a while.
+gRPC takes in a whole message, up to 4 MiB or what its port allows, for every call that asks for one, and asks as soon as it
+has a handler. So calls are let in by turns: a call of somebody who was identified a moment ago is received at once, as long
+as few are under way. Every other call waits for a place before it asks for its message; until then it holds no more than its
+window, 64 KiB. Those whom nothing identifies have places of their own, so they keep nobody else waiting. No sender has more
+than a part of the places, and no message may take longer than a while.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -68,6 +68,17 @@ def address_of(peer: str) -> str:
     return str(ip_network((address, 64), strict=False)) if isinstance(address, IPv6Address) else host
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomSize:
+    """How many messages a port receives at once, of each kind. No sender has more than half of the places, or one."""
+
+    at_once: int = MAX_AT_ONCE
+    known: int = KNOWN_PLACES
+    unknown: int = UNKNOWN_PLACES
+    streams: int = STREAM_PLACES
+    apart: Mapping[str, int] = field(default_factory=lambda: APART)
+
+
 @dataclass(slots=True)
 class _Share:
     """What one sender has of the room: its turns, and how many of its calls are there, waiting or not."""
@@ -99,43 +110,31 @@ class _Places:
         return share or self.shares.setdefault(sender.name, _Share(turns=asyncio.Semaphore(self.each)))
 
 
-class Room:
-    """The room of one server."""
+def _places(count: int, *, known: bool) -> _Places:
+    return _Places(
+        free=asyncio.Semaphore(count),
+        each=max(1, count // 2),
+        max_calls=MAX_WAITING if known else MAX_WAITING_UNKNOWN,
+        max_calls_each=MAX_WAITING_PER_CALLER if known else MAX_WAITING_PER_ADDRESS,
+    )
 
-    def __init__(self) -> None:
+
+class Room:
+    """The room of one port."""
+
+    def __init__(self, size: RoomSize | None = None) -> None:
+        size = size or RoomSize()
+        self._max_at_once = size.at_once
         self._at_once: dict[asyncio.Task[object], str] = {}
-        self._known = _Places(
-            free=asyncio.Semaphore(KNOWN_PLACES),
-            each=KNOWN_PLACES // 2,
-            max_calls=MAX_WAITING,
-            max_calls_each=MAX_WAITING_PER_CALLER,
-        )
-        self._streams = _Places(
-            free=asyncio.Semaphore(STREAM_PLACES),
-            each=STREAM_PLACES // 2,
-            max_calls=MAX_WAITING,
-            max_calls_each=MAX_WAITING_PER_CALLER,
-        )
-        self._unknown = _Places(
-            free=asyncio.Semaphore(UNKNOWN_PLACES),
-            each=UNKNOWN_PLACES // 2,
-            max_calls=MAX_WAITING_UNKNOWN,
-            max_calls_each=MAX_WAITING_PER_ADDRESS,
-        )
-        self._apart = {
-            method: _Places(
-                free=asyncio.Semaphore(count),
-                each=count // 2,
-                max_calls=MAX_WAITING_UNKNOWN,
-                max_calls_each=MAX_WAITING_PER_ADDRESS,
-            )
-            for method, count in APART.items()
-        }
+        self._known = _places(size.known, known=True)
+        self._streams = _places(size.streams, known=True)
+        self._unknown = _places(size.unknown, known=False)
+        self._apart = {method: _places(count, known=False) for method, count in size.apart.items()}
 
     def enter_at_once(self, sender: Sender) -> bool:
         """Let the running task's call be received at once, if few are, and few of its sender; whether it is."""
         senders = list(self._at_once.values())
-        if len(senders) >= MAX_AT_ONCE or senders.count(sender.name) >= MAX_AT_ONCE_PER_CALLER:
+        if len(senders) >= self._max_at_once or senders.count(sender.name) >= MAX_AT_ONCE_PER_CALLER:
             return False
         task = asyncio.current_task()
         assert task is not None, "gRPC calls interceptors in tasks"

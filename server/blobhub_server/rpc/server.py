@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -12,10 +13,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from blobhub_server.config import Settings
 from blobhub_server.rpc.drain import Drain
 from blobhub_server.rpc.pipeline import Pipeline
+from blobhub_server.rpc.port import MAX_MESSAGE_BYTES
 from blobhub_server.rpc.tls import TlsFiles
 from blobhub_server.start import PortInUse
 
-MAX_MESSAGE_BYTES = 4 << 20
 MAX_UNREQUESTED_SECONDS = 3600
 MAX_PENDING_CALLS = 3_000
 """How many calls may wait for the loop to take them up. Each holds 15 KiB, and up to 80 with what it has sent already."""
@@ -29,7 +30,7 @@ def make_server(settings: Settings, pipeline: Pipeline) -> grpc.aio.Server:
     over the servers; so are those that never speak HTTP/2, that have no call for long, or whose client answers no pings.
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_about_the_server)
-    return grpc.aio.server(interceptors=(pipeline,), options=options(settings))
+    return grpc.aio.server(interceptors=(pipeline,), options=options(settings, pipeline.bounds.max_message_bytes))
 
 
 def _is_about_the_server(record: logging.LogRecord) -> bool:
@@ -37,7 +38,7 @@ def _is_about_the_server(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("ExecuteBatchError raised in core")
 
 
-def options(settings: Settings) -> tuple[tuple[str, int], ...]:
+def options(settings: Settings, max_message_bytes: int = MAX_MESSAGE_BYTES) -> tuple[tuple[str, int], ...]:
     """The channel arguments. gRPC ignores unknown ones silently, so a test checks that it knows these."""
     age, handshake = _milliseconds(settings.max_connection_age_seconds), _milliseconds(settings.handshake_seconds)
     answer = _milliseconds(settings.keepalive_seconds / 3)
@@ -65,8 +66,8 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("grpc.max_connection_age_grace_ms", age),
         # Windows that grow with the speed of a client would let calls that nobody reads yet hold megabytes each.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
     )
 
 
@@ -109,13 +110,43 @@ class Health:
         await self._servicer.enter_graceful_shutdown()
 
 
-async def shut_down(
-    server: grpc.aio.Server, health: Health, drain: Drain, seconds: float, other: Callable[[float], Awaitable[None]]
-) -> None:
-    """Shut down in order: health reports it, streams end themselves, then calls in flight get `seconds` to finish.
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of gRPC that is bound: its server, the health of what is served there, and its address."""
 
-    `other` is another port's, which has the same time.
-    """
-    await health.set_not_serving()
-    drain.start()
-    await asyncio.gather(server.stop(seconds), other(seconds))
+    server: grpc.aio.Server
+    health: Health
+    address: str
+
+
+class Ports:
+    """The ports of one server: they serve together, are ready together, and are shut down together."""
+
+    def __init__(self, ports: Sequence[Port]) -> None:
+        self._ports = ports
+
+    @property
+    def ready(self) -> bool:
+        """Whether health reports that calls are served."""
+        return all(port.health.ready for port in self._ports)
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        for port in self._ports:
+            await port.server.start()
+        await self.set_ready(True)
+
+    async def set_ready(self, ready: bool) -> None:
+        """See `Health.set_ready`."""
+        for port in self._ports:
+            await port.health.set_ready(ready)
+
+    async def shut_down(self, drain: Drain, seconds: float, other: Callable[[float], Awaitable[None]]) -> None:
+        """Shut down in order: health reports it, streams end themselves, then calls in flight get `seconds` to finish.
+
+        `other` is that of a port which is not gRPC's, and has the same time.
+        """
+        for port in self._ports:
+            await port.health.set_not_serving()
+        drain.start()
+        await asyncio.gather(*(port.server.stop(seconds) for port in self._ports), other(seconds))

@@ -19,9 +19,12 @@ MAX_BYTES = 64 << 20
 
 
 class UnderWay:
-    """Counts the calls under way on this server, by caller; of those whom nothing identifies, by address."""
+    """Counts the calls under way on a port, by caller; of those whom nothing identifies, by address."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_all_bytes: int | None = None) -> None:
+        """All requests together have so many bytes at most, if that is given."""
+        self._max_all_bytes = max_all_bytes
+        self._all_bytes = 0
         self._calls: Counter[Sender] = Counter()
         self._bytes: Counter[Sender] = Counter()
 
@@ -30,11 +33,15 @@ class UnderWay:
         """Count a call with a request of that size until the block is left. Raises Overloaded."""
         if self._calls[sender] >= MAX_CALLS or self._bytes[sender] + size_bytes > MAX_BYTES:
             raise Overloaded
+        if self._max_all_bytes is not None and self._all_bytes + size_bytes > self._max_all_bytes:
+            raise Overloaded
+        self._all_bytes += size_bytes
         self._calls[sender] += 1
         self._bytes[sender] += size_bytes
         try:
             yield
         finally:
+            self._all_bytes -= size_bytes
             self._calls[sender] -= 1
             self._bytes[sender] -= size_bytes
             if not self._calls[sender]:

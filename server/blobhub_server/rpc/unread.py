@@ -41,11 +41,13 @@ class Answer:
 
 
 class UnreadAnswers:
-    """Counts the answers of one server that wait for their readers."""
+    """Counts the answers of one port that wait for their readers."""
 
-    def __init__(self, *, max_seconds: float) -> None:
+    def __init__(self, *, max_seconds: float, max_bytes_per_sender: int | None = None, max_bytes: int | None = None) -> None:
         """Connections whose answers wait longer than that are ended."""
         self._max_seconds = max_seconds
+        self._max_bytes_per_sender = max_bytes_per_sender or MAX_BYTES_PER_SENDER
+        self._max_bytes = max_bytes or MAX_BYTES
         self._waiting: set[Answer] = set()
         self._bytes: Counter[Sender] = Counter()
         self._total_bytes = 0
@@ -59,7 +61,7 @@ class UnreadAnswers:
     def require_room(self, sender: Sender) -> None:
         """Raise Overloaded when a sender has too much unread to be answered anything more."""
         unread = self._bytes.get(sender, 0)
-        if unread >= MAX_BYTES_PER_SENDER or (unread and self._total_bytes >= MAX_BYTES):
+        if unread >= self._max_bytes_per_sender or (unread and self._total_bytes >= self._max_bytes):
             raise Overloaded
 
     def hold(self, answer: Answer, size: int, *, refusable: bool = True) -> None:
@@ -70,7 +72,7 @@ class UnreadAnswers:
         if size <= SMALL_BYTES:
             return
         unread = self._bytes.get(answer.sender, 0)
-        too_much = unread + size > MAX_BYTES_PER_SENDER or self._total_bytes + size > MAX_BYTES
+        too_much = unread + size > self._max_bytes_per_sender or self._total_bytes + size > self._max_bytes
         if refusable and too_much and size > LARGE_BYTES:
             raise Overloaded
         self._waiting.add(answer)
@@ -106,7 +108,8 @@ class UnreadAnswers:
                 await self._end(peer, size)
         # Those that hold the most go first, until half of it is free. One that has not held it for long enough may yet be
         # read, and goes the next time if it is not: no smaller one goes in its place.
-        to_free = self._total_bytes - MAX_BYTES // 2 if self._total_bytes > MAX_BYTES - MAX_LEFT_BYTES else 0
+        most = self._max_bytes
+        to_free = self._total_bytes - most // 2 if self._total_bytes > most - MAX_LEFT_BYTES else 0
         long = self._unread_since(EVICTION_SECONDS)
         for peer, size in self._unread_since(0).most_common():
             if to_free <= 0:

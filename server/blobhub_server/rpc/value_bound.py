@@ -1,5 +1,5 @@
-"""How many items the Values of a message have, and how many fields all of it has: counted in its bytes, before anything is
-made of them.
+"""How many items the Values of a message have, how many fields all of it has, and how long its lists of numbers are: counted
+in its bytes, before anything is made of them.
 
 A Value of four megabytes holds a million nulls, and a list of messages two million that are empty. Reading, validating and
 converting them takes seconds and hundreds of megabytes, so a request that has more items than `MAX_MESSAGE_ITEMS`, or more
@@ -12,24 +12,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 MAX_MESSAGE_ITEMS = 4_096
 """How many items all Values and Structs of a message may have, in or out: 5 ms on each way for those that take longest."""
+MAX_LISTED_BYTES = 4 << 20
+"""How many bytes a message may have in lists of numbers, which become a Python object each. No message outside the port for
+large ones has more in all."""
 MAX_FIELDS = 200_000
 """How many fields a message may have, in all that is in it: a definition of as many parts as there may be has some less."""
 
 _LEAST_BYTES = 2
 """What a field takes: its tag, and its length or number."""
+_NOT_PACKED = (FieldDescriptor.CPPTYPE_MESSAGE, FieldDescriptor.CPPTYPE_STRING)
 _CONTAINERS = ("google.protobuf.ListValue", "google.protobuf.Struct")
 
 
 @dataclass(slots=True)
 class _Plan:
-    """Which fields of a message are messages, by number. In a container each of these is an item."""
+    """Which fields of a message are messages, and which are lists of numbers, by number. In a container each message is an
+    item."""
 
     container: bool
+    packed: frozenset[int]
     inner: dict[int, _Plan] = field(default_factory=dict)
 
 
@@ -49,19 +55,22 @@ def bound_check(request: Message) -> Callable[[bytes], bool]:
 def _plan(message: Descriptor, known: dict[str, _Plan]) -> _Plan:
     """The plan of a message; `known` are the plans of those that it is inside, because Values hold Values."""
     if message.full_name not in known:
-        plan = known[message.full_name] = _Plan(container=message.full_name in _CONTAINERS)
+        packed = frozenset(
+            found.number for found in message.fields if found.is_repeated and found.cpp_type not in _NOT_PACKED
+        )
+        plan = known[message.full_name] = _Plan(container=message.full_name in _CONTAINERS, packed=packed)
         plan.inner |= {found.number: _plan(found.message_type, known) for found in message.fields if found.message_type}
     return known[message.full_name]
 
 
 def _exceeds(data: bytes, plan: _Plan) -> bool:
-    found, fields, at, end = 0, 0, 0, len(data)
+    found, fields, listed, at, end = 0, 0, 0, 0, len(data)
     around: list[tuple[int, _Plan]] = []
     try:
         while True:
             while at == end:
                 if not around:
-                    return False
+                    return listed > MAX_LISTED_BYTES
                 end, plan = around.pop()
             fields += 1
             if fields > MAX_FIELDS:
@@ -76,6 +85,7 @@ def _exceeds(data: bytes, plan: _Plan) -> bool:
                 size, at = _varint(data, at)
                 if inner is None:
                     at += size
+                    listed += size if key >> 3 in plan.packed else 0
                 else:
                     found += plan.container
                     if found > MAX_MESSAGE_ITEMS or at + size > end:

@@ -41,7 +41,9 @@ class InferenceTensor(_message.Message):
     name: _builtins.str
     """As the model's signature has it."""
     datatype: _builtins.str
-    """As the Open Inference Protocol names it: `BOOL`, `INT8` to `INT64`, `UINT8` to `UINT64`, `FP16`, `FP32`, `FP64` or `BYTES`."""
+    """As the Open Inference Protocol names it: `BOOL`, `INT8` to `INT64`, `UINT8` to `UINT64`, `FP16`, `BF16`, `FP32`, `FP64` or
+    `BYTES`.
+    """
     raw: _builtins.bytes
     """The items end to end, little-endian; those of `BOOL` as a byte each, 0 or 1, and each of `BYTES` after its length in bytes
     as an unsigned number of four bytes.
@@ -64,7 +66,7 @@ class InferenceTensor(_message.Message):
 
     @_builtins.property
     def floats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Items of `FP16` and `FP32`."""
+        """Items of `FP16`, `BF16` and `FP32`. Numbers in between are rounded to the nearest one."""
 
     @_builtins.property
     def doubles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:

@@ -31,6 +31,8 @@ class InferenceServiceStub:
     author says so: with a first dimension of all inputs and outputs that has one name with `batch` in it, or with `blobhub.batch`
     = `rows` in the model's metadata. The answer is the same.
 
+    Messages have up to 4 MiB. A server may have a second port for inference (`BLOBHUB_INFERENCE_LISTEN`), where they may be larger.
+
     Existing clients of the Open Inference Protocol find the same models at `inference.GRPCInferenceService`.
     """
 
@@ -62,6 +64,8 @@ class InferenceServiceServicer:
     Requests wait in one queue for each model, in which callers go round; those that the model can answer together are, where its
     author says so: with a first dimension of all inputs and outputs that has one name with `batch` in it, or with `blobhub.batch`
     = `rows` in the model's metadata. The answer is the same.
+
+    Messages have up to 4 MiB. A server may have a second port for inference (`BLOBHUB_INFERENCE_LISTEN`), where they may be larger.
 
     Existing clients of the Open Inference Protocol find the same models at `inference.GRPCInferenceService`.
     """
@@ -158,6 +162,8 @@ class InferenceService:
     Requests wait in one queue for each model, in which callers go round; those that the model can answer together are, where its
     author says so: with a first dimension of all inputs and outputs that has one name with `batch` in it, or with `blobhub.batch`
     = `rows` in the model's metadata. The answer is the same.
+
+    Messages have up to 4 MiB. A server may have a second port for inference (`BLOBHUB_INFERENCE_LISTEN`), where they may be larger.
 
     Existing clients of the Open Inference Protocol find the same models at `inference.GRPCInferenceService`.
     """

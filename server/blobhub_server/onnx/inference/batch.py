@@ -30,6 +30,7 @@ class Request:
     """0 for one whose inputs have not all as many."""
     likeness: object
     """What is equal for requests that can be put together."""
+    max_answer_bytes: int
     alone: bool = False
     """That it is not to be put together with others."""
 
@@ -49,6 +50,7 @@ def make_request(
     party: Party,
     future: asyncio.Future[RequestAnswer],
     queue_time_ns: int,
+    max_answer_bytes: int,
 ) -> Request:
     """A request of inputs that the signature allows."""
     ordered = sorted(inputs, key=lambda tensor: tensor.name) if len(inputs) > 1 else inputs
@@ -62,13 +64,19 @@ def make_request(
         size_bytes=sum(len(each.data) for each in ordered),
         rows=rows.pop() if len(rows) == 1 else 0,
         likeness=(outputs, *((each.name, each.shape[1:]) for each in ordered)),
+        max_answer_bytes=max_answer_bytes,
     )
+
+
+def answer_room(requests: Sequence[Request]) -> int:
+    """How many bytes the answer to a batch may have."""
+    return sum(each.max_answer_bytes for each in requests)
 
 
 def encode_batch(requests: Sequence[Request]) -> list[bytes | memoryview]:
     """The frame that asks for all of them. They are alike."""
     first = requests[0]
-    header = {"outputs": first.outputs, "requests": len(requests)}
+    header = {"outputs": first.outputs, "answer_bytes": answer_room(requests)}
     if len(requests) == 1:
         return encode_frame(header | {"inputs": describe_tensors(first.inputs)}, [each.data for each in first.inputs])
     rows = sum(each.rows for each in requests)

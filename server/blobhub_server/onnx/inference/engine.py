@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,9 +22,9 @@ from blobhub_server.onnx.inference.process import ModelProcess
 from blobhub_server.onnx.inference.served_model import ServedModel
 from blobhub_server.onnx.inference.signature import Signature
 from blobhub_server.onnx.inference.statistics import Statistics
-from blobhub_server.onnx.inference.tensor import Tensor
+from blobhub_server.onnx.inference.tensor import BYTES, Tensor
 from blobhub_server.onnx.runtime import require_extra
-from blobhub_server.turnstile import Party
+from blobhub_server.turnstile import Party, off_loop
 
 UPKEEP_SECONDS = 5.0
 MAX_REMEMBERED = 1_000
@@ -106,18 +107,27 @@ class InferenceEngine:
         return served is not None and served.process is not None
 
     async def infer(
-        self, model: StoredModel, inputs: Sequence[Tensor], outputs: Sequence[str], party: Party
+        self,
+        model: StoredModel,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[str],
+        party: Party,
+        max_answer_bytes: int | None = None,
     ) -> RequestAnswer:
-        """The outputs wanted, or all, for these inputs. The model is loaded if it is not.
+        """The outputs wanted, or all, for these inputs; they have so many bytes at most, unless that is the usual number.
+        The model is loaded if it is not.
 
         Requests of one model wait in a bounded queue, in which callers go round. Raises ExtraMissing, InferenceError, and
         what reading the model raises.
         """
         statistics, start = self._remembered(model.key), time.perf_counter_ns()
         try:
-            model.signature.check_inputs(inputs)
+            # The items of texts are gone over one by one.
+            text_bytes = sum(len(each.data) for each in inputs if each.datatype == BYTES)
+            await off_loop(text_bytes, party, partial(model.signature.check_inputs, inputs))
             names = model.signature.choose_outputs(outputs)
-            answer = await self._serve(model, statistics).answer(inputs, names, party)
+            most = max_answer_bytes or self._limits.process.max_answer_bytes
+            answer = await self._serve(model, statistics).answer(inputs, names, party, most)
         except BlobHubError as error:
             statistics.count_failure(error.reason, time.perf_counter_ns() - start)
             raise

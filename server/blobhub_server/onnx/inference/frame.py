@@ -1,7 +1,8 @@
 """What a server and the process of a model say to each other: frames of a JSON header and the data of tensors, end to end.
 
-The header of a request is `{"inputs": [[name, datatype, shape, bytes], …], "outputs": [name, …], "requests": n}`, that of an
-answer `{"outputs": […], "compute_ns": n}` or `{"error": kind, "message": words}`. Answers come in the order of requests.
+The header of a request is `{"inputs": [[name, datatype, shape, bytes], …], "outputs": [name, …], "answer_bytes": n}`, that
+of an answer `{"outputs": […], "compute_ns": n}` or `{"error": kind, "message": words}`. Answers come in the order of
+requests.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class FrameReader:
             end = start + data_bytes
             if len(self._bytes) < end:
                 return
-            header, body = bytes(self._bytes[PREFIX.size : start]), bytes(self._bytes[start:end])
+            header = bytes(self._bytes[PREFIX.size : start])
+            with memoryview(self._bytes) as view:
+                body = bytes(view[start:end])  # Of the bytes themselves a slice would be one copy more.
             del self._bytes[:end]
             yield decode_header(header), body

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+ENVELOPE_BYTES = 64 << 10
+"""What is left of a message for what is around the items of outputs."""
+
 
 class Batching(StrEnum):
     """When requests of several callers are answered together."""
@@ -27,8 +30,8 @@ class ProcessLimits:
     max_load_seconds: float = 120
     max_run_seconds: float = 30
     """Of one batch, after which the process is killed."""
-    max_answer_bytes: int = (4 << 20) - (64 << 10)
-    """Of all outputs of a batch that has one request in it; of others that many times as much."""
+    max_answer_bytes: int = (4 << 20) - ENVELOPE_BYTES
+    """Of the outputs of a request that does not say it otherwise."""
     threads: int = 1
     batching: Batching = Batching.NAMED
 

@@ -37,6 +37,15 @@ class Answer:
     compute_ns: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A batch that is not answered yet: of how many requests, and how many bytes its answer may have."""
+
+    future: asyncio.Future[Answer]
+    requests: int
+    max_answer_bytes: int
+
+
 class ProcessEnded(Exception):
     """The process has ended, and this batch is not answered. `error` is what the batch at its head is told."""
 
@@ -65,7 +74,7 @@ class ModelProcess(asyncio.Protocol):
         self._process: ProcessGroup | None = None
         self._said = Output(MAX_SAID_BYTES)
         self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._asked: deque[tuple[asyncio.Future[Answer], int]] = deque()
+        self._asked: deque[_Asked] = deque()
         self._writable = asyncio.Event()
         self._writable.set()
         self._clock: asyncio.TimerHandle | None = None
@@ -145,14 +154,14 @@ class ModelProcess(asyncio.Protocol):
         clock.reschedule(self._loop.time() + left)
         return chunk
 
-    def ask(self, frame: Sequence[bytes | memoryview], requests: int) -> asyncio.Future[Answer]:
-        """Have it answer a batch of so many requests, after those before, while it is open.
+    def ask(self, frame: Sequence[bytes | memoryview], requests: int, max_answer_bytes: int) -> asyncio.Future[Answer]:
+        """Have it answer a batch of so many requests with so many bytes at most, after those before, while it is open.
 
         The future raises InferenceRefused, InferenceExhausted or ProcessEnded.
         """
         assert self._transport is not None
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._asked.append((future, requests))
+        self._asked.append(_Asked(future=future, requests=requests, max_answer_bytes=max_answer_bytes))
         if len(self._asked) == 1:
             self._begin_clock()
         self._transport.writelines(frame)
@@ -198,7 +207,7 @@ class ModelProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:  # noqa: D102
         try:
-            self._frames.max_data_bytes = self._limits.max_answer_bytes * self._asked[0][1] if self._asked else 0
+            self._frames.max_data_bytes = self._asked[0].max_answer_bytes if self._asked else 0
             for header, body in self._frames.feed(data):
                 self._take(header, body)
         except (BrokenFrame, ValueError, TypeError, KeyError, IndexError):
@@ -220,9 +229,9 @@ class ModelProcess(asyncio.Protocol):
             self._clock.cancel()
             self._clock = None
         outcome = _read_answer(header, body)
-        future, _ = self._asked.popleft()
+        future = self._asked.popleft().future
         if self._asked:
-            self._frames.max_data_bytes = self._limits.max_answer_bytes * self._asked[0][1]
+            self._frames.max_data_bytes = self._asked[0].max_answer_bytes
             self._begin_clock()
         if future.cancelled():
             return
@@ -247,10 +256,10 @@ class ModelProcess(asyncio.Protocol):
             self._ready.set_result(self._failed_load(returncode, said))
         error = self._error(returncode, said)
         if self._wanted and self._loaded:
-            self._on_end(error, self._asked[0][1] if self._asked else 0)
+            self._on_end(error, self._asked[0].requests if self._asked else 0)
         head = True
         while self._asked:
-            future, _ = self._asked.popleft()
+            future = self._asked.popleft().future
             if not future.done():
                 future.set_exception(ProcessEnded(error, at_fault=head))
                 future.exception()  # or asyncio would log it where all who waited have gone

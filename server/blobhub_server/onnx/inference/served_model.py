@@ -14,6 +14,7 @@ from blobhub_server.onnx.inference.batch import (
     NotByRows,
     Request,
     RequestAnswer,
+    answer_room,
     encode_batch,
     make_request,
     split_answer,
@@ -79,13 +80,15 @@ class ServedModel:
         self._rest_seconds = seconds
         self.fail(ModelResting(cause.message, seconds))
 
-    async def answer(self, inputs: Sequence[Tensor], outputs: tuple[str, ...], party: Party) -> RequestAnswer:
+    async def answer(
+        self, inputs: Sequence[Tensor], outputs: tuple[str, ...], party: Party, max_answer_bytes: int
+    ) -> RequestAnswer:
         """The answer to a request that the signature allows. Raises InferenceError, and what loading the model raises.
 
         A request whose caller is cancelled is not computed any more, unless it is being computed.
         """
         future: asyncio.Future[RequestAnswer] = asyncio.get_running_loop().create_future()
-        request = make_request(inputs, outputs, party, future, time.perf_counter_ns())
+        request = make_request(inputs, outputs, party, future, time.perf_counter_ns(), max_answer_bytes)
         self._queue.append(request)
         self._queued_bytes += request.size_bytes
         while len(self._queue) > self._limits.max_queued or (
@@ -125,7 +128,7 @@ class ServedModel:
             if not batch:
                 return
             now = time.perf_counter_ns()
-            asked = self._process.ask(encode_batch(batch), len(batch))
+            asked = self._process.ask(encode_batch(batch), len(batch), answer_room(batch))
             asked.add_done_callback(lambda done, batch=batch, now=now: self._on_answer(batch, now, done))  # type: ignore[misc]
 
     def _next(self) -> Request | None:
@@ -178,7 +181,15 @@ class ServedModel:
         rows = sum(max(each.rows, 1) for each in batch) if self.batching else 1
         self._statistics.count_batch(rows, answer.compute_ns)
         for request, its in zip(batch, outputs, strict=True):
-            if not request.future.done():
+            size = sum(len(each.data) for each in its)
+            if request.future.done():
+                continue
+            if size > request.max_answer_bytes:
+                # Of a batch the answer as a whole is bounded, and this one's part of it may be too large.
+                most = request.max_answer_bytes
+                message = f"the answer has {size} bytes; at most {most} can be sent"
+                request.future.set_exception(InferenceExhausted("answer", message))
+            else:
                 queue_ns = begin_ns - request.queue_time_ns
                 request.future.set_result(RequestAnswer(outputs=its, queue_ns=queue_ns, compute_ns=answer.compute_ns))
 

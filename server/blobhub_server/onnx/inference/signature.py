@@ -10,6 +10,7 @@ from blobhub_server.onnx.inference.tensor import (
     BYTES,
     ITEM_BYTES,
     MAX_ITEMS,
+    MAX_TEXTS,
     MalformedBytes,
     Tensor,
     check_items,
@@ -87,8 +88,9 @@ def _check(tensor: Tensor, spec: TensorSpec) -> None:
     if not _fits(tensor.shape, spec.shape):
         raise InvalidTensor(tensor.name, "has another shape", expected=expected, got=got)
     items = item_count(tensor.shape)
-    if items > MAX_ITEMS:
-        raise InvalidTensor(tensor.name, "has too many items", expected=f"at most {MAX_ITEMS}", got=str(items))
+    most = MAX_TEXTS if tensor.datatype == BYTES else MAX_ITEMS
+    if items > most:
+        raise InvalidTensor(tensor.name, "has too many items", expected=f"at most {most}", got=str(items))
     if tensor.datatype == BYTES:
         try:
             check_items(tensor.data, items)

@@ -18,14 +18,16 @@ ITEM_BYTES = {
     "UINT32": 4,
     "UINT64": 8,
     "FP16": 2,
+    "BF16": 2,
     "FP32": 4,
     "FP64": 8,
 }
-"""The datatypes of the Open Inference Protocol whose items all have one size. `BYTES` is the other that can be sent; `BF16`,
-which numpy has no type for, cannot."""
+"""The datatypes of the Open Inference Protocol whose items all have one size. `BYTES` is the other that can be sent."""
 
 BYTES = "BYTES"
 MAX_ITEMS = 1 << 40
+MAX_TEXTS = 1 << 20
+"""The same for `BYTES`, whose items are gone over one by one. In a message of 4 MiB there are not more."""
 
 _LENGTH = struct.Struct("<I")
 

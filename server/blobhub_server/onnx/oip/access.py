@@ -38,6 +38,8 @@ ACCESS = {
     "ServerLive": _anyone(),
     "ServerReady": _anyone(),
     "ServerMetadata": _anyone(),
+    # What it lists is filtered by what the caller may read.
+    "RepositoryIndex": _anyone(),
     "ModelReady": _reading("name", _named),
     "ModelMetadata": _reading("name", _named),
     "ModelConfig": _reading("name", _named),

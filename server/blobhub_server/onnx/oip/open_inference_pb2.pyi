@@ -3,8 +3,9 @@
 isort:skip_file
 The Open Inference Protocol, version 2, as far as models of this server can use it. Names and numbers are those of
 https://github.com/kserve/open-inference-protocol (specification/protocol/open_inference_grpc.proto), and of Triton's extensions
-(https://github.com/triton-inference-server/common, protobuf/grpc_service.proto and model_config.proto) for ModelConfig and
-ModelStatistics. The wording is ours. Fields of Triton's that nothing here fills are left out.
+(https://github.com/triton-inference-server/common, protobuf/grpc_service.proto and model_config.proto) for ModelConfig,
+ModelStatistics and RepositoryIndex. The wording is ours. Fields of Triton's that nothing here fills are left out; those that are
+ours have numbers above 1000.
 
 Existing clients of the protocol work unchanged: the name of a model is the reference of its blob, such as `acme/scorer`, or of
 a revision, such as `acme/scorer@draft`; its version is the number of a snapshot, and an empty one means the default revision.
@@ -532,7 +533,7 @@ class ModelInferRequest(_message.Message):
 
         @_builtins.property
         def contents(self) -> Global___InferTensorContents:
-            """Its items, unless they come in `raw_input_contents`."""
+            """Its items, unless they come in `raw_input_contents`, as those of FP16 and BF16 have to."""
 
         def __init__(
             self,
@@ -779,7 +780,7 @@ class ModelInferResponse(_message.Message):
 
     @_builtins.property
     def raw_output_contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Where the request's items were raw, and where an output is of FP16: the items of all outputs, in their order."""
+        """Where the request's items were raw, and where an output is of FP16 or BF16: the items of all outputs, in their order."""
 
     def __init__(
         self,
@@ -1154,3 +1155,99 @@ class ModelStatisticsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelStatisticsResponse: _TypeAlias = ModelStatisticsResponse  # noqa: Y015
+
+@_typing.final
+class RepositoryIndexRequest(_message.Message):
+    """Request of RepositoryIndex."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPOSITORY_NAME_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    repository_name: _builtins.str
+    """Alias or id of an organization, whose models alone are listed; empty for those of all. One that does not exist, or that the
+    caller may see nothing of, has none.
+    """
+    ready: _builtins.bool
+    """True leaves out what cannot be asked."""
+    page_size: _builtins.int
+    """How many blobs to look at, up to 1000; 0 means so many. Ours, as the next one."""
+    page_token: _builtins.str
+    """`next_page_token` of the answer before, of a request with the same `repository_name`."""
+    def __init__(
+        self,
+        *,
+        repository_name: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "ready", b"ready", "repository_name", b"repository_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepositoryIndexRequest: _TypeAlias = RepositoryIndexRequest  # noqa: Y015
+
+@_typing.final
+class RepositoryIndexResponse(_message.Message):
+    """Answer of RepositoryIndex."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ModelIndex(_message.Message):
+        """A blob that holds models, by its default revision: what a request without a version gets."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        VERSION_FIELD_NUMBER: _builtins.int
+        STATE_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        """Its reference, such as `acme/scorer`."""
+        version: _builtins.str
+        """The number of the snapshot that is the default revision; empty where that is none."""
+        state: _builtins.str
+        """`READY` for what can be asked, else `UNAVAILABLE`."""
+        reason: _builtins.str
+        """Why it cannot be asked."""
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            version: _builtins.str = ...,
+            state: _builtins.str = ...,
+            reason: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the models after these; empty when there are none. Ours."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___RepositoryIndexResponse.ModelIndex]:
+        """The models."""
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___RepositoryIndexResponse.ModelIndex] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepositoryIndexResponse: _TypeAlias = RepositoryIndexResponse  # noqa: Y015

@@ -12,9 +12,11 @@ from blobhub.v1 import inference_pb2 as pb
 from blobhub_server.blobtypes.call import Call
 from blobhub_server.blobtypes.contract import Host, RevisionView
 from blobhub_server.errors import InvalidValue
+from blobhub_server.onnx.inference.limits import ENVELOPE_BYTES
 from blobhub_server.onnx.inference.statistics import Statistics
 from blobhub_server.onnx.predictions import Askable, Predictions
-from blobhub_server.onnx.services.tensors import from_protos, size_of, to_protos
+from blobhub_server.onnx.services.tensors import convert, from_protos, to_protos
+from blobhub_server.rpc.port import MAX_MESSAGE_BYTES
 from blobhub_server.rpc.wire import stamp, to_duration
 from blobhub_server.turnstile import Party, off_loop
 
@@ -27,9 +29,11 @@ Request = pb.InferRequest | pb.StreamInferRequest
 class InferenceService:
     """Asks models."""
 
-    def __init__(self, host: Host, predictions: Predictions) -> None:
+    def __init__(self, host: Host, predictions: Predictions, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        """`max_message_bytes` is what the port takes and gives."""
         self._host = host
         self._predictions = predictions
+        self._max_message_bytes = max_message_bytes
 
     async def Infer(self, request: pb.InferRequest, call: Call[RevisionView]) -> pb.InferResponse:
         model = await self._predictions.find(call.resource, request.revision, call.caller.party)
@@ -99,9 +103,9 @@ class InferenceService:
     async def _ask(self, model: Askable, request: Request, party: Party) -> list[pb.InferenceTensor]:
         """The outputs for a request's inputs. Many items are converted beside the loop."""
         inputs = await off_loop(request.ByteSize(), party, partial(from_protos, request.inputs))
-        answer = await self._predictions.ask(model, inputs, request.outputs, party)
-        size = 0 if request.raw_outputs else size_of(answer.outputs)
-        return await off_loop(size, party, partial(to_protos, answer.outputs, raw=request.raw_outputs))
+        most = self._max_message_bytes - ENVELOPE_BYTES
+        answer = await self._predictions.ask(model, inputs, request.outputs, party, most)
+        return await convert(answer.outputs, partial(to_protos, answer.outputs), most, party, raw=request.raw_outputs)
 
 
 async def _cancel(tasks: list[asyncio.Task[pb.StreamInferResponse] | asyncio.Task[None]]) -> None:

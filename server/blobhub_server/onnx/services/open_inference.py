@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
+from operator import attrgetter
 from typing import Any
 
 from blobhub_server.blobtypes.call import Call
-from blobhub_server.blobtypes.contract import RevisionView
+from blobhub_server.blobtypes.contract import Host, RevisionView
+from blobhub_server.blobtypes.listing import ListedBlob
 from blobhub_server.errors import InvalidValue
+from blobhub_server.onnx.errors import TYPE
+from blobhub_server.onnx.inference.limits import ENVELOPE_BYTES
 from blobhub_server.onnx.inference.signature import Signature
 from blobhub_server.onnx.inference.tensor import BYTES, Tensor, item_count
 from blobhub_server.onnx.inference.values import unpack
 from blobhub_server.onnx.oip import open_inference_pb2 as pb
 from blobhub_server.onnx.predictions import Askable, Predictions
 from blobhub_server.onnx.processing.report import TensorSpec
-from blobhub_server.onnx.services.tensors import from_items, size_of
+from blobhub_server.onnx.services.tensors import convert, from_items
+from blobhub_server.rpc.paging import Page
+from blobhub_server.rpc.port import MAX_MESSAGE_BYTES
 from blobhub_server.turnstile import off_loop
 
 PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
 EXTENSIONS = ("model_configuration", "statistics")
+READY, UNAVAILABLE = "READY", "UNAVAILABLE"
+MAX_INDEX = 1_000
+"""How many models an answer of RepositoryIndex has at most."""
 REFUSED_PARAMETERS = ("shared_memory_region", "classification")
 """What would change the meaning of a request, and is not done."""
 FIELDS = {
@@ -37,13 +46,16 @@ FIELDS = {
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
-"""The field of the contents that has the items of a datatype; for FP16 there is none."""
+"""The field of the contents that has the items of a datatype; for FP16 and BF16 there is none."""
 
 
 class OpenInferenceService:
     """Asks models by the protocol that other inference servers speak."""
 
-    def __init__(self, predictions: Predictions) -> None:
+    def __init__(self, host: Host, predictions: Predictions, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        """`max_message_bytes` is what the port takes and gives."""
+        self._max_message_bytes = max_message_bytes
+        self._host = host
         self._predictions = predictions
 
     async def ServerLive(self, request: pb.ServerLiveRequest, call: Call[None]) -> pb.ServerLiveResponse:
@@ -100,17 +112,28 @@ class OpenInferenceService:
         )
         return pb.ModelStatisticsResponse(model_stats=[stats])
 
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, call: Call[None]) -> pb.RepositoryIndexResponse:
+        if not 0 <= request.page_size <= MAX_INDEX:
+            raise InvalidValue("page_size", f"has to be from 0 to {MAX_INDEX}")
+        page = Page.parse(request, call.caller.identity, request.repository_name, default_size=MAX_INDEX)
+        found = await self._host.blobs.visible_to(
+            call.caller, TYPE, organization=request.repository_name, after=page.after, limit=page.limit + 1
+        )
+        models, token = await page.fill(found, attrgetter("key"), _index)
+        if request.ready:
+            models = [each for each in models if each.state == READY]
+        return pb.RepositoryIndexResponse(models=models, next_page_token=token)
+
     async def ModelInfer(self, request: pb.ModelInferRequest, call: Call[RevisionView]) -> pb.ModelInferResponse:
         party = call.caller.party
         model = await self._find(call)
         _check_parameters("inputs", request.inputs)
         _check_parameters("outputs", request.outputs)
         inputs = await off_loop(request.ByteSize(), party, partial(_inputs, request))
-        answer = await self._predictions.ask(model, inputs, [each.name for each in request.outputs], party)
-        response = pb.ModelInferResponse(model_name=request.model_name, model_version=request.model_version, id=request.id)
+        most = self._max_message_bytes - ENVELOPE_BYTES
+        answer = await self._predictions.ask(model, inputs, [each.name for each in request.outputs], party, most)
         raw = bool(request.raw_input_contents) or any(each.datatype not in FIELDS for each in answer.outputs)
-        size = 0 if raw else size_of(answer.outputs)
-        await off_loop(size, party, partial(_add_outputs, response, answer.outputs, raw=raw))
+        (response,) = await convert(answer.outputs, partial(_response, request, answer.outputs), most, party, raw=raw)
         return response
 
     async def _find(self, call: Call[RevisionView]) -> Askable:
@@ -143,13 +166,27 @@ def _given(tensor: pb.ModelInferRequest.InferInputTensor, raw: Sequence[bytes]) 
     return given | {"raw": raw[0]} if raw else given
 
 
-def _add_outputs(response: pb.ModelInferResponse, outputs: Sequence[Tensor], *, raw: bool) -> None:
+def _response(request: pb.ModelInferRequest, outputs: Sequence[Tensor], *, raw: bool) -> Sequence[pb.ModelInferResponse]:
+    response = pb.ModelInferResponse(model_name=request.model_name, model_version=request.model_version, id=request.id)
     for each in outputs:
         made = response.outputs.add(name=each.name, datatype=each.datatype, shape=each.shape)
         if raw:
             response.raw_output_contents.append(bytes(each.data))
         else:
             getattr(made.contents, FIELDS[each.datatype]).extend(unpack(each.datatype, each.data, item_count(each.shape)))
+    return [response]
+
+
+def _index(blob: ListedBlob) -> pb.RepositoryIndexResponse.ModelIndex:
+    lacks = ""
+    if not blob.entries:
+        lacks = "no revision is committed" if blob.entries is None else "its default revision has no model"
+    return pb.RepositoryIndexResponse.ModelIndex(
+        name=blob.reference,
+        version=str(blob.number or ""),
+        state=UNAVAILABLE if lacks else READY,
+        reason=lacks,
+    )
 
 
 def _metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

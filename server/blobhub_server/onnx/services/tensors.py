@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from blobhub.v1 import inference_pb2 as pb
+from google.protobuf.message import Message
 
-from blobhub_server.onnx.inference.errors import InvalidTensor
+from blobhub_server.onnx.inference.errors import InferenceExhausted, InvalidTensor
 from blobhub_server.onnx.inference.tensor import BYTES, ITEM_BYTES, Tensor, item_count
 from blobhub_server.onnx.inference.values import ItemOutOfRange, pack, unpack
+from blobhub_server.rpc.value_bound import MAX_LISTED_BYTES
+from blobhub_server.turnstile import Party, off_loop
 
+LARGE_BYTES = 1 << 20
+"""So many bytes are copied beside the loop."""
 _INTEGERS = ("INT8", "INT16", "INT32", "INT64")
 FIELDS = {
     "BOOL": "bools",
     **dict.fromkeys(_INTEGERS, "integers"),
     **{f"U{name}": "unsigned_integers" for name in _INTEGERS},
     "FP16": "floats",
+    "BF16": "floats",
     "FP32": "floats",
     "FP64": "doubles",
     BYTES: "texts",
@@ -53,6 +60,36 @@ def from_items(
         return Tensor(name=name, datatype=datatype, shape=tuple(shape), data=pack(datatype, items))
     except ItemOutOfRange as error:
         raise InvalidTensor(name, "has an item out of range", expected=f"items of {datatype}", got=str(error)) from None
+
+
+Answer = TypeVar("Answer", bound=Sequence[Message])
+
+
+async def convert(
+    outputs: Sequence[Tensor], work: Callable[..., Answer], max_bytes: int, party: Party, *, raw: bool
+) -> Answer:
+    """The outputs of a model as messages, as `work(raw=…)` makes them; many items are converted beside the loop.
+
+    Raises InferenceExhausted for what is too large to be sent: in a list a small number may take ten bytes.
+    """
+    size = size_of(outputs)
+    if raw:
+        return await off_loop(size if size > LARGE_BYTES else 0, party, partial(work, raw=True))
+    if size > MAX_LISTED_BYTES:
+        message = f"the answer has {size} bytes, and lists of numbers are for {MAX_LISTED_BYTES}; ask for it in raw bytes"
+        raise InferenceExhausted("answer", message)
+
+    def make() -> Answer:
+        made = work(raw=False)
+        length = sum(each.ByteSize() for each in made)
+        if length > max_bytes:
+            message = (
+                f"the answer has {length} bytes in lists of numbers; at most {max_bytes} can be sent; ask for raw bytes"
+            )
+            raise InferenceExhausted("answer", message)
+        return made
+
+    return await off_loop(size, party, make)
 
 
 def to_protos(tensors: Iterable[Tensor], *, raw: bool) -> list[pb.InferenceTensor]:

@@ -19,6 +19,8 @@ from blobhub_server.platform.rules.visibility import PRIVATE, PUBLIC
 from blobhub_server.platform.store.member import members
 from blobhub_server.platform.store.organization import organizations
 
+_IS_PUBLIC = sa.text(f"visibility = '{PUBLIC}'")
+
 blobs = sa.Table(
     "blobs",
     metadata,
@@ -43,6 +45,7 @@ blobs = sa.Table(
     sa.Index("ix_blobs_organization_id_visibility_id", "organization_id", "visibility", "id"),
     sa.Index("ix_blobs_organization_id_visibility_alias", "organization_id", "visibility", "alias"),
     sa.Index("ix_blobs_organization_id_visibility_update_time_id", "organization_id", "visibility", "update_time", "id"),
+    sa.Index("ix_blobs_public", "type", "organization_id", "id", sqlite_where=_IS_PUBLIC, postgresql_where=_IS_PUBLIC),
 )
 
 _BLOB = Mapper(Blob, blobs)
@@ -128,6 +131,34 @@ def _shared_with(caller: Caller, organization_id: str) -> sa.Select[Any]:
         return private.where(blobs.c.id == (caller.blob_id or ""), blobs.c.organization_id == organization_id)
     own_role = (members.c.organization_id == organization_id, members.c.user_id == caller.user_id)
     return private.join(members, members.c.resource_id == blobs.c.id).where(*own_role)
+
+
+VISIBLE_ORDER = Order(columns=(blobs.c.organization_id, blobs.c.id))
+"""The order of `visible_page`."""
+
+
+async def visible_page(
+    tx: Transaction, caller: Caller, type_: str, *, organization_id: str, after: str, limit: int
+) -> list[Blob]:
+    """The blobs of a type that a caller may read, those after `after`; of one organization, or of all if it is empty."""
+    of_type = _SELECT.where(blobs.c.type == type_, _THERE)
+    if organization_id:
+        of_type = of_type.where(blobs.c.organization_id == organization_id)
+    private = of_type.where(blobs.c.visibility == PRIVATE)
+    # Said as the index says it, because with a parameter it would not be used.
+    found = [of_type.where(_IS_PUBLIC)]
+    if caller.administrator:
+        found.append(private)
+    elif caller.user_id is not None:
+        for resource in (blobs.c.organization_id, blobs.c.id):
+            own = private.join(members, members.c.resource_id == resource).where(members.c.user_id == caller.user_id)
+            found.append(own)
+    elif caller.organization_id is not None:
+        own = private.where(blobs.c.organization_id == caller.organization_id)
+        found.append(own.where(blobs.c.id == caller.blob_id) if caller.blob_id else own)
+    rows = await tx.execute(union(VISIBLE_ORDER.apply(each, after, limit) for each in found))
+    # A user may hold a role on a blob and another one on its organization.
+    return VISIBLE_ORDER.merge({blob.id: blob for blob in _BLOB.all(rows)}.values(), limit)
 
 
 _PIN = Prepared(share_rows(sa.select(blobs.c.id).where(_ID, _THERE)), Scalar(str))

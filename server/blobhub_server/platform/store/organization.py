@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,8 +10,8 @@ import sqlalchemy as sa
 from blobhub_server.blobtypes.access import Caller
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order
-from blobhub_server.db.prepared import Prepared
-from blobhub_server.db.records import Mapper, Scalar
+from blobhub_server.db.prepared import Prepared, is_one_of
+from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Id, Name, Time, metadata
 from blobhub_server.platform.rules.organization import Organization
 from blobhub_server.platform.store.member import members
@@ -61,6 +62,17 @@ async def find(tx: Transaction, *, id_: str = "", alias: str = "", lock: bool = 
     """One organization, by id or by alias. With `lock` nobody else changes it until the transaction ends."""
     query = _BY_ID if id_ else _BY_ALIAS
     return await tx.first(query.locking if lock else query, organization=id_ or alias)
+
+
+_ALIASES = Prepared(
+    sa.select(organizations.c.id, organizations.c.alias).where(is_one_of(organizations.c.id, "wanted")),
+    Pair(Scalar(str, "id"), Scalar(str, "alias")),
+)
+
+
+async def aliases(tx: Transaction, organization_ids: Sequence[str]) -> dict[str, str]:
+    """The aliases of organizations, by id; of those that there are."""
+    return dict(await tx.all(_ALIASES, wanted=organization_ids))
 
 
 async def page(

@@ -62,6 +62,14 @@ async def get(tx: Transaction, revision_id: str, *, lock: bool = False) -> Revis
     return await tx.first(_GET.locking if lock else _GET, revision=revision_id)
 
 
+_GET_SOME = Prepared(_SELECT.where(is_one_of(revisions.c.id, "wanted")), _REVISION)
+
+
+async def get_some(tx: Transaction, revision_ids: Sequence[str]) -> dict[str, Revision]:
+    """Several revisions, by id; those that there are."""
+    return {revision.id: revision for revision in await tx.all(_GET_SOME, wanted=revision_ids)}
+
+
 _GET_SNAPSHOT = Prepared(_SELECT.where(_BLOB, revisions.c.number == sa.bindparam("wanted")), _REVISION)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from blobhub_server.onnx.refusal import MAX_MESSAGE_CHARACTERS, quoted
 from blobhub_server.onnx.runtime import is_about_memory, load_runtime, open_session, plain_words
 
 # The library is read from its files, which cannot be opened once a model is there.
-load_runtime()
+_runtime = load_runtime()
 
 _TYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -31,7 +32,11 @@ _TYPES = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    # Two bytes without a meaning: numpy has no such numbers, and nothing is done with them here.
+    "BF16": np.dtype("V2"),
 }
+_BFLOAT16, _BFLOATS = 16, "tensor(bfloat16)"
+"""ONNX's number of the type, and what onnxruntime calls tensors of it."""
 _DATATYPES = {dtype: name for name, dtype in _TYPES.items()}
 _NODE = re.compile(r"while running (?P<operator>\w+) node\. Name:'(?P<node>[^']*)'")
 _BATCH_KEY, _BATCH_ROWS = "blobhub.batch", "rows"
@@ -63,6 +68,8 @@ class LoadedModel:
     def __init__(self, session: Any, limits: ProcessLimits) -> None:
         self._session = session
         self._limits = limits
+        self._has_bfloats = any(each.type == _BFLOATS for each in [*session.get_inputs(), *session.get_outputs()])
+        self._bfloat_outputs = {each.name for each in session.get_outputs() if each.type == _BFLOATS}
         self.description = {"batchable": _is_batchable(session, limits.batching)}
 
     def answer(self, header: Mapping[str, Any], data: bytes) -> Sequence[bytes | memoryview]:
@@ -72,7 +79,7 @@ class LoadedModel:
             start = time.perf_counter_ns()
             arrays = self._run(header["outputs"], feeds)
             taken = time.perf_counter_ns() - start
-            self._require_room(arrays, header["requests"])
+            _require_room(arrays, header["answer_bytes"])
             outputs = [_to_tensor(name, array) for name, array in zip(header["outputs"], arrays, strict=True)]
         except AnswerRefused as refused:
             return encode_frame(refused.said)
@@ -83,8 +90,10 @@ class LoadedModel:
 
     def _run(self, outputs: Sequence[str], feeds: Mapping[str, Any]) -> Sequence[Any]:
         try:
+            if self._has_bfloats:
+                return self._run_values(outputs, feeds)
             return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
-        except MemoryError:
+        except (MemoryError, AnswerRefused):
             raise
         except Exception as error:  # The types of onnxruntime's errors have no common base.
             said = str(error)
@@ -93,11 +102,20 @@ class LoadedModel:
             node = _NODE.search(said)
             raise AnswerRefused("refused", plain_words(said), **node.groupdict() if node else {}) from error
 
-    def _require_room(self, arrays: Sequence[Any], requests: int) -> None:
-        most = self._limits.max_answer_bytes * requests
-        size = sum(each.nbytes for each in arrays if isinstance(each, np.ndarray))
-        if size > most:
-            raise AnswerRefused("too_large", f"the answer has {size} bytes; at most {most // requests} can be sent")
+    def _run_values(self, outputs: Sequence[str], feeds: Mapping[str, Any]) -> Sequence[Any]:
+        """The same where there is BF16, of which onnxruntime takes and gives no arrays: it goes as values of its own."""
+        mixed = {name: _to_value(array) if array.dtype == _TYPES["BF16"] else array for name, array in feeds.items()}
+        if self._bfloat_outputs.isdisjoint(outputs):
+            return self._session.run(outputs, mixed)  # type: ignore[no-any-return]
+        if texts := [name for name, array in feeds.items() if array.dtype == object]:
+            # All inputs have to be such values then, and there is no way to make one of texts.
+            wanted = next(name for name in outputs if name in self._bfloat_outputs)
+            message = (
+                f"output {quoted(wanted)} is BF16, which cannot be had of a model that takes texts ({quoted(texts[0])})"
+            )
+            raise AnswerRefused("refused", message, tensor=wanted)
+        values = {name: _to_value(array) for name, array in feeds.items()}
+        return [*map(_from_value, self._session.run_with_ort_values(outputs, values))]
 
 
 def load(data: bytes, limits: ProcessLimits) -> LoadedModel | UnloadableModel:
@@ -108,6 +126,12 @@ def load(data: bytes, limits: ProcessLimits) -> LoadedModel | UnloadableModel:
         return UnloadableModel("bad_alloc")
     except Exception as error:  # as above
         return UnloadableModel(str(error))
+
+
+def _require_room(arrays: Sequence[Any], most: int) -> None:
+    size = sum(each.nbytes for each in arrays if isinstance(each, np.ndarray))
+    if size > most:
+        raise AnswerRefused("too_large", f"the answer has {size} bytes; at most {most} can be sent")
 
 
 def _no_memory(limits: ProcessLimits) -> AnswerRefused:
@@ -153,3 +177,19 @@ def _to_tensor(name: str, array: Any) -> Tensor:
     if datatype is None:
         raise AnswerRefused("refused", f"output {quoted(name)} is of a type that cannot be sent", tensor=name)
     return Tensor(name=name, datatype=datatype, shape=array.shape, data=array.tobytes())
+
+
+def _to_value(array: Any) -> Any:
+    """An array as a value of onnxruntime, on the same memory: the value holds on to it."""
+    array = np.require(array, requirements="A")
+    if array.dtype == _TYPES["BF16"]:
+        return _runtime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16)
+    return _runtime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _from_value(value: Any) -> Any:
+    """An output as an array. onnxruntime makes none of BF16, so its bytes are copied from where they are."""
+    if value.data_type() != _BFLOATS:
+        return value.numpy() if value.is_tensor() else value
+    data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(data, _TYPES["BF16"]).reshape(value.shape())
